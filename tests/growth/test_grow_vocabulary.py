@@ -9,7 +9,7 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_state import Stage, transfer_optimizer
+from mlxlab.growth.optimizer_state import WeightChange, transfer_optimizer
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import SIZES, TARGETS, new_model, randomize
@@ -58,8 +58,8 @@ def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_
     assert len(tables) == (1 if kind == "tied" else 2)
     moments = {f"states.0.{path}.m": array + 1 for path, array in weights.items()}
     fresh = {f"states.0.{path}.m": mx.zeros(array.shape) for path, array in arrays.items()}
-    stage = Stage(shapes(weights), sources)
-    state, report = transfer_optimizer(moments, fresh, [stage], shapes(arrays), {}, by_shape=False)
+    weight_change = WeightChange(shapes(weights), sources)
+    state, report = transfer_optimizer(moments, fresh, [weight_change], shapes(arrays), {}, by_shape=False)
     assert report.counts() == (len(weights), 0, 0)
     rare = np.setdiff1d(np.arange(23), KEPT)
     for path in tables:

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import ConfigError, UserError
-from mlxlab.growth.schedule import KEY, check_progress, digests, is_due
+from mlxlab.growth.schedule import KEY, check_progress, is_due, operation_hashes
 from mlxlab.growth.schema import Operation
 from mlxlab.models.build import Architecture
 from mlxlab.training.callback import Callback, FitContext
@@ -57,7 +57,7 @@ class GrowthSchedule(Callback):
             operation = self.operations[number]
             self._run(context, state, result, operation)
             growth.done.append(operation["id"])
-            growth.digests.append(digests(self.operations)[number])
+            growth.hashes.append(operation_hashes(self.operations)[number])
             growth.step = state.progress.step
             context.control.rebuild = True
             context.control.save_requested |= context.group.rank == 0

@@ -44,7 +44,7 @@ class GrowthProgress:
     """Operations of `callbacks.growth` that are done, in order."""
 
     done: list[str] = field(default_factory=list)  # ids
-    digests: list[str] = field(default_factory=list)  # of each operation and all before it
+    hashes: list[str] = field(default_factory=list)  # of the content of each and all before it
     step: Count = 0  # of the last one
 
 

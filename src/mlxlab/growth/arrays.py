@@ -1,6 +1,5 @@
 """Arrays of a grown model, made of those of the model before: rows and columns by index, and new ones."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -30,7 +29,7 @@ class Source:
     gathers: tuple[Gather, ...] = ()
 
 
-Sources = Mapping[str, Source]  # by new path; arrays without a source are new
+Sources = dict[str, Source]  # by new path; arrays without a source are new
 
 
 def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.array:

@@ -3,7 +3,7 @@
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source
+from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.schema import Freeze, Unfreeze
 from mlxlab.models.build import Architecture
 
@@ -27,6 +27,6 @@ def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
 
 def same_arrays(
     operation: Freeze | Unfreeze, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """All arrays as they are; parameters that are trained again start with a new optimizer state."""
     return dict(arrays), {path: Source(path) for path in arrays}

@@ -7,8 +7,8 @@ from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import (
-    Stage,
     TransferCounts,
+    WeightChange,
     average_of,
     frozen_as_evaluated,
     transfer_optimizer,
@@ -52,6 +52,6 @@ def grow(
         different = sorted(dict(shapes(weights).items() ^ shapes(template).items()))
         raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {different[0]}")
     weights = frozen_as_evaluated(weights, averages, optimizer)
-    stage = Stage(shapes(before.weights), sources)
-    state, report = transfer_optimizer(before.optimizer, optimizer, [stage], shapes(weights), averages, by_shape=False)
+    changes = [WeightChange(shapes(before.weights), sources)]
+    state, report = transfer_optimizer(before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False)
     return Training(after, weights, state), report.counts()

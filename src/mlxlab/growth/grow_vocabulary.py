@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source, draw
+from mlxlab.growth.arrays import Sources, draw
 from mlxlab.growth.vocabulary import TABLE, resize_vocabulary
 from mlxlab.models.build import Architecture
 
@@ -36,7 +36,7 @@ def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
 
 def grow_vocabulary_arrays(
     operation: Any, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays with a row for every original id; those of rare tokens are the rare row with noise.
 
     The logits of kept tokens do not change, under their original ids.

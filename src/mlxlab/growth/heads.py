@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, draw, gather
+from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
 from mlxlab.growth.schema import AddHeads
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
@@ -33,7 +33,7 @@ def add_heads_node(operation: AddHeads, before: Architecture) -> Architecture:
 
 def add_heads_arrays(
     operation: AddHeads, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays with new heads, which are drawn; ConfigError for attention layers with adapters or quantised ones."""
     if adapted := next(filter(ADAPTED.fullmatch, arrays), None):
         raise ConfigError(f"add_heads: expected {adapted.rpartition('.')[0]} without adapter and not quantised")
@@ -41,7 +41,7 @@ def add_heads_arrays(
     pairs = int(after.get("num_kv_heads") or after["num_heads"])
     widths = {"query": after["num_heads"] * size, "key": pairs * size, "value": pairs * size}
     result: Arrays = {}
-    sources: dict[str, Source] = {}
+    sources: Sources = {}
     for path, array in arrays.items():
         sources[path], fill = Source(path), None
         if match := INPUT.fullmatch(path):

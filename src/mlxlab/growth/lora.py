@@ -4,7 +4,7 @@ from typing import Any
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source
+from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.schema import MergeLoRA, SetLoRA
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
 from mlxlab.models.adapters.freeze import adapter_paths
@@ -31,7 +31,7 @@ def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
 
 def set_lora_arrays(
     operation: SetLoRA, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays with adapters, whose optimizer state is new; the frozen weights lose theirs."""
     old, new = (_options(node) for node in (before, set_lora_node(operation, before)))
     assert new is not None
@@ -55,7 +55,7 @@ def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:
 
 def merge_lora_arrays(
     operation: MergeLoRA, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays without adapters; the optimizer state of the merged weights is new."""
     options = _options(before)
     assert options is not None
@@ -68,6 +68,6 @@ def _options(architecture: Architecture) -> LoRA | None:
     return split_node(architecture.node)[0].adapter
 
 
-def _with_sources(new: Arrays, old: Arrays) -> tuple[Arrays, dict[str, Source]]:
+def _with_sources(new: Arrays, old: Arrays) -> tuple[Arrays, Sources]:
     adapters = set(adapter_paths(new))
     return new, {path: Source(path) for path in new if path in old and path not in adapters}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.growth.arrays import Source
+from mlxlab.growth.arrays import Sources
 from mlxlab.growth.freezing import freeze_node, same_arrays, unfreeze_node
 from mlxlab.growth.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
 from mlxlab.growth.heads import add_heads_arrays, add_heads_node
@@ -15,7 +15,7 @@ from mlxlab.growth.widen import widen_arrays, widen_node
 from mlxlab.growth.width import grow_width_arrays, grow_width_node
 from mlxlab.models.build import Architecture
 
-Grow = Callable[[Any, Architecture, Arrays, int | None], tuple[Arrays, dict[str, Source]]]
+Grow = Callable[[Any, Architecture, Arrays, int | None], tuple[Arrays, Sources]]
 
 
 class ArchitectureChange(NamedTuple):

@@ -28,8 +28,8 @@ class Leaf(NamedTuple):
     name: str
 
 
-class Stage(NamedTuple):
-    """One change of the weights: shapes before it by path, and what each path after it is made of."""
+class WeightChange(NamedTuple):
+    """A change of the weights: their shapes before it, and what each array after it is made of."""
 
     shapes: Shapes
     sources: Sources
@@ -75,22 +75,22 @@ class OptimizerReport:
 
 
 def transfer_optimizer(
-    old: Arrays, new: Arrays, stages: Sequence[Stage], weights: Shapes, averages: Arrays, *, by_shape: bool
+    old: Arrays, new: Arrays, changes: Sequence[WeightChange], weights: Shapes, averages: Arrays, *, by_shape: bool
 ) -> tuple[Arrays, OptimizerReport]:
     """The arrays of the state `new`, which is that before the first step, with what `old` knows of them.
 
     Args:
-        stages: what led from the old weights to the new ones, at least one.
+        changes: those that led from the old weights to the new ones, at least one.
         weights: shapes of the new weights by path.
         averages: moving averages of the new weights, where there are any.
         by_shape: parameters without a source take the state of left-over ones of the same shape, in order of the path.
     """
-    saved = read_moments(old, stages[0].shapes)
+    saved = read_moments(old, changes[0].shapes)
     moments = saved
-    for stage in stages:
+    for change in changes:
         moments = {
-            path: moments[source.path].after(source, stage.shapes[source.path], path)
-            for path, source in stage.sources.items()
+            path: moments[source.path].after(source, change.shapes[source.path], path)
+            for path, source in change.sources.items()
             if source.path in moments
         }
     empty = read_moments(new, weights)

@@ -12,8 +12,8 @@ from mlxlab.growth.settings import When
 KEY = "callbacks.growth.operations"
 
 
-def digests(operations: Sequence[Operation]) -> list[str]:
-    """Of each operation and all before it: SHA-256 of their contents, shortened."""
+def operation_hashes(operations: Sequence[Operation]) -> list[str]:
+    """For each operation the SHA-256, shortened, of its content and that of all before it."""
     result, before = [], ""
     for operation in operations:
         content = json.dumps(operation, sort_keys=True)
@@ -24,12 +24,12 @@ def digests(operations: Sequence[Operation]) -> list[str]:
 
 def check_progress(operations: Sequence[Operation], progress: GrowthProgress) -> None:
     """ConfigError unless the operations that are done are the first ones of the schedule, unchanged."""
-    current = digests(operations)
-    if len(progress.done) != len(progress.digests):
-        counts = f"{len(progress.done)} operations, {len(progress.digests)} digests"
-        raise DataError(f"growth of the checkpoint: expected as many digests as operations that are done, got {counts}")
-    for number, (name, digest) in enumerate(zip(progress.done, progress.digests, strict=True)):
-        if number >= len(current) or current[number] != digest:
+    current = operation_hashes(operations)
+    if len(progress.done) != len(progress.hashes):
+        counts = f"{len(progress.done)} operations, {len(progress.hashes)} hashes"
+        raise DataError(f"growth of the checkpoint: expected as many hashes as operations that are done, got {counts}")
+    for number, (name, content_hash) in enumerate(zip(progress.done, progress.hashes, strict=True)):
+        if number >= len(current) or current[number] != content_hash:
             now = f"now {operations[number]['id']}" if number < len(current) else "now missing"
             raise ConfigError(
                 f"{KEY}.{number}: {name} is done and cannot change ({now}, or other values); change only those after"

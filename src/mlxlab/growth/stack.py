@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source
+from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.schema import Stack
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import PROJECTIONS
@@ -35,9 +35,7 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
     return Architecture({**node, **changes}, before.vocab_size)
 
 
-def stack_arrays(
-    operation: Stack, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
     """The arrays of the deeper model; copies of layers start with the statistics of their source."""
     if any(path.startswith(PROJECTIONS) for path in arrays):
         raise ConfigError("stack: feature matching names layers by number, and they would become others")

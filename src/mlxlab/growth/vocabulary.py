@@ -7,7 +7,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, draw, gather
+from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
 from mlxlab.growth.schema import ResizeVocabulary
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
@@ -28,7 +28,7 @@ def vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Archit
 
 def vocabulary_arrays(
     operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays with rows for more tokens, or fewer. The logits of tokens in both do not change."""
     old, size, source = before.vocab_size, operation["size"], operation.get("source")
     index = np.concatenate([np.arange(min(old, size)), np.full(max(size - old, 0), -1)])
@@ -42,9 +42,7 @@ def vocabulary_arrays(
     return resize_vocabulary(index, arrays, fills)
 
 
-def resize_vocabulary(
-    forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None
-) -> tuple[Arrays, dict[str, Source]]:
+def resize_vocabulary(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None) -> tuple[Arrays, Sources]:
     """The arrays of the model whose token i is the old token `forward[i]`, or a new one where that is -1.
 
     Args:
@@ -56,7 +54,7 @@ def resize_vocabulary(
     if adapted := [path for path in arrays if ADAPTED.fullmatch(path)]:
         raise ConfigError(f"vocabulary: expected {adapted[0].rpartition('.')[0]} without adapter and not quantised")
     result: Arrays = {}
-    sources: dict[str, Source] = {}
+    sources: Sources = {}
     is_classifier = "head.out.bias" in arrays
     for path, array in arrays.items():
         is_table = TABLE.fullmatch(path) and not (is_classifier and path.startswith("head."))

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, draw, gather
+from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
 from mlxlab.growth.schema import Widen
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import uniform
@@ -36,13 +36,11 @@ def widen_node(operation: Widen, before: Architecture) -> Architecture:
     return Architecture({**before.node, "intermediate_size": new}, before.vocab_size)
 
 
-def widen_arrays(
-    operation: Widen, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
     """The arrays of the wider model. ConfigError for adapters and weights whose form does not allow copies of rows."""
     old, size = int(before.node["intermediate_size"]), operation["feed_forward"]
     result: Arrays = {}
-    sources: dict[str, Source] = {}
+    sources: Sources = {}
     for path, array in arrays.items():
         if UNSUPPORTED.fullmatch(path):
             raise ConfigError("widen: expected feed-forward layers without quantisation and DoRA adapters")

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, draw, gather
+from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
 from mlxlab.growth.heads import extended, head_size
 from mlxlab.growth.schema import GrowWidth
 from mlxlab.models.build import Architecture
@@ -39,7 +39,7 @@ def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
 
 def grow_width_arrays(
     operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int | None
-) -> tuple[Arrays, dict[str, Source]]:
+) -> tuple[Arrays, Sources]:
     """The arrays of the wider model: what writes new dimensions is zero, what reads them is drawn."""
     if adapted := next((path for path in arrays if path.endswith((".lora_a", ".scales"))), None):
         raise ConfigError(f"grow_width: expected {adapted.rpartition('.')[0]} without adapter and not quantised")
@@ -47,7 +47,7 @@ def grow_width_arrays(
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
     result: Arrays = {}
-    sources: dict[str, Source] = {}
+    sources: Sources = {}
     for path, array in arrays.items():
         fill, gathers = None, tuple[Gather, ...]()
         if NORM.fullmatch(path):

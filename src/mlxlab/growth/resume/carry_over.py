@@ -15,7 +15,7 @@ from mlxlab.growth.arrays import Source
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import (
     OptimizerReport,
-    Stage,
+    WeightChange,
     average_of,
     frozen_as_evaluated,
     transfer_optimizer,
@@ -74,32 +74,32 @@ def carry_over(
         ConfigError: an operation does not fit the model.
     """
     old, state = checkpoint.weights, checkpoint.optimizer
-    new, stages = change_weights(old, change, weights)
+    new, changes = change_weights(old, change, weights)
     average = average_of(state)
     averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
     new.weights = frozen_as_evaluated(new.weights, averages, optimizer)
-    moments, report = transfer_optimizer(state, optimizer, stages, shapes(weights), averages, by_shape=by_shape)
+    moments, report = transfer_optimizer(state, optimizer, changes, shapes(weights), averages, by_shape=by_shape)
     mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
     saved: Any = {**checkpoint.state, **architecture}
     return CarriedOver(replace(checkpoint, weights=new.weights, optimizer=moments, state=saved), new.report, report)
 
 
-def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[Stage]]:
-    """The weights of the new model from those of the old one, and the stages that led there."""
-    current, architecture, stages = old, change.before, list[Stage]()
+def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[WeightChange]]:
+    """The weights of the new model from those of the old one, and the changes that led there."""
+    current, architecture, changes = old, change.before, list[WeightChange]()
     origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
     if change.operations:
         growable = _growable(change, old)
         if growable != architecture:
             first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
-            stages.append(_stage(current, first))
+            changes.append(_weight_change(current, first))
             origins = {path: Origin(source, first.outcomes[path]) for path, source in first.all_sources.items()}
             current, architecture = first.weights, growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
         grown, sources = step.arrays(operation, architecture, current, change.seed)
-        stages.append(Stage(shapes(current), sources))
+        changes.append(WeightChange(shapes(current), sources))
         origins = {
             path: origins[source.path]._replace(is_moved=origins[source.path].is_moved or source.path != path)
             for path, source in sources.items()
@@ -107,8 +107,8 @@ def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[
         }
         current, architecture = grown, step.node(operation, architecture)
     last = transfer(current, expected, _rules(architecture, change.after))
-    stages.append(_stage(current, last))
-    return _finished(last, origins, old, change), stages
+    changes.append(_weight_change(current, last))
+    return _finished(last, origins, old, change), changes
 
 
 class Origin(NamedTuple):
@@ -136,12 +136,12 @@ def _rules(before: Architecture, after: Architecture) -> Rules:
     return Rules(old=layout_of(before.node), new=layout_of(after.node), merge=merged_weight)
 
 
-def _stage(before: Arrays, result: Transfer) -> Stage:
-    return Stage(shapes(before), {path: Source(source) for path, source in result.sources.items()})
+def _weight_change(before: Arrays, result: Transfer) -> WeightChange:
+    return WeightChange(shapes(before), {path: Source(source) for path, source in result.sources.items()})
 
 
 def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> Transfer:
-    """The transfer with the outcomes of all stages. Codes of weights that nothing changed are as they were."""
+    """The transfer with the outcomes of all changes. Codes of weights that nothing changed are as they were."""
     result = Transfer(dict(last.weights), last.sources)
     same_codes = replace(layout_of(change.before.node), scale=1.0) == replace(layout_of(change.after.node), scale=1.0)
     restored: Arrays = {}
