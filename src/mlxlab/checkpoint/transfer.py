@@ -23,12 +23,16 @@ TIED = ("head.out", "backbone.embedding")  # an output layer, and the embedding 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model stores its weights: the scale alpha / rank of its adapters, and how codes are quantised."""
+    """How a model stores its weights: the scale alpha / rank of its adapters, and how codes are quantised.
+
+    `exceptions` are layers quantised in another way, by their names in the checkpoint.
+    """
 
     scale: float = 1.0
     group_size: int = 64
     bits: int = 4
     mode: str = "affine"
+    exceptions: Mapping[str, "Layout"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ class _Transfer:
         """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
         if "weight" not in old:
             return None
-        weight = _dense(self.saved, old, self.rules.old)
+        layout, name = self.rules.old, self.names[old["weight"]].removesuffix(".weight")
+        weight = _dense(self.saved, old, layout.exceptions.get(name, layout))
         if "lora_a" not in old or "lora_b" not in old:
             return weight
         assert self.rules.merge is not None, "adapters in a checkpoint need a rule to merge them"

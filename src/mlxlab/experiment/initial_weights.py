@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -17,14 +17,13 @@ from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
-from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.resume.plan import GROWTH, plan
 from mlxlab.growth.vocabulary import TABLE
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
-from mlxlab.models.adapters.layout import layout_of
+from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
@@ -35,14 +34,6 @@ from mlxlab.models.vocabulary import select_rows
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
 OF_A_TASK = re.compile(r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\.")
-
-
-class _Quantization(TypedDict, total=False):
-    """`quantization` in the config.json of a published model."""
-
-    group_size: Literal[16, 32, 64, 128]
-    bits: Literal[2, 3, 4, 5, 6, 8]
-    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 
 
 class InitialWeights(NamedTuple):
@@ -94,7 +85,8 @@ class WeightSource:
             return checkpoint.weights, saved_layout(checkpoint)
         if self.path.suffix == ".safetensors":
             return read_safetensors(self.path), Layout()
-        return read_arrays(self.path), _published_layout(self.path)
+        arrays = read_arrays(self.path)
+        return arrays, published_layout(self.path, arrays)
 
     def load_into(
         self, model: Model, node: Config, min_match: float, vocabulary: VocabularyMap | None
@@ -184,18 +176,3 @@ def find_weights(name: str) -> WeightSource:
 def saved_layout(checkpoint: Checkpoint) -> Layout:
     """How a checkpoint stores its weights; raises as `saved_architecture`."""
     return layout_of(saved_architecture(checkpoint).node)
-
-
-def _published_layout(folder: Path) -> Layout:
-    """That of a published model: mlx-lm writes how it quantised into config.json."""
-    file = (folder / "config.json").resolve()  # the files of a downloaded snapshot are symbolic links
-    if not file.is_file():
-        return Layout()
-    try:
-        saved = read_json(file, dict[str, object]).get("quantization")
-        options = saved.items() if isinstance(saved, dict) else ()
-        known = {key: value for key, value in options if key in _Quantization.__annotations__}
-        codes: _Quantization = validate(known, _Quantization)
-    except ShapeError as error:
-        raise DataError(f"{file}: quantization: {error}") from None
-    return Layout(1.0, **codes)

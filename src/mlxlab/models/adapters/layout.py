@@ -1,10 +1,22 @@
-"""How the model of a `model` node stores its weights."""
+"""How the weights of a model are stored: one of a `model` node, or a published one."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 from mlxlab.checkpoint.transfer import Layout
+from mlxlab.errors import DataError
+from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.options import split_node
+
+
+class Codes(TypedDict, total=False):
+    """How weights are quantised, in the config.json of a published model."""
+
+    group_size: Literal[16, 32, 64, 128]
+    bits: Literal[2, 3, 4, 5, 6, 8]
+    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 
 
 def layout_of(node: Mapping[str, Any]) -> Layout:
@@ -13,3 +25,31 @@ def layout_of(node: Mapping[str, Any]) -> Layout:
     scale = 1.0 if options.adapter is None else options.adapter.alpha / options.adapter.rank
     codes = options.quantization
     return Layout(scale, codes.group_size, codes.bits or Layout.bits, codes.mode)
+
+
+def published_layout(folder: Path, arrays: Collection[str]) -> Layout:
+    """That of a published model with these arrays: `quantization` in its config.json, as mlx-lm writes it.
+
+    It holds the options of all layers, and by the name of a layer others, or whether the layer is quantised.
+
+    Raises:
+        DataError: it is damaged, or a layer that it leaves out is quantised.
+    """
+    file = (folder / "config.json").resolve()  # the files of a downloaded snapshot are symbolic links
+    if not file.is_file():
+        return Layout()
+    try:
+        saved = validate(read_json(file, dict[str, object]).get("quantization") or {}, dict[str, object])
+        layers = {name: _read_codes(value, name) for name, value in saved.items() if isinstance(value, dict)}
+        layout = replace(_read_codes(saved), exceptions=layers)
+    except ShapeError as error:
+        raise DataError(f"{file}: quantization: {error}") from None
+    if wrong := sorted(name for name, value in saved.items() if value is False and f"{name}.scales" in arrays):
+        raise DataError(f"{file}: quantization: {wrong[0]} is false, but the weights have {wrong[0]}.scales")
+    return layout
+
+
+def _read_codes(saved: Mapping[str, object], path: str = "") -> Layout:
+    known = {key: value for key, value in saved.items() if key in Codes.__annotations__}
+    codes: Codes = validate(known, Codes, path)
+    return Layout(**codes)
