@@ -1,6 +1,8 @@
 """What is done to a run from inside its process, before it starts: the product has no hooks for this.
 
 A plan is a dict: `syncer` false starts none; `kill` {save, call} ends the process at a call to the disk in a save;
+`grow` {place, step, call} ends it in a step of a growth schedule: before or after the operations, inside one, after the
+evaluation, or at a call to the disk in the save;
 `fail` {name, errno, first, last} makes calls of one name fail in some saves; `jump` shifts the clock at every look;
 `poison` {what, first, last} makes numbers non-finite in some steps; `slow` seconds before each batch of an evaluation;
 `stop` a step in which SIGTERM comes.
@@ -31,7 +33,8 @@ def install(plan: dict[str, Any], phase: Path) -> None:
         from mlxlab.tracking.mlflow import queue
 
         queue.start_syncer = lambda _address: False
-    for name, act in (("kill", kill_in_a_save), ("fail", fail_in_saves), ("jump", jump_clock), ("poison", poison)):
+    faults = {"kill": kill_in_a_save, "grow": kill_in_growth, "fail": fail_in_saves, "jump": jump_clock}
+    for name, act in (faults | {"poison": poison}).items():
         if name in plan:
             act(plan[name])
     if "stop" in plan:
@@ -78,13 +81,13 @@ class Saves:
     def __init__(self, on_call: Callable[[str, int, int], None]) -> None:
         from mlxlab.checkpoint.store import CheckpointStore
 
-        self.number, self.calls, self.thread = 0, 0, 0
+        self.number, self.step, self.calls, self.thread = 0, 0, 0, 0
         original = CheckpointStore.save
 
-        def save(*args: Any, **kwargs: Any) -> Any:
-            self.number, self.calls, self.thread = self.number + 1, 0, threading.get_ident()
+        def save(store: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Any:
+            self.number, self.step, self.calls, self.thread = self.number + 1, step, 0, threading.get_ident()
             try:
-                return original(*args, **kwargs)
+                return original(store, step, *args, **kwargs)
             finally:
                 self.thread = 0
 
@@ -111,6 +114,44 @@ def kill_in_a_save(plan: dict[str, int]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Saves(on_call)
+
+
+def kill_in_growth(plan: dict[str, Any]) -> None:
+    from mlxlab.callbacks.growth import GrowthSchedule
+    from mlxlab.training.callback import FitContext
+    from mlxlab.training.loop import TrainingLoop
+
+    place, step = plan["place"], plan["step"]
+
+    def kill(state: Any) -> None:
+        if state.progress.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_step(*args: Any) -> None:
+        if place == "before":
+            kill(args[2])
+        original_on_step(*args)
+        if place == "after":
+            kill(args[2])
+
+    def log(context: FitContext, state: Any, metrics: dict[str, float]) -> None:
+        original_log(context, state, metrics)
+        if place == "inside" and "growth/done" in metrics:
+            kill(state)
+
+    def evaluate(loop: TrainingLoop) -> Any:
+        result = original_evaluate(loop)
+        if place == "evaluation":
+            kill(loop.state)
+        return result
+
+    def on_call(_name: str, _save: int, call: int) -> None:
+        if place == "save" and (saves.step, call) == (step, plan["call"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    saves = Saves(on_call)
+    original_on_step, original_log, original_evaluate = GrowthSchedule.on_step, FitContext.log, TrainingLoop._evaluate
+    GrowthSchedule.on_step, FitContext.log, TrainingLoop._evaluate = on_step, log, evaluate  # type: ignore[assignment]
 
 
 def fail_in_saves(plan: dict[str, Any]) -> None:

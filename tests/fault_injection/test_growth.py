@@ -1,0 +1,252 @@
+"""kill -9 in the middle of a growth schedule: the run continues and ends as the undisturbed one, in every file."""
+
+import csv
+import json
+import re
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import psutil
+import pytest
+
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from support.fault_injection.harness import (
+    SEED,
+    TIMED,
+    ForkServer,
+    Reference,
+    assert_same_metrics,
+    assert_tidy,
+    read_metrics,
+    reference,
+    rng_for,
+    settings,
+    tracked,
+)
+from support.processes import run, start, wait_for
+
+SHORT = ("trainer.epochs=null", "trainer.max_steps=16", "trainer.eval_every=6", "checkpointing.every_steps=3")
+LORA = "{id: lora, op: set_lora, rank: 2, when: {or_steps: 1}}"
+MERGE = "{id: merge, op: merge_lora, when: {or_steps: 2}}"
+DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 2}, then: evaluate}"
+WIDER = "{id: wider, op: widen, feed_forward: 24, when: {or_steps: 1}}"
+ROWS = "{id: rows, op: set_batch_size, batch_size: 4, when: {or_steps: 1}}"
+FREE = "{id: free, op: unfreeze, when: {or_steps: 1}, then: evaluate}"
+GROWING = {
+    "curriculum": (
+        DEEPER,
+        WIDER,
+        "{id: all, op: grow_vocabulary, when: {or_steps: 2}, then: evaluate}",
+        LORA,
+        ROWS,
+        MERGE,
+        FREE,
+        "{id: order, op: set_curriculum, strength: 0.3, when: {or_steps: 1}}",
+    ),
+    "optimized": (
+        DEEPER,
+        "{id: micro, op: set_accumulation, accumulate: 4, when: {or_steps: 1}}",
+        WIDER,
+        LORA,
+        "{id: rate, op: set_learning_rate, learning_rate: 0.01, when: {or_steps: 1}}",
+        MERGE,
+        "{id: warm, op: rewarm, steps: 3, restart: true, when: {or_steps: 1}}",
+    ),
+    "distill": (
+        DEEPER,
+        LORA,
+        ROWS,
+        "{id: eval, op: set_evaluation, eval_every: 4, when: {or_steps: 1}}",
+        MERGE,
+        WIDER,
+        FREE,
+    ),
+}
+PLACES = ("before", "inside", "after", "evaluation", "save")
+OPTIMIZED = ("trainer=optimized", "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true")
+SLOW = pytest.mark.fault_injection
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
+    texts = (f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4 for n in range(60))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(shared_server, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    shared_server.run([*settings("bert", "trainer.max_steps=4"), f"hydra.run.dir={folder}"]).final_state()
+    return folder
+
+
+@pytest.fixture
+def arguments(corpus, tmp_path, request):
+    """A function: the command line of a run with one of the schedules."""
+
+    def make(name: str, *overrides: str) -> list[str]:
+        schedule = f"callbacks.growth.operations=[{', '.join(GROWING[name])}]"
+        more = [*SHORT, schedule, "trainer.ema_decay=0.9", "callbacks.csv.path=metrics.csv", *tracked(tmp_path / "db")]
+        if name == "distill":
+            teachers = [f"trainer.teachers=[{request.getfixturevalue('teacher')}]", "model.freeze=[embedding]"]
+            return settings("bert", *more, "trainer=distill", *teachers, *overrides)
+        text = [f"data.source={corpus}", "data.tokenizer.vocab_size=300", "data.seq_len=32", "model.freeze=[norm]"]
+        text += ["data=streaming", "data.validation.fraction=0.2", "data.order.pool=50", "data.order.rescore_every=3"]
+        more += ["data/order=curriculum", "objective=valid/bits_per_byte"]
+        more += ["data.vocabulary.coverage=0.9"] if name == "curriculum" else OPTIMIZED
+        titanic = ("data.baselines", "data.templates", "data.augment")
+        return [each for each in settings("transformer", *text, *more, *overrides) if not each.startswith(titanic)]
+
+    return make
+
+
+def growth_steps(expected: Reference) -> dict[int, int]:
+    """Step -> operations that are done after it."""
+    return {step: int(value) for (name, step), value in expected.metrics.items() if name == "growth/done"}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "stride"),
+    [
+        ("curriculum", "inside", 5),
+        *(pytest.param(name, place, 1, marks=SLOW) for name in GROWING for place in PLACES),
+    ],
+)
+def test_a_schedule_killed_at_its_operations_ends_as_if_undisturbed(
+    shared_server: ForkServer, arguments, tmp_path, summarize, name, place, stride
+):
+    """One run, killed at every operation in turn and resumed to the next one."""
+    argv = arguments(name)
+    expected = reference(shared_server, argv, tmp_path / "reference")
+    steps, here = growth_steps(expected), [*argv, f"hydra.run.dir={tmp_path}/run"]
+    evaluated = {step for metric, step in expected.metrics if metric.startswith("valid/")}
+    chosen = sorted(set(steps) & evaluated if place == "evaluation" else steps)[::-stride][::-1]
+    for number, step in enumerate(chosen):
+        plan = {"place": place, "step": step, "call": 1 + 2 * number}
+        attempt = shared_server.run(here, syncer=False, grow=plan)
+        assert attempt.returncode == -signal.SIGKILL, (step, attempt.err)
+    finish(shared_server, here, expected, tmp_path, synced=stride == 1)
+    summarize(f"{len(chosen)} kills {place} operations ({name}): bitwise equal")
+
+
+@SLOW
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("name", GROWING)
+def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
+    shared_server: ForkServer, arguments, tmp_path, summarize, name, prefetch
+):
+    argv, rng = arguments(name, f"data.prefetch={prefetch}"), rng_for("growth", name, prefetch)
+    expected = reference(shared_server, argv, tmp_path / "reference")
+    here, kills, phases = [*argv, f"hydra.run.dir={tmp_path}/run"], 0, []
+    for _ in range(8):
+        attempt = shared_server.start(here, syncer=False)
+        if attempt.wait_for(rng.choice(["training", "tracking", "save", "evaluation"]), rng.randint(1, 3)):
+            attempt.wait(rng.uniform(0.0, 0.1 * expected.seconds))
+            attempt.send(signal.SIGKILL)
+        attempt.finish()
+        assert attempt.returncode in (0, -signal.SIGKILL), attempt.err
+        kills += attempt.returncode == -signal.SIGKILL
+        phases.append(attempt.phase)
+    finish(shared_server, here, expected, tmp_path)
+    summarize(f"{kills} kills at random instants ({name}, {', '.join(phases)}): bitwise equal (seed {SEED})")
+
+
+def finish(server: ForkServer, here: list[str], expected: Reference, folder: Path, synced: bool = True) -> None:
+    """The last start: it says how much of the schedule is done, and ends as the reference, in every file."""
+    saved = CheckpointStore(folder / "run" / "checkpoints").load(read_only=True).state["progress"].growth
+    done = server.run(here, syncer=False)
+    assert "resumed from step-" in done.err
+    total = max(growth_steps(expected).values())
+    assert not saved.done or f"{len(saved.done)} of {total} done" in done.err
+    assert done.final_state() == expected.final_state
+    assert_same_metrics(read_metrics(folder / "run" / "journal.jsonl"), expected.metrics)
+    assert_tidy(folder / "run")
+    assert_same_files(folder / "run", folder / "reference")
+    if synced:
+        assert_same_in_store(folder)
+
+
+def assert_same_files(got: Path, expected: Path) -> None:
+    """Table, results and the last checkpoint; times differ."""
+    assert read_table(got) == read_table(expected)
+    for name in ("metrics.json", "inference/config.yaml"):
+        assert (got / name).read_text().replace(str(got), str(expected)) == (expected / name).read_text()
+    a, b = (CheckpointStore(folder / "checkpoints").load(read_only=True) for folder in (got, expected))
+    assert (a.step, untimed(a)) == (b.step, untimed(b))
+    for left, right in ((a.weights, b.weights), (a.optimizer, b.optimizer)):
+        assert left.keys() == right.keys()
+        assert all(mx.array_equal(array, right[path]) for path, array in left.items())
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, by column: the order of columns is that in which metrics were first logged."""
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    return [{name: value for name, value in row.items() if name != "time" and not timed(name)} for row in rows]
+
+
+def timed(name: str) -> bool:
+    return name.startswith(TIMED)
+
+
+def untimed(checkpoint: Checkpoint) -> list[Any]:
+    """What a checkpoint holds besides arrays and the metadata of its run."""
+    state = checkpoint.state
+    history = vars(state["history"]) | {
+        "curve": [
+            (step, {key: value for key, value in metrics.items() if not timed(key)})
+            for step, metrics in state["history"].curve
+        ]
+    }
+    kept = ("progress", "running", "data", "architecture", "vocab_size")
+    return [repr(history), *(repr(state[key]) for key in kept)]
+
+
+def assert_same_in_store(folder: Path) -> None:
+    """Metrics of each step, and tags of the operations, as MLflow's store has them after `runs sync`."""
+    store = f"sqlite:///{folder}/db/mlflow.db"
+    synced = run("sync", f"{folder}/run", f"{folder}/reference", f"uri={store}", script="runs")
+    assert synced.returncode == 0, synced.stderr
+    uids = [json.loads((folder / name / "manifest.json").read_text())["id"] for name in ("run", "reference")]
+    run_of = "WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mlxlab.uid' AND value = ?)"
+    metrics, tags = [], []
+    with closing(sqlite3.connect(folder / "db" / "mlflow.db")) as database:
+        for uid in uids:
+            rows = database.execute(f"SELECT key, step, value FROM metrics {run_of}", (uid,)).fetchall()
+            assert len({row[:2] for row in rows}) == len(rows) > 100
+            metrics.append({row[:2]: row[2] for row in rows if not timed(row[0])})
+            query = f"SELECT key, value FROM tags {run_of} AND key LIKE 'growth.%'"
+            tags.append(sorted(database.execute(query, (uid,)).fetchall()))
+    assert metrics[0] == metrics[1]
+    assert tags[0] == tags[1]
+    assert len(tags[0]) > 6
+
+
+@SLOW
+@pytest.mark.parametrize("ranks", [[0], [1], [0, 1]])
+def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, ranks):
+    argv = [*arguments("curriculum", "tracking=none"), "nproc=2"]
+    argv = [each for each in argv if not each.startswith("tracking.")]
+    done = run(*argv, f"hydra.run.dir={tmp_path}/reference", script="launch")
+    assert done.returncode == 0, done.stderr
+    for step in (3, 6, 10):
+        process = start(*argv, f"hydra.run.dir={tmp_path}/run", script="launch")
+        wait_for(tmp_path / "run" / "checkpoints" / f"step-{step:08d}", process)
+        for rank in ranks:
+            process_of_rank(process.pid, rank).kill()
+        process.communicate(timeout=120)
+    resumed = run(*argv, f"hydra.run.dir={tmp_path}/run", script="launch")
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"growth: [3-8] of 8 done", resumed.stderr)
+    assert_same_files(tmp_path / "run", tmp_path / "reference")
+
+
+def process_of_rank(launcher: int, rank: int) -> psutil.Process:
+    processes = psutil.Process(launcher).children(recursive=True)
+    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
+    return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))
