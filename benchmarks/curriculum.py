@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.alternate import table
 from mlxlab.callbacks.plots import new_figure, plot_points
-from mlxlab.callbacks.token_coverage import TokenCoverage
+from mlxlab.callbacks.token_metrics import TokenMetrics
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Size
@@ -68,7 +68,7 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
     config = Composer(conf_dir(), settings).checked_values(resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
-        state = session.fit(session.init_state(), [TokenCoverage()])
+        state = session.fit(session.init_state(), [TokenMetrics()])
     points = [(step * ROWS * LENGTH, metrics) for step, metrics in state.history.curve]
     return {name: [(tokens, metrics[name]) for tokens, metrics in points if name in metrics] for name in METRICS}
 

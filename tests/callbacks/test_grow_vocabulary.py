@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlxlab.callbacks.growth import GrowthSchedule
-from mlxlab.callbacks.rare_tokens import RareTokens
+from mlxlab.callbacks.token_metrics import TokenMetrics
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.training.callback import FitContext
@@ -48,7 +48,7 @@ def train(folder, run_dir=None, callbacks=(), resume=False, model="transformer",
     state.architecture, state.new_model = start, build
     checkpointer = NoCheckpointer() if run_dir is None else Checkpointer(None, 5, False, folder=run_dir)
     context = FitContext("valid/bits_per_byte", Recorder())
-    hooks = [RareTokens(), GrowthSchedule([GROW], "raise"), *callbacks]
+    hooks = [TokenMetrics(), GrowthSchedule([GROW], "raise"), *callbacks]
     TrainingLoop(trainer, context, state, data.valid, data.task, hooks, checkpointer).run(
         checkpointer.load_last() if resume else None
     )

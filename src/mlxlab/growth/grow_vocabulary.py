@@ -71,10 +71,10 @@ class Probe:
         """The inputs after the operation."""
         if self.vocabulary is None:
             return tokens
-        return self.vocabulary.kept[self.before(tokens)].astype(np.int32)
+        return self.vocabulary.core_ids[self.before(tokens)].astype(np.int32)
 
     def core_outputs(self, outputs: mx.array | None) -> mx.array | None:
         """The outputs after the operation, in the order of those before."""
         if self.vocabulary is None or outputs is None:
             return outputs
-        return mx.take(outputs, mx.array(self.vocabulary.kept), axis=-1)
+        return mx.take(outputs, mx.array(self.vocabulary.core_ids), axis=-1)

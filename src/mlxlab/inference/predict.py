@@ -147,7 +147,7 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
         logits = logits[:, : vocabulary.rare_id]  # which stands for no token
     best = np.array(logits.argmax(axis=-1))
     if vocabulary is not None:
-        best = vocabulary.kept[best]
+        best = vocabulary.core_ids[best]
     return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())
 
 

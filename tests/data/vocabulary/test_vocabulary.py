@@ -39,11 +39,11 @@ def test_kept_tokens_have_ids_of_their_own_and_all_others_the_last_one(full, siz
     vocabulary = choose(VocabularyLimit(size, None), full.tokenizer, counts_of(full.tokenizer))
     assert vocabulary.size == size + 1
     assert vocabulary.rare_id == size
-    np.testing.assert_array_equal(vocabulary.forward[vocabulary.kept], np.arange(size))
-    rare = np.setdiff1d(np.arange(full.tokenizer.vocab_size), vocabulary.kept)
+    np.testing.assert_array_equal(vocabulary.forward[vocabulary.core_ids], np.arange(size))
+    rare = np.setdiff1d(np.arange(full.tokenizer.vocab_size), vocabulary.core_ids)
     assert len(rare) == vocabulary.num_rare > 1
     assert (vocabulary.forward[rare] == size).all()
-    assert vocabulary.restore([*range(size), size]) == vocabulary.kept.tolist()
+    assert vocabulary.restore([*range(size), size]) == vocabulary.core_ids.tolist()
 
 
 @pytest.mark.parametrize("size", [5, 9, 14])
@@ -52,21 +52,21 @@ def test_the_most_frequent_tokens_and_all_special_ones_are_kept(full, size):
     vocabulary = choose(VocabularyLimit(size, None), full.tokenizer, TokenCounts(counts, exact=True))
     special = full.tokenizer.special_ids
     assert len(special) == 4
-    assert special <= set(vocabulary.kept.tolist())
+    assert special <= set(vocabulary.core_ids.tolist())
     ordinary = [token for token in range(full.tokenizer.vocab_size) if token not in special]
     expected = sorted(ordinary, key=lambda token: (-counts[token], token))[: size - 4]
-    assert set(vocabulary.kept.tolist()) == special | set(expected)
+    assert set(vocabulary.core_ids.tolist()) == special | set(expected)
 
 
 @pytest.mark.parametrize("coverage", [0.07, 0.5, 0.9, 0.99])
 def test_coverage_keeps_no_more_tokens_than_it_needs(full, coverage):
     counts = counts_of(full.tokenizer).counts
     vocabulary = choose(VocabularyLimit(None, coverage), full.tokenizer, TokenCounts(counts, exact=True))
-    assert counts[vocabulary.kept].sum() / counts.sum() >= coverage
-    fewer = VocabularyLimit(len(vocabulary.kept) - 1, None)
+    assert counts[vocabulary.core_ids].sum() / counts.sum() >= coverage
+    fewer = VocabularyLimit(len(vocabulary.core_ids) - 1, None)
     if fewer.size > len(full.tokenizer.special_ids):
         smaller = choose(fewer, full.tokenizer, TokenCounts(counts, exact=True))
-        assert counts[smaller.kept].sum() / counts.sum() < coverage
+        assert counts[smaller.core_ids].sum() / counts.sum() < coverage
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -82,7 +82,7 @@ def test_every_batch_is_mapped_once_and_its_targets_keep_their_text(tmp_path, pr
     for expected, batch in zip(full.valid, mapped.valid, strict=True):
         real = expected.segment_ids > 0
         np.testing.assert_array_equal(batch.targets[real], forward[expected.targets[real]])
-        is_core = np.isin(expected.targets, mapped.tokenizer.vocabulary.kept)
+        is_core = np.isin(expected.targets, mapped.tokenizer.vocabulary.core_ids)
         np.testing.assert_array_equal(batch.aux[IS_CORE][real], is_core[real])
         sizes = np.array(full.tokenizer.token_bytes)[expected.targets]
         np.testing.assert_array_equal(batch.aux[TARGET_BYTES][real], sizes[real])
@@ -164,15 +164,15 @@ def damage(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kept": [0, 1, 2, 3, 5, 4]}, "distinct ids in order"),
-        ({"kept": [0, 1, 2, 3, 5, 5]}, "distinct ids in order"),
-        ({"kept": [0, 1, 2, 3, 9999]}, "distinct ids in order"),
-        ({"kept": [-1, 0, 1, 2, 3]}, "distinct ids in order"),
-        ({"kept": []}, "expected 1 to"),
-        ({"kept": list(range(200))}, "expected 1 to"),
-        ({"kept": [0, 1, 3, 5, 6]}, "all special tokens, 2 is missing"),
-        ({"kept": [0, 1, 2, 3, 5]}, "expected a size of 5"),
-        ({"kept": "all"}, "expected list"),
+        ({"core_ids": [0, 1, 2, 3, 5, 4]}, "distinct ids in order"),
+        ({"core_ids": [0, 1, 2, 3, 5, 5]}, "distinct ids in order"),
+        ({"core_ids": [0, 1, 2, 3, 9999]}, "distinct ids in order"),
+        ({"core_ids": [-1, 0, 1, 2, 3]}, "distinct ids in order"),
+        ({"core_ids": []}, "expected 1 to"),
+        ({"core_ids": list(range(200))}, "expected 1 to"),
+        ({"core_ids": [0, 1, 3, 5, 6]}, "all special tokens, 2 is missing"),
+        ({"core_ids": [0, 1, 2, 3, 5]}, "expected a size of 5"),
+        ({"core_ids": "all"}, "expected list"),
         ({"coverage": 0.5}, "expected a size of 10 or a coverage"),
         ({"tokenizer": "0123456789abcdef"}, "expected a map of the tokenizer"),
         ({"vocab_size": 7}, "expected a map of the tokenizer"),
@@ -195,9 +195,9 @@ def test_a_changed_or_missing_map_is_refused(mapped, tmp_path):
     folder = tmp_path / "inference"
     folder.mkdir()
     mapped.save(folder)
-    kept = mapped.tokenizer.vocabulary.kept.tolist()
+    kept = mapped.tokenizer.vocabulary.core_ids.tolist()
     other = sorted({*kept[:-1], next(token for token in range(99) if token not in kept)})
-    damage(folder, kept=other)
+    damage(folder, core_ids=other)
     with pytest.raises(NotAllowedError, match="is not the map that the model was trained with"):
         restore(folder)
     (folder / FILE).unlink()

@@ -41,7 +41,7 @@ def test_bits_per_byte_are_those_of_the_full_vocabulary_with_the_rare_tokens_equ
     assert small["bits_per_byte"] == pytest.approx(large["bits_per_byte"], rel=1e-6)
     targets = np.concatenate([batch.targets[batch.loss_weights > 0] for batch in full.valid])
     is_core = vocabulary.is_core[targets]
-    best = vocabulary.kept[logits[:-1].argmax()] if logits.argmax() < vocabulary.rare_id else -1
+    best = vocabulary.core_ids[logits[:-1].argmax()] if logits.argmax() < vocabulary.rare_id else -1
     assert small["rare_share"] == pytest.approx(1 - is_core.mean())
     assert small["core_accuracy"] == pytest.approx((targets[is_core] == best).mean())
     assert {"core_accuracy", "rare_share"}.isdisjoint(large)

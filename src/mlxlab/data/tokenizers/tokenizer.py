@@ -135,7 +135,7 @@ class Tokenizer:
         """What identifies each token to another tokenizer: its text, and for rare tokens also the map."""
         if self.vocabulary is None:
             return [str(self.inner.id_to_token(token)) for token in range(self.vocab_size)]
-        names = [str(self.inner.id_to_token(int(token))) for token in self.vocabulary.kept]
+        names = [str(self.inner.id_to_token(int(token))) for token in self.vocabulary.core_ids]
         return [*names, f"the rare tokens of {self.fingerprint}"]
 
     def save(self, folder: Path) -> None:

@@ -30,10 +30,9 @@ def fit_vocabulary(
         return tokenizer, []
     counts = count()
     vocabulary = choose(limit, tokenizer, counts)
-    share = counts.counts[vocabulary.kept].sum() / max(counts.counts.sum(), 1)
+    share = counts.counts[vocabulary.core_ids].sum() / max(counts.counts.sum(), 1)
     extent = "all of it was counted" if counts.exact else f"a sample of {counts.counts.sum()} tokens was counted"
-    kept = f"vocabulary: {len(vocabulary.kept)} of {vocabulary.vocab_size} tokens"
-    line = f"{kept} are {share:.2%} of the training text ({extent}); the others share the id {vocabulary.rare_id}"
+    line = f"{vocabulary} are {share:.2%} of the training text ({extent}); the others share the id {vocabulary.rare_id}"
     return tokenizer.restricted(vocabulary), [line]
 
 
@@ -55,8 +54,8 @@ def choose(limit: VocabularyLimit, tokenizer: Tokenizer, counts: TokenCounts) ->
         got = "" if limit.size is not None else f", got {size}"
         expected = f"expected {len(special) + 1} to {max_size} of the {tokenizer.vocab_size} tokens{got}"
         raise ConfigError(f"{limit}: {expected}; the {len(special)} special ones are always kept")
-    kept = np.sort(np.concatenate([special, frequent[: size - len(special)]]))
-    return VocabularyMap(kept, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts.counts)
+    core_ids = np.sort(np.concatenate([special, frequent[: size - len(special)]]))
+    return VocabularyMap(core_ids, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts.counts)
 
 
 def _read(limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path) -> tuple[Tokenizer, list[str]]:
@@ -67,5 +66,4 @@ def _read(limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path) -> tuple[T
     if vocabulary.limit != limit:
         way = "the operation `grow_vocabulary` of callbacks/growth goes back to all tokens"
         raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}; {way}")
-    kept = f"vocabulary: {len(vocabulary.kept)} of {vocabulary.vocab_size} tokens"
-    return tokenizer.restricted(vocabulary), [f"{kept}, as saved in {path}"]
+    return tokenizer.restricted(vocabulary), [f"{vocabulary}, as saved in {path}"]

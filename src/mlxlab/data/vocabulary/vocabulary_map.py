@@ -50,7 +50,7 @@ class _Saved(TypedDict):
     vocab_size: Size
     size: Annotated[int, Ge(1), Le(1_000_000)] | None
     coverage: Annotated[float, Gt(0), Le(1)] | None
-    kept: list[int]
+    core_ids: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,14 @@ class VocabularyMap:
     """K of the V tokens of a tokenizer as 0 to K - 1, in the order of their ids; K, the rare id, is that of all others.
 
     Args:
-        kept: (K,) int64, the original ids of 0 to K - 1, ascending.
+        core_ids: (K,) int64, the original ids of 0 to K - 1, ascending.
         vocab_size: V.
         tokenizer: fingerprint of the tokenizer.
         limit: how K was chosen.
         counts: (V,) occurrences in the training text; None if they are not known, as in a map that was read.
     """
 
-    kept: np.ndarray
+    core_ids: np.ndarray
     vocab_size: int
     tokenizer: str
     limit: VocabularyLimit
@@ -73,23 +73,23 @@ class VocabularyMap:
 
     @property
     def rare_id(self) -> int:
-        return len(self.kept)
+        return len(self.core_ids)
 
     @property
     def size(self) -> int:
         """Ids of the model: K + 1."""
-        return len(self.kept) + 1
+        return len(self.core_ids) + 1
 
     @property
     def num_rare(self) -> int:
         """Tokens that share the rare id."""
-        return self.vocab_size - len(self.kept)
+        return self.vocab_size - len(self.core_ids)
 
     @cached_property
     def forward(self) -> np.ndarray:
         """(V,) int32: the id of each original id."""
         ids = np.full(self.vocab_size, self.rare_id, np.int32)
-        ids[self.kept] = np.arange(len(self.kept))
+        ids[self.core_ids] = np.arange(len(self.core_ids))
         return ids
 
     @cached_property
@@ -107,15 +107,18 @@ class VocabularyMap:
         digest = np.packbits(self.is_core).tobytes().hex()
         return content_key(tokenizer=self.tokenizer, vocab_size=self.vocab_size, core=digest)[:16]
 
+    def __str__(self) -> str:
+        return f"vocabulary: {len(self.core_ids)} of {self.vocab_size} tokens"
+
     def restore(self, ids: Iterable[int]) -> list[int]:
         """The original ids; the rare id, which stands for no token, is left out."""
-        return [int(self.kept[token]) for token in ids if token != self.rare_id]
+        return [int(self.core_ids[token]) for token in ids if token != self.rare_id]
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary_map.json."""
         content = {"format": FORMAT, "tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
         limit = {"size": self.limit.size, "coverage": self.limit.coverage}
-        write_json(folder / FILE, content | limit | {"kept": self.kept.tolist()}, indent=None)
+        write_json(folder / FILE, content | limit | {"core_ids": self.core_ids.tolist()}, indent=None)
 
 
 def read_map(folder: Path, tokenizer: str, vocab_size: int, special: Iterable[int]) -> VocabularyMap:
@@ -135,13 +138,13 @@ def read_map(folder: Path, tokenizer: str, vocab_size: int, special: Iterable[in
     if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer, vocab_size):
         got = f"{saved['tokenizer'][:16]}, {saved['vocab_size']} tokens"
         raise DataError(f"{path}: expected a map of the tokenizer {tokenizer}, {vocab_size} tokens, got one of {got}")
-    kept, size, coverage = saved["kept"], saved["size"], saved["coverage"]
-    if not 0 < len(kept) < vocab_size - 1:
-        raise DataError(f"{path}: expected 1 to {vocab_size - 2} tokens, got {len(kept)}")
-    if min(kept) < 0 or max(kept) >= vocab_size or sorted(set(kept)) != kept:
+    core_ids, size, coverage = saved["core_ids"], saved["size"], saved["coverage"]
+    if not 0 < len(core_ids) < vocab_size - 1:
+        raise DataError(f"{path}: expected 1 to {vocab_size - 2} tokens, got {len(core_ids)}")
+    if min(core_ids) < 0 or max(core_ids) >= vocab_size or sorted(set(core_ids)) != core_ids:
         raise DataError(f"{path}: expected distinct ids in order, from 0 to {vocab_size - 1}")
-    if missing := sorted(set(special) - set(kept)):
+    if missing := sorted(set(special) - set(core_ids)):
         raise DataError(f"{path}: expected all special tokens, {missing[0]} is missing")
-    if (size is None) == (coverage is None) or size not in (None, len(kept)):
-        raise DataError(f"{path}: expected a size of {len(kept)} or a coverage, got {size} and {coverage}")
-    return VocabularyMap(np.array(kept, np.int64), vocab_size, tokenizer, VocabularyLimit(size, coverage))
+    if (size is None) == (coverage is None) or size not in (None, len(core_ids)):
+        raise DataError(f"{path}: expected a size of {len(core_ids)} or a coverage, got {size} and {coverage}")
+    return VocabularyMap(np.array(core_ids, np.int64), vocab_size, tokenizer, VocabularyLimit(size, coverage))

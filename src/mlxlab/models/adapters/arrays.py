@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.checkpoint.parameter_names import ADAPTER
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.freeze import PARAMETERS, adapted_layers
+from mlxlab.models.adapters.freeze import adapted_layers
 from mlxlab.models.adapters.lora import initial_a, merged_weight
 from mlxlab.models.options import LoRA
 
@@ -39,11 +40,11 @@ def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA,
 def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
     """The arrays of the model without adapters, folded into its weights; ConfigError if those are quantised."""
     layers = set(adapted_layers(arrays))
-    adapters = {f"{layer}.{name}" for layer in layers for name in PARAMETERS}
+    adapters = {f"{layer}.{name}" for layer in layers for name in ADAPTER}
     merged = {path: array for path, array in arrays.items() if not (path in adapters or _in_base(path, layers))}
     for layer in sorted(layers):
         base = {path.rpartition(".")[2]: array for path, array in arrays.items() if path.startswith(f"{layer}.base.")}
-        a, b = (arrays[f"{layer}.{name}"] for name in PARAMETERS[:2])
+        a, b = (arrays[f"{layer}.{name}"] for name in ADAPTER[:2])
         if "scales" in base:
             raise ConfigError(f"{layer}: a quantised weight cannot take up its adapter; export merge makes it float32")
         scale, magnitude = options.alpha / options.rank, arrays.get(f"{layer}.magnitude")

@@ -6,11 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlxlab.checkpoint.parameter_names import ADAPTER
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.patterns import select
-
-PARAMETERS = ("lora_a", "lora_b", "magnitude")  # of an adapter
 
 
 def trainable_names(module: nn.Module) -> list[str]:
@@ -80,4 +79,4 @@ def adapter_paths(paths: Iterable[str]) -> list[str]:
     """Those of the paths that belong to an adapter."""
     paths = list(paths)
     layers = set(adapted_layers(paths))
-    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in PARAMETERS]
+    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in ADAPTER]
