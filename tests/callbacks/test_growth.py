@@ -32,6 +32,7 @@ WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, "when": {"or_steps": 
 HEADS = {"id": "heads", "op": "add_heads", "heads": 4, "when": {"metric_below": 1e9}}
 RATE = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.003, "when": {"or_steps": 1}}
 WARM = {"id": "warm", "op": "rewarm", "steps": 3, "when": {"or_steps": 1}}
+COPIED = "backbone.layers.1.attention_norm.weight"  # by DEEPER, from layer 0
 SCHEDULE = [DEEPER, WIDER, HEADS, RATE, WARM]
 
 
@@ -66,11 +67,14 @@ def build(architecture):
     return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
 
 
-def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", data=None, **settings):
+def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", data=None, groups=(), **settings):
     """Trains for three epochs with a schedule; returns the run."""
     model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
+    if groups:
+        settings["optimizer"] = partial(sgd, weight_decay=0.0, momentum=0.9, nesterov=False, groups=groups)
     trainer = make_trainer(**settings)
     run = Run(model, data or RandomBatches(), FitContext("valid/loss", Recorder()))
+    run.context.metadata["config"] = {"trainer": {"optimizer": {"groups": groups}}}
     run.state = trainer.init_state(model, run.data)
     run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
     checkpointer = NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
@@ -341,3 +345,26 @@ def test_a_group_of_new_weights_alone_counts_its_steps_from_zero():
     thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
     state = flatten_arrays(grow([freeze, thaw], [StopAt(7)]).state.optimizer.state)
     assert [int(state[f"states.{group}.step"]) for group in (0, 1)] == [3, 7]
+
+
+def test_weights_that_are_unfrozen_take_the_rate_of_their_group():
+    groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}, {"pattern": "layers.1.*", "lr_scale": 0.25}]
+    freeze = {"id": "freeze", "op": "freeze", "patterns": ["layers.0.*"], "when": {"or_steps": 1}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    run = grow([freeze, thaw], [StopAt(5)], groups=groups)
+    state = flatten_arrays(run.state.optimizer.state)
+    names = {"layers.0.": 0.5, "layers.1.": 0.25, "head.": 1.0}
+    rates = {
+        float(state[f"states.{path.split('.')[1]}.learning_rate"] / run.state.optimizer.learning_rate) / scale
+        for path in state
+        for name, scale in names.items()
+        if name in path
+    }
+    assert rates == {1.0}
+    assert run.state.progress.growth.done == ["freeze", "thaw"]
+
+
+def test_an_operation_says_which_weights_change_their_group():
+    groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}]
+    [(_, text)] = grow([DEEPER], [StopAt(4)], groups=groups).state.history.events
+    assert text.endswith("; trainer.optimizer: lr_scale 0.5 -> lr_scale 1 for 7 weights, first " + COPIED)

@@ -17,6 +17,7 @@ from mlxlab.growth.schema import Operation
 from mlxlab.models.build import Architecture
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.optim.groups import describe_changes
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult, TrainState
 
@@ -83,7 +84,7 @@ class GrowthSchedule(Callback):
         number, step = len(state.progress.growth.done) + 1, state.progress.step
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
         try:
-            metrics, text = self._apply(state, result, operation)
+            metrics, text = self._apply(context, state, result, operation)
         except (UserError, ValueError, RuntimeError, MemoryError) as error:
             if self.on_error == "raise":
                 if isinstance(error, UserError):
@@ -97,12 +98,14 @@ class GrowthSchedule(Callback):
         state.history.events.append((step, f"{title}: {text}"))
         context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {text}"})
 
-    def _apply(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
+    def _apply(
+        self, context: FitContext, state: TrainState, result: StepResult, operation: Any
+    ) -> tuple[dict[str, float], str]:
         """Metrics of the operation, and a line on what it did."""
         from mlxlab.growth.operations import CHANGES
 
         if operation["op"] in CHANGES:
-            return self._change_model(state, result, operation)
+            return self._change_model(context, state, result, operation)
         from mlxlab.growth.settings import change_settings
 
         progress = state.progress
@@ -116,7 +119,9 @@ class GrowthSchedule(Callback):
         options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
         return {}, ", ".join(f"{key}={value}" for key, value in options.items())
 
-    def _change_model(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
+    def _change_model(
+        self, context: FitContext, state: TrainState, result: StepResult, operation: Any
+    ) -> tuple[dict[str, float], str]:
         from mlxlab.growth.grow import Training, grow
         from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
         from mlxlab.growth.optimizer_state import average_of
@@ -135,7 +140,7 @@ class GrowthSchedule(Callback):
 
         weights = dict(tree_flatten(state.model.parameters()))
         before = Training(state.architecture, weights, flatten_arrays(state.optimizer.state))
-        after, counts = grow(operation, before, new_state, self.seed)
+        after, counts, sources = grow(operation, before, new_state, self.seed)
         mx.eval(after.weights, after.optimizer)
         [model] = built
         model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
@@ -155,6 +160,10 @@ class GrowthSchedule(Callback):
             "growth/state_dropped": float(counts.dropped),
         }
         text = f"{count_parameters_of(before.weights):,} -> {parameters:,} parameters; optimizer state: {counts}"
+        options = context.metadata["config"].get("trainer", {}).get("optimizer", {})
+        origins = {path: source.path for path, source in sources.items()}
+        if changes := describe_changes([*before.weights], [*after.weights], origins, options):
+            text += f"; {changes}"
         return metrics, text
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
+from mlxlab.growth.arrays import Sources
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import (
     TransferCounts,
@@ -25,12 +26,20 @@ class Training(NamedTuple):
     optimizer: Arrays
 
 
+class Grown(NamedTuple):
+    """What an operation made of a training, and what its weights were made of."""
+
+    training: Training
+    counts: TransferCounts
+    sources: Sources
+
+
 def grow(
     operation: ArchitectureOperation,
     before: Training,
     new_state: Callable[[Architecture], tuple[Arrays, Arrays]],
     seed: int | None,
-) -> tuple[Training, TransferCounts]:
+) -> Grown:
     """The training after the operation; its arrays are not evaluated.
 
     Args:
@@ -54,4 +63,4 @@ def grow(
     weights = frozen_as_evaluated(weights, averages, optimizer)
     changes = [WeightChange(shapes(before.weights), sources)]
     state, report = transfer_optimizer(before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False)
-    return Training(after, weights, state), report.counts()
+    return Grown(Training(after, weights, state), report.counts(), sources)

@@ -13,6 +13,7 @@ from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.schema import Stack
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import PROJECTIONS
+from mlxlab.models.patterns import select
 
 LAYER = re.compile(r"(backbone\.(?:encoder\.)?layers)\.(\d+)\.(.+)")
 RESIDUAL_OUTPUT = re.compile(r"(?:attention\.out|feed_forward\.down)\.(?:base\.)?(\w+)")
@@ -27,8 +28,6 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
         raise ConfigError(f"map: expected layers below {count}, got {max(layers)}")
     if preserve and list(dict.fromkeys(layers)) != list(range(count)):
         raise ConfigError(f"map: {layers} drops or reorders layers, which changes the model; preserve: false allows it")
-    if numbered := [pattern for pattern in _patterns(node) if re.search(r"layers[.\\]+[\[\d]", pattern)]:
-        raise ConfigError(f"map: {numbered[0]} names layers by number, and they would become others")
     changes: dict[str, Any] = {"num_layers": len(layers)}
     if gated := _gated_layers(operation, before):
         changes["gated_layers"] = gated
@@ -39,6 +38,7 @@ def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: i
     """The arrays of the deeper model; copies of layers start with the statistics of their source."""
     if any(path.startswith(PROJECTIONS) for path in arrays):
         raise ConfigError("stack: feature matching names layers by number, and they would become others")
+    refuse_other_layers(operation, before, arrays)
     layers, gated = operation["map"], set(_gated_layers(operation, before))
     result = {path: array for path, array in arrays.items() if not LAYER.match(path)}
     sources = {path: Source(path) for path in result}
@@ -57,6 +57,24 @@ def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: i
     trunk = next(match[1] for path in arrays if (match := LAYER.match(path)))
     result |= {f"{trunk}.{layer}.{GATE}": mx.zeros(1) for layer in gated & copies(operation)}
     return result, sources
+
+
+def refuse_other_layers(operation: Stack, before: Architecture, paths: Iterable[str]) -> None:
+    """ConfigError if a pattern of the `model` node would hold for a copy and not for its source, or the reverse."""
+    sources: dict[str, str] = {}  # name after -> before
+    for name in [path.replace(".base.", ".") for path in paths]:
+        match = LAYER.match(name)
+        if match is None:
+            sources[name] = name
+        else:
+            new_layers = np.flatnonzero(np.array(operation["map"]) == int(match[2])).tolist()
+            sources |= {f"{match[1]}.{new}.{match[3]}": name for new in new_layers}
+    for pattern in _patterns(before.node):
+        before_map = set(select([pattern], dict.fromkeys(sources.values()), "map"))
+        after_map = set(select([pattern], sources, "map"))
+        others = [name for name, source in sources.items() if (name in after_map) != (source in before_map)]
+        if others:
+            raise ConfigError(f"map: {pattern} would select other layers than before, for example {others[0]}")
 
 
 def copies(operation: Stack) -> set[int]:

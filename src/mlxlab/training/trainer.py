@@ -13,7 +13,7 @@ from mlxlab.checkpoint.state import ChangedSettings, Resize
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.models.adapters.freeze import make_contiguous
+from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
@@ -83,7 +83,8 @@ class Trainer:
     def new_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """The optimizer of a model, before its first step."""
         weights = flatten_arrays(model.trainable_parameters())
-        optimizer = self.optimizer(learning_rate=self.learning_rate, parameters=weights)
+        frozen = [*frozen_parameters(model)]
+        optimizer = self.optimizer(learning_rate=self.learning_rate, parameters=weights, frozen=frozen)
         if self.ema_decay is not None:
             optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())

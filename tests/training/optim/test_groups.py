@@ -7,7 +7,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import layer_scales
+from mlxlab.training.optim.groups import describe_changes, hyperparameters_by_path, layer_scales
 from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
@@ -33,7 +33,7 @@ def moved(name: str, rate: float = 0.1, gradient: float = 1.0, **options: object
     return {path: float(mx.abs(after[path] - weight).max()) for path, weight in WEIGHTS.items()}
 
 
-GROUPS = [{"pattern": "*.layers.1.*", "lr_scale": 0.5}, {"pattern": "*.layers.*", "lr_scale": 0.25}]
+GROUPS = [{"pattern": "layers.1.*", "lr_scale": 0.5}, {"pattern": "re:backbone\\.layers", "lr_scale": 0.25}]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,9 +76,9 @@ def test_the_norm_of_embeddings_is_as_low_as_they_are():
     [
         (
             {"groups": [{"pattern": "head.out.weigth", "lr_scale": 2}]},
-            "trainer.optimizer.groups.0.pattern=head.out.weigth: matches no weight; did you mean head.out.weight?",
+            "trainer.optimizer.groups.0.pattern: head.out.weigth matches nothing; did you mean head.out.weight?",
         ),
-        ({"layer_decay": 0.5}, "trainer.optimizer.layer_decay=0.5: the model has no layers that are trained"),
+        ({"layer_decay": 0.5}, "trainer.optimizer.layer_decay=0.5: the model has no layers"),
     ],
 )
 def test_options_that_fit_no_weight_are_refused(options, message):
@@ -86,6 +86,46 @@ def test_options_that_fit_no_weight_are_refused(options, message):
     with pytest.raises(ConfigError) as error:
         instantiate(node)(learning_rate=0.1, parameters={"head.out.weight": WEIGHTS["head.out.weight"]})
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("options", [{"groups": [{"pattern": "layers.1", "lr_scale": 0.5}]}, {"layer_decay": 0.5}])
+def test_frozen_weights_count_for_patterns_and_depth(options):
+    trained = {path: weight for path, weight in WEIGHTS.items() if "layers.1" not in path}
+    rates = rates_of(WEIGHTS, [], options)
+    assert rates_of(trained, WEIGHTS.keys() - trained.keys(), options) == {path: rates[path] for path in trained}
+    assert rates["backbone.layers.1.up.weight"] == 0.05
+
+
+def rates_of(trained, frozen, options):
+    """The learning rate of each weight, where that of the loop is 0.1."""
+    node = read_config("trainer/optimizer/sgd") | {"weight_decay": 0.0, "momentum": 0.0} | options
+    optimizer = instantiate(node)(learning_rate=0.1, parameters=trained, frozen=frozen)
+    tree = tree_unflatten(list(trained.items()))
+    optimizer.init(tree)
+    after = optimizer.apply_gradients(tree_map(mx.ones_like, tree), tree)
+    return {path: round(float((trained[path] - leaf).max()), 6) for path, leaf in tree_flatten(after)}
+
+
+def test_a_pattern_selects_adapters_and_the_weights_below_them():
+    paths = ("layers.0.query.base.weight", "layers.0.query.lora_a", "layers.1.query.weight")
+    for pattern in ("layers.0", "query.lora_a", "layers.0.query.weight"):
+        options = {"groups": [{"pattern": pattern, "lr_scale": 2}]}
+        scaled = [path for path, each in hyperparameters_by_path(paths, options).items() if each.lr_scale == 2]
+        assert scaled == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(pattern, [paths[0]])
+
+
+def test_weights_whose_hyperparameters_changed_with_their_path_are_described():
+    before, after = ([f"layers.{layer}.up.{name}" for layer in range(count) for name in "ab"] for count in (2, 3))
+    sources = {path: path.replace("1", "0").replace("2", "1") for path in after}
+    groups = [{"pattern": "re:layers\\.(0|2)", "lr_scale": 0.5, "weight_decay": 0.0}]
+    assert describe_changes(before, after, sources, {"groups": groups}) == (
+        "trainer.optimizer: lr_scale 0.5 weight_decay 0 -> lr_scale 1 for 2 weights, first layers.1.up.a;"
+        " lr_scale 1 -> lr_scale 0.5 weight_decay 0 for 2 weights, first layers.2.up.a"
+    )
+    assert describe_changes(before, after, sources, {"groups": [{"pattern": "*", "lr_scale": 0.5}]}) == ""
+    assert "lr_scale 0.25 -> lr_scale 0.125 for 2 weights, first layers.0.up.a" in describe_changes(
+        before, after, sources, {"layer_decay": 0.5}
+    )
 
 
 def test_a_compiled_step_trains_groups_as_a_plain_one():

@@ -55,10 +55,15 @@ def train_only(module: nn.Module, names: Iterable[str]) -> None:
 
 
 def select_parameters(module: nn.Module, patterns: Sequence[str], key: str) -> list[str]:
-    """The parameters that match, as in `select`, by their paths with or without an adapter."""
-    paths = {path: path.replace(".base.", ".") for path in named_parameters(module)}
-    chosen = set(select(patterns, dict.fromkeys([*paths.values(), *paths]), key))
-    return [path for path, plain in paths.items() if path in chosen or plain in chosen]
+    """The parameters that match, as in `select_paths`."""
+    return select_paths(named_parameters(module), patterns, key)
+
+
+def select_paths(paths: Iterable[str], patterns: Sequence[str], key: str) -> list[str]:
+    """The paths of parameters that match, as in `select`, with or without the `base` of an adapter in them."""
+    plain = {path: path.replace(".base.", ".") for path in paths}
+    chosen = set(select(patterns, dict.fromkeys([*plain.values(), *plain]), key))
+    return [path for path, name in plain.items() if path in chosen or name in chosen]
 
 
 def _owners(module: nn.Module, names: Iterable[str]) -> Iterable[tuple[nn.Module, str]]:

@@ -4,19 +4,19 @@ Norms, biases and embeddings are not decayed, unless a group names a decay for t
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.constraints import Gt, Le, NonNegative, Positive
 from mlxlab.errors import ConfigError
+from mlxlab.models.adapters.freeze import select_paths
 
 LearningRate = float | Callable[[mx.array], mx.array]
 NewOptimizer = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
+KEY = "trainer.optimizer"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -24,7 +24,7 @@ class ParameterGroup(TypedDict):
     """Weights with hyperparameters of their own.
 
     Args:
-        pattern: their paths, with * for any characters; the first group that matches a weight counts.
+        pattern: as in `model.freeze`; the first group that matches a weight counts.
         lr_scale: multiple of the learning rate of the schedule.
         weight_decay: of all of them, also of norms, biases and embeddings.
     """
@@ -47,7 +47,15 @@ class GroupOptions(TypedDict):
     layer_decay: NotRequired[Annotated[float, Gt(0), Le(1)]]
 
 
-NO_GROUP = ParameterGroup(pattern="*")
+class GroupHyperparameters(NamedTuple):
+    """What the options say of a weight."""
+
+    lr_scale: float = 1.0
+    weight_decay: float | None = None  # None: that of the optimizer, by the kind of the weight
+
+    def __str__(self) -> str:
+        decay = "" if self.weight_decay is None else f" weight_decay {self.weight_decay:g}"
+        return f"lr_scale {self.lr_scale:g}{decay}"
 
 
 class OptimizerKind(NamedTuple):
@@ -75,27 +83,26 @@ def grouped(
     learning_rate: float,
     weight_decay: float,
     parameters: Mapping[str, mx.array],
+    frozen: Iterable[str],
     options: GroupOptions,
 ) -> optim.MultiOptimizer:
     """One optimizer for each set of hyperparameters. The loop sets the rate of the first, the others multiply it.
 
     Args:
         parameters: the weights that are trained, by path.
+        frozen: paths of the others, which count for patterns and for the depth of layers.
 
     Raises:
-        ConfigError: the pattern of a group matches none of them, or layer_decay finds no layers.
+        ConfigError: as of `hyperparameters_by_path`.
     """
-    groups, scales = options.get("groups", []), layer_scales(parameters, options.get("layer_decay", 1.0))
-    for index, group in enumerate(groups):
-        if not any(fnmatchcase(path, group["pattern"]) for path in parameters):
-            hint = did_you_mean(nearest(group["pattern"], parameters))
-            raise ConfigError(f"trainer.optimizer.groups.{index}.pattern={group['pattern']}: matches no weight{hint}")
+    by_path = hyperparameters_by_path([*parameters, *frozen], options)
 
     def hyperparameters(path: str, weight: mx.array) -> Hyperparameters:
         kind = next(index for index, each in enumerate(kinds) if each.takes(path, weight))
-        group = next((group for group in groups if fnmatchcase(path, group["pattern"])), NO_GROUP)
-        decay = group.get("weight_decay", weight_decay if has_weight_decay(path, weight) else 0.0)
-        return Hyperparameters(kind, kinds[kind].lr_scale * scales.get(path, 1.0) * group.get("lr_scale", 1.0), decay)
+        lr_scale, decay = by_path.get(path, GroupHyperparameters())
+        if decay is None:
+            decay = weight_decay if has_weight_decay(path, weight) else 0.0
+        return Hyperparameters(kind, kinds[kind].lr_scale * lr_scale, decay)
 
     defaults = [Hyperparameters(0, 1.0, weight_decay)]
     defaults += [Hyperparameters(kind, each.lr_scale, weight_decay) for kind, each in enumerate(kinds) if kind]
@@ -118,7 +125,42 @@ def _scaled(first: optim.Optimizer, learning_rate: float, scale: float) -> Learn
     return learning_rate if scale == 1.0 else lambda _: scale * first.learning_rate
 
 
-def layer_scales(paths: Sequence[str] | Mapping[str, object], decay: float) -> dict[str, float]:
+def hyperparameters_by_path(paths: Sequence[str], options: GroupOptions) -> dict[str, GroupHyperparameters]:
+    """What the options say of all weights of a model, frozen or not.
+
+    Raises:
+        ConfigError: the pattern of a group matches none of them, or layer_decay finds no layers.
+    """
+    scales, chosen = layer_scales(paths, options.get("layer_decay", 1.0)), dict[str, ParameterGroup]()
+    for index, group in enumerate(options.get("groups", [])):
+        for path in select_paths(paths, [group["pattern"]], f"{KEY}.groups.{index}.pattern"):
+            chosen.setdefault(path, group)
+    result = {path: GroupHyperparameters(scales.get(path, 1.0)) for path in paths}
+    for path, group in chosen.items():
+        scale = result[path].lr_scale * group.get("lr_scale", 1.0)
+        result[path] = GroupHyperparameters(scale, group.get("weight_decay"))
+    return result
+
+
+def describe_changes(
+    before: Sequence[str], after: Sequence[str], sources: Mapping[str, str], options: GroupOptions
+) -> str:
+    """A line on the weights of a changed model with other hyperparameters than their sources; "" without any.
+
+    Args:
+        before, after: the paths of all weights.
+        sources: the path before, for each path after that was made of one.
+    """
+    old, new = hyperparameters_by_path(before, options), hyperparameters_by_path(after, options)
+    kinds: dict[str, list[str]] = {}
+    for path, source in sources.items():
+        if new[path] != old[source]:
+            kinds.setdefault(f"{old[source]} -> {new[path]}", []).append(path)
+    lines = [f"{kind} for {len(paths)} weights, first {paths[0]}" for kind, paths in kinds.items()]
+    return f"{KEY}: " + "; ".join(lines) if lines else ""
+
+
+def layer_scales(paths: Sequence[str], decay: float) -> dict[str, float]:
     """The factor of the learning rate of each weight; heads, poolers and last norms are not in it, theirs is 1.
 
     Of L layers the n-th, from 0, has decay^(L - n), the embeddings and their norm decay^(L + 1).
@@ -127,7 +169,7 @@ def layer_scales(paths: Sequence[str] | Mapping[str, object], decay: float) -> d
         return {}
     depths = {path: int(match[1]) for path in paths if (match := _LAYER.search(path))}
     if not depths:
-        raise ConfigError(f"trainer.optimizer.layer_decay={decay}: the model has no layers that are trained")
+        raise ConfigError(f"{KEY}.layer_decay={decay}: the model has no layers")
     above = max(depths.values()) + 1
     lowest = [path for path in paths if path not in depths and "embedding" in path]
     # The norm next to BERT's type embedding is that of the embeddings; a decoder's is its last one.

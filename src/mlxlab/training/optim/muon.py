@@ -1,5 +1,6 @@
 """Muon (Jordan et al. 2024): the momentum of hidden matrices is orthogonalised by a Newton-Schulz iteration, no SVD."""
 
+from collections.abc import Iterable
 from typing import Literal, Unpack
 
 import mlx.core as mx
@@ -24,6 +25,7 @@ def muon(
     *,
     learning_rate: float,
     parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
     **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
@@ -47,7 +49,7 @@ def muon(
         return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
 
     kinds = [OptimizerKind(is_hidden, matrices), OptimizerKind(lambda path, weight: True, others, adamw_lr_scale)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, options)
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:

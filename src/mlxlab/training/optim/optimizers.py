@@ -1,9 +1,10 @@
 """Optimizers; the loop sets their `learning_rate` before every step.
 
-Each gets `parameters`, the weights that are trained by path, and the options of `groups.py`.
+Each gets `parameters`, the weights that are trained by path, the paths of those that are `frozen`, and the options of
+`groups.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Unpack, cast
 
 import mlx.core as mx
@@ -28,6 +29,7 @@ def adamw(
     *,
     learning_rate: float,
     parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
     **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """AdamW with bias correction (Loshchilov and Hutter 2019).
@@ -41,7 +43,7 @@ def adamw(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
 
-    return one_kind(new, learning_rate, weight_decay, parameters, options)
+    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def adafactor(
@@ -52,6 +54,7 @@ def adafactor(
     *,
     learning_rate: float,
     parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
     **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018): stores only row and column means of a matrix's second moments.
@@ -74,7 +77,7 @@ def adafactor(
             relative_step=False,
         )
 
-    return one_kind(new, learning_rate, weight_decay, parameters, options)
+    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def lion(
@@ -83,6 +86,7 @@ def lion(
     *,
     learning_rate: float,
     parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
     **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Lion (Chen et al. 2023): the sign of a momentum. Needs a third to a tenth of AdamW's learning rate, more decay.
@@ -95,7 +99,7 @@ def lion(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.Lion(rate, betas=list(betas), weight_decay=decay)
 
-    return one_kind(new, learning_rate, weight_decay, parameters, options)
+    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def sgd(
@@ -105,6 +109,7 @@ def sgd(
     *,
     learning_rate: float,
     parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
     **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Stochastic gradient descent with momentum (Polyak 1964). Needs about a hundred times AdamW's learning rate.
@@ -120,14 +125,20 @@ def sgd(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
-    return one_kind(new, learning_rate, weight_decay, parameters, options)
+    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def one_kind(
-    new: NewOptimizer, learning_rate: float, weight_decay: float, parameters: Weights, options: GroupOptions
+    new: NewOptimizer,
+    learning_rate: float,
+    weight_decay: float,
+    parameters: Weights,
+    frozen: Iterable[str],
+    options: GroupOptions,
 ) -> optim.MultiOptimizer:
     """The same optimizer for all weights, with the learning rate and decay of their group."""
-    return grouped([OptimizerKind(lambda path, weight: True, new)], learning_rate, weight_decay, parameters, options)
+    kinds = [OptimizerKind(lambda path, weight: True, new)]
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def assign_leaves(tree: Tree | list[object], leaves: Arrays, prefix: str = "") -> None:
