@@ -13,6 +13,7 @@ from mlxlab.callbacks import growth
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.checkpoint.state import ChangedSettings
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import without_overridden_settings
 from mlxlab.growth import widen
@@ -67,13 +68,24 @@ def build(architecture):
     return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
 
 
-def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", data=None, groups=(), **settings):
+def grow(
+    operations,
+    callbacks=(),
+    folder=None,
+    resume=False,
+    on_error="raise",
+    data=None,
+    groups=(),
+    processes=None,
+    **settings,
+):
     """Trains for three epochs with a schedule; returns the run."""
     model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
     if groups:
         settings["optimizer"] = partial(sgd, weight_decay=0.0, momentum=0.9, nesterov=False, groups=groups)
     trainer = make_trainer(**settings)
-    run = Run(model, data or RandomBatches(), FitContext("valid/loss", Recorder()))
+    context = FitContext("valid/loss", Recorder(), group=processes or ProcessGroup())
+    run = Run(model, data or RandomBatches(), context)
     run.context.metadata["config"] = {"trainer": {"optimizer": {"groups": groups}}}
     run.state = trainer.init_state(model, run.data)
     run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
@@ -212,6 +224,22 @@ def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monk
     run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
     assert run.state.architecture.node == NODE
     assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+class WithFailure(ProcessGroup):
+    """A group in which another process fails at the operation at hand."""
+
+    def all_reduce_max(self, numbers):
+        return [1] if numbers == [False] else super().all_reduce_max(numbers)
+
+
+def test_an_operation_that_fails_in_another_process_is_not_kept_here():
+    run, expected = grow([WIDER], on_error="skip", processes=WithFailure(), epochs=1), grow([], epochs=1)
+    assert run.state.architecture.node == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+    assert "skipped: failed in another process" in run.state.history.events[0][1]
+    with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"):
+        grow([WIDER], processes=WithFailure(), epochs=1)
 
 
 def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():

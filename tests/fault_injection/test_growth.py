@@ -27,7 +27,7 @@ from support.fault_injection.harness import (
     settings,
     tracked,
 )
-from support.processes import run, start, wait_for
+from support.processes import ROOT, run, start, wait_for
 
 SHORT = ("trainer.epochs=null", "trainer.max_steps=16", "trainer.eval_every=6", "checkpointing.every_steps=3")
 LORA = "{id: lora, op: set_lora, rank: 2, when: {or_steps: 1}}"
@@ -244,6 +244,21 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"growth: [3-8] of 8 done", resumed.stderr)
     assert_same_files(tmp_path / "run", tmp_path / "reference")
+
+
+@SLOW
+def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp_path):
+    fault = "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.callbacks import growth\n"
+    fault += "    def probe_outputs(*args):\n        raise MemoryError('injected')\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{fault}    growth.probe_outputs = probe_outputs\n")
+    argv = [each for each in arguments("optimized", "tracking=none", "nproc=2") if not each.startswith("tracking.")]
+    argv += [f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
+    done = run(*argv, script="launch", PYTHONPATH=f"{tmp_path}:{ROOT}/src")
+    assert done.returncode == 0, done.stderr  # it compares the final states of all processes
+    events = CheckpointStore(tmp_path / "run" / "checkpoints").load(read_only=True).state["history"].events
+    assert ["skipped: failed in another process" in text for _, text in events] == [
+        operation in (DEEPER, WIDER, LORA) for operation in GROWING["optimized"]
+    ]
 
 
 def process_of_rank(launcher: int, rank: int) -> psutil.Process:

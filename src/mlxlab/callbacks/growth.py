@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,6 +25,14 @@ logger = logging.getLogger(__name__)
 
 PROBE_ROWS = 2  # of the batch, on which the outputs before and after are compared
 MAX_CHANGE = 1e-4  # of an output, as a multiple of the largest one, or of 1 if that is larger
+
+
+class Change(NamedTuple):
+    """An operation that was tried: its metrics, a line on what it does, and a function that keeps it."""
+
+    metrics: dict[str, float]
+    text: str
+    keep: Callable[[], None]
 
 
 class GrowthSchedule(Callback):
@@ -83,25 +91,33 @@ class GrowthSchedule(Callback):
         """Runs one operation; the state is unchanged if it fails."""
         number, step = len(state.progress.growth.done) + 1, state.progress.step
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
+        error: Exception | None = None
         try:
-            metrics, text = self._apply(context, state, result, operation)
-        except (UserError, ValueError, RuntimeError, MemoryError) as error:
-            if self.on_error == "raise":
-                if isinstance(error, UserError):
-                    raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
-                raise
-            metrics, text = {}, f"skipped: {error}"
-            logger.warning(f"step {step}: {title}: {text}")
+            change = self._prepare(context, state, result, operation)
+        except (UserError, ValueError, RuntimeError, MemoryError) as caught:
+            error = caught
+        if context.group.all_reduce_max([error is not None]) == [1]:
+            change = Change({}, f"skipped: {self._skip(operation, error)}", lambda: None)
+            logger.warning(f"step {step}: {title}: {change.text}")
         else:
-            logger.info(f"step {step}: {title}: {text}")
-        context.log(state, {"growth/done": float(number), **metrics})
+            logger.info(f"step {step}: {title}: {change.text}")
+        change.keep()
+        text = change.text
+        context.log(state, {"growth/done": float(number), **change.metrics})
         state.history.events.append((step, f"{title}: {text}"))
         context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {text}"})
 
-    def _apply(
-        self, context: FitContext, state: TrainState, result: StepResult, operation: Any
-    ) -> tuple[dict[str, float], str]:
-        """Metrics of the operation, and a line on what it did."""
+    def _skip(self, operation: Operation, error: Exception | None) -> str:
+        """Why an operation is skipped, on all processes alike; raises where it has to end the run."""
+        reason = error or ConfigError("failed in another process")
+        if self.on_error == "skip":
+            return str(reason)
+        if isinstance(reason, UserError):
+            raise ConfigError(f"{KEY}: {operation['id']}: {reason}") from None
+        raise reason
+
+    def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Any) -> Change:
+        """An operation that fits. Settings are changed already: they fail on all processes alike."""
         from mlxlab.growth.operations import CHANGES
 
         if operation["op"] in CHANGES:
@@ -117,11 +133,9 @@ class GrowthSchedule(Callback):
                 set_curriculum_alpha(state.data, operation["strength"])
             progress.settings = settings
         options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
-        return {}, ", ".join(f"{key}={value}" for key, value in options.items())
+        return Change({}, ", ".join(f"{key}={value}" for key, value in options.items()), lambda: None)
 
-    def _change_model(
-        self, context: FitContext, state: TrainState, result: StepResult, operation: Any
-    ) -> tuple[dict[str, float], str]:
+    def _change_model(self, context: FitContext, state: TrainState, result: StepResult, operation: Any) -> Change:
         from mlxlab.growth.grow import Training, grow
         from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
         from mlxlab.growth.optimizer_state import average_of
@@ -148,9 +162,11 @@ class GrowthSchedule(Callback):
         if preserves_outputs(operation):
             check_change(change, outputs)
         model.load_weights(list(after.weights.items()))
-        # Last, because all above can fail.
-        state.replace_model(model, after.architecture)
-        assign_leaves(state.optimizer.state, after.optimizer)
+
+        def keep() -> None:
+            state.replace_model(model, after.architecture)
+            assign_leaves(state.optimizer.state, after.optimizer)
+
         parameters = count_parameters(model)
         metrics = {
             "growth/parameters": float(parameters),
@@ -164,7 +180,7 @@ class GrowthSchedule(Callback):
         origins = {path: source.path for path, source in sources.items()}
         if changes := describe_changes([*before.weights], [*after.weights], origins, options):
             text += f"; {changes}"
-        return metrics, text
+        return Change(metrics, text, keep)
 
 
 def probe_outputs(model: nn.Module, result: StepResult, ids: Callable[[np.ndarray], np.ndarray]) -> mx.array | None:
