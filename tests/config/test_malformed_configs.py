@@ -72,6 +72,10 @@ BY_OVERRIDE = {
     "control character": ("name=a\x1b[31mb", "a control character"),
     "fold": ("data.fold=1", "set data.folds too"),
     "component where text is expected": ("name={_target_:mlxlab.models.bert.Bert}", "expected text or null"),
+    "a key that an operation of growth lacks": (
+        "callbacks.growth.operations=[{id: a, op: widen, when: {or_steps: 1}}]",
+        ": callbacks.growth.operations.0.feed_forward: missing; expected a whole number >= 1",
+    ),
     "list where a mapping is expected": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
     "unknown flag": ("--confg=job", "--confg=job"),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),

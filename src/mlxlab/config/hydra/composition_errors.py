@@ -73,6 +73,7 @@ def _is_named(text: str, key: str, error: Exception) -> bool:
 def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str, ...], path: str) -> str:
     """The origin of a key of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
 
+    A key inside of an override follows it too: `data.mixture={a: -1}: data.mixture.a`.
     `composed` are those of the overrides as `typed` that could be composed.
     """
     names = split_key(path)
@@ -80,7 +81,7 @@ def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str,
         key = tuple(re.split("[./]", override.key_or_group))
         is_group = _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
         if names[: len(key)] == key and not is_group:
-            return one_line(text, 120)
+            return one_line(text, 120) if names == key else f"{one_line(text, 120)}: {path}"
     for depth in range(len(names), 0, -1):
         ancestor = format_key(names[:depth])
         for package, file, content in reversed(_merged_files(hydra, name, composed)):
