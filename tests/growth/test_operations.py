@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.layers import named_parameters
 from support.growth import apply, batch, draw_model, draw_operation, new_model, randomize
 

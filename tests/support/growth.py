@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import ConfigError, UserError
+from mlxlab.growth.operations.schema import Operation
 from mlxlab.growth.schedule import KEY, check_progress, is_due, operation_hashes
-from mlxlab.growth.schema import Operation
 from mlxlab.models.build import Architecture
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
@@ -118,11 +118,11 @@ class GrowthSchedule(Callback):
 
     def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Any) -> Change:
         """An operation that fits. Settings are changed already: they fail on all processes alike."""
-        from mlxlab.growth.operations import CHANGES
+        from mlxlab.growth.operations.changes import CHANGES
 
         if operation["op"] in CHANGES:
             return self._change_model(context, state, result, operation)
-        from mlxlab.growth.settings import change_settings
+        from mlxlab.growth.operations.settings import change_settings
 
         progress = state.progress
         if operation["op"] == "set_batch_size":
@@ -137,7 +137,7 @@ class GrowthSchedule(Callback):
 
     def _change_model(self, context: FitContext, state: TrainState, result: StepResult, operation: Any) -> Change:
         from mlxlab.growth.grow import Training, grow
-        from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
+        from mlxlab.growth.operations.grow_vocabulary import Probe, with_vocabulary
         from mlxlab.growth.optimizer_state import average_of
         from mlxlab.models.model import count_parameters
 

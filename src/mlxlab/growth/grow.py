@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.schema import ArchitectureOperation
 from mlxlab.growth.optimizer_state import (
     TransferCounts,
     WeightChange,
@@ -14,7 +15,6 @@ from mlxlab.growth.optimizer_state import (
     frozen_as_evaluated,
     transfer_optimizer,
 )
-from mlxlab.growth.schema import ArchitectureOperation
 from mlxlab.models.build import Architecture
 
 

@@ -6,10 +6,10 @@ from typing import Any
 from mlxlab.data.batch import Task
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.grow_vocabulary import with_vocabulary
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
+from mlxlab.growth.operations.schema import Operation
 from mlxlab.growth.schedule import KEY
-from mlxlab.growth.schema import Operation
 from mlxlab.markdown import markdown_table
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.model import count_parameters

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.growth.schema import Operation
-from mlxlab.growth.settings import When
+from mlxlab.growth.operations.schema import Operation
+from mlxlab.growth.operations.settings import When
 
 KEY = "callbacks.growth.operations"
 

@@ -12,7 +12,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
 from mlxlab.growth.arrays import Source
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.growth.optimizer_state import (
     OptimizerReport,
     WeightChange,

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture
 
 Node = dict[str, Any]

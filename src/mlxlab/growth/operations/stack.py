@@ -10,7 +10,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Source, Sources
-from mlxlab.growth.schema import Stack
+from mlxlab.growth.operations.schema import Stack
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import PROJECTIONS
 from mlxlab.models.patterns import select

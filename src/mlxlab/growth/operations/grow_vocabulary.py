@@ -10,7 +10,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources, draw
-from mlxlab.growth.vocabulary import TABLE, resize_vocabulary
+from mlxlab.growth.operations.vocabulary import TABLE, resize_vocabulary
 from mlxlab.models.build import Architecture
 
 NOISE = 0.01  # standard deviation, by default

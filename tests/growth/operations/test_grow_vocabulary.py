@@ -7,8 +7,8 @@ import pytest
 from mlxlab.checkpoint.arrays import shapes
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.grow_vocabulary import with_vocabulary
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.optimizer_state import WeightChange, transfer_optimizer
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters

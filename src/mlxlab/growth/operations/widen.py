@@ -12,7 +12,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
-from mlxlab.growth.schema import Widen
+from mlxlab.growth.operations.schema import Widen
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import uniform
 

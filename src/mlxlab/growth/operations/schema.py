@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from mlxlab.constraints import Count, MinLen, NonNegative, Positive, Size
-from mlxlab.growth.settings import SettingsOperation, Then, When
+from mlxlab.growth.operations.settings import SettingsOperation, Then, When
 
 
 class Stack(TypedDict):

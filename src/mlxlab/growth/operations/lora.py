@@ -5,7 +5,7 @@ from typing import Any
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Source, Sources
-from mlxlab.growth.schema import MergeLoRA, SetLoRA
+from mlxlab.growth.operations.schema import MergeLoRA, SetLoRA
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
 from mlxlab.models.adapters.freeze import adapter_paths
 from mlxlab.models.build import Architecture

@@ -4,7 +4,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Source, Sources
-from mlxlab.growth.schema import Freeze, Unfreeze
+from mlxlab.growth.operations.schema import Freeze, Unfreeze
 from mlxlab.models.build import Architecture
 
 
