@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import SIZES, TARGETS, new_model
