@@ -16,7 +16,7 @@ from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import without_overridden_settings
-from mlxlab.growth import widen
+from mlxlab.growth.operations import widen
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext

@@ -20,7 +20,7 @@ from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.growth.operations.changes import CHANGES
-from mlxlab.growth.operations.vocabulary import TABLE
+from mlxlab.growth.operations.resize_vocabulary import TABLE
 from mlxlab.growth.resume.plan import GROWTH, plan
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.growth.arrays import Sources
-from mlxlab.growth.operations.freezing import freeze_node, same_arrays, unfreeze_node
+from mlxlab.growth.operations.add_heads import add_heads_arrays, add_heads_node
+from mlxlab.growth.operations.freeze import freeze_node, same_arrays, unfreeze_node
 from mlxlab.growth.operations.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
-from mlxlab.growth.operations.heads import add_heads_arrays, add_heads_node
+from mlxlab.growth.operations.grow_width import grow_width_arrays, grow_width_node
 from mlxlab.growth.operations.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
+from mlxlab.growth.operations.resize_vocabulary import resize_vocabulary_arrays, resize_vocabulary_node
 from mlxlab.growth.operations.stack import stack_arrays, stack_node
-from mlxlab.growth.operations.vocabulary import vocabulary_arrays, vocabulary_node
 from mlxlab.growth.operations.widen import widen_arrays, widen_node
-from mlxlab.growth.operations.width import grow_width_arrays, grow_width_node
 from mlxlab.models.build import Architecture
 
 Grow = Callable[[Any, Architecture, Arrays, int | None], tuple[Arrays, Sources]]
@@ -33,7 +33,7 @@ CHANGES: Mapping[str, ArchitectureChange] = {
     "widen": ArchitectureChange(widen_node, widen_arrays),
     "add_heads": ArchitectureChange(add_heads_node, add_heads_arrays),
     "grow_width": ArchitectureChange(grow_width_node, grow_width_arrays),
-    "resize_vocabulary": ArchitectureChange(vocabulary_node, vocabulary_arrays),
+    "resize_vocabulary": ArchitectureChange(resize_vocabulary_node, resize_vocabulary_arrays),
     "grow_vocabulary": ArchitectureChange(grow_vocabulary_node, grow_vocabulary_arrays),
     "set_lora": ArchitectureChange(set_lora_node, set_lora_arrays),
     "merge_lora": ArchitectureChange(merge_lora_node, merge_lora_arrays),

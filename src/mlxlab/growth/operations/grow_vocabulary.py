@@ -10,7 +10,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources, draw
-from mlxlab.growth.operations.vocabulary import TABLE, resize_vocabulary
+from mlxlab.growth.operations.resize_vocabulary import TABLE, gather_tokens
 from mlxlab.models.build import Architecture
 
 NOISE = 0.01  # standard deviation, by default
@@ -49,7 +49,7 @@ def grow_vocabulary_arrays(
             name, std = f"{operation['id']}.{path}", operation.get("noise", NOISE)
             noise = draw(seed, name, shape, std) if array.ndim > 1 else mx.zeros(shape)
             fills[path] = noise + array[vocabulary.rare_id]
-    return resize_vocabulary(np.where(vocabulary.is_core, vocabulary.forward, -1), arrays, fills)
+    return gather_tokens(np.where(vocabulary.is_core, vocabulary.forward, -1), arrays, fills)
 
 
 @dataclass(frozen=True)

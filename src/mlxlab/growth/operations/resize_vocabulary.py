@@ -16,7 +16,7 @@ TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight
 ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:lora_a|scales)")
 
 
-def vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
+def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
     """The architecture with another vocabulary; ConfigError if that is the same, or lacks the source."""
     old, source = before.vocab_size, operation.get("source")
     if operation["size"] == old:
@@ -26,7 +26,7 @@ def vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Archit
     return Architecture(before.node, operation["size"])
 
 
-def vocabulary_arrays(
+def resize_vocabulary_arrays(
     operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays with rows for more tokens, or fewer. The logits of tokens in both do not change."""
@@ -39,10 +39,10 @@ def vocabulary_arrays(
             std = STD if source is None else operation.get("noise", 0.01)
             drawn = mx.zeros(shape) if array.ndim < 2 else draw(seed, f"{operation['id']}.{path}", shape, std)
             fills[path] = drawn if source is None else drawn + array[source]
-    return resize_vocabulary(index, arrays, fills)
+    return gather_tokens(index, arrays, fills)
 
 
-def resize_vocabulary(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None) -> tuple[Arrays, Sources]:
+def gather_tokens(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None) -> tuple[Arrays, Sources]:
     """The arrays of the model whose token i is the old token `forward[i]`, or a new one where that is -1.
 
     Args:

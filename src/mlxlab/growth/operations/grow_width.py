@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
-from mlxlab.growth.operations.heads import extended, head_size
+from mlxlab.growth.operations.add_heads import extended, head_size
 from mlxlab.growth.operations.schema import GrowWidth
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
