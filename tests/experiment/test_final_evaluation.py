@@ -13,9 +13,9 @@ from sklearn.metrics import f1_score
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Baseline
-from mlxlab.experiment.evaluation_files import write_csv, write_files
-from mlxlab.experiment.evaluation_plots import plot_names, save_plots
-from mlxlab.experiment.final_evaluation import MODEL, evaluate_at_end, judge
+from mlxlab.experiment.final_evaluation.evaluate import MODEL, evaluate_at_end, judge
+from mlxlab.experiment.final_evaluation.files import write_csv, write_files
+from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
 from mlxlab.experiment.report import verdict, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
@@ -276,7 +276,7 @@ def test_names_in_plots_stay_different_and_can_be_drawn(caplog):
 
 
 def test_the_labels_of_a_plot_do_not_cover_each_other():
-    from mlxlab.experiment.evaluation_plots import plot_confusion, plot_precision_recall
+    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall
 
     targets, names = np.arange(8), [f"a rather long name {number}" for number in range(8)]
     figure = plot_confusion(targets % 3, targets % 3, names[:3])
@@ -288,7 +288,7 @@ def test_the_labels_of_a_plot_do_not_cover_each_other():
 
 
 def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
-    from mlxlab.experiment.evaluation_plots import plot_confusion, plot_precision_recall
+    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall
 
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 300, 2000)

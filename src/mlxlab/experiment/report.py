@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
-from mlxlab.experiment.evaluation_files import class_names
-from mlxlab.experiment.final_evaluation import MODEL, FinalEvaluation, SplitResults
+from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, SplitResults
+from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.atomic import write_atomic, write_json

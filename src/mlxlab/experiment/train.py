@@ -16,9 +16,9 @@ from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, build_callbacks, build_data, build_model, model_seed, save_inference_config
-from mlxlab.experiment.evaluation_files import write_files
-from mlxlab.experiment.evaluation_plots import save_plots
-from mlxlab.experiment.final_evaluation import evaluate_at_end
+from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
+from mlxlab.experiment.final_evaluation.files import write_files
+from mlxlab.experiment.final_evaluation.plots import save_plots
 from mlxlab.experiment.metadata import (
     log_config_changes,
     log_transfer,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.experiment.final_evaluation import FinalEvaluation
+from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.inference.prediction_file import defuse
 from mlxlab.tracking.tracker import Tracker

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlxlab.callbacks.plots import new_figure, save_figure
-from mlxlab.experiment.evaluation_files import class_names
-from mlxlab.experiment.final_evaluation import FinalEvaluation
+from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
+from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.metrics.calibration import BINS, reliability
 from mlxlab.training.metrics.classification import confusion_matrix
