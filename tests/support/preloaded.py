@@ -14,7 +14,7 @@ from mlxlab.config.paths import conf_dir
 from support.fault_injection.preload import preload
 
 PACKAGES = ("callbacks", "checkpoint", "config", "data", "distributed", "experiment", "models", "ops", "training")
-COMMANDS = ("evaluate", "generate", "lr_find", "multirun", "predict", "runs", "train")
+COMMANDS = ("evaluate", "generate", "lr_find", "predict", "runs", "train", "train.multirun")
 OTHERS = (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlxlab.tracking.journal",

@@ -20,7 +20,7 @@ os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas brings 
 PACKAGES = ("callbacks", "checkpoint", "config", "data", "distillation", "distributed", "models", "ops", "training")
 OTHERS = (
     "matplotlib.backends.backend_agg",
-    "mlxlab.cli.multirun",
+    "mlxlab.cli.train.multirun",
     "mlxlab.cli.train",
     "mlxlab.experiment.rounds",
     "mlxlab.experiment.run",

@@ -70,7 +70,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     if not composer.multirun:
         experiment.run_composed(composer, config, owns_process=owns_process)
         return 0
-    from mlxlab.cli.multirun import sweep
+    from mlxlab.cli.train.multirun import sweep
 
     check_parallel(config.trainer.parallel)
     return sweep(composer, config, experiment.run_experiment)
