@@ -61,7 +61,8 @@ class ModelOptions:
         init_from: initial weights of a new run, under the same or published names: those of a run folder (its best
             checkpoint), a checkpoint, a safetensors file or folder, a GGUF file or a hub id; null draws them.
         freeze: patterns of weights that are not trained: globs of paths or of the last parts of them (`embedding`,
-            `layers.0.*`), or regular expressions of whole paths behind `re:`.
+            `layers.0.*`), or regular expressions of whole paths behind `re:`. Adapters of these weights are trained,
+            unless a pattern matches adapters only (`*.lora_a`).
         adapter: small trainable weights next to frozen ones; null trains the weights themselves.
         quantization: weights in few bits.
     """

@@ -162,6 +162,23 @@ def test_frozen_weights_are_named_as_without_an_adapter():
     assert "backbone.layers.0.attention.query.lora_a" in trainable_names(adapted)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "frozen"),
+    [
+        ("layers.0.*", []),
+        ("layers.0.attention.query", []),
+        ("*", []),
+        ("layers.0.attention.query.lora_b", ["lora_b"]),
+        ("layers.0.*.query.lora*", ["lora_a", "lora_b"]),
+    ],
+)
+def test_adapters_of_frozen_layers_are_trained_unless_the_pattern_names_adapters(pattern, frozen):
+    trained = set(trainable_names(build(TRANSFORMER | {"adapter": ADAPTER, "freeze": [pattern]})))
+    layer = "backbone.layers.0.attention.query"
+    assert [name for name in ("lora_a", "lora_b") if f"{layer}.{name}" not in trained] == frozen
+    assert f"{layer}.base.weight" not in trained
+
+
 def test_dora_learns_lengths_in_addition():
     model = build(TRANSFORMER | {"adapter": ADAPTER | {"dora": True, "targets": ["layers.0.feed_forward.down"]}})
     names = [name.removeprefix("backbone.layers.0.feed_forward.down.") for name in trainable_names(model)]

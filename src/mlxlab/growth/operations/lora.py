@@ -8,6 +8,7 @@ from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.operations.schema import MergeLoRA, SetLoRA
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
 from mlxlab.models.adapters.freeze import adapter_paths
+from mlxlab.models.adapters.quantize import packing_of
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import LoRA, split_node
 from mlxlab.models.patterns import select
@@ -43,7 +44,9 @@ def set_lora_arrays(
     if "head.out.bias" in arrays:  # a classifier, which trains itself
         layers = [path for path in layers if not path.startswith("head.")]
     chosen = select(new.targets or PROJECTIONS, sorted(layers), f"{operation['id']}.targets")
-    return _with_sources(insert(arrays, chosen, new, seed), arrays)
+    quantization = split_node(before.node)[0].quantization
+    packing = None if quantization.bits is None else packing_of(quantization)
+    return _with_sources(insert(arrays, chosen, new, seed, packing), arrays)
 
 
 def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.checkpoint.parameter_names import ADAPTER
+from mlxlab.checkpoint.parameter_names import ADAPTER, CODES
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapted_layers
 from mlxlab.models.adapters.lora import initial_a, merged_weight
 from mlxlab.models.options import LoRA
+from mlxlab.ops.quantized import Packing
 
 
 def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int | None) -> Arrays:
@@ -24,8 +25,14 @@ def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int | None) -
     return arrays | ({f"{layer}.magnitude": mx.sqrt(mx.square(weight).sum(axis=1))} if options.dora else {})
 
 
-def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA, seed: int | None) -> Arrays:
-    """The arrays of the model whose `layers` got an adapter."""
+def insert(
+    arrays: Mapping[str, mx.array],
+    layers: Iterable[str],
+    options: LoRA,
+    seed: int | None,
+    packing: Packing | None = None,
+) -> Arrays:
+    """The arrays of the model whose `layers` got an adapter; `packing` is that of its quantised weights."""
     targets = set(layers)
     owners = {path: path.rpartition(".")[0] for path in arrays}
     moved = {
@@ -33,7 +40,9 @@ def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA,
         for path, array in arrays.items()
     }
     for layer in sorted(targets):
-        moved |= new_adapter(layer, arrays[f"{layer}.weight"], options, seed)
+        codes = [arrays[path] for name in ("weight", *CODES) if (path := f"{layer}.{name}") in arrays]
+        weight = codes[0] if packing is None or codes[1:] == [] else packing.unpack(codes)
+        moved |= new_adapter(layer, weight, options, seed)
     return moved
 
 

@@ -34,12 +34,17 @@ def make_contiguous(module: nn.Module) -> None:
 def freeze(module: nn.Module, patterns: Sequence[str], key: str = "model.freeze") -> list[str]:
     """Freezes the parameters that match, in addition to those that are frozen; returns their paths.
 
-    A parameter below `layer.base` also has the path that it has without an adapter, below `layer`.
+    A parameter below `layer.base` also has the path that it has without an adapter, below `layer`. The adapter itself
+    stays trained, unless the pattern matches adapters only.
 
     Raises:
         ConfigError: a pattern matches nothing, or nothing is left to train.
     """
-    names = select_parameters(module, patterns, key)
+    adapters = set(adapter_paths(named_parameters(module)))
+    names: list[str] = []
+    for pattern in patterns:
+        matches = select_parameters(module, [pattern], key)
+        names += [name for name in matches if name not in adapters] or matches
     for owner, parameter in _owners(module, names):
         owner.freeze(recurse=False, keys=[parameter])
     if not trainable_names(module):
