@@ -17,7 +17,12 @@ ADD = {"id": "low", "op": "set_lora", "rank": 3, "when": {}}
 
 
 def quantised(**quantization):
-    sizes = {**SIZES, "hidden_size": 32, "quantization": QUANTIZATION | quantization, "freeze": ["layers", "embedding", "head"]}
+    sizes = {
+        **SIZES,
+        "hidden_size": 32,
+        "quantization": QUANTIZATION | quantization,
+        "freeze": ["layers", "embedding", "head"],
+    }
     return Architecture({"_target_": TARGETS["transformer"], **sizes, "tie_embeddings": False}, 23)
 
 
