@@ -246,6 +246,7 @@ def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():
     deeper = {**DEEPER, "when": {"metric_below": 9.0}}
     run = grow([deeper], [EarlyStopping(1, 0.0)], learning_rate=0.02)
     assert [step for step, _ in run.state.history.evaluations] == [6, 12, 18]
+    assert logged(run, "valid/loss") == run.state.history.evaluations, "sent to the tracker once"
     assert run.context.control.stop_reason == "done"
 
 

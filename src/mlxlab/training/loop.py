@@ -37,6 +37,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self.control = self.context.control
         self.hooks = [*self.callbacks, self.checkpointer]  # the checkpointer last: it saves what the others did
+        self.untracked: dict[str, float] = {}  # of an evaluation that another one of the same step may replace
         self.configured, self.configured_batch_size = self.trainer, self.state.data.batch_size
         self.resumed: Checkpoint | None = None
 
@@ -92,6 +93,7 @@ class TrainingLoop:
         for hook in self.hooks:
             hook.on_start(self.context, state)
             self._act_on_requests(NO_STEP)
+        self._track_evaluation()
         group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
         self._check_limits()
         self._sync_requests()
@@ -106,16 +108,20 @@ class TrainingLoop:
         if self._evaluation_due():
             result = result._replace(evaluation=self._evaluate())
         self._sync_requests()
-        for hook in self.hooks:
-            hook.on_step(self.context, self.state, result)
-            result = self._act_on_requests(result)
+        try:
+            for callback in self.callbacks:
+                callback.on_step(self.context, self.state, result)
+                result = self._act_on_requests(result)
+        finally:
+            self._track_evaluation()  # before the save: after a resume it would be missing
+        self.checkpointer.on_step(self.context, self.state, result)
 
     def _act_on_requests(self, result: StepResult) -> StepResult:
         """Does what a callback asked for, before the next one is called: it may have replaced the model."""
         if self.control.rebuild:
             self._build_step()
         if self.control.evaluation_requested:
-            self.control.evaluation_requested = False
+            self.control.evaluation_requested, self.untracked = False, {}
             result = result._replace(evaluation=self._evaluate())
         return result
 
@@ -136,9 +142,17 @@ class TrainingLoop:
             )
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
-            self.context.log(self.state, metrics)
-            self.state.history.add_evaluation(self.state.progress.step, metrics, self.context.monitor)
+            self.untracked = metrics
+            history, step = self.state.history, self.state.progress.step
+            history.add_metrics(step, metrics)
+            history.add_evaluation(step, metrics, self.context.monitor)
         return evaluation
+
+    def _track_evaluation(self) -> None:
+        """Sends the last evaluation of a step to the tracker, which cannot replace what it has."""
+        metrics, self.untracked = self.untracked, {}
+        if metrics:
+            self.context.tracker.log_metrics(self.state.progress.step, metrics)
 
     def _sync_requests(self) -> None:
         """A stop signal to any process stops all after the same step; a request to save reaches rank 0."""
