@@ -177,7 +177,7 @@ def assert_same_files(got: Path, expected: Path) -> None:
     assert read_table(got) == read_table(expected)
     for name in ("metrics.json", "inference/config.yaml"):
         texts = [(folder / name).read_text().replace(str(folder), "") for folder in (got, expected)]
-        lines = [[line for line in text.splitlines() if " batch\":" not in line] for text in texts]  # milliseconds
+        lines = [[line for line in text.splitlines() if ' batch":' not in line] for text in texts]  # milliseconds
         assert lines[0] == lines[1]
     a, b = (CheckpointStore(folder / "checkpoints").load(read_only=True) for folder in (got, expected))
     assert (a.step, untimed(a)) == (b.step, untimed(b))
