@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,9 @@ def load(run: str | os.PathLike[str], checkpoint: str = "best") -> "LoadedModel"
 
 def _composer(overrides: Sequence[str], config_dir: Path | None) -> "Composer":
     from mlxlab.config.hydra.compose import Composer
+    from mlxlab.experiment.experiment import resumed_choices
 
-    return Composer(conf_dir(), list(overrides), extra=config_dir)
+    return Composer(conf_dir(), list(overrides), extra=config_dir, choices=partial(resumed_choices, list(overrides)))
 
 
 def _best_metrics(folder: Path) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.config.issues import format_key, split_key
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.resume_overrides import key_class, merge_for_resume, record_changes
+from mlxlab.config.resume_overrides import add_overrides, key_class, merge_for_resume, record_changes, requested_keys
 from mlxlab.errors import ConfigError, DataError
 
 SAVED = {
@@ -130,3 +130,30 @@ def test_a_damaged_record_of_changes_is_refused(tmp_path):
     (tmp_path / "resume_changes.json").write_text('{"step": 1}')
     with pytest.raises(DataError, match=r"resume_changes\.json"):
         record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
+
+
+def test_a_node_that_takes_the_place_of_null_is_one_change():
+    lora = {"_target_": "lora", "rank": 8, "targets": None}
+    saved, composed = (SAVED | {"model": SAVED["model"] | {"adapter": each}} for each in (None, lora))
+    folders, now = [conf_dir()], SAME | {"model/adapter": "lora"}
+    merged, changes = merge_for_resume(saved, composed, ["model/adapter=lora"], (SAME, now), folders)
+    assert changes == {"model.adapter": (None, lora)}
+    assert merge_for_resume(merged, saved, ["model/adapter=none"], (now, SAME), folders)[1] == {
+        "model.adapter": (lora, None)
+    }
+
+
+def test_only_what_the_run_has_not_had_before_is_requested():
+    choices = SAME | {"model/adapter": "none", "model/size": "nano"}
+
+    def requested(*typed, before=()):
+        return requested_keys(list(typed), list(before), (choices, choices), [conf_dir()])
+
+    assert requested("model.num_layers=2", "trainer.epochs=3") == [("model", "num_layers"), ("trainer", "epochs")]
+    assert requested("+model.num_layers=2", before=["model.num_layers=2"]) == []
+    assert requested("model=bert", "model/size=nano", "experiment=quick") == []
+    assert requested("model/adapter=none") == [("model", "adapter")]
+    assert requested("model/adapter=none", before=["model/adapter=none"]) == []
+    before = add_overrides(["model.num_layers=2", "seed=1"], ["++model.num_layers=3"])
+    assert requested("model.num_layers=3", "seed=1", before=before) == []
+    assert requested("model.num_layers=2", before=before) == [("model", "num_layers")]

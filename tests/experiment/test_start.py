@@ -4,12 +4,27 @@ import shutil
 
 import pytest
 
+from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.config.check import read_stored_config
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import conf_dir
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.experiment import resumed_choices
 from support.configs import user_config  # noqa: F401
 from support.processes import run_here, tiny_overrides
 
 CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-START = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "tags.note='\\${x}'", *CHEAP)
+GROWTH = (
+    "callbacks.growth.operations=[{id: wider, op: widen, feed_forward: 600, when: {or_steps: 1}},"
+    " {id: lora, op: set_lora, rank: 2, when: {or_steps: 1}},"
+    " {id: rate, op: set_learning_rate, learning_rate: 0.005, when: {or_steps: 1}}]"
+)
+START = [
+    *(text for text in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4") if "intermediate" not in text),
+    "tags.note='\\${x}'",
+    GROWTH,
+    *CHEAP,
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +46,58 @@ def resume(folder, *overrides):
 
 def stored(folder):
     return read_stored_config(folder / "inference" / "config.yaml")
+
+
+def last_state(folder):
+    return CheckpointStore(folder / "checkpoints").load(read_only=True).state
+
+
+def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_run, run_dir):
+    resumed = run_here(*START, "resume=auto", f"hydra.run.dir={run_dir}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "changed since" not in resumed.stderr
+    grown, now = last_state(finished_run), last_state(run_dir)
+    assert now["architecture"] == grown["architecture"]
+    assert now["progress"].settings.learning_rate == 0.005
+
+
+def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
+    first = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
+    again = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert "changed since the checkpoint: model.adapter: {" in first.stderr
+    assert "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
+    assert "model.adapter" not in again.stderr
+    assert last_state(run_dir)["architecture"]["adapter"] is None
+    assert run_here(str(run_dir), script="verify").stdout.splitlines()[-1] == "verified"
+
+
+def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(run_dir):
+    config = stored(run_dir)
+    size, rate = config["model"]["intermediate_size"], config["trainer"]["learning_rate"]
+    refused = resume(run_dir, f"model.intermediate_size={size}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"model.intermediate_size={size}: was 600 in the checkpoint; a resume can raise")
+    assert refused.stderr.count("\n") == 1
+    resumed = resume(run_dir, f"trainer.learning_rate={rate}", "trainer.max_steps=5")
+    assert f"changed since the checkpoint: trainer.learning_rate: 0.005 -> {rate}\n" in resumed.stderr
+    assert last_state(run_dir)["progress"].settings.learning_rate is None
+    assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
+
+
+def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run):
+    overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
+    assert resumed_choices(overrides)["model/adapter"] == "none"
+    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(overrides)
+    assert resumed_choices(overrides[1:]) == {}
+    typed = ["model.adapter.rank=4", "data.vocabulary.size=7"]
+    options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
+    config = Composer(conf_dir(), typed, choices=lambda: options).checked()
+    assert (config.model.adapter.rank, config.data.vocabulary.size) == (4, 7)
+    assert config.trainer.step._target_.endswith("PlainStep")
+    assert list(config.hydra.overrides.task) == typed
+    with pytest.raises(ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"):
+        Composer(conf_dir(), ["model.adapter.rnak=4"], choices=lambda: options).checked()
 
 
 def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):

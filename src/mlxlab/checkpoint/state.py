@@ -163,12 +163,15 @@ class TrainStateDict(TypedDict):
 class RunMetadata(TypedDict):
     """Metadata of the run in a checkpoint, to be resumed, verified and compared later.
 
-    Fingerprints and digests are hexadecimal. `config` is checked against the allowlist where it is used.
+    Fingerprints and digests are hexadecimal. `config` is checked against the allowlist where it is used. `requested`
+    are the keys that the last resume set against what a growth schedule had made of the model or of the settings.
     """
 
     config: dict[str, Any]
     config_hash: str
     choices: dict[str, str]  # config group -> option
+    overrides: list[str]  # that were typed for the run so far
+    requested: list[str]
     versions: dict[str, str]  # package -> version
     data: str  # fingerprint
     held_out: str  # fingerprint of the validation examples
@@ -191,6 +194,8 @@ def empty_metadata() -> RunMetadata:
         config={},
         config_hash="",
         choices={},
+        overrides=[],
+        requested=[],
         versions={},
         data="",
         held_out="",

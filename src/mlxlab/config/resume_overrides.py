@@ -5,11 +5,12 @@
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlxlab.config.hydra.yaml_limits import read_yaml
-from mlxlab.config.issues import KeyPath, format_key
+from mlxlab.config.issues import KeyPath, format_key, join_key
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -23,6 +24,7 @@ FREE_KEYS = {  # of groups that are structural or frozen
     *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
+ADAPTER = "model/adapter"
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
 _FROZEN = "cannot change on resume; start a new run in another folder"
 
@@ -64,7 +66,43 @@ def merge_for_resume(
     if refused:
         raise ConfigError("\n".join(refused[:10]))
     merged = _unflatten(new) | {key: composed[key] for key in UNCHECKED_KEYS if key in composed}
-    return merged, {format_key(key): (old.get(key), new.get(key)) for key in changed}
+    before, after = ({key: each[key] for key in each if key not in UNCHECKED_KEYS} for each in (saved, merged))
+    return merged, differences(before, after)
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object], path: str = "") -> Changes:
+    """The uppermost keys at which two nodes differ; a key that one of them lacks has None there."""
+    changes: Changes = {}
+    for name in sorted({*old, *new}):
+        key, first, second = join_key(path, name), old.get(name), new.get(name)
+        if isinstance(first, dict) and isinstance(second, dict):
+            changes |= differences(first, second, key)
+        elif first != second:
+            changes[key] = (first, second)
+    return changes
+
+
+def requested_keys(
+    typed: list[str], before: list[str], choices: tuple[Choices, Choices], folders: list[Path]
+) -> list[KeyPath]:
+    """The keys that overrides set which the run has not had before: also to the value that they have in its config.
+
+    An option of a group that is in its config sets none, for it may only be there so that keys of the group can be
+    typed; except for `model/adapter`, which a growth schedule changes.
+
+    Args:
+        before: the overrides that the run had when the checkpoint was saved; others as in `merge_for_resume`.
+    """
+    saved, current = choices
+    saved = {group: option for group, option in saved.items() if group != ADAPTER}
+    known = {text.lstrip("+") for text in before}
+    return _typed_paths([text for text in typed if text.lstrip("+") not in known], (saved, current), folders)
+
+
+def add_overrides(before: list[str], typed: list[str]) -> list[str]:
+    """The overrides of a run after a resume with those `typed`, each of which replaces an earlier one of its key."""
+    last = {override_name(text): text for text in (*before, *typed)}
+    return list(last.values())
 
 
 def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int]:
@@ -89,12 +127,17 @@ def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: li
     saved, current = choices
     paths: list[KeyPath] = []
     for override in typed:
-        name = override.lstrip("+~").split("=", 1)[0].split("@")[0]
+        name = override_name(override)
         if not any((folder / name).is_dir() for folder in folders):
             paths.append(tuple(name.split(".")))
         elif saved.get(name) != current.get(name):
             paths += _option_paths(name, current.get(name, ""), folders)
     return paths
+
+
+def override_name(override: str) -> str:
+    """The key or group that an override sets."""
+    return override.lstrip("+~").split("=", 1)[0].split("@")[0]
 
 
 def _option_paths(group: str, option: str, folders: list[Path]) -> list[KeyPath]:

@@ -1,5 +1,6 @@
 """Builds the data set, the model and the callbacks of a config, and writes what inference needs of them."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -105,11 +106,15 @@ def saved_architecture(checkpoint: Checkpoint) -> Architecture:
     return Architecture(node, state["vocab_size"])
 
 
-def without_overridden_settings(checkpoint: Checkpoint, cfg: Config) -> Checkpoint:
-    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run."""
+def without_overridden_settings(checkpoint: Checkpoint, cfg: Config, requested: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run.
+
+    So has one of the keys `requested`, whatever `cfg` said before.
+    """
     state, names = checkpoint.state, {field.name for field in fields(ChangedSettings)}
     saved, progress = state["metadata"]["config"], state["progress"]
-    changed = {name for key, name in SETTINGS.items() if value_at(cfg, key) != value_at(saved, key)}
+    is_set = {key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS}
+    changed = {name for key, name in SETTINGS.items() if is_set[key]}
     kept = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
     return replace(checkpoint, state={**state, "progress": replace(progress, settings=kept)})
 

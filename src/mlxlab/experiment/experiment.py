@@ -1,12 +1,13 @@
 """Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.issues import value_at
 from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.errors import RunInterrupted, UserError
+from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,6 +61,20 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
         from mlxlab.experiment.train import train
 
         return train(config, context)
+
+
+def resumed_choices(overrides: list[str]) -> dict[str, str]:
+    """The options (config group -> option) of the run that overrides resume; empty if there is none."""
+    from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.experiment.manifest import read_manifest
+
+    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    if (resume := values.get("resume")) is None:
+        return {}
+    folder = find_resumed_run(resume) or Path(values.get("hydra.run.dir", "missing"))
+    with suppress(InputNotFoundError, DataError):
+        return read_manifest(folder).get("inputs", {}).get("choices", {})
+    return {}
 
 
 def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:

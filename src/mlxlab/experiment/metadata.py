@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
-from mlxlab.config.resume_overrides import Changes, record_changes
+from mlxlab.config.resume_overrides import Changes, add_overrides, override_name, record_changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -35,12 +35,19 @@ if TYPE_CHECKING:
 
 
 def run_metadata(
-    cfg: Config, data: DataModule, teachers: Teachers, initial: "InitialWeights | None", resumed: Checkpoint | None
+    cfg: Config,
+    data: DataModule,
+    teachers: Teachers,
+    initial: "InitialWeights | None",
+    resumed: Checkpoint | None,
+    requested: Sequence[str] = (),
 ) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
+    overrides = cli_overrides()
     choices, initial_weights = group_choices(), {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:  # the options it started with, unless typed again
-        typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
+        typed = set(map(override_name, overrides))
+        overrides = add_overrides(resumed.state["metadata"]["overrides"], overrides)
         changed = {key: choices[key] for key in typed & choices.keys()}
         choices = resumed.state["metadata"]["choices"] | changed
         initial_weights = resumed.state["metadata"]["initial_weights"]
@@ -48,6 +55,8 @@ def run_metadata(
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
         "choices": choices,
+        "overrides": overrides,
+        "requested": [*requested],
         "versions": package_versions(),
         "data": data.fingerprint,
         "held_out": data.held_out,
@@ -85,7 +94,7 @@ def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoin
     }
     if metadata is not None:
         inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
-        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"]}
+        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"]}
     return inputs
 

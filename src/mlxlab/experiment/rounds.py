@@ -21,8 +21,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
+from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.start import resume_config
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json

@@ -3,6 +3,7 @@
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,19 +14,19 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
-from mlxlab.config.check import check, check_stored_config
-from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.resume_overrides import Changes, merge_for_resume
+from mlxlab.config.issues import split_key
+from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture, without_overridden_settings
 from mlxlab.experiment.report import log_lines
+from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.run import RunContext
 from mlxlab.inference.restore import restore_encoder
-from mlxlab.models.build import Architecture
+from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.training.checkpointer import saved_arrays
@@ -52,6 +53,7 @@ class Start(NamedTuple):
     before: Architecture | None
     after: Architecture | None
     vocabulary: VocabularyMap | None = None
+    requested: tuple[str, ...] = ()  # keys typed against what growth made of the run
 
     @property
     def inference_dir(self) -> Path | None:
@@ -78,17 +80,6 @@ def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | No
     return checkpoint, source.resolve() == folder.resolve()
 
 
-def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
-    """The saved config with the overrides of the current command line, and the keys that they change.
-
-    `choices` (config group -> option) were saved with it; `name` says where. ConfigError if a key may not change.
-    """
-    stored = check_stored_config(saved, name)
-    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), config_folders())
-    check(cfg)
-    return cfg, changes
-
-
 def prepare_start(requested: Config, context: RunContext) -> Start:
     """Resolves `resume` and the config of the run; raises as `find_start`, `resume_config`, `start_from`."""
     checkpoint, continues = find_start(requested["resume"], context)
@@ -96,8 +87,11 @@ def prepare_start(requested: Config, context: RunContext) -> Start:
         return Start(requested, Changes(), None, continues, None, None)
     saved = checkpoint.state["metadata"]
     cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
+    requests = requests_against_growth(cfg, checkpoint)
+    log_lines(*requests.lines())
     cfg, vocabulary = grown_vocabulary(cfg, checkpoint)
-    return start_from(checkpoint, cfg, vocabulary)._replace(changes=changes, continues=continues)
+    start = start_from(checkpoint, cfg, vocabulary, [*requests.changes])
+    return start._replace(changes=changes | requests.changes, continues=continues)
 
 
 def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, VocabularyMap | None]:
@@ -120,12 +114,17 @@ def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, Vocab
     return {**cfg, "data": {**cfg["data"], "vocabulary": old}}, None if is_grown else vocabulary
 
 
-def start_from(checkpoint: Checkpoint, cfg: Config, vocabulary: VocabularyMap | None = None) -> Start:
-    """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`."""
+def start_from(
+    checkpoint: Checkpoint, cfg: Config, vocabulary: VocabularyMap | None = None, requested: Sequence[str] = ()
+) -> Start:
+    """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`.
+
+    `requested` are keys with the values of `cfg` where both configs agree and the run differs, as after growth.
+    """
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
-    checkpoint = without_overridden_settings(checkpoint, cfg)
-    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary)
-    if cfg["model"] == saved["model"] and vocabulary is None:
+    checkpoint = without_overridden_settings(checkpoint, cfg, requested)
+    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested))
+    if cfg["model"] == saved["model"] and vocabulary is None and not requested:
         return start
     return start._replace(after=plan_resume(start, vocabulary.vocab_size if vocabulary else before.vocab_size)[1])
 
@@ -144,8 +143,10 @@ def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Ar
 
     assert start.checkpoint is not None
     assert start.before is not None
-    saved = start.checkpoint.state["metadata"]["config"]["model"]
-    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size, start.vocabulary)
+    saved, new = start.checkpoint.state["metadata"]["config"]["model"], start.cfg["model"]
+    paths = [split_key(key)[1:] for key in start.requested if key.startswith("model.")]
+    node = changed_node(start.before.node, train_new_weights(saved), train_new_weights(new), paths)
+    return plan(start.before, node, vocab_size, start.vocabulary)
 
 
 def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) -> bool:

@@ -164,7 +164,7 @@ def train(requested: Config, context: RunContext) -> float:
     log_lines(*session.messages, *describe_training(session.model))
     save_inference_config(cfg, data, inference_dir)
     initial, name = session.initial_weights, run_name(cfg, run_dir)
-    metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint)
+    metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint, start.requested)
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})

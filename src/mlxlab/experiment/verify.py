@@ -61,7 +61,9 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    planned = None if start is None else start_from(start, cfg, _grown_by_resume(folder, start, end))
+    requested, planned = _requested_by_resume(start, end), None
+    if start is not None:
+        planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested)
     before, after = (None, None) if planned is None else (planned.before, planned.after)
     session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
     state = session.init_state()
@@ -84,6 +86,13 @@ def _grown_by_resume(folder: Path, start: Checkpoint, end: Checkpoint) -> Vocabu
         return None
     _, encoder = restore_encoder(folder / "inference")
     return encoder.tokenizer.vocabulary
+
+
+def _requested_by_resume(start: Checkpoint | None, end: Checkpoint) -> list[str]:
+    """The keys that a resume between the two set against growth."""
+    metadata = end.state["metadata"]
+    is_resumed = start is not None and start.state["metadata"]["overrides"] != metadata["overrides"]
+    return metadata["requested"] if is_resumed else []
 
 
 class _StopAt(Callback):

@@ -61,6 +61,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         extra=_folder(flags.config_dir, "--config-dir"),
         name=flags.config_name or "train",
         multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
+        choices=partial(experiment.resumed_choices, flags.overrides),
     )
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)

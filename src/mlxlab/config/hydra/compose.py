@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -34,6 +35,7 @@ from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.plugins import plugins
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
@@ -48,6 +50,7 @@ class Composer:
     extra: Path | None = None  # another folder of config files (`--config-dir`)
     name: str = "train"  # of the primary config
     multirun: bool = False  # `-m`
+    choices: Callable[[], dict[str, str]] = dict  # options of the run that is resumed, by group
 
     @cached_property
     def hydra(self) -> Hydra:
@@ -124,18 +127,41 @@ class Composer:
         return [fixed + job for job in jobs]
 
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
-        """The config of one job; its errors are added to `issues`, labelled with their origin."""
-        config, composed = None, texts
+        """The config of a job; its errors are added to `issues`, labelled with their origin."""
+        config, found = self._attempt(texts)
+        if found and (options := self._resumed_options(texts)):
+            resumed, found_now = self._attempt([*options, *texts])
+            if resumed is not None:
+                resumed.hydra.overrides.task = [text for text in resumed.hydra.overrides.task if text not in options]
+                config, found = resumed, found_now
+        issues += found
+        return config
+
+    def _attempt(self, texts: list[str]) -> tuple[DictConfig | None, list[ConfigIssue]]:
+        """The config of a job, None if it cannot be composed, and its errors."""
+        issues: list[ConfigIssue] = []
+        composed = texts
         try:
-            config = self.hydra.compose_config(self.name, list(texts), RunMode.RUN)
+            config: DictConfig | None = self.hydra.compose_config(self.name, list(texts), RunMode.RUN)
         except Exception:  # Hydra stops at the first error; this finds all of them
-            config, composed, composition_issues = compose_valid(self.hydra, self.name, texts)
-            issues += composition_issues
+            config, composed, issues = compose_valid(self.hydra, self.name, texts)
         if config is not None:
             label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
             guard_hydra_node(config.hydra, label)
-            issues += [*_unnamed_folders(config, label), *_job_issues(config, label)]
-        return config
+            issues = [*issues, *_unnamed_folders(config, label), *_job_issues(config, label)]
+        return config, issues
+
+    def _resumed_options(self, texts: list[str]) -> list[str]:
+        """The options of the run that is resumed, for groups that typed keys are in and that are not typed.
+
+        `model.adapter.rank=4` is of `model/adapter=lora`, which need not be typed again.
+        """
+        names = [override_name(text) for text in texts]
+        return [
+            f"{group}={option}"
+            for group, option in ({} if self.multirun else self.choices()).items()
+            if group not in names and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
+        ]
 
 
 class _ValidatedFileSource(FileConfigSource):

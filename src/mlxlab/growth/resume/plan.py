@@ -1,8 +1,9 @@
 """The operations that lead from the architecture of a checkpoint to the one that the overrides of a resume ask for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlxlab.config.issues import KeyPath
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations.changes import CHANGES
@@ -23,17 +24,28 @@ POSSIBLE = (
 )
 
 
-def changed_node(node: Mapping[str, Any], saved: Mapping[str, Any], requested: Mapping[str, Any]) -> Node:
-    """The `model` node of a checkpoint with the changes between two nodes of configs, and no others."""
+def changed_node(
+    node: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    requested: Mapping[str, Any],
+    requested_keys: Sequence[KeyPath] = (),
+) -> Node:
+    """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
+
+    Args:
+        requested_keys: that have the values of `requested` although both configs agree on them; a growth schedule may
+            have changed them in `node`.
+    """
     result = dict(node)
     for key in {**saved, **requested}:
         old, new = saved.get(key, ...), requested.get(key, ...)  # ...: there is none
-        if old == new:
+        below = [path[1:] for path in requested_keys if path[0] == key]
+        if old == new and not below:
             continue
         if new is ...:
             result.pop(key, None)
-        elif isinstance(old, dict) and isinstance(new, dict) and isinstance(node.get(key), dict):
-            result[key] = changed_node(node[key], old, new)
+        elif () not in below and all(isinstance(each, dict) for each in (old, new, node.get(key))):
+            result[key] = changed_node(node[key], old, new, below)
         else:
             result[key] = new
     return result
