@@ -30,7 +30,7 @@ class TransferRecord(TypedDict):
 
     source: str
     digest: str
-    step: Count  # at which the run went on with these weights
+    step: Count  # from which on the run has these weights
     weights: dict[str, list[str]]
     optimizer: dict[str, list[str]]
 

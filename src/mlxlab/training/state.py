@@ -132,7 +132,7 @@ class TrainState:
             self.progress.settings.resizes.append(Resize(self.progress.step, batch_size, *counts))
 
     def restore_settings(self, settings: ChangedSettings, configured_batch_size: int) -> None:
-        """Returns to earlier settings, where the data go on: the plan counts the batches that were served since."""
+        """Returns to earlier settings, while the data continue: the plan counts the batches that were served since."""
         now = self.progress.settings
         if settings.batch_size != now.batch_size:
             self.resize(settings.batch_size or configured_batch_size)
