@@ -11,7 +11,7 @@ from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
-from mlxlab.experiment.train import build_session
+from mlxlab.experiment.session import build_session
 
 ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
 MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}

@@ -12,7 +12,8 @@ from benchmarks.alternate import table
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.train import build_callbacks, build_session
+from mlxlab.experiment.build import build_callbacks
+from mlxlab.experiment.session import build_session
 from mlxlab.models.model import count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState

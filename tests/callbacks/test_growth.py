@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from mlxlab.callbacks import growth
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import without_overridden_settings
+from mlxlab.growth import apply
 from mlxlab.growth.operations import widen
+from mlxlab.growth.probe import check_change
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
@@ -25,7 +26,17 @@ from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.optimizers import adafactor, flatten_arrays, lion, sgd
 from mlxlab.training.steps.optimized import OptimizedStep
 from support.growth import SIZES, TARGETS
-from support.models import TASK, FixedBatches, NoOpCallback, RandomBatches, Recorder, Run, StopAt, make_trainer
+from support.models import (
+    TASK,
+    FixedBatches,
+    NoOpCallback,
+    RandomBatches,
+    Recorder,
+    ResizableBatches,
+    Run,
+    StopAt,
+    make_trainer,
+)
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
 DEEPER = {"id": "deeper", "op": "stack", "map": [0, 0, 1, 1], "when": {"or_steps": 3}, "then": "evaluate"}
@@ -35,21 +46,6 @@ RATE = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.003, "when":
 WARM = {"id": "warm", "op": "rewarm", "steps": 3, "when": {"or_steps": 1}}
 COPIED = "backbone.layers.1.attention_norm.weight"  # by DEEPER, from layer 0
 SCHEDULE = [DEEPER, WIDER, HEADS, RATE, WARM]
-
-
-class ResizableBatches(RandomBatches):
-    """Batches of a fixed order whose size may change; the position is in rows."""
-
-    def __iter__(self):
-        epoch = self.epoch
-        while self.epoch == epoch:
-            rows = np.arange(self.index, min(self.index + self.batch_size, len(self.targets)))
-            self.index = (self.index + len(rows)) % len(self.targets)
-            self.epoch = epoch + (self.index == 0)
-            yield self.batch(rows)
-
-    def resize(self, batch_size):
-        self.batch_size = batch_size
 
 
 class Sizes(NoOpCallback):
@@ -177,10 +173,10 @@ def test_an_operation_that_changes_the_outputs_fails_and_changes_nothing(monkeyp
 @pytest.mark.parametrize(("largest", "allowed"), [(0.1, 1e-4), (50.0, 5e-3)])
 def test_the_limit_of_a_change_grows_with_outputs_above_one(largest, allowed):
     outputs = mx.array([[largest, -largest / 2]])
-    growth.check_change(0.9 * allowed, outputs)
+    check_change(0.9 * allowed, outputs)
     for change in (1.1 * allowed, float("nan")):
         with pytest.raises(ConfigError, match="expected outputs within"):
-            growth.check_change(change, outputs)
+            check_change(change, outputs)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +216,7 @@ def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monk
         if model.backbone.layers[0].feed_forward.up.weight.shape[0] > SIZES["intermediate_size"]:
             raise RuntimeError("[malloc] out of memory")
 
-    monkeypatch.setattr(growth, "probe_outputs", probe_outputs)
+    monkeypatch.setattr(apply, "probe_outputs", probe_outputs)
     run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
     assert run.state.architecture.node == NODE
     assert final_state_digest(run.state) == final_state_digest(expected.state)

@@ -13,7 +13,7 @@ from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.cli.train import main
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir
-from mlxlab.experiment.train import build_session
+from mlxlab.experiment.session import build_session
 from mlxlab.training.checkpointer import saved_arrays
 from support.models import StopAt
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
-from mlxlab.experiment.train import build_session
+from mlxlab.experiment.session import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.tracking.mlflow import queue

@@ -1,34 +1,119 @@
-"""The preview of a schedule: architecture and parameters after each operation."""
+"""A schedule that is tried without training: the model after each operation, or why one cannot work."""
 
+import mlx.nn as nn
 import pytest
 
-from mlxlab.data.batch import Task
+from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError
-from mlxlab.growth.preview import preview
-from mlxlab.models.build import Architecture
+from mlxlab.growth.preview import preview, preview_table
+from mlxlab.models.build import Architecture, build_model
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters
 from support.growth import SIZES, TARGETS, new_model
+from support.models import RandomBatches, ResizableBatches, make_trainer
 
-START = Architecture({"_target_": TARGETS["transformer"], **SIZES}, 23)
-TASK = Task("language_modelling", 23)
+NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
 STEPS = {"when": {"or_steps": 5}}
 DEEPER = {"id": "deeper", "op": "stack", "map": [0, 0, 1, 1], "when": {"metric_below": 4}, "then": "evaluate"}
-NARROWER = {"id": "narrower", "op": "widen", "feed_forward": 4, **STEPS}
+WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, **STEPS}
+LORA = {"id": "lora", "op": "set_lora", "rank": 2, **STEPS}
+CLASSES = {"kind": "classification", "num_classes": 2}
+
+
+def new_state(**options):
+    """The state of a run of a transformer of 2 layers, before its first step."""
+
+    def build(architecture):
+        return build_model(architecture.node, vocab_size=architecture.vocab_size, **CLASSES)
+
+    architecture = Architecture({**NODE, **options}, 23)
+    state = make_trainer().init_state(build(architecture), RandomBatches())
+    state.architecture, state.new_model = architecture, build
+    return state
+
+
+def rows_of(operations, state, progress=None, step=0):
+    progress = progress or GrowthProgress()
+    left = operations[len(progress.done) :]
+    lines = preview_table(operations, progress, preview(left, state), step).splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_each_operation_has_a_row():
     rate = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.1, **STEPS}
-    text = preview(START, TASK, [DEEPER, rate, {**NARROWER, "feed_forward": 20}], "raise")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
-    final = Architecture(START.node | {"num_layers": 4, "intermediate_size": 20}, 23)
-    kind = {"kind": "language_modelling", "num_classes": 23}
-    assert [row[1] for row in rows] == ["", "deeper", "rate", "narrower"]
+    rows = rows_of([DEEPER, rate, WIDER], new_state())
+    final = Architecture(NODE | {"num_layers": 4, "intermediate_size": 20}, 23)
+    assert [row[1] for row in rows] == ["", "deeper", "rate", "wider"]
     assert rows[1][3:5] == ["objective < 4, then evaluate", "num_layers=4"]
     assert rows[2][4:] == ["unchanged", rows[1][5]]
-    assert rows[3][5] == f"{count_parameters(new_model(final, kind)):,}"
+    assert rows[3][5] == f"{count_parameters(new_model(final, CLASSES)):,}"
 
 
-def test_an_operation_that_does_not_fit_is_an_error_or_skipped():
-    with pytest.raises(ConfigError, match=r"narrower: feed_forward: expected more than 12, got 4"):
-        preview(START, TASK, [NARROWER], "raise")
-    assert "skipped: feed_forward" in preview(START, TASK, [NARROWER], "skip")
+def test_operations_that_are_done_have_no_row():
+    state = new_state(num_layers=4)
+    rows = rows_of([DEEPER, WIDER], state, GrowthProgress(done=["deeper"], hashes=["a"], step=6), step=9)
+    assert [row[:3] for row in rows] == [["1", "", "step 9"], ["2", "wider", "widen feed_forward=20"]]
+    assert rows[0][4].startswith("num_layers=4")
+
+
+def operation(op, **options):
+    return {"id": "it", "op": op, **options, **STEPS}
+
+
+QUANTISED = {
+    "hidden_size": 32,
+    "quantization": {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32},
+    "adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2},
+}
+REFUSED = {  # options of the model, operations, and why the last one cannot work
+    "unknown layers": ({}, [operation("stack", map=[0, 1, 5])], "map: expected layers below 2, got 5"),
+    "unknown parameters": ({}, [operation("freeze", patterns=["haed"])], ".*did you mean head"),
+    "unknown targets": ({}, [operation("set_lora", rank=2, targets=["atention"])], ".*did you mean attention"),
+    "heads with adapters": ({}, [LORA, operation("add_heads", heads=4)], "add_heads: expected .* without adapter"),
+    "width with adapters": ({}, [LORA, operation("grow_width", hidden_size=20)], "grow_width: expected .* without"),
+    "quantised layers": (QUANTISED, [operation("widen", feed_forward=20)], "widen: .* without quantisation"),
+    "merged twice": ({}, [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")], ".*no adapters"),
+    "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
+    "a fixed batch size": ({}, [operation("set_batch_size", batch_size=8)], ".* cannot change their size"),
+    "no curriculum": ({}, [operation("set_curriculum", strength=0.5)], ".*expected data/order=curriculum"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_operation_that_cannot_work_is_named(name):
+    options, operations, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=f"^callbacks.growth.operations: it: {message}"):
+        preview(operations, new_state(**options))
+
+
+def test_a_layer_that_feature_matching_names_is_not_stacked():
+    state = new_state()
+    state.model["feature_matching"] = {"layers": [nn.Linear(16, 16, bias=False)]}
+    with pytest.raises(ConfigError, match="operations: deeper: stack: feature matching names layers by number"):
+        preview([DEEPER], state)
+
+
+def test_nothing_is_changed():
+    class Curriculum(ResizableBatches):
+        alpha = 0.0
+
+        def order_metrics(self):
+            return {}
+
+        def set_alpha(self, alpha):
+            self.alpha = alpha
+
+        def state_dict(self):
+            return {**super().state_dict(), "alpha": self.alpha}
+
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.alpha = state["alpha"]
+
+    state = new_state()
+    state.data = data = Curriculum()
+    before = data.state_dict(), data.batch_size, state.architecture, named_parameters(state.model)
+    operations = [DEEPER, operation("set_batch_size", batch_size=8), operation("set_curriculum", strength=0.5), WIDER]
+    assert len(preview(operations, state)) == 5
+    assert (data.state_dict(), data.batch_size, state.architecture) == before[:3]
+    assert all(array is before[3][path] for path, array in named_parameters(state.model).items())

@@ -113,6 +113,21 @@ class RandomBatches:
         self.epoch, self.index = state["epoch"], state["index"]
 
 
+class ResizableBatches(RandomBatches):
+    """Batches of a fixed order whose size may change; the position is in rows."""
+
+    def __iter__(self):
+        epoch = self.epoch
+        while self.epoch == epoch:
+            rows = np.arange(self.index, min(self.index + self.batch_size, len(self.targets)))
+            self.index = (self.index + len(rows)) % len(self.targets)
+            self.epoch = epoch + (self.index == 0)
+            yield self.batch(rows)
+
+    def resize(self, batch_size):
+        self.batch_size = batch_size
+
+
 class FixedBatches:
     """The same batches every time: a validation set."""
 

@@ -50,15 +50,15 @@ class ResumePolicy:
         return replace(checkpoint, state={**state, "data": state["data"] | {"fingerprint": data}})
 
 
-def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
+def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False) -> Checkpoint | None:
     """The checkpoint that `resume` names for a run in `run_dir`; None starts a new run.
 
     `auto` is the last checkpoint of the run folder, None if it has none; anything else is a name as in `load_named`,
-    whose errors it raises.
+    whose errors it raises. With `read_only` nothing in the folder is changed: a damaged checkpoint is skipped.
     """
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
-        return own.load() if own.paths() or any(own.folder.glob("unusable-*")) else None
+        return own.load(read_only=read_only) if own.paths() or any(own.folder.glob("unusable-*")) else None
     return None if resume is None else load_named(resume, run_dir, f"auto, {KEYWORDS}")
 
 

@@ -53,7 +53,7 @@ def _find(
 
     backend.prepare()
     from mlxlab.experiment.build import model_seed
-    from mlxlab.experiment.train import build_session
+    from mlxlab.experiment.session import build_session
     from mlxlab.training.lr_finder import find_learning_rate, plot_range_test, smoothed, suggest_learning_rate
 
     with tempfile.TemporaryDirectory() as folder:

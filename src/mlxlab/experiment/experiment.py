@@ -77,6 +77,30 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     return {}
 
 
+def preview_growth(composer: "Composer", config: "DictConfig") -> str:
+    """The growth schedule of a checked config as a table, from what the run would start from; nothing is written.
+
+    Raises:
+        ConfigError: there is no schedule, or one of its operations cannot work.
+        UserError: as `run_experiment`, where data, model or checkpoint are at fault.
+    """
+    import tempfile
+
+    from omegaconf import OmegaConf
+
+    from mlxlab import backend
+    from mlxlab.config.hydra.compose import without_hydra
+    from mlxlab.config.hydra.job import job_config
+
+    _set_run_dir(composer, config)
+    with job_config(config), tempfile.TemporaryDirectory() as folder:
+        requested: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
+        backend.prepare()
+        from mlxlab.experiment.train import preview_schedule
+
+        return preview_schedule(requested, Path(config.hydra.run.dir), Path(folder))
+
+
 def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
     """A run that is resumed by its path continues in its own folder, unless another one is set."""
     import atexit

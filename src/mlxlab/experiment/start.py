@@ -20,6 +20,7 @@ from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture, without_overridden_settings
 from mlxlab.experiment.report import log_lines
@@ -61,16 +62,17 @@ class Start(NamedTuple):
         return None if self.checkpoint is None else self.checkpoint.run_dir / "inference"
 
 
-def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | None, bool]:
+def find_start(
+    resume: str | None, folder: Path, group: ProcessGroup, *, read_only: bool = False
+) -> tuple[Checkpoint | None, bool]:
     """(checkpoint or None for initial weights, whether the run in the folder continues): a fork is another run.
 
     Resolves `resume` on rank 0; the other ranks load the same checkpoint. Raises as `resolve_resume`, and
     InputNotFoundError for a checkpoint that lies in no run folder.
     """
-    folder = context.shared_dir
-    checkpoint = resolve_resume(resume, folder) if context.group.rank == 0 else None
-    path = context.group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
-    if path and context.group.rank > 0:
+    checkpoint = resolve_resume(resume, folder, read_only=read_only) if group.rank == 0 else None
+    path = group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
+    if path and group.rank > 0:
         checkpoint = load_named(path, folder)
     if checkpoint is None:
         return None, resume == "auto" and (folder / JOURNAL).is_file()
@@ -80,9 +82,12 @@ def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | No
     return checkpoint, source.resolve() == folder.resolve()
 
 
-def prepare_start(requested: Config, context: RunContext) -> Start:
-    """Resolves `resume` and the config of the run; raises as `find_start`, `resume_config`, `start_from`."""
-    checkpoint, continues = find_start(requested["resume"], context)
+def prepare_start(requested: Config, folder: Path, group: ProcessGroup, *, read_only: bool = False) -> Start:
+    """Resolves `resume` and the config of the run in a folder; raises as `find_start`, `resume_config`, `start_from`.
+
+    With `read_only` nothing in the folder is changed.
+    """
+    checkpoint, continues = find_start(requested["resume"], folder, group, read_only=read_only)
     if checkpoint is None:
         return Start(requested, Changes(), None, continues, None, None)
     saved = checkpoint.state["metadata"]

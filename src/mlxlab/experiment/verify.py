@@ -13,8 +13,8 @@ from mlxlab.config.check import check_stored_config
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_callbacks, model_seed
+from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import carry_into, check_fits, start_from
-from mlxlab.experiment.train import build_session
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import mlx.nn as nn
+import mlx.optimizers as optim
+
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources
@@ -16,6 +19,9 @@ from mlxlab.growth.optimizer_state import (
     transfer_optimizer,
 )
 from mlxlab.models.build import Architecture
+from mlxlab.models.layers import named_parameters
+from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.state import TrainState
 
 
 class Training(NamedTuple):
@@ -27,9 +33,10 @@ class Training(NamedTuple):
 
 
 class Grown(NamedTuple):
-    """What an operation made of a training, and what its weights were made of."""
+    """What an operation made of a training, and what its weights were made of. `model` does not have them yet."""
 
     training: Training
+    model: nn.Module
     counts: TransferCounts
     sources: Sources
 
@@ -37,13 +44,13 @@ class Grown(NamedTuple):
 def grow(
     operation: ArchitectureOperation,
     before: Training,
-    new_state: Callable[[Architecture], tuple[Arrays, Arrays]],
+    new_training: Callable[[Architecture], tuple[nn.Module, optim.Optimizer]],
     seed: int | None,
 ) -> Grown:
     """The training after the operation; its arrays are not evaluated.
 
     Args:
-        new_state: weights and optimizer state of a new model of an architecture, for their names and shapes.
+        new_training: a model of an architecture, and its optimizer.
         seed: of what is drawn; None draws nothing.
 
     Raises:
@@ -56,11 +63,17 @@ def grow(
     averages = weights
     if average:
         averages, _ = change.arrays(operation, before.architecture, before.weights | average, seed)
-    template, optimizer = new_state(after)
-    if shapes(weights) != shapes(template):
-        different = sorted(dict(shapes(weights).items() ^ shapes(template).items()))
+    model, new_optimizer = new_training(after)
+    expected, optimizer = named_parameters(model), flatten_arrays(new_optimizer.state)
+    if shapes(weights) != shapes(expected):
+        different = sorted(dict(shapes(weights).items() ^ shapes(expected).items()))
         raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {different[0]}")
     weights = frozen_as_evaluated(weights, averages, optimizer)
     changes = [WeightChange(shapes(before.weights), sources)]
     state, report = transfer_optimizer(before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False)
-    return Grown(Training(after, weights, state), report.counts(), sources)
+    return Grown(Training(after, weights, state), model, report.counts(), sources)
+
+
+def training_of(state: TrainState) -> Training:
+    """The model of a run and its optimizer."""
+    return Training(state.architecture, named_parameters(state.model), flatten_arrays(state.optimizer.state))

@@ -1,68 +1,88 @@
-"""What a growth schedule makes of a model, without training: `mlxlab train --dry-run`."""
+"""Tries a growth schedule without training: what its operations make of a model, or why one cannot work."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlxlab.data.batch import Task
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-from mlxlab.errors import ConfigError
+from mlxlab.checkpoint.state import GrowthProgress
+from mlxlab.data.batch import BatchIterator, set_curriculum_alpha
+from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.errors import UserError
+from mlxlab.growth.grow import grow, training_of
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations.schema import Operation
-from mlxlab.growth.schedule import KEY
+from mlxlab.growth.schedule import misfit, options_text, waits_for
 from mlxlab.markdown import markdown_table
-from mlxlab.models.build import Architecture, build_model
+from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
+from mlxlab.training.state import TrainState
 
 HEAD = ["", "id", "operation", "when", "model", "parameters"]
 
 
-def preview(
-    start: Architecture,
-    task: Task,
-    operations: Sequence[Operation],
-    on_error: str,
-    vocabulary: VocabularyMap | None = None,
-) -> str:
-    """A schedule as a table: each operation, what it changes, and the parameters after it.
+class Preview(NamedTuple):
+    """A model after an operation."""
 
-    `vocabulary` is that of the data, from which a smaller one grows.
+    architecture: Architecture
+    parameters: int
+
+
+def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]:
+    """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
 
     Raises:
-        ConfigError: an operation does not fit, and `on_error` is raise.
+        ConfigError: an operation cannot work; names it.
     """
-    current, parameters = start, _count(start, task)
-    rows = [["0", "", "start", "", _sizes(current), f"{parameters:,}"]]
-    for number, operation in enumerate(operations, 1):
-        changed = "unchanged"
+    training, vocabulary = training_of(state), vocabulary_of(state.data)
+    if vocabulary is not None and vocabulary.size != state.architecture.vocab_size:
+        vocabulary = None  # of a checkpoint that grew it before; the data are not at its position yet
+    previews = [Preview(state.architecture, count_parameters(state.model))]
+    for operation in operations:
         try:
-            after = _after(with_vocabulary(operation, vocabulary), current)
-            parameters = _count(after, task)
-            changed, current = _changes(current, after) or changed, after
-            vocabulary = None if operation["op"] == "grow_vocabulary" else vocabulary
-        except ConfigError as error:
-            if on_error == "raise":
-                raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
-            changed = f"skipped: {error}"
-        rows.append([str(number), operation["id"], _title(operation), _when(operation), changed, f"{parameters:,}"])
+            if operation["op"] in CHANGES:
+                grown = grow(with_vocabulary(operation, vocabulary), training, state.new_training, None)
+                training = grown.training
+                previews.append(Preview(training.architecture, count_parameters(grown.model)))
+            else:
+                check_settings(operation, state.data)
+                previews.append(previews[-1])
+        except UserError as error:
+            raise misfit(operation, error) from None
+        vocabulary = None if operation["op"] == "grow_vocabulary" else vocabulary
+    return previews
+
+
+def check_settings(operation: Any, data: BatchIterator) -> None:
+    """ConfigError if the data cannot take what the operation sets; they are left as they are."""
+    if operation["op"] == "set_batch_size":
+        before = data.batch_size
+        data.resize(operation["batch_size"])
+        data.resize(before)
+    if operation["op"] == "set_curriculum":
+        position = data.state_dict()
+        set_curriculum_alpha(data, operation["strength"])
+        data.load_state_dict(position)
+
+
+def preview_table(
+    operations: Sequence[Operation], progress: GrowthProgress, previews: Sequence[Preview], step: int
+) -> str:
+    """A schedule as a table: the operations that are left, what each changes, and the parameters after it.
+
+    Args:
+        previews: of those operations.
+        step: at which the run starts.
+    """
+    done = len(progress.done)
+    start = f"step {step}" if step else "start"
+    rows = [[str(done), "", start, "", _sizes(previews[0].architecture), f"{previews[0].parameters:,}"]]
+    for number, operation in enumerate(operations[done:], 1):
+        before, after = previews[number - 1 : number + 1]
+        title = f"{operation['op']} {options_text(operation)}".rstrip()
+        when = waits_for(operation["when"]) + (", then evaluate" if operation.get("then") else "")
+        changes = _changes(before.architecture, after.architecture) or "unchanged"
+        rows.append([str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"])
     return markdown_table(HEAD, rows, align="rllllr")
-
-
-def _after(operation: Operation, before: Architecture) -> Architecture:
-    change = CHANGES.get(operation["op"])
-    return before if change is None else change.node(operation, before)
-
-
-def _count(architecture: Architecture, task: Task) -> int:
-    """The parameters; nothing is allocated."""
-    model = build_model(
-        architecture.node,
-        kind=task.kind,
-        vocab_size=architecture.vocab_size,
-        num_classes=task.num_classes,
-        pair_separator=task.pair_separator,
-    )
-    return count_parameters(model)
 
 
 def _sizes(architecture: Architecture) -> str:
@@ -78,20 +98,3 @@ def _changes(before: Architecture, after: Architecture) -> str:
     changed = [key for key, value in after.node.items() if before.node.get(key) != value]
     lines = [f"{key}={shown(after.node[key])}" for key in changed]
     return ", ".join(lines + ([f"vocab_size={after.vocab_size}"] if after.vocab_size != before.vocab_size else []))
-
-
-def _title(operation: Any) -> str:
-    options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
-    return " ".join([operation["op"], *(f"{key}={value}" for key, value in options.items())])
-
-
-def _when(operation: Operation) -> str:
-    when = operation["when"]
-    conditions = []
-    if "metric_below" in when:
-        conditions.append(f"objective < {when['metric_below']:g}")
-    if "metric_above" in when:
-        conditions.append(f"objective > {when['metric_above']:g}")
-    if "or_steps" in when:
-        conditions.append(f"after {when['or_steps']} steps")
-    return " or ".join(conditions) + (", then evaluate" if operation.get("then") else "")

@@ -157,6 +157,11 @@ class TrainState:
         """`model` if it is of that architecture, else a new one without weights."""
         return self.model if architecture == self.architecture else self.new_model(architecture)
 
+    def new_training(self, architecture: Architecture) -> tuple[nn.Module, optim.Optimizer]:
+        """A model of an architecture, without weights, and its optimizer before the first step."""
+        model = self.new_model(architecture)
+        return model, self.new_optimizer(model)
+
     def replace_model(self, model: nn.Module, architecture: Architecture) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
         optimizer = self.new_optimizer(model)

@@ -65,9 +65,10 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     )
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
-    if flags.dry_run:
-        return _preview(composer)
     config = composer.checked()
+    if flags.dry_run:
+        print(experiment.preview_growth(composer, config))
+        return 0
     if not composer.multirun:
         experiment.run_composed(composer, config, owns_process=owns_process)
         return 0
@@ -75,32 +76,6 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
 
     check_parallel(config.trainer.parallel)
     return sweep(composer, config, experiment.run_experiment)
-
-
-def _preview(composer: "Composer") -> int:
-    """`--dry-run`: prints the growth schedule instead of training."""
-    config = composer.checked_values(resolve=True)
-    from mlxlab import backend
-
-    backend.prepare()
-    import tempfile
-
-    from mlxlab.config.paths import project_root
-    from mlxlab.distillation.load_teachers import TeacherLoader
-    from mlxlab.distillation.options import read_options
-    from mlxlab.experiment.build import build_data
-    from mlxlab.growth.preview import preview
-    from mlxlab.models.build import architecture_of
-
-    with tempfile.TemporaryDirectory() as folder:
-        loader = TeacherLoader(read_options(config["trainer"].get("distillation")), config["tracking"].get("uri"))
-        tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
-        data = build_data(config, project_root(), tokenizer, Path(folder))
-    start, growth = architecture_of(config["model"], data.tokenizer.vocab_size), config["callbacks"].get("growth")
-    if not growth or not growth["operations"]:
-        raise ConfigError("--dry-run: callbacks.growth.operations is empty; expected a schedule to show")
-    print(preview(start, data.task, growth["operations"], growth["on_error"], data.tokenizer.vocabulary))
-    return 0
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:

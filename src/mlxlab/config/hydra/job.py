@@ -1,6 +1,7 @@
 """Runs a composed config as a job of Hydra, in an output folder of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -37,6 +38,17 @@ def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, 
     assert job.hydra_cfg is not None
     folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
     return folder, job.return_value if job.status == JobStatus.COMPLETED else cast(Exception, job._return_value)
+
+
+@contextmanager
+def job_config(config: DictConfig) -> Iterator[None]:
+    """What a job would find in HydraConfig, its overrides above all, without an output folder."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def run_folder_error(error: OSError) -> CannotCreateError:

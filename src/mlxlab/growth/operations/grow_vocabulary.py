@@ -1,6 +1,5 @@
 """From the tokens that `data.vocabulary` keeps back to all tokens: each row under the original id of its token."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +13,6 @@ from mlxlab.growth.operations.resize_vocabulary import TABLE, gather_tokens
 from mlxlab.models.build import Architecture
 
 NOISE = 0.01  # standard deviation, by default
-CORE_TOKEN = 0  # an id that every map has
 
 
 def with_vocabulary(operation: Any, vocabulary: VocabularyMap | None) -> Any:
@@ -50,31 +48,3 @@ def grow_vocabulary_arrays(
             noise = draw(seed, name, shape, std) if array.ndim > 1 else mx.zeros(shape)
             fills[path] = noise + array[vocabulary.rare_id]
     return gather_tokens(np.where(vocabulary.is_core, vocabulary.forward, -1), arrays, fills)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Which outputs are compared before and after an operation, with `vocabulary` if that grows: those of kept tokens.
-
-    Inputs that are rare are replaced: their embeddings get noise.
-    """
-
-    vocabulary: VocabularyMap | None
-
-    def before(self, tokens: np.ndarray) -> np.ndarray:
-        """The inputs before the operation."""
-        if self.vocabulary is None:
-            return tokens
-        return np.where(tokens == self.vocabulary.rare_id, CORE_TOKEN, tokens)
-
-    def after(self, tokens: np.ndarray) -> np.ndarray:
-        """The inputs after the operation."""
-        if self.vocabulary is None:
-            return tokens
-        return self.vocabulary.core_ids[self.before(tokens)].astype(np.int32)
-
-    def core_outputs(self, outputs: mx.array | None) -> mx.array | None:
-        """The outputs after the operation, in the order of those before."""
-        if self.vocabulary is None or outputs is None:
-            return outputs
-        return mx.take(outputs, mx.array(self.vocabulary.core_ids), axis=-1)

@@ -1,0 +1,133 @@
+"""What a config describes, built: the data, the model, the trainer and the tracker of a run, and its state."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root
+from mlxlab.data.dataset import DataModule
+from mlxlab.distillation.load_teachers import TeacherLoader
+from mlxlab.distillation.options import read_options
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.build import Config, build_data, build_model, model_seed
+from mlxlab.experiment.start import Start, admitted, carry_into, find_initial_weights
+from mlxlab.models.build import Architecture, architecture_of
+from mlxlab.models.model import Model
+from mlxlab.models.options import split_node
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
+from mlxlab.training.loop import TrainingLoop
+from mlxlab.training.losses.task_loss import refuse_misfit
+from mlxlab.training.state import TrainState
+from mlxlab.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from mlxlab.experiment.initial_weights import InitialWeights
+    from mlxlab.growth.resume.carry_over import CarriedOver
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that `TrainingLoop` needs, built from one config. `messages` describe data and teachers."""
+
+    cfg: Config
+    data: DataModule
+    model: Model
+    trainer: Trainer
+    teachers: Teachers
+    context: FitContext
+    messages: tuple[str, ...]
+    architecture: Architecture  # of the model
+    initial_weights: "InitialWeights | None" = None  # of `model.init_from`
+
+    def init_state(self) -> TrainState:
+        """The state before the first step; to be made once, because a loss may add weights to the model."""
+        state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        state.architecture, state.new_model = self.architecture, self.new_model
+        self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
+        return state
+
+    def new_model(self, architecture: Architecture) -> Model:
+        """A model of another architecture for the same data and loss, without weights."""
+        if architecture.vocab_size < self.data.tokenizer.vocab_size:
+            expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
+            raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
+        model = build_model(self.cfg, self.data, architecture)
+        self.trainer.loss.setup(model, model_seed(self.cfg))
+        return model
+
+    def fit(
+        self,
+        state: TrainState,
+        callbacks: list[Callback],
+        checkpointer: Checkpointer | NoCheckpointer | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> TrainState:
+        """Trains to the end of the run, from `checkpoint` if there is one."""
+        data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
+        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(checkpoint)
+        return state
+
+
+def build_session(
+    cfg: Config,
+    run_dir: Path,
+    inference_dir: Path | None = None,
+    *,
+    saved: Architecture | None = None,
+    draw: bool = False,
+    tracker: Tracker | None = None,
+    group: ProcessGroup | None = None,
+) -> Session:
+    """Builds what a config describes; raises UserError if data, teachers or weights are missing, damaged or do not fit.
+
+    Args:
+        run_dir: where the data set may write its plots.
+        inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
+        saved: architecture of the checkpoint whose weights follow, for a vocabulary that is not smaller; None draws or
+            loads the initial ones.
+        draw: whether the weights of a saved architecture are drawn too, for those that the checkpoint does not have.
+        tracker, group: None records nothing, and trains in this process alone.
+    """
+    if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
+        from mlxlab.models.adapters.quantize import refuse_training
+
+        refuse_training(options)  # now, since reading the data may take long
+    loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
+    source = find_initial_weights(cfg) if saved is None else None
+    tokenizer = inference_dir or (source and source.tokenizer) or loader.inherited_tokenizer(options.pretrained)
+    data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
+    teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
+    refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
+    runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
+    trainer = instantiate(cfg["trainer"], Trainer, **runtime)
+    saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
+    model = build_model(cfg, data, saved, draw=draw)
+    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
+    fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
+    initial = source.load_into(*fit) if source else None
+    if saved is None:
+        loader.load_initial_weights(model)
+    processes = group or ProcessGroup()
+    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
+
+
+def start_session(
+    start: Start, run_dir: Path, *, tracker: Tracker | None = None, group: ProcessGroup | None = None
+) -> tuple[Session, TrainState, Checkpoint | None, "CarriedOver | None"]:
+    """The session of a run, a new state, and the checkpoint that it continues from, carried over if the model changed.
+
+    Arguments and errors are those of `build_session`; raises as `admitted` and `carry_into` too.
+    """
+    source, draw = start.inference_dir, start.after != start.before
+    session = build_session(start.cfg, run_dir, source, saved=start.after, draw=draw, tracker=tracker, group=group)
+    checkpoint = admitted(start, session.data)
+    state = session.init_state()
+    carried = carry_into(state, start, checkpoint, model_seed(start.cfg)) if checkpoint else None
+    return session, state, carried.checkpoint if carried else checkpoint, carried

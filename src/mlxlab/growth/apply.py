@@ -1,0 +1,85 @@
+"""Applies an operation of a growth schedule to the state of a run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlxlab.data.batch import set_curriculum_alpha
+from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.growth.grow import grow, training_of
+from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
+from mlxlab.growth.operations.settings import change_settings
+from mlxlab.growth.optimizer_state import average_of
+from mlxlab.growth.probe import Probe, check_change, largest_change, preserves_outputs, probe_outputs
+from mlxlab.growth.schedule import options_text
+from mlxlab.models.model import count_parameters
+from mlxlab.training.optim.groups import GroupOptions, describe_changes
+from mlxlab.training.optim.optimizers import assign_leaves
+from mlxlab.training.state import StepResult, TrainState
+
+
+class Change(NamedTuple):
+    """An operation that was tried: its metrics, a line on what it does, and a function that keeps it."""
+
+    metrics: dict[str, float]
+    text: str
+    keep: Callable[[], None]
+    fits: bool = True
+
+
+def skipped(error: Exception) -> Change:
+    """The change of an operation that failed: none."""
+    return Change({}, f"skipped: {error}", lambda: None, fits=False)
+
+
+def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
+    """An operation that fits. Settings are changed already: they fail on all processes alike.
+
+    Args:
+        seed: of what is drawn.
+        optimizer: the groups of weights in the config.
+
+    Raises:
+        UserError, ValueError, RuntimeError, MemoryError: it does not fit, or cannot be computed; nothing is changed.
+    """
+    if operation["op"] in CHANGES:
+        return _prepare_model(operation, state, result, seed, optimizer)
+    progress = state.progress
+    if operation["op"] == "set_batch_size":
+        state.resize(operation["batch_size"])
+    else:
+        settings = change_settings(operation, progress.settings, int(progress.schedule_step))
+        if settings.curriculum != progress.settings.curriculum:
+            set_curriculum_alpha(state.data, operation["strength"])
+        progress.settings = settings
+    return Change({}, options_text(operation), lambda: None)
+
+
+def _prepare_model(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
+    operation = with_vocabulary(operation, vocabulary_of(state.data))
+    probe, before = Probe(operation.get("vocabulary")), training_of(state)
+    with state.eval_weights() as evaluated:
+        outputs = probe_outputs(evaluated, result, probe.before)
+    grown = grow(operation, before, state.new_training, seed)
+    after, model = grown.training, grown.model
+    mx.eval(after.weights, after.optimizer)
+    model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
+    change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
+    if preserves_outputs(operation):
+        check_change(change, outputs)
+    model.load_weights(list(after.weights.items()))
+
+    def keep() -> None:
+        state.replace_model(model, after.architecture)
+        assign_leaves(state.optimizer.state, after.optimizer)
+
+    parameters = count_parameters(model)
+    text = f"{count_parameters(state.model):,} -> {parameters:,} parameters; optimizer state: {grown.counts}"
+    origins = {path: source.path for path, source in grown.sources.items()}
+    if changes := describe_changes([*before.weights], [*after.weights], origins, optimizer):
+        text += f"; {changes}"
+    metrics = {"growth/parameters": float(parameters), "growth/output_change": change}
+    counts = {f"growth/state_{name}": float(count) for name, count in grown.counts._asdict().items()}
+    return Change(metrics | counts, text, keep)
