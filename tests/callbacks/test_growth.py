@@ -25,6 +25,7 @@ from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_sta
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.optimizers import adafactor, flatten_arrays, lion, sgd
 from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep
 from support.growth import SIZES, TARGETS
 from support.models import (
     TASK,
@@ -393,3 +394,19 @@ def test_an_operation_says_which_weights_change_their_group():
     groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}]
     [(_, text)] = grow([DEEPER], [StopAt(4)], groups=groups).state.history.events
     assert text.endswith("; trainer.optimizer: lr_scale 0.5 -> lr_scale 1 for 7 weights, first " + COPIED)
+
+
+def test_the_step_is_made_and_compiled_again_only_where_its_code_changes():
+    made = []
+
+    def step(accumulate=1, **options):
+        made.append(accumulate)
+        return PlainStep(1.0, **options)
+
+    evaluation = {"id": "often", "op": "set_evaluation", "eval_every": 2, "when": {"or_steps": 1}}
+    run = grow([RATE, WARM, evaluation], step=step)
+    assert (run.state.progress.growth.done, made) == (["rate", "warm", "often"], [1])
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
+    micro = {"id": "micro", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}}
+    grow([rows, RATE, micro, WARM, {**WIDER, "when": {"or_steps": 1}}], step=step, data=ResizableBatches(), epochs=9)
+    assert made == [1, 1, 1, 2, 2]

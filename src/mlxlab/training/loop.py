@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlxlab import metric_names as names
 from mlxlab.checkpoint.state import RunningTotals
@@ -40,6 +41,8 @@ class TrainingLoop:
         self.untracked: dict[str, float] = {}  # of an evaluation that another one of the same step may replace
         self.configured, self.configured_batch_size = self.trainer, self.state.data.batch_size
         self.resumed: Checkpoint | None = None
+        self.step_model: nn.Module | None = None  # that `self.step` trains
+        self.step_settings: tuple[int | None, ...] = ()
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -79,11 +82,19 @@ class TrainingLoop:
             hook.on_end(self.context, state)
 
     def _build_step(self) -> None:
-        """Makes step and schedule for the model, the optimizer and the settings of the state."""
-        self.trainer = self.configured.with_settings(self.state.progress.settings)
-        self.schedule = self.trainer.lr_schedule(self.state)
-        self.step = self.trainer.make_step(self.state, self.context.group)
-        self.state.model.train()
+        """Makes schedule and step for the model, the optimizer and the settings of the state.
+
+        A new step has to be compiled again: it is made only if the model, the batches or the micro-batches changed. The
+        learning rate is an input of it.
+        """
+        state, settings = self.state, self.state.progress.settings
+        self.trainer = self.configured.with_settings(settings)
+        self.schedule = self.trainer.lr_schedule(state)
+        step_settings = (settings.accumulate, settings.batch_size)
+        if self.step_model is not state.model or self.step_settings != step_settings:
+            self.step = self.trainer.make_step(state, self.context.group)
+            self.step_model, self.step_settings = state.model, step_settings
+        state.model.train()
         self.control.rebuild = False
 
     def _start(self, resumed: bool) -> None:
