@@ -10,9 +10,13 @@ import yaml
 from mlxlab.callbacks.throughput import ThroughputMonitor, measure_peak, peak_key, read_peaks
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
+from mlxlab.models.adapters.apply import insert
+from mlxlab.models.adapters.freeze import adapter_paths, freeze, train_only
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head, training_flops
+from mlxlab.models.options import LoRA
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import NO_STEP
 from support.models import Recorder, make_run
@@ -53,6 +57,20 @@ def test_the_parameters_of_a_hybrid_are_those_of_encoder_and_convolutions():
 def test_training_flops_follow_the_formula_of_palm():
     model = lm(Transformer(**SHAPE))
     assert training_flops(model, 64) == 6 * (2 * BLOCK + 100 * 32) + 12 * 2 * 32 * 64
+
+
+def test_frozen_weights_have_no_gradients_and_lower_layers_no_backward_pass():
+    model, head, attention = lm(Transformer(**SHAPE)), 100 * 32, 32 * 64
+    freeze(model, ["embedding", "layers.0"])
+    forward, backward = 2 * (2 * BLOCK + head) + 8 * attention, 2 * BLOCK + 2 * (BLOCK + head) + 8 * attention
+    assert training_flops(model, 64) == forward + backward
+    adapter = LoRA(rank=3)
+    adapted = lm(Transformer(**SHAPE))
+    paths = insert(adapted, adapter, seed=0)
+    train_only(adapted, adapter_paths(named_parameters(adapted)))
+    assert len(paths) == 2 * 7
+    rows = 2 * 3 * (4 * (32 + 32) + 3 * (32 + 48))  # of A and B
+    assert training_flops(adapted, 64) == 4 * (2 * BLOCK + head) + 6 * rows + 12 * 2 * attention
 
 
 def batch(rows=2, length=16):

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.freeze import trainable_names
+from mlxlab.models.adapters.freeze import train_only, trainable_names
 from mlxlab.models.adapters.quantize import refuse_training
 from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
 from mlxlab.models.build import build_model
@@ -68,6 +68,7 @@ def test_logits_are_those_of_the_weights_that_the_codes_stand_for(name, kind):
     assert len(quantised(model)) >= 11
     assert not any(path.startswith("head.out") for path in quantised(model))
     assert count_parameters(model) == count_parameters(plain)
+    train_only(plain, trainable_names(model))
     assert training_flops(model, 8) == training_flops(plain, 8)
     assert np.abs(before - logits(plain)).max() > 0.001, "4 bits change the logits"
     np.testing.assert_allclose(before, logits(with_float_weights(model)), atol=2e-5)

@@ -3,7 +3,6 @@
 Norms, biases and embeddings are not decayed, unless a group names a decay for them.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
@@ -13,11 +12,11 @@ import mlx.optimizers as optim
 from mlxlab.constraints import Gt, Le, NonNegative, Positive
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import select_paths
+from mlxlab.models.depth import depths
 
 LearningRate = float | Callable[[mx.array], mx.array]
 NewOptimizer = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
 KEY = "trainer.optimizer"
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 class ParameterGroup(TypedDict):
@@ -167,13 +166,8 @@ def layer_scales(paths: Sequence[str], decay: float) -> dict[str, float]:
     """
     if decay == 1.0:
         return {}
-    depths = {path: int(match[1]) for path in paths if (match := _LAYER.search(path))}
-    if not depths:
+    levels = depths(paths)
+    above = max(levels.values(), default=-1) + 1
+    if not above:
         raise ConfigError(f"{KEY}.layer_decay={decay}: the model has no layers")
-    above = max(depths.values()) + 1
-    lowest = [path for path in paths if path not in depths and "embedding" in path]
-    # The norm next to BERT's type embedding is that of the embeddings; a decoder's is its last one.
-    owners = [path.removesuffix("type_embedding.weight") for path in lowest if path.endswith("type_embedding.weight")]
-    lowest += [path for path in paths for owner in owners if path.startswith(f"{owner}norm.")]
-    scales = {path: decay ** (above - depth) for path, depth in depths.items()}
-    return scales | dict.fromkeys(lowest, decay ** (above + 1))
+    return {path: decay ** (above - level) for path, level in levels.items()}
