@@ -9,3 +9,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MATPLOTLIBRC", str(Path(__file__).parent / "support" / "matplotlibrc"))
 # Composing a config makes many objects and no garbage: a tenth of its time went into collections.
 gc.set_threshold(50_000, 20, 50)
+
+# No test cuts the power: what a process wrote survives its death in any case, and a disk takes milliseconds each time.
+os.fsync = lambda descriptor: None

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, environment, run, tiny_overrides
+from support.processes import NO_PLOTS, ROOT, environment, run, tiny_overrides
 
 SHORT = tiny_overrides(
     "trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2", "trainer.log_every=1"
 )
 UNTRACKED = SHORT
-COMPARED = [setting for setting in UNTRACKED if setting != "data.baselines=false"]
-TRACKED = [setting for setting in SHORT if not setting.startswith("tracking")]
+COMPARED = [setting for setting in UNTRACKED if setting not in ("data.baselines=false", *NO_PLOTS)]
+TRACKED = [setting for setting in SHORT if not setting.startswith("tracking") and setting not in NO_PLOTS]
 
 
 def store(folder: Path) -> list[str]:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from support.processes import final_state, run, start, tiny_overrides, wait_for
+from support.processes import NO_PLOTS, final_state, run, start, tiny_overrides, wait_for
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
 SHORT = tiny_overrides(
     "trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "checkpointing.every_steps=2"
 )
-SHORT += ["callbacks.memory_monitor.every_steps=1", "callbacks.early_stopping.patience=5", *LEAN]
+SHORT += ["callbacks.early_stopping.patience=5", *LEAN]
 
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
@@ -22,11 +22,12 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
         f"model={model}",
     ]
     more = [
+        "callbacks.memory_monitor.every_steps=1",
         "callbacks.csv.path=metrics.csv",
         "callbacks.example_losses.every_steps=1",
         f"tracking={'mlflow' if model == 'bert' else 'none'}",
     ]
-    settings = [setting for setting in SHORT if not setting.startswith("tracking=")]
+    settings = [setting for setting in SHORT if not setting.startswith("tracking=") and setting not in NO_PLOTS]
     store = [f"tracking.uri=sqlite:///{tmp_path}/store.db"]
     finished = run(*settings, *args, *more, *(store if model == "bert" else []), f"hydra.run.dir={tmp_path}/run")
     assert finished.returncode == 0, finished.stderr

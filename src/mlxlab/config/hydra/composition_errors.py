@@ -145,8 +145,10 @@ def _option_error(hydra: Hydra, override: Override) -> str | None:
     if override.is_delete():
         return None
     if not _repository(hydra).group_exists(key):
+        if "/" not in key:
+            return None
         groups = [name for name in hydra.list_all_config_groups() if not name.startswith("hydra")]
-        return f"there is no group {key}" + suggestion(key, groups) if "/" in key else None
+        return f"there is no group {key}" + suggestion(key, groups)
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str):
