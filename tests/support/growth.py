@@ -1,13 +1,25 @@
-"""Random small models, and what an operation makes of them."""
+"""Random small models in training, and what an operation makes of them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
+from mlx.utils import tree_map
 
-from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
+from mlxlab.growth.grow import Training, grow
+from mlxlab.growth.optimizer_state import TransferCounts, average_of
+from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import Model
+from mlxlab.training.optim.muon import muon
+from mlxlab.training.optim.optimizers import EMAOptimizer, adafactor, adamw, flatten_arrays, lion, sgd
 
 TARGETS = {
     "transformer": "mlxlab.models.transformer.Transformer",
@@ -15,30 +27,65 @@ TARGETS = {
     "hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
 }
 SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 12, "dropout": 0.0}
+KEPT = np.delete(np.arange(27), [2, 5, 11, 13, 20, 21])  # original ids; 28 and 29 are rare too
+VOCABULARY = VocabularyMap(KEPT, 30, "", VocabularyLimit(len(KEPT), None))
+TASKS = {
+    "language_modelling": {"kind": "language_modelling"},
+    "classification": {"kind": "classification", "num_classes": 3},
+}
+OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adamw": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
+    "lion": partial(lion, weight_decay=0.01, betas=[0.9, 0.99]),
+    "adafactor": partial(adafactor, weight_decay=0.0, clip_threshold=1.0, beta=0.9, scale_parameter=False),
+    "sgd": partial(sgd, weight_decay=0.01, momentum=0.9, nesterov=False),
+    "muon": partial(
+        muon,
+        weight_decay=0.1,
+        momentum=0.9,
+        nesterov=True,
+        ns_steps=1,
+        scale="adamw",
+        betas=[0.9, 0.999],
+        eps=1e-8,
+        adamw_lr_scale=1.0,
+    ),
+}
 
 
-def draw_model(rng: np.random.Generator, *, rms_norm: bool = False) -> tuple[Architecture, dict[str, Any]]:
-    """A random architecture, and the task that its model is built for."""
-    family = "transformer" if rms_norm else str(rng.choice(list(TARGETS)))
-    node: dict[str, Any] = {"_target_": TARGETS[family], **SIZES, "num_layers": int(rng.integers(1, 4))}
+def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
+    """A random `model` node of a family: transformer, rms (a transformer with RMSNorm), bert, post (-norm), hybrid."""
+    backbone = {"rms": "transformer", "post": "bert"}.get(family, family)
+    node: dict[str, Any] = {"_target_": TARGETS[backbone], **SIZES, "num_layers": int(rng.integers(1, 4))}
     node["mlp_type"] = str(rng.choice(["swiglu", "gelu", "geglu"]))
     node["position_embedding"] = str(rng.choice(["rope", "learned"]))
-    if family == "transformer":
-        node["norm_type"] = "rms" if rms_norm else str(rng.choice(["rms", "layer"]))
+    if backbone == "transformer":
+        node["norm_type"] = "rms" if family == "rms" else "layer"
         node["num_kv_heads"] = int(rng.choice([1, 2]))
         node["tie_embeddings"] = bool(rng.random() < 0.5)
     else:
-        node["pre_norm"] = bool(rng.random() < 0.5)
-    if family == "hybrid":
-        node |= {"num_filters": 8, "kernel_sizes": [2, 3], "dilations": [1]}
-    kind = str(rng.choice(["classification", "language_modelling"]))
-    return Architecture(node, 23), {"kind": kind, "num_classes": 3 if kind == "classification" else 23}
+        node["pre_norm"] = family == "bert" or (family == "hybrid" and bool(rng.random() < 0.5))
+        if not node["pre_norm"]:
+            node["gated_layers"] = [0] if rng.random() < 0.5 else []
+    if backbone == "hybrid":
+        node |= {"num_filters": 8, "kernel_sizes": [2, 3], "dilations": [1], "fusion": "concat"}
+    return node
 
 
-def new_model(architecture: Architecture, task: dict[str, Any], seed: int | None = None) -> Any:
-    classes = architecture.vocab_size if task["kind"] == "language_modelling" else task["num_classes"]
-    sizes = {"vocab_size": architecture.vocab_size, "num_classes": classes}
-    model = build_model(architecture.node, kind=task["kind"], **sizes, seed=seed)
+FAMILIES = ("rms", "transformer", "bert", "post", "hybrid")
+LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 4.0}
+CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
+STARTS: dict[str, dict[str, Any]] = {  # what a model may have before the first operation
+    "plain": {},
+    "frozen": {"freeze": ["embedding"]},
+    "lora": {"adapter": LORA},
+    "dora": {"adapter": {**LORA, "dora": True}},
+    "qlora": {"adapter": LORA, "quantization": CODES, "hidden_size": 32, "intermediate_size": 32},
+}
+
+
+def new_model(architecture: Architecture, task: dict[str, Any], seed: int | None = None) -> Model:
+    sizes = {"vocab_size": architecture.vocab_size, "num_classes": architecture.vocab_size, **task}
+    model = build_model(architecture.node, **sizes, seed=seed)
     model.eval()
     return model
 
@@ -47,40 +94,107 @@ def randomize(model: Any, seed: int) -> None:
     """Weights of the size that training gives them: initial ones hide faults, zero biases above all."""
     rng = np.random.default_rng(seed)
     arrays = named_parameters(model).items()
+    floats = [(path, leaf) for path, leaf in sorted(arrays) if leaf.dtype == mx.float32]
     model.load_weights(
-        [(path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32))) for path, leaf in sorted(arrays)]
+        [(path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32))) for path, leaf in floats],
+        strict=False,
     )
 
 
+@dataclass(frozen=True)
+class View:
+    """Inputs of a model, and the columns of its outputs that are compared; None is all."""
+
+    tokens: np.ndarray
+    segment_ids: np.ndarray
+    columns: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in training, and what is compared before and after an operation on it."""
+
+    training: Training
+    task: dict[str, Any]
+    optimizer: Callable[..., optim.Optimizer]
+    average: bool
+    view: View
+
+    def new_optimizer(self, model: Model) -> optim.Optimizer:
+        weights = model.trainable_parameters()
+        optimizer = self.optimizer(learning_rate=0.01, parameters=flatten_arrays(weights))
+        if self.average:
+            optimizer = EMAOptimizer(optimizer, 0.9)
+        optimizer.init(weights)
+        return optimizer
+
+    def new_state(self, architecture: Architecture) -> tuple[Arrays, Arrays]:
+        model = new_model(architecture, self.task)
+        return named_parameters(model), flatten_arrays(self.new_optimizer(model).state)
+
+    def trained(self) -> set[str]:
+        """The paths of the parameters that are trained."""
+        return set(trainable_names(new_model(self.training.architecture, self.task)))
+
+    def outputs(self, *, evaluated: bool) -> np.ndarray:
+        """Those of the weights that are evaluated (their average, if there is one), or of those that are trained."""
+        model = new_model(self.training.architecture, self.task)
+        weights = self.training.weights | (average_of(self.training.optimizer) if evaluated else {})
+        model.load_weights(list(weights.items()))
+        logits = np.array(model(mx.array(self.view.tokens), mx.array(self.view.segment_ids)))
+        return logits if self.view.columns is None else logits[..., self.view.columns]
+
+    def grow(self, operation: dict[str, Any], seed: int = 0) -> tuple["Case", TransferCounts]:
+        """The case after an operation."""
+        training, counts, _ = grow(operation, self.training, self.new_state, seed)
+        mx.eval(training.weights, training.optimizer)
+        tokens, columns = self.view.tokens, self.view.columns
+        if operation["op"] == "grow_vocabulary":
+            tokens, columns = KEPT[tokens].astype(np.int32), None if columns is None else KEPT[columns]
+        if columns is not None:
+            columns = columns[columns < training.architecture.vocab_size]
+        return replace(self, training=training, view=View(tokens, self.view.segment_ids, columns)), counts
+
+
+def new_case(
+    node: dict[str, Any], kind: str, optimizer: str = "adamw", *, average: bool = False, seed: int = 0
+) -> Case:
+    """A model after two steps with random gradients: no statistic of its optimizer is 0."""
+    rng, task = np.random.default_rng(seed), TASKS[kind]
+    architecture = Architecture(node, VOCABULARY.size)
+    segment_ids = np.array([[1, 1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 2, 2]], np.int32)
+    columns = np.arange(VOCABULARY.rare_id) if kind == "language_modelling" else None
+    view = View(rng.integers(0, 12, segment_ids.shape).astype(np.int32), segment_ids, columns)
+    case = Case(Training(architecture, {}, {}), task, OPTIMIZERS[optimizer], average, view)
+    model = new_model(architecture, task, seed)
+    randomize(model, seed)
+    state = case.new_optimizer(model)
+    for _ in range(2):
+        gradients = tree_map(
+            lambda leaf: mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)), model.trainable_parameters()
+        )
+        state.update(model, gradients)
+    weights, arrays = named_parameters(model), flatten_arrays(state.state)
+    mx.eval(weights, arrays)
+    return replace(case, training=Training(architecture, weights, arrays))
+
+
 def draw_operation(rng: np.random.Generator, before: Architecture, name: str) -> dict[str, Any]:
-    """An operation of that name which fits the architecture."""
+    """An operation of that name that fits the sizes of the architecture; `shrink` and `rerank` are those of others."""
     node = before.node
     layers = sorted([*range(node["num_layers"]), int(rng.integers(node["num_layers"]))])
+    targets = {"targets": [["attention.*"], ["feed_forward.*", "attention.query"], ["embedding"]][rng.integers(3)]}
     options: dict[str, Any] = {
         "stack": {"map": layers},
         "widen": {"feed_forward": node["intermediate_size"] + int(rng.integers(1, 30))},
         "resize_vocabulary": {"size": before.vocab_size + int(rng.integers(1, 9))},
+        "shrink": {"op": "resize_vocabulary", "size": before.vocab_size - 1},
+        "grow_vocabulary": {"vocabulary": VOCABULARY},
         "set_lora": {"rank": int(rng.integers(1, 4))},
         "add_heads": {"heads": node["num_heads"] * 2},
         "grow_width": {"hidden_size": node["hidden_size"] + 2 * node["num_heads"]},
         "freeze": {"patterns": ["feed_forward.*"]},
     }
+    if name == "set_lora" and node.get("adapter") is None and rng.random() < 0.5:
+        options[name] |= targets
     return {"id": f"{name}-{rng.integers(99)}", "op": name, "when": {}, **options.get(name, {})}
-
-
-def apply(model: Any, operation: dict[str, Any], before: Architecture, task: dict[str, Any], seed: int = 0) -> Any:
-    """(model, architecture) after the operation."""
-    change = CHANGES[operation["op"]]
-    after = change.node(operation, before)
-    arrays, _ = change.arrays(operation, before, named_parameters(model), seed)
-    grown = new_model(after, task)
-    assert {path: leaf.shape for path, leaf in named_parameters(grown).items()} == {
-        path: leaf.shape for path, leaf in arrays.items()
-    }
-    grown.load_weights(list(arrays.items()))
-    return grown, after
-
-
-def batch(rng: np.random.Generator) -> tuple[mx.array, mx.array]:
-    segment_ids = np.array([[1, 1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 2, 2]], np.int32)
-    return mx.array(rng.integers(0, 23, segment_ids.shape).astype(np.int32)), mx.array(segment_ids)

@@ -1,0 +1,112 @@
+"""Operations on random small models in training: outputs stay what they were, statistics of the optimizer follow."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxlab.errors import ConfigError
+from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.models.layers import named_parameters
+from support.growth import FAMILIES, OPTIMIZERS, STARTS, Case, draw_node, draw_operation, new_case, new_model
+from support.growth_rules import expected_transfer, refusal, source_of
+
+NAMES = (
+    *("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "shrink", "grow_vocabulary"),
+    *("set_lora", "merge_lora", "freeze", "unfreeze"),
+)
+LEAF = re.compile(r"(?:optimizer\.)?states\.\d+\.(.+)\.(\w+)")  # of a parameter in the optimizer state
+
+
+def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
+    """The case after an operation, which preserves the outputs and transfers the statistics, or is refused."""
+    before, names = case.training.architecture, case.trained()
+    if (message := refusal(operation, before, case.training.weights)) is not None:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            case.grow(operation, seed)
+        return case
+    grown, counts = case.grow(operation, seed)
+    # What is frozen by an operation becomes its average, which was evaluated: the trained weights change.
+    changes_trained = case.average and operation["op"] in ("freeze", "set_lora")
+    for evaluated in (True,) if changes_trained or not case.average else (True, False):
+        old, new = (each.outputs(evaluated=evaluated) for each in (case, grown))
+        np.testing.assert_allclose(new, old[..., : new.shape[-1]], atol=1e-4, err_msg=f"{before} {operation}")
+    expected = expected_transfer(operation, before.node, names, grown.trained())
+    assert counts == expected.counts, f"{before} {operation}"
+    had_statistics = with_statistics(case)
+    carried = {path for path in expected.carried if source_of(path, operation, before.node) in had_statistics}
+    assert with_statistics(grown) == carried, f"{before} {operation}"
+    return grown
+
+
+def with_statistics(case: Case) -> set[str]:
+    """The parameters whose statistics are not all zero."""
+    used: dict[str, mx.array] = {}
+    for path, array in case.training.optimizer.items():
+        if match := LEAF.fullmatch(path):
+            used[match[1]] = used.get(match[1], mx.array(False)) | (array != 0).any()
+    mx.eval(used)
+    return {path for path, is_used in used.items() if is_used.item()}
+
+
+def start(rng: np.random.Generator, names: Collection[str], seed: int, starts: Collection[str] = ("plain",)) -> Case:
+    """A random model to which operations of these names mostly apply."""
+    families = ["rms", "rms", *FAMILIES] if "grow_width" in names else FAMILIES
+    node = draw_node(rng, str(rng.choice(families))) | STARTS[str(rng.choice([*starts]))]
+    optimizer = str(rng.choice(list(OPTIMIZERS)))
+    kind = str(rng.choice(["language_modelling", "classification"]))
+    return new_case(node, kind, optimizer, average=bool(rng.random() < 0.5), seed=seed)
+
+
+def check_drawn(rng: np.random.Generator, case: Case, name: str, seed: int) -> Case:
+    return check(case, draw_operation(rng, case.training.architecture, name), seed)
+
+
+@pytest.mark.parametrize("first", NAMES)
+def test_an_operation_and_a_second_one_preserve_the_outputs(first):
+    seed = sum(map(ord, first))
+    rng = np.random.default_rng(seed)
+    seconds = rng.choice(NAMES, 4, replace=False)
+    case = check_drawn(rng, start(rng, [first], seed), first, seed)
+    for second in seconds:
+        check_drawn(rng, case, second, seed)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("first", NAMES)
+def test_all_pairs_of_operations_and_a_third_one_preserve_the_outputs(first, seed):
+    rng = np.random.default_rng([seed, sum(map(ord, first))])
+    case = check_drawn(rng, start(rng, [first], seed, STARTS), first, seed)
+    for second, third in zip(NAMES, rng.choice(NAMES, len(NAMES)), strict=True):
+        check_drawn(rng, check_drawn(rng, case, second, seed), third, seed)
+
+
+@pytest.mark.parametrize("name", ["stack", "widen", "add_heads", "grow_width", "resize_vocabulary"])
+def test_all_that_is_new_is_trained_after_two_steps(name):
+    rng = np.random.default_rng(3)
+    node = draw_node(rng, "rms") | {"num_layers": 2}
+    case = new_case(node, "language_modelling")
+    case, _ = case.grow(draw_operation(rng, case.training.architecture, name))
+    model = new_model(case.training.architecture, case.task)
+    model.load_weights(list(case.training.weights.items()))
+    inputs = mx.array(case.view.tokens), mx.array(case.view.segment_ids)
+    weights = mx.array(rng.normal(size=model(*inputs).shape).astype(np.float32))
+    moved = dict.fromkeys(named_parameters(model), False)
+    optimizer = optim.SGD(0.1)
+    for _ in range(2):
+        _, gradients = nn.value_and_grad(model, lambda model: (model(*inputs) * weights).sum())(model)
+        for path, leaf in tree_flatten(gradients):
+            moved[path] = moved[path] or bool(mx.abs(leaf).max().item() > 0)
+        optimizer.update(model, gradients)
+    assert [path for path, has_moved in moved.items() if not has_moved] == []
+
+
+def test_every_operation_is_checked():
+    assert {*NAMES} - {"shrink"} == CHANGES.keys()
