@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.layers import named_parameters
-from support.growth import FAMILIES, OPTIMIZERS, STARTS, Case, draw_node, draw_operation, new_case, new_model
+from support.growth import FAMILIES, OPTIMIZERS, STARTS, STEPS, Case, draw_node, draw_operation, new_case, new_model
 from support.growth_rules import expected_transfer, refusal, source_of
 
 NAMES = (
@@ -42,7 +42,22 @@ def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
     had_statistics = with_statistics(case)
     carried = {path for path in expected.carried if source_of(path, operation, before.node) in had_statistics}
     assert with_statistics(grown) == carried, f"{before} {operation}"
+    check_counters(grown, expected.fresh, carried)
     return grown
+
+
+def check_counters(case: Case, fresh: set[str], carried: set[str]) -> None:
+    """Groups of parameters with the statistics of two steps count two steps, groups of new ones none."""
+    groups: dict[str, set[str]] = {}
+    for path in case.training.optimizer:
+        if match := LEAF.fullmatch(path):
+            groups.setdefault(path.partition(match[1])[0], set()).add(match[1])
+    for group, paths in groups.items():
+        steps = int(case.training.optimizer[f"{group}step"])
+        if paths <= fresh:
+            assert steps == 0
+        elif carried & paths and paths <= carried | fresh:
+            assert steps == STEPS
 
 
 def with_statistics(case: Case) -> set[str]:

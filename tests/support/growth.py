@@ -52,6 +52,9 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
 }
 
 
+STEPS = 2  # of training before the first operation
+
+
 def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
     """A random `model` node of a family: transformer, rms (a transformer with RMSNorm), bert, post (-norm), hybrid."""
     backbone = {"rms": "transformer", "post": "bert"}.get(family, family)
@@ -159,7 +162,7 @@ class Case:
 def new_case(
     node: dict[str, Any], kind: str, optimizer: str = "adamw", *, average: bool = False, seed: int = 0
 ) -> Case:
-    """A model after two steps with random gradients: no statistic of its optimizer is 0."""
+    """A model after a few steps with random gradients: no statistic of its optimizer is 0."""
     rng, task = np.random.default_rng(seed), TASKS[kind]
     architecture = Architecture(node, VOCABULARY.size)
     segment_ids = np.array([[1, 1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 2, 2]], np.int32)
@@ -169,7 +172,7 @@ def new_case(
     model = new_model(architecture, task, seed)
     randomize(model, seed)
     state = case.new_optimizer(model)
-    for _ in range(2):
+    for _ in range(STEPS):
         gradients = tree_map(
             lambda leaf: mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)), model.trainable_parameters()
         )
