@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
@@ -19,7 +19,7 @@ from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.training.optim.muon import muon
-from mlxlab.training.optim.optimizers import EMAOptimizer, adafactor, adamw, flatten_arrays, lion, sgd
+from mlxlab.training.optim.optimizers import EMAOptimizer, adafactor, adamw, assign_leaves, flatten_arrays, lion, sgd
 
 TARGETS = {
     "transformer": "mlxlab.models.transformer.Transformer",
@@ -62,7 +62,7 @@ def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
     node["mlp_type"] = str(rng.choice(["swiglu", "gelu", "geglu"]))
     node["position_embedding"] = str(rng.choice(["rope", "learned"]))
     if backbone == "transformer":
-        node["norm_type"] = "rms" if family == "rms" else "layer"
+        node |= {"norm_type": "rms" if family == "rms" else "layer", "norm_eps": 0.01}
         node["num_kv_heads"] = int(rng.choice([1, 2]))
         node["tie_embeddings"] = bool(rng.random() < 0.5)
     else:
@@ -77,12 +77,14 @@ def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
 FAMILIES = ("rms", "transformer", "bert", "post", "hybrid")
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 4.0}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
+QUANTISED = {"quantization": CODES, "hidden_size": 32, "intermediate_size": 32}
 STARTS: dict[str, dict[str, Any]] = {  # what a model may have before the first operation
     "plain": {},
     "frozen": {"freeze": ["embedding"]},
+    "quantised": {**QUANTISED, "freeze": ["layers", "embedding"]},
     "lora": {"adapter": LORA},
     "dora": {"adapter": {**LORA, "dora": True}},
-    "qlora": {"adapter": LORA, "quantization": CODES, "hidden_size": 32, "intermediate_size": 32},
+    "qlora": {**QUANTISED, "adapter": LORA},
 }
 
 
@@ -131,6 +133,23 @@ class Case:
         optimizer.init(weights)
         return optimizer
 
+    def train(self, rng: np.random.Generator, steps: int = 1) -> "Case":
+        """The case after steps with random gradients."""
+        model = new_model(self.training.architecture, self.task)
+        model.load_weights(list(self.training.weights.items()))
+        optimizer = self.new_optimizer(model)
+        if self.training.optimizer:
+            assign_leaves(optimizer.state, self.training.optimizer)
+        for _ in range(steps):
+            gradients = {
+                path: mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32))
+                for path, leaf in tree_flatten(model.trainable_parameters())
+            }
+            optimizer.update(model, tree_unflatten(list(gradients.items())))
+        weights, arrays = named_parameters(model), flatten_arrays(optimizer.state)
+        mx.eval(weights, arrays)
+        return replace(self, training=Training(self.training.architecture, weights, arrays))
+
     def new_state(self, architecture: Architecture) -> tuple[Arrays, Arrays]:
         model = new_model(architecture, self.task)
         return named_parameters(model), flatten_arrays(self.new_optimizer(model).state)
@@ -168,18 +187,10 @@ def new_case(
     segment_ids = np.array([[1, 1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 2, 2]], np.int32)
     columns = np.arange(VOCABULARY.rare_id) if kind == "language_modelling" else None
     view = View(rng.integers(0, 12, segment_ids.shape).astype(np.int32), segment_ids, columns)
-    case = Case(Training(architecture, {}, {}), task, OPTIMIZERS[optimizer], average, view)
     model = new_model(architecture, task, seed)
     randomize(model, seed)
-    state = case.new_optimizer(model)
-    for _ in range(STEPS):
-        gradients = tree_map(
-            lambda leaf: mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)), model.trainable_parameters()
-        )
-        state.update(model, gradients)
-    weights, arrays = named_parameters(model), flatten_arrays(state.state)
-    mx.eval(weights, arrays)
-    return replace(case, training=Training(architecture, weights, arrays))
+    training = Training(architecture, named_parameters(model), {})
+    return Case(training, task, OPTIMIZERS[optimizer], average, view).train(rng, STEPS)
 
 
 def draw_operation(rng: np.random.Generator, before: Architecture, name: str) -> dict[str, Any]:
@@ -193,7 +204,7 @@ def draw_operation(rng: np.random.Generator, before: Architecture, name: str) ->
         "resize_vocabulary": {"size": before.vocab_size + int(rng.integers(1, 9))},
         "shrink": {"op": "resize_vocabulary", "size": before.vocab_size - 1},
         "grow_vocabulary": {"vocabulary": VOCABULARY},
-        "set_lora": {"rank": int(rng.integers(1, 4))},
+        "set_lora": {"rank": int(rng.integers(2, 4))},
         "add_heads": {"heads": node["num_heads"] * 2},
         "grow_width": {"hidden_size": node["hidden_size"] + 2 * node["num_heads"]},
         "freeze": {"patterns": ["feed_forward.*"]},

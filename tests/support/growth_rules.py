@@ -69,6 +69,6 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
             return "without adapter and not quantised"
         case "merge_lora" if node.get("adapter") is None:
             return "the model has no adapters"
-        case "merge_lora" | "set_lora" if quantized:
+        case "merge_lora" | "set_lora" if quantized and node.get("adapter") is not None:
             return "quantised"
     return None
