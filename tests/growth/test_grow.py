@@ -42,9 +42,9 @@ def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
     assert with_statistics(grown) == expected.carried, f"{before} {operation}"
     steps, new_steps = counted_steps(case), counted_steps(grown)
     sources = {path: source_of(path, operation, before.node) for path in expected.carried}
-    for path, group in new_steps.items():
-        members = [other for other in new_steps if new_steps[other][0] == group[0]]
-        assert group[1] in ({steps[sources[other]][1] for other in members if other in sources} or {0})
+    for group, count in new_steps.values():
+        members = [path for path in new_steps if new_steps[path][0] == group]
+        assert count in ({steps[sources[path]][1] for path in members if path in sources} or {0})
     return grown
 
 

@@ -10,7 +10,6 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.growth.grow import Training, grow
 from mlxlab.growth.optimizer_state import TransferCounts, average_of
@@ -150,9 +149,9 @@ class Case:
         mx.eval(weights, arrays)
         return replace(self, training=Training(self.training.architecture, weights, arrays))
 
-    def new_state(self, architecture: Architecture) -> tuple[Arrays, Arrays]:
+    def new_training(self, architecture: Architecture) -> tuple[Model, optim.Optimizer]:
         model = new_model(architecture, self.task)
-        return named_parameters(model), flatten_arrays(self.new_optimizer(model).state)
+        return model, self.new_optimizer(model)
 
     def trained(self) -> set[str]:
         """The paths of the parameters that are trained."""
@@ -168,14 +167,15 @@ class Case:
 
     def grow(self, operation: dict[str, Any], seed: int = 0) -> tuple["Case", TransferCounts]:
         """The case after an operation."""
-        training, counts, _ = grow(operation, self.training, self.new_state, seed)
+        grown = grow(operation, self.training, self.new_training, seed)
+        training = grown.training
         mx.eval(training.weights, training.optimizer)
         tokens, columns = self.view.tokens, self.view.columns
         if operation["op"] == "grow_vocabulary":
             tokens, columns = KEPT[tokens].astype(np.int32), None if columns is None else KEPT[columns]
         if columns is not None:
             columns = columns[columns < training.architecture.vocab_size]
-        return replace(self, training=training, view=View(tokens, self.view.segment_ids, columns)), counts
+        return replace(self, training=training, view=View(tokens, self.view.segment_ids, columns)), grown.counts
 
 
 def new_case(
