@@ -115,8 +115,8 @@ def without_overridden_settings(checkpoint: Checkpoint, cfg: Config, requested: 
     saved, progress = state["metadata"]["config"], state["progress"]
     is_set = {key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS}
     changed = {name for key, name in SETTINGS.items() if is_set[key]}
-    kept = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
-    return replace(checkpoint, state={**state, "progress": replace(progress, settings=kept)})
+    settings = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
+    return replace(checkpoint, state={**state, "progress": replace(progress, settings=settings)})
 
 
 def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:

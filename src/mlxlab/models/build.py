@@ -80,6 +80,10 @@ class Architecture(NamedTuple):
     node: dict[str, Any]
     vocab_size: int
 
+    def with_keys(self, **keys: object) -> "Architecture":
+        """The same with other values in the node."""
+        return self._replace(node={**self.node, **keys})
+
 
 def architecture_of(node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None) -> Architecture:
     """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.

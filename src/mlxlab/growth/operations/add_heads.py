@@ -28,7 +28,7 @@ def add_heads_node(operation: AddHeads, before: Architecture) -> Architecture:
     changes = {"num_heads": heads, "head_dim": head_size(before)}
     if node.get("num_kv_heads"):
         changes["num_kv_heads"] = heads // (old // pairs)
-    return Architecture({**node, **changes}, before.vocab_size)
+    return before.with_keys(**changes)
 
 
 def add_heads_arrays(

@@ -11,7 +11,7 @@ from mlxlab.models.build import Architecture
 def freeze_node(operation: Freeze, before: Architecture) -> Architecture:
     """The architecture with these patterns in `freeze` too."""
     patterns = dict.fromkeys([*(before.node.get("freeze") or ()), *operation["patterns"]])
-    return Architecture({**before.node, "freeze": [*patterns]}, before.vocab_size)
+    return before.with_keys(freeze=[*patterns])
 
 
 def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
@@ -22,7 +22,7 @@ def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
         if pattern not in frozen:
             raise ConfigError(f"patterns: {pattern} is not a pattern of model.freeze{suggestion(pattern, frozen)}")
     left = [] if patterns is None else [pattern for pattern in frozen if pattern not in patterns]
-    return Architecture({**before.node, "freeze": left}, before.vocab_size)
+    return before.with_keys(freeze=left)
 
 
 def same_arrays(

@@ -33,8 +33,7 @@ def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
     if size <= old:
         raise ConfigError(f"hidden_size: expected more than {old}, got {size}")
     eps = node.get("norm_eps", NORM_EPS) * old / size
-    changes = {"hidden_size": size, "head_dim": head_size(before), "norm_eps": eps}
-    return Architecture({**node, **changes}, before.vocab_size)
+    return before.with_keys(hidden_size=size, head_dim=head_size(before), norm_eps=eps)
 
 
 def grow_width_arrays(

@@ -22,12 +22,12 @@ def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
     old: dict[str, Any] | None = before.node.get("adapter")
     targets, alpha = operation.get("targets"), operation.get("alpha")
     if old is not None and targets is not None and targets != old.get("targets"):
-        raise ConfigError("targets: expected those of the adapters before; use merge_lora first")
+        raise ConfigError(f"targets: expected {old.get('targets')}, as before, got {targets}; use merge_lora first")
     new = {**(old or {"_target_": TARGET}), "rank": operation["rank"]}
     new["alpha"] = alpha or (old or {}).get("alpha") or 2.0 * operation["rank"]
     if targets is not None:
         new["targets"] = targets
-    return Architecture({**before.node, "adapter": new}, before.vocab_size)
+    return before.with_keys(adapter=new)
 
 
 def set_lora_arrays(
@@ -52,8 +52,8 @@ def set_lora_arrays(
 def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:
     """The architecture without adapters; ConfigError if there are none."""
     if before.node.get("adapter") is None:
-        raise ConfigError("merge_lora: the model has no adapters")
-    return Architecture({**before.node, "adapter": None}, before.vocab_size)
+        raise ConfigError("merge_lora: expected a model with adapters, got one without")
+    return before.with_keys(adapter=None)
 
 
 def merge_lora_arrays(

@@ -20,7 +20,7 @@ def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) ->
     """The architecture with another vocabulary; ConfigError if that is the same, or lacks the source."""
     old, source = before.vocab_size, operation.get("source")
     if operation["size"] == old:
-        raise ConfigError(f"size: the vocabulary already has {old} tokens")
+        raise ConfigError(f"size: expected more or fewer than {old}, the tokens of the model, got {old}")
     if source is not None and source >= old:
         raise ConfigError(f"source: expected a token below {old}, got {source}")
     return Architecture(before.node, operation["size"])

@@ -28,10 +28,8 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
         raise ConfigError(f"map: expected layers below {count}, got {max(layers)}")
     if preserve and list(dict.fromkeys(layers)) != list(range(count)):
         raise ConfigError(f"map: {layers} drops or reorders layers, which changes the model; preserve: false allows it")
-    changes: dict[str, Any] = {"num_layers": len(layers)}
-    if gated := _gated_layers(operation, before):
-        changes["gated_layers"] = gated
-    return Architecture({**node, **changes}, before.vocab_size)
+    gated = _gated_layers(operation, before)
+    return before.with_keys(num_layers=len(layers), **({"gated_layers": gated} if gated else {}))
 
 
 def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:

@@ -33,7 +33,7 @@ def widen_node(operation: Widen, before: Architecture) -> Architecture:
     size, new = before.node["intermediate_size"], operation["feed_forward"]
     if new <= size:
         raise ConfigError(f"feed_forward: expected more than {size}, got {new}")
-    return Architecture({**before.node, "intermediate_size": new}, before.vocab_size)
+    return before.with_keys(intermediate_size=new)
 
 
 def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:

@@ -73,8 +73,8 @@ def plan(
         operations.append({"id": "resume", "size": vocab_size, **operation})
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)
-    kept = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
-    return operations, Architecture({**after.node, **kept}, after.vocab_size)
+    free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
+    return operations, after.with_keys(**free)
 
 
 def _after(operation: Node, before: Architecture, title: str) -> Architecture:
