@@ -72,7 +72,11 @@ REFUSED = {  # options of the model, operations, and why the last one cannot wor
     "heads with adapters": ({}, [LORA, operation("add_heads", heads=4)], "add_heads: expected .* without adapter"),
     "width with adapters": ({}, [LORA, operation("grow_width", hidden_size=20)], "grow_width: expected .* without"),
     "quantised layers": (QUANTISED, [operation("widen", feed_forward=20)], "widen: .* without quantisation"),
-    "merged twice": ({}, [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")], ".*expected a model with adapters"),
+    "merged twice": (
+        {},
+        [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")],
+        ".*expected a model with adapters",
+    ),
     "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
     "a fixed batch size": ({}, [operation("set_batch_size", batch_size=8)], ".* cannot change their size"),
     "no curriculum": ({}, [operation("set_curriculum", strength=0.5)], ".*expected data/order=curriculum"),
