@@ -15,7 +15,7 @@ from mlxlab.checkpoint.arrays import FLOATS, Arrays
 from mlxlab.checkpoint.parameter_names import ADAPTER, CODES, Table, normalized_names
 from mlxlab.checkpoint.transfer_report import Outcome, TransferReport
 
-Parts = dict[str, str]  # of a layer: last part of the path -> path
+LayerPaths = dict[str, str]  # of a layer: name of a parameter -> its path
 Merge = Callable[[mx.array, mx.array, mx.array, float, mx.array | None], mx.array]
 
 TIED = ("head.out", "backbone.embedding")  # an output layer, and the embedding that it may share
@@ -81,8 +81,8 @@ def transfer(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], ru
     names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
     paths = normalized_names(names, expected, rules.tables)
     result = _Transfer(saved, {path: name for name, path in paths.items()}, expected, rules)
-    for layer, parts in _layers(expected).items():
-        result.fill(layer, parts)
+    for layer, layer_paths in _layers(expected).items():
+        result.fill(layer, layer_paths)
     result.report_unused()
     return result.transfer
 
@@ -99,20 +99,20 @@ class _Transfer:
         self.used: set[str] = set()
         self.transfer = Transfer(dict(expected))
 
-    def fill(self, layer: str, new: Parts) -> None:
+    def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
         old = self.layers.get(layer) or self.layers.get(TIED[1] if layer == TIED[0] else "") or {}
-        weight = [part for part in ("weight", *CODES) if part in new]
-        adapter = [part for part in ADAPTER if part in new and "lora_a" in new]
-        others = [part for part in new if part not in (*weight, *adapter)]
-        keeps_adapter = self._same_adapter(old, new) and all(self._fits(old.get(part), new[part]) for part in adapter)
+        weight = [name for name in ("weight", *CODES) if name in new]
+        adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
+        others = [name for name in new if name not in (*weight, *adapter)]
+        keeps_adapter = self._same_adapter(old, new) and all(self._fits(old.get(name), new[name]) for name in adapter)
         if weight:
-            without_adapter = {part: path for part, path in old.items() if part not in ADAPTER}
+            without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
             self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
-        for part in [*others, *(adapter if keeps_adapter else [])]:
-            self._take(old.get(part), new[part])
-        for part in [] if keeps_adapter else adapter:
-            self._fill_new(new, part)
+        for name in [*others, *(adapter if keeps_adapter else [])]:
+            self._take(old.get(name), new[name])
+        for name in [] if keeps_adapter else adapter:
+            self._fill_new(new, name)
 
     def report_unused(self) -> None:
         tied = self.layers.get(TIED[0], {}).get("weight")
@@ -124,41 +124,41 @@ class _Transfer:
             outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
             self.transfer.report.add(outcome, name)
 
-    def _same_adapter(self, old: Parts, new: Parts) -> bool:
+    def _same_adapter(self, old: LayerPaths, new: LayerPaths) -> bool:
         """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
-        same_parts = all((part in old) == (part in new) for part in ADAPTER)
-        return same_parts and ("lora_a" not in new or self.rules.old.scale == self.rules.new.scale)
+        same_names = all((name in old) == (name in new) for name in ADAPTER)
+        return same_names and ("lora_a" not in new or self.rules.old.scale == self.rules.new.scale)
 
-    def _fill_weight(self, old: Parts, new: Parts, weight: list[str]) -> None:
+    def _fill_weight(self, old: LayerPaths, new: LayerPaths, weight: list[str]) -> None:
         """Sets a weight whose adapter or precision changes, or that is missing."""
         adapted = "lora_a" in old
-        if not adapted and all(self._fits(old.get(part), new[part]) for part in weight):
-            for part in weight:
-                self._take(old[part], new[part])
+        if not adapted and all(self._fits(old.get(name), new[name]) for name in weight):
+            for name in weight:
+                self._take(old[name], new[name])
             return
         try:
             dense = self._merged(old)
-            arrays = None if dense is None else self._as_parts(dense, new, weight)
-        except ValueError:  # the shapes of its parts do not agree
+            arrays = None if dense is None else self._converted(dense, new, weight)
+        except ValueError:  # the shapes of its arrays do not agree
             arrays = None
-        self.used |= {old[part] for part in (*ADAPTER, *CODES) if part in old}
+        self.used |= {old[name] for name in (*ADAPTER, *CODES) if name in old}
         if arrays is None:
             self._add_fault(old.get("weight"), new["weight"])
             return
         self.used.add(old["weight"])
-        for part in weight:
-            self.transfer.weights[new[part]] = arrays[part]
-            self.transfer.all_sources[new[part]] = self.names[old["weight"]]
-            self._add("merged" if adapted else "converted", new[part])
+        for name in weight:
+            self.transfer.weights[new[name]] = arrays[name]
+            self.transfer.all_sources[new[name]] = self.names[old["weight"]]
+            self._add("merged" if adapted else "converted", new[name])
 
-    def _fill_new(self, new: Parts, part: str) -> None:
+    def _fill_new(self, new: LayerPaths, name: str) -> None:
         """Leaves a parameter of a new adapter as it is drawn; magnitudes are the lengths of the rows of the weight."""
-        if part == "magnitude":
+        if name == "magnitude":
             dense = _dense(self.transfer.weights, new, self.rules.new)
-            self.transfer.weights[new[part]] = mx.sqrt(mx.square(dense).sum(axis=1))
-        self._add("new", new[part])
+            self.transfer.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
+        self._add("new", new[name])
 
-    def _merged(self, old: Parts) -> mx.array | None:
+    def _merged(self, old: LayerPaths) -> mx.array | None:
         """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
         if "weight" not in old:
             return None
@@ -170,7 +170,7 @@ class _Transfer:
         a, b = self.saved[old["lora_a"]], self.saved[old["lora_b"]]
         return self.rules.merge(weight, a, b, self.rules.old.scale, self.saved.get(old.get("magnitude", "")))
 
-    def _as_parts(self, dense: mx.array, new: Parts, weight: list[str]) -> Arrays | None:
+    def _converted(self, dense: mx.array, new: LayerPaths, weight: list[str]) -> Arrays | None:
         """A floating-point weight in the form that the model expects; None if the shapes do not fit."""
         layout = self.rules.new
         values: tuple[mx.array, ...] = (dense,)
@@ -179,10 +179,10 @@ class _Transfer:
                 return None
             codes = dense.astype(mx.float32)
             values = mx.quantize(codes, group_size=layout.group_size, bits=layout.bits, mode=layout.mode)
-        like = [self.expected[new[part]] for part in weight]
+        like = [self.expected[new[name]] for name in weight]
         if [array.shape for array in values] != [array.shape for array in like]:
             return None
-        return {part: array.astype(a.dtype) for part, array, a in zip(weight, values, like, strict=True)}
+        return {name: array.astype(a.dtype) for name, array, a in zip(weight, values, like, strict=True)}
 
     def _fits(self, old: str | None, new: str) -> bool:
         array, like = self.saved.get(old or ""), self.expected[new]
@@ -219,21 +219,21 @@ class _Transfer:
         self.transfer.outcomes[path] = outcome
 
 
-def _layers(paths: Collection[str]) -> dict[str, Parts]:
-    """The parts of every layer, a layer with an adapter counting as one with its base."""
-    layers: dict[str, Parts] = defaultdict(dict)
+def _layers(paths: Collection[str]) -> dict[str, LayerPaths]:
+    """The parameters of every layer, a layer with an adapter counting as one with its base."""
+    layers: dict[str, LayerPaths] = defaultdict(dict)
     for path in paths:
-        owner, _, part = path.rpartition(".")
-        layers[owner.removesuffix(".base")][part] = path
+        owner, _, name = path.rpartition(".")
+        layers[owner.removesuffix(".base")][name] = path
     return dict(layers)
 
 
-def _dense(arrays: Mapping[str, mx.array], parts: Parts, layout: Layout) -> mx.array:
+def _dense(arrays: Mapping[str, mx.array], paths: LayerPaths, layout: Layout) -> mx.array:
     """The floating-point weight of a layer, without its adapter."""
-    weight, biases = arrays[parts["weight"]], arrays.get(parts.get("biases", ""))
-    if "scales" not in parts:
+    weight, biases = arrays[paths["weight"]], arrays.get(paths.get("biases", ""))
+    if "scales" not in paths:
         return weight
-    scales = arrays[parts["scales"]]
+    scales = arrays[paths["scales"]]
     return mx.dequantize(
         weight, scales, biases, group_size=layout.group_size, bits=layout.bits, mode=layout.mode, dtype=mx.float32
     )
