@@ -250,6 +250,31 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path, monkeypatch, w
     assert names == expected
 
 
+class Replace(NoOpCallback):
+    """Puts another model in the place of the trained one after step 3, as a growth operation does."""
+
+    def on_step(self, context, state, result) -> None:
+        if state.progress.step == 3:
+            model = build_model(NODE, kind="classification", vocab_size=20, num_classes=2, seed=1)
+            state.replace_model(model, state.architecture)
+            context.control.rebuild = True
+
+
+def test_drift_starts_again_with_another_model_also_on_a_resume(tmp_path, monkeypatch):
+    whole = analysis(tmp_path / "whole", ["drift", "updates"])
+    expected = logged(train(tmp_path / "whole", [Replace(), Wait(whole), whole]).context.tracker)
+    assert {step for step, _, _ in expected} == {2, 6}, "at step 4 there is nothing to compare with"
+    tracker, callback = Store(), analysis(tmp_path, ["drift", "updates"])
+    monkeypatch.setattr(callback, "_log_result", lambda *args: None)  # killed while it computes that of step 4
+    callbacks = [Replace(), Wait(callback), callback, Kill(5)]
+    with pytest.raises(Killed):
+        train(tmp_path, callbacks, tracker=tracker, checkpointer=Checkpointer(4, 2, False, folder=tmp_path))
+    checkpoint, again = CheckpointStore(tmp_path / "checkpoints").load(), analysis(tmp_path, ["drift", "updates"])
+    tracker.truncate_after(checkpoint.step)
+    train(tmp_path, [Wait(again), again], tracker=tracker, checkpoint=checkpoint)
+    assert [line for line in logged(tracker) if line[0] >= 4] == [line for line in expected if line[0] >= 4]
+
+
 def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
     from mlxlab.model_analysis.snapshot import named_matrices, take_snapshot
 
@@ -263,8 +288,8 @@ def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
     assert not any("norm" in name or "type" in name or "pool" in name or "position" in name for name in names)
     adapted.freeze()
     assert "0.attention.query" not in named_matrices(model)
-    snapshot = take_snapshot(model, 3, max_rows=10)
+    snapshot = take_snapshot(model, 3, max_rows=10, digest="")
     assert snapshot.embedding.shape == (10, 16)
     assert [*snapshot.layers] == [0, 1]
     model.freeze()
-    assert take_snapshot(model, 3, max_rows=10).arrays == {}
+    assert take_snapshot(model, 3, max_rows=10, digest="").arrays == {}

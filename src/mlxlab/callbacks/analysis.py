@@ -111,12 +111,12 @@ class WeightAnalysis(Callback):
 
     def _resume(self, context: FitContext, state: TrainState) -> None:
         """Restores the last snapshot; repeats an analysis that was not finished when the run was killed."""
-        from mlxlab.model_analysis.snapshot import load_newest, remove_newer
+        from mlxlab.model_analysis.snapshot import remove_newer
 
         step = state.progress.step
         remove_newer(self.snapshots, step)
         if step not in {at for at, _ in state.history.evaluations[-1:]}:
-            self._before = load_newest(self.snapshots, step) if self.compares else None
+            self._before = self._load_newest(state) if self.compares else None
             return
         recorded = context.tracker.metrics_at(step)
         if SECONDS in recorded:
@@ -124,7 +124,7 @@ class WeightAnalysis(Callback):
         if SECONDS in state.history.at(step):
             self._before = self._take_snapshot(state) if self.compares else None
         elif self.kinds != {"attention"} and not self._short_of_memory(state):
-            self._before = load_newest(self.snapshots, step) if self.compares else None
+            self._before = self._load_newest(state) if self.compares else None
             self._start(state)
 
     def _analyse(self, context: FitContext, state: TrainState) -> None:
@@ -143,6 +143,8 @@ class WeightAnalysis(Callback):
         from mlxlab.model_analysis.measure import analyse
 
         snapshot, before = self._take_snapshot(state), self._before
+        if before is not None and before.model != snapshot.model:
+            before = None  # layers of the same number need not be the same
         self._before = snapshot if self.compares else None
         folder = self.snapshots if self.compares else None
         self._worker.start(
@@ -150,10 +152,18 @@ class WeightAnalysis(Callback):
         )
 
     def _take_snapshot(self, state: TrainState) -> "Snapshot":
-        from mlxlab.model_analysis.snapshot import take_snapshot
+        from mlxlab.model_analysis.snapshot import model_digest, take_snapshot
 
+        digest = model_digest(state.architecture, state.progress.model_step)
         with state.eval_weights() as model:
-            return take_snapshot(model, state.progress.step, self.max_rows)
+            return take_snapshot(model, state.progress.step, self.max_rows, digest)
+
+    def _load_newest(self, state: TrainState) -> "Snapshot | None":
+        """The newest snapshot from before the current step, of the model that is trained now."""
+        from mlxlab.model_analysis.snapshot import load_newest, model_digest
+
+        digest = model_digest(state.architecture, state.progress.model_step)
+        return load_newest(self.snapshots, state.progress.step, digest)
 
     def _attention(self, context: FitContext, state: TrainState) -> Metrics:
         from mlxlab.model_analysis.attention import attention_entropy

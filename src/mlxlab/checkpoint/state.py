@@ -61,6 +61,7 @@ class Progress:
     batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
     settings: ChangedSettings = field(default_factory=ChangedSettings)
     growth: GrowthProgress = field(default_factory=GrowthProgress)
+    model_step: Count = 0  # after which another model took the place of the one before
 
     @property
     def schedule_step(self) -> float:

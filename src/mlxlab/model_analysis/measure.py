@@ -64,7 +64,7 @@ def selected(layers: list[int]) -> list[int]:
 
 
 def comparable(before: Snapshot, now: Snapshot) -> dict[str, list[Pair]]:
-    """Matrices of equal shape in both, as `embedding` and `layer_<i>`; a model may have grown between them."""
+    """Matrices of equal shape in both, as `embedding` and `layer_<i>`."""
     pairs: dict[str, list[Pair]] = {}
     for key, array in now.arrays.items():
         old = before.arrays.get(key)

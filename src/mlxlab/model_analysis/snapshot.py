@@ -1,6 +1,7 @@
 """Copies of a model's trained matrices, in memory and in files that a resumed run compares its weights with."""
 
 import hashlib
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,23 +16,26 @@ from mlx.utils import tree_flatten
 from mlxlab.errors import UserError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
 from mlxlab.files.untrusted import open_regular
+from mlxlab.models.build import Architecture
 
 EMBEDDING, ROWS = "embedding", "embedding_rows"
 KEPT_FILES = 2  # a run may be resumed from the checkpoint before the last one
 
 _embedding = re.compile(r"(?:^|\.)embedding(?:\.base)?\.weight$")
 _matrix = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+?)(?:\.base)?(?:\.weight|\.(lora_[ab]))$")
-_file = re.compile(r"snapshot-(\d{8})-([0-9a-f]{64})\.safetensors")
+_file = re.compile(r"snapshot-(\d{8})-([0-9a-f]{16})-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Float32 matrices at an optimizer step.
 
+    Those of another `model` cannot be compared with them: there, a layer of the same number may be another layer.
     `arrays` has those of layers under `<layer>.<path in the layer>`, and sampled rows of the embedding with their ids.
     """
 
     step: int
+    model: str  # as of `model_digest`
     arrays: dict[str, np.ndarray]
 
     @property
@@ -49,11 +53,18 @@ class Snapshot:
         return dict(sorted(result.items()))
 
 
-def take_snapshot(model: nn.Module, step: int, max_rows: int) -> Snapshot:
+def model_digest(architecture: Architecture, since: int) -> str:
+    """Identifies a model by its architecture and the step after which it took the place of another one."""
+    text = json.dumps([*architecture, since], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def take_snapshot(model: nn.Module, step: int, max_rows: int, digest: str) -> Snapshot:
     """Copies the matrices that are trained; frozen and quantised ones, and names without a layer number, are left out.
 
     Args:
         max_rows: rows of the embedding that are copied, sampled as a function of its size.
+        digest: of the model, as of `model_digest`.
     """
     arrays: dict[str, np.ndarray] = {}
     for path, array in named_matrices(model).items():
@@ -61,7 +72,7 @@ def take_snapshot(model: nn.Module, step: int, max_rows: int) -> Snapshot:
             rows = np.sort(np.random.default_rng(0).permutation(array.shape[0])[:max_rows]).astype(np.int32)
             arrays[ROWS], array = rows, array[mx.array(rows)]
         arrays[path] = np.array(array.astype(mx.float32))
-    return Snapshot(step, arrays)
+    return Snapshot(step, digest, arrays)
 
 
 def named_matrices(model: nn.Module) -> dict[str, mx.array]:
@@ -94,26 +105,30 @@ def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
 
     data = save(snapshot.arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"snapshot-{snapshot.step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors"
+    name = f"snapshot-{snapshot.step:08d}-{snapshot.model}-{_checksum(snapshot.model, data)}.safetensors"
     write_atomic(folder / name, data, durable=True)
     for path in _files(folder)[:-KEPT_FILES]:
         path.unlink()
 
 
-def load_newest(folder: Path, before: int) -> Snapshot | None:
-    """The newest good snapshot from before a step; None if there is none."""
+def load_newest(folder: Path, before: int, model: str) -> Snapshot | None:
+    """The newest good snapshot of a model (its digest) from before a step; None if there is none."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     for path in reversed(_files(folder)):
         match = _file.fullmatch(path.name)
-        if match is None or int(match[1]) >= before:
+        if match is None or int(match[1]) >= before or match[2] != model:
             continue
         with suppress(UserError, SafetensorError, ValueError), open_regular(path) as file:
             data = file.read()
-            if hashlib.sha256(data).hexdigest() == match[2]:
-                return Snapshot(int(match[1]), load(data))
+            if _checksum(model, data) == match[3]:
+                return Snapshot(int(match[1]), model, load(data))
     return None
+
+
+def _checksum(model: str, data: bytes) -> str:
+    return hashlib.sha256(model.encode() + data).hexdigest()
 
 
 def remove_newer(folder: Path, step: int) -> None:

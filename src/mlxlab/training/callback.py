@@ -26,7 +26,7 @@ class Control:
     stop_reason: str = ""  # ends the run; "done" when a limit of the trainer was reached
     stop_signal: int = 0  # number of the signal that asks to stop
     save_requested: bool = False  # asks for a checkpoint of the current step
-    rebuild: bool = False  # model, optimizer or settings were replaced: the step and the schedule are made again
+    rebuild: bool = False  # model, optimizer or settings were replaced; see `TrainingLoop._build_step`
     evaluation_requested: bool = False  # asks for an evaluation before the next callback
 
 

@@ -169,6 +169,7 @@ class TrainState:
             match_vocab_size(self.data, architecture.vocab_size)
             self.data_state = self.data.state_dict()
         self.model, self.optimizer, self.architecture = model, optimizer, architecture
+        self.progress.model_step = self.progress.step
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones.
