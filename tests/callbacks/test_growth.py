@@ -13,7 +13,7 @@ from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, WorkerLostError
 from mlxlab.experiment.build import without_overridden_settings
 from mlxlab.growth import apply
 from mlxlab.growth.operations import widen
@@ -191,6 +191,39 @@ def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step
     assert final_state_digest(resumed.state) == final_state_digest(expected.state)
     assert resumed.state.progress == expected.state.progress
     assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
+
+
+class LosesWorker(ProcessGroup):
+    """A group in which another process is lost at one of the exchanges; `at` 0 only counts them."""
+
+    def __init__(self, at=0):
+        super().__init__()
+        self.at, self.exchanges = at, 0
+
+    def all_reduce_max(self, numbers):
+        self.exchanges += 1
+        if self.exchanges == self.at:
+            raise WorkerLostError(self._save_on_loss())
+        return super().all_reduce_max(numbers)
+
+
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.fault_injection)])
+def test_a_run_resumes_bitwise_wherever_another_process_was_lost(tmp_path, stride):
+    deeper, below = {**DEEPER, "when": {"metric_below": 9.0}}, {**WIDER, "when": {"metric_below": 9.0}}
+    schedule = [{**WIDER, "id": "early", "feed_forward": 16}, deeper, RATE, below]
+    options = {"ema_decay": 0.9, "max_steps": 7, "eval_every": 3, "epochs": None}
+    counted = LosesWorker()
+    expected = grow(schedule, processes=counted, **options)
+    assert expected.state.progress.growth.done == ["early", "deeper", "rate", "wider"]
+    for at in range(2, counted.exchanges + 1, stride):
+        (tmp_path / str(at)).mkdir()
+        with pytest.raises(WorkerLostError, match="is saved"):
+            grow(schedule, folder=tmp_path / str(at), processes=LosesWorker(at), **options)
+        resumed = grow(schedule, folder=tmp_path / str(at), resume=True, **options)
+        assert final_state_digest(resumed.state) == final_state_digest(expected.state), at
+        assert resumed.state.progress == expected.state.progress, at
+        for kind in ("evaluations", "best", "best_step"):
+            assert getattr(resumed.state.history, kind) == getattr(expected.state.history, kind), at
 
 
 def test_a_finished_operation_cannot_change_but_later_ones_can(tmp_path):

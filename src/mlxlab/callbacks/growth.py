@@ -62,9 +62,8 @@ class GrowthSchedule(Callback):
         check_progress(self.operations, growth)
         if growth.done:
             logger.info(f"growth: {count_done(self.operations, growth)}")
-            last, evaluated_at = self.operations[len(growth.done) - 1], {at for at, _ in state.history.evaluations[-1:]}
-            interrupted = growth.step == state.progress.step and growth.step not in evaluated_at
-            context.control.evaluation_requested |= interrupted and last.get("then") == "evaluate"
+            is_evaluated = growth.step in {at for at, _ in state.history.evaluations[-1:]}
+            context.control.evaluation_requested |= self._evaluates_now(state) and not is_evaluated
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         growth = state.progress.growth
@@ -80,12 +79,18 @@ class GrowthSchedule(Callback):
                 context.control.evaluation_requested = True
                 return
 
+    def _evaluates_now(self, state: TrainState) -> bool:
+        """Whether the last operation ran at this step and asked for an evaluation."""
+        growth = state.progress.growth
+        last = self.operations[len(growth.done) - 1] if growth.done else None
+        return last is not None and last.get("then") == "evaluate" and growth.step == state.progress.step
+
     def _is_due(self, context: FitContext, state: TrainState, result: StepResult) -> bool:
         """Decided by rank 0, where the others know that there is something to decide."""
         growth = state.progress.growth
         when, steps = self.operations[len(growth.done)]["when"], state.progress.step - growth.step
-        evaluations = state.history.evaluations
-        metric = evaluations[-1][1] if result.evaluation is not None and evaluations else None
+        is_evaluated = result.evaluation is not None and not self._evaluates_now(state)
+        metric = state.history.evaluations[-1][1] if is_evaluated else None
         if metric is None and not is_due(when, None, steps):
             return False
         decision = int(is_due(when, metric, steps)) if context.group.rank == 0 else 0

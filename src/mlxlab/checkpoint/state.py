@@ -58,6 +58,7 @@ class Progress:
     nonfinite_steps: Count = 0
     consecutive_nonfinite: Count = 0
     rollbacks: Count = 0
+    callbacks_pending: bool = False  # of the last step: another process was lost before all of them had run
     batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
     settings: ChangedSettings = field(default_factory=ChangedSettings)
     growth: GrowthProgress = field(default_factory=GrowthProgress)

@@ -167,8 +167,8 @@ class Checkpointer:
 
 def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     """Weights and optimizer state by path, as a checkpoint holds them."""
-    weights, optimizer = dict(tree_flatten(state.model.parameters())), flatten_arrays(state.optimizer.state)
-    return swap_weights(weights, optimizer, AVERAGE, TRAINED)
+    weights = dict(tree_flatten(state.model.parameters())) | state.replaced_weights
+    return swap_weights(weights, flatten_arrays(state.optimizer.state), AVERAGE, TRAINED)
 
 
 def checkpoint_payload(context: FitContext, state: TrainState) -> Payload:

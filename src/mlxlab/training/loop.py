@@ -101,30 +101,35 @@ class TrainingLoop:
         state, group = self.state, self.context.group
         state.data_state = state.data.state_dict()
         self.context.timer.restart(state.progress)
+        result = NO_STEP
         for hook in self.hooks:
             hook.on_start(self.context, state)
-            self._act_on_requests(NO_STEP)
-        self._track_evaluation()
+            result = self._act_on_requests(result)
+        if not resumed:
+            self._track_evaluation()
         group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
         self._check_limits()
         self._sync_requests()
-        if resumed:  # logs and evaluates if that was due at the checkpoint, but a signal ended the run before
+        if (
+            resumed
+        ):  # makes up for what was due at the checkpoint, where a signal or a lost process ended the run before
             step, evaluated_at = state.progress.step, {step for step, _ in state.history.evaluations[-1:]}
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, NO_STEP)
-            if step and self._evaluation_due() and step not in evaluated_at:
-                self._finish_step(NO_STEP)
+            is_missing = step > 0 and self._evaluation_due() and step not in evaluated_at
+            if is_missing or result.evaluation is not None or state.progress.callbacks_pending:
+                self._finish_step(result)
 
     def _finish_step(self, result: StepResult) -> None:
-        if self._evaluation_due():
+        self.state.progress.callbacks_pending = True
+        if self._evaluation_due() and result.evaluation is None:
             result = result._replace(evaluation=self._evaluate())
         self._sync_requests()
-        try:
-            for callback in self.callbacks:
-                callback.on_step(self.context, self.state, result)
-                result = self._act_on_requests(result)
-        finally:
-            self._track_evaluation()  # before the save: after a resume it would be missing
+        for callback in self.callbacks:
+            callback.on_step(self.context, self.state, result)
+            result = self._act_on_requests(result)
+        self._track_evaluation()  # before the save: after a resume it would be missing
+        self.state.progress.callbacks_pending = False
         self.checkpointer.on_step(self.context, self.state, result)
 
     def _act_on_requests(self, result: StepResult) -> StepResult:

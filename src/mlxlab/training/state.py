@@ -12,7 +12,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import ChangedSettings, History, Progress, Resize, RunningTotals, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
@@ -70,6 +70,7 @@ class TrainState:
     running: RunningTotals = field(default_factory=RunningTotals)
     data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
     before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
+    replaced_weights: Arrays = field(default_factory=dict)  # of `model`, while it has their average. Not saved
     architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`
     new_model: Callable[[Architecture], nn.Module] = _no_model  # Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
@@ -99,12 +100,14 @@ class TrainState:
     def eval_weights(self) -> Iterator[nn.Module]:
         """The model with the weights that are evaluated and saved: their moving average, if there is one."""
         before = self.model.trainable_parameters()
+        self.replaced_weights = flatten_arrays(before)
         if isinstance(self.optimizer, EMAOptimizer):
             self.model.update(self.optimizer.average)
         try:
             yield self.model
         finally:
             self.model.update(before)
+            self.replaced_weights = {}
 
     @property
     def fraction_done(self) -> float | None:
