@@ -17,7 +17,7 @@
     python -m benchmarks suite=labelled [rows=1000000] [model=bert] [rounds=1]
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
                          [compare_with=mlx_lm]
-    python -m benchmarks suite=growth file=<text> [steps=200] [plot=growth.png]
+    python -m benchmarks suite=growth file=<text> [steps=480] [plot=growth.png]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server
@@ -33,7 +33,7 @@ streaming_memory  resident memory of the text loader after N and 10 N documents,
 curriculum  rare tokens served and validation loss with data/order=curriculum and with a shuffle, at equal tokens
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
-growth    a model that grows while it trains, compared with its final size from the start at equal compute
+growth    a model that grows while it trains, compared with its final and its first size at equal compute
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
 Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures

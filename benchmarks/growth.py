@@ -1,110 +1,140 @@
-"""A model that grows while it trains, compared with its final size from the start, at equal compute."""
+"""A model that grows while it trains, compared with its final and its first size from the start, at equal compute.
+
+Compute is counted in operations of training, in every size that the model has had; seconds too are those of training,
+with the operations of growth. Evaluations, as many in each run and of the same rows, count in neither.
+"""
 
 import itertools
-import math
 import tempfile
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.alternate import table
+from mlxlab.callbacks.plots import new_figure
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import ConfigError
+from mlxlab.constraints import Size
+from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.session import build_session
-from mlxlab.models.model import count_parameters, training_flops
+from mlxlab.models.model import Model, count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 SEQ_LEN, BATCH_SIZE, VOCAB_SIZE = 128, 8, 2048
-EVALUATIONS = 8  # of each run
-PHASES = (0.5, 0.3, 0.2)  # of the steps: nano, stacked, widened
+EVALUATIONS = 12  # of each run
+PHASES = (0.4, 0.3, 0.3)  # of the steps: nano, stacked, widened
+MIN_STEPS = 10  # so that every phase has some
 LAYERS, WIDER = 6, 1024  # of model/size=nano; the widened feed-forward layer
+FINAL_SIZE = (f"model.num_layers={2 * LAYERS}", f"model.intermediate_size={WIDER}")
 
 
 @dataclass
 class Meter(Callback):
-    """Adds up the operations and seconds of training; records the validation loss at each evaluation."""
+    """Adds up operations, tokens and seconds of training; records the validation loss at each evaluation."""
 
     flops: float = 0.0
-    seconds: float = 0.0  # evaluations included
+    seconds: float = 0.0
+    tokens: int = 0
     parameters: int = 0  # at the end
     steps: int = 0
     points: list[tuple[float, float, float]] = field(default_factory=list)  # (flops, seconds, validation loss)
-    _since: float = 0.0
-
-    def on_start(self, context: FitContext, state: TrainState) -> None:
-        self._since = time.perf_counter()
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        self.flops += training_flops(state.model, SEQ_LEN) * SEQ_LEN * len(result.batch.example_ids)  # type: ignore[arg-type]
-        now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.flops += step_flops(state.model)
+        steps_per_second, _ = context.timer.read(state.progress)
+        self.seconds += 1 / steps_per_second if steps_per_second else 0.0  # 0: just read, for the log
+        self.tokens, self.steps = state.progress.tokens, state.progress.step
+        self.parameters = count_parameters(state.model)
         if result.evaluation is not None:
             self.points.append((self.flops, self.seconds, result.evaluation.metrics["loss"]))
 
 
-def growth(file: str | None = None, steps: int = 200, plot: str = "growth.png") -> str:
-    """`steps` steps of nano, stacked to twice the layers and then widened; then the final size with as many operations.
+def growth(file: str | None = None, steps: Size = 480, plot: str = "growth.png") -> str:
+    """`steps` steps of nano, stacked to twice the layers and then widened; then both sizes with as many operations.
 
-    Both have the same rows, learning rate and warm-up. `file` is a text or JSON lines; `plot` the path of a PNG.
+    All read the same rows in the same order, with the same learning rate and schedule: it rises over 3 % of the steps
+    of a run, is constant, and decays in the last fifth.
+
+    Args:
+        file: a text or JSON lines.
+        steps: of the run that grows.
+        plot: path of a PNG with the validation loss by operations and by seconds.
     """
     if file is None:
         raise ConfigError("suite=growth: expected file=<text or .jsonl>")
+    if steps < MIN_STEPS:
+        raise ConfigError(f"steps={steps}: expected a whole number >= {MIN_STEPS}")
+    path = Path(plot).expanduser()
+    if not path.absolute().parent.is_dir():
+        raise InputNotFoundError(f"plot={plot}: no such folder: {path.parent}")
     first, second = (round(steps * share) for share in itertools.accumulate(PHASES[:2]))
-    layers = [layer // 2 for layer in range(2 * LAYERS)]
     operations = [
-        {"id": "stacked", "op": "stack", "map": layers, "when": {"or_steps": first}},
+        {"id": "stacked", "op": "stack", "map": [i // 2 for i in range(2 * LAYERS)], "when": {"or_steps": first}},
         {"id": "widened", "op": "widen", "feed_forward": WIDER, "when": {"or_steps": second - first}},
     ]
-    grown = _train(file, steps, operations, [])
-    direct = _train(file, grown.flops, [], [f"model.num_layers={2 * LAYERS}", f"model.intermediate_size={WIDER}"])
-    runs = {"grown": grown, "final size from the start": direct}
-    _plot(runs, Path(plot).expanduser())
-    rows: list[tuple[str, ...]] = [("", "parameters", "steps", "operations", "seconds", "validation loss")]
-    for name, meter in runs.items():
-        numbers = (f"{meter.parameters:,}", str(meter.steps), f"{meter.flops:.3g}", f"{meter.seconds:.1f}")
-        rows.append((name, *numbers, f"{meter.points[-1][2]:.4f}"))
+    grown = _train(file, operations=operations, steps=steps)
+    runs = {
+        "grown": grown,
+        "final size from the start": _train(file, FINAL_SIZE, flops=grown.flops),
+        "first size throughout": _train(file, flops=grown.flops),
+    }
+    _plot(runs, path)
+    rows: list[tuple[str, ...]] = [
+        ("", "parameters", "steps", "tokens", "operations", "seconds", "s/step", "validation loss")
+    ]
+    for name, run in runs.items():
+        counts = (f"{run.parameters:,}", f"{run.steps:,}", f"{run.tokens:,}", f"{run.flops:.4g}")
+        seconds = (f"{run.seconds:.0f}", f"{run.seconds / run.steps:.2f}")
+        rows.append((name, *counts, *seconds, f"{run.points[-1][2]:.4f}"))
     title = f"nano, stacked at step {first}, widened at step {second} of {steps}"
     return f"{table(title, rows)}\n\nplot: {plot}"
 
 
-def _train(file: str, budget: float, operations: list[dict[str, Any]], sizes: list[str]) -> Meter:
-    """Trains for a number of steps (an integer) or of operations (a float)."""
+def step_flops(model: Any) -> float:
+    return training_flops(cast(Model, model), SEQ_LEN) * SEQ_LEN * BATCH_SIZE
+
+
+def _train(
+    file: str,
+    sizes: tuple[str, ...] = (),
+    *,
+    operations: list[dict[str, Any]] | None = None,
+    steps: int | None = None,
+    flops: float = 0.0,
+) -> Meter:
+    """Trains for `steps`, or for about as many operations as `flops`."""
     cfg = _config(file, sizes)
-    cfg["callbacks"] = {"growth": {**cfg["callbacks"]["growth"], "operations": operations}}
+    cfg["callbacks"] = {"growth": {**cfg["callbacks"]["growth"], "operations": operations or []}}
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(cfg, Path(folder))
-        per_step = training_flops(session.model, SEQ_LEN) * SEQ_LEN * BATCH_SIZE
-        steps = budget if isinstance(budget, int) else math.ceil(budget / per_step)
-        trainer = replace(session.trainer, max_steps=steps, eval_every=max(steps // EVALUATIONS, 1))
+        steps = steps or max(round(flops / step_flops(session.model)), 1)
+        trainer = replace(session.trainer, max_steps=steps, eval_every=max(-(-steps // EVALUATIONS), 1))
         session, meter = replace(session, trainer=trainer), Meter()
-        state = session.fit(session.init_state(), [meter, *build_callbacks(cfg, Path(folder))])
-    meter.parameters, meter.steps = count_parameters(state.model), state.progress.step
+        session.fit(session.init_state(), [meter, *build_callbacks(cfg, Path(folder))])
     return meter
 
 
-def _config(file: str, sizes: list[str]) -> Any:
-    """Nothing of it depends on the length of the run: the schedule is constant."""
+def _config(file: str, sizes: tuple[str, ...]) -> Any:
     source = f"data.source={Path(file).expanduser().absolute()}"
     data = ["data=streaming", source, f"data.seq_len={SEQ_LEN}", f"data.batch_size={BATCH_SIZE}", "data.prefetch=0"]
     data += [f"data.eval_batch_size={BATCH_SIZE}", f"data.tokenizer.vocab_size={VOCAB_SIZE}"]
-    trainer = ["trainer/schedule=constant", "trainer.schedule.warmup=10", "trainer.learning_rate=1e-3"]
-    trainer += ["trainer.max_steps=100", "trainer.eval_batches=8", "trainer.log_every=1000"]
+    trainer = ["trainer/schedule=wsd", "trainer.schedule.warmup=0.03", "trainer.learning_rate=1e-3"]
+    trainer += ["trainer.max_steps=100", "trainer.epochs=null", "trainer.eval_batches=16", "trainer.log_every=1000000"]
     common = ["model=transformer", "model/size=nano", "tracking=none"]
     return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
 
 
 def _plot(runs: dict[str, Meter], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.4))
+    figure = new_figure(8, 3.4)
     for axis, (index, label) in zip(figure.subplots(1, 2), enumerate(["operations", "seconds"]), strict=True):
-        for name, meter in runs.items():
-            axis.plot([point[index] for point in meter.points], [point[2] for point in meter.points], ".-", label=name)
-        axis.set(xlabel=label, ylabel="validation loss")
+        for name, run in runs.items():
+            axis.plot([point[index] for point in run.points], [point[2] for point in run.points], ".-", label=name)
+        axis.set(xlabel=f"{label} of training", ylabel="validation loss")
         axis.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib lacks
+        raise WriteError(f"plot={path}: {error}") from None

@@ -1,6 +1,6 @@
 """A training step with adapters on a base in 4 bits, compared with a float32 base and with MLX's own product.
 
-Steps with MLX's product take minutes on a CPU, so they are measured once, without a warm-up.
+Steps with MLX's product take minutes on a CPU, so there are few of them, without a warm-up.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from benchmarks.alternate import Trial, alternate, table
+from benchmarks.alternate import Trial, table
 from benchmarks.config import read_config
 from benchmarks.steps import NEEDS
 from mlxlab.config.instantiate import instantiate
@@ -29,6 +29,7 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 
 RATE = 1e-4
+FLOAT = "LoRA, float32 base"
 Step = Callable[[], Any]
 
 
@@ -37,13 +38,13 @@ def qlora(
 ) -> str:
     """Seconds of optimized, compiled steps on random tokens, and the bytes of the frozen base.
 
-    Ratios are those of CPU seconds, which other processes disturb less.
+    Ratios are of medians: of elapsed seconds, and of CPU seconds of all threads, which other processes disturb less.
 
     Args:
         model: folder or GGUF file of a pretrained decoder.
         rows, length: shape of a batch.
         rounds: steps of each variant, in turn.
-        slow_rounds: the same, of the variant with MLX's product; 0 leaves it out.
+        slow_rounds: rounds that have a step with MLX's product too; 0 leaves it out.
         compare_with: mlx_lm takes its trainer for that; it is not a dependency.
     """
     if compare_with not in ("", "mlx_lm"):
@@ -54,43 +55,41 @@ def qlora(
     shape = dict(read_shape(path))
     batch = _tokens(rows, length, int(str(shape["vocab_size"])))
     float_base, base = _adapted(path, None), _adapted(path, 4)
-    variants = {"LoRA, float32 base": _step(float_base, batch), "QLoRA": _step(base, batch)}
-    sizes = {"LoRA, float32 base": _base_bytes(float_base), "QLoRA": _base_bytes(base)}
-    trials = alternate(variants, rounds)
+    variants = {FLOAT: _step(float_base, batch), "QLoRA": _step(base, batch)}
+    sizes = {FLOAT: _base_bytes(float_base), "QLoRA": _base_bytes(base)}
+    slow: dict[str, Step] = {}
     if slow_rounds and compare_with == "mlx_lm":
         from benchmarks.qlora_mlx_lm import mlx_lm_step
 
-        step, sizes["mlx-lm"] = mlx_lm_step(base, shape, batch)
-        trials.append(_measure("mlx-lm", step, slow_rounds))
+        slow["mlx-lm"], sizes["mlx-lm"] = mlx_lm_step(base, shape, batch)
     elif slow_rounds:
-        name = "QLoRA, MLX's product"
         plain = _with_mlx_layers(_adapted(path, 4))
-        sizes[name] = _base_bytes(plain)
-        trials.append(_measure(name, _step(plain, batch, compile="never"), slow_rounds))
-    head = (
-        "variant",
-        "s/step",
-        "CPU s/step",
-        "relative to LoRA",
-        "relative to QLoRA",
-        "base MB",
-        "relative to float32",
-    )
+        slow["QLoRA, MLX's product"] = _step(plain, batch, compile="never")
+        sizes["QLoRA, MLX's product"] = _base_bytes(plain)
+    trials = _alternate(variants, slow, rounds, slow_rounds)
+    ratios = ("of LoRA", "of QLoRA")
+    head = ("variant", "s/step", *ratios, "CPU s/step", *(f"CPU, {name}" for name in ratios), "base MB", "of float32")
     lines: list[tuple[str, ...]] = [head, *(_row(trial, trials, sizes) for trial in trials)]
     return table(f"steps of {rows} x {length} tokens with {path.name}, rank 8, on {mx.default_device()}", lines)
 
 
+def _alternate(variants: dict[str, Step], slow: dict[str, Step], rounds: int, slow_rounds: int) -> list[Trial]:
+    """As `alternate`; the slow variants follow in the first `slow_rounds` rounds, without a warm-up."""
+    for step in variants.values():
+        step()
+    trials = {name: Trial(name) for name in (variants | slow)}
+    for number in range(max(rounds, slow_rounds)):
+        for name, step in (variants | (slow if number < slow_rounds else {})).items():
+            trials[name].run(step)
+    return list(trials.values())
+
+
 def _row(trial: Trial, trials: list[Trial], sizes: dict[str, int]) -> tuple[str, ...]:
-    relative = [f"{trial.cpu_median / other.cpu_median:.2f} x" for other in trials[:2]]
+    elapsed = [f"{trial.median / other.median:.2f} x" for other in trials[:2]]
+    cpu = [f"{trial.cpu_median / other.cpu_median:.2f} x" for other in trials[:2]]
     size = sizes[trial.name]
-    return (
-        trial.name,
-        f"{trial.median:.2f}",
-        f"{trial.cpu_median:.2f}",
-        *relative,
-        f"{size / 1e6:.0f}",
-        f"{size / sizes[trials[0].name]:.3f} x",
-    )
+    share = f"{size / sizes[FLOAT]:.3f} x"
+    return (trial.name, f"{trial.median:.2f}", *elapsed, f"{trial.cpu_median:.2f}", *cpu, f"{size / 1e6:.0f}", share)
 
 
 def _tokens(rows: int, length: int, vocab_size: int) -> Batch:
@@ -122,13 +121,6 @@ def _step(model: Model, batch: Batch, **settings: Any) -> Step:
     node = read_config("trainer/step/optimized") | {"compile": "always"} | settings
     step = instantiate(node)(model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
     return lambda: step(to_device(batch))
-
-
-def _measure(name: str, step: Step, rounds: int) -> Trial:
-    trial = Trial(name)
-    for _ in range(rounds):
-        trial.run(step)
-    return trial
 
 
 def _with_mlx_layers(model: Model) -> Model:

@@ -40,12 +40,13 @@ class LoRALayer(nn.Module):
         """(..., in) -> (..., out); of an embedding, token ids (...) -> (..., width)."""
         change = self._change()
         if not self.looks_up:
-            return self._add(self.base(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, change)
-        return self._add(self.base(x), self.lora_b[x] @ self.lora_a, None if change is None else change[x][..., None])
+            return self._add(self.base(x), self._update(x), change)
+        update = (self.scale * self.lora_b[x]) @ self.lora_a
+        return self._add(self.base(x), update, None if change is None else change[x][..., None])
 
     def as_linear(self, x: mx.array) -> mx.array:
         """An embedding as output layer: (..., width) -> (..., vocabulary)."""
-        return self._add(self.base.as_linear(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._change())
+        return self._add(self.base.as_linear(x), self._update(x), self._change())
 
     @property
     def weight(self) -> mx.array:
@@ -57,8 +58,11 @@ class LoRALayer(nn.Module):
     def bias(self) -> mx.array:
         return self.base.bias
 
+    def _update(self, x: mx.array) -> mx.array:
+        """(..., in) -> (..., out). The scale multiplies the few numbers of the rank, not those of the output."""
+        return (self.scale * (self.dropout(x) @ self.lora_a.T)) @ self.lora_b.T
+
     def _add(self, out: mx.array, update: mx.array, change: mx.array | None) -> mx.array:
-        update = self.scale * update
         if change is None:
             return out + update
         product = out - self.base.bias if "bias" in self.base else out  # DoRA scales the weight, not the bias

@@ -1,0 +1,35 @@
+"""`suite=growth` compares runs of the same number of operations."""
+
+import pytest
+from benchmarks.__main__ import main
+
+
+@pytest.mark.fault_injection  # three runs: 8 s
+def test_every_run_has_the_same_number_of_operations_within_a_step(tmp_path, capsys):
+    words = ["a", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
+    text = [" ".join(words[(i * j) % 7] + str(i % 13) for j in range(60)) for i in range(1, 2000)]
+    file, plot = tmp_path / "text.txt", tmp_path / "growth.png"
+    file.write_text("\n\n".join(text))
+    assert main(["suite=growth", f"file={file}", "steps=10", f"plot={plot}"]) == 0
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[4:7]]
+    grown, final, first = ({"parameters": row[2], "steps": int(row[3]), "flops": float(row[5])} for row in rows)
+    assert grown["parameters"] == final["parameters"] != first["parameters"]
+    assert final["steps"] < grown["steps"] < first["steps"]
+    for run in (final, first):
+        assert abs(run["flops"] - grown["flops"]) <= 0.51 * run["flops"] / run["steps"]
+    assert plot.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ([], 2, "suite=growth: expected file="),
+        (["file=a.txt", "steps=3"], 2, "expected a whole number >= 10"),
+        (["file=a.txt", "plot=/none/growth.png"], 66, "no such folder: /none"),
+        (["file=/none.txt"], 66, "/none.txt"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(capsys, args, code, message):
+    assert main(["suite=growth", *args]) == code
+    error = capsys.readouterr().err
+    assert (message in error, len(error.splitlines())) == (True, 1), error
