@@ -45,7 +45,7 @@ GROWING = {
         ROWS,
         MERGE,
         FREE,
-        "{id: order, op: set_curriculum, strength: 0.3, when: {or_steps: 1}}",
+        "{id: order, op: set_curriculum, alpha: 0.3, when: {or_steps: 1}}",
     ),
     "optimized": (
         DEEPER,

@@ -79,7 +79,7 @@ REFUSED = {  # options of the model, operations, and why the last one cannot wor
     ),
     "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
     "a fixed batch size": ({}, [operation("set_batch_size", batch_size=8)], ".* cannot change their size"),
-    "no curriculum": ({}, [operation("set_curriculum", strength=0.5)], ".*expected data/order=curriculum"),
+    "no curriculum": ({}, [operation("set_curriculum", alpha=0.5)], ".*expected data/order=curriculum"),
 }
 
 
@@ -117,7 +117,7 @@ def test_nothing_is_changed():
     state = new_state()
     state.data = data = Curriculum()
     before = data.state_dict(), data.batch_size, state.architecture, named_parameters(state.model)
-    operations = [DEEPER, operation("set_batch_size", batch_size=8), operation("set_curriculum", strength=0.5), WIDER]
+    operations = [DEEPER, operation("set_batch_size", batch_size=8), operation("set_curriculum", alpha=0.5), WIDER]
     assert len(preview(operations, state)) == 5
     assert (data.state_dict(), data.batch_size, state.architecture) == before[:3]
     assert all(array is before[3][path] for path, array in named_parameters(state.model).items())

@@ -31,7 +31,7 @@ class ChangedSettings:
     accumulate: Size | None = None
     eval_every: Size | None = None
     eval_batches: Size | None = None
-    curriculum: NonNegative | None = None  # strength
+    curriculum_alpha: NonNegative | None = None
 
     @property
     def batch_size(self) -> int | None:

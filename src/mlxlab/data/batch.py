@@ -12,7 +12,7 @@ import numpy as np
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 
-NO_CURRICULUM = "the strength of the curriculum: expected data/order=curriculum"
+NO_CURRICULUM = "alpha of the curriculum: expected data/order=curriculum"
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class BatchIterator(Protocol):
 
 @runtime_checkable
 class MeasuresOrder(Protocol):
-    """A `BatchIterator` that can measure which tokens it served, and change the strength of a curriculum."""
+    """A `BatchIterator` that can measure which tokens it served, and change the alpha of a curriculum."""
 
     def order_metrics(self) -> dict[str, float]:
         """Metrics of the tokens of the run up to the batch last yielded; empty where they are not measured."""
@@ -94,11 +94,11 @@ class MeasuresOrder(Protocol):
 
 
 def set_curriculum_alpha(data: BatchIterator, alpha: float) -> None:
-    """Sets the strength of the curriculum, from 0 to 1, from the next batch on; ConfigError if `data` has none."""
+    """Sets the alpha of the curriculum, from 0 to 1, from the next batch on; ConfigError if `data` has none."""
     if not isinstance(data, MeasuresOrder):
         raise ConfigError(NO_CURRICULUM)
     if not 0 <= alpha <= 1:
-        raise ConfigError(f"the strength of the curriculum: expected a number from 0 to 1, got {alpha}")
+        raise ConfigError(f"alpha of the curriculum: expected a number from 0 to 1, got {alpha}")
     data.set_alpha(alpha)
 
 

@@ -97,12 +97,12 @@ class RunLength(NamedTuple):
     epochs: int | None = None
     max_tokens: int | None = None
 
-    def steps(self, batches_per_epoch: int | None, tokens_per_batch: int) -> int | None:
-        """Steps until the first limit; None if that is unknown."""
+    def steps(self, batches_per_epoch: int | None, tokens_per_batch: int | None) -> int | None:
+        """Steps until the first limit that can be expressed in steps; None without any."""
         limits = [self.max_steps] if self.max_steps is not None else []
         if self.epochs is not None and batches_per_epoch is not None:
             limits.append(self.epochs * batches_per_epoch)
-        if self.max_tokens is not None:
+        if self.max_tokens is not None and tokens_per_batch is not None:
             limits.append(-(-self.max_tokens // tokens_per_batch))
         return min(limits, default=None)
 

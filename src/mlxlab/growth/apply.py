@@ -51,8 +51,8 @@ def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, op
         state.resize(operation["batch_size"])
     else:
         settings = change_settings(operation, progress.settings, int(progress.schedule_step))
-        if settings.curriculum != progress.settings.curriculum:
-            set_curriculum_alpha(state.data, operation["strength"])
+        if settings.curriculum_alpha != progress.settings.curriculum_alpha:
+            set_curriculum_alpha(state.data, operation["alpha"])
         progress.settings = settings
     return Change({}, options_text(operation), lambda: None)
 

@@ -60,7 +60,7 @@ def check_settings(operation: Any, data: BatchIterator) -> None:
         data.resize(before)
     if operation["op"] == "set_curriculum":
         position = data.state_dict()
-        set_curriculum_alpha(data, operation["strength"])
+        set_curriculum_alpha(data, operation["alpha"])
         data.load_state_dict(position)
 
 

@@ -139,10 +139,10 @@ class TrainState:
         now = self.progress.settings
         if settings.batch_size != now.batch_size:
             self.resize(settings.batch_size or configured_batch_size)
-        if settings.curriculum not in (None, now.curriculum):
-            set_curriculum_alpha(self.data, settings.curriculum)
-        curriculum = now.curriculum if settings.curriculum is None else settings.curriculum
-        self.progress.settings = replace(settings, resizes=now.resizes, curriculum=curriculum)
+        if settings.curriculum_alpha not in (None, now.curriculum_alpha):
+            set_curriculum_alpha(self.data, settings.curriculum_alpha)
+        alpha = now.curriculum_alpha if settings.curriculum_alpha is None else settings.curriculum_alpha
+        self.progress.settings = replace(settings, resizes=now.resizes, curriculum_alpha=alpha)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Replaces weights and optimizer by those of a checkpoint, which may be of an earlier architecture.
@@ -202,5 +202,5 @@ class TrainState:
         settings = self.progress.settings
         if settings.batch_size is not None:
             self.data.resize(settings.batch_size)
-        if settings.curriculum is not None:
-            set_curriculum_alpha(self.data, settings.curriculum)
+        if settings.curriculum_alpha is not None:
+            set_curriculum_alpha(self.data, settings.curriculum_alpha)

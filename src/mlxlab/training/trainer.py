@@ -12,6 +12,7 @@ import mlx.optimizers as optim
 from mlxlab.checkpoint.state import ChangedSettings, Resize
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.dataset import RunLength
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.training.losses.loss import Loss
@@ -92,12 +93,8 @@ class Trainer:
 
     def plan_steps(self, data: BatchIterator | Resize) -> int | None:
         """Steps of a run whose batches all have the current size; None if no limit can be expressed in steps."""
-        lengths = [self.max_steps] if self.max_steps is not None else []
-        if self.epochs is not None and data.batches_per_epoch is not None:
-            lengths.append(self.epochs * data.batches_per_epoch)
-        if self.max_tokens is not None and data.tokens_per_batch is not None:
-            lengths.append(-(-self.max_tokens // data.tokens_per_batch))
-        return min(lengths, default=None)
+        limits = RunLength(self.max_steps, self.epochs, self.max_tokens)
+        return limits.steps(data.batches_per_epoch, data.tokens_per_batch)
 
     def with_settings(self, settings: ChangedSettings) -> "Trainer":
         """The trainer with the settings that changed during the run."""

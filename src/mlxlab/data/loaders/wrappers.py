@@ -91,7 +91,7 @@ class Prefetch(_Wrapper):
         self._change(partial(self.source.resize, batch_size))
 
     def set_alpha(self, alpha: float) -> None:
-        """Batches that were prepared with the old strength are discarded."""
+        """Batches that were prepared with the old alpha are discarded."""
         self._change(partial(set_curriculum_alpha, self.source, alpha))
 
     def order_metrics(self) -> dict[str, float]:

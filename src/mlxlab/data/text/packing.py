@@ -207,7 +207,7 @@ class RowOrder(Protocol):
         """The rows of `packer`, which begins at `cursor`, in this order from `cursor` on."""
 
     def set_alpha(self, cursor: TextCursor, alpha: float) -> TextCursor:
-        """`cursor` with another strength of the curriculum; ConfigError where there is none."""
+        """`cursor` with another alpha of the curriculum; ConfigError where there is none."""
 
     def metrics(self) -> dict[str, float]:
         """Of the tokens served since the start of the run; empty where they are not measured."""

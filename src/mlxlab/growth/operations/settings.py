@@ -98,15 +98,15 @@ class SetEvaluation(TypedDict):
 
 
 class SetCurriculum(TypedDict):
-    """Changes the strength of the curriculum, with data/order=curriculum.
+    """Sets `data.order.alpha`, with data/order=curriculum.
 
     Args:
-        strength: the new one.
+        alpha: the new one.
     """
 
     id: str
     op: Literal["set_curriculum"]
-    strength: Fraction
+    alpha: Fraction
     when: When
     then: NotRequired[Then]
 
@@ -127,7 +127,7 @@ def change_settings(operation: TrainerOperation, settings: ChangedSettings, sche
         case "set_accumulation":
             return replace(settings, accumulate=operation["accumulate"])
         case "set_curriculum":
-            return replace(settings, curriculum=operation["strength"])
+            return replace(settings, curriculum_alpha=operation["alpha"])
         case "set_evaluation":
             every, batches = operation.get("eval_every"), operation.get("eval_batches")
             return replace(

@@ -61,7 +61,7 @@ class Ranking(Protocol):
         """Rows drawn between two rankings of a pool; None ranks it once."""
 
     def alpha(self, step: int) -> float:
-        """The strength of the curriculum at a batch of the run; 0 where there is no curriculum."""
+        """The alpha of the curriculum at a batch of the run; 0 where there is no curriculum."""
 
     def rows_served(self, rows: int) -> int:
         """How many of the rows of a pool are served, at least one."""
