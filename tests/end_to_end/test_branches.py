@@ -52,6 +52,7 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["inputs"]["parents"]
     again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")
     assert again.returncode == 0, again.stderr
+    assert run_here("run=" + str(tmp_path / "fork"), script="verify").stdout.splitlines()[-1] == "verified"
 
 
 def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, uninterrupted):

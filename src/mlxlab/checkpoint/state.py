@@ -1,6 +1,7 @@
 """What a checkpoint holds besides the arrays of model and optimizer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, TypedDict
 
 from mlxlab.constraints import Count, NonNegative, Positive, Size
@@ -138,6 +139,14 @@ class History:
         if self.best is not None:
             logged = dict(self.curve).get(self.best_step, {})
             self.best_metrics = {name: value for name, value in logged.items() if name in names}
+
+    def without_best(self, step: int) -> "History":
+        """The same, where the best evaluation is that of `step`, if there was one: the weights of the best are lost."""
+        value, metrics = dict(self.evaluations).get(step), dict(self.curve).get(step, {})
+        if value is None or not isfinite(value):
+            return replace(self, best=None, best_step=0, best_metrics={})
+        metrics = {name: metrics[name] for name in self.best_metrics if name in metrics}
+        return replace(self, best=value, best_step=step, best_metrics=metrics)
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""

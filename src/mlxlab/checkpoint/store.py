@@ -99,6 +99,14 @@ class CheckpointStore:
         self.base.remove_unused()
         return final
 
+    def take_over(self, checkpoint: Checkpoint) -> Path:
+        """Commits a checkpoint of another run here too; raises as `save` and `read_base`."""
+        base, state = checkpoint.state["base"], checkpoint.state
+        frozen = read_base(checkpoint.path, base) if base else {}
+        weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
+        best_step = state["history"].best_step
+        return self.save(checkpoint.step, weights, checkpoint.optimizer, state, frozen, best_step=best_step)
+
     def paths(self) -> list[Path]:
         """Folders of the committed checkpoints, newest first; of one step the regular, emergency and replaced one."""
         if not self.folder.is_dir():

@@ -24,6 +24,7 @@ FREE_KEYS = {  # of groups that are structural or frozen
     *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
+FILE = "resume_changes.json"
 ADAPTER = "model/adapter"
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
 _FROZEN = "cannot change on resume; start a new run in another folder"
@@ -107,11 +108,21 @@ def add_overrides(before: list[str], typed: list[str]) -> list[str]:
 
 def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int]:
     """Appends to `resume_changes.json`; returns the file and the number of resumes with changes that it now lists."""
-    file = folder / "resume_changes.json"
-    records = read_json(file, list[_ResumeRecord]) if file.is_file() else []
+    file = folder / FILE
+    records = _read_records(folder)
     records.append({"step": step, "changes": {key: {"old": old, "new": new} for key, (old, new) in changes.items()}})
     write_json(file, records)
     return file, len(records)
+
+
+def changed_steps(folder: Path) -> list[int]:
+    """The steps at which a resume changed the config of the run in a folder."""
+    return [record["step"] for record in _read_records(folder)]
+
+
+def _read_records(folder: Path) -> list[_ResumeRecord]:
+    file = folder / FILE
+    return read_json(file, list[_ResumeRecord]) if file.is_file() else []
 
 
 def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
@@ -238,13 +237,3 @@ def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume
         raise CheckpointUnavailableError(f"{path}: {reason}; it cannot be renamed to use an older one")
     log_lines(f"skipped {path.name}: {reason}")
     return True
-
-
-def set_aside_others(resumed: Checkpoint | None, run_dir: Path) -> list[str]:
-    """Renames, before training, checkpoints of the folder that do not lead to the one resumed; returns messages."""
-    store = CheckpointStore(run_dir / FOLDER)
-    if resumed is not None:
-        newer = store.set_aside_newer(resumed.step)
-        return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
-    aside = store.set_aside_all()
-    return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []

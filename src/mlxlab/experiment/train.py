@@ -26,9 +26,10 @@ from mlxlab.experiment.metadata import (
     tracked_until_end,
 )
 from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
+from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.session import Session, start_session
-from mlxlab.experiment.start import prepare_start, reject_misfit, set_aside_others
+from mlxlab.experiment.start import prepare_start, reject_misfit
 from mlxlab.growth.schedule import KEY
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
@@ -68,7 +69,7 @@ def train(requested: Config, context: RunContext) -> float:
     with tracked_until_end(tracker):
         if continues:
             tracker.truncate_after(last_step)
-        log_lines(*set_aside_others(checkpoint if continues else None, run_dir))
+        checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
         return finish(session, fit_session(session, state, callbacks, checkpoint, context), context)
 
 

@@ -10,6 +10,7 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
+from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_callbacks, model_seed
@@ -40,11 +41,22 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         yield f"{path.name}: checksums hold"
     pairs = list(zip([None, *checkpoints], checkpoints, strict=False))
     for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
+        if changed := _changes_between(folder, start, end):
+            yield f"{end.path.name}: not compared, the config changed at step {changed[0]}, whose checkpoint is gone"
+            continue
         difference = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
         if difference:
             raise CheckpointUnavailableError(f"{end.path.name}: {difference} is not what training from {since} gives")
         yield f"{end.path.name}: bitwise what training from {since} gives"
+
+
+def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> list[int]:
+    """The steps between two checkpoints at which a resume changed what is trained; `end` alone has the new config."""
+    first, last = start.state["metadata"] if start else None, end.state["metadata"]
+    if first and (first["config"], first["overrides"]) == (last["config"], last["overrides"]):
+        return []
+    return [step for step in changed_steps(folder) if (start.step if start else 0) < step <= end.step]
 
 
 def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -> str:
