@@ -91,7 +91,7 @@ def test_frozen_weights_go_with_the_last_checkpoint_that_refers_to_them(run):
     aside = (run / "checkpoints" / "step-00000002").rename(run / "checkpoints" / "unusable-step-00000002")
     for step in (4, 5):
         store.save(step, {}, {}, state_at(step), other)
-    assert len(list((run / "base").iterdir())) == 2, "one that was set aside may be wanted later"
+    assert len(list((run / "base").iterdir())) == 2, "one that was set aside may be needed later"
     shutil.rmtree(aside)
     store.save(6, {}, {}, state_at(6), other)
     assert len(list((run / "base").iterdir())) == 1

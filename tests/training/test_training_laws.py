@@ -106,7 +106,7 @@ def fixed_warmup(*, peak, steps):
     return constant(1000, peak=peak, steps=None)
 
 
-def plain_sgd(*, learning_rate, parameters):
+def plain_sgd(*, learning_rate, **options):
     import mlx.optimizers as optim
 
     return optim.SGD(learning_rate)

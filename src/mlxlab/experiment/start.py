@@ -104,7 +104,7 @@ def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, Vocab
     The data keep their map, and their position says that it no longer holds.
 
     Raises:
-        ConfigError: another limit is asked for.
+        ConfigError: the new limit is not null.
     """
     old, new = (each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg))
     if old == new:

@@ -1,4 +1,4 @@
-"""The optimizer state of a changed model: by path, by the map of the weights, by shape if asked."""
+"""The optimizer state of a changed model: by path, by the map of the weights, or by shape."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ def transfer_optimizer(
         changes: those that led from the old weights to the new ones, at least one.
         weights: shapes of the new weights by path.
         averages: moving averages of the new weights, where there are any.
-        by_shape: parameters without a source take the state of left-over ones of the same shape, in order of the path.
+        by_shape: parameters without a source take the unused state of ones of the same shape, in order of the path.
     """
     saved = read_moments(old, changes[0].shapes)
     moments = saved

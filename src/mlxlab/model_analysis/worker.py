@@ -1,4 +1,4 @@
-"""One job at a time in a background thread; its result and its errors wait until they are asked for."""
+"""One job at a time in a background thread; its result, or its error, is kept until it is taken."""
 
 import threading
 from collections.abc import Callable, Iterator

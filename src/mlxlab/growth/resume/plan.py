@@ -87,7 +87,7 @@ def _after(operation: Node, before: Architecture, title: str) -> Architecture:
 
 
 def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_size: int) -> None:
-    """ConfigError if something is asked for that the operations did not do."""
+    """ConfigError if the requested architecture differs from the one after the operations."""
     allowed = {*FREE, *(["tie_embeddings"] if before.node.get("tie_embeddings") is True else [])}
     refused = [
         f"model.{key}={node.get(key)}: was {value} in the checkpoint"
