@@ -9,7 +9,7 @@ import pytest
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from support.processes import final_state, run, run_here, start, tiny_overrides, wait_for
+from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "checkpointing.every_steps=3"]
 LORA = partial(tiny_overrides, "model/adapter=lora", "model.adapter.rank=2")
@@ -62,11 +62,4 @@ def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tm
 @pytest.mark.parametrize("step", [5, 25, 45])
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, options, step):
     reference = final_state(run(*LORA(*options), f"hydra.run.dir={tmp_path}/reference"))
-    again = [*LORA(*options), f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
-    process.kill()
-    process.communicate()
-    resumed = run(*again)
-    assert "resumed from step-" in resumed.stderr
-    assert final_state(resumed) == reference
+    assert killed_and_resumed(LORA(*options), tmp_path / "killed", step) == reference

@@ -15,7 +15,7 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import bucket_leaves
-from support.processes import run, run_here, start, tiny_overrides, wait_for
+from support.processes import process_of_rank, run, run_here, start, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", *CHEAP)
@@ -74,12 +74,6 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     )
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed from {last}" in resumed.stderr
-
-
-def process_of_rank(launcher, rank):
-    processes = psutil.Process(launcher.pid).children(recursive=True)
-    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
-    return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))
 
 
 def test_launched_processes_without_trainer_parallel_are_refused():

@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from support.processes import final_state, run, run_here, start, tiny_overrides, wait_for
+from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides
 
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2"]
 QLORA = partial(tiny_overrides, "model/adapter=qlora", "model.hidden_size=32", "model.quantization.group_size=32")
@@ -39,11 +39,4 @@ def test_quantised_weights_without_an_adapter_are_a_config_error(tmp_path):
 @pytest.mark.parametrize("step", [5, 25])
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, options, step):
     reference = final_state(run(*QLORA(*options), f"hydra.run.dir={tmp_path}/reference"))
-    again = [*QLORA(*options), f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
-    process.kill()
-    process.communicate()
-    resumed = run(*again)
-    assert "resumed from step-" in resumed.stderr
-    assert final_state(resumed) == reference
+    assert killed_and_resumed(QLORA(*options), tmp_path / "killed", step) == reference

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from support.fault_injection.harness import (
     settings,
     tracked,
 )
-from support.processes import ROOT, run, start, wait_for
+from support.processes import ROOT, process_of_rank, run, start, wait_for
 
 SHORT = ("trainer.epochs=null", "trainer.max_steps=16", "trainer.eval_every=6", "checkpointing.every_steps=3")
 LORA = "{id: lora, op: set_lora, rank: 2, when: {or_steps: 1}}"
@@ -193,7 +193,8 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 
 def timed(name: str) -> bool:
-    return name.startswith(TIMED)
+    """Whether it measures the machine; or compares outputs on a batch that a resumed run may not have at hand."""
+    return name.startswith((*TIMED, "growth/output_change"))
 
 
 def untimed(checkpoint: Checkpoint) -> list[Any]:
@@ -239,8 +240,9 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
     for step in (3, 6, 10):
         process = start(*argv, f"hydra.run.dir={tmp_path}/run", script="launch")
         wait_for(tmp_path / "run" / "checkpoints" / f"step-{step:08d}", process)
-        for rank in ranks:
-            process_of_rank(process.pid, rank).kill()
+        for each in [process_of_rank(process, rank) for rank in ranks]:
+            with suppress(psutil.NoSuchProcess):  # the launcher ends the others
+                each.kill()
         process.communicate(timeout=120)
     resumed = run(*argv, f"hydra.run.dir={tmp_path}/run", script="launch")
     assert resumed.returncode == 0, resumed.stderr
@@ -261,9 +263,3 @@ def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp
     assert ["skipped: failed in another process" in text for _, text in events] == [
         operation in (DEEPER, WIDER, LORA) for operation in GROWING["optimized"]
     ]
-
-
-def process_of_rank(launcher: int, rank: int) -> psutil.Process:
-    processes = psutil.Process(launcher).children(recursive=True)
-    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
-    return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import psutil
 
 from support.forks import ForkedProcess
 
@@ -67,6 +70,25 @@ def final_state(finished: subprocess.CompletedProcess) -> str:
     lines = [line for line in finished.stdout.splitlines() if line.startswith("final_state=")]
     assert len(lines) == 1, finished.stderr
     return lines[0]
+
+
+def process_of_rank(launcher: subprocess.Popen[str] | ForkedProcess, rank: int) -> psutil.Process:
+    """The process of a launched run that has this rank."""
+    processes = psutil.Process(launcher.pid).children(recursive=True)
+    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
+    return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))
+
+
+def killed_and_resumed(overrides: Sequence[str], folder: Path, step: int) -> str:
+    """The final state of a run in `folder` that was killed after a checkpoint and resumed."""
+    again = [*overrides, f"hydra.run.dir={folder}", "resume=auto"]
+    process = start(*again)
+    wait_for(folder / "checkpoints" / f"step-{step:08d}", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again)
+    assert "resumed from step-" in resumed.stderr
+    return final_state(resumed)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str] | ForkedProcess, seconds: float = 60.0) -> None:
