@@ -97,3 +97,7 @@ def test_frozen_weights_go_with_the_last_checkpoint_that_refers_to_them(run):
     assert len(list((run / "base").iterdir())) == 1
     store.save(7, {}, {}, state_at(7), FROZEN)
     np.testing.assert_array_equal(np.array(store.load().weights["codes"]), [0, 1, 2])
+    (run / "base" / ".tmp-4194304-killed.safetensors").write_bytes(b"half")
+    for step in (8, 9):  # of a model whose adapters were merged
+        store.save(step, {}, {}, state_at(step))
+    assert list((run / "base").iterdir()) == []

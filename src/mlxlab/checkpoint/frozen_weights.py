@@ -52,10 +52,15 @@ class FrozenWeights:
             if path.name == _file_name(digest):
                 self._written[_fingerprint(parse_arrays(data))] = digest
 
-    def remove_unused(self) -> None:
-        """Removes files that no checkpoint of the run refers to, also none that was set aside."""
-        files = list(self.folder.glob("*.safetensors"))
-        if len(files) < 2:
+    def remove_unused(self, newest: str) -> None:
+        """Removes what a killed save left, and files that no checkpoint of the run refers to, also none set aside.
+
+        Args:
+            newest: the digest that the newest checkpoint refers to.
+        """
+        remove_leftovers(self.folder)
+        files = [path for path in self.folder.glob("*.safetensors") if path.name != _file_name(newest)]
+        if not files:
             return
         states = [path.read_bytes() for path in self.folder.parent.glob("checkpoints*/*/state.json")]
         used = {_file_name(digest.decode()) for state in states for digest in REFERENCE.findall(state)}

@@ -96,7 +96,7 @@ class CheckpointStore:
         if replaced.exists():
             _remove(replaced)
         self.retain(best_step)
-        self.base.remove_unused()
+        self.base.remove_unused(state["base"])
         return final
 
     def take_over(self, checkpoint: Checkpoint) -> Path:
