@@ -1,0 +1,84 @@
+"""A growth schedule is tried before a run starts, and shown by --dry-run; a run says what it left undone."""
+
+import pytest
+
+from mlxlab.checkpoint.names import FOLDER
+from mlxlab.cli.train import main
+
+SETTINGS = [
+    "tracking=none",
+    "data.source=synthetic",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+    "data.prefetch=0",
+    "data.batch_size=16",
+    "model.num_layers=1",
+    "model.hidden_size=16",
+    "model.num_heads=2",
+    "model.intermediate_size=16",
+    "trainer.eval_batches=1",
+    "~callbacks.learning_curve",
+]
+DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 1}}"
+WIDER = "{id: wider, op: widen, feed_forward: 24, when: {metric_below: 0.01, or_steps: 50}}"
+UNFIT = "{id: wider, op: widen, feed_forward: 8, when: {or_steps: 50}}"
+REFUSAL = "callbacks.growth.operations: wider: feed_forward: expected more than 16, got 8"
+
+
+def schedule(*operations):
+    return f"callbacks.growth.operations=[{', '.join(operations)}]"
+
+
+@pytest.fixture(scope="module")
+def grown_run(tmp_path_factory):
+    """Of two operations the first is done, after step 1 of 2."""
+    folder = tmp_path_factory.mktemp("grown")
+    args = [*SETTINGS, schedule(DEEPER, WIDER), "trainer.max_steps=2", f"hydra.run.dir={folder}"]
+    assert main(args) == 0
+    return folder
+
+
+def test_an_operation_that_cannot_work_is_refused_before_the_run_starts(tmp_path, capsys):
+    args = [*SETTINGS, f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
+    assert main([*args, schedule(DEEPER, UNFIT)]) == 2
+    assert REFUSAL in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_tries_what_is_not_done_with_the_model_of_the_checkpoint(grown_run, capsys):
+    before = sorted((grown_run / FOLDER).iterdir())
+    resume = [f"resume={grown_run}", "trainer.max_steps=4"]
+    assert main([*resume, schedule(DEEPER, UNFIT)]) == 2
+    assert REFUSAL in capsys.readouterr().err
+    assert main([*resume, schedule(DEEPER, "{id: again, op: stack, map: [0, 0], when: {or_steps: 1}}")]) == 2
+    assert "again: map: [0, 0] drops or reorders" in capsys.readouterr().err  # there are two layers by now
+    assert sorted((grown_run / FOLDER).iterdir()) == before
+
+
+def test_layers_that_feature_matching_names_are_not_stacked(grown_run, tmp_path, capsys):
+    layer = "{student: backbone.layers.0, teacher: backbone.layers.0}"
+    distill = ["trainer=distill", f"trainer.teachers=['{grown_run}']", f"trainer.loss.feature_matching=[{layer}]"]
+    assert main([*SETTINGS, *distill, schedule(DEEPER), f"hydra.run.dir={tmp_path}/run"]) == 2
+    assert "deeper: stack: feature matching names layers by number" in capsys.readouterr().err
+
+
+def test_the_dry_run_of_a_resume_shows_what_is_left(grown_run, capsys):
+    files = {path: path.stat().st_mtime_ns for path in grown_run.rglob("*")}
+    assert main([f"resume={grown_run}", "trainer.max_steps=4", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:4]]
+    assert [row[:3] for row in rows] == [["1", "", "step 2"], ["2", "wider", "widen feed_forward=24"]]
+    assert rows[0][4].startswith("num_layers=2")
+    assert lines[4] == "1 of 2 done"
+    assert {path: path.stat().st_mtime_ns for path in grown_run.rglob("*")} == files
+
+
+def test_the_dry_run_reads_the_weights_of_init_from(grown_run, capsys):
+    args = [*SETTINGS, schedule(WIDER), "--dry-run"]
+    assert main([*args, f"model.init_from={grown_run}"]) == 77  # this model has one layer, those weights have two
+    assert "backbone.layers.1" in capsys.readouterr().err
+
+
+def test_a_schedule_is_needed_for_a_dry_run(capsys):
+    assert main([*SETTINGS, "--dry-run"]) == 2
+    assert "callbacks.growth.operations is empty" in capsys.readouterr().err
