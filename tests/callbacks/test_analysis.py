@@ -261,15 +261,15 @@ class Replace(NoOpCallback):
 
 
 def test_drift_starts_again_with_another_model_also_on_a_resume(tmp_path, monkeypatch):
-    whole = analysis(tmp_path / "whole", ["drift", "updates"])
+    whole = analysis(tmp_path / "whole", ["updates"])
     expected = logged(train(tmp_path / "whole", [Replace(), Wait(whole), whole]).context.tracker)
     assert {step for step, _, _ in expected} == {2, 6}, "at step 4 there is nothing to compare with"
-    tracker, callback = Store(), analysis(tmp_path, ["drift", "updates"])
+    tracker, callback = Store(), analysis(tmp_path, ["updates"])
     monkeypatch.setattr(callback, "_log_result", lambda *args: None)  # killed while it computes that of step 4
     callbacks = [Replace(), Wait(callback), callback, Kill(5)]
     with pytest.raises(Killed):
         train(tmp_path, callbacks, tracker=tracker, checkpointer=Checkpointer(4, 2, False, folder=tmp_path))
-    checkpoint, again = CheckpointStore(tmp_path / "checkpoints").load(), analysis(tmp_path, ["drift", "updates"])
+    checkpoint, again = CheckpointStore(tmp_path / "checkpoints").load(), analysis(tmp_path, ["updates"])
     tracker.truncate_after(checkpoint.step)
     train(tmp_path, [Wait(again), again], tracker=tracker, checkpoint=checkpoint)
     assert [line for line in logged(tracker) if line[0] >= 4] == [line for line in expected if line[0] >= 4]

@@ -436,10 +436,14 @@ def test_the_step_is_made_and_compiled_again_only_where_its_code_changes():
         made.append(accumulate)
         return PlainStep(1.0, **options)
 
-    evaluation = {"id": "often", "op": "set_evaluation", "eval_every": 2, "when": {"or_steps": 1}}
-    run = grow([RATE, WARM, evaluation], step=step)
-    assert (run.state.progress.growth.done, made) == (["rate", "warm", "often"], [1])
-    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
-    micro = {"id": "micro", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}}
-    grow([rows, RATE, micro, WARM, {**WIDER, "when": {"or_steps": 1}}], step=step, data=ResizableBatches(), epochs=9)
-    assert made == [1, 1, 1, 2, 2]
+    operations = [
+        RATE,
+        WARM,
+        {"id": "often", "op": "set_evaluation", "eval_every": 9, "when": {"or_steps": 1}},
+        {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}},
+        {"id": "micro", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}},
+        {**WIDER, "when": {"or_steps": 1}},
+    ]
+    run = grow(operations, [StopAt(7)], step=step, data=ResizableBatches(rows=48))
+    assert len(run.state.progress.growth.done) == 6
+    assert made == [1, 1, 2, 2], "at first, and for the last three operations"
