@@ -18,6 +18,7 @@ from mlxlab.models.patterns import select
 LAYER = re.compile(r"(backbone\.(?:encoder\.)?layers)\.(\d+)\.(.+)")
 RESIDUAL_OUTPUT = re.compile(r"(?:attention\.out|feed_forward\.down)\.(?:base\.)?(\w+)")
 GATE = "gate"
+POST_NORM = ("mlxlab.models.bert.Bert", "mlxlab.models.cnn_hybrid.CnnHybrid")  # unless their `pre_norm` is true
 
 
 def stack_node(operation: Stack, before: Architecture) -> Architecture:
@@ -95,7 +96,7 @@ def _is_silenced(name: str, is_copy: bool, arrays: Arrays, path: str, *, gated: 
 def _gated_layers(operation: Stack, before: Architecture) -> list[int]:
     """The layers of the new model with a gate: copies in a post-norm trunk, and those that had one."""
     node = before.node
-    if node.get("pre_norm", True) is not False:
+    if node.get("pre_norm", node["_target_"] not in POST_NORM):
         return []
     had = set(node.get("gated_layers") or ())
     return [new for new, old in enumerate(operation["map"]) if new in copies(operation) or old in had]
