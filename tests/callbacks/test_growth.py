@@ -23,7 +23,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
 from mlxlab.training.loop import TrainingLoop
-from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.optim.optimizers import flatten_arrays, sgd
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.growth import SIZES, TARGETS

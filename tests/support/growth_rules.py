@@ -68,7 +68,7 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
         case "grow_vocabulary" | "resize_vocabulary" if any(TABLE.fullmatch(path) for path in adapted):
             return "without adapter and not quantised"
         case "merge_lora" if node.get("adapter") is None:
-            return "the model has no adapters"
+            return "expected a model with adapters"
         case "merge_lora" | "set_lora" if quantized and node.get("adapter") is not None:
             return "quantised"
     return None
