@@ -149,7 +149,7 @@ def test_operations_on_settings_change_neither_weights_nor_optimizer():
         {"id": "rows", "op": "set_batch_size", "batch_size": 8},
         {"id": "micro", "op": "set_accumulation", "accumulate": 2},
         {"id": "valid", "op": "set_evaluation", "eval_every": 5},
-        {"id": "order", "op": "set_curriculum", "strength": 0.5},
+        {"id": "order", "op": "set_curriculum", "alpha": 0.5},
     ]
     expected, run = (
         grow(
