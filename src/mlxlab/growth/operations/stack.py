@@ -69,11 +69,12 @@ def refuse_other_layers(operation: Stack, before: Architecture, paths: Iterable[
             new_layers = np.flatnonzero(np.array(operation["map"]) == int(match[2])).tolist()
             sources |= {f"{match[1]}.{new}.{match[3]}": name for new in new_layers}
     for pattern in _patterns(before.node):
-        before_map = set(select([pattern], dict.fromkeys(sources.values()), "map"))
-        after_map = set(select([pattern], sources, "map"))
-        others = [name for name, source in sources.items() if (name in after_map) != (source in before_map)]
-        if others:
-            raise ConfigError(f"map: {pattern} would select other layers than before, for example {others[0]}")
+        selected = set(select([pattern], dict.fromkeys(sources.values()), "stack"))
+        selected_after = set(select([pattern], sources, "stack"))
+        for name, source in sources.items():
+            if (name in selected_after) != (source in selected):
+                message = f"stack: the pattern {pattern} of the model would select only one of {name} (after it)"
+                raise ConfigError(f"{message} and {source} (before), which it is made of")
 
 
 def copies(operation: Stack) -> set[int]:
