@@ -14,7 +14,7 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_data, build_model, model_seed
-from mlxlab.experiment.start import Start, admitted, carry_into, find_initial_weights
+from mlxlab.experiment.start import Start, admitted, carry_into
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
@@ -27,7 +27,7 @@ from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from mlxlab.experiment.initial_weights import InitialWeights
+    from mlxlab.experiment.initial_weights import InitialWeights, WeightSource
     from mlxlab.growth.resume.carry_over import CarriedOver
 
 
@@ -57,6 +57,10 @@ class Session:
         if architecture.vocab_size < self.data.tokenizer.vocab_size:
             expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
             raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
+        return self.build(architecture)
+
+    def build(self, architecture: Architecture) -> Model:
+        """A model as `new_model` makes it, also with fewer tokens than the data have: one that still grows."""
         model = build_model(self.cfg, self.data, architecture)
         self.trainer.loss.setup(model, model_seed(self.cfg))
         return model
@@ -79,6 +83,7 @@ def build_session(
     run_dir: Path,
     inference_dir: Path | None = None,
     *,
+    tokenizer_dir: Path | None = None,
     saved: Architecture | None = None,
     draw: bool = False,
     tracker: Tracker | None = None,
@@ -89,6 +94,7 @@ def build_session(
     Args:
         run_dir: where the data set may write its plots.
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
+        tokenizer_dir: the tokenizer, if that is not in `inference_dir`.
         saved: architecture of the checkpoint whose weights follow, for a vocabulary that is not smaller; None draws or
             loads the initial ones.
         draw: whether the weights of a saved architecture are drawn too, for those that the checkpoint does not have.
@@ -100,7 +106,12 @@ def build_session(
         refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
     source = find_initial_weights(cfg) if saved is None else None
-    tokenizer = inference_dir or (source and source.tokenizer) or loader.inherited_tokenizer(options.pretrained)
+    tokenizer = (
+        tokenizer_dir
+        or inference_dir
+        or (source and source.tokenizer)
+        or loader.inherited_tokenizer(options.pretrained)
+    )
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
@@ -118,6 +129,15 @@ def build_session(
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
 
 
+def find_initial_weights(cfg: Config) -> "WeightSource | None":
+    """What `model.init_from` names, if anything."""
+    if (name := cfg["model"].get("init_from")) is None:
+        return None
+    from mlxlab.experiment.initial_weights import find_weights
+
+    return find_weights(name)
+
+
 def start_session(
     start: Start, run_dir: Path, *, tracker: Tracker | None = None, group: ProcessGroup | None = None
 ) -> tuple[Session, TrainState, Checkpoint | None, "CarriedOver | None"]:
@@ -125,9 +145,17 @@ def start_session(
 
     Arguments and errors are those of `build_session`; raises as `admitted` and `carry_into` too.
     """
-    source, draw = start.inference_dir, start.after != start.before
-    session = build_session(start.cfg, run_dir, source, saved=start.after, draw=draw, tracker=tracker, group=group)
+    session = build_session(
+        start.cfg,
+        run_dir,
+        start.inference_dir,
+        tokenizer_dir=start.tokenizer_dir,
+        saved=start.after,
+        draw=start.draws,
+        tracker=tracker,
+        group=group,
+    )
     checkpoint = admitted(start, session.data)
     state = session.init_state()
-    carried = carry_into(state, start, checkpoint, model_seed(start.cfg)) if checkpoint else None
+    carried = carry_into(state, start, checkpoint, session.build) if checkpoint else None
     return session, state, carried.checkpoint if carried else checkpoint, carried

@@ -3,7 +3,7 @@
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,24 +17,30 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import split_key
 from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
-from mlxlab.experiment.build import Config, saved_architecture, without_overridden_settings
+from mlxlab.experiment.build import Config, model_seed, saved_architecture, without_overridden_settings
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
+from mlxlab.experiment.resume.vocabulary import (
+    admit_larger_tokenizer,
+    grown_vocabulary,
+    larger_tokenizer,
+    saved_tokenizer_dir,
+)
 from mlxlab.experiment.run import RunContext
-from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import Model
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
-    from mlxlab.experiment.initial_weights import WeightSource
     from mlxlab.growth.resume.carry_over import CarriedOver
 
 
@@ -43,7 +49,7 @@ class Start(NamedTuple):
 
     `checkpoint` is None for initial weights; `continues` is whether the run in the folder continues: a fork is another
     one. `before` is the architecture of the checkpoint, `after` that of the model; `vocabulary` is the map of a smaller
-    vocabulary from which the model grows.
+    vocabulary from which the model grows, `tokenizer` the folder of a larger tokenizer.
     """
 
     cfg: Config
@@ -54,11 +60,25 @@ class Start(NamedTuple):
     after: Architecture | None
     vocabulary: VocabularyMap | None = None
     requested: tuple[str, ...] = ()  # keys typed against what growth made of the run
+    tokenizer: Path | None = None
 
     @property
     def inference_dir(self) -> Path | None:
         """That of the run in which the checkpoint lies."""
         return None if self.checkpoint is None else self.checkpoint.run_dir / "inference"
+
+    @property
+    def tokenizer_dir(self) -> Path | None:
+        """The folder of the tokenizer, if there is a checkpoint."""
+        return self.tokenizer or (saved_tokenizer_dir(self.checkpoint) if self.checkpoint else None)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the new model has weights that neither the checkpoint has nor an operation makes."""
+        if self.before is None or self.after is None or self.before == self.after:
+            return False
+        same_adapter = self.before.node.get("adapter") == self.after.node.get("adapter")
+        return not same_adapter or self.cfg["resume_policy"]["min_match"] < 1
 
 
 def find_start(
@@ -93,44 +113,33 @@ def prepare_start(requested: Config, folder: Path, group: ProcessGroup, *, read_
     cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
     requests = requests_against_growth(cfg, checkpoint)
     log_lines(*requests.lines())
+    tokenizer = larger_tokenizer(cfg, checkpoint)
     cfg, vocabulary = grown_vocabulary(cfg, checkpoint)
-    start = start_from(checkpoint, cfg, vocabulary, [*requests.changes])
+    start = start_from(checkpoint, cfg, vocabulary, [*requests.changes], tokenizer)
     return start._replace(changes=changes | requests.changes, continues=continues)
 
 
-def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, VocabularyMap | None]:
-    """The map that an override of `data.vocabulary` to null undoes, and the config with that of the checkpoint.
-
-    The data keep their map, and their position says that it no longer holds.
-
-    Raises:
-        ConfigError: the new limit is not null.
-    """
-    old, new = (each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg))
-    if old == new:
-        return cfg, None
-    if any(new[key] is not None for key in ("size", "coverage")):
-        limit = f"data.vocabulary: was {old['size'] or old['coverage']} in the checkpoint"
-        raise ConfigError(f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null")
-    _, encoder = restore_encoder(checkpoint.run_dir / "inference")
-    vocabulary = encoder.tokenizer.vocabulary
-    is_grown = vocabulary is None or checkpoint.state["vocab_size"] == vocabulary.vocab_size
-    return {**cfg, "data": {**cfg["data"], "vocabulary": old}}, None if is_grown else vocabulary
-
-
 def start_from(
-    checkpoint: Checkpoint, cfg: Config, vocabulary: VocabularyMap | None = None, requested: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    cfg: Config,
+    vocabulary: VocabularyMap | None = None,
+    requested: Sequence[str] = (),
+    tokenizer: Path | None = None,
 ) -> Start:
     """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`.
 
-    `requested` are keys with the values of `cfg` where both configs agree and the run differs, as after growth.
+    Args:
+        vocabulary, tokenizer: as in `Start`.
+        requested: keys with the values of `cfg` where both configs agree and the run differs, as after growth.
     """
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
     checkpoint = without_overridden_settings(checkpoint, cfg, requested)
-    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested))
-    if cfg["model"] == saved["model"] and vocabulary is None and not requested:
+    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested), tokenizer)
+    if cfg["model"] == saved["model"] and vocabulary is tokenizer is None and not requested:
         return start
-    return start._replace(after=plan_resume(start, vocabulary.vocab_size if vocabulary else before.vocab_size)[1])
+    size = vocabulary.vocab_size if vocabulary else before.vocab_size
+    size = max(size, load_tokenizer(tokenizer).vocab_size) if tokenizer else size
+    return start._replace(after=plan_resume(start, size)[1])
 
 
 def admitted(start: Start, data: DataModule) -> Checkpoint | None:
@@ -138,7 +147,9 @@ def admitted(start: Start, data: DataModule) -> Checkpoint | None:
     if start.checkpoint is None:
         return None
     policy = instantiate(start.cfg["resume_policy"], ResumePolicy)
-    return policy.admit(start.checkpoint, data.fingerprint, data.tokenizer.fingerprint)
+    if start.tokenizer is None:
+        return policy.admit(start.checkpoint, data.fingerprint, data.tokenizer.fingerprint)
+    return admit_larger_tokenizer(start.checkpoint, data, policy)
 
 
 def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Architecture]:
@@ -161,8 +172,10 @@ def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) ->
     return checkpoint.weights.keys() != expected.keys() == {*normalized_names(checkpoint.weights, expected).values()}
 
 
-def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: int) -> "CarriedOver | None":
-    """The checkpoint for the model of a new state, whose weights are drawn; None if it is of this model.
+def carry_into(
+    state: TrainState, start: Start, checkpoint: Checkpoint, build: Callable[[Architecture], Model]
+) -> "CarriedOver | None":
+    """The checkpoint for the model of a new state, None if it is of this model; `build` makes others for their arrays.
 
     Raises:
         ConfigError: an operation does not fit the model, or the optimizer is another one.
@@ -178,10 +191,12 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
         raise ConfigError(f"trainer.optimizer: cannot change together with the model, was {before}")
 
     def new_arrays(architecture: Architecture) -> Arrays:
-        return named_parameters(state.new_model(architecture))
+        return named_parameters(build(architecture))
 
     assert start.before is not None
-    change = ModelChange(start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, seed)
+    change = ModelChange(
+        start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, model_seed(start.cfg)
+    )
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:
         state.data.load_state_dict(checkpoint.state["data"])
@@ -198,15 +213,6 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
 def _swapped(checkpoint: Checkpoint, old: str, new: str) -> Checkpoint:
     weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
     return replace(checkpoint, weights=weights, optimizer=optimizer)
-
-
-def find_initial_weights(cfg: Config) -> "WeightSource | None":
-    """What `model.init_from` names, if anything."""
-    if (name := cfg["model"].get("init_from")) is None:
-        return None
-    from mlxlab.experiment.initial_weights import find_weights
-
-    return find_weights(name)
 
 
 def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:

@@ -27,6 +27,7 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
+from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
@@ -53,6 +54,8 @@ def train(requested: Config, context: RunContext) -> float:
         return train(requested, context)  # from an older checkpoint
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model))
+    if start.tokenizer_dir != start.inference_dir:
+        keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
     initial, name = session.initial_weights, run_name(cfg, run_dir)
     metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint, start.requested)

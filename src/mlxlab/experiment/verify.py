@@ -13,9 +13,10 @@ from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.experiment.build import build_callbacks, model_seed
+from mlxlab.experiment.build import build_callbacks
+from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
 from mlxlab.experiment.session import build_session
-from mlxlab.experiment.start import carry_into, check_fits, start_from
+from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
@@ -73,15 +74,18 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    requested, planned = _requested_by_resume(start, end), None
+    planned, tokenizer = None, saved_tokenizer_dir(end)
     if start is not None:
-        planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested)
-    before, after = (None, None) if planned is None else (planned.before, planned.after)
-    session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
+        changed = tokenizer if saved_tokenizer_dir(start) != tokenizer else None
+        requested = _requested_by_resume(start, end)
+        planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested, changed)
+    after, draw = (planned.after, planned.draws) if planned else (None, False)
+    session = build_session(cfg, folder, folder / "inference", tokenizer_dir=tokenizer, saved=after, draw=draw)
     state = session.init_state()
     if planned is not None and planned.checkpoint is not None:
-        start = planned.checkpoint
-        if carried := carry_into(state, planned, start, model_seed(cfg)):  # a resume changed the model
+        start = admitted(planned, session.data) if planned.tokenizer else planned.checkpoint
+        assert start is not None
+        if carried := carry_into(state, planned, start, session.build):  # a resume changed the model
             start = carried.checkpoint
         try:
             check_fits(start, state)
@@ -94,7 +98,8 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
 def _grown_by_resume(folder: Path, start: Checkpoint, end: Checkpoint) -> VocabularyMap | None:
     """The smaller vocabulary of the start, if an override of a resume let it grow before the end."""
     growth = end.state["metadata"]["config"]["callbacks"].get("growth") or {"operations": []}
-    if growth["operations"] or start.state["vocab_size"] >= end.state["vocab_size"]:
+    same_tokenizer = start.state["metadata"]["tokenizer"] == end.state["metadata"]["tokenizer"]
+    if growth["operations"] or start.state["vocab_size"] >= end.state["vocab_size"] or not same_tokenizer:
         return None
     _, encoder = restore_encoder(folder / "inference")
     return encoder.tokenizer.vocabulary

@@ -48,10 +48,7 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
     """
     inherited = load_tokenizer(pretrained) if pretrained is not None else None
     if path is not None:
-        file = Path(path)
-        if file.is_file() and file.name != "tokenizer.json":
-            raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
-        tokenizer = load_tokenizer(file.parent if file.name == "tokenizer.json" else file)
+        tokenizer = load_tokenizer(tokenizer_folder(path))
     elif inherited is not None:
         tokenizer = inherited
     else:
@@ -63,6 +60,14 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
         )
     line = f"tokenizer of {path or pretrained}: {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"
     return FittedTokenizer(tokenizer, [line])
+
+
+def tokenizer_folder(path: str) -> Path:
+    """The folder of `data.tokenizer.path`, a tokenizer.json or a folder with one."""
+    file = Path(path)
+    if file.is_file() and file.name != "tokenizer.json":
+        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
+    return file.parent if file.name == "tokenizer.json" else file
 
 
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:

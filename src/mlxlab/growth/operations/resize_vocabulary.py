@@ -21,7 +21,7 @@ def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) ->
     old, source = before.vocab_size, operation.get("source")
     if operation["size"] == old:
         raise ConfigError(f"size: expected more or fewer than {old}, the tokens of the model, got {old}")
-    if source is not None and source >= old:
+    if isinstance(source, int) and source >= old:
         raise ConfigError(f"source: expected a token below {old}, got {source}")
     return Architecture(before.node, operation["size"])
 
@@ -38,7 +38,8 @@ def resize_vocabulary_arrays(
             shape = (size, *array.shape[1:])
             std = STD if source is None else operation.get("noise", 0.01)
             drawn = mx.zeros(shape) if array.ndim < 2 else draw(seed, f"{operation['id']}.{path}", shape, std)
-            fills[path] = drawn if source is None else drawn + array[source]
+            start = array.mean(axis=0) if source == "mean" else None if source is None else array[source]
+            fills[path] = drawn if start is None else drawn + start
     return gather_tokens(index, arrays, fills)
 
 

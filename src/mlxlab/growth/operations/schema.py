@@ -71,14 +71,14 @@ class ResizeVocabulary(TypedDict):
 
     Args:
         size: the new number of tokens.
-        source: token whose embedding new ones start from; null draws them.
+        source: token whose embedding new ones start from, or mean for the mean of all; null draws them.
         noise: standard deviation of the noise on these copies, 0.01 by default.
     """
 
     id: str
     op: Literal["resize_vocabulary"]
     size: Size
-    source: NotRequired[Count | None]
+    source: NotRequired[Count | Literal["mean"] | None]
     noise: NotRequired[NonNegative]
     when: When
     then: NotRequired[Then]

@@ -18,6 +18,7 @@ GROWTH: Mapping[str, Callable[[int, int], Node]] = {  # key -> the operation for
     "num_heads": lambda old, new: {"op": "add_heads", "heads": new},
     "hidden_size": lambda old, new: {"op": "grow_width", "hidden_size": new},
 }
+NEW_TOKENS: Node = {"op": "resize_vocabulary", "source": "mean"}
 POSSIBLE = (
     f"a resume can raise {', '.join(GROWTH)} and the vocabulary, untie embeddings, and change {', '.join(FREE)};"
     " for all else start a new run, with model.init_from"
@@ -69,7 +70,7 @@ def plan(
             operations.append({"id": "resume", **operation_for(old[key], node[key])})
             after = _after(operations[-1], after, f"model.{key}={node[key]}")
     if vocab_size > before.vocab_size:
-        operation = {"op": "grow_vocabulary", "vocabulary": vocabulary} if vocabulary else {"op": "resize_vocabulary"}
+        operation = {"op": "grow_vocabulary", "vocabulary": vocabulary} if vocabulary else NEW_TOKENS
         operations.append({"id": "resume", "size": vocab_size, **operation})
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)

@@ -1,0 +1,117 @@
+"""More tokens for a run that is resumed: those of a larger tokenizer, or all of its own after a smaller vocabulary."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from mlxlab.checkpoint.resume import ResumePolicy
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.fit import tokenizer_folder
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.build import Config
+from mlxlab.experiment.report import log_lines
+from mlxlab.inference.restore import restore_encoder
+
+KEY = "data.tokenizer.path"
+FOLDER = "tokenizers"  # of an `inference` folder: those that the run had before, by fingerprint
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
+
+
+def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
+    """The folder of the tokenizer with which a checkpoint was saved."""
+    inference_dir, fingerprint = checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
+    earlier = inference_dir / FOLDER / fingerprint
+    return earlier if FINGERPRINT.fullmatch(fingerprint) and earlier.is_dir() else inference_dir
+
+
+def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
+    """The folder of the tokenizer that an override gives to a resumed run; None if it stays the one of the checkpoint.
+
+    Raises:
+        ConfigError: it lacks a token of the run, or has it under another id; or the run has a smaller vocabulary.
+        InputNotFoundError, DataError: there is no valid tokenizer.
+    """
+    saved = checkpoint.state["metadata"]["config"]["data"].get("tokenizer") or {}
+    path = (cfg["data"].get("tokenizer") or {}).get("path")
+    if path is None or path == saved.get("path"):
+        return None
+    folder = tokenizer_folder(path)
+    old, new = load_tokenizer(saved_tokenizer_dir(checkpoint)), load_tokenizer(folder)
+    if new.fingerprint == old.fingerprint:
+        return None
+    if any((cfg["data"].get("vocabulary") or {}).get(key) is not None for key in ("size", "coverage")):
+        raise ConfigError(f"{KEY}={path}: cannot change in a run with data.vocabulary")
+    _check_extends(new, old, f"{KEY}={path}")
+    return folder
+
+
+def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
+    expected = f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
+    if new.vocab_size <= old.vocab_size:
+        raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
+    for token in range(old.vocab_size):
+        before, now = old.inner.id_to_token(token), new.inner.id_to_token(token)
+        if before != now:
+            raise ConfigError(f"{title}: {expected}; token {token} is {now!r}, was {before!r}")
+    for role in ROLES:
+        id_before, id_now = vars(old)[role], vars(new)[role]
+        if id_before not in (None, id_now):
+            raise ConfigError(f"{title}: {expected}; its {role} is {id_now}, was {id_before}")
+
+
+def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
+    """Keeps the tokenizer of the folder for the checkpoints that were saved with it, where another one replaces it."""
+    if not (inference_dir / "tokenizer.json").is_file():
+        return
+    old = load_tokenizer(inference_dir)
+    folder = inference_dir / FOLDER / old.fingerprint
+    if old.fingerprint != new.original.fingerprint and not (folder / "tokenizer.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        old.save(folder)
+
+
+def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: ResumePolicy) -> Checkpoint:
+    """The checkpoint for the same data in the tokens of a larger tokenizer.
+
+    The position stays at its document and token. Evaluations do not count any more: they are of other tokens.
+
+    Raises:
+        NotAllowedError: the data changed.
+        ConfigError: the order of the data depends on the number of tokens.
+    """
+    state, saved = checkpoint.state, checkpoint.state["metadata"]
+    if data.held_out == saved["held_out"]:
+        policy = replace(policy, allow_data_change=True)  # the tokens are other ones, at least
+    history = replace(state["history"], evaluations=[], best=None, best_step=0, best_metrics={})
+    log_lines(f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer")
+    checkpoint = replace(checkpoint, state={**state, "history": history})
+    checkpoint = policy.admit(checkpoint, data.fingerprint, saved["tokenizer"])
+    try:
+        data.train.load_state_dict(checkpoint.state["data"])
+    except DataError as error:
+        raise ConfigError(f"{KEY}: cannot change with this data.order, which counts tokens ({error})") from None
+    return checkpoint
+
+
+def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, VocabularyMap | None]:
+    """The map that an override of `data.vocabulary` to null undoes, and the config with that of the checkpoint.
+
+    The data keep their map, and their position says that it no longer holds.
+
+    Raises:
+        ConfigError: the new limit is not null.
+    """
+    old, new = (each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg))
+    if old == new:
+        return cfg, None
+    if any(new[key] is not None for key in ("size", "coverage")):
+        limit = f"data.vocabulary: was {old['size'] or old['coverage']} in the checkpoint"
+        raise ConfigError(f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null")
+    _, encoder = restore_encoder(checkpoint.run_dir / "inference")
+    vocabulary = encoder.tokenizer.vocabulary
+    is_grown = vocabulary is None or checkpoint.state["vocab_size"] == vocabulary.vocab_size
+    return {**cfg, "data": {**cfg["data"], "vocabulary": old}}, None if is_grown else vocabulary
