@@ -44,7 +44,7 @@ def test_a_saved_config_is_read_as_it_was_saved(config, tmp_path):
         "a: \ud800".encode("utf-8", "surrogatepass"),
         b"\xff\xfe\x00",
     ],
-    ids=str,
+    ids=lambda text: repr(text)[:30],  # a test id travels between the processes of pytest-xdist: 60 MB took seconds
 )
 def test_a_hostile_file_is_refused_quickly(tmp_path, text):
     file = tmp_path / "config.yaml"

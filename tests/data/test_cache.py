@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -103,10 +104,18 @@ def test_concurrent_processes_all_succeed(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A cache in which the data set of `make_titanic` is."""
+def small(tmp_path_factory):
+    """`make_titanic` of a tenth of the rows."""
+    path = tmp_path_factory.mktemp("small") / "train.csv"
+    path.write_text(csv_text(real_rows()[:130]))
+    return partial(make_titanic, source=str(path), tokenizer=new_bpe_trainer(vocab_size=400))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, small):
+    """A cache in which the data set of `small` is."""
     folder = tmp_path_factory.mktemp("made")
-    make_titanic(folder)
+    small(folder)
     return folder
 
 
@@ -130,17 +139,17 @@ def test_keys_differ_where_any_value_does():
         {"seq_len": 64},
         {"valid_fraction": 0.3},
         {"folds": 5},
-        {"tokenizer": new_bpe_trainer(vocab_size=1000)},
+        {"tokenizer": new_bpe_trainer(vocab_size=390)},
         {"source": "synthetic"},
     ],
 )
-def test_whatever_changes_the_tokens_is_a_miss(warm, change):
-    assert "miss" in " ".join(make_titanic(warm, **change).sources)
-    assert "hit" in " ".join(make_titanic(warm).sources)
+def test_whatever_changes_the_tokens_is_a_miss(warm, small, change):
+    assert "miss" in " ".join(small(warm, **change).sources)
+    assert "hit" in " ".join(small(warm).sources)
 
 
-def test_batch_sizes_and_prefetch_change_no_token(warm):
-    assert "hit" in " ".join(make_titanic(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources)
+def test_batch_sizes_and_prefetch_change_no_token(warm, small):
+    assert "hit" in " ".join(small(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources)
 
 
 def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
@@ -153,9 +162,9 @@ def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     assert "miss" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
-def test_an_edited_template_is_a_miss(warm, monkeypatch):
+def test_an_edited_template_is_a_miss(warm, small, monkeypatch):
     monkeypatch.setitem(TEMPLATES, "basic", "A $sex passenger.")
-    assert "miss" in " ".join(make_titanic(warm).sources)
+    assert "miss" in " ".join(small(warm).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):
@@ -168,23 +177,24 @@ def test_no_test_row_enters_the_cache(tmp_path):
     assert max(row.id for row in [*data.train_rows, *data.valid_rows]) == 891
 
 
-COUNT = 4 * 713 + 178
-FORGERIES = {
-    "half": lambda values: values[: len(values) // 2],
-    "nothing": lambda values: values[:0],
-    "ids out of range": lambda values: np.append(values[:COUNT], values[COUNT:] + 100_000),
-    "other lengths": lambda values: np.append(values[:COUNT] + 1, values[COUNT:]),
-    "other tokens": lambda values: np.append(values[:COUNT], np.roll(values[COUNT:], 1)),
+FORGERIES = {  # of (values, the number of lengths at their start)
+    "half": lambda values, count: values[: len(values) // 2],
+    "nothing": lambda values, count: values[:0],
+    "ids out of range": lambda values, count: np.append(values[:count], values[count:] + 100_000),
+    "other lengths": lambda values, count: np.append(values[:count] + 1, values[count:]),
+    "other tokens": lambda values, count: np.append(values[:count], np.roll(values[count:], 1)),
 }
 
 
 @pytest.mark.parametrize("change", FORGERIES)
-def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(warm, change, caplog):
-    expected = [batch.tokens.tolist() for batch in make_titanic(warm).train]
+def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(warm, small, change, caplog):
+    data = small(warm)
+    expected = [batch.tokens.tolist() for batch in data.train]
     (path,) = warm.glob("*.tokens")
     values = np.frombuffer(path.read_bytes()[DIGEST_BYTES:], np.int32)
     path.unlink()
-    forged = FORGERIES[change](values).astype(np.int32).tobytes()
+    count = 4 * len(data.train_rows) + len(data.valid_rows)
+    forged = FORGERIES[change](values, count).astype(np.int32).tobytes()
     cached(path, lambda: forged, lambda data: data, lambda data: data)
-    assert [batch.tokens.tolist() for batch in make_titanic(warm).train] == expected
+    assert [batch.tokens.tolist() for batch in small(warm).train] == expected
     assert "is corrupt" in caplog.text

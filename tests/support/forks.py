@@ -118,6 +118,7 @@ def _live(module: str, argv: list[str], environment: dict[str, str], outputs: li
         os.close(file)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = argv
     code = import_module(module).main()
     atexit._run_exitfuncs()

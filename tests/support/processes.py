@@ -42,12 +42,16 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"OPENBLAS_NUM_THREADS": "1"} | more
 
 
+# What a process reads when it runs; other variables are read at the start of an interpreter.
+READ_LATE = {"MLXLAB_ALLOWED_TARGETS", "MLX_RANK", "PYTHONPATH"}
+
+
 def start(
     *overrides: str, script: str = "train", fresh: bool = False, **more: str
 ) -> subprocess.Popen[str] | ForkedProcess:
-    """A command in a process of its own: of a new interpreter if `fresh` or in another environment, else a fork."""
-    if sys.platform == "linux" and script != "launch" and not (fresh or more):
-        return ForkedProcess(script, overrides, environment())
+    """A command in a process of its own: a fork, or of a new interpreter if `fresh` or `more` needs it."""
+    if sys.platform == "linux" and script != "launch" and not fresh and more.keys() <= READ_LATE:
+        return ForkedProcess(script, overrides, environment(**more))
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
 
