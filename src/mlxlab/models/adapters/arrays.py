@@ -48,11 +48,16 @@ def insert(
 
 def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
     """The arrays of the model without adapters, folded into its weights; ConfigError if those are quantised."""
-    layers = set(adapted_layers(arrays))
-    adapters = {f"{layer}.{name}" for layer in layers for name in ADAPTER}
-    merged = {path: array for path, array in arrays.items() if not (path in adapters or _in_base(path, layers))}
-    for layer in sorted(layers):
-        base = {path.rpartition(".")[2]: array for path, array in arrays.items() if path.startswith(f"{layer}.base.")}
+    bases: dict[str, Arrays] = {layer: {} for layer in adapted_layers(arrays)}
+    adapters = {f"{layer}.{name}" for layer in bases for name in ADAPTER}
+    merged: Arrays = {}
+    for path, array in arrays.items():
+        layer, _, name = path.rpartition(".base.")
+        if layer in bases:
+            bases[layer][name] = array
+        elif path not in adapters:
+            merged[path] = array
+    for layer, base in sorted(bases.items()):
         a, b = (arrays[f"{layer}.{name}"] for name in ADAPTER[:2])
         if "scales" in base:
             raise ConfigError(f"{layer}: a quantised weight cannot take up its adapter; export merge makes it float32")
@@ -65,8 +70,3 @@ def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
 def rerank(arrays: Mapping[str, mx.array], old: LoRA, new: LoRA, seed: int | None) -> Arrays:
     """The arrays after the adapters were merged and the same layers got new ones."""
     return insert(merge(arrays, old), adapted_layers(arrays), new, seed)
-
-
-def _in_base(path: str, layers: set[str]) -> bool:
-    layer, _, name = path.rpartition(".")[0].rpartition(".")
-    return name == "base" and layer in layers
