@@ -24,6 +24,7 @@ from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.optimizers import flatten_arrays, sgd
+from mlxlab.training.optim.schedules import cosine
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.growth import SIZES, TARGETS
@@ -345,6 +346,15 @@ def test_a_longer_resume_after_a_change_of_the_batch_size_has_a_longer_plan(tmp_
     run = grow([rows], [seen], tmp_path, resume=True, data=ResizableBatches(), max_steps=4)
     assert run.state.planned_steps == 4
     assert seen.rates[0] > seen.rates[1]
+
+
+def test_a_schedule_begins_again_also_where_less_than_its_warm_up_is_left():
+    seen = Sizes()
+    restart = {"id": "warm", "op": "rewarm", "steps": 1, "restart": True, "when": {"or_steps": 16}}
+    run = grow([restart], [seen], schedule=partial(cosine, warmup=4, final_lr_ratio=0.0))
+    assert run.state.planned_steps == 18
+    assert seen.rates[16] == pytest.approx(seen.rates[0])
+    assert seen.rates[17] == pytest.approx(seen.rates[1])
 
 
 def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):

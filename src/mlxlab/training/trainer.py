@@ -14,6 +14,7 @@ from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.dataset import RunLength
 from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
@@ -123,7 +124,12 @@ class Trainer:
         """The learning rate by step; it restarts at `schedule_start` of the settings, and may rise a second time."""
         settings, planned = state.progress.settings, state.planned_steps
         start = settings.schedule_start
-        schedule = self.schedule(peak=self.learning_rate, steps=planned and max(planned - start, 1))
+        try:
+            schedule = self.schedule(peak=self.learning_rate, steps=planned and max(planned - start, 1))
+        except ConfigError:  # an operation left fewer steps than the warm-up has: the run ends before the schedule does
+            if not start and not settings.resizes:
+                raise
+            schedule = self.schedule(peak=self.learning_rate, steps=state.total_steps)
         if settings.warmup_start is None:
             return schedule if not start else lambda step: schedule(step - start)
         first, count = settings.warmup_start, settings.warmup_steps
