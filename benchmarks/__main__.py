@@ -17,7 +17,7 @@
     python -m benchmarks suite=labelled [rows=1000000] [model=bert] [rounds=1]
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
                          [compare_with=mlx_lm]
-    python -m benchmarks suite=growth file=<text> [steps=480] [plot=growth.png]
+    python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server

@@ -51,7 +51,7 @@ class Meter(Callback):
             self.points.append((self.flops, self.seconds, result.evaluation.metrics["loss"]))
 
 
-def growth(file: str | None = None, steps: Size = 480, plot: str = "growth.png") -> str:
+def growth(file: str | None = None, steps: Size = 320, plot: str = "growth.png") -> str:
     """`steps` steps of nano, stacked to twice the layers and then widened; then both sizes with as many operations.
 
     All read the same rows in the same order, with the same learning rate and schedule: it rises over 3 % of the steps

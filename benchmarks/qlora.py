@@ -6,6 +6,7 @@ Steps with MLX's product take minutes on a CPU, so there are few of them, withou
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from benchmarks.alternate import Trial, table
 from benchmarks.config import read_config
+from benchmarks.new_process import run_module
 from benchmarks.steps import NEEDS
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
@@ -29,7 +31,7 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 
 RATE = 1e-4
-FLOAT = "LoRA, float32 base"
+FLOAT, MLX_LM = "LoRA, float32 base", "mlx-lm, same BLAS"
 Step = Callable[[], Any]
 
 
@@ -45,7 +47,7 @@ def qlora(
         rows, length: shape of a batch.
         rounds: steps of each variant, in turn.
         slow_rounds: rounds that have a step with MLX's product too; 0 leaves it out.
-        compare_with: mlx_lm takes its trainer for that; it is not a dependency.
+        compare_with: mlx_lm takes its trainer for that, with mlxlab's BLAS and as installed; it is not a dependency.
     """
     if compare_with not in ("", "mlx_lm"):
         raise ConfigError(f"compare_with={compare_with}: expected mlx_lm")
@@ -53,20 +55,23 @@ def qlora(
         raise ConfigError(f"compare_with=mlx_lm: mlx_lm is not installed; run: {NEEDS['mlx_lm'][1]}")
     path = resolve(model)
     shape = dict(read_shape(path))
-    batch = _tokens(rows, length, int(str(shape["vocab_size"])))
-    float_base, base = _adapted(path, None), _adapted(path, 4)
+    batch = random_batch(rows, length, int(str(shape["vocab_size"])))
+    float_base, base = adapted(path, None), adapted(path, 4)
     variants = {FLOAT: _step(float_base, batch), "QLoRA": _step(base, batch)}
     sizes = {FLOAT: _base_bytes(float_base), "QLoRA": _base_bytes(base)}
     slow: dict[str, Step] = {}
     if slow_rounds and compare_with == "mlx_lm":
         from benchmarks.qlora_mlx_lm import mlx_lm_step
 
-        slow["mlx-lm"], sizes["mlx-lm"] = mlx_lm_step(base, shape, batch)
+        slow[MLX_LM], sizes[MLX_LM] = mlx_lm_step(base, shape, batch)
     elif slow_rounds:
-        plain = _with_mlx_layers(_adapted(path, 4))
+        plain = _with_mlx_layers(adapted(path, 4))
         slow["QLoRA, MLX's product"] = _step(plain, batch, compile="never")
         sizes["QLoRA, MLX's product"] = _base_bytes(plain)
     trials = _alternate(variants, slow, rounds, slow_rounds)
+    if MLX_LM in slow:
+        trials.append(_as_installed(path, rows, length, slow_rounds))
+        sizes[trials[-1].name] = sizes[MLX_LM]
     ratios = ("of LoRA", "of QLoRA")
     head = ("variant", "s/step", *ratios, "CPU s/step", *(f"CPU, {name}" for name in ratios), "base MB", "of float32")
     lines: list[tuple[str, ...]] = [head, *(_row(trial, trials, sizes) for trial in trials)]
@@ -84,6 +89,14 @@ def _alternate(variants: dict[str, Step], slow: dict[str, Step], rounds: int, sl
     return list(trials.values())
 
 
+def _as_installed(path: Path, rows: int, length: int, rounds: int) -> Trial:
+    """mlx-lm in a process of its own, with the BLAS that MLX's wheel contains."""
+    args = [str(path.absolute()), str(rows), str(length), str(rounds)]
+    with TemporaryDirectory() as folder:
+        measured = run_module("qlora_mlx_lm", args, folder)
+    return Trial("mlx-lm as installed", measured["seconds"], measured["cpu"])
+
+
 def _row(trial: Trial, trials: list[Trial], sizes: dict[str, int]) -> tuple[str, ...]:
     elapsed = [f"{trial.median / other.median:.2f} x" for other in trials[:2]]
     cpu = [f"{trial.cpu_median / other.cpu_median:.2f} x" for other in trials[:2]]
@@ -92,13 +105,13 @@ def _row(trial: Trial, trials: list[Trial], sizes: dict[str, int]) -> tuple[str,
     return (trial.name, f"{trial.median:.2f}", *elapsed, f"{trial.cpu_median:.2f}", *cpu, f"{size / 1e6:.0f}", share)
 
 
-def _tokens(rows: int, length: int, vocab_size: int) -> Batch:
+def random_batch(rows: int, length: int, vocab_size: int) -> Batch:
     ids = np.random.default_rng(0).integers(0, vocab_size, (rows, length + 1)).astype(np.int32)
     weights = np.ones((rows, length), np.float32)
     return Batch(ids[:, :-1], np.ones((rows, length), bool), ids[:, 1:], weights, np.arange(rows))
 
 
-def _adapted(path: Path, bits: int | None) -> Model:
+def adapted(path: Path, bits: int | None) -> Model:
     """The pretrained model with adapters of rank 8 in all projections, on a base of `bits`, or of float32."""
     node = {"_target_": target_of(path), "dropout": 0.0, "pretrained": str(path)}
     node |= {"adapter": read_config("model/adapter/lora")}

@@ -1,10 +1,15 @@
-"""The step of mlx-lm's trainer with adapters on a base in 4 bits; its base is that of a model of mlxlab."""
+"""The step of mlx-lm's trainer with adapters on a base in 4 bits; its base is that of a model of mlxlab.
 
+As a module it measures steps without mlxlab's BLAS. Arguments: model, rows, length, steps; prints a line of JSON.
+"""
+
+import json
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -28,6 +33,20 @@ NAMES = [
     (r"\.attention\.([qkvo])\w+\.", r".self_attn.\1_proj."),
     (r"\.feed_forward\.(\w+)\.", r".mlp.\1_proj."),
 ]
+
+
+def main(model: str, rows: str, length: str, steps: str) -> None:
+    from benchmarks.alternate import Trial
+    from benchmarks.qlora import adapted, random_batch
+    from mlxlab.models.pretrained.load import read_config
+
+    shape = dict(read_config(Path(model)))
+    batch = random_batch(int(rows), int(length), int(str(shape["vocab_size"])))
+    step, _ = mlx_lm_step(adapted(Path(model), 4), shape, batch)
+    trial = Trial("")
+    for _ in range(int(steps)):
+        trial.run(step)
+    print(json.dumps({"seconds": trial.seconds, "cpu": trial.cpu}), file=sys.__stdout__)
 
 
 def mlx_lm_step(base: Model, shape: Mapping[str, Any], batch: Batch) -> tuple[Callable[[], object], int]:
@@ -73,3 +92,7 @@ def train_step(model: Any, optimizer: optim.Optimizer, ids: np.ndarray) -> None:
         never: Any = dict.fromkeys(("steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
         args = TrainingArgs(batch_size=rows, iters=1, adapter_file=f"{folder}/adapters.safetensors", **never)
         train(model, optimizer, [0] * rows, args=args, iterate_batches=batches)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
