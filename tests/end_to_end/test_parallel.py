@@ -18,7 +18,7 @@ from mlxlab.distributed.process_group import bucket_leaves
 from support.processes import process_of_rank, run, run_here, start, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", *CHEAP)
+SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", "model.dropout=0", *CHEAP)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def launched(tmp_path_factory):
 def results(folder, done):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("final_state=") == 1
-    weights = mx.load(str(folder / "checkpoints" / "step-00000012" / "model.safetensors"))
+    weights = mx.load(str(folder / "checkpoints" / "step-00000006" / "model.safetensors"))
     return json.loads((folder / "metrics.json").read_text()), weights
 
 
@@ -57,10 +57,10 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = tiny_overrides(
-        "trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP
+        "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
     )
     process = start("nproc=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
-    wait_for(tmp_path / "checkpoints" / "step-00000020", process)
+    wait_for(tmp_path / "checkpoints" / "step-00000005", process)
     process_of_rank(process, 1).send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -106,7 +106,7 @@ def test_an_invalid_host_file_is_one_line(tmp_path, content):
 
 
 def test_rounds_in_several_processes_are_one_run(tmp_path):
-    rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=4", "trainer.eval_every=4"]
+    rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=2", "trainer.eval_every=2"]
     settings = [
         setting for setting in SETTINGS if setting.split("=")[0] not in ("trainer.max_steps", "trainer.eval_every")
     ]
@@ -130,7 +130,7 @@ def test_a_signal_at_any_instant_of_a_launch_loses_nothing(launched, tmp_path, s
     process.communicate(timeout=120)
     resumed = run("nproc=2", *settings, script="launch")
     assert resumed.returncode == 0, resumed.stderr
-    weights = mx.load(str(tmp_path / "run" / "checkpoints" / "step-00000012" / "model.safetensors"))
+    weights = mx.load(str(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors"))
     for name, expected in launched(2)[2].items():
         np.testing.assert_array_equal(np.array(weights[name]), np.array(expected), err_msg=name)
 
@@ -173,19 +173,19 @@ def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_
     folder = shutil.copytree(launched(2)[0], tmp_path / "run")
     settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
     resumed = run(
-        "nproc=2", *settings, "trainer.max_steps=14", f"hydra.run.dir={folder}", "resume=auto", script="launch"
+        "nproc=2", *settings, "trainer.max_steps=8", f"hydra.run.dir={folder}", "resume=auto", script="launch"
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "resumed from step-00000012" in resumed.stderr
-    assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 14
+    assert "resumed from step-00000006" in resumed.stderr
+    assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 8
 
 
 def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
     endless = tiny_overrides(
-        "trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP
+        "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
     )
     process = start("nproc=2", *endless, f"hydra.run.dir={tmp_path}", script="launch")
-    wait_for(tmp_path / "checkpoints" / "step-00000020", process)
+    wait_for(tmp_path / "checkpoints" / "step-00000005", process)
     process_of_rank(process, 1).send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143

@@ -43,7 +43,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 # What a process reads when it runs; other variables are read at the start of an interpreter.
-READ_LATE = {"MLXLAB_ALLOWED_TARGETS", "MLX_RANK", "PYTHONPATH"}
+READ_LATE = {"MLXLAB_ALLOWED_TARGETS", "MLX_HOSTFILE", "MLX_RANK", "PYTHONPATH"}
 
 
 def start(
