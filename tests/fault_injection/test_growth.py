@@ -67,6 +67,7 @@ GROWING = {
     ),
 }
 PLACES = ("before", "inside", "after", "evaluation", "save")
+PHASES = {"training": 1, "tracking": 12, "save": 4, "retention": 3, "evaluation": 2}  # how often before a kill
 OPTIMIZED = ("trainer=optimized", "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true")
 SLOW = pytest.mark.fault_injection
 
@@ -146,8 +147,9 @@ def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
     here, kills, phases = [*argv, f"hydra.run.dir={tmp_path}/run"], 0, []
     for _ in range(8):
         attempt = shared_server.start(here, syncer=False)
-        if attempt.wait_for(rng.choice(["training", "tracking", "save", "evaluation"]), rng.randint(1, 3)):
-            attempt.wait(rng.uniform(0.0, 0.1 * expected.seconds))
+        phase = rng.choice(list(PHASES))
+        if attempt.wait_for(phase, rng.randint(1, PHASES[phase])):
+            attempt.wait(rng.uniform(0.0, 0.02))
             attempt.send(signal.SIGKILL)
         attempt.finish()
         assert attempt.returncode in (0, -signal.SIGKILL), attempt.err
