@@ -241,7 +241,7 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
     assert done.returncode == 0, done.stderr
     for step in (3, 6, 10):
         process = start(*argv, f"hydra.run.dir={tmp_path}/run", script="launch")
-        wait_for(tmp_path / "run" / "checkpoints" / f"step-{step:08d}", process)
+        wait_for(tmp_path / "run" / "checkpoints" / f"step-{step:08d}", process, seconds=240)
         for each in [process_of_rank(process, rank) for rank in ranks]:
             with suppress(psutil.NoSuchProcess):  # the launcher ends the others
                 each.kill()
