@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 FOLDER = "checkpoints"  # of a run folder
+TOKENIZERS = "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
 EMERGENCY, REPLACED = "-emergency", "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
 STEP = re.compile(r"step-(\d{1,18})")
@@ -19,6 +21,12 @@ def folder_name(step: int) -> str:
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint folder; -1 for any other name."""
     return int(match[1]) if (match := NAME.fullmatch(path.name)) else -1
+
+
+def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
+    """The `inference` folder for checkpoints with the tokenizer of a fingerprint: a run may have had a smaller one."""
+    earlier = inference_dir / TOKENIZERS / tokenizer
+    return earlier if FINGERPRINT.fullmatch(tokenizer) and earlier.is_dir() else inference_dir
 
 
 def find_resumed_run(resume: str | None) -> Path | None:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Literal, TypedDict
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.names import inference_dir_of
 from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model, read_stored_config
@@ -71,8 +72,9 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (config_dir / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
-    config, encoder = restore_encoder(config_dir)
     loaded = load_named(checkpoint, folder)
+    config_dir = inference_dir_of(config_dir, loaded.state["metadata"]["tokenizer"])
+    config, encoder = restore_encoder(config_dir)
     if loaded.skipped:
         logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
     vocab_size = loaded.state["vocab_size"]

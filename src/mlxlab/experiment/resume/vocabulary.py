@@ -1,9 +1,10 @@
 """More tokens for a run that is resumed: those of a larger tokenizer, or all of its own after a smaller vocabulary."""
 
-import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from mlxlab.checkpoint.names import TOKENIZERS, inference_dir_of
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.dataset import DataModule
@@ -13,19 +14,16 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.report import log_lines
+from mlxlab.files.atomic import temporary_name
 from mlxlab.inference.restore import restore_encoder
 
 KEY = "data.tokenizer.path"
-FOLDER = "tokenizers"  # of an `inference` folder: those that the run had before, by fingerprint
-FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
 
 
 def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
     """The folder of the tokenizer with which a checkpoint was saved."""
-    inference_dir, fingerprint = checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
-    earlier = inference_dir / FOLDER / fingerprint
-    return earlier if FINGERPRINT.fullmatch(fingerprint) and earlier.is_dir() else inference_dir
+    return inference_dir_of(checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"])
 
 
 def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
@@ -64,14 +62,18 @@ def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
 
 
 def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
-    """Keeps the tokenizer of the folder for the checkpoints that were saved with it, where another one replaces it."""
+    """Keeps the files of the folder for the checkpoints with its tokenizer, where another one replaces it."""
     if not (inference_dir / "tokenizer.json").is_file():
         return
-    old = load_tokenizer(inference_dir)
-    folder = inference_dir / FOLDER / old.fingerprint
-    if old.fingerprint != new.original.fingerprint and not (folder / "tokenizer.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        old.save(folder)
+    old = load_tokenizer(inference_dir).fingerprint
+    folder = inference_dir / TOKENIZERS / old
+    if old == new.original.fingerprint or folder.is_dir():
+        return
+    temporary = temporary_name(folder)
+    temporary.mkdir(parents=True)
+    for path in filter(Path.is_file, inference_dir.iterdir()):
+        shutil.copyfile(path, temporary / path.name)
+    temporary.rename(folder)
 
 
 def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: ResumePolicy) -> Checkpoint:
