@@ -33,8 +33,9 @@ def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
         return case
     grown, counts = case.grow(operation, seed)
     # What is frozen by an operation becomes its average, which was evaluated: the trained weights change.
-    changes_trained = case.average and operation["op"] in ("freeze", "set_lora")
-    for evaluated in (True,) if changes_trained or not case.average else (True, False):
+    merges_frozen = operation["op"] == "merge_lora" and before.node.get("freeze")
+    freezes = operation["op"] in ("freeze", "set_lora") or merges_frozen
+    for evaluated in (True, False) if case.average and not freezes else (True,):
         old, new = (each.outputs(evaluated=evaluated) for each in (case, grown))
         np.testing.assert_allclose(new, old[..., : new.shape[-1]], atol=1e-4, err_msg=f"{before} {operation}")
     expected = expected_transfer(operation, before.node, names, grown.trained())
