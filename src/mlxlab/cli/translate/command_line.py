@@ -1,0 +1,156 @@
+"""Reads the command line of an old program: which program it is, and the values of its flags."""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mlxlab.cli.translate.flags import PROCESSES, Flag, Program
+from mlxlab.config.issues import one_line
+from mlxlab.config.suggest import did_you_mean, nearest
+from mlxlab.errors import ConfigError
+
+LAUNCHER = {  # flags of torchrun and srun, and the reason why they have no counterpart
+    "nproc-per-node": "",
+    "ntasks": "",
+    "n": "",
+    "standalone": "",
+    "nnodes": "hosts=<names> starts one process on each",
+    "nodes": "hosts=<names> starts one process on each",
+    "node-rank": "hosts=<names> starts the processes from one machine",
+    "rdzv-id": "mlx.launch connects the processes itself",
+    "rdzv-backend": "mlx.launch connects the processes itself",
+    "rdzv-endpoint": "mlx.launch connects the processes itself",
+    "master-addr": "mlx.launch connects the processes itself",
+    "master-port": "mlx.launch connects the processes itself",
+}
+
+
+@dataclass
+class OldCommand:
+    """A command line of an old program.
+
+    Args:
+        program: which one.
+        values: the flags given, by the first of their names, in the order of the last mention.
+        file: the configuration file without a flag.
+        notes: what was read and has no counterpart.
+    """
+
+    program: Program
+    values: dict[str, str] = field(default_factory=dict)
+    file: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_command(line: str, programs: Sequence[Program]) -> OldCommand:
+    """The program and flags of a line, as a shell reads it.
+
+    Raises:
+        ConfigError: unknown flags, each with the nearest one; no program of `programs`, or not all of a line.
+    """
+    try:
+        words = shlex.split(line.replace("\\\n", " "))
+    except ValueError:
+        raise ConfigError("the command line ends inside a quotation") from None
+    scripts = {program.script for program in programs}
+    for number, word in enumerate(words):
+        is_module = number > 0 and words[number - 1] == "-m"
+        if word in ("scripts/train.py", "mlxlab"):
+            raise ConfigError(f"{word}: is a command of mlxlab already")
+        if (word.endswith(".py") or is_module) and (script := script_name(word)) in scripts:
+            command = _of_program(script, words[number + 1 :], programs)
+            _read_launcher(words[:number], command)
+            return command
+    typed = next((word for word in words if word.endswith(".py")), words[0] if words else "an empty line")
+    near = nearest(script_name(typed), scripts)
+    hint = f"; did you mean {near}.py?" if near else f"; there is {', '.join(f'{name}.py' for name in sorted(scripts))}"
+    raise ConfigError(f"{one_line(typed, 60)}: no program that can be translated{hint}")
+
+
+def script_name(word: str) -> str:
+    """`src/main.py` -> main, `src.training.train_advanced` -> train_advanced."""
+    return word.rpartition("/")[2].removesuffix(".py").rpartition(".")[2]
+
+
+def normalized(name: str) -> str:
+    return name.lstrip("-").replace("_", "-").lower()
+
+
+def flags_by_name(flags: Iterable[Flag]) -> dict[str, Flag]:
+    return {normalized(name): flag for flag in flags for name in flag.names.split()}
+
+
+def _of_program(script: str, words: list[str], programs: Sequence[Program]) -> OldCommand:
+    subcommands = {program.subcommand: program for program in programs if program.script == script}
+    if "" in subcommands:
+        return _read_flags(OldCommand(subcommands[""]), words)
+    if not words or words[0] not in subcommands:
+        near = did_you_mean(nearest(words[0], subcommands)) if words else ""
+        raise ConfigError(f"{script}.py: expected a subcommand: {', '.join(subcommands)}{near}")
+    return _read_flags(OldCommand(subcommands[words[0]]), words[1:])
+
+
+def _read_flags(command: OldCommand, words: list[str]) -> OldCommand:
+    """Adds the flags among the words. Values of unknown flags are not repeated: they may be secrets."""
+    program = command.program
+    known = flags_by_name(
+        (*program.flags, *(program.file_flags if program.file_format == "python" else ()), *program.phantoms)
+    )
+    unknown, queue = [], list(words)
+    while queue:
+        word = queue.pop(0)
+        if not _is_flag(word):
+            if program.file_format != "python" or program.file_flag or command.file or not word.endswith(".py"):
+                unknown.append("an argument without a flag, where none is expected")
+            command.file = word
+            continue
+        name, equals, text = word.partition("=")
+        flag = known.get(normalized(name))
+        values = [text] if equals else _following(queue, flag)
+        if flag is None:
+            unknown.append(f"{name}: unknown flag of {program.name}{_near(name, known)}")
+        elif not values and flag.kind != "switch":
+            unknown.append(f"{name}: expected a value")
+        else:
+            command.values.pop(flag.name, None)
+            command.values[flag.name] = " ".join(values) or "true"
+    if unknown:
+        raise ConfigError("\n".join(dict.fromkeys(unknown[:10])))
+    return command
+
+
+def _near(name: str, known: dict[str, Flag]) -> str:
+    near = nearest(normalized(name), known)
+    return f"; did you mean --{near}?" if near else ""
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"--?[A-Za-z]", word) is not None
+
+
+def _following(queue: list[str], flag: Flag | None) -> list[str]:
+    """Takes the values behind a flag: of a switch only true or false, of an unknown one whatever may be one."""
+    count = len(queue) if flag is not None and flag.kind == "list" else 1
+    values: list[str] = []
+    while queue and len(values) < count and not _is_flag(queue[0]):
+        if flag is not None and flag.kind == "switch" and queue[0].lower() not in ("true", "false"):
+            break
+        values.append(queue.pop(0))
+    return values
+
+
+def _read_launcher(words: list[str], command: OldCommand) -> None:
+    """Takes the number of processes from torchrun or srun, and a name from RUN_ALIAS."""
+    starts_processes = any(word in ("torchrun", "srun") for word in words)
+    for number, word in enumerate(words):
+        if match := re.fullmatch(r"RUN_ALIAS=(.+)", word):
+            command.values.setdefault("run-name", match[1])
+        if not starts_processes or not _is_flag(word):
+            continue
+        name, equals, text = word.partition("=")
+        key, value = normalized(name), text if equals else "".join(words[number + 1 : number + 2])
+        if key in ("nproc-per-node", "ntasks", "n"):
+            command.values[PROCESSES] = value
+        elif reason := LAUNCHER.get(key):
+            command.notes.append(f"{name}: no counterpart: {reason}")
