@@ -1,0 +1,101 @@
+"""The emulators of object stores that other tests use behave as the services do, and the proxy fails as it is told."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from support.object_stores.emulators import AZURE_ACCOUNT, BUCKET, Emulator, emulator, sas_token
+from support.object_stores.fault_proxy import FAULTS
+
+obstore = pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
+stores = pytest.importorskip("obstore.store", reason="obstore is not installed")
+
+SLOW = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("s3", "azure")]
+FAST_RETRY = {
+    "max_retries": 8,
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2},
+}
+
+
+@pytest.fixture(scope="module", params=["gcs", *SLOW])
+def service(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    with emulator(request.param) as running:
+        yield running
+
+
+def store_of(service: Emulator, **options: object):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+                patch.delenv(name)
+        for name, value in service.environment.items():
+            patch.setenv(name, value)
+        client = {"client_options": {"allow_http": True}, "retry_config": FAST_RETRY}
+        if service.provider == "s3":
+            return stores.S3Store(BUCKET, virtual_hosted_style_request=False, **client, **options)
+        if service.provider == "azure":
+            endpoint = service.environment["AZURE_STORAGE_ENDPOINT"]
+            return stores.AzureStore(BUCKET, endpoint=endpoint, **client, **options)
+        unsigned = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        key = json.dumps({"gcs_base_url": service.proxy.url, **unsigned})
+        return stores.GCSStore(BUCKET, service_account_key=key, **client)
+
+
+def test_objects_are_stored_listed_read_and_deleted(service):
+    store = store_of(service)
+    large = os.urandom(11 * 2**20)
+    for key, data in {"a/1": b"one", "a/b/2": b"two", "a/é & <x>": b"three", "large": large}.items():
+        obstore.put(store, key, data, chunk_size=5 * 2**20)
+    listing = obstore.list_with_delimiter(store, "a")
+    assert sorted(each["path"] for each in listing["objects"]) == ["a/1", "a/é & <x>"]
+    assert listing["common_prefixes"] == ["a/b"]
+    assert obstore.get(store, "a/é & <x>").bytes() == b"three"
+    assert bytes(obstore.get(store, "large").bytes()) == large
+    assert obstore.get_range(store, "large", start=5, length=7) == large[5:12]
+    obstore.delete(store, ["a/1", "a/b/2", "a/é & <x>", "large"])
+    with pytest.raises(FileNotFoundError):
+        obstore.head(store, "a/1")
+    assert not list(obstore.list(store))
+
+
+def test_long_listings_come_in_pages(service):
+    if service.gcs is None:
+        pytest.skip("the others are not ours")
+    store = store_of(service)
+    service.gcs.objects.update({f"many/{number:03d}": b"" for number in range(250)})
+    assert len(obstore.list_with_delimiter(store, "many")["objects"]) == 250
+    service.gcs.objects.clear()
+
+
+@pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"expired"}))
+def test_a_client_that_retries_survives_each_fault(service, fault):
+    store = store_of(service)
+    service.proxy.requests.clear()
+    due = {"PUT": fault, "GET": fault}
+    service.proxy.choose = lambda method, path: due.pop(method, "")
+    obstore.put(store, "object", b"x" * 5000)
+    assert bytes(obstore.get(store, "object").bytes()) == b"x" * 5000
+    service.proxy.heal()
+    assert service.proxy.counts[fault] == 2
+
+
+def test_expired_credentials_are_refused(service):
+    service.proxy.fail_all("expired")
+    with pytest.raises(Exception, match=r"403|ExpiredToken|denied|Forbidden"):
+        obstore.put(store_of(service), "object", b"")
+    service.proxy.heal()
+
+
+@pytest.mark.fault_injection
+def test_azurite_itself_refuses_a_token_that_has_expired():
+    with emulator("azure") as service:
+        client = {"client_options": {"allow_http": True}, "retry_config": FAST_RETRY}
+        place = {"account_name": AZURE_ACCOUNT, "endpoint": service.environment["AZURE_STORAGE_ENDPOINT"]}
+        valid, expired = (stores.AzureStore(BUCKET, sas_key=sas_token(hours), **place, **client) for hours in (1, -1))
+        obstore.put(valid, "object", b"")
+        with pytest.raises(Exception, match=r"403|denied|Authentication"):
+            obstore.put(expired, "object", b"")

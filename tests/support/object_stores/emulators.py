@@ -1,0 +1,161 @@
+"""Object stores on loopback: S3 (moto), Azure (azurite, where it is installed) and Google Cloud Storage (ours)."""
+
+import base64
+import hashlib
+import hmac
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.error import URLError
+from urllib.parse import urlencode
+
+import pytest
+
+from support.object_stores.fault_proxy import FaultProxy
+from support.object_stores.gcs_server import GcsServer
+
+BUCKET = "mlxlab-tests"
+SECRET = "planted0secret0key0that0nobody0may0write0down"  # accepted by moto, whatever it is
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # published
+NO_AZURITE = "azurite-blob is not on the PATH: npm install azurite"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """An emulated service with an empty bucket, behind a proxy that fails on demand.
+
+    Attributes:
+        provider: as in `cloud=`.
+        address: of the bucket, as in `resume=`.
+        environment: credentials and endpoint.
+        secrets: what of the environment must not be written anywhere.
+    """
+
+    provider: str
+    address: str
+    proxy: FaultProxy
+    environment: dict[str, str]
+    secrets: tuple[str, ...]
+    gcs: GcsServer | None = field(default=None)
+
+    def overrides(self, prefix: str = "") -> list[str]:
+        """Of a run that uploads to it."""
+        return [f"cloud={self.provider}", f"cloud.bucket={BUCKET}", f"cloud.prefix={prefix}"]
+
+
+@contextmanager
+def emulator(provider: str) -> Iterator[Emulator]:
+    """The emulator of a provider; skips the test where it is not installed."""
+    with {"s3": _s3, "gcs": _gcs, "azure": _azure}[provider]() as running:
+        yield running
+
+
+@contextmanager
+def _gcs() -> Iterator[Emulator]:
+    server = GcsServer(BUCKET)
+    with _proxy(server.url) as proxy:
+        environment = {"STORAGE_EMULATOR_HOST": proxy.url}
+        yield Emulator("gcs", f"gs://{BUCKET}", proxy, environment, (), server)
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def _s3() -> Iterator[Emulator]:
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with _process(command, url), _proxy(url) as proxy:
+        _put(f"{url}/{BUCKET}")
+        credentials = {
+            "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID42",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": f"session-{SECRET}",
+        }
+        environment = credentials | {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": proxy.url}
+        yield Emulator("s3", f"s3://{BUCKET}", proxy, environment, tuple(credentials.values()))
+
+
+@contextmanager
+def _azure() -> Iterator[Emulator]:
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip(NO_AZURITE)
+    port = _free_port()
+    options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--loose", "--silent"]
+    url = f"http://127.0.0.1:{port}"
+    with _process([program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options], url):
+        _put(f"{url}/{AZURE_ACCOUNT}/{BUCKET}?restype=container&{sas_token()}")
+        with _proxy(f"{url}/{AZURE_ACCOUNT}") as proxy:
+            environment = {
+                "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
+                "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+                "AZURE_STORAGE_ENDPOINT": proxy.url,
+            }
+            yield Emulator("azure", f"az://{BUCKET}", proxy, environment, (AZURE_KEY,))
+
+
+def sas_token(hours: float = 1.0) -> str:
+    """A signed query that allows everything for so long; one that has expired if `hours` is negative."""
+    end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fields = {"sp": "rwdlac", "ss": "b", "srt": "sco", "st": "", "se": end, "sip": "", "spr": "", "sv": "2018-11-09"}
+    text = "\n".join([AZURE_ACCOUNT, *fields.values(), ""])
+    signature = hmac.new(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256).digest()
+    signed = fields | {"sig": base64.b64encode(signature).decode()}
+    return urlencode({name: value for name, value in signed.items() if value})
+
+
+@contextmanager
+def _proxy(url: str) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(url)
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+@contextmanager
+def _process(command: list[str], url: str) -> Iterator[None]:
+    """A server in a process of its own, from when it answers."""
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not _answers(url):
+            assert process.poll() is None, f"{command[0]} ended with code {process.returncode}"
+            assert time.monotonic() < until, f"{command[0]} does not answer"
+            time.sleep(0.05)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except URLError as error:
+        return not isinstance(error.reason, OSError)  # an answer with an error status will do
+    except OSError:
+        return False
+    return True
+
+
+def _put(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, data=b"", method="PUT"), timeout=30).close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,182 @@
+"""A proxy in front of an object store that loses, refuses, cuts and delays requests, as networks and services do."""
+
+import http.client
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from support.object_stores.gcs_server import read_body
+
+FAULTS = {
+    "503": "the service answers that it is busy; nothing was done",
+    "500": "the service answers with an internal error, but what was requested was done",
+    "lost": "the connection is cut before the request arrives",
+    "unanswered": "the connection is cut after the request was served",
+    "half": "the connection is cut in the middle of the answer",
+    "slow": "the answer takes a tenth of a second more",
+    "expired": "the credentials are too old",
+}
+
+
+class Request(NamedTuple):
+    """One request: `fault` is "" for those that are passed on."""
+
+    method: str
+    path: str
+    fault: str
+
+
+class FaultProxy(ThreadingHTTPServer):
+    """Passes requests on to `upstream`, a URL.
+
+    Attributes:
+        choose: the fault of a request, by its method and path: a key of FAULTS, or "" for none.
+        requests: those that came, in order.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.upstream = urlsplit(upstream)
+        self.choose: Callable[[str, str], str] = lambda method, path: ""
+        self.requests: list[Request] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Cut connections are what it is for."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}{self.upstream.path}"
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many requests had each fault."""
+        return Counter(request.fault or "none" for request in self.requests)
+
+    def fail_share(self, share: float, faults: list[str], seed: int) -> None:
+        """From now on a random share of the requests fails."""
+        rng, lock = random.Random(seed), threading.Lock()
+
+        def choose(_method: str, _path: str) -> str:
+            with lock:
+                return rng.choice(faults) if rng.random() < share else ""
+
+        self.choose = choose
+
+    def fail_all(self, fault: str, after: int = 0) -> None:
+        """Every request fails, `after` more that do not."""
+        until = len(self.requests) + after
+        self.choose = lambda method, path: fault if len(self.requests) >= until else ""
+
+    def stop_at(self, number: int, method: str, reached: threading.Event, proceed: threading.Event) -> None:
+        """The n-th request of a method, from 1, is lost after `proceed` is set; those after it are, too."""
+        counts: Counter[str] = Counter()
+        lock = threading.Lock()
+
+        def choose(this_method: str, _path: str) -> str:
+            with lock:
+                counts[this_method] += 1
+            if counts[method] < number:
+                return ""
+            reached.set()
+            proceed.wait(60)
+            return "lost"
+
+        self.choose = choose
+
+    def heal(self) -> None:
+        self.choose = lambda method, path: ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultProxy
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_PUT(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.answer()
+
+    def do_DELETE(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        body = read_body(self)
+        fault = self.server.choose(self.command, self.path)
+        self.server.requests.append(Request(self.command, self.path, fault))
+        match fault:
+            case "lost":
+                self.cut()
+            case "503":
+                self.send(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+            case "expired":
+                self.send(403, {}, b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>")
+            case _:
+                self.pass_on(body, fault)
+
+    def pass_on(self, body: bytes, fault: str) -> None:
+        status, headers, answer = self.forward(body)
+        match fault:
+            case "unanswered":
+                self.cut()
+            case "500":
+                self.send(500, {}, b"<Error><Code>InternalError</Code></Error>")
+            case "half":
+                self.send(status, headers, answer, sent=len(answer) // 2)
+                self.cut()
+            case _:
+                time.sleep(0.1 if fault == "slow" else 0)
+                self.send(status, headers, answer)
+
+    def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.server.upstream.netloc, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        if body or self.command in ("PUT", "POST"):
+            headers["Content-Length"] = str(len(body))
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        answer = response.read()
+        connection.close()
+        return response.status, dict(response.getheaders()), answer
+
+    def send(self, status: int, headers: dict[str, str], body: bytes, sent: int | None = None) -> None:
+        """Sends an answer, or its first bytes only."""
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in HOP_BY_HOP:
+                self.send_header(name, value)
+        if status != 204:
+            length = next((value for name, value in headers.items() if name.lower() == "content-length"), "0")
+            self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else body[:sent])
+
+    def cut(self) -> None:
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
