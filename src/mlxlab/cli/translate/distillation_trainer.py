@@ -63,7 +63,7 @@ COMMAND = (
     Flag(
         "mixed-precision",
         "trainer/step=optimized trainer.step.dtype=bfloat16",
-        note="on Linux without a GPU it needs trainer.step.allow_slow_dtype=true and is slower",
+        note="on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
         kind="switch",
     ),
     Flag("config", note="its assignments of literals are read; nothing is executed"),

@@ -141,7 +141,7 @@ FLAGS = (
         "dtype",
         choice(DTYPES),
         "(bfloat16)",
-        "on Linux without a GPU bfloat16 needs trainer.step.allow_slow_dtype=true and is slower",
+        "on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
         "float16 would need a loss scale; bfloat16 does not",
     ),
     Flag("compile", compile_mode, "True"),

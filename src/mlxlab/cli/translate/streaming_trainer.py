@@ -104,7 +104,7 @@ FLAGS = (
     Flag(
         "use-mixed-precision",
         "trainer.step.dtype=bfloat16",
-        note="it did nothing there; on Linux without a GPU it needs trainer.step.allow_slow_dtype=true and is slower",
+        note="it did nothing there; on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
         kind="switch",
     ),
     Flag("output-dir", "hydra.run.dir={text}", "output_advanced"),
