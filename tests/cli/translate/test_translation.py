@@ -7,19 +7,10 @@ from mlxlab.cli.translate.translation import translate
 from mlxlab.errors import ConfigError
 
 BERT, STREAMING = "model=bert data=titanic", "model=transformer data=streaming trainer=optimized"
-DISTILL = "nproc=4 model=transformer trainer=distill"
 TRAIN, ADVANCED = "python mlx_bert_cli_v2.py train", "python -m src.training.train_advanced --dataset-id a/b"
-LINES = {  # old -> new
-    f"{TRAIN} --train T --epochs 5": f"{BERT} data.source=T trainer.epochs=5",
-    "python train_optimized.py --base_batch_size 32 --max_batch_size 64": f"{BERT} trainer=optimized"
-    " data.batch_size=32 callbacks.adaptive_batch.min=16 callbacks.adaptive_batch.max=64",
-    f"{TRAIN} --batch-size 16 --max-batch-size 64 --dynamic-batch": f"{BERT} trainer=optimized data.batch_size=16"
-    " callbacks.adaptive_batch.min=8 callbacks.adaptive_batch.max=64",
-    f"{TRAIN} --model-type cnn_hybrid --cnn-kernels 2,3,4 --cnn-filters 128": "model=cnn_hybrid data=titanic"
-    " model.kernel_sizes=[2,3,4] model.num_filters=128",
+LINES = {  # old -> new, in addition to those of the guide
     f"{TRAIN} -t T -b 16 --grad-accum 2 --eval-steps 100 --save-steps=50": f"{BERT} trainer=optimized data.source=T"
     " data.batch_size=32 trainer.step.accumulate=2 trainer.eval_every=50 checkpointing.every_steps=25",
-    f"{TRAIN} --train T --config configs/production.json": f"experiment=production {BERT} data.source=T",
     f"{TRAIN} --config configs/production.yaml": f"experiment=production {BERT}",
     f"{TRAIN} --train T --resume 'output/run_*/checkpoints/best'": f"{BERT} data.source=T resume=best",
     f"{TRAIN} --resume output/run_1/checkpoints/best": f"{BERT} resume=output/run_1/best",
@@ -30,13 +21,6 @@ LINES = {  # old -> new
     " data.batch_size=16 trainer.learning_rate=1e-5 trainer.schedule.warmup=200 trainer.eval_every=100",
     "python train_cnn_hybrid.py --train-path T --compare-models --cnn-kernel-sizes 2 3 --optimizer sgd --momentum 0.8":
         "-m model=bert,cnn_hybrid data=titanic trainer/optimizer=sgd data.source=T trainer.optimizer.momentum=0.8",
-    "torchrun --nproc_per_node=4 src/main.py --explicit-prefetching --mixed-precision": f"{DISTILL} data=instruct"
-    " trainer/step=optimized trainer.teachers=[allenai/OLMo-2-1124-7B-SFT] model.pretrained=allenai/OLMo-2-0425-1B-SFT"
-    " data.source=allenai/tulu-3-sft-mixture trainer.step.dtype=bfloat16",
-    "torchrun --nproc_per_node=4 src/main_simple.py --mixed-precision": f"{DISTILL} data=streaming"
-    " trainer/step=optimized trainer.teachers=[Qwen/Qwen2.5-3B-Instruct] model.pretrained=Qwen/Qwen2.5-0.5B-Instruct"
-    " data.source=HuggingFaceTB/cosmopedia-100k trainer.step.dtype=bfloat16",
-    "python train_refactored.py": STREAMING,
     "python train.py --batch_size=32 --gradient_accumulation_steps=1": f"{STREAMING} data.batch_size=32"
     " trainer.step.accumulate=1",
     "python train.py --n_layer=6 --decay_lr=False --warmup_iters=5": f"{STREAMING} model/size=none"
@@ -45,18 +29,6 @@ LINES = {  # old -> new
     "torchrun --standalone --nproc_per_node=2 train.py --batch_size=4 --gradient_accumulation_steps=8 --beta2=0.99"
     " --learning_rate=1e-3 --min_lr=1e-4": f"nproc=2 {STREAMING} data.batch_size=32 trainer.step.accumulate=4"
     " trainer.optimizer.betas=[0.9,0.99] trainer.learning_rate=1e-3 trainer.schedule.final_lr_ratio=0.1",
-    f"{ADVANCED} --model-preset tiny --auto-vocab-size --epochs 3": f"{STREAMING} model/size=tiny data.source=a/b"
-    " data.tokenizer.vocab_size=auto trainer.epochs=3",
-    f"{ADVANCED} --model-preset small --epochs 5 --val-split validation --eval-every 500": f"{STREAMING}"
-    " model/size=small data.source=a/b trainer.epochs=5 data.validation.split=validation trainer.eval_every=500"
-    " trainer.eval_batches=50",
-    f"{ADVANCED} --d-model 768 --num-layers 12 --num-heads 12 --d-ff 3072 --vocab-size 20000": f"{STREAMING}"
-    " model/size=medium data.source=a/b data.tokenizer.vocab_size=20000",
-    f"{ADVANCED} --model-preset small --batch-size 16 --gradient-accumulation-steps 4 --use-mixed-precision"
-    " --shuffle-buffer-size 5000": f"{STREAMING} model/size=small data.source=a/b data.batch_size=64"
-    " trainer.step.accumulate=4 trainer.step.dtype=bfloat16 data.shuffle.window=5000",
-    f"{ADVANCED} --model-preset tiny --resume-from output_advanced/checkpoint_step_1000 --epochs 10": f"{STREAMING}"
-    " model/size=tiny data.source=a/b resume=output_advanced/step-1000 trainer.epochs=10",
     f"{ADVANCED} --no-swiglu --activation relu --use-lora --lora-rank 4 --save-every 0": f"{STREAMING}"
     " model/adapter=lora data.source=a/b model.mlp_type=relu model.adapter.rank=4 checkpointing.every_steps=1000000000",
 }  # fmt: skip

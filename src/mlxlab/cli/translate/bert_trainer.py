@@ -99,7 +99,7 @@ TRAIN_FLAGS = (
     Flag("epochs e num-epochs", "trainer.epochs={}", "5"),
     Flag("max-length", "data.seq_len={}", "256"),
     Flag("warmup-ratio", "trainer.schedule.warmup={}", "0.1"),
-    Flag("grad-accum gradient-accumulation gradient-accumulation-steps", BATCH, "1"),
+    Flag("grad-accum gradient-accumulation gradient-accumulation-steps", BATCH, "1", example="4"),
     Flag("workers w num-workers", default="4", reason="one thread prepares the batches"),
     Flag("prefetch prefetch-size", "data.prefetch={}", "4"),
     Flag("experiment experiment-name", "tracking.experiment={text}", "mlx_unified"),
@@ -115,7 +115,7 @@ TRAIN_FLAGS = (
     Flag("label-smoothing", "trainer.label_smoothing={}", "0.0"),
     Flag("eval-steps", steps_of_micro_batches("trainer.eval_every", "grad-accum"), "100"),
     Flag("save-steps", steps_of_micro_batches("checkpointing.every_steps", "grad-accum"), "100"),
-    Flag("resume", resume, note=OWN_RUNS),
+    Flag("resume", resume, note=OWN_RUNS, example="output/run_1"),
     CONFIG,
     Flag(
         "cnn-kernels cnn-kernel-sizes kernel-sizes",

@@ -125,7 +125,7 @@ FULL = (
     Flag("difficulty-filter-percentage", difficulty, "(25)"),
     Flag("logs-dir", ranked_losses, reason="losses are recorded in the run folder; data.select.source= reads them"),
     Flag("dataset-name", "data.source={text}", "allenai/tulu-3-sft-mixture", FILES, always=True),
-    Flag("dataset-type", choice(DATASET_TYPES), "full", reason="all of the data"),
+    Flag("dataset-type", choice(DATASET_TYPES), "full", reason="all of the data", example="single"),
     Flag("synthetic-data", when_true("trainer.loss.alpha=1.0"), "false", kind="switch"),
     Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),
     Flag(

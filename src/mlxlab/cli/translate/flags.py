@@ -29,6 +29,7 @@ class Flag:
         reason: why there is no counterpart, or none of some values.
         kind: a value, a switch without one, or several values.
         always: the new command needs it, so that the old default is written without the flag too.
+        example: a value for the guide, where the default has no counterpart.
     """
 
     names: str
@@ -38,6 +39,7 @@ class Flag:
     reason: str = ""
     kind: Literal["value", "switch", "list"] = "value"
     always: bool = False
+    example: str = ""
 
     @property
     def name(self) -> str:

@@ -82,16 +82,23 @@ def adapter_scale(value: str, values: Values) -> list[str]:
 
 def prompt(value: str, _: Values) -> list[str]:
     """A text, or a file of prompts."""
-    return [f"prompts={value.removeprefix('FILE:')}" if value.startswith("FILE:") else f"prompt={value}"]
+    if value.startswith("FILE:"):
+        return [f"prompts={value.removeprefix('FILE:')}"]
+    return ["prompt=" + value.replace("\n", "\\n")]
 
 
+SCHEDULE = "an empty schedule; others become callbacks.growth.operations"
 ADAPTER = "no adapters with a rank of 0"
 FLAGS = (
     Flag("out-dir", "hydra.run.dir={text}", "out"),
     Flag("log-dir", default="logs", reason="logs are in the run folder"),
     Flag("file-logging", default="True", reason="the journal of the run folder is always written"),
     Flag(
-        "wandb-log", choice({"True": "tracking=mlflow", "False": ""}), "False", reason="tracking=none turns MLflow off"
+        "wandb-log",
+        choice({"True": "tracking=mlflow", "False": ""}),
+        "False",
+        reason="tracking=none turns MLflow off",
+        example="True",
     ),
     Flag("wandb-project", "tracking.experiment={text}", "owt"),
     Flag("wandb-run-name", "name={text}", "gpt2"),
@@ -101,6 +108,7 @@ FLAGS = (
         "scratch",
         reason=f"scratch is the default; {NO_GPT2}",
         note="a run of mlxlab; checkpoints of the old program are pickles, which nothing here reads",
+        example="resume",
     ),
     Flag("eval-interval", "trainer.eval_every={}", "2000"),
     Flag("eval-iters", "trainer.eval_batches={}", "200"),
@@ -150,8 +158,8 @@ FLAGS = (
     Flag("embedding-rank", adapter, "0", reason=ADAPTER),
     Flag("attn-lora-rank", adapter, "0", reason=ADAPTER),
     Flag("lora-alpha", adapter_scale, "1.0", reason=ADAPTER),
-    Flag("scaling-schedule-file", schedule_file, "(None)", reason="no schedule"),
-    Flag("scaling-schedule", inline_schedule, "([])", reason="no schedule"),
+    Flag("scaling-schedule-file", schedule_file, "(None)", "", SCHEDULE),
+    Flag("scaling-schedule", inline_schedule, "([])", "", SCHEDULE),
     Flag("target-architecture-config", default="None", reason="`--dry-run` prints the model after each operation"),
     Flag("ignored-outlayers-sum", default="0.01", reason="`scripts/info.py tokens` lists outliers by quartiles"),
     Flag("shrunken-vocab-size", "data.vocabulary.size={}", "(None)"),

@@ -1,12 +1,22 @@
 """The flags of an old program as a Markdown table, for the guide."""
 
+from contextlib import suppress
+from itertools import product
+
 from mlxlab.cli.translate.flags import Flag, Program
 from mlxlab.cli.translate.translation import PROGRAMS
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, UserError
-from mlxlab.markdown import markdown_table
 
-EXAMPLE = "..."
+EXAMPLES = {  # other flags, without which some have no effect
+    "model-type": "cnn_hybrid",
+    "no-swiglu": "true",
+    "use-lora": "true",
+    "attn-lora-rank": "8",
+    "optimizer": "sgd",
+}
+
+NONE: dict[str, str] = {}
 
 
 def flag_table(title: str) -> str:
@@ -37,27 +47,26 @@ def _table(program: Program, names: list[str]) -> str:
     heading = f"**{', '.join(f'`{name}`' for name in names)}**: {f'`{new}`' if program.to else new}"
     rows = [_row(flag, "--") for flag in program.flags]
     rows += [_row(flag, "") for flag in program.file_flags]
-    return "\n\n".join(
-        [heading, markdown_table(["old", "default", "here"], rows)] if rows and program.to else [heading]
-    )
+    table = ["", "| old | default | here |", "|---|---|---|", *rows] if rows and program.to else []
+    return "\n".join([heading, *table])
 
 
-def _row(flag: Flag, prefix: str) -> list[str]:
-    names = flag.names.split()
-    here = flag.to if isinstance(flag.to, str) else _example(flag)
-    shown = f"`{here.format('x', text='x')}`" if here else ""
-    words = "; ".join(filter(None, [shown, flag.note, f"none: {flag.reason}" if flag.reason and not here else ""]))
-    default = "" if flag.default is None else flag.default.strip("()").replace("\n", "\\n")
-    spellings = ", ".join(f"`{prefix if len(name) > 1 else prefix[:1]}{name}`" for name in names)
-    return [spellings, default, words.replace("|", "\\|")]
+def _row(flag: Flag, prefix: str) -> str:
+    spellings = [f"`{prefix if len(name) > 1 else prefix[:1]}{name}`" for name in flag.names.split()]
+    default = "" if flag.default is None else flag.default.strip("()").replace("\n", "line break")
+    example = _example(flag)
+    none = f"none: {flag.reason}" if flag.reason and not example else ""
+    here = "; ".join(filter(None, [f"`{example}`" if example else "", flag.note, none]))
+    return "| " + " | ".join([", ".join(spellings), default, here.replace("|", "\\|")]) + " |"
 
 
 def _example(flag: Flag) -> str:
-    """What a function makes of a typical value."""
-    for value in (flag.default.strip("()") if flag.default else "true", "true", "1"):
-        try:
-            if results := [text for text in flag.overrides(value, {"model-type": "cnn_hybrid"}) if text[0] != "#"]:
-                return " ".join(results).replace("{", "{{").replace("}", "}}")
-        except UserError:
-            continue
+    """The overrides of a flag: with `...` for a value that is copied, else of a typical value."""
+    if isinstance(flag.to, str):
+        return flag.to.format("...", text="...")
+    examples = filter(None, [flag.example, (flag.default or "").strip("()"), "true", "1"])
+    for value, others in product(examples, (EXAMPLES, NONE)):
+        with suppress(UserError):
+            if results := [text for text in flag.overrides(value, others) if not text.startswith("# ")]:
+                return " ".join(results)
     return ""

@@ -1,0 +1,139 @@
+"""The commands of docs/migration.md are what the old ones are translated into, and they run, on small data."""
+
+import csv
+import json
+import re
+import shlex
+
+import pytest
+
+from mlxlab.cli.translate import check, main
+from mlxlab.cli.translate.tables import flag_table
+from mlxlab.cli.translate.translation import PROGRAMS
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import shipped_conf
+from support.processes import NO_PLOTS, ROOT, run_here
+
+GUIDE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^\| `((?:python|torchrun) .*?)` \| `(.*?)` \|$", GUIDE, re.M)
+SMALL = {
+    "tracking": "none",
+    "trainer.max_steps": "1",
+    "trainer.eval_every": "1",
+    "trainer.eval_batches": "1",
+    "trainer.schedule.warmup": "0",
+    "model.num_layers": "1",
+    "model.hidden_size": "16",
+    "model.num_heads": "2",
+    "model.intermediate_size": "16",
+    "data.prefetch": "0",
+    "data.seq_len": "16",
+}
+OF_ROWS = {"data.baselines": "false", "data.augment.copies": "1"}
+OF_TEXT = {"data.tokenizer.vocab_size": "300"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Rows, texts and conversations, and where the runs of this module are."""
+    folder = tmp_path_factory.mktemp("guide")
+    with (ROOT / "src/mlxlab/data/titanic/titanic.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    for name, part in {"train.csv": rows[:81], "test.csv": [rows[0], *rows[-9:]]}.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(part)
+    texts = [{"text": f"Number {n} follows {n - 1}."} for n in range(300)]
+    chats = [{"prompt": f"What follows {n}?", "completion": f"{n + 1} follows."} for n in range(40)]
+    for name, records in {"books.jsonl": texts, "chats.jsonl": chats}.items():
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def trained(files, name):
+    """The folder of a run that another command reads: `bert` or `decoder`."""
+    if not (files / name).exists():
+        old = {"bert": LINES[0][0], "decoder": "python train_refactored.py"}[name]
+        done = run_here(*small(dict(LINES)[old], files, f"hydra.run.dir={files / name}"))
+        assert done.returncode == 0, done.stderr
+    return files / name
+
+
+def small(new, files, *more):
+    """A training command on small data, with a tiny model."""
+    values = dict(word.partition("=")[::2] for word in shlex.split(new)[1:] if word != "-m")
+    values.pop("nproc", None)
+    values |= SMALL
+    if values.get("data", "titanic") == "titanic":
+        values |= OF_ROWS | {"data.source": files / "train.csv"}
+    else:
+        values |= OF_TEXT | {"data.source": files / ("chats.jsonl" if values["data"] == "instruct" else "books.jsonl")}
+    if values.get("data") == "instruct":
+        values["data.seq_len"] = "48"
+    if "data.validation.split" in values:
+        values["data.validation.split"] = "null"  # a file has no splits with names
+    if "trainer.teachers" in values:
+        teachers = [] if values["data"] == "instruct" else [trained(files, "decoder")]
+        values |= {"trainer.teachers": f"[{', '.join(map(str, teachers))}]", "model.pretrained": "null"}
+    if "resume" in values:
+        run = trained(files, "bert" if values["model"] == "bert" else "decoder")
+        values |= {"resume": "best" if values["resume"] == "best" else f"{run}/step-1", "trainer.max_steps": "2"}
+        values |= {"hydra.run.dir": run} if values["resume"] == "best" else {}
+    values |= {key: text for key, _, text in (override.partition("=") for override in more)}
+    values.setdefault("hydra.run.dir", files / f"run-{len(list(files.iterdir()))}")
+    return [*NO_PLOTS, *(f"{key}={value}" for key, value in values.items())]
+
+
+def test_the_guide_has_lines_of_every_program_that_trains():
+    scripts = {program.script for program in PROGRAMS if program.to == "train"} - {"mlx_bert_cli", "train_unified"}
+    assert all(any(re.search(rf"\b{script}\b", old) for old, _ in LINES) for script in scripts)
+
+
+@pytest.mark.parametrize(("old", "new"), LINES)
+def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["scripts/translate.py"])
+    monkeypatch.setattr("mlxlab.cli.translate.check", lambda *_, **__: None)  # test_a_new_command_runs composes it
+    assert main([old]) == 0
+    assert capsys.readouterr().out == f"{new}\n"
+
+
+@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)])
+def test_a_new_training_command_runs(new, files):
+    if " -m " in new:  # sweeps have tests of their own
+        check(small(new, files), multirun=True)
+        return
+    done = run_here(*small(new, files))
+    assert done.returncode == 0, done.stderr
+    assert "final_state=" in done.stdout
+
+
+@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(predict|generate|info)\.py", new)])
+def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
+    monkeypatch.chdir(files)
+    words = shlex.split(new)
+    script = re.fullmatch(r"scripts/(\w+)\.py", words[0])[1]
+    run = {"predict": "bert", "generate": "decoder"}.get(script)
+    args = [f"run={trained(files, run)}" if word.startswith("run=") else word for word in words[1:]]
+    args = ["max_tokens=3" if word.startswith("max_tokens=") else word for word in args]
+    done = run_here(*args, script=script)
+    assert done.returncode == 0, done.stderr
+    if script == "predict":
+        assert (files / "submission.csv").read_text().startswith("PassengerId,Survived\n")
+
+
+@pytest.mark.parametrize("title", sorted({program.title for program in PROGRAMS}))
+def test_the_guide_has_every_flag_of_the_tables(title):
+    assert flag_table(title) in GUIDE
+
+
+def test_the_recipes_of_the_guide_compose():
+    recipes = re.findall(r"`(experiment=[^`]*)`", GUIDE.split("## Recipes")[1].split("\n## ")[0])
+    assert len(recipes) > 8
+    for overrides in recipes:
+        Composer(shipped_conf(), overrides.split()).checked()
+
+
+def test_the_growth_course_grows_a_decoder_to_size_nano(files):
+    text = f"data.source={files / 'books.jsonl'}"
+    done = run_here("experiment=growth_course", text, "data.tokenizer.vocab_size=300", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "num_layers=6" in done.stdout.splitlines()[-3]
