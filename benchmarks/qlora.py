@@ -25,7 +25,7 @@ from mlxlab.models.adapters.quantized import ARRAYS, QuantizedLayer, QuantizedLi
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
-from mlxlab.models.pretrained.load import read_config as read_shape
+from mlxlab.models.pretrained.config import read_config as read_shape
 from mlxlab.models.pretrained.load import resolve, target_of
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss

@@ -38,7 +38,7 @@ NAMES = [
 def main(model: str, rows: str, length: str, steps: str) -> None:
     from benchmarks.alternate import Trial
     from benchmarks.qlora import adapted, random_batch
-    from mlxlab.models.pretrained.load import read_config
+    from mlxlab.models.pretrained.config import read_config
 
     shape = dict(read_config(Path(model)))
     batch = random_batch(int(rows), int(length), int(str(shape["vocab_size"])))

@@ -13,7 +13,7 @@ from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
-from mlxlab.models.pretrained.weights import BERT_NAMES, LLAMA_NAMES
+from mlxlab.models.pretrained import bert, llama
 
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",
@@ -93,7 +93,7 @@ def published_llama(weights):
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_published_names_are_read_by_their_table(old, prefix):
     published = {prefix + name: array.astype(mx.float16) for name, array in published_llama(old).items()}
-    result = transfer(published, arrays(), replace(RULES, tables=(BERT_NAMES, LLAMA_NAMES)))
+    result = transfer(published, arrays(), replace(RULES, tables=(bert.FAMILY.table(), llama.LLAMA.table())))
     assert counts(result) == {"renamed": len(old)}
     assert {array.dtype for array in result.weights.values()} == {mx.float32}
     np.testing.assert_array_equal(result.weights[f"{QUERY}.weight"], old[f"{QUERY}.weight"].astype(mx.float16))

@@ -27,8 +27,10 @@ from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
+from mlxlab.models.pretrained.families import FAMILIES
+from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
-from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, IGNORED_KEYS, LLAMA_NAMES, read_arrays
+from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
 from mlxlab.models.vocabulary import select_rows
 
 KEY = "model.init_from"
@@ -103,7 +105,7 @@ class WeightSource:
             NotAllowedError: fewer than `min_match` fit.
         """
         arrays, layout = self.read()
-        names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
+        names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         own = change_vocabulary(arrays, self.vocabulary, vocabulary)
         own, grown = self._grow(own, node)

@@ -12,7 +12,8 @@ from mlxlab.models.backbone import Backbone
 from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
-from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
+from mlxlab.models.pretrained.family import Node
+from mlxlab.models.pretrained.load import read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 from mlxlab.models.vocabulary import keep_rows
 

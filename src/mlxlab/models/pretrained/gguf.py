@@ -7,6 +7,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 GROUP = 32  # numbers that share a scale, in every block type that MLX reads
@@ -21,6 +22,19 @@ HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's na
     "rope_theta": "rope.freq_base",
     "head_dim": "rope.dimension_count",
 }
+GGUF_NAMES: Table = (
+    (r"^blk\.", "layers."),
+    (r"^output_norm\.", "norm."),
+    (r"^output\.", "head.out."),
+    (r"^token_embd\.", "embedding."),
+    (r"\.attn_norm\.", ".attention_norm."),
+    (r"\.ffn_norm\.", ".feed_forward_norm."),
+    (r"\.attn_q\.", ".attention.query."),
+    (r"\.attn_k\.", ".attention.key."),
+    (r"\.attn_v\.", ".attention.value."),
+    (r"\.attn_output\.", ".attention.out."),
+    (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
+)
 Metadata = dict[str, object]  # of a file: numbers, text and lists of them
 
 

@@ -16,57 +16,12 @@ from mlxlab.models.backbone import Backbone
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Head
-from mlxlab.models.pretrained.gguf import gguf_weights
-from mlxlab.models.pretrained.load import read_config
+from mlxlab.models.pretrained.config import PretrainedConfig, read_config
+from mlxlab.models.pretrained.families import family_of
+from mlxlab.models.pretrained.family import rename, split_arrays
+from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights
 from mlxlab.models.transformer import Transformer
 
-Names = list[tuple[str, str]]  # a pattern of published names, our name
-
-BERT_NAMES: Names = [
-    (r"^bert\.", ""),
-    (r"^embeddings\.word_embeddings\.", "embedding."),
-    (r"^embeddings\.position_embeddings\.", "position_embedding."),
-    (r"^embeddings\.token_type_embeddings\.", "type_embedding."),
-    (r"^embeddings\.LayerNorm\.", "norm."),
-    (r"^encoder\.layer\.(\d+)\.", r"layers.\1."),
-    (r"attention\.self\.(query|key|value)\.", r"attention.\1."),
-    (r"attention\.output\.dense\.", "attention.out."),
-    (r"attention\.output\.LayerNorm\.", "attention_norm."),
-    (r"intermediate\.dense\.", "feed_forward.up."),
-    (r"output\.dense\.", "feed_forward.down."),
-    (r"output\.LayerNorm\.", "feed_forward_norm."),
-    (r"^pooler\.dense\.", "pooler."),
-    (r"^cls\.predictions\.transform\.dense\.", "head.transform."),
-    (r"^cls\.predictions\.transform\.LayerNorm\.", "head.norm."),
-    (r"^cls\.predictions\.bias$", "head.bias"),
-    (r"gamma$", "weight"),
-    (r"beta$", "bias"),
-]
-LLAMA_NAMES: Names = [
-    (r"^model\.", ""),
-    (r"^lm_head\.", "head.out."),
-    (r"^embed_tokens\.", "embedding."),
-    (r"self_attn\.q_proj\.", "attention.query."),
-    (r"self_attn\.k_proj\.", "attention.key."),
-    (r"self_attn\.v_proj\.", "attention.value."),
-    (r"self_attn\.o_proj\.", "attention.out."),
-    (r"mlp\.(gate|up|down)_proj\.", r"feed_forward.\1."),
-    (r"input_layernorm\.", "attention_norm."),
-    (r"post_attention_layernorm\.", "feed_forward_norm."),
-]
-GGUF_NAMES: Names = [
-    (r"^blk\.", "layers."),
-    (r"^output_norm\.", "norm."),
-    (r"^output\.", "head.out."),
-    (r"^token_embd\.", "embedding."),
-    (r"\.attn_norm\.", ".attention_norm."),
-    (r"\.ffn_norm\.", ".feed_forward_norm."),
-    (r"\.attn_q\.", ".attention.query."),
-    (r"\.attn_k\.", ".attention.key."),
-    (r"\.attn_v\.", ".attention.value."),
-    (r"\.attn_output\.", ".attention.out."),
-    (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
-]
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
 
@@ -85,8 +40,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     is of another shape. DataError if weights are missing, misshapen or unreadable, or a layer has more than ours.
     """
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
-    names = GGUF_NAMES if path.suffix == ".gguf" else LLAMA_NAMES if backbone.causal else BERT_NAMES
-    arrays = {_rename(name, names): array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)}
+    arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
     shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
     unexpected = [name for name in arrays if name not in shapes]
@@ -125,10 +79,15 @@ def _some(items: list[str]) -> str:
     return "; ".join(items[:4]) + (f"; and {len(items) - 4} more" if len(items) > 4 else "")
 
 
-def _rename(name: str, names: Names) -> str:
-    for pattern, replacement in names:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _own_arrays(path: Path, config: PretrainedConfig, module: nn.Module) -> dict[str, mx.array]:
+    """The arrays at `path` by our names."""
+    published = {name: array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)}
+    if path.suffix == ".gguf":
+        return {rename(name, GGUF_NAMES): array for name, array in published.items()}
+    family = family_of(config, f"{type(module).__module__}.{type(module).__name__}", str(path))
+    table = family.table()
+    arrays = {rename(name, table): array for name, array in split_arrays(published, family.split).items()}
+    return family.adapt(arrays, config)
 
 
 def read_arrays(folder: Path) -> dict[str, mx.array]:

@@ -1,0 +1,69 @@
+"""BERT (Devlin et al. 2018) as published, MiniLM among others."""
+
+from mlxlab.errors import ConfigError
+from mlxlab.models.layers import ACTIVATIONS, GATES
+from mlxlab.models.pretrained.config import PretrainedConfig, require
+from mlxlab.models.pretrained.family import (
+    BERT,
+    CNN_HYBRID,
+    Family,
+    Names,
+    Node,
+    Shape,
+    require_options,
+    sizes_of,
+)
+
+LAYER_NAMES: Names = (
+    ("layers.{}.attention.query", "encoder.layer.{}.attention.self.query"),
+    ("layers.{}.attention.key", "encoder.layer.{}.attention.self.key"),
+    ("layers.{}.attention.value", "encoder.layer.{}.attention.self.value"),
+    ("layers.{}.attention.out", "encoder.layer.{}.attention.output.dense"),
+    ("layers.{}.attention_norm", "encoder.layer.{}.attention.output.LayerNorm"),
+    ("layers.{}.attention", "encoder.layer.{}.attention"),  # anything else in a layer, for messages
+    ("layers.{}.feed_forward.up", "encoder.layer.{}.intermediate.dense"),
+    ("layers.{}.feed_forward.down", "encoder.layer.{}.output.dense"),
+    ("layers.{}.feed_forward_norm", "encoder.layer.{}.output.LayerNorm"),
+    ("embedding", "embeddings.word_embeddings"),
+    ("position_embedding", "embeddings.position_embeddings"),
+    ("type_embedding", "embeddings.token_type_embeddings"),
+    ("norm", "embeddings.LayerNorm"),
+    ("pooler", "pooler.dense"),
+)
+NAMES: Names = (
+    *LAYER_NAMES,
+    ("head.transform", "cls.predictions.transform.dense"),
+    ("head.norm", "cls.predictions.transform.LayerNorm"),
+    ("head.bias", "cls.predictions.bias"),
+)
+
+
+def bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    options: Shape = {"position_embedding": "learned", "pre_norm": False}
+    if any(node.get(key, value) != value for key, value in options.items()) or node.get("mlp_type") in GATES:
+        raise ConfigError(
+            f"{title}: BERT has model.position_embedding=learned, model.pre_norm=false and no gated model.mlp_type"
+        )
+    require(config, title, position_embedding_type=["absolute"], type_vocab_size=[2], hidden_act=list(ACTIVATIONS))
+    return options | {"mlp_type": config.get("hidden_act", "gelu"), "norm_eps": config.get("layer_norm_eps", 1e-12)}
+
+
+def bert_config(node: Node) -> dict[str, object]:
+    require_options(node, "BERT", position_embedding=("learned",), pre_norm=(False,), mlp_type=tuple(ACTIVATIONS))
+    if node.get("gated_layers"):
+        raise ConfigError("model.gated_layers: BERT has no gates")
+    if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
+        raise ConfigError(f"model.head_dim={node['head_dim']}: BERT has hidden_size / num_heads")
+    return {
+        "model_type": "bert",
+        **sizes_of(node),
+        "hidden_act": node.get("mlp_type", "gelu"),
+        "layer_norm_eps": node.get("norm_eps", 1e-12),
+        "hidden_dropout_prob": node.get("dropout", 0.1),
+        "attention_probs_dropout_prob": node.get("dropout", 0.1),
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 2,
+    }
+
+
+FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape, bert_config)

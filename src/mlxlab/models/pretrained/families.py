@@ -1,0 +1,46 @@
+"""All families of published models, by type and by backbone."""
+
+from collections.abc import Sequence
+
+from mlxlab.errors import ConfigError
+from mlxlab.models.pretrained import bert, llama
+from mlxlab.models.pretrained.config import PretrainedConfig
+from mlxlab.models.pretrained.family import Family, Node
+
+FAMILIES: Sequence[Family] = (bert.FAMILY, llama.LLAMA, llama.MISTRAL)
+
+
+def families_of(target: str) -> list[Family]:
+    """Those whose weights a backbone can take, by its `_target_`."""
+    return [family for family in FAMILIES if target in family.targets]
+
+
+def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
+    """That of a config.json for a backbone; ConfigError if it cannot take its weights."""
+    families = families_of(target)
+    if not families:
+        raise ConfigError(f"{title}: {target} cannot load pretrained weights")
+    model_type = config.get("model_type", families[0].model_type)
+    for family in families:
+        if family.model_type == model_type:
+            return family
+    option, supported = target.split(".")[-2], " and ".join(family.model_type for family in families)
+    raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
+
+
+def export_family(node: Node) -> tuple[Family, dict[str, object]]:
+    """The family in whose layout a model can be written, and its config.json.
+
+    Args:
+        node: all constructor arguments of the backbone, with `_target_` and `vocab_size`.
+
+    Raises:
+        ConfigError: no family computes the same; it names the option of the first one for this backbone.
+    """
+    errors: list[ConfigError] = []
+    for family in families_of(str(node["_target_"])):
+        try:
+            return family, family.config_json(node)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0] if errors else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")

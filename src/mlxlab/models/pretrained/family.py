@@ -1,0 +1,109 @@
+"""A family of published models: shape and names of their weights, from Hugging Face's layout to ours and back."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.checkpoint.parameter_names import Table
+from mlxlab.errors import ConfigError
+from mlxlab.models.pretrained.config import PretrainedConfig
+
+Node = Mapping[str, Any]  # a `model` node of the configuration
+Shape = dict[str, object]  # constructor arguments of a backbone
+Names = tuple[tuple[str, str], ...]  # our module or parameter, the published one; {} is the number of a layer
+SIZES = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}  # keys of a config.json -> arguments
+SIZES |= {key: key for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")}
+
+BERT = "mlxlab.models.bert.Bert"
+CNN_HYBRID = "mlxlab.models.cnn_hybrid.CnnHybrid"
+TRANSFORMER = "mlxlab.models.transformer.Transformer"
+LEGACY = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))  # names in early files of BERT
+
+
+def unchanged(arrays: Arrays, config: PretrainedConfig) -> Arrays:
+    """The arrays of a family whose weights are stored as ours."""
+    return arrays
+
+
+@dataclass(frozen=True)
+class Family:
+    """One `model_type`: how its config.json and its weights are read and written.
+
+    Args:
+        model_type: as in config.json.
+        targets: backbones (`_target_`) that can take its weights.
+        names: of modules below the backbone, and below `head.` those of its language-modelling head.
+        prefix: of the names of the backbone in files with a head.
+        shape: (config.json, `model` node, title of messages) -> constructor arguments, sizes apart; ConfigError for an
+            unsupported architecture, or an option of the node that contradicts it.
+        config_json: its inverse: all constructor arguments, with `vocab_size` -> config.json; ConfigError where the
+            family has no such option, naming the key of ours.
+        split: modules whose arrays hold several of ours one after the other, along the rows, and how many; the names
+            of the parts end in their number.
+        adapt: arrays by our names, as the file has them -> as the backbone has them.
+    """
+
+    model_type: str
+    targets: tuple[str, ...]
+    names: Names
+    prefix: str
+    shape: Callable[[PretrainedConfig, Node, str], Shape]
+    config_json: Callable[[Node], dict[str, object]]
+    split: tuple[tuple[str, int], ...] = ()
+    adapt: Callable[[Arrays, PretrainedConfig], Arrays] = unchanged
+
+    def table(self) -> Table:
+        """Regular expressions of published names, and ours."""
+        return (*LEGACY, *(self._reading(ours, theirs) for ours, theirs in self.names))
+
+    def published_name(self, path: str, *, with_prefix: bool = True) -> str:
+        """The published name of a parameter of a model, `backbone.` or `head.` first; KeyError if there is none."""
+        own = path.removeprefix("backbone.").removeprefix("encoder.")
+        for ours, theirs in self.names:
+            pattern = re.escape(ours).replace(r"\{\}", r"(\d+)")
+            if match := re.fullmatch(rf"{pattern}(\.\w+)?", own):
+                number, suffix = "".join(match.groups("")[:-1]), match.groups("")[-1]
+                prefix = self.prefix if with_prefix and not own.startswith("head.") else ""
+                return prefix + theirs.format(number) + suffix
+        raise KeyError(path)
+
+    def _reading(self, ours: str, theirs: str) -> tuple[str, str]:
+        pattern = re.escape(theirs).replace(r"\{\}", r"(\d+)")
+        return rf"^(?:{re.escape(self.prefix)})?{pattern}(?=\.|$)", ours.replace("{}", r"\1")
+
+
+def rename(name: str, table: Table) -> str:
+    """Our name of a published one; the name itself if the table has none."""
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def split_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
+    """The parts of arrays that hold several of ours, under their name and number; all others as they are."""
+    parts = dict(split)
+    result: Arrays = {}
+    for name, array in arrays.items():
+        module, _, kind = name.rpartition(".")
+        count = next((count for suffix, count in parts.items() if module.endswith(suffix)), 1)
+        if count == 1 or array.shape[0] % count:
+            result[name] = array
+            continue
+        rows = array.shape[0] // count
+        result |= {f"{module}.{i}.{kind}": array[i * rows : (i + 1) * rows] for i in range(count)}
+    return result
+
+
+def sizes_of(node: Node) -> dict[str, object]:
+    """The sizes of a node under the keys of a config.json."""
+    return {key: node[name] for key, name in SIZES.items() if name in node}
+
+
+def require_options(node: Node, family: str, **options: tuple[object, ...]) -> None:
+    """ConfigError for an option of a node with a value that a published family does not have, the first its default."""
+    for key, values in options.items():
+        if (value := node.get(key, values[0])) not in values:
+            expected = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+            raise ConfigError(f"model.{key}={value}: {family} has {expected}")
