@@ -94,3 +94,30 @@ def test_a_larger_model_starts_from_a_smaller_run_with_the_same_loss(source, tmp
     assert "24 matched, 19 grown\n" in large.stderr
     losses = [read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"] for name in ("small", "large")]
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
+
+
+def test_heads_and_width_grow_with_the_options_that_keep_the_outputs(tmp_path):
+    decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
+    assert train(tmp_path / "small", *decoder).returncode == 0
+    wider = [*decoder[:1], "model.hidden_size=24", "model.num_heads=4", f"model.init_from={tmp_path}/small"]
+    refused = train(tmp_path / "refused", *wider)
+    assert refused.returncode == 77
+    needed = "model.head_dim=8, model.norm_eps=6.66667e-06"
+    assert f"small: grows to this size only with {needed}: " in refused.stderr
+    large = train(tmp_path / "large", *wider, *needed.split(", "), "trainer.learning_rate=1e-30")
+    assert large.returncode == 0, large.stderr
+    losses = [read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"] for name in ("small", "large")]
+    assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
+    smaller = train(tmp_path / "smaller", "model=transformer", "model.hidden_size=8", *wider[2:])
+    assert "small: model.hidden_size=8: was 16 in the checkpoint: " in smaller.stderr
+
+
+def test_a_run_that_has_ended_does_not_take_another_model(source):
+    files = [*source.glob("inference/*"), *source.glob("checkpoints/*/*"), source / "metrics.csv"]
+    before = {path: path.read_bytes() for path in files if path.is_file()}
+    refused = train(source, "resume=auto", "model.intermediate_size=48", "trainer.max_steps=2")
+    assert refused.returncode == 2
+    expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
+    assert f"model.intermediate_size: changed, but the run ended at step 2; {expected}" in refused.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (source / "transfer.json").exists()

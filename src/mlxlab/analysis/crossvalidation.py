@@ -124,8 +124,8 @@ def _signals_deferred() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
+        for each in received:
+            signal.raise_signal(each)
 
 
 def _start(run: FoldRun) -> _Process:

@@ -1,5 +1,6 @@
 """Initial weights of a new run (`model.init_from`): those of another run, of safetensors files, or of the hub."""
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.growth.operations.resize_vocabulary import TABLE
-from mlxlab.growth.resume.plan import GROWTH, plan
+from mlxlab.growth.resume.plan import GROWTH, POSSIBLE, plan
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
@@ -91,13 +92,14 @@ class WeightSource:
         return arrays, published_layout(self.path, arrays)
 
     def load_into(
-        self, model: Model, node: Config, min_match: float, vocabulary: VocabularyMap | None
+        self, model: Model, node: Config, min_match: float, vocabulary: VocabularyMap | None, seed: int
     ) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
             vocabulary: that of the model.
+            seed: of what growth draws.
             min_match: share of the arrays that must be carried over.
 
         Raises:
@@ -108,39 +110,51 @@ class WeightSource:
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         own = change_vocabulary(arrays, self.vocabulary, vocabulary)
-        own, grown = self._grow(own, node)
+        own, grown, reason = self._grow(own, node, seed)
         result = transfer(own, named_parameters(model), rules)
         outcomes: dict[str, Outcome] = {path: "grown" for path, old in result.all_sources.items() if old in grown}
         result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
+        title += f": {reason}" if reason else ""
         result.report.require(min_match, title)
         evaluate_finite(result.weights, title)
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
 
-    def _grow(self, arrays: Arrays, node: Config) -> tuple[Arrays, set[str]]:
-        """The arrays of a run with a smaller model, grown to the sizes of `node`, and those that this made.
+    def _grow(self, arrays: Arrays, node: Config, seed: int) -> tuple[Arrays, set[str], str]:
+        """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
 
-        They stay as they are where growth would not give exactly the model of `node`: the transfer reports why.
+        They stay as they are where growth would not give exactly the model of `node`, for the reason.
         """
         if not self.checkpoint:
-            return arrays, set()
+            return arrays, set(), ""
         before = saved_architecture(load_named(self.checkpoint, self.path))
         sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
         try:
             operations, after = plan(before, {**before.node, **sizes}, before.vocab_size)
-        except ConfigError:
-            return arrays, set()
-        if after.node != {**before.node, **sizes}:  # it needs more than other sizes
-            return arrays, set()
+        except ConfigError as error:
+            return arrays, set(), str(error).removesuffix(f"; {POSSIBLE}")
+        changed = {key: value for key, value in after.node.items() if before.node.get(key) != value}
+        if needed := [f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)]:
+            return arrays, set(), f"grows to this size only with {', '.join(needed)}"
         grown = set[str]()
         for operation in operations:
             change: Any = CHANGES[operation["op"]]
-            arrays, sources = change.arrays(operation, before, arrays, 0)
+            arrays, sources = change.arrays(operation, before, arrays, seed)
             before = change.node(operation, before)
             same = {path for path, source in sources.items() if source.path == path and not source.gathers}
             grown = {path for path in arrays if path not in same or path in grown}
-        return arrays, grown
+        return arrays, grown, ""
+
+
+def _has(node: Config, key: str, value: object) -> bool:
+    """Whether a `model` node has this value of a key, also by its default for the size of a head."""
+    own = node.get(key)
+    if key == "head_dim" and own is None:
+        own = node["hidden_size"] // node["num_heads"]
+    if isinstance(own, float) and isinstance(value, float):
+        return math.isclose(own, value, rel_tol=1e-5)  # as far as the message shows it
+    return bool(own == value)
 
 
 def change_vocabulary(arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None) -> Arrays:

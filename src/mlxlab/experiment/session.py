@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
+from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
@@ -121,7 +122,7 @@ def build_session(
     model = build_model(cfg, data, saved, draw=draw)
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
-    initial = source.load_into(*fit) if source else None
+    initial = source.load_into(*fit, model_seed(cfg)) if source else None
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
@@ -158,4 +159,16 @@ def start_session(
     checkpoint = admitted(start, session.data)
     state = session.init_state()
     carried = carry_into(state, start, checkpoint, session.build) if checkpoint else None
+    if carried and start.after != start.before:
+        refuse_ended(session.trainer, state, carried.checkpoint, start.changes)
     return session, state, carried.checkpoint if carried else checkpoint, carried
+
+
+def refuse_ended(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, changes: Changes) -> None:
+    """ConfigError for a changed model in a run without further steps, which would not save it."""
+    progress = checkpoint.state["progress"]
+    state.data.load_state_dict(checkpoint.state["data"])
+    if trainer.is_done(progress.step, state.data.epoch, progress.tokens):
+        keys = [key for key in changes if key.startswith(("model", "data"))]
+        expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
+        raise ConfigError(f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}")

@@ -110,9 +110,7 @@ class TrainingLoop:
         group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
         self._check_limits()
         self._sync_requests()
-        if (
-            resumed
-        ):  # makes up for what was due at the checkpoint, where a signal or a lost process ended the run before
+        if resumed:  # makes up for what was due at the checkpoint, where a signal or a lost process ended the run
             step, evaluated_at = state.progress.step, {step for step, _ in state.history.evaluations[-1:]}
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, NO_STEP)
@@ -179,13 +177,9 @@ class TrainingLoop:
             control.stop_signal, control.stop_reason = signal, f"signal {signal}"
 
     def _check_limits(self) -> None:
-        trainer, progress = self.trainer, self.state.progress
-        limits = (
-            (trainer.max_steps, progress.step),
-            (trainer.epochs, self.state.data.epoch),
-            (trainer.max_tokens, progress.tokens),
-        )
-        if not self.control.stop_reason and any(limit is not None and value >= limit for limit, value in limits):
+        progress = self.state.progress
+        done = self.trainer.is_done(progress.step, self.state.data.epoch, progress.tokens)
+        if done and not self.control.stop_reason:
             self.control.stop_reason = "done"
 
     def _check_finite(self) -> None:

@@ -104,6 +104,11 @@ class Trainer:
         step = self.step if settings.accumulate is None else partial(self.step, accumulate=settings.accumulate)
         return replace(self, **changes, step=step)
 
+    def is_done(self, step: int, epoch: int, tokens: int) -> bool:
+        """Whether a limit of the run is reached."""
+        limits = ((self.max_steps, step), (self.epochs, epoch), (self.max_tokens, tokens))
+        return any(limit is not None and value >= limit for limit, value in limits)
+
     def early_end(self, batches_per_epoch: int | None) -> str:
         """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""
         if self.max_steps is None or self.epochs is None or batches_per_epoch is None:

@@ -27,7 +27,7 @@ OVERRIDES = [
     *("tracking=none", "data.validation.fraction=0.3"),
 ]
 TOKENS = mx.array([[3, 5, 7, 9, 2, 1]])
-FORMS = {"plain": (None, None), "lora": ("lora", None), "qlora": ("lora", 8)}  # adapter, bits
+FORMS = {"plain": (None, None), "lora": ("lora", None), "qlora": ("lora", 4)}  # adapter, bits
 CHANGES = {
     "same": {},
     "wider": {"model.intermediate_size": 96},
@@ -94,6 +94,7 @@ def prefixed(arrays):
     return {name.replace("backbone.", "_orig_mod.module.backbone.", 1): array for name, array in arrays.items()}
 
 
+REQUANTISED = ("qlora", "wider")  # its new columns are in groups with others
 NOTHING = ({}, {})
 REPORTS = {  # (weights, optimizer state), as in `transfer.json`
     ("plain", "same"): NOTHING,
@@ -130,7 +131,9 @@ def test_a_run_is_resumed_into_another_model(runs, tmp_path, form, change):
     state.restore(resumed)
     assert counts(carried) == REPORTS[form, change]
     vocab_size = before.shape[-1]
-    np.testing.assert_allclose(logits(state)[..., :vocab_size], before, atol=0.02 if form == "qlora" else 2e-5)
+    np.testing.assert_allclose(
+        logits(state)[..., :vocab_size], before, atol=0.02 if (form, change) == REQUANTISED else 2e-5
+    )
     session.fit(state, [], checkpoint=resumed)
     assert (state.progress.step, state.progress.nonfinite_steps) == (4, 0)
     assert np.isfinite(state.history.best)

@@ -152,7 +152,7 @@ def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: M
         old_stem = origin.path.removesuffix("weight")
         parts = [part for part in ("weight", *CODES) if same_codes and stem + part in last.weights]
         restored |= {stem + part: old[old_stem + part] for part in parts}
-    result.weights.update(restored)
+    result.weights.update(restored | (_old_rows(last.weights, old, change) if same_codes else {}))
     for path, outcome in last.outcomes.items():
         origin = origins.get(last.all_sources.get(path, ""))
         if outcome in CARRIED and outcome != "merged" and (origin is None or origin.is_moved):
@@ -163,4 +163,14 @@ def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: M
             outcome = origin.outcome
         result.outcomes[path] = outcome
     result.report = last.report.with_outcomes(result.outcomes)
+    return result
+
+
+def _old_rows(new: Arrays, old: Arrays, change: ModelChange) -> Arrays:
+    """Quantised tables to which only tokens were appended, with the old rows as they were."""
+    operations, rows, result = {operation["op"] for operation in change.operations}, change.before.vocab_size, Arrays()
+    if "resize_vocabulary" in operations and "grow_width" not in operations:
+        for stem in [f"{table}.{base}" for table in TABLES for base in ("", "base.")]:
+            paths = [stem + part for part in ("weight", *CODES) if stem + part in old and f"{stem}scales" in new]
+            result |= {path: mx.concatenate([old[path], new[path][rows:]]) for path in paths}
     return result
