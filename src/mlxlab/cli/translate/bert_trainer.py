@@ -93,7 +93,7 @@ TRAIN_FLAGS = (
         "(ModernBERT-base)",
         "its weights are loaded here; there the BERT took only its tokenizer and the hybrid only its shape",
     ),
-    Flag("model-type", choice({"base": "model=bert", "cnn_hybrid": "model=cnn_hybrid"}), "base"),
+    Flag("model-type", choice("model-type", {"base": "model=bert", "cnn_hybrid": "model=cnn_hybrid"}), "base"),
     Flag("batch-size b", BATCH, "32", "data.batch_size counts the rows of an optimizer step"),
     Flag("lr learning-rate", "trainer.learning_rate={}", "2e-5"),
     Flag("epochs e num-epochs", "trainer.epochs={}", "5"),
@@ -190,7 +190,12 @@ def programs(script: str) -> tuple[Program, ...]:
         Flag("batch-size b", default="32", reason=OWN_SIZES),
         Flag("seq-length s", default="256", reason=OWN_SIZES),
         Flag("steps n", "rounds={}", "20"),
-        Flag("model-type", choice({"base": "model=bert", "cnn_hybrid": ""}), "base", reason="not in the suite"),
+        Flag(
+            "model-type",
+            choice("model-type", {"base": "model=bert", "cnn_hybrid": ""}),
+            "base",
+            reason="not in the suite",
+        ),
         Flag("warmup", default="5", reason="the suite warms up by itself"),
     )
     export = (
@@ -198,7 +203,7 @@ def programs(script: str) -> tuple[Program, ...]:
         Flag("output o", "out={}"),
         Flag(
             "format f",
-            choice({"mlx": "", "onnx": ""}),
+            choice("format", {"mlx": "", "onnx": ""}),
             "mlx",
             reason="safetensors; ONNX was not supported there either",
         ),

@@ -102,7 +102,7 @@ def _read_flags(command: OldCommand, words: list[str]) -> OldCommand:
         word = queue.pop(0)
         if not _is_flag(word):
             if program.file_format != "python" or program.file_flag or command.file or not word.endswith(".py"):
-                unknown.append("an argument without a flag, where none is expected")
+                unknown.append(f"{program.name}: an argument without a flag, where none is expected")
             command.file = word
             continue
         name, equals, text = word.partition("=")

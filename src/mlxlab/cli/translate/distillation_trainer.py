@@ -98,7 +98,7 @@ FULL = (
     Flag("learning-rate lr", "trainer.learning_rate={}", "7.5e-6"),
     Flag(
         "lr-scheduler-type",
-        choice(SCHEDULES),
+        choice("lr-scheduler-type", SCHEDULES),
         "cosine",
         "there it was planned 16 times too long, in micro-batches, and hardly decayed",
     ),
@@ -125,7 +125,7 @@ FULL = (
     Flag("difficulty-filter-percentage", difficulty, "(25)"),
     Flag("logs-dir", ranked_losses, reason="losses are recorded in the run folder; data.select.source= reads them"),
     Flag("dataset-name", "data.source={text}", "allenai/tulu-3-sft-mixture", FILES, always=True),
-    Flag("dataset-type", choice(DATASET_TYPES), "full", reason="all of the data", example="single"),
+    Flag("dataset-type", choice("dataset-type", DATASET_TYPES), "full", reason="all of the data", example="single"),
     Flag("synthetic-data", when_true("trainer.loss.alpha=1.0"), "false", kind="switch"),
     Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),
     Flag(
@@ -163,6 +163,7 @@ SIMPLE = (
     Flag("save-steps", "checkpointing.every_steps={}", "500"),
     Flag("eval-steps", "trainer.eval_every={}", "100"),
     Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),
+    Flag("run-name", "name={text}"),
     Flag("seed", "seed={}", "42"),
 )
 IMPLIED = {"trainer.step.accumulate": "trainer/step=optimized", "trainer.step.dtype": "trainer/step=optimized"}

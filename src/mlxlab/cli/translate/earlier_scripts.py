@@ -149,7 +149,7 @@ OPTIMIZED = (
     again("run-name", "run-name"),
     Flag(
         "enable-mlflow",
-        choice({"true": "tracking=mlflow", "false": "tracking=none"}),
+        choice("enable-mlflow", {"true": "tracking=mlflow", "false": "tracking=none"}),
         "false",
         kind="switch",
     ),
@@ -158,7 +158,7 @@ OPTIMIZED = (
     LEVEL,
 )
 HYBRID = (
-    Flag("model-type", choice({"cnn_hybrid": "model=cnn_hybrid", "base": "model=bert"}), "cnn_hybrid"),
+    Flag("model-type", choice("model-type", {"cnn_hybrid": "model=cnn_hybrid", "base": "model=bert"}), "cnn_hybrid"),
     again("train", "train-path data"),
     again("val", "val-path"),
     Flag("batch-size", BatchFlags("batch-size", 32), "32"),
@@ -172,7 +172,7 @@ HYBRID = (
     Flag("use-highway", of_one_model(when_true("model.highway=true")), "true", "", ONE, "switch"),
     Flag(
         "optimizer",
-        choice(OPTIMIZERS),
+        choice("optimizer", OPTIMIZERS),
         "adamw",
         reason="not implemented here; the options of trainer/optimizer are adamw, adafactor, lion, sgd and muon",
     ),
@@ -192,7 +192,7 @@ ENHANCED_HYBRID = (
     *HYBRID,
     Flag(
         "loss-function",
-        choice(LOSSES),
+        choice("loss-function", LOSSES),
         "focal",
         reason="not implemented here; the options are those of trainer/loss, and docs/extending.md adds one",
     ),
@@ -202,9 +202,14 @@ ENHANCED_HYBRID = (
     Flag("mlflow-base-dir", reason="tracking.uri=sqlite:///<file> names the store, tracking.artifacts the folder"),
 )
 PRODUCTION = (
-    Flag("config", choice(CONFIGS), "standard", always=True),
+    Flag("config", choice("config", CONFIGS), "standard", always=True),
     Flag("experiment-name", "tracking.experiment={text}"),
-    Flag("enable-mlflow", choice({"true": "tracking=mlflow", "false": "tracking=none"}), "false", kind="switch"),
+    Flag(
+        "enable-mlflow",
+        choice("enable-mlflow", {"true": "tracking=mlflow", "false": "tracking=none"}),
+        "false",
+        kind="switch",
+    ),
     Flag("predict", reason=PREDICT, kind="switch"),
 )
 BENCHMARK = (

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 
 Values = Mapping[str, str]  # the flags of a command line, by the first of their names
 Convert = Callable[[str, Values], Iterable[str]]  # (a value, all values) -> overrides, and notes behind "# "
 PROCESSES = "processes"  # in `Values`: how many processes torchrun or srun started
 
-_SAFE = re.compile(r"[A-Za-z_./][\w./:*?@+-]*")  # text that Hydra reads as itself
+_SAFE = re.compile(r"[A-Za-z_./][\w./:*?@+-]*", re.ASCII)  # text that Hydra reads as itself
 _WORDS = frozenset({"null", "true", "false", "inf", "nan"})  # that it reads as something else
 
 
@@ -101,7 +102,7 @@ def as_text(value: str) -> str:
     if _SAFE.fullmatch(value) and value.lower() not in _WORDS:
         return value
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"'{escaped}'"
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def number(text: str, name: str) -> float:
@@ -111,7 +112,7 @@ def number(text: str, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"{name}={text}: expected a number")
+        raise ConfigError(f"{name} {text}: expected a number")
     return value
 
 
@@ -119,7 +120,7 @@ def integer(text: str, name: str) -> int:
     """The value of a flag; ConfigError if it is no whole number."""
     value = number(text, name)
     if value != int(value):
-        raise ConfigError(f"{name}={text}: expected a whole number")
+        raise ConfigError(f"{name} {text}: expected a whole number")
     return int(value)
 
 
@@ -127,7 +128,7 @@ def count_of(values: Values, name: str, default: int) -> int:
     """A whole number >= 1 among the flags, or what the old program used without it."""
     count = integer(values[name], name) if name in values else default
     if count < 1:
-        raise ConfigError(f"{name}={count}: expected a whole number >= 1")
+        raise ConfigError(f"{name} {count}: expected a whole number >= 1")
     return count
 
 
@@ -160,13 +161,16 @@ def when_false(*overrides: str) -> Convert:
     return lambda value, _: () if is_true(value) else overrides
 
 
-def choice(options: Mapping[str, str]) -> Convert:
-    """Overrides by value, separated by blanks; the valid ones are named otherwise."""
+def choice(name: str, options: Mapping[str, str]) -> Convert:
+    """Overrides of the flag `name` by value, separated by blanks; ConfigError names the valid ones otherwise."""
 
     def convert(value: str, _: Values) -> list[str]:
-        if value.replace("-", "_") not in options:
-            raise ConfigError(f"{value}: expected {', '.join(options)}")
-        return options[value.replace("-", "_")].split()
+        option = value.replace("-", "_")
+        if option not in options:
+            raise ConfigError(
+                f"--{name} {value}: expected {', '.join(options)}{did_you_mean(nearest(option, options))}"
+            )
+        return options[option].split()
 
     return convert
 

@@ -95,7 +95,7 @@ FLAGS = (
     Flag("file-logging", default="True", reason="the journal of the run folder is always written"),
     Flag(
         "wandb-log",
-        choice({"True": "tracking=mlflow", "False": ""}),
+        choice("wandb-log", {"True": "tracking=mlflow", "False": ""}),
         "False",
         reason="tracking=none turns MLflow off",
         example="True",
@@ -129,7 +129,10 @@ FLAGS = (
     Flag("bias", default="False", reason="layers have no biases here"),
     Flag(
         "use-rotary-embeddings",
-        choice({"True": "model.position_embedding=rope", "False": "model.position_embedding=learned"}),
+        choice(
+            "use-rotary-embeddings",
+            {"True": "model.position_embedding=rope", "False": "model.position_embedding=learned"},
+        ),
         "False",
     ),
     Flag("rotary-base", "model.rope_theta={}", "10000.0"),
@@ -147,7 +150,7 @@ FLAGS = (
     Flag("device", default="cuda", reason=BY_MACHINE),
     Flag(
         "dtype",
-        choice(DTYPES),
+        choice("dtype", DTYPES),
         "(bfloat16)",
         "on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
         "float16 would need a loss scale; bfloat16 does not",

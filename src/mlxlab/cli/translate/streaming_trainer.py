@@ -1,13 +1,24 @@
 """The trainer of a decoder on streamed text: `python -m src.training.train_advanced`, and its generation."""
 
 from mlxlab.cli.translate.bert_trainer import OWN_CHECKPOINTS
-from mlxlab.cli.translate.flags import BatchFlags, Flag, Program, Values, as_text, choice, integer, null_if_zero
+from mlxlab.cli.translate.flags import (
+    BatchFlags,
+    Convert,
+    Flag,
+    Program,
+    Values,
+    as_text,
+    choice,
+    integer,
+    null_if_zero,
+)
 from mlxlab.cli.translate.shape import ShapeFlags
 
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 BATCH = BatchFlags("batch-size", 32, "gradient-accumulation-steps")
 SHAPE = ShapeFlags(("d-model", 512), ("num-layers", 6), ("num-heads", 8), ("d-ff", 2048), preset="model-preset")
 PRESET_WINS = "ignored with --model-preset, there too"
+NO_CLOUD = "no effect without --cloud-provider, there too"
 SECRET = "never on a command line; set it in the environment: "
 
 
@@ -46,6 +57,14 @@ def run(value: str, _: Values) -> list[str]:
     return [f"run={folder}", *([f"checkpoint={checkpoint}"] if checkpoint else [])]
 
 
+def of_cloud(key: str) -> Convert:
+    return lambda value, values: [f"{key}={as_text(value)}"] if "cloud-provider" in values else []
+
+
+def region(value: str, values: Values) -> list[str]:
+    return [f"cloud.region={as_text(value)}"] if values.get("cloud-provider") == "s3" else []
+
+
 FLAGS = (
     Flag("dataset-id", "data.source={text}"),
     Flag("text-column", "data.text_column={text}", "text"),
@@ -71,7 +90,7 @@ FLAGS = (
     Flag("tokenizer-train-examples", "data.tokenizer.train_examples={}", "10000"),
     Flag("retrain-tokenizer", "data.tokenizer.force_retrain=true", kind="switch"),
     Flag("tokenizer-path", "data.tokenizer.path={text}", "(tokenizer.json of the output folder)"),
-    Flag("model-preset", choice({size: f"model/size={size}" for size in SIZES}), example="tiny"),
+    Flag("model-preset", choice("model-preset", {size: f"model/size={size}" for size in SIZES}), example="tiny"),
     Flag("d-model", SHAPE, "512", reason=PRESET_WINS),
     Flag("num-layers", SHAPE, "6", reason=PRESET_WINS),
     Flag("num-heads", SHAPE, "8", reason=PRESET_WINS),
@@ -112,10 +131,14 @@ FLAGS = (
     Flag("save-every", save_every, "1000"),
     Flag("eval-every", "trainer.eval_every={} trainer.eval_batches=50", "500"),
     Flag("resume-from", resume, note=f"{OWN_CHECKPOINTS}; there it loaded the weights only, as model.init_from= does"),
-    Flag("cloud-provider", choice({"s3": "cloud=s3", "gcs": "cloud=gcs", "azure": "cloud=azure"}), example="s3"),
-    Flag("cloud-bucket", "cloud.bucket={text}"),
-    Flag("cloud-region", "cloud.region={text}"),
-    Flag("cloud-prefix", "cloud.prefix={text}", "(checkpoints)"),
+    Flag(
+        "cloud-provider",
+        choice("cloud-provider", {"s3": "cloud=s3", "gcs": "cloud=gcs", "azure": "cloud=azure"}),
+        example="s3",
+    ),
+    Flag("cloud-bucket", of_cloud("cloud.bucket"), reason=NO_CLOUD),
+    Flag("cloud-region", region, reason="only --cloud-provider s3 has regions"),
+    Flag("cloud-prefix", of_cloud("cloud.prefix"), "(checkpoints)", reason=NO_CLOUD),
     Flag("azure-sas-token", reason=f"{SECRET}AZURE_STORAGE_SAS_TOKEN"),
     Flag("azure-account-name", reason=f"{SECRET}AZURE_STORAGE_ACCOUNT_NAME"),
     Flag("seed", "seed={}", "42"),

@@ -14,6 +14,7 @@ EXAMPLES = {  # other flags, without which some have no effect
     "use-lora": "true",
     "attn-lora-rank": "8",
     "optimizer": "sgd",
+    "cloud-provider": "s3",
 }
 
 NONE: dict[str, str] = {}
