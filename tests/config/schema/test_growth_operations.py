@@ -35,6 +35,7 @@ def without(key):
         ({**GOOD, "when": {}}, "0.when", "expected metric_below, metric_above or or_steps"),
         ({**GOOD, "then": "evaluat"}, "0.then", "did you mean evaluate?"),
         ({**GOOD, "layers": 3}, "0.layers", "unknown key"),
+        ({"id": "a", "op": "set_evaluation", "when": {"or_steps": 1}}, "0.op", "needs eval_every or eval_batches"),
         ({"id": "a", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}}, "0.op", "trainer=optimized"),
     ],
 )
@@ -54,7 +55,9 @@ def test_ids_differ():
     [
         ("grow_vocabulary", {"data": {}}, "0.op", r"needs data\.vocabulary\.size or"),
         ("resize_vocabulary", {}, "0.op", "expected grow_vocabulary"),
-        ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the smaller vocabulary"),
+        ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the vocabulary before it"),
+        ("resize_vocabulary", {"trainer": {"teachers": ["a"]}, "data": {}}, "0.op", "keep the vocabulary before it"),
+        ("resize_vocabulary", {"trainer": {"distillation": {"rounds": 2}}, "data": {}}, "0.op", "teachers of later rounds"),
         ("grow_vocabulary", {"objective": "valid/loss"}, "objective", "changes what a loss means"),
     ],
 )

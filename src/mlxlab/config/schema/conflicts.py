@@ -112,6 +112,8 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
             yield ConfigIssue(f"{path}.when", "expected metric_below, metric_above or or_steps")
         if op == "set_accumulation" and value_at(tree, "trainer.step.accumulate") is None:
             yield ConfigIssue(f"{path}.op", "set_accumulation needs trainer=optimized")
+        if op == "set_evaluation" and operation.get("eval_every") is operation.get("eval_batches") is None:
+            yield ConfigIssue(f"{path}.op", "set_evaluation needs eval_every or eval_batches")
         if op in ("resize_vocabulary", "grow_vocabulary"):
             yield from _vocabulary(tree, path, op)
         if op == "set_batch_size" and value_at(tree, "callbacks.adaptive_batch.max") is not None:
@@ -121,14 +123,16 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigIssue]:
     """The vocabulary grows from that of the data, and losses before and after are not compared."""
     has_map = any(value_at(tree, f"data.vocabulary.{key}") is not None for key in ("size", "coverage"))
+    if value_at(tree, "trainer.teachers"):
+        yield ConfigIssue(f"{path}.op", f"{op}: the teachers of trainer.teachers would keep the vocabulary before it")
+    elif (_number(tree, "trainer.distillation.rounds") or 0) > 1:
+        yield ConfigIssue(f"{path}.op", f"{op}: the teachers of later rounds would have the vocabulary after it")
     if op == "resize_vocabulary":
         if has_map:
             yield ConfigIssue(f"{path}.op", "with data.vocabulary expected grow_vocabulary")
         return
     if not has_map:
         yield ConfigIssue(f"{path}.op", "grow_vocabulary needs data.vocabulary.size or data.vocabulary.coverage")
-    if value_at(tree, "trainer.teachers"):
-        yield ConfigIssue(f"{path}.op", "grow_vocabulary: teachers would keep the smaller vocabulary")
     if value_at(tree, "objective") in ("valid/loss", "valid/perplexity"):
         expected = "expected valid/bits_per_byte or valid/core_accuracy: grow_vocabulary changes what a loss means"
         yield ConfigIssue("objective", expected)
