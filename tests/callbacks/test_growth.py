@@ -216,6 +216,29 @@ def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step
     assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
 
 
+def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bitwise(tmp_path, monkeypatch, caplog):
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 3}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 3}}
+    monkeypatch.setattr("mlxlab.growth.probe.MAX_CHANGE", -1)
+    schedule = [low, merge, RATE]
+    expected = grow(schedule, on_error="skip")
+    grow(schedule, [StopAt(4)], tmp_path, on_error="skip")
+    checkpoint = Checkpointer(None, 5, False, folder=tmp_path).load_last()
+    new = grow([], [StopAt(1)]).state
+    with caplog.at_level("WARNING"):
+        GrowthSchedule(schedule, "skip").check(new, checkpoint)
+        table = GrowthSchedule(schedule, "skip").preview(new, checkpoint)
+    reason = "will be skipped, as low before it was: merge_lora: expected a model with adapters"
+    assert [line for line in caplog.messages if line.startswith(f"growth: merge (merge_lora) {reason}")]
+    assert reason in table
+    with pytest.raises(ConfigError, match="operations: merge: merge_lora: expected a model with adapters"):
+        GrowthSchedule(schedule, "raise").check(new, checkpoint)
+    resumed = grow(schedule, folder=tmp_path, resume=True, on_error="skip")
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert resumed.state.progress == expected.state.progress
+    assert resumed.state.progress.growth.skipped == ["low", "merge"]
+
+
 class LosesWorker(ProcessGroup):
     """A group in which another process is lost at one of the exchanges; `at` 0 only counts them."""
 

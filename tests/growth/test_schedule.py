@@ -12,6 +12,11 @@ def test_operations_without_hashes_are_refused():
         check_progress([], GrowthProgress(done=["deeper"], hashes=[]))
 
 
+def test_an_operation_that_was_skipped_is_done():
+    with pytest.raises(DataError, match="expected skipped operations that are done, got deeper"):
+        check_progress([], GrowthProgress(skipped=["deeper"]))
+
+
 def test_what_is_left_and_what_it_waits_for():
     deeper = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"metric_below": 4.0, "or_steps": 20}}
     slower = {"id": "slower", "op": "set_learning_rate", "learning_rate": 1e-4, "when": {"metric_above": 3.0}}

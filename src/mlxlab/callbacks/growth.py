@@ -38,14 +38,17 @@ class GrowthSchedule(Callback):
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
         """ConfigError if what is done was changed in the config, or an operation that is left cannot work.
 
-        `state` is a new one, of the model of the checkpoint.
+        Where an operation was skipped before, one that cannot work will be skipped too, and a line says so. `state` is
+        a new one, of the model of the checkpoint.
         """
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
         if remaining := self.operations[len(progress.done) :]:
             from mlxlab.growth.preview import preview
 
-            preview(remaining, state)
+            for operation, after in zip(remaining, preview(remaining, state, self._skipped(progress))[1:], strict=True):
+                if after.misfit:
+                    logger.warning(f"growth: {operation['id']} ({operation['op']}) {after.misfit}")
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
         """The schedule as a table; arguments and errors are those of `check`."""
@@ -53,9 +56,13 @@ class GrowthSchedule(Callback):
 
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
-        previews = preview(self.operations[len(progress.done) :], state)
+        previews = preview(self.operations[len(progress.done) :], state, self._skipped(progress))
         table = preview_table(self.operations, progress, previews, 0 if checkpoint is None else checkpoint.step)
         return f"{table}\n{count_done(self.operations, progress)}" if progress.done else table
+
+    def _skipped(self, progress: GrowthProgress) -> list[str]:
+        """The operations that were skipped, where those that build on them may be skipped too."""
+        return progress.skipped if self.on_error == "skip" else []
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         growth = state.progress.growth
@@ -69,8 +76,8 @@ class GrowthSchedule(Callback):
         growth = state.progress.growth
         while (number := len(growth.done)) < len(self.operations) and self._is_due(context, state, result):
             operation = self.operations[number]
-            self._run(context, state, result, operation)
-            record_done(self.operations, growth, state.progress.step)
+            fits = self._run(context, state, result, operation)
+            record_done(self.operations, growth, state.progress.step, is_skipped=not fits)
             context.control.rebuild = True
             context.control.save_requested |= context.group.rank == 0
             if operation.get("then") == "evaluate":
@@ -104,8 +111,8 @@ class GrowthSchedule(Callback):
             logger.info(f"growth: ends with {count_done(self.operations, growth)}: {remaining}")
         context.tracker.set_tags({"growth.done": f"{len(growth.done)} of {len(self.operations)}"})
 
-    def _run(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> None:
-        """Runs one operation; the state is unchanged if it fails."""
+    def _run(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> bool:
+        """Runs one operation; False if it fails and is skipped, with the state as it was."""
         number, step = len(state.progress.growth.done) + 1, state.progress.step
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
         change = self._prepare(context, state, result, operation)
@@ -114,6 +121,7 @@ class GrowthSchedule(Callback):
         context.log(state, {"growth/done": float(number), **change.metrics})
         state.history.events.append((step, f"{title}: {change.text}"))
         context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {change.text}"})
+        return change.fits
 
     def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> "Change":
         """The change of an operation, on all processes alike; where it fails and is skipped, one that does nothing."""

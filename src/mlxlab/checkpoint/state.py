@@ -47,6 +47,7 @@ class GrowthProgress:
     done: list[str] = field(default_factory=list)  # ids
     hashes: list[str] = field(default_factory=list)  # of the content of each and all before it
     step: Count = 0  # of the last one
+    skipped: list[str] = field(default_factory=list)  # ids of those among them that failed
 
 
 @dataclass

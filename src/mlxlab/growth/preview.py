@@ -21,17 +21,21 @@ HEAD = ["", "id", "operation", "when", "model", "parameters"]
 
 
 class Preview(NamedTuple):
-    """A model after an operation."""
+    """A model after an operation; `misfit` says why that will be skipped."""
 
     architecture: Architecture
     parameters: int
+    misfit: str = ""
 
 
-def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]:
+def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequence[str] = ()) -> list[Preview]:
     """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
 
+    Args:
+        skipped: operations before these that failed; what they made impossible will be skipped too.
+
     Raises:
-        ConfigError: an operation cannot work; names it.
+        ConfigError: an operation cannot work, and none was skipped before it; names it.
     """
     training, vocabulary = training_of(state), vocabulary_of(state.data)
     if vocabulary is not None and vocabulary.size != state.architecture.vocab_size:
@@ -45,9 +49,12 @@ def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]
                 previews.append(Preview(training.architecture, count_parameters(grown.model)))
             else:
                 check_settings(operation, state.data)
-                previews.append(previews[-1])
+                previews.append(previews[-1]._replace(misfit=""))
         except UserError as error:
-            raise misfit(operation, error) from None
+            if not skipped:
+                raise misfit(operation, error) from None
+            reason = f"will be skipped, as {', '.join(skipped)} before it was: {error}"
+            previews.append(previews[-1]._replace(misfit=reason))
         vocabulary = None if operation["op"] == "grow_vocabulary" else vocabulary
     return previews
 
@@ -80,7 +87,7 @@ def preview_table(
         before, after = previews[number - 1 : number + 1]
         title = f"{operation['op']} {options_text(operation)}".rstrip()
         when = waits_for(operation["when"]) + (", then evaluate" if operation.get("then") else "")
-        changes = _changes(before.architecture, after.architecture) or "unchanged"
+        changes = after.misfit or _changes(before.architecture, after.architecture) or "unchanged"
         rows.append([str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"])
     return markdown_table(HEAD, rows, align="rllllr")
 

@@ -29,6 +29,8 @@ def check_progress(operations: Sequence[Operation], progress: GrowthProgress) ->
     if len(progress.done) != len(progress.hashes):
         counts = f"{len(progress.done)} operations, {len(progress.hashes)} hashes"
         raise DataError(f"growth of the checkpoint: expected as many hashes as operations that are done, got {counts}")
+    if unknown := [name for name in progress.skipped if name not in progress.done]:
+        raise DataError(f"growth of the checkpoint: expected skipped operations that are done, got {unknown[0]}")
     for number, (name, content_hash) in enumerate(zip(progress.done, progress.hashes, strict=True)):
         if number >= len(current) or current[number] != content_hash:
             now = f"now {operations[number]['id']}" if number < len(current) else "now missing"
@@ -38,10 +40,11 @@ def check_progress(operations: Sequence[Operation], progress: GrowthProgress) ->
             )
 
 
-def record_done(operations: Sequence[Operation], progress: GrowthProgress, step: int) -> None:
+def record_done(operations: Sequence[Operation], progress: GrowthProgress, step: int, *, is_skipped: bool) -> None:
     """Adds the next operation to the progress, at a step."""
     number = len(progress.done)
     progress.done.append(operations[number]["id"])
+    progress.skipped += [operations[number]["id"]] if is_skipped else []
     progress.hashes.append(operation_hashes(operations)[number])
     progress.step = step
 
