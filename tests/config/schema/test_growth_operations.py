@@ -57,7 +57,12 @@ def test_ids_differ():
         ("resize_vocabulary", {}, "0.op", "expected grow_vocabulary"),
         ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the vocabulary before it"),
         ("resize_vocabulary", {"trainer": {"teachers": ["a"]}, "data": {}}, "0.op", "keep the vocabulary before it"),
-        ("resize_vocabulary", {"trainer": {"distillation": {"rounds": 2}}, "data": {}}, "0.op", "teachers of later rounds"),
+        (
+            "resize_vocabulary",
+            {"trainer": {"distillation": {"rounds": 2}}, "data": {}},
+            "0.op",
+            "teachers of later rounds",
+        ),
         ("grow_vocabulary", {"objective": "valid/loss"}, "objective", "changes what a loss means"),
     ],
 )
