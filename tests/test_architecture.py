@@ -22,7 +22,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["growth"],
     ["training", "model_analysis"],
     ["models", "distributed"],
-    ["config", "data", "ops", "checkpoint", "tracking"],
+    ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],
     ["files"],
     ["errors", "constraints", "markdown", "metric_names", "program", "redact"],
@@ -32,7 +32,7 @@ ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "hydra": ("config.hydra", "cli", "sweep"),
     "mlflow": ("tracking.mlflow", "tracking.runs", "inference.pyfunc_model"),
 }
-NEVER_IN = {"mlx": ("config", "data", "tracking", "sweep")}
+NEVER_IN = {"mlx": ("config", "data", "tracking", "storage", "sweep")}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
 
 

@@ -146,6 +146,11 @@ class RunManifest:
             else:
                 self._write(self._earlier_status)
 
+    @property
+    def id(self) -> str:
+        """That of the run: the same after a resume."""
+        return self._fields["id"]
+
     def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
         """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
         with self._lock:

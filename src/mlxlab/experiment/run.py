@@ -17,10 +17,12 @@ from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
+from mlxlab.storage.no_cloud import NoCloud
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup
+    from mlxlab.storage.providers import Cloud
 
 LOCK = ".lock"
 DISK_ERRORS = (
@@ -43,6 +45,12 @@ class RunContext:
         paths = {"folder": self.run_dir, "project": project_root()}
         tracker: Tracker = instantiate(node, **paths) if self.group.rank == 0 else NoTracker()
         return tracker
+
+    def build_cloud(self, node: dict[str, Any]) -> "Cloud | NoCloud":
+        """Where rank 0 uploads checkpoints to; raises StorageError if that is required and cannot be read."""
+        cloud: Cloud | NoCloud = instantiate(node) if self.group.rank == 0 else NoCloud()
+        cloud.check()
+        return cloud
 
 
 @contextmanager

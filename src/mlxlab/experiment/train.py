@@ -12,6 +12,7 @@ from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
+from mlxlab.experiment.cloud.run_files import RunFiles
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
 from mlxlab.experiment.final_evaluation.files import write_files
 from mlxlab.experiment.final_evaluation.plots import save_plots
@@ -47,6 +48,7 @@ def train(requested: Config, context: RunContext) -> float:
     forked_from = None if continues else checkpoint
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
     callbacks = build_callbacks(cfg, run_dir)
+    cloud = context.build_cloud(cfg["cloud"])
     tracker = context.build_tracker(cfg["tracking"])
     session, state, checkpoint, carried = start_session(start, run_dir, tracker=tracker, group=context.group)
     data = session.data
@@ -73,7 +75,8 @@ def train(requested: Config, context: RunContext) -> float:
         if continues:
             tracker.truncate_after(last_step)
         checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
-        return finish(session, fit_session(session, state, callbacks, checkpoint, context), context)
+        with cloud.uploads(RunFiles(run_dir), context.manifest.id):
+            return finish(session, fit_session(session, state, callbacks, checkpoint, context), context)
 
 
 def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:

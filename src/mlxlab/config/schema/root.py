@@ -59,6 +59,7 @@ def experiment(
     callbacks: dict[str, object],
     checkpointing: object,
     tracking: object,
+    cloud: object,
     seed: Seed,
     name: str | None,
     tags: dict[str, str | int | float | bool],
@@ -76,12 +77,13 @@ def experiment(
         callbacks: actions around training steps, by name; `~callbacks.progress_bar` leaves one out.
         checkpointing: when the state is saved, and how many checkpoints are kept.
         tracking: where it is recorded.
+        cloud: where copies of the checkpoints go.
         seed: of everything random; the same seed gives the same run.
         name: what the run is called in the store; null makes one from model, data and trainer.
         tags: words to find the run by, `tags={for: thesis}`.
         objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
         signals: what a signal does.
         resume: null starts a new run; auto resumes if the run folder holds a checkpoint; last, best and emergency
-            need one there; else a checkpoint or run folder.
+            need one there; else a checkpoint, a run folder, or its address: s3://, gs://, az:// or file://.
         resume_policy: what may have changed since the checkpoint.
     """

@@ -1,0 +1,73 @@
+"""The files of a run folder from which its run can be resumed elsewhere, for each of its checkpoints."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_manifest
+from mlxlab.checkpoint.names import EMERGENCY, FOLDER, NAME, REPLACED, folder_name, step_of
+from mlxlab.errors import CheckpointUnavailableError
+from mlxlab.storage.object_store import is_safe_key
+
+BASE = "base"
+FILES = re.compile(
+    r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|\w+\.csv", re.ASCII
+)  # at the top of a run folder; nothing else is copied, for a run folder may be any folder
+FOLDERS = ("inference", "analysis", "plots", "example_losses")
+
+
+class RunFiles:
+    """The checkpoints of a run folder as a `Source` of uploads: each with all that a resume needs, and the best one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        try:
+            names = os.listdir(self.folder / FOLDER)
+        except FileNotFoundError:
+            return []
+        return sorted(filter(_is_checkpoint, names), key=_order, reverse=True)
+
+    def mark(self, name: str) -> str:
+        return f"{FOLDER}/{name}/{MANIFEST}"
+
+    def files(self, name: str) -> tuple[list[str], list[str]]:
+        checkpoints = {name, self._best(name)} & {*self.names()} | {name}
+        held = [path for each in sorted(checkpoints) for path in self._files_in(f"{FOLDER}/{each}")]
+        held += self._files_in(BASE) if (self.folder / BASE).is_dir() else []
+        others = [path.name for path in self.folder.iterdir() if FILES.fullmatch(path.name) and path.is_file()]
+        for folder in FOLDERS:
+            for parent, folders, names in os.walk(self.folder / folder):
+                folders[:] = [each for each in folders if not each.startswith(".")]
+                others += [Path(parent, each).relative_to(self.folder).as_posix() for each in names]
+        return held, sorted(filter(is_safe_key, others))
+
+    def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
+        """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
+        ordered = sorted(names, key=_order, reverse=True)
+        regular = [name for name in ordered if EMERGENCY not in name]
+        newest = _order(regular[0]) if regular else (-1, False)
+        return [name for name in ordered if name in regular[:keep] or (EMERGENCY in name and _order(name) > newest)]
+
+    def superseded(self, names: Sequence[str]) -> list[str]:
+        newest = max((_order(name)[0] for name in self.names()), default=-1)
+        return [name for name in names if not _is_checkpoint(name) or _order(name)[0] > newest]
+
+    def _best(self, name: str) -> str:
+        try:
+            return folder_name(read_manifest(self.folder / FOLDER / name)["best_step"])
+        except (CorruptCheckpointError, CheckpointUnavailableError):
+            return ""
+
+    def _files_in(self, folder: str) -> list[str]:
+        return [f"{folder}/{name}" for name in sorted(os.listdir(self.folder / folder)) if is_safe_key(name)]
+
+
+def _is_checkpoint(name: str) -> bool:
+    return NAME.fullmatch(name) is not None and REPLACED not in name
+
+
+def _order(name: str) -> tuple[int, bool]:
+    return step_of(Path(name)), EMERGENCY not in name

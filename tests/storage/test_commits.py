@@ -1,0 +1,144 @@
+"""Commits are visible as a whole or not at all, and whatever is read from a store is checked."""
+
+import json
+
+import pytest
+
+from mlxlab.errors import DataError
+from mlxlab.storage.commits import Commits
+from mlxlab.storage.directory import DirectoryStore
+from mlxlab.storage.object_store import ObjectNotFoundError, StorageError, is_safe_key
+from mlxlab.storage.snapshot import Snapshots
+
+NAME = "step-00000120"
+
+
+class FaultyStore(DirectoryStore):
+    """Refuses to store after some objects, or stores another byte."""
+
+    puts_left, damages = 1_000, False
+    keys: list[str] = []
+
+    def put(self, key, chunks):
+        data = b"".join(chunks)
+        self.puts_left -= 1
+        if self.puts_left < 0:
+            raise StorageError(f"{key}: the service answers 503")
+        self.keys = [*self.keys, key]
+        super().put(key, [data[:-1] + b"?"] if self.damages and "files" in key else [data])
+
+
+@pytest.fixture
+def files(tmp_path):
+    contents = {"a.txt": b"alpha", "sub/b.bin": bytes(100_000), "sub/copy.bin": bytes(100_000)}
+    snapshots, folder = Snapshots(), tmp_path / "run"
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return {name: snapshots.take(folder / name, held=False) for name in contents}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FaultyStore(tmp_path / "store")
+
+
+def test_a_commit_is_fetched_as_it_was(store, files, tmp_path):
+    commits = Commits(store, "runs/1")
+    assert commits.commit(NAME, files) == 100_005  # equal files are sent once
+    Commits(store, "runs/1").fetch(NAME, tmp_path / "new")
+    for name, file in files.items():
+        assert (tmp_path / "new" / name).read_bytes() == file.path.read_bytes()
+
+
+def test_an_upload_that_breaks_off_is_invisible_and_continues_with_the_missing_files(store, files):
+    store.puts_left = 1
+    with pytest.raises(StorageError, match="503"):
+        Commits(store, "runs/1").commit(NAME, files)
+    assert Commits(store, "runs/1").names() == []
+    store.puts_left, store.keys = 1_000, []
+    assert Commits(store, "runs/1").commit(NAME, files) == 100_000
+    assert store.keys[-1] == f"runs/1/{NAME}.json"
+    assert Commits(store, "runs/1").names() == [NAME]
+
+
+def test_an_object_that_is_not_what_was_sent_is_no_part_of_a_commit(store, files):
+    store.damages = True
+    with pytest.raises(StorageError, match="another checksum"):
+        Commits(store, "runs/1").commit(NAME, files)
+    assert Commits(store, "runs/1").names() == []
+    store.damages = False
+    Commits(store, "runs/1").commit(NAME, files)
+
+
+def test_retention_keeps_files_that_another_commit_names(store, files):
+    commits = Commits(store, "runs/1")
+    commits.commit("step-00000001", files)
+    commits.commit("step-00000002", {"a.txt": files["a.txt"]})
+    commits.retain(["step-00000002"])
+    assert commits.names() == ["step-00000002"]
+    assert list(store.list("runs/1/files").sizes) == [f"runs/1/files/{files['a.txt'].sha256}"]
+    commits.commit("step-00000003", files)  # sends again what was removed
+    commits.supersede(["step-00000003"])
+    commits.retain([])
+    assert commits.names() == []
+    assert len(store.list("runs/1/files").sizes) == 2
+
+
+def test_a_damaged_file_is_not_fetched(store, files, tmp_path):
+    commits = Commits(store, "runs/1")
+    commits.commit(NAME, files)
+    stored = store.root / "runs/1/files" / files["a.txt"].sha256
+    for data in (b"alphq", b"alphabet"):
+        stored.write_bytes(data)
+        with pytest.raises(DataError, match="in its manifest"):
+            commits.fetch(NAME, tmp_path / "new")
+        assert not (tmp_path / "new" / "a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["../a", "/etc/passwd", "a/../../b", ".ssh/keys", "a//b", "a\\b", "a\nb", "a/" * 20 + "b"]
+)
+def test_a_manifest_cannot_name_a_path_outside_of_the_folder(store, files, path, tmp_path):
+    commits = Commits(store, "runs/1")
+    commits._write(NAME, {path: {"size": 1, "sha256": "0" * 64}})  # with a valid checksum
+    with pytest.raises(DataError, match="expected relative paths"):
+        Commits(store, "runs/1").fetch(NAME, tmp_path / "new")
+    assert not is_safe_key(path)
+
+
+@pytest.mark.parametrize("change", [{"size": -1}, {"sha256": "x"}, {"sha256": "../../../etc/passwd"}, {"more": 1}])
+def test_a_manifest_of_another_shape_is_refused(store, files, change):
+    commits = Commits(store, "runs/1")
+    commits._write(NAME, {"a": {"size": 1, "sha256": "0" * 64, **change}})
+    with pytest.raises(DataError):
+        Commits(store, "runs/1").read(NAME)
+
+
+def test_a_manifest_that_was_changed_or_renamed_is_refused(store, files):
+    Commits(store, "runs/1").commit(NAME, files)
+    path = store.root / f"runs/1/{NAME}.json"
+    text = path.read_text()
+    (path.parent / "step-00000999.json").write_text(text)
+    with pytest.raises(DataError, match="checksum"):
+        Commits(store, "runs/1").read("step-00000999")
+    path.write_text(json.dumps(json.loads(text) | {"name": "other"}))
+    with pytest.raises(DataError, match="checksum"):
+        Commits(store, "runs/1").read(NAME)
+
+
+def test_a_file_that_changes_during_its_upload_is_noticed(store, files):
+    files["a.txt"].path.write_bytes(b"other")
+    with pytest.raises(StorageError, match="changed while it was uploaded"):
+        Commits(store, "runs/1").commit(NAME, files)
+    with pytest.raises(ObjectNotFoundError):
+        store.head(f"runs/1/files/{files['a.txt'].sha256}")
+
+
+def test_only_what_a_growing_file_had_is_uploaded(store, files, tmp_path):
+    with files["a.txt"].path.open("ab") as file:
+        file.write(b" and more")
+    commits = Commits(store, "runs/1")
+    commits.commit(NAME, files)
+    commits.fetch(NAME, tmp_path / "new")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"alpha"
