@@ -1,6 +1,5 @@
 """Disk faults: the previous checkpoint stays intact, training continues with one warning, the next save succeeds."""
 
-import contextlib
 import errno
 import os
 import re
@@ -10,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pytest
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from support.checkpoints import state_at
 from support.fault_injection import resaver, saver
+from support.fault_injection.disks import fill, needs_root, remount, small_disk
 from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
 from support.processes import environment, run, run_here
 
@@ -46,7 +45,6 @@ def traced() -> bool:
 
 
 needs_strace = pytest.mark.skipif(not traced(), reason="strace is not installed, or may not trace here")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 
 
 def save_under_strace(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -215,30 +213,6 @@ def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_onc
         assert database.execute("select count(*) from runs").fetchall() == [(1,)]
         points = database.execute("select key, step from metrics").fetchall()
     assert sorted(points) == sorted(expected.metrics)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own in memory."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def remount(folder: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Takes all the room that is left."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return ballast
 
 
 @needs_root

@@ -44,16 +44,21 @@ def environment(**more: str) -> dict[str, str]:
 
 # What a process reads when it runs; other variables are read at the start of an interpreter.
 READ_LATE = {"MLXLAB_ALLOWED_TARGETS", "MLX_HOSTFILE", "MLX_RANK", "PYTHONPATH"}
+READ_BY_STORES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 
 def start(
     *overrides: str, script: str = "train", fresh: bool = False, **more: str
 ) -> subprocess.Popen[str] | ForkedProcess:
     """A command in a process of its own: a fork, or of a new interpreter if `fresh` or `more` needs it."""
-    if sys.platform == "linux" and script != "launch" and not fresh and more.keys() <= READ_LATE:
+    if sys.platform == "linux" and script != "launch" and not fresh and all(map(_is_read_late, more)):
         return ForkedProcess(script, overrides, environment(**more))
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
+
+
+def _is_read_late(name: str) -> bool:
+    return name in READ_LATE or name.startswith(READ_BY_STORES)
 
 
 def run(*overrides: str, script: str = "train", fresh: bool = False, **more: str) -> subprocess.CompletedProcess:

@@ -2,6 +2,7 @@
 
 import http.client
 import random
+import re
 import socket
 import threading
 import time
@@ -30,6 +31,13 @@ class Request(NamedTuple):
     method: str
     path: str
     fault: str
+
+
+class Pause:
+    """A request that waits: `reached` when it came, set `over` to end it."""
+
+    def __init__(self) -> None:
+        self.reached, self.over = threading.Event(), threading.Event()
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -77,21 +85,21 @@ class FaultProxy(ThreadingHTTPServer):
         until = len(self.requests) + after
         self.choose = lambda method, path: fault if len(self.requests) >= until else ""
 
-    def stop_at(self, number: int, method: str, reached: threading.Event, proceed: threading.Event) -> None:
-        """The n-th request of a method, from 1, is lost after `proceed` is set; those after it are, too."""
-        counts: Counter[str] = Counter()
-        lock = threading.Lock()
+    def pause_at(self, number: int, pattern: str) -> "Pause":
+        """Holds the n-th request, from 1, whose `METHOD path` matches; then it and all later ones are lost."""
+        pause, lock, seen = Pause(), threading.Lock(), Counter[str]()
 
-        def choose(this_method: str, _path: str) -> str:
+        def choose(method: str, path: str) -> str:
             with lock:
-                counts[this_method] += 1
-            if counts[method] < number:
-                return ""
-            reached.set()
-            proceed.wait(60)
-            return "lost"
+                seen[""] += re.search(pattern, f"{method} {path}") is not None
+                due = seen[""] >= number
+            if due:
+                pause.reached.set()
+                pause.over.wait(60)
+            return "lost" if due else ""
 
         self.choose = choose
+        return pause
 
     def heal(self) -> None:
         self.choose = lambda method, path: ""
