@@ -12,7 +12,8 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypedDict
 
 from annotated_types import Ge, Le, Predicate
@@ -118,7 +119,8 @@ class Commits:
         manifests = [self.read(name) for name in self.names()]
         aside = join(self.root, SUPERSEDED)
         for name in self._names(aside):
-            manifests.append(_parsed(read_object(self.store, f"{aside}/{name}{SUFFIX}", MAX_MANIFEST), None, name))
+            with suppress(DataError):  # damaged: nobody can fetch it
+                manifests.append(_parsed(read_object(self.store, f"{aside}/{name}{SUFFIX}", MAX_MANIFEST), None, name))
         used = {self._key(file["sha256"]) for manifest in manifests for file in manifest["files"].values()}
         unused = set(self.store.list(join(self.root, FILES)).sizes) - used
         self.store.delete(sorted(unused))
@@ -182,10 +184,11 @@ class Commits:
         return sorted(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX) and is_safe_key(key))
 
     def _learn_verified(self) -> None:
-        """What earlier commits name was verified before they were made."""
+        """What earlier commits name was verified before they were made; a damaged one vouches for nothing."""
         if not self._verified:
             for name in self.names():
-                self._verified |= {file["sha256"] for file in self.read(name)["files"].values()}
+                with suppress(DataError):
+                    self._verified |= {file["sha256"] for file in self.read(name)["files"].values()}
 
     def _is_intact(self, key: str, file: FileEntry) -> bool:
         digest = hashlib.sha256()
@@ -207,8 +210,9 @@ def _parsed(data: bytes, name: str | None, title: str) -> Manifest:
         raise DataError(f"{title}: has another checksum than when it was written")
     if len(manifest["files"]) > MAX_FILES:
         raise DataError(f"{title}: more than {MAX_FILES} files")
+    folders = {str(folder) for path in manifest["files"] for folder in PurePosixPath(path).parents}
     for path in manifest["files"]:
-        if not is_safe_key(path):
+        if not is_safe_key(path) or path in folders:
             raise DataError(f"{title}: expected relative paths of plain names, got {path[:60]!r}")
     return manifest
 
