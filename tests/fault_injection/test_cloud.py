@@ -16,7 +16,8 @@ from support.processes import final_state, run, tiny_overrides
 
 pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
 
-SLOW = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("s3", "azure")]
+pytestmark = pytest.mark.fault_injection
+
 TINY = tiny_overrides("trainer.max_steps=24", "trainer.eval_every=8", "checkpointing.every_steps=4", "seed=5")
 NAMED = re.compile(r"step-\d{8}[^\s,]* not uploaded|step-\d{8}, .* not uploaded")
 
@@ -27,7 +28,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
     return final_state(run(*TINY, f"hydra.run.dir={tmp_path_factory.mktemp('undisturbed')}/run"))
 
 
-@pytest.fixture(scope="module", params=["gcs", *SLOW])
+@pytest.fixture(scope="module", params=["gcs", "s3", "azure"])
 def shared_service(request: pytest.FixtureRequest) -> Iterator[Emulator]:
     with emulator(request.param) as running:
         yield running
@@ -64,7 +65,7 @@ def verified(address: str, folder: Path) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.fault_injection) for n in (2, 3))])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_every_visible_checkpoint_verifies_though_a_third_of_the_requests_fail(service, expected, tmp_path, seed):
     faults = ["503", "500", "lost", "unanswered", "half"]
     service.proxy.fail_share(0.3, faults, seed)
@@ -78,7 +79,7 @@ def test_every_visible_checkpoint_verifies_though_a_third_of_the_requests_fail(s
     assert "step-00000024" in seen or NAMED.search(done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("after", [30, pytest.param(0, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("after", [30, 0])
 def test_expired_credentials_leave_pending_uploads_which_the_next_run_sends(service, expected, tmp_path, after):
     command = upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2")
     service.proxy.fail_all("expired", after)
@@ -95,7 +96,6 @@ def test_expired_credentials_leave_pending_uploads_which_the_next_run_sends(serv
     assert "step-00000024" in verified(address, tmp_path / "after")
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize("after", [0, 30])
 def test_a_required_store_that_fails_fails_the_run(service, tmp_path, after):
     service.proxy.fail_all("expired", after)
@@ -106,7 +106,6 @@ def test_a_required_store_that_fails_fails_the_run(service, tmp_path, after):
         assert load_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000024").step == 24
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize("fault", ["lost", "503", "500", "unanswered", "half"])
 def test_a_store_that_never_answers_does_not_keep_a_run_from_its_end(service, expected, tmp_path, fault):
     service.proxy.fail_all(fault)
@@ -117,7 +116,6 @@ def test_a_store_that_never_answers_does_not_keep_a_run_from_its_end(service, ex
     assert len([line for line in done.stderr.splitlines() if line.startswith("cloud: ")]) == 2, done.stderr
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize("fault", ["", "expired", "500", "lost"])
 def test_no_secret_is_written_anywhere(shared_service, service, tmp_path, fault):
     project = tmp_path / "project"
@@ -142,7 +140,6 @@ def directory(folder: Path, *more: str) -> list[str]:
 
 
 @needs_root
-@pytest.mark.fault_injection
 @pytest.mark.parametrize("state", ["full", "read-only"])
 def test_a_directory_that_cannot_be_written_costs_copies_and_nothing_else(expected, tmp_path, state):
     with small_disk(tmp_path / "disk", "2m") as disk:
