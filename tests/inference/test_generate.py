@@ -16,11 +16,14 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.layers import KVCache
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.options import LoRA
+from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
 
 VOCABULARY = 300
+SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
 KINDS = {
     "rope": {},
+    "normalized": {"qk_norm": True, "attention_bias": "qkv", **SCALED, "no_rope_layers": [1]},
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {
         "position_embedding": "learned",

@@ -12,10 +12,13 @@ from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
 from mlxlab.models.initialization import initialize
 from mlxlab.models.layers import Attention, apply_output_layer, apply_rope, attention_mask, position_ids
 from mlxlab.models.model import Model, build_head
+from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.dropout import Dropout
 
 SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
+
+SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
 
 
 def bert(**changes):
@@ -33,6 +36,9 @@ BACKBONES = {
     "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
     "transformer": lambda: Transformer(**SMALL),
     "transformer-grouped-untied": lambda: Transformer(**SMALL, num_kv_heads=2, tie_embeddings=False),
+    "transformer-qwen": lambda: Transformer(
+        **SMALL, num_kv_heads=2, head_dim=12, attention_bias="all", qk_norm=True, **SCALED, no_rope_layers=[1]
+    ),
     "transformer-old": lambda: Transformer(
         **SMALL, norm_type="layer", mlp_type="gelu", position_embedding="learned", max_position_embeddings=64
     ),
@@ -303,7 +309,7 @@ def test_initial_weights_are_normal_with_known_deviations(name):
         assert abs(weight.std() / std - 1) < 0.1, part
     biases = [leaf for path, leaf in leaves.items() if path.startswith(f"{prefix}layers.") and path.endswith("bias")]
     assert all(not np.array(bias).any() for bias in biases)
-    assert (biases == []) == decoder, "a decoder has no biases"
+    assert (biases == []) == (decoder and name != "transformer-qwen"), "other decoders have no biases"
 
 
 def test_a_row_longer_than_the_positions_is_refused():

@@ -17,7 +17,7 @@ from mlxlab.constraints import Gt, Lt
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.initialization import uniform
-from mlxlab.models.layers import Attention, apply_rope
+from mlxlab.models.layers import Attention
 from mlxlab.models.model import PROJECTIONS
 from mlxlab.ops.attention import causal_mask
 from mlxlab.training.device_batch import DeviceBatch
@@ -143,10 +143,8 @@ def _recorder(kind: type[nn.Module], name: str, calls: dict[str, LayerCall]) -> 
 def attention_map(call: LayerCall) -> mx.array:
     """Attention weights of a captured call, averaged over heads: (B, T, T), each row a distribution."""
     layer, (x, mask, *_) = call.layer, call.arguments
-    B, T, _ = x.shape
-    q, k = (project(x).reshape(B, T, -1, layer.head_dim).transpose(0, 2, 1, 3) for project in (layer.query, layer.key))
-    if layer.rope_theta is not None:
-        q, k = apply_rope(q, layer.rope_theta), apply_rope(k, layer.rope_theta)
+    T = x.shape[1]
+    q, k = layer.queries_and_keys(x)
     scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
     if isinstance(mask, str):  # "causal"
         mask = causal_mask(T, T, mx.float32)

@@ -8,6 +8,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
+from mlxlab.models.rope import Llama3Scaling
 from mlxlab.ops.activations import gelu, glu, silu
 from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
 
@@ -75,6 +76,9 @@ class Attention(nn.Module):
         dropout: fraction of attention weights dropped in training.
         rope_theta: base of the rotary frequencies; None where the positions are in the inputs.
         head_dim: dimensions of a head; None is hidden_size / num_heads.
+        out_bias: whether the output layer has a bias; None is `bias`.
+        qk_norm_eps: of an RMSNorm over each head of queries and keys (Henry et al. 2020); None has no norm.
+        rope_scaling: changes the rotary frequencies.
 
     Raises:
         ConfigError: the numbers of heads do not divide, or rotary positions get heads of odd size.
@@ -89,6 +93,9 @@ class Attention(nn.Module):
         dropout: float,
         rope_theta: float | None,
         head_dim: int | None = None,
+        out_bias: bool | None = None,
+        qk_norm_eps: float | None = None,
+        rope_scaling: Llama3Scaling | None = None,
     ) -> None:
         super().__init__()
         if head_dim is None and hidden_size % num_heads:
@@ -102,9 +109,13 @@ class Attention(nn.Module):
         self.query = nn.Linear(hidden_size, width, bias=bias)
         self.key = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
-        self.out = nn.Linear(width, hidden_size, bias=bias)
+        self.out = nn.Linear(width, hidden_size, bias=bias if out_bias is None else out_bias)
+        if qk_norm_eps is not None:
+            self.query_norm = nn.RMSNorm(self.head_dim, eps=qk_norm_eps)
+            self.key_norm = nn.RMSNorm(self.head_dim, eps=qk_norm_eps)
         self.dropout = dropout
         self.rope_theta = rope_theta
+        self.rope_periods = rope_scaling.periods(rope_theta, self.head_dim) if rope_theta and rope_scaling else None
 
     def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
@@ -118,18 +129,35 @@ class Attention(nn.Module):
 
     def project(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array, mx.array]:
         """(B, T, D) -> queries (B, H, T, D / H), keys and values (B, K, T, D / H); the first position is `offset`."""
+        q, k = self.queries_and_keys(x, offset)
+        return q, k, self._split_heads(self.value(x))
+
+    def queries_and_keys(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array]:
+        """The first two of `project`."""
+        q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
+        if "query_norm" in self:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.rope_theta is None:
+            return q, k
+        q, k = (apply_rope(array, self.rope_theta, offset, self.rope_periods) for array in (q, k))
+        return q, k
+
+    def _split_heads(self, x: mx.array) -> mx.array:
+        """(B, T, H * D / H) -> (B, H, T, D / H)."""
         B, T, _ = x.shape
-        q, k, v = (
-            layer(x).reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
-            for layer in (self.query, self.key, self.value)
-        )
-        if self.rope_theta is not None:
-            q, k = apply_rope(q, self.rope_theta, offset), apply_rope(k, self.rope_theta, offset)
-        return q, k, v
+        return x.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
 
 
-def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.array:
-    """Rotary positions (Su et al. 2021), the first being `offset` or (B,) of them: (B, H, T, D / H) -> the same."""
+def apply_rope(
+    x: mx.array, theta: float, offset: int | mx.array = 0, periods: tuple[float, ...] | None = None
+) -> mx.array:
+    """Rotary positions (Su et al. 2021), the first being `offset` or (B,) of them: (B, H, T, D / H) -> the same.
+
+    `periods` are 1 / frequency, in place of those of the base `theta`.
+    """
+    if periods is not None:
+        freqs = mx.array(periods)
+        return mx.fast.rope(x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs)
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
 
 

@@ -1,17 +1,19 @@
 """A decoder: the Llama architecture (Touvron et al. 2023) by default, older ones by its options."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Positive, Share, Size
+from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.models.layers import Attention, FeedForward, KVCache, LayerCache, attention_mask, position_ids
+from mlxlab.models.rope import Llama3Scaling
 from mlxlab.ops.dropout import Dropout
 
 
 class Transformer(nn.Module):
-    """A pre-norm decoder without biases: tokens (B, T) -> states (B, T, D).
+    """A pre-norm decoder, by default without biases: tokens (B, T) -> states (B, T, D).
 
     Each position attends to itself and what precedes it in its document.
 
@@ -30,6 +32,10 @@ class Transformer(nn.Module):
         dropout: fraction of activations dropped in training.
         norm_eps: added to the variance in every norm.
         head_dim: dimensions of a head; null is hidden_size / num_heads.
+        attention_bias: which attention layers have a bias: none, those of queries, keys and values (qkv), or all.
+        qk_norm: RMSNorm over each head of queries and keys, before the rotary positions, as in Qwen3.
+        rope_scaling: a `mlxlab.models.rope.Llama3Scaling` for contexts longer than the original ones; null has none.
+        no_rope_layers: numbers of layers without rotary positions, as every fourth of SmolLM3.
     """
 
     causal = True
@@ -51,6 +57,10 @@ class Transformer(nn.Module):
         dropout: Share = 0.0,
         norm_eps: Positive = 1e-5,
         head_dim: Size | None = None,
+        attention_bias: Literal["none", "qkv", "all"] = "none",
+        qk_norm: bool = False,
+        rope_scaling: Llama3Scaling | None = None,
+        no_rope_layers: Sequence[Count] = (),
         *,
         vocab_size: int,
     ) -> None:
@@ -66,8 +76,18 @@ class Transformer(nn.Module):
         theta = rope_theta if self.position_limit is None else None
         heads = (num_heads, num_kv_heads or num_heads)
         self.layers = []
-        for _ in range(num_layers):
-            attention = Attention(hidden_size, *heads, bias=False, dropout=dropout, rope_theta=theta, head_dim=head_dim)
+        for layer in range(num_layers):
+            attention = Attention(
+                hidden_size,
+                *heads,
+                bias=attention_bias != "none",
+                dropout=dropout,
+                rope_theta=None if layer in no_rope_layers else theta,
+                head_dim=head_dim,
+                out_bias=attention_bias == "all",
+                qk_norm_eps=norm_eps if qk_norm else None,
+                rope_scaling=rope_scaling,
+            )
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=False)
             norms = [new_norm(norm_type, hidden_size, norm_eps) for _ in range(2)]
             self.layers.append(DecoderBlock(attention, feed_forward, norms, dropout))

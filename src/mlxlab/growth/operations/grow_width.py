@@ -19,7 +19,7 @@ from mlxlab.models.initialization import STD
 TARGET = "mlxlab.models.transformer.Transformer"
 NORM_EPS = 1e-5  # of a node that leaves it out
 NORM = re.compile(r"backbone\.(?:layers\.\d+\.\w+_norm|norm)\.weight")
-WRITERS = re.compile(r"backbone\.layers\.\d+\.(?:attention\.out|feed_forward\.down)\.weight")  # (D, in)
+WRITERS = re.compile(r"backbone\.layers\.\d+\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)")  # (D, ...)
 READERS = re.compile(r"(?:backbone\.layers\.\d+\.(?:attention|feed_forward)\.\w+|head\.\w+)\.weight")  # (out, D)
 EMBEDDING = re.compile(r"backbone\.(?:position_)?embedding\.weight")  # (V, D)
 
@@ -29,6 +29,8 @@ def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
     node, size = before.node, operation["hidden_size"]
     if node["_target_"] != TARGET or node.get("norm_type", "rms") != "rms":
         raise ConfigError("hidden_size: LayerNorm subtracts a mean, which new dimensions change; expected RMSNorm")
+    if node.get("qk_norm"):
+        raise ConfigError("hidden_size: norms of queries and keys share model.norm_eps, which changes; qk_norm=false")
     old = int(node["hidden_size"])
     if size <= old:
         raise ConfigError(f"hidden_size: expected more than {old}, got {size}")

@@ -25,6 +25,8 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
     """The deeper architecture; ConfigError if the map does not fit, or changes what the model computes."""
     node, layers = before.node, operation["map"]
     count, preserve = int(node["num_layers"]), operation.get("preserve", True)
+    if node.get("no_rope_layers"):
+        raise ConfigError("map: model.no_rope_layers names layers by number, and they would become others")
     if max(layers) >= count:
         raise ConfigError(f"map: expected layers below {count}, got {max(layers)}")
     if preserve and list(dict.fromkeys(layers)) != list(range(count)):

@@ -66,9 +66,13 @@ def read_config(path: Path) -> PretrainedConfig:
     content = {SYNONYMS[key]: value for key, value in content.items() if key in SYNONYMS} | content
     try:
         known = {key: value for key, value in content.items() if key in PretrainedConfig.__annotations__}
-        return cast(PretrainedConfig, validate(known, PretrainedConfig))
+        config = cast(PretrainedConfig, validate(known, PretrainedConfig))
     except ShapeError as error:
         raise DataError(f"{file}: {error}") from None
+    head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
+    if path.suffix == ".gguf" and head_dim is not None and head_dim != config["hidden_size"] // heads:
+        raise ConfigError(f"{file}: rotary positions of {head_dim} dimensions (head_dim) are not supported")
+    return config
 
 
 def require(config: PretrainedConfig, title: str, **supported: list[object]) -> None:

@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained import bert, llama
+from mlxlab.models.pretrained import bert, llama, qwen
 from mlxlab.models.pretrained.config import PretrainedConfig
 from mlxlab.models.pretrained.family import Family, Node
 
-FAMILIES: Sequence[Family] = (bert.FAMILY, llama.LLAMA, llama.MISTRAL)
+FAMILIES: Sequence[Family] = (
+    bert.FAMILY,
+    llama.LLAMA,
+    llama.MISTRAL,
+    llama.SMOLLM3,
+    qwen.QWEN2,
+    qwen.QWEN3,
+)
 
 
 def families_of(target: str) -> list[Family]:
@@ -24,7 +31,7 @@ def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
     for family in families:
         if family.model_type == model_type:
             return family
-    option, supported = target.split(".")[-2], " and ".join(family.model_type for family in families)
+    option, supported = target.split(".")[-2], _listed([family.model_type for family in families])
     raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
 
 
@@ -44,3 +51,7 @@ def export_family(node: Node) -> tuple[Family, dict[str, object]]:
         except ConfigError as error:
             errors.append(error)
     raise errors[0] if errors else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,10 +1,15 @@
-"""Llama (Touvron et al. 2023), SmolLM2 among others, and Mistral without its sliding window."""
+"""Llama (Touvron et al. 2023), SmolLM2 among others, SmolLM3, and Mistral without its sliding window."""
 
-from mlxlab.errors import ConfigError
+from typing import TypedDict, cast
+
+from mlxlab.constraints import Positive, Size
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.pretrained.config import PretrainedConfig, require
 from mlxlab.models.pretrained.family import TRANSFORMER, Family, Names, Node, Shape, require_options, sizes_of
 
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
+SCALING = "mlxlab.models.rope.Llama3Scaling"
 NAMES: Names = (
     ("layers.{}.attention.query", "layers.{}.self_attn.q_proj"),
     ("layers.{}.attention.key", "layers.{}.self_attn.k_proj"),
@@ -22,48 +27,104 @@ NAMES: Names = (
 )
 
 
+class ScalingConfig(TypedDict):
+    """Scaled rotary positions of type llama3 in a config.json."""
+
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Size
+
+
 def llama_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
-    if any(node.get(key, value) != value for key, value in OPTIONS.items()):
-        required = ", ".join(f"model.{key}={value}" for key, value in OPTIONS.items())
-        raise ConfigError(f"{title}: Llama has {required}")
-    head_dim = config["hidden_size"] // config["num_attention_heads"]
-    require(config, title, attention_bias=[False], mlp_bias=[False], sliding_window=[None])
-    require(config, title, hidden_act=["silu"], head_dim=[head_dim])
-    return OPTIONS | {
-        "num_kv_heads": config.get("num_key_value_heads"),
-        "rope_theta": rope_theta(config, title),
-        "norm_eps": config.get("rms_norm_eps", 1e-6),
-        "tie_embeddings": config.get("tie_word_embeddings", False),
+    require(config, title, sliding_window=[None])
+    return decoder_shape(config, node, title, "Llama") | {
+        "attention_bias": "all" if config.get("attention_bias") else "none"
     }
 
 
-def rope_theta(config: PretrainedConfig, title: str) -> float:
-    """The base of the rotary frequencies; ConfigError if they are scaled."""
+def smollm3_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    require(config, title, use_sliding_window=[False])
+    uses_rope = config.get("no_rope_layers") or []  # 1 for a layer with rotary positions
+    layers = [layer for layer, flag in enumerate(uses_rope) if not flag]
+    return decoder_shape(config, node, title, "SmolLM3") | {
+        "attention_bias": "all" if config.get("attention_bias") else "none",
+        "no_rope_layers": layers,
+    }
+
+
+def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
+    """What Llama and the decoders that follow it have in common."""
+    if any(node.get(key, value) != value for key, value in OPTIONS.items()):
+        required = ", ".join(f"model.{key}={value}" for key, value in OPTIONS.items())
+        raise ConfigError(f"{title}: {family} has {required}")
+    require(config, title, mlp_bias=[False], hidden_act=["silu"])
+    head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
+    theta, scaling = read_rope(config, title)
+    return OPTIONS | {
+        "num_kv_heads": config.get("num_key_value_heads"),
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "norm_eps": config.get("rms_norm_eps", 1e-6),
+        "tie_embeddings": config.get("tie_word_embeddings", False),
+        "head_dim": None if head_dim is None or head_dim * heads == config["hidden_size"] else head_dim,
+        "qk_norm": False,
+        "no_rope_layers": [],
+    }
+
+
+def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, object] | None]:
+    """Base and scaling of the rotary frequencies; ConfigError for a scaling other than Llama 3's."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}  # newer files have the base in it
     rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        raise ConfigError(f"{title}: rotary positions of type {rope_type} are not supported")
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
     if not isinstance(theta, int | float) or theta <= 0:
         raise ConfigError(f"{title}: rope_theta is {theta}, expected a number above 0")
-    return float(theta)
+    if rope_type == "default":
+        return float(theta), None
+    if rope_type != "llama3":
+        raise ConfigError(f"{title}: rotary positions of type {rope_type} are not supported")
+    try:
+        scaling = validate({key: rope[key] for key in ScalingConfig.__annotations__ if key in rope}, ScalingConfig)
+    except ShapeError as error:
+        raise DataError(f"{title}: rotary positions: {error}") from None
+    return float(theta), {"_target_": SCALING, **cast(dict[str, object], scaling)}
 
 
 def llama_config(node: Node) -> dict[str, object]:
-    require_options(node, "Llama", norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",))
+    require_options(node, "Llama", qk_norm=(False,), no_rope_layers=((), []), attention_bias=("none", "all"))
+    return decoder_config(node, "llama") | {"attention_bias": node.get("attention_bias") == "all", "mlp_bias": False}
+
+
+def smollm3_config(node: Node) -> dict[str, object]:
+    require_options(node, "SmolLM3", qk_norm=(False,), attention_bias=("none", "all"))
+    layers = [int(layer not in (node.get("no_rope_layers") or ())) for layer in range(node["num_layers"])]
+    return decoder_config(node, "smollm3") | {
+        "attention_bias": node.get("attention_bias") == "all",
+        "mlp_bias": False,
+        "no_rope_layers": layers,
+        "use_sliding_window": False,
+    }
+
+
+def decoder_config(node: Node, model_type: str) -> dict[str, object]:
+    """The config.json of what Llama and the decoders that follow it have in common."""
+    require_options(node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",))
+    scaling = dict(node.get("rope_scaling") or {})
+    scaling.pop("_target_", None)
     return {
-        "model_type": "llama",
+        "model_type": model_type,
         **sizes_of(node),
         "num_key_value_heads": node.get("num_kv_heads") or node["num_heads"],
         "head_dim": node.get("head_dim") or node["hidden_size"] // node["num_heads"],
         "hidden_act": "silu",
         "rms_norm_eps": node.get("norm_eps", 1e-5),
         "rope_theta": node.get("rope_theta", 10000.0),
+        **({"rope_scaling": {"rope_type": "llama3", **scaling}} if scaling else {}),
         "tie_word_embeddings": node.get("tie_embeddings", True),
-        "attention_bias": False,
-        "mlp_bias": False,
     }
 
 
 LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
 MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
+SMOLLM3 = Family("smollm3", (TRANSFORMER,), NAMES, "model.", smollm3_shape, smollm3_config)
