@@ -20,7 +20,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["distillation"],
     ["callbacks", "inference"],
     ["growth"],
-    ["training", "model_analysis"],
+    ["training", "model_analysis", "interop"],
     ["models", "distributed"],
     ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],

@@ -17,7 +17,8 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import build_data
 from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.inference.export import refuse_existing, restore_single, write_export
+from mlxlab.files.new_folder import refuse_existing
+from mlxlab.inference.export import restore_single, write_export
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.sampling import SamplingParams

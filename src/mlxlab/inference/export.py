@@ -1,10 +1,7 @@
 """Exports trained models: folders that are read like those of a run, with one checkpoint and no optimizer."""
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,9 @@ import yaml
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.errors import CannotCreateError, ConfigError, WriteError
+from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.files.new_folder import new_folder
 from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model
 
 
@@ -59,7 +57,7 @@ def write_export(
     config, saved = {**restored.config, "model": node}, restored.checkpoint.state
     metadata = {**saved["metadata"], "config": {**saved["metadata"]["config"], "model": node}, "uid": ""}
     try:
-        with _new_folder(out) as folder:
+        with new_folder(out) as folder:
             shutil.copytree(restored.config_dir, folder / "inference", ignore=_links)
             write_atomic(folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             for name, text in (files or {}).items():
@@ -70,24 +68,6 @@ def write_export(
             CheckpointStore(folder / FOLDER).save(step, weights, {}, state, best_step=step)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
         raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder next to `path`, which it becomes at the end."""
-    refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
-        folder = Path(temporary) / "new"
-        folder.mkdir()
-        yield folder
-        folder.rename(path)
-
-
-def refuse_existing(path: Path) -> None:
-    """CannotCreateError if there is anything at this path."""
-    if os.path.lexists(path):
-        raise CannotCreateError(f"out={path}: exists already; expected the name of a new folder")
 
 
 def _links(folder: str, names: Iterable[str]) -> set[str]:

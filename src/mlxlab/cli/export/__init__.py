@@ -3,13 +3,16 @@
     mlxlab export merge run=RUN_FOLDER out=FOLDER [checkpoint=best]
     mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
                            [checkpoint=best] [evaluate=true] [max_batches=N]
+    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [checkpoint=best]
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
           compare size, seconds, and the metrics of the validation and test data before and after
+hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
+          the tokenizer, a model card
 
-The new folder is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER, a new run starts from
-it with model.init_from=FOLDER. It holds no optimizer state, so that nothing resumes from it.
+The new folder of merge and quantize is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER,
+a new run starts from it with model.init_from=FOLDER. It holds no optimizer state, so that nothing resumes from it.
 """
 
 import logging
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.export.published import export_hf
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 
@@ -74,4 +78,11 @@ def _quantize(
 
 
 OPTIONS = "mlxlab.models.options.Quantization"
-main = build_main(__doc__, {"merge": Subcommand(_merge), "quantize": Subcommand(_quantize, more=(OPTIONS,))})
+main = build_main(
+    __doc__,
+    {
+        "merge": Subcommand(_merge),
+        "quantize": Subcommand(_quantize, more=(OPTIONS,)),
+        "hf": Subcommand(export_hf),
+    },
+)

@@ -1,0 +1,56 @@
+"""The model of a run with what other programs need of it."""
+
+from mlxlab.data.dataset import LimitsLength
+from mlxlab.data.instruct.chat_template import load_template
+from mlxlab.data.instruct.encoder import ChatTokenizer
+from mlxlab.errors import ConfigError
+from mlxlab.inference.restore import RestoredModel
+from mlxlab.inference.text_generator import restored_generator
+from mlxlab.interop.model_card import Origin
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.model import CausalHead
+
+
+def trained_model(restored: RestoredModel) -> TrainedModel:
+    """ConfigError for a run with a part of a vocabulary: no other program maps tokens to ids in that way."""
+    encoder = restored.encoder
+    if encoder.tokenizer.vocabulary is not None:
+        way = "resume it with data.vocabulary.size=null"
+        raise ConfigError(f"data.vocabulary: expected a run with all tokens of its tokenizer; {way}")
+    causal = isinstance(restored.model.head, CausalHead)
+    template = load_template(restored.config_dir, encoder.tokenizer) if causal else None
+    eos = encoder.tokenizer.eos_id
+    ends = () if eos is None else (eos,)
+    return TrainedModel(
+        restored.model,
+        restored.checkpoint.state["architecture"],
+        encoder.tokenizer,
+        encoder.task,
+        seq_len=encoder.seq_len if isinstance(encoder, LimitsLength) else None,
+        start=restored_generator(restored).start if causal else (),
+        template=template,
+        end_ids=ends if template is None else tuple(sorted(ChatTokenizer(template, encoder.tokenizer).end_ids)),
+        thresholds=restored.thresholds,
+    )
+
+
+def origin_of(restored: RestoredModel, name: str, commit: str = "") -> Origin:
+    """What the model card says of the run."""
+    checkpoint = restored.checkpoint
+    state, metadata = checkpoint.state, checkpoint.state["metadata"]
+    hashes = {
+        "commit": commit,
+        "config": metadata["config_hash"],
+        "data": metadata["data"],
+        "validation data": metadata["held_out"],
+        "tokenizer": metadata["tokenizer"],
+        **{f"initial weights {source}": digest for source, digest in metadata["initial_weights"].items()},
+        **{f"teacher {teacher}": digest for teacher, digest in metadata["teachers"].items()},
+    }
+    history = state["history"]
+    logged = dict(history.curve).get(checkpoint.step, {})
+    metrics = history.best_metrics if checkpoint.step == history.best_step else logged
+    metrics = {key: value for key, value in metrics.items() if key.startswith(("valid/", "test/"))}
+    choices = metadata["choices"]
+    data = choices.get("experiment") or choices.get("data") or str(restored.config["data"]["_target_"])
+    return Origin(name, data, checkpoint.step, tuple(metadata["overrides"]), hashes, metrics)

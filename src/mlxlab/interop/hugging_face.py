@@ -1,0 +1,131 @@
+"""Writes a trained model as a folder that transformers and, for decoders, mlx-lm load."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.errors import ConfigError, WriteError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.files.new_folder import new_folder
+from mlxlab.interop.bert import bert_config
+from mlxlab.interop.llama import llama_config
+from mlxlab.interop.model_card import Origin, model_card
+from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
+from mlxlab.interop.tokenizer_files import tokenizer_files
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.adapters.quantized import parameter_shapes
+from mlxlab.models.pretrained.published_names import BERT, LLAMA, Table
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+WEIGHTS = "model.safetensors"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class Family(NamedTuple):
+    """How models of one class are published."""
+
+    config: Callable[[TrainedModel], dict[str, Any]]
+    names: Table
+
+
+FAMILIES = {  # by the `_target_` of a backbone
+    "mlxlab.models.bert.Bert": Family(bert_config, BERT),
+    "mlxlab.models.transformer.Transformer": Family(llama_config, LLAMA),
+}
+
+
+def family_of(trained: TrainedModel) -> Family:
+    """ConfigError where there is none."""
+    target = str(trained.node["_target_"])
+    if target not in FAMILIES:
+        option = target.split(".")[-2]
+        raise ConfigError(f"model={option}: has no counterpart in transformers; expected model=transformer or bert")
+    return FAMILIES[target]
+
+
+def export_hugging_face(
+    trained: TrainedModel, out: Path, origin: Origin, dtype: Dtype = "float32", dequantize: bool = False
+) -> None:
+    """Writes config.json, model.safetensors, tokenizer files and a model card, as a whole or not at all.
+
+    Adapters are folded in. A quantised decoder stays as it is, in the layout of mlx-lm.
+
+    Args:
+        out: the folder; it must not exist.
+        dtype: of the weights.
+        dequantize: write the weights of quantised layers in `dtype`.
+
+    Raises:
+        ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
+        CannotCreateError: `out` exists. WriteError: it cannot be written.
+    """
+    family = family_of(trained)
+    config = family.config(trained) | _tokens(trained) | {"dtype": dtype}
+    quantised = is_quantised(trained) and trained.model.backbone.causal and not dequantize
+    if quantised:
+        weights, codes = quantised_weights(trained)
+        config |= {"quantization": codes, "quantization_config": codes}
+    else:
+        weights = plain_weights(trained)
+    arrays = publish(weights, family.names, dtype)
+    files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
+    if trained.model.backbone.causal:
+        files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
+    count = sum(map(math.prod, parameter_shapes(trained.model).values()))
+    notes = _notes(trained, quantised)
+
+    def card(digest: str) -> str:
+        described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
+        return model_card(described, config["architectures"][0], count, notes, quantised)
+
+    _write(out, arrays, files, card)
+
+
+def _write(out: Path, arrays: Arrays, files: dict[str, str], card: Callable[[str], str]) -> None:
+    try:
+        with new_folder(out) as folder:
+            mx.save_safetensors(str(folder / WEIGHTS), arrays, {"format": "pt"})
+            with (folder / WEIGHTS).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            for name, text in (files | {"README.md": card(digest)}).items():
+                write_atomic(folder / name, text)
+    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
+        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+
+
+def _tokens(trained: TrainedModel) -> dict[str, object]:
+    """Size of the vocabulary and ids of special tokens, as a config.json has them."""
+    tokenizer = trained.tokenizer
+    ids: dict[str, object] = {"vocab_size": trained.vocab_size, "pad_token_id": tokenizer.pad_id}
+    if not trained.model.backbone.causal:
+        return ids
+    ends = list(trained.end_ids)
+    bos = {} if tokenizer.bos_id is None else {"bos_token_id": tokenizer.bos_id}
+    return ids | bos | ({"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {})
+
+
+def _generation(config: dict[str, Any]) -> dict[str, object]:
+    return {"do_sample": False} | {name: config[name] for name in TOKEN_IDS if name in config}
+
+
+def _notes(trained: TrainedModel, quantised: bool) -> list[str]:
+    """What a user has to know beyond the files."""
+    notes = []
+    if quantised:
+        notes.append("The weights are quantised in the layout of mlx-lm; transformers does not read it.")
+    if trained.task.kind == "regression":
+        notes.append("The output is the number as it stands in the data.")
+    if trained.thresholds:
+        pairs = zip(trained.task.labels, trained.thresholds, strict=True)
+        limits = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        notes.append(f"A label holds from these probabilities (sigmoid of the logits): {limits}.")
+    if trained.task.pair_separator is not None:
+        notes.append("An input is a pair of texts: `tokenizer(first, second)`.")
+    return notes

@@ -1,0 +1,54 @@
+"""The weights of a trained model under published names, in one floating-point type or as they are quantised."""
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+
+from mlxlab.checkpoint.arrays import FLOATS, Arrays, nonfinite_paths
+from mlxlab.data.batch import Task
+from mlxlab.errors import ConfigError
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.adapters.lora import LoRALayer
+from mlxlab.models.adapters.merge import merged_parameters
+from mlxlab.models.adapters.quantized import QuantizedLayer
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained.published_names import Table, published_name
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def plain_weights(trained: TrainedModel) -> Arrays:
+    """The float32 weights by path, adapters folded in; a regression gives its numbers as they stand in the data."""
+    weights = merged_parameters(trained.model)
+    return _in_data_units(weights, trained.task) if trained.task.kind == "regression" else weights
+
+
+def is_quantised(trained: TrainedModel) -> bool:
+    """Whether its layers can be stored as they are quantised: none of them has an adapter."""
+    layers = [layer for _, layer in trained.model.named_modules()]
+    adapted = any(isinstance(layer, LoRALayer) for layer in layers)
+    return not adapted and any(isinstance(layer, QuantizedLayer) for layer in layers)
+
+
+def quantised_weights(trained: TrainedModel) -> tuple[Arrays, dict[str, object]]:
+    """All arrays by path with the codes of quantised layers, and `quantization` as a config.json of mlx-lm has it."""
+    packing = next(layer.packing for _, layer in trained.model.named_modules() if isinstance(layer, QuantizedLayer))
+    codes = {"group_size": packing.group_size, "bits": packing.bits, "mode": packing.mode}
+    return named_parameters(trained.model), codes
+
+
+def publish(weights: Mapping[str, mx.array], names: Table, dtype: str) -> Arrays:
+    """The arrays under their published names; ConfigError if a number of one is too large for the type."""
+    cast = {
+        published_name(path, names): array.astype(DTYPES[dtype]) if array.dtype in FLOATS else array
+        for path, array in weights.items()
+    }
+    if too_large := nonfinite_paths(cast):
+        raise ConfigError(f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32")
+    return cast
+
+
+def _in_data_units(weights: Arrays, task: Task) -> Arrays:
+    weight, bias = (weights[f"head.out.{name}"] for name in ("weight", "bias"))
+    scaled = {"weight": weight * task.target_deviation, "bias": bias * task.target_deviation + task.target_mean}
+    return weights | {f"head.out.{name}": array for name, array in scaled.items()}

@@ -1,0 +1,80 @@
+"""Tokenizer files in the layout of transformers: tokenizer.json, tokenizer_config.json and a chat template."""
+
+import json
+
+import tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from mlxlab.data.instruct.chat_template import FILE as TEMPLATE_FILE
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.interop.trained_model import TrainedModel
+
+Processor = dict[str, object] | None  # `post_processor` of a tokenizer.json: which special tokens a text gets
+
+
+def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
+    """The text of each file by name. The tokenizer gives the ids that the model was trained with."""
+    file = json.loads(trained.tokenizer.inner.to_str())
+    causal = trained.model.backbone.causal
+    if causal:
+        file["post_processor"] = _start_only(trained)
+    elif trained.task.pair_separator is not None:
+        file["post_processor"] = _pairs(trained.tokenizer)
+    files = {
+        "tokenizer.json": json.dumps(file, ensure_ascii=False),
+        "tokenizer_config.json": json.dumps(_config(trained, causal), ensure_ascii=False, indent=1) + "\n",
+    }
+    return files | ({TEMPLATE_FILE: trained.template.source} if trained.template else {})
+
+
+def special_tokens(trained: TrainedModel) -> dict[str, str]:
+    """The special tokens under the names of transformers."""
+    tokenizer = trained.tokenizer
+    start, end = ("bos_token", "eos_token") if trained.model.backbone.causal else ("cls_token", "sep_token")
+    ids = {
+        start: tokenizer.bos_id,
+        end: tokenizer.eos_id,
+        "pad_token": tokenizer.pad_id,
+        "mask_token": tokenizer.mask_id,
+    }
+    tokens = {role: str(tokenizer.inner.id_to_token(token)) for role, token in ids.items() if token is not None}
+    unknown = json.loads(tokenizer.inner.to_str())["model"].get("unk_token")
+    if trained.template is not None:
+        texts = {"bos_token": trained.template.bos_token, "eos_token": trained.template.eos_token}
+        tokens |= {role: text for role, text in texts.items() if text}
+    return tokens | ({"unk_token": unknown} if unknown else {})
+
+
+def _config(trained: TrainedModel, causal: bool) -> dict[str, object]:
+    limits = [limit for limit in (trained.seq_len, trained.model.backbone.position_limit) if limit is not None]
+    inputs = ["input_ids", "attention_mask"] if causal else ["input_ids", "token_type_ids", "attention_mask"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": inputs,
+        "model_max_length": min(limits, default=trained.model.backbone.max_position_embeddings),
+        "padding_side": "left" if causal else "right",
+        "clean_up_tokenization_spaces": False,
+        **special_tokens(trained),
+    }
+
+
+def _start_only(trained: TrainedModel) -> Processor:
+    """What a decoder expects before a text; an end token after it would end the text before it is continued."""
+    names = [(str(trained.tokenizer.inner.id_to_token(token)), token) for token in trained.start]
+    return _template(single=[*(name for name, _ in names), "$A"], tokens=names) if names else None
+
+
+def _pairs(tokenizer: Tokenizer) -> Processor:
+    """`start a end b end`, with the type 1 for `b end`."""
+    ids = [tokenizer.bos_id, tokenizer.end_id]
+    start, end = ([] if token is None else [(str(tokenizer.inner.id_to_token(token)), token)] for token in ids)
+    single = [*(name for name, _ in start), "$A", end[0][0]]
+    return _template(single=single, tokens=[*start, *end], pair=[*single, "$B:1", f"{end[0][0]}:1"])
+
+
+def _template(single: list[str], tokens: list[tuple[str, int]], pair: list[str] | None = None) -> Processor:
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    more = {} if pair is None else {"pair": pair}
+    inner.post_processor = TemplateProcessing(single=single, special_tokens=tokens, **more)
+    processor: Processor = json.loads(inner.to_str())["post_processor"]
+    return processor

@@ -1,0 +1,150 @@
+"""Exports in the layout of Hugging Face, read back by our own reader, and what is refused."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import tokenizers
+
+from mlxlab.data.batch import Task
+from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.interop.hugging_face import export_hugging_face
+from mlxlab.interop.model_card import Origin
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.build import build_model, build_pretrained_model
+from mlxlab.models.layers import named_parameters
+
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2, "rope_theta": 5e4}
+BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
+CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
+LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
+CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
+CLASSES = Task("classification", 3, ("red", "green", "blue"))
+NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
+ORIGIN = Origin("tiny", "texts", 4, ("data.source=https://me:secret@host/x",), {"data": "abc"}, {"valid/loss": 1.5})
+TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
+ALL_REAL = mx.ones((1, 6), mx.int32)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(["the cat sees the dog", "the dog sees the cat"], 280, 2)
+
+
+@pytest.fixture
+def trained(tokenizer):
+    def build(node, task=None):
+        task = task or Task("language_modelling", tokenizer.vocab_size, masked="bert" in node["_target_"])
+        model = build_model(node, kind=task.kind, vocab_size=tokenizer.vocab_size, num_classes=task.num_classes, seed=1)
+        for path, array in named_parameters(model).items():
+            if path.endswith("lora_b"):
+                model.load_weights([(path, mx.full(array.shape, 0.05))], strict=False)
+        model.eval()
+        return TrainedModel(model, node, tokenizer, task, seq_len=16)
+
+    return build
+
+
+@pytest.mark.parametrize("node", [LLAMA, {**LLAMA, "tie_embeddings": False}, {**LLAMA, "adapter": LORA}])
+def test_our_reader_gives_the_logits_of_a_decoder(trained, tokenizer, tmp_path, node):
+    source = trained(node)
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
+    np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
+
+
+def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path):
+    source = trained(BERT, CLASSES)
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    node = {"_target_": BERT["_target_"], "dropout": 0.0, "pretrained": str(tmp_path / "hf")}
+    backbone = build_model(node, kind="classification", vocab_size=tokenizer.vocab_size, num_classes=3, seed=0).backbone
+    expected = named_parameters(source.model.backbone)
+    for path, array in named_parameters(backbone).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+    arrays, config = (
+        mx.load(str(tmp_path / "hf" / "model.safetensors")),
+        json.loads((tmp_path / "hf/config.json").read_text()),
+    )
+    np.testing.assert_array_equal(arrays["classifier.weight"], source.model.head.out.weight)
+    assert (config["id2label"], config["problem_type"]) == (
+        {"0": "red", "1": "green", "2": "blue"},
+        "single_label_classification",
+    )
+
+
+def test_a_regression_gives_numbers_of_the_data(trained, tmp_path):
+    source = trained(BERT, NUMBERS)
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    arrays, head = mx.load(str(tmp_path / "hf" / "model.safetensors")), source.model.head.out
+    np.testing.assert_allclose(arrays["classifier.weight"], 3 * np.array(head.weight), rtol=1e-6)
+    np.testing.assert_allclose(arrays["classifier.bias"], 3 * np.array(head.bias) + 2, rtol=1e-6)
+
+
+def test_quantised_layers_stay_as_they_are(trained, tmp_path):
+    source = trained({**LLAMA, "quantization": CODES})
+    export_hugging_face(source, tmp_path / "codes", ORIGIN)
+    export_hugging_face(source, tmp_path / "numbers", ORIGIN, dequantize=True)
+    codes, numbers = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("codes", "numbers"))
+    assert codes["model.layers.0.self_attn.q_proj.scales"].shape == (32, 1)
+    assert not [name for name in numbers if name.endswith("scales")]
+    config = json.loads((tmp_path / "codes" / "config.json").read_text())
+    assert config["quantization"] == {"group_size": 32, "bits": 8, "mode": "affine"}
+    assert "quantization" not in json.loads((tmp_path / "numbers" / "config.json").read_text())
+
+
+def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
+    export_hugging_face(trained(LLAMA), tmp_path / "hf", ORIGIN)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    digest = hashlib.sha256((tmp_path / "hf" / "model.safetensors").read_bytes()).hexdigest()
+    assert all(text in card for text in ("| valid/loss |   1.5 |", "`abc`", digest, "pipeline_tag: text-generation"))
+    assert "secret" not in card
+
+
+def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
+    out = tmp_path / "hf"
+    for node, task, message in [
+        (CNN, CLASSES, "model=cnn_hybrid: has no counterpart"),
+        ({**LLAMA, "mlp_type": "geglu"}, None, "model.mlp_type=geglu: expected swiglu"),
+        ({**LLAMA, "norm_type": "layer"}, None, "model.norm_type=layer: expected rms"),
+        ({**LLAMA, "position_embedding": "learned"}, None, "model.position_embedding=learned: expected rope"),
+        (LLAMA, CLASSES, "has a bias that Llama lacks; expected model=bert"),
+        ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm=true: expected false"),
+        ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu: expected gelu, relu or silu"),
+        ({**BERT, "gated_layers": [1]}, CLASSES, "model.gated_layers=[1]: expected []"),
+        ({**BERT, "mlp_type": "relu"}, None, "model.mlp_type=relu: expected gelu"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            export_hugging_face(trained(node, task), out, ORIGIN)
+        assert message in str(error.value)
+    large = trained(LLAMA)
+    large.model.backbone.norm.weight = mx.full((32,), 1e5)
+    with pytest.raises(ConfigError, match=r"dtype=float16: model.norm.weight has numbers that are too large"):
+        export_hugging_face(large, out, ORIGIN, "float16")
+    assert not list(tmp_path.iterdir()), "something is left half-made"
+    out.mkdir()
+    with pytest.raises(CannotCreateError, match="exists already"):
+        export_hugging_face(trained(LLAMA), out, ORIGIN)
+
+
+def test_a_decoder_gets_no_end_token_after_a_prompt(trained, tokenizer, tmp_path):
+    source = trained(LLAMA)
+    export_hugging_face(source, tmp_path / "plain", ORIGIN)
+    export_hugging_face(replace(source, start=(tokenizer.eos_id,)), tmp_path / "started", ORIGIN)
+    plain = tokenizer.encode("the cat", special=False)
+    for name, start in (("plain", []), ("started", [tokenizer.eos_id])):
+        file = tokenizers.Tokenizer.from_file(str(tmp_path / name / "tokenizer.json"))
+        assert file.encode("the cat").ids == [*start, *plain]
+
+
+def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
+    source = trained(BERT, replace(CLASSES, pair_separator=tokenizer.end_id))
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    pair = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json")).encode("the cat", "the dog")
+    first, second = (tokenizer.encode(text, special=False) for text in ("the cat", "the dog"))
+    assert pair.ids == [tokenizer.bos_id, *first, tokenizer.end_id, *second, tokenizer.end_id]
+    assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
