@@ -6,48 +6,24 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.errors import ConfigError, WriteError
+from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
-from mlxlab.interop.bert import bert_config
-from mlxlab.interop.llama import llama_config
+from mlxlab.interop.counterpart import counterpart_of
 from mlxlab.interop.model_card import Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.quantized import parameter_shapes
-from mlxlab.models.pretrained.published_names import BERT, LLAMA, Table
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-class Family(NamedTuple):
-    """How models of one class are published."""
-
-    config: Callable[[TrainedModel], dict[str, Any]]
-    names: Table
-
-
-FAMILIES = {  # by the `_target_` of a backbone
-    "mlxlab.models.bert.Bert": Family(bert_config, BERT),
-    "mlxlab.models.transformer.Transformer": Family(llama_config, LLAMA),
-}
-
-
-def family_of(trained: TrainedModel) -> Family:
-    """ConfigError where there is none."""
-    target = str(trained.node["_target_"])
-    if target not in FAMILIES:
-        option = target.split(".")[-2]
-        raise ConfigError(f"model={option}: has no counterpart in transformers; expected model=transformer or bert")
-    return FAMILIES[target]
 
 
 def export_hugging_face(
@@ -66,15 +42,16 @@ def export_hugging_face(
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
         CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
-    family = family_of(trained)
-    config = family.config(trained) | _tokens(trained) | {"dtype": dtype}
+    counterpart = counterpart_of(trained)
+    config: dict[str, object] = {"architectures": [counterpart.architecture], **counterpart.config}
+    config |= _tokens(trained) | {"dtype": dtype}
     quantised = is_quantised(trained) and trained.model.backbone.causal and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
         weights = plain_weights(trained)
-    arrays = publish(weights, family.names, dtype)
+    arrays = publish(weights, counterpart.published_name, dtype)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.model.backbone.causal:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
@@ -83,7 +60,7 @@ def export_hugging_face(
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        return model_card(described, config["architectures"][0], count, notes, quantised)
+        return model_card(described, counterpart.architecture, count, notes, quantised)
 
     _write(out, arrays, files, card)
 
@@ -111,7 +88,7 @@ def _tokens(trained: TrainedModel) -> dict[str, object]:
     return ids | bos | ({"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {})
 
 
-def _generation(config: dict[str, Any]) -> dict[str, object]:
+def _generation(config: dict[str, object]) -> dict[str, object]:
     return {"do_sample": False} | {name: config[name] for name in TOKEN_IDS if name in config}
 
 

@@ -27,16 +27,17 @@ class Origin:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-USES = {
-    "LlamaForCausalLM": ("text-generation", "AutoModelForCausalLM"),
-    "BertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "BertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+USES = {  # ending of the class in transformers -> task of a hub
+    "ForCausalLM": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
 }
 
 
 def model_card(origin: Origin, architecture: str, parameters: int, notes: list[str], quantised: bool = False) -> str:
     """Markdown with the header that model hubs read."""
-    pipeline, loader = USES[architecture]
+    ending = next(ending for ending in USES if architecture.endswith(ending))
+    pipeline, loader = USES[ending], f"AutoModel{ending}"
     library = "mlx" if quantised else "transformers"
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]

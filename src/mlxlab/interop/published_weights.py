@@ -1,6 +1,6 @@
 """The weights of a trained model under published names, in one floating-point type or as they are quantised."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 
@@ -12,7 +12,6 @@ from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.merge import merged_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.pretrained.published_names import Table, published_name
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -37,11 +36,10 @@ def quantised_weights(trained: TrainedModel) -> tuple[Arrays, dict[str, object]]
     return named_parameters(trained.model), codes
 
 
-def publish(weights: Mapping[str, mx.array], names: Table, dtype: str) -> Arrays:
+def publish(weights: Mapping[str, mx.array], rename: Callable[[str], str], dtype: str) -> Arrays:
     """The arrays under their published names; ConfigError if a number of one is too large for the type."""
     cast = {
-        published_name(path, names): array.astype(DTYPES[dtype]) if array.dtype in FLOATS else array
-        for path, array in weights.items()
+        rename(path): array.astype(DTYPES[dtype]) if array.dtype in FLOATS else array for path, array in weights.items()
     }
     if too_large := nonfinite_paths(cast):
         raise ConfigError(f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32")

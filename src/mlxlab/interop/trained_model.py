@@ -1,7 +1,6 @@
 """A trained model with what other programs need of it."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +31,6 @@ class TrainedModel:
     template: ChatTemplate | None = None
     end_ids: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
-
-    def arguments(self, constructor: Callable[..., object]) -> dict[str, Any]:
-        """The arguments of the backbone, whose constructor has the defaults of those that the node does not name."""
-        parameters = inspect.signature(constructor).parameters.values()
-        return {each.name: self.node.get(each.name, each.default) for each in parameters if each.name != "vocab_size"}
 
     @property
     def vocab_size(self) -> int:
