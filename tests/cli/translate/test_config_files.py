@@ -77,7 +77,7 @@ def test_a_python_file_is_read_and_not_executed(tmp_path):
     file = tmp_path / "small.py"
     file.write_text(
         f"import os\nopen({str(marker)!r}, 'w')\nos.system('touch {marker}')\n"
-        "batch_size = 12\ngradient_accumulation_steps = 5 * 8\nlearning_rate: float = 1e-3\n"
+        "batch_size = 12\ngradient_accumulation_steps = 4 * 8\nlearning_rate: float = 1e-3\n"
         "out_dir = os.environ['OUT']\nmax_iters = 600\nwandb_run_name = 'mini' \nn_layres = 3\n"
     )
     result = translate(f"python train.py {file} --batch_size=2")
@@ -85,8 +85,8 @@ def test_a_python_file_is_read_and_not_executed(tmp_path):
         "model=transformer",
         "data=streaming",
         "trainer=optimized",
-        "data.batch_size=80",
-        "trainer.step.accumulate=40",
+        "data.batch_size=64",
+        "trainer.step.accumulate=32",
         "trainer.learning_rate=0.001",
         "trainer.epochs=null",
         "trainer.max_steps=600",
