@@ -31,6 +31,9 @@ LINES = {  # old -> new, in addition to those of the guide
     " trainer.optimizer.betas=[0.9,0.99] trainer.learning_rate=1e-3 trainer.schedule.final_lr_ratio=0.1",
     f"{ADVANCED} --no-swiglu --activation relu --use-lora --lora-rank 4 --save-every 0": f"{STREAMING}"
     " model/adapter=lora data.source=a/b model.mlp_type=relu model.adapter.rank=4 checkpointing.every_steps=1000000000",
+    f"{ADVANCED} --cloud-provider gcs --cloud-bucket b --cloud-prefix 'p q' --cloud-region x --save-every 1":
+        f"{STREAMING} cloud=gcs data.source=a/b cloud.bucket=b cloud.prefix='p_q' checkpointing.every_steps=1",
+    f"{ADVANCED} --cloud-bucket b --cloud-prefix p": f"{STREAMING} data.source=a/b",
 }  # fmt: skip
 OTHERS = {  # old -> the new command, which composes no config
     "python mlx_bert_cli.py predict -t test.csv -c output/run_1/checkpoints/best": "predict run=output/run_1"
@@ -45,7 +48,7 @@ OTHERS = {  # old -> the new command, which composes no config
 
 
 def without_blanks(args):
-    return [arg.replace(", ", ",").replace("my runs", "my_runs") for arg in args]
+    return [arg.replace(", ", ",").replace("my runs", "my_runs").replace("p q", "p_q") for arg in args]
 
 
 @pytest.mark.parametrize("line", LINES)
