@@ -25,6 +25,7 @@ from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_sta
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.optimizers import flatten_arrays, sgd
 from mlxlab.training.optim.schedules import cosine
+from mlxlab.training.state import NO_STEP
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.growth import SIZES, TARGETS
@@ -316,6 +317,30 @@ def test_an_operation_that_fails_in_another_process_is_not_kept_here():
     assert "skipped: failed in another process" in run.state.history.events[0][1]
     with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"):
         grow([WIDER], processes=WithFailure(), epochs=1)
+
+
+def test_an_operation_that_a_resume_makes_up_for_is_checked_on_validation_rows(monkeypatch):
+    monkeypatch.setattr("mlxlab.growth.probe.MAX_CHANGE", -1)
+    state = grow([], [StopAt(1)]).state
+    state.progress.growth.step = -5
+    context = FitContext("valid/loss", Recorder(), valid=FixedBatches())
+    with pytest.raises(ConfigError, match="expected outputs within"):
+        GrowthSchedule([WIDER], "raise").on_step(context, state, NO_STEP)
+    monkeypatch.setattr("mlxlab.growth.probe.MAX_CHANGE", -0.5)
+    plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
+    GrowthSchedule([plain_copy], "raise").on_step(context, state, NO_STEP)
+    assert state.history.latest("growth/output_change") > 1e-3
+
+
+def test_a_run_that_is_too_short_for_an_operation_says_so_before_it_starts(caplog):
+    late, later = {**WIDER, "when": {"or_steps": 50}}, {**RATE, "when": {"or_steps": 1}}
+    warm = {**WARM, "steps": 40}
+    with caplog.at_level("WARNING"):
+        GrowthSchedule([warm, late, later], "raise").check(grow([], [StopAt(1)]).state, None)
+    assert caplog.messages == [
+        "growth: warm: a warm-up of 40 steps is longer than the 17 steps left after step 1",
+        "growth: wider, rate: not due before the run ends at step 18",
+    ]
 
 
 def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():

@@ -52,21 +52,27 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
     inside = {name for name in ("attention", "feed_forward") if any(f".{name}." in path for path in adapted)}
     has_dora = any(path.endswith(".magnitude") and "layers" in path for path in paths)
     quantized = any(path.endswith(".scales") for path in paths)
+    packed = {path.rpartition(".")[0].removesuffix(".base") for path in paths if path.endswith(".scales")}
     match operation["op"]:
         case "grow_width" if node.get("norm_type") != "rms":
             return "expected RMSNorm"
         case "grow_width" if adapted:
-            return "without adapter and not quantised"
+            return "not quantised" if packed else "without an adapter; the operation merge_lora"
         case "add_heads" if "attention" in inside:
-            return "without adapter and not quantised"
+            is_packed = any(".attention." in path for path in packed)
+            return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
         case "stack" if has_dora:
             return "without DoRA"
         case "widen" if quantized or (has_dora and any("feed_forward" in path for path in paths if "magnit" in path)):
-            return "without quantisation and DoRA"
+            is_packed = any(".feed_forward." in path for path in packed)
+            return "not quantised" if is_packed else "without a DoRA adapter; the operation merge_lora"
+        case "grow_vocabulary" if before.vocab_size == operation["vocabulary"].vocab_size:
+            return "it has grown already"
         case "grow_vocabulary" if before.vocab_size != operation["vocabulary"].size:
             return f"of the {operation['vocabulary'].size} ids of the data, got {before.vocab_size}"
         case "grow_vocabulary" | "resize_vocabulary" if any(TABLE.fullmatch(path) for path in adapted):
-            return "without adapter and not quantised"
+            is_packed = any(TABLE.fullmatch(f"{path}.weight") for path in packed)
+            return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
         case "merge_lora" if node.get("adapter") is None:
             return "expected a model with adapters"
         case "merge_lora" | "set_lora" if quantized and node.get("adapter") is not None:

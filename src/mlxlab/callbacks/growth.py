@@ -2,13 +2,24 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.issues import value_at
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.growth.operations.schema import Operation
-from mlxlab.growth.schedule import check_progress, count_done, describe_remaining, is_due, misfit, record_done
+from mlxlab.growth.schedule import (
+    check_progress,
+    count_done,
+    describe_remaining,
+    due_steps,
+    find_late,
+    is_due,
+    misfit,
+    record_done,
+)
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -42,22 +53,28 @@ class GrowthSchedule(Callback):
         a new one, of the model of the checkpoint.
         """
         progress = progress_of(checkpoint)
-        check_progress(self.operations, progress)
+        check_progress(self.operations, progress, saved_operations(checkpoint))
         if remaining := self.operations[len(progress.done) :]:
             from mlxlab.growth.preview import preview
 
             for operation, after in zip(remaining, preview(remaining, state, self._skipped(progress))[1:], strict=True):
                 if after.misfit:
                     logger.warning(f"growth: {operation['id']} ({operation['op']}) {after.misfit}")
+            due = due_steps(remaining, progress.step, 0 if checkpoint is None else checkpoint.step)
+            late = find_late(remaining, due, planned_steps(state, checkpoint))
+            for reason in dict.fromkeys(filter(None, late)):
+                names = [operation["id"] for operation, each in zip(remaining, late, strict=True) if each == reason]
+                logger.warning(f"growth: {', '.join(names)}: {reason}")
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
         """The schedule as a table; arguments and errors are those of `check`."""
         from mlxlab.growth.preview import preview, preview_table
 
         progress = progress_of(checkpoint)
-        check_progress(self.operations, progress)
+        check_progress(self.operations, progress, saved_operations(checkpoint))
         previews = preview(self.operations[len(progress.done) :], state, self._skipped(progress))
-        table = preview_table(self.operations, progress, previews, 0 if checkpoint is None else checkpoint.step)
+        step = 0 if checkpoint is None else checkpoint.step
+        table = preview_table(self.operations, progress, previews, step, planned_steps(state, checkpoint))
         return f"{table}\n{count_done(self.operations, progress)}" if progress.done else table
 
     def _skipped(self, progress: GrowthProgress) -> list[str]:
@@ -131,6 +148,8 @@ class GrowthSchedule(Callback):
         change: Change | None = None
         error: Exception = ConfigError("failed in another process")
         try:
+            if not result.trained:  # a resumed run makes up for the operation
+                result = result._replace(batch=next(iter(context.valid), result.batch))
             change = prepare(operation, state, result, self.seed, groups)
         except (UserError, ValueError, RuntimeError, MemoryError) as caught:
             error = caught
@@ -151,3 +170,14 @@ def check_schedules(callbacks: Iterable[Callback], state: TrainState, checkpoint
 
 def progress_of(checkpoint: Checkpoint | None) -> GrowthProgress:
     return GrowthProgress() if checkpoint is None else checkpoint.state["progress"].growth
+
+
+def saved_operations(checkpoint: Checkpoint | None) -> object:
+    """The operations in the config of a checkpoint, unchecked."""
+    return checkpoint and value_at(checkpoint.state["metadata"]["config"], "callbacks.growth.operations")
+
+
+def planned_steps(state: TrainState, checkpoint: Checkpoint | None) -> int | None:
+    """Steps of the whole run; `state` is a new one."""
+    progress = state.progress if checkpoint is None else checkpoint.state["progress"]
+    return replace(state, progress=progress).planned_steps

@@ -13,7 +13,7 @@ from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations.settings import change_settings
 from mlxlab.growth.optimizer_state import average_of
 from mlxlab.growth.probe import Probe, check_change, largest_change, preserves_outputs, probe_outputs
-from mlxlab.growth.schedule import options_text
+from mlxlab.growth.schedule import late_rewarm, options_text
 from mlxlab.models.model import count_parameters
 from mlxlab.training.optim.groups import GroupOptions, describe_changes
 from mlxlab.training.optim.optimizers import assign_leaves
@@ -35,26 +35,30 @@ def skipped(error: Exception) -> Change:
 
 
 def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
-    """An operation that fits. Settings are changed already: they fail on all processes alike.
+    """An operation that fits; nothing is changed before it is kept.
 
     Args:
         seed: of what is drawn.
         optimizer: the groups of weights in the config.
 
     Raises:
-        UserError, ValueError, RuntimeError, MemoryError: it does not fit, or cannot be computed; nothing is changed.
+        UserError, ValueError, RuntimeError, MemoryError: it does not fit, or cannot be computed.
     """
     if operation["op"] in CHANGES:
         return _prepare_model(operation, state, result, seed, optimizer)
+    late = late_rewarm(operation, state.progress.step, state.planned_steps)
+    return Change({}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state))
+
+
+def _set(operation: Any, state: TrainState) -> None:
     progress = state.progress
     if operation["op"] == "set_batch_size":
         state.resize(operation["batch_size"])
-    else:
-        settings = change_settings(operation, progress.settings, int(progress.schedule_step))
-        if settings.curriculum_alpha != progress.settings.curriculum_alpha:
-            set_curriculum_alpha(state.data, operation["alpha"])
-        progress.settings = settings
-    return Change({}, options_text(operation), lambda: None)
+        return
+    settings = change_settings(operation, progress.settings, int(progress.schedule_step))
+    if settings.curriculum_alpha != progress.settings.curriculum_alpha:
+        set_curriculum_alpha(state.data, operation["alpha"])
+    progress.settings = settings
 
 
 def _prepare_model(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:

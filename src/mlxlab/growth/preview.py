@@ -11,7 +11,7 @@ from mlxlab.growth.grow import grow, training_of
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations.schema import Operation
-from mlxlab.growth.schedule import misfit, options_text, waits_for
+from mlxlab.growth.schedule import due_steps, find_late, misfit, options_text, waits_for
 from mlxlab.markdown import markdown_table
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
@@ -38,8 +38,6 @@ def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequenc
         ConfigError: an operation cannot work, and none was skipped before it; names it.
     """
     training, vocabulary = training_of(state), vocabulary_of(state.data)
-    if vocabulary is not None and vocabulary.size != state.architecture.vocab_size:
-        vocabulary = None  # of a checkpoint that grew it before; the data are not at its position yet
     previews = [Preview(state.architecture, count_parameters(state.model))]
     for operation in operations:
         try:
@@ -55,7 +53,6 @@ def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequenc
                 raise misfit(operation, error) from None
             reason = f"will be skipped, as {', '.join(skipped)} before it was: {error}"
             previews.append(previews[-1]._replace(misfit=reason))
-        vocabulary = None if operation["op"] == "grow_vocabulary" else vocabulary
     return previews
 
 
@@ -72,21 +69,32 @@ def check_settings(operation: Any, data: BatchIterator) -> None:
 
 
 def preview_table(
-    operations: Sequence[Operation], progress: GrowthProgress, previews: Sequence[Preview], step: int
+    operations: Sequence[Operation],
+    progress: GrowthProgress,
+    previews: Sequence[Preview],
+    step: int,
+    planned_steps: int | None = None,
 ) -> str:
     """A schedule as a table: the operations that are left, what each changes, and the parameters after it.
 
     Args:
         previews: of those operations.
         step: at which the run starts.
+        planned_steps: of the whole run, None if unknown.
     """
     done = len(progress.done)
     start = f"step {step}" if step else "start"
     rows = [[str(done), "", start, "", _sizes(previews[0].architecture), f"{previews[0].parameters:,}"]]
+    due = due_steps(operations[done:], progress.step, step)
+    late = find_late(operations[done:], due, planned_steps)
+    since: int | None = progress.step
     for number, operation in enumerate(operations[done:], 1):
         before, after = previews[number - 1 : number + 1]
         title = f"{operation['op']} {options_text(operation)}".rstrip()
-        when = waits_for(operation["when"]) + (", then evaluate" if operation.get("then") else "")
+        since = max(since, step + 1 - operation["when"].get("or_steps", 0)) if since is not None else None
+        when = waits_for(operation["when"], since) + (", then evaluate" if operation.get("then") else "")
+        when += f" ({late[number - 1]})" if late[number - 1] else ""
+        since = due[number - 1].step if due[number - 1].exact else None
         changes = after.misfit or _changes(before.architecture, after.architecture) or "unchanged"
         rows.append([str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"])
     return markdown_table(HEAD, rows, align="rllllr")

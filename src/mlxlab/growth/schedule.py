@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError, DataError, UserError
@@ -23,8 +23,12 @@ def operation_hashes(operations: Sequence[Operation]) -> list[str]:
     return result
 
 
-def check_progress(operations: Sequence[Operation], progress: GrowthProgress) -> None:
-    """ConfigError unless the operations that are done are the first ones of the schedule, unchanged."""
+def check_progress(operations: Sequence[Operation], progress: GrowthProgress, saved: object = None) -> None:
+    """ConfigError unless the operations that are done are the first ones of the schedule, unchanged.
+
+    Args:
+        saved: the operations in the config of the checkpoint, unchecked, to say what differs.
+    """
     current = operation_hashes(operations)
     if len(progress.done) != len(progress.hashes):
         counts = f"{len(progress.done)} operations, {len(progress.hashes)} hashes"
@@ -33,11 +37,20 @@ def check_progress(operations: Sequence[Operation], progress: GrowthProgress) ->
         raise DataError(f"growth of the checkpoint: expected skipped operations that are done, got {unknown[0]}")
     for number, (name, content_hash) in enumerate(zip(progress.done, progress.hashes, strict=True)):
         if number >= len(current) or current[number] != content_hash:
-            now = f"now {operations[number]['id']}" if number < len(current) else "now missing"
-            raise ConfigError(
-                f"{KEY}.{number}: {name} is done and cannot change ({now}, or other values); change only those after"
-                f" the first {len(progress.done)}"
-            )
+            before = saved[number] if isinstance(saved, list) and number < len(saved) else None
+            after = operations[number] if number < len(current) else None
+            rest = f"change only those after the first {len(progress.done)}"
+            raise ConfigError(f"{KEY}.{number}: {name} is done and cannot change: {_difference(before, after)}; {rest}")
+
+
+def _difference(before: object, after: Operation | None) -> str:
+    """The first value in which an operation differs from the one that was made."""
+    if after is None:
+        return "expected it in the schedule, got none"
+    old, new = before if isinstance(before, dict) else {}, dict(after)
+    if key := next((key for key in {**old, **new} if old and old.get(key) != new.get(key)), None):
+        return f"{key}: expected {old.get(key, 'none')}, got {new.get(key, 'none')}"
+    return f"got {after['id']} with other values"
 
 
 def record_done(operations: Sequence[Operation], progress: GrowthProgress, step: int, *, is_skipped: bool) -> None:
@@ -68,6 +81,45 @@ def waits_for(when: When, since: int | None = None) -> str:
         steps = when["or_steps"]
         conditions.append(f"after {steps} steps" if since is None else f"step {since + steps}")
     return " or ".join(conditions)
+
+
+class Due(NamedTuple):
+    """The first step at which an operation can run; where it is `exact` it runs then, if the run is that long."""
+
+    step: int
+    exact: bool
+
+
+def due_steps(operations: Sequence[Operation], since: int, step: int) -> list[Due]:
+    """When the operations that are left can run in a run at `step`; `since` is that of the operation before them."""
+    result = []
+    earliest, exact = since, True
+    for operation in operations:
+        when = operation["when"]
+        exact = exact and when.keys() == {"or_steps"}
+        earliest = max(earliest + (when["or_steps"] if when.keys() == {"or_steps"} else 0), step + 1)
+        result.append(Due(earliest, exact))
+    return result
+
+
+def find_late(operations: Sequence[Operation], due: Sequence[Due], planned_steps: int | None) -> list[str]:
+    """For each operation why the run is too short for it, "" if it is not, or that is unknown."""
+    result = []
+    for operation, (step, _) in zip(operations, due, strict=True):
+        is_late = planned_steps is not None and step > planned_steps
+        late = f"not due before the run ends at step {planned_steps}"
+        result.append(late if is_late else late_rewarm(operation, step, planned_steps))
+        if operation["op"] == "set_batch_size":  # plans the run again
+            planned_steps = None
+    return result
+
+
+def late_rewarm(operation: Any, step: int, planned_steps: int | None) -> str:
+    """A line on a warm-up that begins after `step` and is longer than the rest of the run; "" if it is not."""
+    if operation["op"] != "rewarm" or planned_steps is None or step + operation["steps"] <= planned_steps:
+        return ""
+    rest = f"the {max(planned_steps - step, 0)} steps left after step {step}"
+    return f"a warm-up of {operation['steps']} steps is longer than {rest}"
 
 
 def options_text(operation: Any) -> str:

@@ -7,13 +7,14 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
+from mlxlab.growth.operations.plain_layers import require_plain_layers
 from mlxlab.growth.operations.schema import AddHeads
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
 INPUT = re.compile(r".*\.attention\.(query|key|value)\.(weight|bias)")
 OUTPUT = re.compile(r".*\.attention\.out\.weight")
-ADAPTED = re.compile(r".*\.attention\.\w+\.(?:lora_a|scales)")
+ADAPTED = re.compile(r".*\.attention\.\w+\.(?:base\.)?(?:lora_a|scales)")
 
 
 def add_heads_node(operation: AddHeads, before: Architecture) -> Architecture:
@@ -35,8 +36,7 @@ def add_heads_arrays(
     operation: AddHeads, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays with new heads, which are drawn; ConfigError for attention layers with adapters or quantised ones."""
-    if adapted := next(filter(ADAPTED.fullmatch, arrays), None):
-        raise ConfigError(f"add_heads: expected {adapted.rpartition('.')[0]} without adapter and not quantised")
+    require_plain_layers("add_heads", filter(ADAPTED.fullmatch, arrays))
     after, size = add_heads_node(operation, before).node, head_size(before)
     pairs = int(after.get("num_kv_heads") or after["num_heads"])
     widths = {"query": after["num_heads"] * size, "key": pairs * size, "value": pairs * size}

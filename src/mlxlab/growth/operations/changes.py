@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.growth.arrays import Sources
 from mlxlab.growth.operations.add_heads import add_heads_arrays, add_heads_node
-from mlxlab.growth.operations.freeze import freeze_node, same_arrays, unfreeze_node
+from mlxlab.growth.operations.freeze import freeze_arrays, freeze_node, unfreeze_arrays, unfreeze_node
 from mlxlab.growth.operations.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
 from mlxlab.growth.operations.grow_width import grow_width_arrays, grow_width_node
 from mlxlab.growth.operations.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
@@ -37,6 +37,6 @@ CHANGES: Mapping[str, ArchitectureChange] = {
     "grow_vocabulary": ArchitectureChange(grow_vocabulary_node, grow_vocabulary_arrays),
     "set_lora": ArchitectureChange(set_lora_node, set_lora_arrays),
     "merge_lora": ArchitectureChange(merge_lora_node, merge_lora_arrays),
-    "freeze": ArchitectureChange(freeze_node, same_arrays),
-    "unfreeze": ArchitectureChange(unfreeze_node, same_arrays),
+    "freeze": ArchitectureChange(freeze_node, freeze_arrays),
+    "unfreeze": ArchitectureChange(unfreeze_node, unfreeze_arrays),
 }

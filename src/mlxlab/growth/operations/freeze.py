@@ -5,6 +5,7 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Source, Sources
 from mlxlab.growth.operations.schema import Freeze, Unfreeze
+from mlxlab.models.adapters.freeze import adapter_paths, select_paths
 from mlxlab.models.build import Architecture
 
 
@@ -25,8 +26,22 @@ def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
     return before.with_keys(freeze=left)
 
 
-def same_arrays(
-    operation: Freeze | Unfreeze, before: Architecture, arrays: Arrays, seed: int | None
+def freeze_arrays(operation: Freeze, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
+    """All arrays as they are; ConfigError if a pattern matches nothing, or nothing is left to train."""
+    select_paths(arrays, operation["patterns"], "patterns")
+    frozen = select_paths(arrays, freeze_node(operation, before).node["freeze"], "model.freeze")
+    if len(frozen) == len(arrays) and not adapter_paths(arrays):  # adapters of frozen layers are trained
+        raise ConfigError("patterns: nothing is left to train")
+    return same_arrays(arrays)
+
+
+def unfreeze_arrays(
+    operation: Unfreeze, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """All arrays as they are; parameters that are trained again start with a new optimizer state."""
+    return same_arrays(arrays)
+
+
+def same_arrays(arrays: Arrays) -> tuple[Arrays, Sources]:
+    """All arrays, each made of itself."""
     return dict(arrays), {path: Source(path) for path in arrays}

@@ -27,6 +27,8 @@ def with_vocabulary(operation: Any, vocabulary: VocabularyMap | None) -> Any:
 def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
     """The architecture with all tokens."""
     vocabulary: VocabularyMap = operation["vocabulary"]
+    if before.vocab_size == vocabulary.vocab_size:
+        raise ConfigError(f"expected a model of fewer tokens, got all {vocabulary.vocab_size}: it has grown already")
     if before.vocab_size != vocabulary.size:
         raise ConfigError(f"expected a model of the {vocabulary.size} ids of the data, got {before.vocab_size}")
     return Architecture(before.node, vocabulary.vocab_size)

@@ -12,6 +12,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
 from mlxlab.growth.operations.add_heads import extended, head_size
+from mlxlab.growth.operations.plain_layers import require_plain_layers
 from mlxlab.growth.operations.schema import GrowWidth
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
@@ -42,8 +43,7 @@ def grow_width_arrays(
     operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays of the wider model: what writes new dimensions is zero, what reads them is drawn."""
-    if adapted := next((path for path in arrays if path.endswith((".lora_a", ".scales"))), None):
-        raise ConfigError(f"grow_width: expected {adapted.rpartition('.')[0]} without adapter and not quantised")
+    require_plain_layers("grow_width", (path for path in arrays if path.endswith((".lora_a", ".scales"))))
     old, size = int(before.node["hidden_size"]), operation["hidden_size"]
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))

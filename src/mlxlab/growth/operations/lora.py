@@ -1,5 +1,6 @@
 """Adapters during a run: added, merged into the weights, or replaced by others of another rank."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlxlab.checkpoint.arrays import Arrays
@@ -42,11 +43,22 @@ def set_lora_arrays(
         path.removesuffix(".weight") for path, array in arrays.items() if path.endswith(".weight") and array.ndim == 2
     ]
     if "head.out.bias" in arrays:  # a classifier, which trains itself
+        _refuse_classifier(new.targets or (), layers)
         layers = [path for path in layers if not path.startswith("head.")]
-    chosen = select(new.targets or PROJECTIONS, sorted(layers), f"{operation['id']}.targets")
+    chosen = select(new.targets or PROJECTIONS, sorted(layers), "targets")
     quantization = split_node(before.node)[0].quantization
     packing = None if quantization.bits is None else packing_of(quantization)
     return _with_sources(insert(arrays, chosen, new, seed, packing), arrays)
+
+
+def _refuse_classifier(targets: Sequence[str], layers: Sequence[str]) -> None:
+    """ConfigError for a pattern that matches nothing but the classifier."""
+    for pattern in targets:
+        matches = select([pattern], layers, "targets")
+        if all(path.startswith("head.") for path in matches):
+            others = [path for path in layers if not path.startswith("head.")]
+            expected = f"expected layers below it, for example {others[-1]}"
+            raise ConfigError(f"targets: {pattern} is the classifier, which always trains in full; {expected}")
 
 
 def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:

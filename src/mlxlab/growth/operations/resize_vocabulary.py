@@ -8,12 +8,13 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
+from mlxlab.growth.operations.plain_layers import require_plain_layers
 from mlxlab.growth.operations.schema import ResizeVocabulary
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
 TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight|head\.bias")
-ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:lora_a|scales)")
+ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:base\.)?(?:lora_a|scales)")
 
 
 def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
@@ -52,8 +53,7 @@ def gather_tokens(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = No
     Raises:
         ConfigError: embedding or output layer have an adapter, or are quantised.
     """
-    if adapted := [path for path in arrays if ADAPTED.fullmatch(path)]:
-        raise ConfigError(f"vocabulary: expected {adapted[0].rpartition('.')[0]} without adapter and not quantised")
+    require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
     result: Arrays = {}
     sources: Sources = {}
     is_classifier = "head.out.bias" in arrays

@@ -12,6 +12,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
+from mlxlab.growth.operations.plain_layers import require_plain_layers
 from mlxlab.growth.operations.schema import Widen
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import uniform
@@ -39,11 +40,10 @@ def widen_node(operation: Widen, before: Architecture) -> Architecture:
 def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
     """The arrays of the wider model. ConfigError for adapters and weights whose form does not allow copies of rows."""
     old, size = int(before.node["intermediate_size"]), operation["feed_forward"]
+    require_plain_layers("widen", filter(UNSUPPORTED.fullmatch, arrays), "a DoRA adapter")
     result: Arrays = {}
     sources: Sources = {}
     for path, array in arrays.items():
-        if UNSUPPORTED.fullmatch(path):
-            raise ConfigError("widen: expected feed-forward layers without quantisation and DoRA adapters")
         if match := INPUT.fullmatch(path):
             units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
             # The gradient of a copy is its share of that of the unit: that reaches it through its output weights.
