@@ -49,7 +49,9 @@ def service(shared_service: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def upload(service: Emulator, prefix: str, folder: Path, *more: str) -> list[str]:
     """The command line of a run that uploads."""
-    return [*TINY, *service.overrides(prefix), f"hydra.run.dir={folder}", *more]
+    changed = {override.split("=")[0] for override in more}
+    kept = [setting for setting in TINY if setting.split("=")[0] not in changed]
+    return [*kept, *service.overrides(prefix), f"hydra.run.dir={folder}", *more]
 
 
 def verified(address: str, folder: Path) -> list[str]:

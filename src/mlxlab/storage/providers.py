@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.redact import has_credentials, redact
 from mlxlab.storage.commits import Commits
 from mlxlab.storage.directory import DirectoryStore
 from mlxlab.storage.object_store import ObjectStore, is_safe_key, join
@@ -147,6 +148,8 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
     Raises:
         ConfigError: it is no such address.
     """
+    if has_credentials(address):
+        raise ConfigError(f"{redact(address)}: expected an address without credentials; set them in the environment")
     matched = ADDRESS.fullmatch(address)
     if matched is None:
         raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
@@ -169,14 +172,14 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
 def _cloud(store: ObjectStore, options: UploadOptions) -> Cloud:
     prefix = options["prefix"].strip("/")
     if prefix and not is_safe_key(prefix):
-        raise ConfigError(f"cloud.prefix={prefix[:60]}: expected names joined by slashes, such as runs/first")
+        raise ConfigError(f"cloud.prefix={_shown(prefix)}: expected names joined by slashes, such as runs/first")
     return Cloud(store, prefix, options["required"], options["keep"], options["read_back"], options["wait"])
 
 
 def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[str, str | None]) -> ObjectStore:
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"cloud.bucket={bucket[:60]}: expected the name of a bucket: letters, digits, dots and dashes"
+            f"cloud.bucket={_shown(bucket)}: expected the name of a bucket: letters, digits, dots, dashes"
         )
     if endpoint is not None and not re.fullmatch(r"https?://[^\s@?#]+", endpoint):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
@@ -186,6 +189,11 @@ def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[s
 
     is_http = endpoint is not None and endpoint.startswith("http://")
     return CloudStore(f"{scheme}://{bucket}", partial(_open, KINDS[scheme], bucket, options, allow_http=is_http))
+
+
+def _shown(value: str) -> str:
+    """A value for a message; `***` for what may be part of a URL with credentials."""
+    return "***" if re.search(r"[:@?&=#]", value) else value[:60]
 
 
 def _open(kind: str, bucket: str, options: dict[str, str | None], *, allow_http: bool) -> "ObstoreStore":

@@ -21,7 +21,7 @@ FAULTS = {
     "unanswered": "the connection is cut after the request was served",
     "half": "the connection is cut in the middle of the answer",
     "slow": "the answer takes a tenth of a second more",
-    "expired": "the credentials are too old",
+    "expired": "the credentials are too old; the answer repeats them",
 }
 
 
@@ -137,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
             case "503":
                 self.send(503, {}, b"<Error><Code>SlowDown</Code></Error>")
             case "expired":
-                self.send(403, {}, b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>")
+                request = f"{self.path} {dict(self.headers)}".replace("<", "").replace("&", "&amp;")
+                error = f"<Error><Code>ExpiredToken</Code><Message>{request}</Message></Error>"
+                self.send(403, {"Content-Type": "application/xml"}, error.encode())
             case _:
                 self.pass_on(body, fault)
 

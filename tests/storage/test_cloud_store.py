@@ -1,0 +1,122 @@
+"""Object stores of the three providers over real connections: faults are survived, and errors hold no secrets."""
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from mlxlab.errors import UserError
+from mlxlab.storage import cloud_store
+from mlxlab.storage.commits import Commits
+from mlxlab.storage.object_store import StorageError
+from mlxlab.storage.providers import open_address
+from mlxlab.storage.snapshot import Snapshots
+from support.object_stores.emulators import emulator, sas_token
+from support.object_stores.fault_proxy import FaultProxy
+
+pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
+
+SLOW = pytest.mark.fault_injection
+SECRET = "planted0secret0that0nobody0may0write0down"
+KEY = "cGxhbnRlZC1zZWNyZXQtb2YtYW4tYWNjb3VudA=="
+SIGNATURE = sas_token().split("sig=")[1]
+CREDENTIALS = {
+    "s3://bucket": {"AWS_ACCESS_KEY_ID": "PLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET},
+    "az://bucket": {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ACCOUNT_KEY": KEY},
+    "az://signed": {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_SAS_TOKEN": sas_token()},
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials of the machine, and short pauses between attempts."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    backoff = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2}
+    monkeypatch.setattr(cloud_store, "RETRY", cloud_store.RETRY | {"backoff": backoff})
+
+
+@pytest.fixture
+def proxy() -> Iterator[FaultProxy]:
+    """In front of nothing."""
+    proxy = FaultProxy("http://127.0.0.1:9")
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.mark.parametrize(
+    "fault", ["expired", *(pytest.param(each, marks=SLOW) for each in ("503", "lost", "unreachable"))]
+)
+@pytest.mark.parametrize("address", CREDENTIALS)
+def test_errors_hold_no_secrets_though_the_answers_do(proxy, monkeypatch, address, fault):
+    for name, value in CREDENTIALS[address].items():
+        monkeypatch.setenv(name, value)
+    proxy.fail_all(fault)
+    endpoint = "http://127.0.0.1:9" if fault == "unreachable" else proxy.url
+    store = open_address(address, {"endpoint": endpoint, "region": "us-east-1"}).store
+    requests = [
+        lambda: store.put("key", [b"data"]),
+        lambda: store.put("key", [b"data" * 2**21, b"more"]),
+        lambda: list(store.get("key")),
+        lambda: store.head("key"),
+        lambda: store.list("folder"),
+        lambda: store.delete(["key"]),
+    ]
+    for request in requests:
+        with pytest.raises(StorageError) as failure:
+            request()
+        message = str(failure.value)
+        assert message.startswith(f"{address}/")
+        assert "\n" not in message
+        assert failure.value.__cause__ is None
+        assert failure.value.__suppress_context__
+        secrets = (*CREDENTIALS[address].values(), SIGNATURE, "sig=")
+        assert not [secret for secret in secrets if secret != "account" and secret in message], message
+    assert fault != "expired" or "permission denied" in message or "403" in message
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        (f"s3://PLANTEDKEYID:{SECRET}@bucket/runs", None),
+        (f"az://account/bucket?sig={SECRET}", None),
+        (f"gs://bucket?key={SECRET}", None),
+        (f"gs://bucket/runs:{SECRET}", None),
+        (f"https://account.blob.core.windows.net/bucket?sig={SECRET}", None),
+        ("s3://bucket/runs", f"ftp://{SECRET}"),
+        ("s3://bucket/runs", f"http://user:{SECRET}@127.0.0.1"),
+        ("s3://bucket/runs", f"http://127.0.0.1/?sig={SECRET}"),
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_repeating_it(monkeypatch, address, endpoint):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    with pytest.raises(UserError) as refusal:
+        open_address(address, {"endpoint": endpoint, "region": None})
+    assert SECRET not in str(refusal.value)
+
+
+def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_path):
+    (tmp_path / "small").write_bytes(b"small")
+    (tmp_path / "large").write_bytes(os.urandom(2**20))
+    files = {name: Snapshots().take(tmp_path / name, held=False) for name in ("small", "large")}
+    faults = ["503", "500", "lost", "unanswered", "half"]
+    with emulator("gcs") as service:
+        service.proxy.fail_share(0.3, faults, seed=4)
+        store = open_address(service.address, {"endpoint": service.proxy.url}).store
+        failures = 0
+        for number in range(4):
+            try:
+                Commits(store, "runs/one").commit(f"step-{number}", files)
+            except StorageError:
+                failures += 1
+        assert len(service.proxy.counts) > 3
+        assert failures < 4
+        service.proxy.heal()
+        commits = Commits(store, "runs/one")
+        for name in commits.names():
+            commits.fetch(name, tmp_path / name)
+            assert all((tmp_path / name / path).read_bytes() == (tmp_path / path).read_bytes() for path in files)
+        assert len(commits.names()) >= 4 - failures
