@@ -109,18 +109,22 @@ def test_a_new_training_command_runs(new, files):
     assert "final_state=" in done.stdout
 
 
-@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(predict|generate|info)\.py", new)])
+@pytest.mark.parametrize(
+    "new", [new for _, new in LINES if re.match(r"scripts/(predict|generate|info|export)\.py", new)]
+)
 def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
     monkeypatch.chdir(files)
     words = shlex.split(new)
     script = re.fullmatch(r"scripts/(\w+)\.py", words[0])[1]
-    run = {"predict": "bert", "generate": "decoder"}.get(script)
+    run = {"predict": "bert", "export": "bert", "generate": "decoder"}.get(script)
     args = [f"run={trained(files, run)}" if word.startswith("run=") else word for word in words[1:]]
     args = ["max_tokens=3" if word.startswith("max_tokens=") else word for word in args]
     done = run_here(*args, script=script)
     assert done.returncode == 0, done.stderr
     if script == "predict":
         assert (files / "submission.csv").read_text().startswith("PassengerId,Survived\n")
+    if script == "export":
+        assert (files / "exported" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("title", sorted({program.title for program in PROGRAMS}))

@@ -4,12 +4,10 @@ import ast
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import read_json, read_text
 
-Value: TypeAlias = object
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -45,7 +43,7 @@ def read_python_config(path: Path) -> tuple[dict[str, str], list[str]]:
     return values, skipped
 
 
-def as_argument(value: Value) -> str:
+def as_argument(value: object) -> str:
     """A value as it would stand on a command line."""
     match value:
         case bool():
@@ -83,7 +81,7 @@ def _read_value(name: str, node: ast.expr, values: dict[str, str], skipped: list
                 skipped.append(name)
 
 
-def _literal(node: ast.expr) -> Value:
+def _literal(node: ast.expr) -> object:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _literal(node.left), _literal(node.right)
         if not isinstance(left, int | float) or not isinstance(right, int | float):
