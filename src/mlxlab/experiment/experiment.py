@@ -71,10 +71,20 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
     if (resume := values.get("resume")) is None:
         return {}
-    folder = find_resumed_run(resume) or Path(values.get("hydra.run.dir", "missing"))
+    folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(values.get("hydra.run.dir", "missing"))
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder).get("inputs", {}).get("choices", {})
     return {}
+
+
+def fetch_resumed_run(overrides: list[str]) -> Path | None:
+    """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
+    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    if "://" not in values.get("resume", ""):
+        return None
+    from mlxlab.experiment.cloud.fetch import fetch_run
+
+    return fetch_run(values["resume"], values.get("hydra.run.dir"), values)
 
 
 def preview_growth(composer: "Composer", config: "DictConfig") -> str:
@@ -112,6 +122,8 @@ def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
     from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.config.hydra.yaml_limits import read_yaml
 
+    if fetched := fetch_resumed_run([*config.hydra.overrides.task, *config.hydra.overrides.hydra]):
+        config.resume = str(fetched)
     own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
     current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
     default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None

@@ -156,12 +156,12 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
     scheme, place = matched[1], matched[2].rstrip("/")
     if scheme == "file" and not place.startswith("/"):
         raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
-    bucket, _, prefix = (place, "", "") if scheme == "file" else place.partition("/")
+    bucket, _, prefix = place.rpartition("/") if scheme == "file" else place.partition("/")
     upload = UploadOptions(prefix=prefix, required=True, keep=None, read_back=True, wait=20.0)
     endpoint = options.get("endpoint")
     match scheme:
         case "file":
-            return directory(bucket, **upload)
+            return directory(bucket or "/", **upload)
         case "s3":
             return s3(bucket, options.get("region"), endpoint, **upload)
         case "gs":

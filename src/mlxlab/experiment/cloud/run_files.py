@@ -28,7 +28,7 @@ class RunFiles:
             names = os.listdir(self.folder / FOLDER)
         except FileNotFoundError:
             return []
-        return sorted(filter(_is_checkpoint, names), key=_order, reverse=True)
+        return sorted(filter(is_checkpoint, names), key=order, reverse=True)
 
     def mark(self, name: str) -> str:
         return f"{FOLDER}/{name}/{MANIFEST}"
@@ -46,14 +46,14 @@ class RunFiles:
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
-        ordered = sorted(names, key=_order, reverse=True)
+        ordered = sorted(names, key=order, reverse=True)
         regular = [name for name in ordered if EMERGENCY not in name]
-        newest = _order(regular[0]) if regular else (-1, False)
-        return [name for name in ordered if name in regular[:keep] or (EMERGENCY in name and _order(name) > newest)]
+        newest = order(regular[0]) if regular else (-1, False)
+        return [name for name in ordered if name in regular[:keep] or (EMERGENCY in name and order(name) > newest)]
 
     def superseded(self, names: Sequence[str]) -> list[str]:
-        newest = max((_order(name)[0] for name in self.names()), default=-1)
-        return [name for name in names if not _is_checkpoint(name) or _order(name)[0] > newest]
+        newest = max((order(name)[0] for name in self.names()), default=-1)
+        return [name for name in names if not is_checkpoint(name) or order(name)[0] > newest]
 
     def _best(self, name: str) -> str:
         try:
@@ -65,9 +65,10 @@ class RunFiles:
         return [f"{folder}/{name}" for name in sorted(os.listdir(self.folder / folder)) if is_safe_key(name)]
 
 
-def _is_checkpoint(name: str) -> bool:
+def is_checkpoint(name: str) -> bool:
     return NAME.fullmatch(name) is not None and REPLACED not in name
 
 
-def _order(name: str) -> tuple[int, bool]:
+def order(name: str) -> tuple[int, bool]:
+    """Of checkpoints by their names, the newest last; of one step the regular one after that of a signal."""
     return step_of(Path(name)), EMERGENCY not in name

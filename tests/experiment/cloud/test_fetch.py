@@ -1,0 +1,90 @@
+"""A run that has nothing but its copies in an object store is resumed bitwise."""
+
+import json
+import shutil
+
+import pytest
+
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, ConfigError, InputNotFoundError
+from mlxlab.experiment.cloud.fetch import fetch_run
+from support.processes import run_here, tiny_overrides
+
+CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(store, run folder, what it printed) of a run of four steps."""
+    folder = tmp_path_factory.mktemp("cloud")
+    args = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+    args += [*CHEAP, f"hydra.run.dir={folder}/run", "cloud=directory", f"cloud.path={folder}/store"]
+    done = run_here(*args)
+    assert done.returncode == 0, done.stderr
+    return folder / "store", folder / "run", done.stdout
+
+
+@pytest.fixture
+def store(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "store")
+
+
+def final_state(output):
+    return next(line for line in output.splitlines() if line.startswith("final_state="))
+
+
+def address(store):
+    return f"{store.as_uri()}/checkpoints"
+
+
+def test_a_run_continues_from_its_copy_as_it_would_from_its_folder(finished, store, tmp_path):
+    new, own = tmp_path / "new", shutil.copytree(finished[1], tmp_path / "own")
+    remote = run_here(f"resume={address(store)}", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={new}")
+    local = run_here("resume=auto", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={own}")
+    assert remote.returncode == local.returncode == 0, remote.stderr
+    assert final_state(remote.stdout) == final_state(local.stdout)
+    assert (
+        json.loads((new / "manifest.json").read_text())["id"] == json.loads((own / "manifest.json").read_text())["id"]
+    )
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_there_already_is_not_fetched_again(store, tmp_path):
+    assert fetch_run(address(store), str(tmp_path / "new"), {}) == tmp_path / "new"
+    (marker := tmp_path / "new" / "marker").touch()
+    fetch_run(address(store), str(tmp_path / "new"), {})
+    assert marker.exists()
+
+
+def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
+    (run,) = (store / "checkpoints").iterdir()
+    names = sorted(run.glob("step-*.json"))
+    newest, older = (json.loads(path.read_text())["files"] for path in reversed(names[-2:]))
+    known = {file["sha256"] for file in older.values()}
+    for file in newest.values():
+        if file["sha256"] not in known:
+            (run / "files" / file["sha256"]).write_bytes(b"damaged")
+    folder = fetch_run(address(store), str(tmp_path / "new"), {})
+    assert CheckpointStore(folder / "checkpoints").load().step == int(names[-2].stem.removeprefix("step-"))
+    shutil.rmtree(run / "files")
+    with pytest.raises(CheckpointUnavailableError, match="no usable checkpoint"):
+        fetch_run(address(store), str(tmp_path / "other"), {})
+    assert not (tmp_path / "other").exists()
+
+
+def test_another_folder_is_not_overwritten(store, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(CannotCreateError, match="not empty"):
+        fetch_run(address(store), str(tmp_path / "mine"), {})
+
+
+def test_an_address_without_one_run_is_refused(store, tmp_path):
+    with pytest.raises(InputNotFoundError, match="no committed checkpoint"):
+        fetch_run(f"{store.as_uri()}/nothing", str(tmp_path / "new"), {})
+    (run,) = (store / "checkpoints").iterdir()
+    shutil.copytree(run, run.with_name("other"))
+    with pytest.raises(InputNotFoundError, match=f"holds 2 runs.*{run.name}"):
+        fetch_run(address(store), str(tmp_path / "new"), {})
+    with pytest.raises(ConfigError, match="expected s3://"):
+        fetch_run("ftp://host/x", str(tmp_path / "new"), {})
