@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from mlxlab.config.issues import ConfigIssue, value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
+_NO_CLOUD = "mlxlab.storage.no_cloud.NoCloud"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _GROWTH = "callbacks.growth.operations"
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
@@ -40,6 +41,7 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     if value_at(tree, "model.init_from") and value_at(tree, "model.pretrained"):
         yield ConfigIssue("model.init_from", "model.pretrained gives the initial weights too; set one of them")
     yield from _growth(tree)
+    yield from _cloud(tree)
     uri = value_at(tree, "tracking.uri")
     if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
@@ -81,6 +83,14 @@ def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     if options.get("rounds") == 0 and not options.get("members"):
         message = "0 rounds make an ensemble of trainer.distillation.members, which is empty"
         yield ConfigIssue("trainer.distillation.rounds", message)
+
+
+def _cloud(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """Copies are of one run; a run of several rounds consists of others."""
+    options, target = value_at(tree, "trainer.distillation"), value_at(tree, "cloud._target_")
+    if isinstance(options, dict) and target not in (None, _NO_CLOUD):
+        if options.get("rounds") != 1 or options.get("members"):
+            yield ConfigIssue("cloud", "expected cloud=none in a run of several rounds")
 
 
 def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
