@@ -88,9 +88,9 @@ def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 def _cloud(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """Copies are of one run; a run of several rounds consists of others."""
     options, target = value_at(tree, "trainer.distillation"), value_at(tree, "cloud._target_")
-    if isinstance(options, dict) and target not in (None, _NO_CLOUD):
-        if options.get("rounds") != 1 or options.get("members"):
-            yield ConfigIssue("cloud", "expected cloud=none in a run of several rounds")
+    has_rounds = isinstance(options, dict) and (options.get("rounds") != 1 or options.get("members"))
+    if has_rounds and target not in (None, _NO_CLOUD):
+        yield ConfigIssue("cloud", "expected cloud=none in a run of several rounds")
 
 
 def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
