@@ -4,12 +4,14 @@
     mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
                            [checkpoint=best] [evaluate=true] [max_batches=N]
     mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [checkpoint=best]
+    mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
           compare size, seconds, and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
           the tokenizer, a model card
+gguf      writes a decoder and its tokenizer as one file for llama.cpp
 
 The new folder of merge and quantize is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER,
 a new run starts from it with model.init_from=FOLDER. It holds no optimizer state, so that nothing resumes from it.
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.export.published import export_hf
+from mlxlab.cli.export.published import export_gguf, export_hf
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 
@@ -84,5 +86,6 @@ main = build_main(
         "merge": Subcommand(_merge),
         "quantize": Subcommand(_quantize, more=(OPTIONS,)),
         "hf": Subcommand(export_hf),
+        "gguf": Subcommand(export_gguf),
     },
 )

@@ -2,9 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+
+if TYPE_CHECKING:
+    from mlxlab.inference.restore import RestoredModel
 
 
 def export_hf(
@@ -23,19 +26,45 @@ def export_hf(
         dtype: type of the weights.
         dequantize: write the weights of quantised layers as numbers too, for transformers.
     """
+    restored = _restore(run, out, checkpoint)
+    from mlxlab.inference.trained_model import origin_of, trained_model
+    from mlxlab.interop.hugging_face import export_hugging_face
+
+    origin = origin_of(restored, run.absolute().name, _commit(run))
+    export_hugging_face(trained_model(restored), out, origin, dtype, dequantize)
+    print(out)
+
+
+def export_gguf(
+    run: Path, out: Path, checkpoint: str = "best", dtype: Literal["float32", "float16"] = "float32"
+) -> None:
+    """Writes a GGUF file.
+
+    Args:
+        run: a run folder.
+        out: the file to write, FILE.gguf; it must not exist.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        dtype: type of the matrices.
+    """
+    if out.suffix != ".gguf":
+        raise ConfigError(f"out={out}: expected the name of a file that ends in .gguf")
+    restored = _restore(run, out, checkpoint)
+    from mlxlab.inference.trained_model import trained_model
+    from mlxlab.interop import gguf
+
+    gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
+    print(out)
+
+
+def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":
     from mlxlab import backend
 
     backend.prepare()
     from mlxlab.files.new_folder import refuse_existing
     from mlxlab.inference.export import restore_single
-    from mlxlab.inference.trained_model import origin_of, trained_model
-    from mlxlab.interop.hugging_face import export_hugging_face
 
     refuse_existing(out)
-    restored = restore_single(run, checkpoint)
-    origin = origin_of(restored, run.absolute().name, _commit(run))
-    export_hugging_face(trained_model(restored), out, origin, dtype, dequantize)
-    print(out)
+    return restore_single(run, checkpoint)
 
 
 def _commit(run: Path) -> str:

@@ -1,0 +1,146 @@
+"""Writes a decoder as a GGUF file of Llama type, with its tokenizer: for llama.cpp and programs that use it."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import mlx.core as mx
+from tokenizers import pre_tokenizers
+
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.data.tokenizers.gguf import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import ConfigError, WriteError
+from mlxlab.files.atomic import temporary_name
+from mlxlab.files.new_folder import refuse_existing
+from mlxlab.interop.counterpart import counterpart_of
+from mlxlab.interop.published_weights import plain_weights, publish
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.pretrained.family import rename
+from mlxlab.models.pretrained.gguf import HYPERPARAMETERS
+
+Values = dict[str, mx.array | str | list[str]]  # as MLX writes them
+
+NAMES = (
+    (r"^head\.out\.", "output."),
+    (r"^backbone\.embedding\.", "token_embd."),
+    (r"^backbone\.norm\.", "output_norm."),
+    (r"^backbone\.layers\.", "blk."),
+    (r"\.attention\.(q|k|v)(?:uery|ey|alue)\.", r".attn_\1."),
+    (r"\.attention\.out\.", ".attn_output."),
+    (r"\.attention_norm\.", ".attn_norm."),
+    (r"\.feed_forward_norm\.", ".ffn_norm."),
+    (r"\.feed_forward\.(gate|up|down)\.", r".ffn_\1."),
+)
+
+
+def export_gguf(trained: TrainedModel, out: Path, name: str, dtype: Literal["float32", "float16"] = "float32") -> None:
+    """Writes weights, sizes, tokenizer and chat template into one file, as a whole or not at all.
+
+    Args:
+        out: the file; it must not exist.
+        name: of the model, in the file.
+        dtype: of matrices; norms are float32, which llama.cpp demands.
+
+    Raises:
+        ConfigError: the model is not of Llama type, or the file has no word for its tokenizer.
+        CannotCreateError: `out` exists. WriteError: it cannot be written.
+    """
+    refuse_existing(out)
+    counterpart = counterpart_of(trained)
+    if counterpart.family.model_type != "llama":
+        raise ConfigError(f"model: is of type {counterpart.family.model_type}; of GGUF files only llama is written")
+    metadata = _sizes(counterpart.config, trained.vocab_size) | _tokenizer(trained)
+    metadata |= {"general.name": name, "general.architecture": "llama"}
+    metadata["general.file_type"] = mx.array(0 if dtype == "float32" else 1, mx.uint32)
+    _write(out, _weights(trained, counterpart.config, dtype), metadata)
+
+
+def _weights(trained: TrainedModel, config: dict[str, object], dtype: str) -> Arrays:
+    """The arrays as such files have them: the rows of queries and keys are interleaved."""
+    weights = plain_weights(trained)
+    for key, role in (("num_attention_heads", "query"), ("num_key_value_heads", "key")):
+        heads = config[key]
+        for path in [path for path in weights if path.endswith(f".attention.{role}.weight")]:
+            array = weights[path]
+            weights[path] = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+    arrays = publish(weights, lambda path: rename(path, NAMES), dtype)
+    return {name: array if array.ndim > 1 else array.astype(mx.float32) for name, array in arrays.items()}
+
+
+def _sizes(config: dict[str, object], vocab_size: int) -> Values:
+    values: Values = {"llama.vocab_size": mx.array(vocab_size, mx.uint32)}
+    for key, name in HYPERPARAMETERS.items():
+        if isinstance(value := config.get(key), int | float):
+            values[f"llama.{name}"] = mx.array(value, mx.uint32 if isinstance(value, int) else mx.float32)
+    return values
+
+
+def _tokenizer(trained: TrainedModel) -> Values:
+    """The tokenizer; ConfigError unless it is a byte-level BPE with a pre-tokenizer that has a name in such files."""
+    tokenizer = trained.tokenizer
+    file = json.loads(tokenizer.inner.to_str())
+    pieces, kinds = _tokens(tokenizer, trained.vocab_size)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in file["model"]["merges"]]
+    values: Values = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": _pre_tokenizer(file),
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.token_type": mx.array(kinds, mx.int32),
+        "tokenizer.ggml.merges": merges,
+    }
+    ids = _special_ids(trained)
+    values |= {f"tokenizer.ggml.{role}_token_id": mx.array(token, mx.uint32) for role, token in ids.items()}
+    values["tokenizer.ggml.add_bos_token"] = mx.array(bool(trained.start))
+    values["tokenizer.ggml.add_eos_token"] = mx.array(False)
+    return values | ({"tokenizer.chat_template": trained.template.source} if trained.template else {})
+
+
+def _special_ids(trained: TrainedModel) -> dict[str, int]:
+    tokenizer, template = trained.tokenizer, trained.template
+    bos = trained.start[0] if trained.start else tokenizer.bos_id
+    eos = tokenizer.inner.token_to_id(template.eos_token) if template else tokenizer.eos_id
+    ids = {"bos": bos, "eos": eos, "padding": tokenizer.pad_id}
+    return {role: token for role, token in ids.items() if token is not None}
+
+
+def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]]:
+    """Text and kind of each row of the embedding."""
+    added = tokenizer.inner.get_added_tokens_decoder()
+    pieces, kinds = [], []
+    for token in range(vocab_size):
+        piece = tokenizer.inner.id_to_token(token)
+        pieces.append(f"[unused{token}]" if piece is None else piece)
+        special = CONTROL if token in added and added[token].special else USER if token in added else NORMAL
+        kinds.append(UNUSED if piece is None else special)
+    return pieces, kinds
+
+
+def _pre_tokenizer(file: dict[str, dict[str, object] | None]) -> str:
+    """Its name in GGUF files."""
+    if (file["decoder"] or {}).get("type") == "ByteLevel" and file["normalizer"] is None:
+        written = _steps(file["pre_tokenizer"])
+        for name, steps in PRE_TOKENIZERS.items():
+            if written == _steps(json.loads(pre_tokenizers.Sequence(steps).__getstate__())):
+                return name
+    expected = " or ".join(PRE_TOKENIZERS)
+    raise ConfigError(f"data.tokenizer: expected a byte-level BPE with the pre-tokenizer of {expected} for a GGUF file")
+
+
+def _steps(written: dict[str, object] | None) -> list[dict[str, object]]:
+    """The steps of a pre-tokenizer, without what does not change the tokens."""
+    steps = (written or {}).get("pretokenizers", [written or {}])
+    assert isinstance(steps, list)
+    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
+
+
+def _write(out: Path, arrays: Arrays, metadata: Values) -> None:
+    temporary = temporary_name(out).with_suffix(".gguf")  # MLX appends it otherwise
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        mx.save_gguf(str(temporary), arrays, metadata)
+        temporary.rename(out)
+    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
+        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
