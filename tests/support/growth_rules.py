@@ -71,7 +71,7 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
         case "grow_vocabulary" if before.vocab_size != operation["vocabulary"].size:
             return f"of the {operation['vocabulary'].size} ids of the data, got {before.vocab_size}"
         case "grow_vocabulary" | "resize_vocabulary" if any(TABLE.fullmatch(path) for path in adapted):
-            is_packed = any(TABLE.fullmatch(f"{path}.weight") for path in packed)
+            is_packed = any(TABLE.fullmatch(path) for path in packed)
             return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
         case "merge_lora" if node.get("adapter") is None:
             return "expected a model with adapters"
