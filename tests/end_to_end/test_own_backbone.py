@@ -19,6 +19,7 @@ class BagOfWords(nn.Module):
     """Tokens (B, T) -> states (B, T, D)."""
 
     causal = False
+    separates_documents = True
     classifier_hidden_size = 0
     position_limit = None
 
@@ -71,7 +72,7 @@ def own(tmp_path):
 
 
 def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path):
-    done = own("model=bag", "~model/size", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
+    done = own("model=bag", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     shutil.copyfile(FILE, tmp_path / "rows.csv")
     judged = own(f"run={tmp_path}/run", f"data.source={tmp_path}/rows.csv", script="evaluate")
@@ -101,6 +102,6 @@ def test_a_backbone_that_lacks_members_is_refused_by_their_names(own, tmp_path):
 
 
 def test_a_size_preset_does_not_fit_an_own_backbone(own):
-    done = own("model=bag", "data.source=synthetic")
+    done = own("model=bag", "model/size=nano", "data.source=synthetic")
     assert done.returncode == 2
     assert "num_heads" in done.stderr

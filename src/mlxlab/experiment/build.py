@@ -56,6 +56,7 @@ def build_data(
         cache=project / ".cache",
         pretrained=tokenizer,
         masked=not backbone.causal,
+        one_document=not backbone.separates_documents,
         width=backbone.hidden_size,
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,

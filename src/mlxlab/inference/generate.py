@@ -12,8 +12,7 @@ from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.backbone import CausalBackbone
-from mlxlab.models.layers import KVCache
+from mlxlab.models.backbone import CausalBackbone, DecodingCache
 from mlxlab.models.model import CausalHead, Classifier, Model
 
 UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
@@ -192,7 +191,7 @@ class _ContextWindow:
         self.rows, self.context = rows, context
         # `check_generates` has checked both:
         self.backbone, self.head = cast(CausalBackbone, model.backbone), cast(CausalHead, model.head)
-        self.cache: KVCache | None = None
+        self.cache: DecodingCache | None = None
         for row in rows:
             row.start = max(0, len(row.tokens) - context)
 
@@ -206,7 +205,7 @@ class _ContextWindow:
                 row.start = start
             windows = [row.tokens[row.start :] for row in self.rows]
             T = max(map(len, windows))
-            self.cache = KVCache(self.backbone.num_layers, [T - len(window) for window in windows])
+            self.cache = self.backbone.new_cache([T - len(window) for window in windows])
             tokens = [[0] * (T - len(window)) + window for window in windows]
         states = self.backbone.extend(mx.array(tokens), self.cache)[:, -1:]
         return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))

@@ -1,11 +1,9 @@
 """The interface of a backbone: the part of a model that turns tokens into hidden states, below the head."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-
-from mlxlab.models.layers import KVCache
 
 
 class Backbone(Protocol):
@@ -25,6 +23,7 @@ class Backbone(Protocol):
     classifier_hidden_size: int  # of the classifier's hidden layer; 0 for a single linear layer
     max_position_embeddings: int  # context length in tokens that the backbone is configured for
     position_limit: int | None  # tokens of the longest row it can process; None where positions are computed
+    separates_documents: bool  # rows may hold several documents; False: one each, padded on the right
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -40,11 +39,20 @@ class Backbone(Protocol):
         """Deletes the parameters that only `pool` uses: a language model would never train them."""
 
 
+class DecodingCache(Protocol):
+    """What a decoder remembers of the earlier tokens of each row."""
+
+    def keep(self, rows: list[int]) -> None:
+        """Removes all rows but these."""
+
+
 class CausalBackbone(Backbone, Protocol):
     """A decoder, which can also generate token by token."""
 
-    tie_embeddings: bool  # the language-modelling head shares the token embedding
-    num_layers: int  # that a `KVCache` holds keys and values of
+    tie_embeddings: bool | None  # the language-modelling head shares the token embedding; None: states are its logits
 
-    def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
-        """The next tokens of every row (B, T) -> their states (B, T, O); their keys and values enter the cache."""
+    def new_cache(self, padding: list[int]) -> DecodingCache:
+        """An empty cache for rows that begin with so many padding tokens."""
+
+    def extend(self, tokens: mx.array, cache: Any) -> mx.array:
+        """The next tokens of every row (B, T) -> their states (B, T, O); they enter the cache, one of `new_cache`."""

@@ -34,6 +34,7 @@ class Bert(nn.Module):
     """
 
     causal = False
+    separates_documents = True
     classifier_hidden_size = 0
 
     def __init__(

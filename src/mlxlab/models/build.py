@@ -13,9 +13,10 @@ from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
-from mlxlab.models.pretrained.load import read_shape, resolve, target_of
+from mlxlab.models.pretrained.load import MLX_LM, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 from mlxlab.models.vocabulary import keep_rows
+from mlxlab.models.zoo.mlx_lm import MlxLm
 
 OUTSIDE_ENCODER = r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
 
@@ -46,7 +47,7 @@ def build_model(
     options, node = split_node(train_new_weights(node))
     path = resolve(options.pretrained) if options.pretrained else None
     shape = {} if path is None else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
-    backbone = build_backbone({**node, **shape}, vocab_size, pair_separator)
+    backbone = build_backbone({**node, **shape}, vocab_size, pair_separator, kind)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
@@ -58,6 +59,8 @@ def build_model(
     if path is not None and load_pretrained and kind == "language_modelling":
         missing = load_head_weights(head, head_weights)
         if vocabulary is not None:
+            if isinstance(backbone, MlxLm):
+                raise ConfigError("data.vocabulary: model=mlx_lm with model.pretrained keeps all of its tokens")
             keep_rows(backbone, head, vocabulary)
     model = Model(backbone, head)
     if options.adapter is not None or options.freeze or options.quantization.bits is not None:
@@ -106,9 +109,17 @@ def build_pretrained_model(path: Path, vocab_size: int) -> Model:
     return model
 
 
-def build_backbone(node: dict[str, Any], vocab_size: int, pair_separator: int | None = None) -> Backbone:
-    """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model."""
-    backbone = instantiate(split_node(node)[1], nn.Module, vocab_size=vocab_size, pair_separator=pair_separator)
+def build_backbone(
+    node: dict[str, Any], vocab_size: int, pair_separator: int | None = None, kind: TaskKind = "language_modelling"
+) -> Backbone:
+    """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model.
+
+    Only an architecture of mlx-lm has no sizes but those of the pretrained model.
+    """
+    if node["_target_"] == MLX_LM and node.get("config") is None and node.get("pretrained"):
+        node = {**node, **read_shape(resolve(node["pretrained"]), node, vocab_size)}
+    runtime = {"vocab_size": vocab_size, "pair_separator": pair_separator, "kind": kind}
+    backbone = instantiate(split_node(node)[1], nn.Module, **runtime)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
     members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
     if missing := [name for name in members if not hasattr(backbone, name)]:

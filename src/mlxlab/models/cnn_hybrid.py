@@ -41,6 +41,7 @@ class CnnHybrid(nn.Module):
     """
 
     causal = False
+    separates_documents = True
     pooled_size = POOLED_SIZE
     classifier_hidden_size = 256
 

@@ -20,9 +20,11 @@ from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import CausalHead, Classifier, MaskedHead
 from mlxlab.models.transformer import Transformer
+from mlxlab.models.zoo.mlx_lm import MlxLm
 
 STD = 0.02
 CHUNK = 1 << 16  # numbers at a time: temporaries stay in the processor's cache
+CONVOLUTIONS = nn.Conv1d | nn.Conv2d
 RESIDUAL_OUTPUTS = ("attention.out.weight", "feed_forward.down.weight")
 
 # AS 241: coefficients from the constant term up, of numerator and denominator, for the center and both parts of a tail.
@@ -62,9 +64,13 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
     """Draws the weights of one of our backbones or heads (GPT-2, BERT): N(0, 0.02), biases 0, norms 1.
 
     In a decoder the layers that write into the residual stream get 0.02 / sqrt(2 num_layers). Convolutions, fusion and
-    pooling of a CnnHybrid are uniform in +-1 / sqrt(fan-in), as MLX draws them. A user's own backbone keeps the weights
+    pooling of a CnnHybrid are uniform in +-1 / sqrt(fan-in), as MLX draws them. Of an architecture of mlx-lm only the
+    matrices of linear layers and embeddings are drawn, which it may leave zero. A user's own backbone keeps the weights
     that its constructor drew from MLX's generator. `name` is the path of the module in the model.
     """
+    if isinstance(module, MlxLm):
+        _initialize_matrices(module, seed, name)
+        return
     if not isinstance(module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead):
         return
     residual_std = STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
@@ -83,6 +89,16 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
 
     new = [(path, draw(path, leaf.shape)) for path, leaf in named_parameters(module).items()]
     module.update(tree_unflatten(new))
+
+
+def _initialize_matrices(module: MlxLm, seed: int, name: str) -> None:
+    """Draws the floating-point weights of linear layers (also of experts) and embeddings: N(0, 0.02)."""
+    layers = dict(module.named_modules())
+    for path, leaf in named_parameters(module).items():
+        owner, _, parameter = path.rpartition(".")
+        is_matrix = parameter == "weight" and leaf.ndim >= 2 and mx.issubdtype(leaf.dtype, mx.floating)
+        if is_matrix and not isinstance(layers[owner], CONVOLUTIONS):
+            layers[owner].weight = mx.array(normal(seed, f"{name}.{path}", leaf.shape, STD))
 
 
 def normal(seed: int, path: str, shape: tuple[int, ...], std: float) -> np.ndarray:

@@ -40,14 +40,20 @@ class Classifier(nn.Module):
 
 
 class CausalHead(nn.Module):
-    """States (B, T, D) -> logits (B, T, V) by the transposed embedding, or by a matrix of its own."""
+    """States (B, T, D) -> logits (B, T, V) by the transposed embedding, or by a matrix of its own.
 
-    def __init__(self, hidden_size: int, vocab_size: int, *, tied: bool) -> None:
+    Without either (`tied` is None) the states are the logits of a backbone with an output layer of its own.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, *, tied: bool | None) -> None:
         super().__init__()
-        if not tied:
+        self.is_identity = tied is None
+        if tied is False:
             self.out = nn.Linear(hidden_size, vocab_size, bias=False)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
+        if self.is_identity:
+            return x
         return self.out(x) if "out" in self else embedding.as_linear(x)
 
 

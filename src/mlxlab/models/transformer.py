@@ -39,6 +39,7 @@ class Transformer(nn.Module):
     """
 
     causal = True
+    separates_documents = True
     classifier_hidden_size = 0
 
     def __init__(
@@ -102,6 +103,10 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x = layer(x, bias)
         return self.norm(x)
+
+    def new_cache(self, padding: list[int]) -> KVCache:
+        """An empty cache for rows that begin with so many padding tokens."""
+        return KVCache(self.num_layers, padding)
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
         """The next tokens (B, T) -> their states (B, T, D); ValueError if a row exceeds the learned positions."""

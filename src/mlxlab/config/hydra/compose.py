@@ -40,6 +40,8 @@ from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
+NO_SIZES = ["model/size=none"]
+
 
 @dataclass
 class Composer:
@@ -129,9 +131,9 @@ class Composer:
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of a job; its errors are added to `issues`, labelled with their origin."""
         config, found = self._attempt(texts)
-        if found and (options := self._resumed_options(texts)):
+        if found and (options := self._resumed_options(texts) or self._without_sizes(texts)):
             resumed, found_now = self._attempt([*options, *texts])
-            if resumed is not None:
+            if resumed is not None and (options != NO_SIZES or len(found_now) < len(found)):
                 resumed.hydra.overrides.task = [text for text in resumed.hydra.overrides.task if text not in options]
                 config, found = resumed, found_now
         issues += found
@@ -162,6 +164,11 @@ class Composer:
             for group, option in ({} if self.multirun else self.choices()).items()
             if group not in names and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
         ]
+
+    def _without_sizes(self, texts: list[str]) -> list[str]:
+        """No preset of sizes, for a typed model that may lack the keys of the default one."""
+        names = [override_name(text) for text in texts]
+        return NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
 
 
 class _ValidatedFileSource(FileConfigSource):

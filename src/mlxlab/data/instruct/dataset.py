@@ -69,6 +69,7 @@ class InstructDataset:
         seed: of the order.
         cache: folder for tokenizers.
         masked: the model predicts hidden tokens, which is refused.
+        one_document: the model has no mask between the conversations of a row: each gets a row of its own.
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json and chat template are to be used.
@@ -110,6 +111,7 @@ class InstructDataset:
         masked: bool,
         parameters: int,
         width: int,
+        one_document: bool = False,
         pretrained: Path | None = None,
         restored: Path | None = None,
     ) -> None:
@@ -126,7 +128,7 @@ class InstructDataset:
         self.template = own or _choose_template(chat_template, folder, original)
         self.template.check_syntax()
 
-        row_layout = RowLayout(seq_len, seq_len, 1, original.pad_id, number_documents=True)
+        row_layout = RowLayout(seq_len, seq_len, 1, original.pad_id, number_documents=not one_document)
         conversations = ConversationEncoder(ChatTokenizer(self.template, original), loss_on, seq_len, truncation)
         encode = lru_cache(ENCODED_WINDOWS * shuffle.window)(conversations.encode)
         parser.check = encode
@@ -142,7 +144,7 @@ class InstructDataset:
             switched_rows(self.tokenizer, switch, lambda ids: RowBuilder(row_layout, ids.vocab_size), measured=measured)
             for measured in (False, True)
         )
-        statistics = measure(stream, seq_len, batch_size)
+        statistics = measure(stream, seq_len, batch_size, packed=not one_document)
         valid_chunks = list(validated(0, EPOCH_START))
         if not valid_chunks:
             raise DataError(f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}")
@@ -155,7 +157,7 @@ class InstructDataset:
             tokenizer=self.tokenizer.fingerprint,
             template=[self.template.source, self.template.bos_token, self.template.eos_token],
             order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
-            rows=[seq_len, loss_on, truncation],
+            rows=[seq_len, loss_on, truncation, *(["one document"] if one_document else [])],
         )
         order = RandomRows(shuffle.row_buffer, seed)
         args = (self.fingerprint, statistics.batches_per_epoch, order, ConversationPacker, switch)

@@ -52,6 +52,7 @@ class _Conversation(NamedTuple):
 class ConversationPacker:
     """Packs whole conversations into rows in the order of the text; a row is padded where the next does not fit.
 
+    A layout that does not number documents gets one conversation per row.
     Every row begins with a conversation, so any row is reached by seeking that one. Implements `RowSource`.
 
     Args:
@@ -99,6 +100,8 @@ class ConversationPacker:
     def _next_row(self) -> list[_Conversation]:
         """The next conversations, as many as fit; at least one."""
         row = [self._pending.popleft()]
+        if not self.layout.number_documents:  # nothing would keep conversations apart
+            return row
         free = self.layout.length - len(row[0].tokens)
         while self.more and len(self._pending[0].tokens) <= free:
             row.append(self._pending.popleft())

@@ -43,7 +43,7 @@ class Statistics:
         return lines
 
 
-def measure(stream: ConversationStream, seq_len: int, batch_size: int) -> Statistics:
+def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed: bool = True) -> Statistics:
     """Encodes up to `MAX_MEASURED` conversations of the first epoch; DataError if none of them can be used."""
     documents = (document for _, _, window in stream.documents.windows(0, EPOCH_START) for document in window)
     texts = [document.text for document in islice(documents, MAX_MEASURED)]
@@ -56,7 +56,7 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int) -> Statis
         expected = f"the longest of {len(encoded)} conversations has {longest} tokens"
         raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
     complete = len(texts) < MAX_MEASURED
-    rows = count_rows([len(conversation.tokens) for conversation in used], seq_len)
+    rows = count_rows([len(conversation.tokens) for conversation in used], seq_len) if packed else len(used)
     repetitions = 1.0 if complete else _repetitions(stream, texts)
     return Statistics(
         conversations=len(texts),

@@ -32,7 +32,7 @@ from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
-from mlxlab.errors import DataError
+from mlxlab.errors import ConfigError, DataError
 
 FORMAT = 3  # of the order and the packing: another number is another fingerprint
 
@@ -77,6 +77,7 @@ class StreamingTextDataset:
         seed: of the order and of the hidden tokens.
         cache: folder for tokenizers.
         masked: the model predicts hidden tokens.
+        one_document: the model has no mask between the documents of a row.
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json is to be used.
@@ -118,10 +119,13 @@ class StreamingTextDataset:
         masked: bool,
         parameters: int,
         width: int,
+        one_document: bool = False,
         pretrained: Path | None = None,
         restored: Path | None = None,
         run_length: RunLength = UNKNOWN_LENGTH,
     ) -> None:
+        if one_document and packing.mask_across_documents:
+            raise ConfigError("data.packing.mask_across_documents: this model cannot keep documents of a row apart")
         window = shuffle.window
         refuse_misfit(order, mixture, shuffle.row_buffer)
         opener = partial(open_source, reading=reading, text_column=text_column, on_error=on_error, window=window)

@@ -1,5 +1,6 @@
 """Applies the options of a `model` node to a model: adapters, and what is trained of it."""
 
+import re
 from collections.abc import Sequence
 
 import mlx.nn as nn
@@ -14,8 +15,10 @@ from mlxlab.models.layers import Attention, FeedForward, named_parameters
 from mlxlab.models.model import Classifier, Model
 from mlxlab.models.options import LoRA, ModelOptions
 from mlxlab.models.patterns import select
+from mlxlab.models.zoo.mlx_lm import MlxLm
 
 KEY = "model.adapter"
+IN_LAYER = re.compile(r"\.\d+\.")  # of an architecture of mlx-lm, which names its layers in several ways
 LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 
@@ -69,7 +72,8 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     if options.targets is not None:
         return select(options.targets, paths, f"{KEY}.targets")
     owners = {path for path, module in model.named_modules() if isinstance(module, Attention | FeedForward)}
-    chosen = [path for path in paths if path.rpartition(".")[0] in owners]
+    zoo = [path for path, module in model.named_modules() if isinstance(module, MlxLm)]
+    chosen = [path for path in paths if path.rpartition(".")[0] in owners or (zoo and IN_LAYER.search(path))]
     if not chosen:
         raise ConfigError(f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer")
     return chosen

@@ -13,6 +13,9 @@ from mlxlab.models.pretrained.config import read_config
 from mlxlab.models.pretrained.families import FAMILIES, family_of
 from mlxlab.models.pretrained.family import SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.zoo.published import read_published_config
+
+MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 
 
 def resolve(name: str, key: str = "model.pretrained") -> Path:
@@ -69,9 +72,11 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
         InputNotFoundError, DataError, NotAllowedError: as `read_config`.
         ConfigError: an unsupported architecture, or an option of `node` that the architecture contradicts.
     """
-    title = f"model.pretrained={path}"
+    target, title = str(node["_target_"]), f"model.pretrained={path}"
+    if target == MLX_LM:
+        return read_published_config(path, vocab_size, title)
     config = read_config(path)
-    family = family_of(config, str(node["_target_"]), title)
+    family = family_of(config, target, title)
     if vocab_size > config["vocab_size"]:
         raise ConfigError(f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}")
     shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}

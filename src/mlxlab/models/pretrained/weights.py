@@ -21,6 +21,8 @@ from mlxlab.models.pretrained.families import family_of
 from mlxlab.models.pretrained.family import rename, split_arrays
 from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights
 from mlxlab.models.transformer import Transformer
+from mlxlab.models.zoo.mlx_lm import MlxLm
+from mlxlab.models.zoo.published import load_published_weights
 
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
@@ -39,6 +41,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     Returns the weights of the model's language-modelling head by their path in ours; none for a CnnHybrid, whose head
     is of another shape. DataError if weights are missing, misshapen or unreadable, or a layer has more than ours.
     """
+    if isinstance(backbone, MlxLm):
+        load_published_weights(backbone, read_arrays(path), str(path))
+        return {}
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}

@@ -1,0 +1,1 @@
+"""Architectures of the mlx-lm package as backbones."""

@@ -1,0 +1,101 @@
+"""The architectures of the installed mlx-lm: which there are, and a model of one from a config.json.
+
+Code comes from that package only: a config names a module of it, never a file or another package.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.nn as nn
+
+from mlxlab.config.suggest import did_you_mean, nearest
+from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
+
+PACKAGE = "mlx_lm.models"
+CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
+VOCABULARY = "vocab_size"
+
+
+def architectures() -> list[str]:
+    """The modules of mlx-lm that define a model; ServiceUnavailableError without mlx-lm."""
+    package = _import(PACKAGE)
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [name for name in names if name not in _SHARED]
+
+
+_SHARED = (  # modules of layers and caches, without a model
+    *("activations", "base", "bitlinear_layers", "cache", "gated_delta", "mla", "pipeline", "rope_utils"),
+    *("ssm", "switch_layers"),
+)
+
+
+def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Module:
+    """The model of a config.json with random weights and this number of tokens, its arrays unevaluated.
+
+    Raises:
+        NotAllowedError: the config names code of its own.
+        ConfigError: an unknown `model_type`, or mlx-lm cannot build a model of this config.
+        ServiceUnavailableError: mlx-lm is not installed.
+    """
+    refuse_code(config, title)
+    module = _import(f"{PACKAGE}.{_module_name(config, title)}")
+    settings = with_vocabulary(config, vocab_size)
+    try:
+        model: nn.Module = module.Model(module.ModelArgs.from_dict(settings))
+    except Exception as error:  # code of others, which raises whatever a missing or wrong key leads to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(f"{title}: mlx-lm cannot build a {config['model_type']}: {reason}") from None
+    return model
+
+
+def refuse_code(config: Mapping[str, object], title: str) -> None:
+    """NotAllowedError if a config.json wants to run code of its own."""
+    for key in CODE_KEYS:
+        if key in config:
+            raise NotAllowedError(f"{title}: asks to run code of its own ({key})")
+
+
+def with_vocabulary(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """The config for this number of tokens; that of a model of text and images has it in `text_config`."""
+    text = config.get("text_config")
+    inner = {"text_config": {**text, VOCABULARY: vocab_size}} if isinstance(text, Mapping) else {}
+    return {**config, VOCABULARY: vocab_size, **inner}
+
+
+def text_value(config: Mapping[str, Any], *keys: str) -> Any:
+    """The first of these keys that the config, or its `text_config`, has; None if it has none."""
+    text = config.get("text_config")
+    sections = [config, text] if isinstance(text, Mapping) else [config]
+    return next((section[key] for key in keys for section in sections if section.get(key) is not None), None)
+
+
+def _module_name(config: Mapping[str, object], title: str) -> str:
+    """The module of mlx-lm for a config's `model_type`."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise ConfigError(f"{title}: expected model_type, the name of an architecture of mlx-lm")
+    utils = _import("mlx_lm.utils")
+    name = utils.MODEL_REMAPPING.get(model_type, model_type)
+    for architecture in _listed(config.get("architectures")):
+        name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
+    known = architectures()
+    if name not in known:
+        suggestion = did_you_mean(nearest(model_type, known))
+        raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}{suggestion}")
+    return str(name)
+
+
+def _listed(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        expected = "install mlxlab[zoo]" if error.name in ("mlx_lm", "mlx_lm.models") else f"it needs {error.name}"
+        raise ServiceUnavailableError(f"model=mlx_lm: {name} cannot be imported; {expected}") from None
+    except SystemExit:  # a module of mlx-lm that misses a package of its own prints that and exits
+        raise ServiceUnavailableError(f"model=mlx_lm: {name} needs a package that is not installed") from None

@@ -1,0 +1,198 @@
+"""Architectures of mlx-lm as backbones."""
+
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.inference.generate import GenerationConfig, generate
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.models.build import architecture_of, build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.zoo.architectures import architectures
+
+pytest.importorskip("mlx_lm", reason="needs the extra zoo")
+
+TARGET = "mlxlab.models.zoo.mlx_lm.MlxLm"
+V = 300  # tokens
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": V,
+}
+MAMBA = {
+    "model_type": "mamba",
+    "vocab_size": V,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "state_size": 8,
+    "num_hidden_layers": 2,
+    "conv_kernel": 4,
+    "use_bias": False,
+    "use_conv_bias": True,
+    "time_step_rank": 4,
+}
+CONFIGS = {
+    "llama": {"model_type": "llama", **SIZES},
+    "llama-untied": {"model_type": "llama", **SIZES, "tie_word_embeddings": False},
+    "mistral": {"model_type": "mistral", **SIZES},
+    "mamba": MAMBA,
+}
+
+
+def new(name, kind="language_modelling", **node):
+    config = {"_target_": TARGET, "config": CONFIGS[name], **node}
+    model = build_model(config, kind=kind, vocab_size=V, num_classes=3, seed=0)
+    mx.eval(model.parameters())
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(["a b c d e f g h i j k l m n o p q r s t u v w x y z"] * 4, V, min_frequency=1)
+
+
+def rows(count=3, length=9):
+    tokens = np.random.default_rng(0).integers(0, V, (count, length)).astype(np.int32)
+    return mx.array(tokens), mx.ones((count, length), dtype=mx.bool_)
+
+
+@pytest.mark.parametrize("kind", ["language_modelling", "classification"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_padding_on_the_right_changes_nothing(name, kind):
+    model, (tokens, real) = new(name, kind), rows()
+    more = mx.full((3, 7), 7, dtype=mx.int32)
+    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([real, mx.zeros((3, 7), mx.bool_)], axis=1))
+    if kind == "language_modelling":
+        padded = padded[:, :9]
+    np.testing.assert_allclose(np.array(model(tokens, real)), np.array(padded), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["language_modelling", "classification"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_receives_a_gradient(name, kind):
+    model, (tokens, real) = new(name, kind), rows()
+    targets = mx.array([0, 1, 2]) if kind == "classification" else tokens
+    loss_and_gradients = nn.value_and_grad(model, lambda m: nn.losses.cross_entropy(m(tokens, real), targets).mean())
+    gradients = tree_flatten(loss_and_gradients(model)[1])
+    assert [path for path, g in gradients if not np.abs(np.array(g)).max() > 0] == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
+    model = new(name)
+    prompts, sampling = [[5, 6, 7, 8, 9], [3], [11, 12]], SamplingParams(temperature=0.0)
+
+    def texts(batch_size):
+        request = GenerationConfig(max_tokens=6, batch_size=batch_size, context_length=64)
+        parts = ["", "", ""]
+        for chunk in generate(model, tokenizer, prompts, sampling, request, end_ids=()):
+            parts[chunk.row] += chunk.text
+        return parts
+
+    assert texts(3) == texts(1)
+
+
+def test_a_cached_token_has_the_logits_of_the_whole_row():
+    for name in CONFIGS:
+        model, (tokens, real) = new(name), rows()
+        cache = model.backbone.new_cache([0, 0, 0])
+        parts = [model.backbone.extend(tokens[:, :5], cache), model.backbone.extend(tokens[:, 5:], cache)]
+        whole = np.array(model(tokens, real))
+        np.testing.assert_allclose(np.array(mx.concatenate(parts, axis=1)), whole, atol=2e-5, err_msg=name)
+
+
+def test_weights_are_a_function_of_the_seed():
+    first, again = named_parameters(new("llama")), named_parameters(new("llama"))
+    for name, leaf in first.items():
+        np.testing.assert_array_equal(np.array(leaf), np.array(again[name]), err_msg=name)
+
+
+def test_adapters_leave_the_logits_and_are_all_that_trains():
+    from mlxlab.models.adapters.freeze import trainable_names
+
+    adapter = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 4.0, "dropout": 0.0}
+    plain, adapted, batch = new("llama"), new("llama", adapter=adapter), rows()
+    np.testing.assert_array_equal(np.array(plain(*batch)), np.array(adapted(*batch)))
+    names = trainable_names(adapted)
+    assert len(names) == 2 * 2 * 7  # q, k, v, o, gate, up, down
+    assert all(".lora_" in name for name in names)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder as mlx-lm and transformers write it, and its model."""
+    model = new("llama-untied")
+    arrays = {name: leaf.astype(mx.bfloat16) for name, leaf in named_parameters(model.backbone.model).items()}
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), arrays)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["llama-untied"]))
+    return tmp_path, arrays
+
+
+@pytest.mark.parametrize("kind", ["language_modelling", "classification"])
+def test_a_published_model_gives_shape_and_weights(published, kind):
+    folder, arrays = published
+    node = {"_target_": TARGET, "pretrained": str(folder)}
+    model = build_model(node, kind=kind, vocab_size=40, num_classes=3, seed=1)
+    for name, leaf in named_parameters(model.backbone.model).items():
+        np.testing.assert_array_equal(np.array(leaf), np.array(arrays[name].astype(mx.float32)), err_msg=name)
+    assert ("lm_head" in model.backbone.model) == (kind == "language_modelling")
+    rebuilt = architecture_of(node, 40)
+    assert rebuilt.node["config"] == CONFIGS["llama-untied"]
+    assert rebuilt.node["pretrained"] is None
+    assert rebuilt.vocab_size == V
+
+
+@pytest.mark.parametrize("key", ["auto_map", "model_file"])
+def test_code_of_a_folder_is_refused(published, key):
+    folder, _ = published
+    (folder / "mine.py").write_text("raise SystemExit('ran')")
+    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: "mine.py"}))
+    with pytest.raises(NotAllowedError, match=rf"code of its own \({key}\)"):
+        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40)
+
+
+def test_a_target_in_a_published_config_is_refused(published):
+    folder, _ = published
+    config = {**CONFIGS["llama-untied"], "rope_scaling": {"_target_": "os.system", "command": "true"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NotAllowedError, match="_target_"):
+        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40)
+
+
+@pytest.mark.parametrize("name", ["base", "cache", "../x", "os", "llama.x", "__init__", ""])
+def test_only_an_architecture_of_the_package_is_imported(name):
+    node = {"_target_": TARGET, "config": {**CONFIGS["llama"], "model_type": name}}
+    with pytest.raises(ConfigError, match="mlx-lm has no architecture"):
+        build_model(node, kind="language_modelling", vocab_size=V)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "llma"}, "no architecture 'llma'; did you mean llama"),
+        ({"num_attention_heads": "x"}, "mlx-lm cannot build a llama"),
+        ({"hidden_size": None}, "mlx-lm cannot build a llama"),
+    ],
+)
+def test_a_config_that_fits_nothing_gets_one_line(change, message):
+    node = {"_target_": TARGET, "config": {**CONFIGS["llama"], **change}}
+    with pytest.raises(ConfigError, match=message) as error:
+        build_model(node, kind="language_modelling", vocab_size=V)
+    assert "\n" not in str(error.value)
+
+
+def test_there_are_the_architectures_of_the_package():
+    names = architectures()
+    assert len(names) > 100
+    assert {"llama", "qwen3", "mamba"} <= set(names)
+    assert not {"base", "cache", "switch_layers"} & set(names)
