@@ -18,6 +18,7 @@
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
                          [compare_with=mlx_lm]
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
+    python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server
@@ -34,6 +35,7 @@ curriculum  rare tokens served and validation loss with data/order=curriculum an
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
+zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
 Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures
@@ -68,6 +70,7 @@ SUITES = {  # module and function of benchmarks
     "labelled": ("labelled", "labelled"),
     "growth": ("growth", "growth"),
     "qlora": ("qlora", "qlora"),
+    "zoo": ("zoo", "zoo"),
 }
 LISTS = {  # keys with several values, separated by commas
     "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),
