@@ -33,7 +33,7 @@ STEPS, KILLED_AT = 20, 11
 TARGET = "mlxlab.models.zoo.mlx_lm.MlxLm"
 LENGTH = 32  # tokens of a row
 SETTINGS = [
-    *("model=mlx_lm", "data=streaming", "data/tokenizer=characters", "tracking=none", "resume=auto"),
+    *("model=mlx_lm", "model/size=none", "data=streaming", "data/tokenizer=characters", "tracking=none", "resume=auto"),
     *(f"trainer.max_steps={STEPS}", "trainer.eval_every=10", "checkpointing.every_steps=5"),
     *(
         "checkpointing.background=false",

@@ -131,11 +131,17 @@ class Composer:
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of a job; its errors are added to `issues`, labelled with their origin."""
         config, found = self._attempt(texts)
-        if found and (options := self._resumed_options(texts) or self._without_sizes(texts)):
+        options = self._resumed_options(texts) if found else []
+        if options:
             resumed, found_now = self._attempt([*options, *texts])
-            if resumed is not None and (options != NO_SIZES or len(found_now) < len(found)):
-                resumed.hydra.overrides.task = [text for text in resumed.hydra.overrides.task if text not in options]
+            if resumed is not None:
                 config, found = resumed, found_now
+        if found and (sizes := self._without_sizes(texts)):
+            sizeless, found_now = self._attempt([*sizes, *options, *texts])
+            if sizeless is not None and len(found_now) < len(found):
+                config, found, options = sizeless, found_now, [*sizes, *options]
+        if config is not None and options:
+            config.hydra.overrides.task = [text for text in config.hydra.overrides.task if text not in options]
         issues += found
         return config
 
