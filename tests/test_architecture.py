@@ -18,7 +18,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["analysis"],
     ["experiment"],
     ["distillation"],
-    ["callbacks", "inference"],
+    ["callbacks", "inference", "estimate"],
     ["growth"],
     ["training", "model_analysis", "interop"],
     ["models", "distributed"],

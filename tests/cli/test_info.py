@@ -51,6 +51,22 @@ def test_the_memory_table_has_a_line_for_each_size(capsys):
     assert main(["memory", "classes=2"]) == 2
 
 
+def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
+    sizes = ["hidden_size=32", "num_layers=1", "num_heads=2", "intermediate_size=32"]
+    args = [f"model.{size}" for size in sizes]
+    assert main(["data.batch_size=4", *args]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| peak +\|", printed, re.MULTILINE)
+    assert "fits: peak" in printed
+    monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 2_000_000)
+    assert main(["data.batch_size=64", *args]) == 0
+    printed = capsys.readouterr().out
+    assert "does not fit: peak" in printed
+    assert "trainer.step.accumulate=" in printed
+    assert main(["model.hiden_size=3"]) == 2
+    assert "hidden_size" in capsys.readouterr().err
+
+
 def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert main(["preset"]) == 2
     assert "presets" in capsys.readouterr().err

@@ -1,8 +1,13 @@
-"""Prints the sizes of models, without allocating them, and the frequencies of tokens in a text.
+"""Prints the sizes of models, what a training run needs, and the frequencies of tokens in a text.
 
+    mlxlab info [model=transformer] [data=...] [any other key of train]
     mlxlab info presets [vocab_size=16000] [classes=2]
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
+
+Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, memory of
+a training step by part and at its peak, whether that fits this machine, and the largest batch that does. No weights are
+allocated: the graph of the step is traced and its evaluation replayed. Teachers are not counted.
 
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder)
@@ -14,7 +19,9 @@ tokens   how often each token occurs in the training text of an experiment, whic
          the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
 """
 
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -68,6 +75,20 @@ def memory(
         sizes = footprint(parameters, vocab_size, batch_size, seq_len)
         rows.append([size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*sizes.values(), sum(sizes.values())))])
     print(markdown_table(["size", *sizes, "sum"], rows))
+
+
+def run(*, args: list[str]) -> None:
+    """Prints what a training run needs."""
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.estimate.report import report
+    from mlxlab.experiment.outline import build_outline
+
+    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    with tempfile.TemporaryDirectory() as folder:
+        print(report(*build_outline(config, Path(folder)), backend.memory_budget()))
 
 
 def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), *, args: list[str]) -> None:
@@ -149,8 +170,15 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
 
 
 _SUBCOMMANDS = {
+    "run": Subcommand(run, forward_prefix=""),
     "presets": Subcommand(presets),
     "memory": Subcommand(memory),
     "tokens": Subcommand(tokens, forward_prefix=""),
 }
-main = build_main(__doc__, _SUBCOMMANDS)
+_main = build_main(__doc__, _SUBCOMMANDS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; arguments that are all overrides are those of `run`."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    return _main(["run", *args] if args and "=" in args[0] else args)

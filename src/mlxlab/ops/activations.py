@@ -5,7 +5,8 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import Arrays, exp_of_negative, fusion_barrier, use_custom_ops, with_gradient
+from mlxlab.ops.custom_gradient import with_gradient
+from mlxlab.ops.exp import Arrays, exp_of_negative, fusion_barrier, use_custom_ops
 
 # erf(x) = 1 - (a1 t + ... + a5 t^5) e^(-x^2), t = 1 / (1 + 0.3275911 x) (Abramowitz and Stegun 7.1.26): error 1.5e-7.
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)

@@ -2,8 +2,9 @@
 
 import mlx.core as mx
 
+from mlxlab.ops.custom_gradient import with_gradient
 from mlxlab.ops.dropout import DropoutMask, apply_dropout
-from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, fusion_barrier, use_custom_ops, with_gradient
+from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, fusion_barrier, use_custom_ops
 
 MASK_VALUE = -1e9  # added to masked scores; infinity would give NaN for a row of padding only
 BLOCK = 64  # queries at a time under a causal mask

@@ -6,7 +6,8 @@ On Linux CPU with their own gradients, which reuse the exponentials of the forwa
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, row_sum, use_custom_ops, with_gradient
+from mlxlab.ops.custom_gradient import with_gradient
+from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, row_sum, use_custom_ops
 
 FEW = 64  # classes: below that MLX's own form is as fast
 

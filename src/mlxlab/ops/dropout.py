@@ -12,6 +12,8 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.ops.custom_gradient import distinct
+
 LEVELS = 2**16  # the fraction kept is a multiple of 1 / LEVELS
 
 
@@ -45,7 +47,8 @@ class DropoutMask:
         return cls(numbers <= mx.array(bound - 1, mx.uint16), LEVELS / bound)
 
     def apply(self, x: mx.array) -> mx.array:
-        return x * (self.keep_mask.astype(x.dtype) * self.scale)
+        (keep_mask,) = distinct((self.keep_mask,))
+        return x * (keep_mask.astype(x.dtype) * self.scale)
 
 
 def _random_words(count: int) -> mx.array:

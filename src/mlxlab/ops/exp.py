@@ -1,4 +1,4 @@
-"""Exponential, row sums and gradients for Linux CPU, where MLX's own take 11 ns and 0.6 ns per number.
+"""Exponential and row sums for Linux CPU, where MLX's own take 11 ns and 0.6 ns per number.
 
 Its kernels there process one number at a time, and exponentials take nearly all of the time that a training step spends
 outside matrix products. The C++ compiler vectorizes formulas of + - * / alone: 1 ns per number in a compiled step, 4 ns
@@ -29,25 +29,6 @@ SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
 def use_custom_ops() -> bool:
     """True on Linux without a GPU, where formulas of + - * / are faster. MLXLAB_CUSTOM_OPS=0 disables them."""
     return on_linux_cpu() and os.environ.get("MLXLAB_CUSTOM_OPS", "1") != "0"
-
-
-def with_gradient(
-    forward: Callable[..., Arrays], gradient: Callable[[Arrays, mx.array, Arrays], Arrays]
-) -> Callable[..., mx.array]:
-    """A function with its own gradient.
-
-    Args:
-        forward: returns the value, and whatever else the gradient needs.
-        gradient: of the inputs, the cotangent of the value, and all that `forward` returned.
-    """
-    function = mx.custom_function(forward)
-    function.vjp(lambda inputs, cotangents, outputs: gradient(inputs, cotangents[0], outputs))
-
-    def value(*inputs: mx.array) -> mx.array:
-        outputs: Arrays = function(*inputs)  # type: ignore[assignment]
-        return outputs[0]
-
-    return value
 
 
 def exp_of_negative(x: mx.array, scale: float = 1.0) -> mx.array:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxlab.ops.exp import Arrays, use_custom_ops, with_gradient
+from mlxlab.ops.custom_gradient import with_gradient
+from mlxlab.ops.exp import Arrays, use_custom_ops
 
 # How a byte of codes becomes one byte for each: shifts and masks that spread its bits, of the first code first.
 SPREAD: dict[int, tuple[mx.Dtype, tuple[tuple[int, int], ...]]] = {

@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from mlxlab.backend import memory_budget
+from mlxlab.ops.custom_gradient import checkpoint
 from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
@@ -185,6 +186,6 @@ def _checkpointed(layer: nn.Module) -> Callable[..., mx.array]:
             first_pass.clear()
             return out
 
-        return mx.checkpoint(forward)(layer.trainable_parameters(), x)
+        return checkpoint(forward)(layer.trainable_parameters(), x)
 
     return call

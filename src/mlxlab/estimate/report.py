@@ -1,0 +1,82 @@
+"""What a training run needs, as Markdown: parameters, operations, memory, and whether that fits a machine."""
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+from mlx.utils import tree_map
+
+from mlxlab.data.batch import Batch
+from mlxlab.estimate.step import StepMemory, TracedStep
+from mlxlab.markdown import markdown_table
+from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
+
+TIGHT = 0.85  # of the budget: the estimate may be as much too low
+MAX_ROWS = 65_536
+
+
+def report(model: Model, step: TracedStep, batch: Batch, budget: int) -> str:
+    """The tables, the verdict and what to change.
+
+    Args:
+        budget: bytes that a run may use.
+    """
+    memory = step.memory(batch)
+    rows, length = batch.tokens.shape
+    parts = [[name, f"{count:,}"] for name, count in parameters_by_part(model).items()]
+    parameters = markdown_table(["part", "parameters"], [*parts, ["all", f"{sum(_sizes(model).values()):,}"]])
+    usage = [[name, f"{value / 1e6:,.1f}"] for name, value in memory._asdict().items()]
+    lines = [
+        f"trains {count_trainable(model):,} parameters, {training_flops(model, length):.3g} operations per token",
+        f"batch of {rows} rows of {length} tokens, in {step.options.accumulate} micro-batches",
+        f"{verdict(memory.peak, budget)}: peak {memory.peak / 1e6:,.1f} MB of {budget / 1e6:,.0f} MB",
+        *suggestions(step, batch, memory, budget),
+    ]
+    return "\n\n".join([parameters, markdown_table(["memory", "MB"], usage), "\n".join(lines)])
+
+
+def verdict(peak: int, budget: int) -> str:
+    if peak > budget:
+        return "does not fit"
+    return "tight" if peak > TIGHT * budget else "fits"
+
+
+def suggestions(step: TracedStep, batch: Batch, memory: StepMemory, budget: int) -> list[str]:
+    """The largest batch that fits, or the number of micro-batches with which this one does."""
+    most = max_rows(step, batch, memory, TIGHT * budget)
+    if not most:
+        return ["no batch fits: choose a smaller model/size, a shorter data.seq_len or a smaller vocabulary"]
+    rows = len(batch.tokens)
+    if most >= rows:
+        return [f"largest batch that fits in one piece: {most} rows"]
+    accumulate = -(-rows // most)
+    return [f"to fit: trainer=optimized trainer.step.accumulate={accumulate}, or data.batch_size={most}"]
+
+
+def max_rows(step: TracedStep, batch: Batch, memory: StepMemory, budget: float) -> int:
+    """The largest power of two of rows that fit without micro-batches; memory grows by the same amount for each."""
+    whole = replace(step, options=replace(step.options, accumulate=1))
+    rows = max(len(batch.tokens), 2)
+    low, high = (whole.memory(resized(batch, count)).peak for count in (rows // 2, rows))
+    by_row = max((high - low) / (rows - rows // 2), 1.0)
+    fixed = high - by_row * rows
+    return max((1 << n for n in range(MAX_ROWS.bit_length()) if fixed + by_row * (1 << n) <= budget), default=0)
+
+
+def resized(batch: Batch, rows: int) -> Batch:
+    """A batch of so many rows; only its shapes matter."""
+    shaped: tuple[object, ...] = tree_map(lambda each: np.zeros((rows, *each.shape[1:]), each.dtype), tuple(batch))
+    return Batch(*shaped)  # type: ignore[arg-type]
+
+
+def parameters_by_part(model: Model) -> dict[str, int]:
+    """Parameters of the parts of a model, all layers being one."""
+    parts: dict[str, int] = {}
+    for path, size in _sizes(model).items():
+        name = ".".join(path.split(".")[:2]) if path.startswith("backbone.") else path.split(".")[0]
+        parts[name] = parts.get(name, 0) + size
+    return parts
+
+
+def _sizes(model: Model) -> dict[str, int]:
+    return {path: prod(shape) for path, shape in parameter_shapes(model).items()}
