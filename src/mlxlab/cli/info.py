@@ -8,6 +8,7 @@
 Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, memory of
 a training step by part and at its peak, whether that fits this machine, and the largest batch that does. No weights are
 allocated: the graph of the step is traced and its evaluation replayed. Teachers are not counted.
+With trainer.step.activation_checkpointing=true the peak of a decoder is overestimated. The replay follows MLX on a CPU.
 
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder)
