@@ -1,7 +1,9 @@
 """Runs that copy their checkpoints to an object store, and what is left when the store or the run fails."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.storage.providers import Cloud, open_address
 from support.fault_injection.disks import fill, needs_root, remount, small_disk
 from support.object_stores.emulators import Emulator, emulator
-from support.processes import final_state, run, tiny_overrides
+from support.processes import final_state, run, start, tiny_overrides
 
 pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
 
@@ -65,6 +67,34 @@ def verified(address: str, folder: Path) -> list[str]:
             assert load_checkpoint(folder / name / "checkpoints" / name).step == int(name.split("-")[1])
             names.append(name)
     return names
+
+
+@pytest.mark.parametrize(
+    ("number", "request_killed"),
+    [
+        pytest.param(2, r"PUT .*/step-\d+\.json", id="manifest"),
+        pytest.param(12, r"PUT .*/files/", id="file"),
+        pytest.param(9, "GET .*/files/", id="read_back"),
+    ],
+)
+def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(
+    service, expected, tmp_path, number, request_killed
+):
+    prefix, folder = tmp_path.name, tmp_path / "run"
+    pause = service.proxy.pause_at(number, request_killed)
+    process = start(*upload(service, prefix, folder))
+    assert pause.reached.wait(60), process.communicate()
+    process.kill()
+    process.communicate()
+    pause.over.set()
+    service.proxy.heal()
+    shutil.rmtree(folder)
+    seen = verified(f"{service.address}/{prefix}", tmp_path / "fetched")
+    assert seen
+    resumed = run(*TINY, f"hydra.run.dir={tmp_path}/empty", f"resume={service.address}/{prefix}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed from {seen[-1]}" in resumed.stderr
+    assert final_state(resumed) == expected
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -126,7 +156,10 @@ def test_no_secret_is_written_anywhere(shared_service, service, tmp_path, fault)
     command = upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2", "tracking=mlflow", *tracked)
     done = run(*command, "hydra.verbose=true")
     assert done.returncode == 0, done.stderr
-    assert_absent(service.secrets, tmp_path, done)
+    service.proxy.fail_all("expired")
+    refused = run(*TINY, f"hydra.run.dir={tmp_path}/empty", f"resume={service.address}/{tmp_path.name}")
+    assert refused.returncode == 69, refused.stderr
+    assert_absent(service.secrets, tmp_path, done, refused)
 
 
 def assert_absent(secrets: tuple[str, ...], folder: Path, *outputs: subprocess.CompletedProcess) -> None:
@@ -135,6 +168,28 @@ def assert_absent(secrets: tuple[str, ...], folder: Path, *outputs: subprocess.C
     files |= {f"output {n}": f"{each.stdout}{each.stderr}".encode() for n, each in enumerate(outputs)}
     for name, data in files.items():
         assert not [secret for secret in secrets if secret.encode() in data], name
+
+
+def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(service, tmp_path):
+    if service.gcs is None:
+        pytest.skip("only our own emulator holds what no client would store")
+    entry = {"size": 3, "sha256": "0" * 64}
+    manifest = {"format": 1, "name": "step-00000004", "files": {"../../evil": entry}, "checksum": "0" * 64}
+    objects = {
+        "hostile/run/step-00000004.json": json.dumps(manifest).encode(),
+        "hostile/../../evil": b"evil",
+        "hostile/run/../evil.json": b"{}",
+        "hostile/run//.json": b"{}",
+        "hostile/run/step-00000099.json": b"{" * 100_000,
+        "hostile/\x1b[31mred.json": b"",
+    }
+    service.gcs.objects.update(objects)
+    done = run(*TINY, f"hydra.run.dir={tmp_path}/empty", f"resume={service.address}/hostile")
+    assert done.returncode in (65, 66), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
+    assert not list((tmp_path / "empty").glob("checkpoints/*"))
 
 
 def directory(folder: Path, *more: str) -> list[str]:
