@@ -21,6 +21,7 @@ pytest.importorskip("obstore", reason="obstore is not installed: pip install 'ml
 pytestmark = pytest.mark.fault_injection
 
 TINY = tiny_overrides("trainer.max_steps=24", "trainer.eval_every=8", "checkpointing.every_steps=4", "seed=5")
+COMMIT = r"PUT .*/step-\d+\.json"
 NAMED = re.compile(r"step-\d{8}[^\s,]* not uploaded|step-\d{8}, .* not uploaded")
 
 
@@ -70,18 +71,16 @@ def verified(address: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "request_killed"),
+    "request_killed",
     [
-        pytest.param(2, r"PUT .*/step-\d+\.json", id="manifest"),
-        pytest.param(12, r"PUT .*/files/", id="file"),
-        pytest.param(9, "GET .*/files/", id="read_back"),
+        pytest.param(COMMIT, id="manifest"),
+        pytest.param("PUT .*/files/", id="file"),
+        pytest.param("GET .*/files/", id="read_back"),
     ],
 )
-def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(
-    service, expected, tmp_path, number, request_killed
-):
+def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(service, expected, tmp_path, request_killed):
     prefix, folder = tmp_path.name, tmp_path / "run"
-    pause = service.proxy.pause_at(number, request_killed)
+    pause = service.proxy.pause_at(1, request_killed, after=COMMIT)
     process = start(*upload(service, prefix, folder))
     assert pause.reached.wait(60), process.communicate()
     process.kill()
@@ -185,7 +184,7 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
     }
     service.gcs.objects.update(objects)
     done = run(*TINY, f"hydra.run.dir={tmp_path}/empty", f"resume={service.address}/hostile")
-    assert done.returncode in (65, 66), done.stderr
+    assert done.returncode in (65, 66, 69), done.stderr
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stderr
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]

@@ -27,6 +27,7 @@ _REASONS = {
     "FileNotFoundError": "not found",
     "PermissionDeniedError": "permission denied",
     "UnauthenticatedError": "the credentials in the environment are not accepted",
+    "InvalidPathError": "holds keys that are no paths",
     "Connect": "cannot be reached",
     "Timeout": "timed out",
     "Request": "the connection was cut",

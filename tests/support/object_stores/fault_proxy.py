@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from support.object_stores.gcs_server import read_body
 
@@ -85,14 +85,20 @@ class FaultProxy(ThreadingHTTPServer):
         until = len(self.requests) + after
         self.choose = lambda method, path: fault if len(self.requests) >= until else ""
 
-    def pause_at(self, number: int, pattern: str) -> "Pause":
-        """Holds the n-th request, from 1, whose `METHOD path` matches; then it and all later ones are lost."""
+    def pause_at(self, number: int, pattern: str, after: str) -> "Pause":
+        """Holds the n-th request, from 1, whose `METHOD path` matches; then it and all later ones are lost.
+
+        Args:
+            after: matches the first request, after which the others are counted.
+        """
         pause, lock, seen = Pause(), threading.Lock(), Counter[str]()
 
         def choose(method: str, path: str) -> str:
             with lock:
-                seen[""] += re.search(pattern, f"{method} {path}") is not None
-                due = seen[""] >= number
+                request = f"{method} {unquote(path)}"
+                seen["pattern"] += seen["after"] > 0 and re.search(pattern, request) is not None
+                seen["after"] += re.search(after, request) is not None
+                due = seen["pattern"] >= number
             if due:
                 pause.reached.set()
                 pause.over.wait(60)

@@ -21,7 +21,7 @@ from mlxlab.errors import (
 from mlxlab.experiment.cloud.run_files import RunFiles, is_checkpoint, order
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.storage.commits import Commits
-from mlxlab.storage.object_store import ObjectNotFoundError, StorageError
+from mlxlab.storage.object_store import ObjectNotFoundError, StorageError, is_safe_key
 from mlxlab.storage.providers import open_address
 
 ATTEMPTS = 5  # for a checkpoint whose transfer is cut
@@ -82,7 +82,7 @@ def _find_commits(address: str, options: Mapping[str, str]) -> tuple[Commits, li
     commits = Commits(cloud.store, cloud.prefix)
     if names := _checkpoints(commits):
         return commits, names
-    below = [Commits(cloud.store, folder) for folder in cloud.store.list(cloud.prefix).folders]
+    below = [Commits(cloud.store, folder) for folder in cloud.store.list(cloud.prefix).folders if is_safe_key(folder)]
     runs = [(each, names) for each in below if (names := _checkpoints(each))]
     if len(runs) == 1:
         return runs[0]
