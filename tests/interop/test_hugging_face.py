@@ -145,3 +145,25 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
     first, second = (tokenizer.encode(text, special=False) for text in ("the cat", "the dog"))
     assert pair.ids == [tokenizer.bos_id, *first, tokenizer.end_id, *second, tokenizer.end_id]
     assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+
+
+def test_adapters_apart_from_the_weights(trained, tmp_path):
+    source = trained({**LLAMA, "adapter": LORA})
+    export_hugging_face(source, tmp_path / "hf", ORIGIN, separate_adapters=True)
+    config = json.loads((tmp_path / "hf" / "adapters" / "adapter_config.json").read_text())
+    assert (config["num_layers"], config["lora_parameters"]["scale"]) == (2, 8.0)
+    assert "self_attn.q_proj" in config["lora_parameters"]["keys"]
+    arrays = mx.load(str(tmp_path / "hf" / "adapters" / "adapters.safetensors"))
+    layer = source.model.backbone.layers[1].attention.query
+    np.testing.assert_array_equal(arrays["model.layers.1.self_attn.q_proj.lora_b"], layer.lora_b.T)
+    weights = mx.load(str(tmp_path / "hf" / "model.safetensors"))
+    np.testing.assert_array_equal(weights["model.layers.1.self_attn.q_proj.weight"], layer.base.weight)
+    assert not [name for name in weights if "lora" in name or "base" in name]
+    for node, message in [
+        (LLAMA, "expected a decoder with adapters"),
+        ({**LLAMA, "adapter": {**LORA, "targets": ["layers.0.*"]}}, "of all layers or none"),
+        ({**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}}, "adapts layers only"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            export_hugging_face(trained(node), tmp_path / "other", ORIGIN, separate_adapters=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "something is left half-made"

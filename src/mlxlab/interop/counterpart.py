@@ -15,6 +15,7 @@ DECODERS = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
 }
 MASKED_EPS = 1e-12  # of the norm in the head of a masked language model
 PROBLEM_TYPES: dict[TaskKind, str] = {

@@ -15,6 +15,7 @@ from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import counterpart_of
+from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters, weights_without_adapters
 from mlxlab.interop.model_card import Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
@@ -27,7 +28,12 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def export_hugging_face(
-    trained: TrainedModel, out: Path, origin: Origin, dtype: Dtype = "float32", dequantize: bool = False
+    trained: TrainedModel,
+    out: Path,
+    origin: Origin,
+    dtype: Dtype = "float32",
+    dequantize: bool = False,
+    separate_adapters: bool = False,
 ) -> None:
     """Writes config.json, model.safetensors, tokenizer files and a model card, as a whole or not at all.
 
@@ -37,6 +43,7 @@ def export_hugging_face(
         out: the folder; it must not exist.
         dtype: of the weights.
         dequantize: write the weights of quantised layers in `dtype`.
+        separate_adapters: write those of a decoder to `adapters/` as mlx-lm reads them, not into the weights.
 
     Raises:
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
@@ -50,7 +57,7 @@ def export_hugging_face(
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
-        weights = plain_weights(trained)
+        weights = weights_without_adapters(trained) if separate_adapters else plain_weights(trained)
     arrays = publish(weights, counterpart.published_name, dtype)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.model.backbone.causal:
@@ -62,13 +69,19 @@ def export_hugging_face(
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
         return model_card(described, counterpart.architecture, count, notes, quantised)
 
-    _write(out, arrays, files, card)
+    _write(out, arrays, files, card, mlx_lm_adapters(trained) if separate_adapters else None)
 
 
-def _write(out: Path, arrays: Arrays, files: dict[str, str], card: Callable[[str], str]) -> None:
+def _write(
+    out: Path, arrays: Arrays, files: dict[str, str], card: Callable[[str], str], adapters: tuple[Arrays, Config] | None
+) -> None:
     try:
         with new_folder(out) as folder:
             mx.save_safetensors(str(folder / WEIGHTS), arrays, {"format": "pt"})
+            if adapters is not None:
+                (folder / "adapters").mkdir()
+                mx.save_safetensors(str(folder / "adapters" / "adapters.safetensors"), adapters[0])
+                write_atomic(folder / "adapters" / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
             with (folder / WEIGHTS).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             for name, text in (files | {"README.md": card(digest)}).items():

@@ -3,7 +3,8 @@
     mlxlab export merge run=RUN_FOLDER out=FOLDER [checkpoint=best]
     mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
                            [checkpoint=best] [evaluate=true] [max_batches=N]
-    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [checkpoint=best]
+    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [separate_adapters=false]
+                     [checkpoint=best]
     mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32

@@ -16,6 +16,7 @@ def export_hf(
     checkpoint: str = "best",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     dequantize: bool = False,
+    separate_adapters: bool = False,
 ) -> None:
     """Writes a folder for transformers and mlx-lm.
 
@@ -25,13 +26,14 @@ def export_hf(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         dtype: type of the weights.
         dequantize: write the weights of quantised layers as numbers too, for transformers.
+        separate_adapters: write adapters to OUT/adapters for mlx-lm instead of folding them in.
     """
     restored = _restore(run, out, checkpoint)
     from mlxlab.inference.trained_model import origin_of, trained_model
     from mlxlab.interop.hugging_face import export_hugging_face
 
     origin = origin_of(restored, run.absolute().name, _commit(run))
-    export_hugging_face(trained_model(restored), out, origin, dtype, dequantize)
+    export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
     print(out)
 
 
