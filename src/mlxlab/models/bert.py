@@ -31,6 +31,9 @@ class Bert(nn.Module):
         norm_eps: added to the variance in every norm.
         head_dim: dimensions of a head; null is hidden_size / num_heads.
         gated_layers: numbers of blocks that are mixed with their input by a learned gate g: x + g (block(x) - x).
+        pooling: what a classifier reads: the first token's state through a dense layer and tanh (dense), that state
+            itself (first), or the mean of the states of a row (mean).
+        num_token_types: 2 for types of both texts of a pair, or 1 for one that is the same everywhere.
     """
 
     causal = False
@@ -52,17 +55,20 @@ class Bert(nn.Module):
         norm_eps: Positive = 1e-12,
         gated_layers: Sequence[Count] = (),
         head_dim: Size | None = None,
+        pooling: Literal["dense", "first", "mean"] = "dense",
+        num_token_types: Literal[1, 2] = 2,
         *,
         vocab_size: int,
         pair_separator: int | None = None,
     ) -> None:
         super().__init__()
-        self.pair_separator = pair_separator
+        self.pair_separator = pair_separator if num_token_types == 2 else None
+        self.norm_eps = norm_eps
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
         self.embedding = nn.Embedding(vocab_size, hidden_size)
-        self.type_embedding = nn.Embedding(2, hidden_size)
+        self.type_embedding = nn.Embedding(num_token_types, hidden_size)
         if self.position_limit is not None:
             self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
@@ -77,7 +83,9 @@ class Bert(nn.Module):
             self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated))
         if pre_norm:
             self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
-        self.pooler = nn.Linear(hidden_size, hidden_size)
+        self.pooling = pooling
+        if pooling == "dense":
+            self.pooler = nn.Linear(hidden_size, hidden_size)
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         x = self.embedding(tokens) + self._type_embeddings(tokens, segment_ids)
@@ -90,12 +98,16 @@ class Bert(nn.Module):
         return self.last_norm(x) if "last_norm" in self else x
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
-        """The state of each row's first real token through a dense layer and tanh: (B, T, D) -> (B, D)."""
+        """One state per row, by `pooling`, from its real tokens: (B, T, D) -> (B, D)."""
+        if self.pooling == "mean":
+            weights = (segment_ids > 0).astype(x.dtype)[..., None]  # (B, T, 1)
+            return (x * weights).sum(axis=1) / mx.maximum(weights.sum(axis=1), 1)
         first = mx.argmax(segment_ids > 0, axis=1)  # (B,)
-        return mx.tanh(self.pooler(mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]))
+        state = mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]
+        return mx.tanh(self.pooler(state)) if "pooler" in self else state
 
     def remove_pooler(self) -> None:
-        self.pop("pooler")
+        self.pop("pooler", None)
 
     def _type_embeddings(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """Of each token (B, T, D), or (D,) where all are of the first type: one text per document."""

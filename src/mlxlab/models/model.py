@@ -11,6 +11,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.backbone import Backbone, CausalBackbone
+from mlxlab.models.bert import Bert
 from mlxlab.models.depth import depths
 from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.ops.activations import gelu
@@ -60,10 +61,10 @@ class CausalHead(nn.Module):
 class MaskedHead(nn.Module):
     """States (B, T, O) -> logits (B, T, V): BERT's transform, then the transposed embedding and a bias."""
 
-    def __init__(self, input_size: int, hidden_size: int, vocab_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, vocab_size: int, norm_eps: float = 1e-12) -> None:
         super().__init__()
         self.transform = nn.Linear(input_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=1e-12)
+        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.bias = mx.zeros((vocab_size,))
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
@@ -81,7 +82,8 @@ def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, drop
     vocab_size = backbone.embedding.weight.shape[0]
     if backbone.causal:
         return CausalHead(backbone.hidden_size, vocab_size, tied=cast(CausalBackbone, backbone).tie_embeddings)
-    return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size)
+    norm_eps = backbone.norm_eps if isinstance(backbone, Bert) else 1e-12
+    return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size, norm_eps)
 
 
 class Model(nn.Module):

@@ -276,6 +276,18 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name,
         load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
+@pytest.mark.parametrize(("option", "pooling"), [({}, "first"), ({"pooling": "mean"}, "mean")])
+def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, pooling):
+    arrays = {name: array for name, array in bert_arrays(encoder).items() if not name.startswith("pooler.")}
+    model = load_model("bert", write(tmp_path, arrays, BERT_CONFIG), kind="classification", **option)
+    tokens, ones = tokens_and_segments()
+    segment_ids = mx.where(mx.arange(9) < 5, ones, 0)
+    states = model.backbone(tokens, segment_ids)
+    expected = states[:, 0] if pooling == "first" else states[:, :5].mean(axis=1)
+    np.testing.assert_allclose(np.array(model.backbone.pool(states, segment_ids)), np.array(expected), atol=1e-6)
+    assert "backbone.pooler.weight" not in named_parameters(model)
+
+
 @pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
 def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
     arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
@@ -303,7 +315,7 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
     [
         ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
-        ({"model_type": "roberta"}, "of type roberta; model=bert loads bert"),
+        ({"model_type": "electra"}, "of type electra; model=bert loads bert, roberta, xlm-roberta and distilbert"),
         ({"vocab_size": 49}, "has 49 tokens, fewer than the tokenizer's 50"),
     ],
 )

@@ -39,12 +39,20 @@ NAMES: Names = (
 
 
 def bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    supported: list[object] = [2] if node.get("_target_") == CNN_HYBRID else [1, 2]
+    require(config, title, position_embedding_type=["absolute"], type_vocab_size=supported)
+    types = config.get("type_vocab_size", 2)
+    return encoder_shape(config, node, title, "BERT") | ({} if types == 2 else {"num_token_types": types})
+
+
+def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
+    """What BERT and the encoders of its architecture have in common."""
     options: Shape = {"position_embedding": "learned", "pre_norm": False}
     if any(node.get(key, value) != value for key, value in options.items()) or node.get("mlp_type") in GATES:
         raise ConfigError(
-            f"{title}: BERT has model.position_embedding=learned, model.pre_norm=false and no gated model.mlp_type"
+            f"{title}: {family} has model.position_embedding=learned, model.pre_norm=false and no gated model.mlp_type"
         )
-    require(config, title, position_embedding_type=["absolute"], type_vocab_size=[2], hidden_act=list(ACTIVATIONS))
+    require(config, title, hidden_act=list(ACTIVATIONS))
     return options | {"mlp_type": config.get("hidden_act", "gelu"), "norm_eps": config.get("layer_norm_eps", 1e-12)}
 
 
@@ -62,7 +70,7 @@ def bert_config(node: Node) -> dict[str, object]:
         "hidden_dropout_prob": node.get("dropout", 0.1),
         "attention_probs_dropout_prob": node.get("dropout", 0.1),
         "position_embedding_type": "absolute",
-        "type_vocab_size": 2,
+        "type_vocab_size": node.get("num_token_types", 2),
     }
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained import bert, llama, qwen
+from mlxlab.models.pretrained import bert, distilbert, llama, qwen, roberta
 from mlxlab.models.pretrained.config import PretrainedConfig
 from mlxlab.models.pretrained.family import Family, Node
 
 FAMILIES: Sequence[Family] = (
     bert.FAMILY,
+    roberta.FAMILY,
+    roberta.XLM,
+    distilbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,
     llama.SMOLLM3,
@@ -46,6 +49,8 @@ def export_family(node: Node) -> tuple[Family, dict[str, object]]:
     """
     errors: list[ConfigError] = []
     for family in families_of(str(node["_target_"])):
+        if family.config_json is None:
+            continue
         try:
             return family, family.config_json(node)
         except ConfigError as error:

@@ -126,5 +126,5 @@ def decoder_config(node: Node, model_type: str) -> dict[str, object]:
 
 
 LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
-MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
+MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", llama_shape)
 SMOLLM3 = Family("smollm3", (TRANSFORMER,), NAMES, "model.", smollm3_shape, smollm3_config)

@@ -11,8 +11,9 @@ from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableErr
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.pretrained.config import read_config
 from mlxlab.models.pretrained.families import FAMILIES, family_of
-from mlxlab.models.pretrained.family import SIZES, Node, Shape
+from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
 
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
@@ -80,7 +81,9 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
     if vocab_size > config["vocab_size"]:
         raise ConfigError(f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}")
     shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}
-    return shape | family.shape(config, node, title)
+    shape |= family.shape(config, node, title)
+    pooled = node["_target_"] == BERT and "pooling" not in shape and node.get("pooling", "dense") == "dense"
+    return shape | {"pooling": "first"} if pooled and not has_pooler(path) else shape
 
 
 def target_of(path: Path) -> str:

@@ -25,7 +25,10 @@ from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
 
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
-IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
+IGNORED_KEYS = re.compile(
+    r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\."
+    r"|^lm_head\.decoder\.|^vocab_projector\.weight$"
+)
 
 
 class WeightIndex(TypedDict):
@@ -33,6 +36,15 @@ class WeightIndex(TypedDict):
 
     weight_map: dict[str, str]  # the file of each weight
     metadata: NotRequired[object]
+
+
+def has_pooler(path: Path) -> bool:
+    """Whether a model has the dense layer of BERT's pooling; true if it has no weights, which is reported elsewhere."""
+    try:
+        names = list(read_arrays(path))
+    except (DataError, InputNotFoundError, NotAllowedError):
+        return True
+    return any(re.search(r"(^|\.)pooler\.dense\.", name) for name in names)
 
 
 def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
