@@ -17,7 +17,6 @@ DECODERS = {
     "qwen3": "Qwen3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
 }
-MASKED_EPS = 1e-12  # of the norm in the head of a masked language model
 PROBLEM_TYPES: dict[TaskKind, str] = {
     "classification": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -57,6 +56,8 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     if kind == "language_modelling":
         _check_masked_head(config)
         return Counterpart(family, "BertForMaskedLM", config | {"tie_word_embeddings": True})
+    if (pooling := trained.node.get("pooling", "dense")) != "dense":
+        raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
     return Counterpart(family, "BertForSequenceClassification", config | _classes(trained))
 
 
@@ -68,10 +69,8 @@ def _arguments(trained: TrainedModel, target: str) -> dict[str, object]:
 
 
 def _check_masked_head(config: dict[str, object]) -> None:
-    expected = {"hidden_act": ("mlp_type", "gelu"), "layer_norm_eps": ("norm_eps", MASKED_EPS)}
-    for key, (option, value) in expected.items():
-        if config[key] != value:
-            raise ConfigError(f"model.{option}={config[key]}: expected {value}, as in the head of a masked model")
+    if config["hidden_act"] != "gelu":
+        raise ConfigError(f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model")
 
 
 def _classes(trained: TrainedModel) -> dict[str, object]:
