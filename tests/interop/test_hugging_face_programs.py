@@ -146,3 +146,12 @@ def test_mlx_lm_reads_the_adapters(source, tmp_path, kind):
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected, atol=1e-4)
     bare, _ = mlx_lm.load(str(out))
     assert np.abs(np.array(bare(mx.array(tokens[:1]))) - expected).max() > 1e-3
+
+
+def test_mlx_lm_reads_quantised_weights(decoder, tmp_path):
+    small = tmp_path / "small"
+    assert main(["quantize", f"run={decoder}", f"out={small}", "bits=4", "group_size=32", "evaluate=false"]) == 0
+    out = export(small, tmp_path / "hf")
+    apple, _ = mlx_lm.load(str(out))
+    tokens, mask = batch(200)
+    np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), ours(small, tokens, mask)[:1], atol=1e-4)
