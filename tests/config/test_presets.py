@@ -11,9 +11,15 @@ from support.configs import line  # noqa: F401
 OPTIONS = groups([shipped_conf()])
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
 REQUIRED_OVERRIDES = {
+    "cloud=azure": ["cloud.bucket=container"],
+    "cloud=directory": ["cloud.path=copies"],
+    "cloud=gcs": ["cloud.bucket=bucket"],
+    "cloud=s3": ["cloud.bucket=bucket"],
     "data/order": ["data=streaming"],
     "data/order=staged": ["data=streaming", "data.order.stages=[[0, {a.jsonl: 1}]]"],
     "data/tokenizer": ["data=streaming"],
+    "experiment=cloud": ["cloud.bucket=bucket"],
+    "model/rope_scaling": ["model=transformer"],
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill"],
 }  # overrides that the options of a group, or one of them, need
@@ -43,7 +49,8 @@ def test_every_option_of_conf_is_valid(choice):
     group, _, option = choice.partition("=")
     overrides = REQUIRED_OVERRIDES.get(choice, REQUIRED_OVERRIDES.get(group, []))
     required = REQUIRED_KEYS.get(option, []) if group == "data" else overrides
-    composed(*required, choice)
+    added = "+" if group == "model/rope_scaling" else ""  # a group that is in no defaults list
+    composed(*required, f"{added}{choice}")
 
 
 @pytest.mark.parametrize(("model", "data", "trainer", "tracking"), COMBINATIONS)
