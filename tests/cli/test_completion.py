@@ -13,8 +13,8 @@ from support.processes import environment
     ("line", "completions"),
     [
         ("mlxlab ", list(subcommands())),
-        ("mlxlab tr", ["train"]),
-        ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=transformer"]),
+        ("mlxlab tr", ["train", "translate"]),
+        ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"]),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),
         ("mlxlab runs list", []),
     ],
@@ -39,7 +39,7 @@ def test_bash_completes_the_installed_program(tmp_path):
     """
     env = environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, ["model=bert", "model=cnn_hybrid", "model=transformer"])
+    assert (done.returncode, done.stdout.split()) == (0, ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"])
 
 
 @pytest.mark.parametrize("args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join)
