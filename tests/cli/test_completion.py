@@ -39,7 +39,10 @@ def test_bash_completes_the_installed_program(tmp_path):
     """
     env = environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"])
+    assert (done.returncode, done.stdout.split()) == (
+        0,
+        ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"],
+    )
 
 
 @pytest.mark.parametrize("args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join)
