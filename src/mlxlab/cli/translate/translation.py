@@ -64,8 +64,8 @@ def translate(line: str, *, defaults: bool = False) -> Translation:
         for override in program.fixed:
             _add(args, override)
     for flag in (*program.flags, *program.file_flags):
-        wanted = flag.always or (defaults and flag.is_default_a_value)
-        if flag.default is not None and wanted and flag.name not in command.values:
+        is_added = flag.always or (defaults and flag.is_default_a_value)
+        if flag.default is not None and is_added and flag.name not in command.values:
             for override in flag.overrides(flag.default, command.values):
                 _add(args, override)
     for override in extra:
