@@ -113,7 +113,7 @@ def _collapsed(source: Layout) -> tuple[list[int], list[int]]:
 def _broadcast(source: Layout, shape: Shape) -> Layout:
     added = len(shape) - len(source.shape)
     own = zip(source.shape, source.strides, shape[added:], strict=True)
-    strides = [0] * added + [0 if n != wanted else stride for n, stride, wanted in own]
+    strides = [0] * added + [0 if n != full else stride for n, stride, full in own]
     return Layout(shape, tuple(strides), source.data_size)
 
 

@@ -64,7 +64,7 @@ def max_rows(step: TracedStep, batch: Batch, memory: StepMemory, budget: float) 
 
 
 def resized(batch: Batch, rows: int) -> Batch:
-    """A batch of so many rows; only its shapes matter."""
+    """A batch with this number of rows; only its shapes matter."""
     shaped: tuple[object, ...] = tree_map(lambda each: np.zeros((rows, *each.shape[1:]), each.dtype), tuple(batch))
     return Batch(*shaped)  # type: ignore[arg-type]
 

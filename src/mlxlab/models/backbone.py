@@ -52,7 +52,7 @@ class CausalBackbone(Backbone, Protocol):
     tie_embeddings: bool | None  # the language-modelling head shares the token embedding; None: states are its logits
 
     def new_cache(self, padding: list[int]) -> DecodingCache:
-        """An empty cache for rows that begin with so many padding tokens."""
+        """An empty cache for rows that begin with these numbers of padding tokens."""
 
     def extend(self, tokens: mx.array, cache: Any) -> mx.array:
         """The next tokens of every row (B, T) -> their states (B, T, O); they enter the cache, one of `new_cache`."""

@@ -105,7 +105,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def new_cache(self, padding: list[int]) -> KVCache:
-        """An empty cache for rows that begin with so many padding tokens."""
+        """An empty cache for rows that begin with these numbers of padding tokens."""
         return KVCache(self.num_layers, padding)
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:

@@ -1,4 +1,4 @@
-"""Files as they are at one moment, for an upload that goes on while others write, replace or remove them."""
+"""Files as they are at one moment, for an upload that continues while others write, replace or remove them."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Uploads checkpoints in the background while training goes on, and what is missing when it ends."""
+"""Uploads checkpoints in the background while training continues, and what is missing when it ends."""
 
 import logging
 import os
@@ -90,8 +90,8 @@ class Uploads:
     def pending(self) -> list[str]:
         """Names of the sets that are not committed, the newest first."""
         committed, names = dict(self._committed or {}), self.source.names()
-        wanted = self.source.retained([*{*names, *committed}], self.keep)
-        return [name for name in names if name in wanted and committed.get(name) != self._digest(name)]
+        retained = self.source.retained([*{*names, *committed}], self.keep)
+        return [name for name in names if name in retained and committed.get(name) != self._digest(name)]
 
     def _run(self) -> None:
         _lower_priority()

@@ -71,7 +71,7 @@ class MlxLm(nn.Module):
         return self.model.sanitize(arrays) if callable(getattr(type(self.model), "sanitize", None)) else arrays
 
     def new_cache(self, padding: list[int]) -> "RowCaches":
-        """An empty cache for rows that begin with so many padding tokens."""
+        """An empty cache for rows that begin with these numbers of padding tokens."""
         return RowCaches(self.model, padding)
 
     def extend(self, tokens: mx.array, cache: "RowCaches") -> mx.array:
