@@ -10,11 +10,9 @@ import pytest
 import tokenizers
 
 from mlxlab.data.batch import Task
-from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
-from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
 
@@ -29,25 +27,6 @@ NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
 ORIGIN = Origin("tiny", "texts", 4, ("data.source=https://me:secret@host/x",), {"data": "abc"}, {"valid/loss": 1.5})
 TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_bpe(["the cat sees the dog", "the dog sees the cat"], 280, 2)
-
-
-@pytest.fixture
-def trained(tokenizer):
-    def build(node, task=None):
-        task = task or Task("language_modelling", tokenizer.vocab_size, masked="bert" in node["_target_"])
-        model = build_model(node, kind=task.kind, vocab_size=tokenizer.vocab_size, num_classes=task.num_classes, seed=1)
-        for path, array in named_parameters(model).items():
-            if path.endswith("lora_b"):
-                model.load_weights([(path, mx.full(array.shape, 0.05))], strict=False)
-        model.eval()
-        return TrainedModel(model, node, tokenizer, task, seq_len=16)
-
-    return build
 
 
 @pytest.mark.parametrize("node", [LLAMA, {**LLAMA, "tie_embeddings": False}, {**LLAMA, "adapter": LORA}])
@@ -109,7 +88,8 @@ def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
         ({**LLAMA, "mlp_type": "geglu"}, None, "model.mlp_type=geglu:"),
         ({**LLAMA, "norm_type": "layer"}, None, "model.norm_type=layer:"),
         ({**LLAMA, "position_embedding": "learned"}, None, "model.position_embedding=learned:"),
-        (LLAMA, CLASSES, "has a bias that Llama lacks; expected model=bert"),
+        (LLAMA, CLASSES, "model.classifier_bias=true: Llama has false"),
+        (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias for numbers; expected model=bert"),
         ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm="),
         ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu:"),
         ({**BERT, "gated_layers": [1]}, CLASSES, "model.gated_layers"),

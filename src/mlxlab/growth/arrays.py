@@ -1,11 +1,15 @@
 """Arrays of a grown model, made of those of the model before: rows and columns by index, and new ones."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
 from mlxlab.models.initialization import normal
+
+EMBEDDING = re.compile(r"backbone\.(?:encoder\.)?embedding\.(?:base\.)?weight")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class Source:
 
 
 Sources = dict[str, Source]  # by new path; arrays without a source are new
+
+
+def has_classifier(arrays: Mapping[str, mx.array]) -> bool:
+    """Whether the head is a classifier: the output layer of a language model has no bias, and a row for each token."""
+    out = arrays.get("head.out.weight")
+    embeddings = [array for path, array in arrays.items() if EMBEDDING.fullmatch(path)]
+    return "head.out.bias" in arrays or (out is not None and len(out) != len(embeddings[0]))
 
 
 def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.array:

@@ -6,6 +6,7 @@ from mlxlab.data.instruct.encoder import ChatTokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
+from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
@@ -53,4 +54,6 @@ def origin_of(restored: RestoredModel, name: str, commit: str = "") -> Origin:
     metrics = {key: value for key, value in metrics.items() if key.startswith(("valid/", "test/"))}
     choices = metadata["choices"]
     data = choices.get("experiment") or choices.get("data") or str(restored.config["data"]["_target_"])
-    return Origin(name, data, checkpoint.step, tuple(metadata["overrides"]), hashes, metrics)
+    started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
+    bases = tuple(read_base_model(source) for source in started_from if source)
+    return Origin(name, data, checkpoint.step, tuple(metadata["overrides"]), hashes, metrics, bases)

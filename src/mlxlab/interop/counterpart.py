@@ -1,7 +1,9 @@
 """The published architecture that computes what a trained model does: its config.json and the names of its weights."""
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from mlxlab.config.instantiate import import_target
 from mlxlab.data.batch import TaskKind
@@ -9,14 +11,11 @@ from mlxlab.errors import ConfigError
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.families import export_family
 from mlxlab.models.pretrained.family import BERT, CNN_HYBRID, TRANSFORMER, Family
+from mlxlab.models.pretrained.load import MLX_LM
+from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
-DECODERS = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-}
+Ending = Literal["ForCausalLM", "ForMaskedLM", "ForSequenceClassification"]  # of the class in transformers
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3"}
 PROBLEM_TYPES: dict[TaskKind, str] = {
     "classification": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -26,18 +25,27 @@ PROBLEM_TYPES: dict[TaskKind, str] = {
 
 @dataclass(frozen=True)
 class Counterpart:
-    """A published architecture."""
+    """A published architecture.
 
-    family: Family
-    architecture: str  # the class in transformers
-    config: dict[str, object]  # of config.json, without what the tokenizer adds
+    Args:
+        name: its class in transformers, or its type in mlx-lm.
+        ending: of that class.
+        config: of config.json, without what the tokenizer adds.
+        published_name: of a parameter of the model with its head, by our path.
+        casts: whether the array of a published name may have fewer bits than float32.
+        needs_mlx_lm: only mlx-lm reads the names.
+    """
 
-    def published_name(self, path: str) -> str:
-        """The name of a parameter of the model with its head."""
-        classifier = "SequenceClassification" in self.architecture
-        if classifier and path.startswith("head.out."):
-            return path.replace("head.out", "classifier")
-        return self.family.published_name(path)
+    name: str
+    ending: Ending
+    config: Mapping[str, object]
+    published_name: Callable[[str], str]
+    casts: Callable[[str], bool] = lambda name: True
+    needs_mlx_lm: bool = False
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config["model_type"])
 
 
 def counterpart_of(trained: TrainedModel) -> Counterpart:
@@ -45,20 +53,63 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     target = str(trained.node["_target_"])
     if target == CNN_HYBRID:
         raise ConfigError("model=cnn_hybrid: has no counterpart in transformers; expected model=transformer or bert")
-    family, config = export_family(_arguments(trained, target))
-    kind, model_type = trained.task.kind, family.model_type
-    if target == TRANSFORMER and kind != "language_modelling":
-        raise ConfigError(f"model=transformer: a decoder for {kind} has a bias that Llama lacks; expected model=bert")
-    if model_type in DECODERS:
-        return Counterpart(family, DECODERS[model_type], config)
-    if model_type != "bert" or target != BERT:
-        raise ConfigError(f"model: {model_type} cannot be exported for {kind}; expected the options of BERT")
+    if target == MLX_LM:
+        return _of_mlx_lm(trained)
+    arguments = _arguments(trained, target)
+    family, config = export_family(arguments)
+    if target == TRANSFORMER:
+        return _decoder(trained, family, config, has_bias=bool(arguments["classifier_bias"]))
+    if target != BERT:
+        raise ConfigError(f"model: {target} has no counterpart in transformers; expected model=transformer or bert")
+    return _encoder(trained, family, config)
+
+
+def _of_mlx_lm(trained: TrainedModel) -> Counterpart:
+    config = published_config(trained.model, trained.node)
+    casts = cast_predicate(trained.model)
+    return Counterpart(str(config["model_type"]), "ForCausalLM", config, published_name, casts, needs_mlx_lm=True)
+
+
+def _decoder(trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool) -> Counterpart:
+    name, kind = CLASSES[family.model_type], trained.task.kind
     if kind == "language_modelling":
-        _check_masked_head(config)
-        return Counterpart(family, "BertForMaskedLM", config | {"tie_word_embeddings": True})
+        return _published(family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name)
+    if kind == "regression":
+        raise ConfigError(f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert")
+    if has_bias:
+        raise ConfigError(f"model.classifier_bias=true: {name} has false; expected a run with false, or of model=bert")
+    if trained.tokenizer.encode("a")[-1] == trained.tokenizer.pad_id:
+        raise ConfigError(f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding")
+    architecture = f"{name}ForSequenceClassification"
+    config = config | _classes(trained)
+    return _published(family, architecture, "ForSequenceClassification", config, _with_classifier(family, "score"))
+
+
+def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
+    if trained.task.kind == "language_modelling":
+        if config["hidden_act"] != "gelu":
+            raise ConfigError(f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model")
+        config = config | {"tie_word_embeddings": True}
+        return _published(family, "BertForMaskedLM", "ForMaskedLM", config, family.published_name)
     if (pooling := trained.node.get("pooling", "dense")) != "dense":
         raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
-    return Counterpart(family, "BertForSequenceClassification", config | _classes(trained))
+    config, rename = config | _classes(trained), _with_classifier(family, "classifier")
+    return _published(family, "BertForSequenceClassification", "ForSequenceClassification", config, rename)
+
+
+def _published(
+    family: Family, name: str, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
+) -> Counterpart:
+    return Counterpart(name, ending, {"architectures": [name], **config}, rename)
+
+
+def _with_classifier(family: Family, module: str) -> Callable[[str], str]:
+    """Published names of a model whose output layer is this module."""
+
+    def rename(path: str) -> str:
+        return path.replace("head.out", module) if path.startswith("head.out.") else family.published_name(path)
+
+    return rename
 
 
 def _arguments(trained: TrainedModel, target: str) -> dict[str, object]:
@@ -66,11 +117,6 @@ def _arguments(trained: TrainedModel, target: str) -> dict[str, object]:
     signature = inspect.signature(import_target(target))
     defaults = {each.name: each.default for each in signature.parameters.values() if each.default is not each.empty}
     return defaults | dict(trained.node) | {"vocab_size": trained.vocab_size}
-
-
-def _check_masked_head(config: dict[str, object]) -> None:
-    if config["hidden_act"] != "gelu":
-        raise ConfigError(f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model")
 
 
 def _classes(trained: TrainedModel) -> dict[str, object]:

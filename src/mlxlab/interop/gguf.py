@@ -1,6 +1,7 @@
 """Writes a decoder as a GGUF file of Llama type, with its tokenizer: for llama.cpp and programs that use it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import temporary_name
 from mlxlab.files.new_folder import refuse_existing
-from mlxlab.interop.counterpart import counterpart_of
+from mlxlab.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.interop.published_weights import plain_weights, publish
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.family import rename
@@ -48,15 +49,26 @@ def export_gguf(trained: TrainedModel, out: Path, name: str, dtype: Literal["flo
     """
     refuse_existing(out)
     counterpart = counterpart_of(trained)
-    if counterpart.family.model_type != "llama":
-        raise ConfigError(f"model: is of type {counterpart.family.model_type}; of GGUF files only llama is written")
+    _check_type(counterpart)
     metadata = _sizes(counterpart.config, trained.vocab_size) | _tokenizer(trained)
     metadata |= {"general.name": name, "general.architecture": "llama"}
     metadata["general.file_type"] = mx.array(0 if dtype == "float32" else 1, mx.uint32)
     _write(out, _weights(trained, counterpart.config, dtype), metadata)
 
 
-def _weights(trained: TrainedModel, config: dict[str, object], dtype: str) -> Arrays:
+def _check_type(counterpart: Counterpart) -> None:
+    config, name = counterpart.config, counterpart.name
+    if name != "LlamaForCausalLM":
+        raise ConfigError(f"model: would be a {name}; expected a LlamaForCausalLM, the only one written to GGUF files")
+    if config["attention_bias"]:
+        raise ConfigError("model.attention_bias=all: expected none for a GGUF file")
+    if "rope_scaling" in config:
+        raise ConfigError("model.rope_scaling: expected null for a GGUF file")
+    if config["head_dim"] * config["num_attention_heads"] != config["hidden_size"]:  # type: ignore[operator]
+        raise ConfigError(f"model.head_dim={config['head_dim']}: expected hidden_size / num_heads for a GGUF file")
+
+
+def _weights(trained: TrainedModel, config: Mapping[str, object], dtype: str) -> Arrays:
     """The arrays as such files have them: the rows of queries and keys are interleaved."""
     weights = plain_weights(trained)
     for key, role in (("num_attention_heads", "query"), ("num_key_value_heads", "key")):
@@ -64,11 +76,10 @@ def _weights(trained: TrainedModel, config: dict[str, object], dtype: str) -> Ar
         for path in [path for path in weights if path.endswith(f".attention.{role}.weight")]:
             array = weights[path]
             weights[path] = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-    arrays = publish(weights, lambda path: rename(path, NAMES), dtype)
-    return {name: array if array.ndim > 1 else array.astype(mx.float32) for name, array in arrays.items()}
+    return publish(weights, lambda path: rename(path, NAMES), dtype, lambda name: not name.endswith("norm.weight"))
 
 
-def _sizes(config: dict[str, object], vocab_size: int) -> Values:
+def _sizes(config: Mapping[str, object], vocab_size: int) -> Values:
     values: Values = {"llama.vocab_size": mx.array(vocab_size, mx.uint32)}
     for key, name in HYPERPARAMETERS.items():
         if isinstance(value := config.get(key), int | float):

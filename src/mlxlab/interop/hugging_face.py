@@ -16,7 +16,7 @@ from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import counterpart_of
 from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters, weights_without_adapters
-from mlxlab.interop.model_card import Origin, model_card
+from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
@@ -50,24 +50,27 @@ def export_hugging_face(
         CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
     counterpart = counterpart_of(trained)
-    config: dict[str, object] = {"architectures": [counterpart.architecture], **counterpart.config}
+    config = {key: value for key, value in counterpart.config.items() if key != "torch_dtype"}  # an old name of dtype
     config |= _tokens(trained) | {"dtype": dtype}
-    quantised = is_quantised(trained) and trained.model.backbone.causal and not dequantize
+    quantised = is_quantised(trained) and trained.generates and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
         weights = weights_without_adapters(trained) if separate_adapters else plain_weights(trained)
-    arrays = publish(weights, counterpart.published_name, dtype)
+    arrays = publish(weights, counterpart.published_name, dtype, counterpart.casts)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
-    if trained.model.backbone.causal:
+    if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
     count = sum(map(math.prod, parameter_shapes(trained.model).values()))
     notes = _notes(trained, quantised)
+    programs = (() if quantised or counterpart.needs_mlx_lm else (TRANSFORMERS,)) + (
+        (MLX_LM,) if trained.generates else ()
+    )
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        return model_card(described, counterpart.architecture, count, notes, quantised)
+        return model_card(described, counterpart, count, notes, programs)
 
     _write(out, arrays, files, card, mlx_lm_adapters(trained) if separate_adapters else None)
 
@@ -94,7 +97,7 @@ def _tokens(trained: TrainedModel) -> dict[str, object]:
     """Size of the vocabulary and ids of special tokens, as a config.json has them."""
     tokenizer = trained.tokenizer
     ids: dict[str, object] = {"vocab_size": trained.vocab_size, "pad_token_id": tokenizer.pad_id}
-    if not trained.model.backbone.causal:
+    if not trained.generates:
         return ids
     ends = list(trained.end_ids)
     bos = {} if tokenizer.bos_id is None else {"bos_token_id": tokenizer.bos_id}

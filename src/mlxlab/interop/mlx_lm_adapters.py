@@ -11,6 +11,7 @@ from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
+from mlxlab.models.zoo.mlx_lm import MlxLm
 
 Config = dict[str, Any]
 
@@ -22,7 +23,7 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
         ConfigError: there are no adapters, or mlx-lm has no such ones: it adapts the same projections in all layers.
     """
     options = split_node(trained.node)[0].adapter
-    if options is None or not trained.model.backbone.causal:
+    if options is None or not trained.generates:
         raise ConfigError("model.adapter: expected a decoder with adapters, model/adapter=lora")
     counterpart, arrays = counterpart_of(trained), Arrays()
     keys: dict[str, set[int]] = {}
@@ -30,14 +31,15 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
         if not isinstance(layer, LoRALayer):
             continue
         published = counterpart.published_name(f"{path}.weight").removesuffix(".weight")
-        match = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", published)
+        match = re.fullmatch(r"[a-z_.]+\.(\d+)\.(.+)", published)
         if match is None:
             raise ConfigError(f"model.adapter.targets: mlx-lm adapts layers only, not {path}")
         keys.setdefault(match[2], set()).add(int(match[1]))
         arrays |= {f"{published}.lora_a": layer.lora_a.T, f"{published}.lora_b": layer.lora_b.T}
         if "magnitude" in layer:
             arrays[f"{published}.m"] = layer.magnitude
-    count = trained.model.backbone.num_layers  # type: ignore[attr-defined]
+    backbone = trained.model.backbone
+    count = len(backbone.model.layers if isinstance(backbone, MlxLm) else backbone.layers)  # type: ignore[attr-defined]
     if partial := [key for key, layers in sorted(keys.items()) if len(layers) < count]:
         raise ConfigError(f"model.adapter.targets: mlx-lm adapts {partial[0]} of all layers or none, not of some")
     parameters = {"rank": options.rank, "scale": options.alpha / options.rank, "dropout": options.dropout}

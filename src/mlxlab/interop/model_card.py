@@ -1,9 +1,11 @@
 """The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mlxlab.interop.base_model import BaseModel
+from mlxlab.interop.counterpart import Counterpart, Ending
 from mlxlab.markdown import markdown_table
 from mlxlab.redact import redact
 
@@ -17,6 +19,7 @@ class Origin:
         command: the overrides of its command line.
         hashes: by what they identify.
         metrics: of the exported weights.
+        bases: published weights that it started from.
     """
 
     name: str
@@ -25,30 +28,36 @@ class Origin:
     command: tuple[str, ...] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    bases: tuple[BaseModel, ...] = ()
 
 
-USES = {  # ending of the class in transformers -> task of a hub
+PIPELINES: dict[Ending, str] = {  # -> task of a hub
     "ForCausalLM": "text-generation",
     "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "text-classification",
 }
+TRANSFORMERS, MLX_LM = "transformers", "mlx"  # libraries, as a hub names them
 
 
-def model_card(origin: Origin, architecture: str, parameters: int, notes: list[str], quantised: bool = False) -> str:
-    """Markdown with the header that model hubs read."""
-    ending = next(ending for ending in USES if architecture.endswith(ending))
-    pipeline, loader = USES[ending], f"AutoModel{ending}"
-    library = "mlx" if quantised else "transformers"
+def model_card(
+    origin: Origin, counterpart: Counterpart, parameters: int, notes: list[str], libraries: Sequence[str]
+) -> str:
+    """Markdown with the header that model hubs read.
+
+    Args:
+        libraries: that load the model; it is listed under the first.
+    """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
     command = shlex.join(["scripts/train.py", *map(redact, origin.command)])
     blocks = [
-        f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- mlxlab\n---",
+        "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
         f"# {origin.name}",
-        f"{architecture} with {parameters:,} parameters, trained for {origin.step} steps on {origin.data} with mlxlab.",
+        f"{counterpart.name} with {parameters:,} parameters, trained by mlxlab: {origin.step} steps on {origin.data}.",
+        *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
-        _usage(loader, quantised),
+        *(_usage(f"AutoModel{counterpart.ending}", library) for library in libraries),
         *(["## Metrics", markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
         f"```bash\n{command}\n```",
@@ -57,13 +66,27 @@ def model_card(origin: Origin, architecture: str, parameters: int, notes: list[s
     return "\n\n".join(blocks) + "\n"
 
 
-def _usage(loader: str, quantised: bool) -> str:
+def _header(origin: Origin, pipeline: str, library: str) -> list[str]:
+    published = [base.name for base in origin.bases if base.is_hub_id]
+    licenses = {base.license for base in origin.bases}
+    return [
+        *(f"license: {name}" for name in licenses if name and len(licenses) == 1),
+        *(["base_model:", *(f"- {name}" for name in published)] if published else []),
+        f"library_name: {library}",
+        f"pipeline_tag: {pipeline}",
+        "tags:\n- mlxlab",
+    ]
+
+
+def _license(base: BaseModel) -> str:
+    return f"license {base.license}" if base.license else "its license applies, which its files do not name"
+
+
+def _usage(loader: str, library: str) -> str:
     transformers = [
         f"from transformers import {loader}, AutoTokenizer",
         "",
         f'model, tokenizer = {loader}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
     ]
     mlx_lm = ["import mlx_lm", "", 'model, tokenizer = mlx_lm.load(".")', 'mlx_lm.generate(model, tokenizer, "Once")']
-    programs = [] if quantised else [transformers]
-    programs += [mlx_lm] if loader == "AutoModelForCausalLM" else []
-    return "\n\n".join("```python\n" + "\n".join(lines) + "\n```" for lines in programs)
+    return "\n".join(["```python", *(transformers if library == TRANSFORMERS else mlx_lm), "```"])

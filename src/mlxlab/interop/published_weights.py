@@ -36,10 +36,18 @@ def quantised_weights(trained: TrainedModel) -> tuple[Arrays, dict[str, object]]
     return named_parameters(trained.model), codes
 
 
-def publish(weights: Mapping[str, mx.array], rename: Callable[[str], str], dtype: str) -> Arrays:
-    """The arrays under their published names; ConfigError if a number of one is too large for the type."""
+def publish(
+    weights: Mapping[str, mx.array], rename: Callable[[str], str], dtype: str, casts: Callable[[str], bool]
+) -> Arrays:
+    """The arrays under their published names; ConfigError if a number of one is too large for the type.
+
+    Args:
+        casts: whether the array of a published name gets the type; others keep theirs.
+    """
+    published = {rename(path): array for path, array in weights.items()}
     cast = {
-        rename(path): array.astype(DTYPES[dtype]) if array.dtype in FLOATS else array for path, array in weights.items()
+        name: array.astype(DTYPES[dtype]) if array.dtype in FLOATS and casts(name) else array
+        for name, array in published.items()
     }
     if too_large := nonfinite_paths(cast):
         raise ConfigError(f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32")

@@ -15,14 +15,13 @@ Processor = dict[str, object] | None  # `post_processor` of a tokenizer.json: wh
 def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
     """The text of each file by name. The tokenizer gives the ids that the model was trained with."""
     file = json.loads(trained.tokenizer.inner.to_str())
-    causal = trained.model.backbone.causal
-    if causal:
+    if trained.generates:
         file["post_processor"] = _start_only(trained)
     elif trained.task.pair_separator is not None:
-        file["post_processor"] = _pairs(trained.tokenizer)
+        file["post_processor"] = _pairs(trained.tokenizer, second_type=int(trained.has_token_types))
     files = {
         "tokenizer.json": json.dumps(file, ensure_ascii=False),
-        "tokenizer_config.json": json.dumps(_config(trained, causal), ensure_ascii=False, indent=1) + "\n",
+        "tokenizer_config.json": json.dumps(_config(trained), ensure_ascii=False, indent=1) + "\n",
     }
     return files | ({TEMPLATE_FILE: trained.template.source} if trained.template else {})
 
@@ -30,7 +29,7 @@ def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
 def special_tokens(trained: TrainedModel) -> dict[str, str]:
     """The special tokens under the names of transformers."""
     tokenizer = trained.tokenizer
-    start, end = ("bos_token", "eos_token") if trained.model.backbone.causal else ("cls_token", "sep_token")
+    start, end = ("bos_token", "eos_token") if trained.generates else ("cls_token", "sep_token")
     ids = {
         start: tokenizer.bos_id,
         end: tokenizer.eos_id,
@@ -45,14 +44,14 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
     return tokens | ({"unk_token": unknown} if unknown else {})
 
 
-def _config(trained: TrainedModel, causal: bool) -> dict[str, object]:
+def _config(trained: TrainedModel) -> dict[str, object]:
     limits = [limit for limit in (trained.seq_len, trained.model.backbone.position_limit) if limit is not None]
-    inputs = ["input_ids", "attention_mask"] if causal else ["input_ids", "token_type_ids", "attention_mask"]
+    types = ["token_type_ids"] if trained.has_token_types else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": inputs,
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         "model_max_length": min(limits, default=trained.model.backbone.max_position_embeddings),
-        "padding_side": "left" if causal else "right",
+        "padding_side": "left" if trained.generates else "right",
         "clean_up_tokenization_spaces": False,
         **special_tokens(trained),
     }
@@ -64,12 +63,13 @@ def _start_only(trained: TrainedModel) -> Processor:
     return _template(single=[*(name for name, _ in names), "$A"], tokens=names) if names else None
 
 
-def _pairs(tokenizer: Tokenizer) -> Processor:
-    """`start a end b end`, with the type 1 for `b end`."""
+def _pairs(tokenizer: Tokenizer, second_type: int) -> Processor:
+    """`start a end b end`, with the type of the second text for `b end`."""
     ids = [tokenizer.bos_id, tokenizer.end_id]
     start, end = ([] if token is None else [(str(tokenizer.inner.id_to_token(token)), token)] for token in ids)
     single = [*(name for name, _ in start), "$A", end[0][0]]
-    return _template(single=single, tokens=[*start, *end], pair=[*single, "$B:1", f"{end[0][0]}:1"])
+    second = [f"{name}:{second_type}" for name in ("$B", end[0][0])]
+    return _template(single=single, tokens=[*start, *end], pair=[*single, *second])
 
 
 def _template(single: list[str], tokens: list[tuple[str, int]], pair: list[str] | None = None) -> Processor:

@@ -33,6 +33,16 @@ class TrainedModel:
     thresholds: tuple[float, ...] = ()
 
     @property
+    def generates(self) -> bool:
+        """Whether it is a causal language model."""
+        return self.model.backbone.causal and self.task.kind == "language_modelling"
+
+    @property
+    def has_token_types(self) -> bool:
+        """Whether it tells the texts of a pair apart: an encoder with two token types."""
+        return not self.model.backbone.causal and self.node.get("num_token_types", 2) == 2
+
+    @property
     def vocab_size(self) -> int:
         """Rows of the embedding: the tokens of the tokenizer, and perhaps more."""
         return int(self.model.backbone.embedding.weight.shape[0])

@@ -221,8 +221,8 @@ def apply_output_layer(layer: nn.Linear, x: mx.array) -> mx.array:
     """
     if layer.weight.shape[0] > 1:
         return layer(x)
-    weight, bias = layer.weight.astype(mx.float32), layer.bias.astype(mx.float32)
-    return (x.astype(mx.float32) * weight).sum(axis=-1, keepdims=True) + bias
+    y = (x.astype(mx.float32) * layer.weight.astype(mx.float32)).sum(axis=-1, keepdims=True)
+    return y + layer.bias.astype(mx.float32) if "bias" in layer else y
 
 
 def named_parameters(module: nn.Module) -> dict[str, mx.array]:

@@ -14,6 +14,7 @@ from mlxlab.models.backbone import Backbone, CausalBackbone
 from mlxlab.models.bert import Bert
 from mlxlab.models.depth import depths
 from mlxlab.models.layers import Attention, apply_output_layer
+from mlxlab.models.transformer import Transformer
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
@@ -26,12 +27,14 @@ class Classifier(nn.Module):
     Through a hidden layer unless `hidden_size` is 0.
     """
 
-    def __init__(self, input_size: int, num_classes: int, dropout: float, hidden_size: int = 0) -> None:
+    def __init__(
+        self, input_size: int, num_classes: int, dropout: float, hidden_size: int = 0, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
         if hidden_size:
             self.hidden = nn.Linear(input_size, hidden_size)
-        self.out = nn.Linear(hidden_size or input_size, num_classes)
+        self.out = nn.Linear(hidden_size or input_size, num_classes, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.dropout(x)
@@ -77,7 +80,8 @@ Head = Classifier | CausalHead | MaskedHead
 def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0) -> Head:
     """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
     if kind != "language_modelling":
-        return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size)
+        bias = not isinstance(backbone, Transformer) or backbone.classifier_bias
+        return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size, bias=bias)
     backbone.remove_pooler()
     vocab_size = backbone.embedding.weight.shape[0]
     if backbone.causal:

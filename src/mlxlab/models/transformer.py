@@ -36,6 +36,7 @@ class Transformer(nn.Module):
         qk_norm: RMSNorm over each head of queries and keys, before the rotary positions, as in Qwen3.
         rope_scaling: a `mlxlab.models.rope.Llama3Scaling` for contexts longer than the original ones; null has none.
         no_rope_layers: numbers of layers without rotary positions, as every fourth of SmolLM3.
+        classifier_bias: whether a classifier has a bias; Llama's, in which it can be exported, has none.
     """
 
     causal = True
@@ -62,12 +63,14 @@ class Transformer(nn.Module):
         qk_norm: bool = False,
         rope_scaling: Llama3Scaling | None = None,
         no_rope_layers: Sequence[Count] = (),
+        classifier_bias: bool = True,
         *,
         vocab_size: int,
     ) -> None:
         super().__init__()
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.num_layers, self.tie_embeddings = num_layers, tie_embeddings
+        self.classifier_bias = classifier_bias
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
         self.embedding = nn.Embedding(vocab_size, hidden_size)

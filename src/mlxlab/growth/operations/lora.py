@@ -5,7 +5,7 @@ from typing import Any
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source, Sources
+from mlxlab.growth.arrays import Source, Sources, has_classifier
 from mlxlab.growth.operations.schema import MergeLoRA, SetLoRA
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
 from mlxlab.models.adapters.freeze import adapter_paths
@@ -42,7 +42,7 @@ def set_lora_arrays(
     layers = [
         path.removesuffix(".weight") for path, array in arrays.items() if path.endswith(".weight") and array.ndim == 2
     ]
-    if "head.out.bias" in arrays:  # a classifier, which trains itself
+    if has_classifier(arrays):  # a classifier, which trains itself
         _refuse_classifier(new.targets or (), layers)
         layers = [path for path in layers if not path.startswith("head.")]
     chosen = select(new.targets or PROJECTIONS, sorted(layers), "targets")

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather
+from mlxlab.growth.arrays import Gather, Source, Sources, draw, gather, has_classifier
 from mlxlab.growth.operations.plain_layers import require_plain_layers
 from mlxlab.growth.operations.schema import ResizeVocabulary
 from mlxlab.models.build import Architecture
@@ -56,7 +56,7 @@ def gather_tokens(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = No
     require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
     result: Arrays = {}
     sources: Sources = {}
-    is_classifier = "head.out.bias" in arrays
+    is_classifier = has_classifier(arrays)
     for path, array in arrays.items():
         is_table = TABLE.fullmatch(path) and not (is_classifier and path.startswith("head."))
         sources[path] = Source(path, (Gather(0, forward),) if is_table else ())
