@@ -51,7 +51,8 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={run}", f"out={merged}"], 73, "exists already"),
         (["merge", f"run={merged}", f"out={tmp_path}/twice"], 2, "no adapters to merge"),
         (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
-        (["merge", f"run={run}", f"out={run}/metrics.json/x"], 74, "File exists"),
+        (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"a folder of the run; expected {run}/x"),
+        (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),
     ]:
         assert main(args) == code

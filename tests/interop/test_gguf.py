@@ -22,11 +22,6 @@ TOKENS, ALL_REAL = mx.array([[5, 9, 77, 4, 6, 1]]), mx.ones((1, 6), mx.int32)
 TEXT = "the cat sees  the dog, Zo\u00eb!\n"
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_bpe(["the cat sees the dog", "the dog sees the cat"], 280, 2)
-
-
 @pytest.fixture
 def trained(tokenizer):
     def build(**options):
@@ -77,8 +72,15 @@ def test_the_gguf_package_reads_it(trained, tokenizer, tmp_path):
 
 def test_what_cannot_be_written_is_one_line(trained, tokenizer, tmp_path):
     out = tmp_path / "model.gguf"
-    with pytest.raises(ConfigError, match=r"^model.mlp_type=geglu: "):
-        export_gguf(trained(mlp_type="geglu"), out, "tiny")
+    for options, message in [
+        ({"mlp_type": "geglu"}, "model.mlp_type=geglu: "),
+        ({"qk_norm": True}, "model: would be a Qwen3ForCausalLM; expected a LlamaForCausalLM"),
+        ({"attention_bias": "all"}, "model.attention_bias=all: expected none"),
+        ({"head_dim": 12}, "model.head_dim=12: expected hidden_size / num_heads"),
+        ({"rope_scaling": {"_target_": "mlxlab.models.rope.Llama3Scaling"}}, "model.rope_scaling: expected null"),
+    ]:
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            export_gguf(trained(**options), out, "tiny")
     words = train_bpe(["a b"], 262, 2)
     words.inner.normalizer = Lowercase()
     source = trained()

@@ -11,6 +11,7 @@ import tokenizers
 
 from mlxlab.data.batch import Task
 from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 from mlxlab.models.build import build_model, build_pretrained_model
@@ -21,6 +22,7 @@ LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_h
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
 CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
+SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "factor": 4.0, "original_max_position_embeddings": 8}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
 NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
@@ -29,9 +31,20 @@ TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)
 
 
-@pytest.mark.parametrize("node", [LLAMA, {**LLAMA, "tie_embeddings": False}, {**LLAMA, "adapter": LORA}])
-def test_our_reader_gives_the_logits_of_a_decoder(trained, tokenizer, tmp_path, node):
-    source = trained(node)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tie_embeddings": False, "attention_bias": "all", "head_dim": 12},
+        {"adapter": LORA, "rope_scaling": SCALING},
+        {"attention_bias": "qkv"},
+        {"qk_norm": True},
+        {"no_rope_layers": [1]},
+    ],
+    ids=str,
+)
+def test_our_reader_gives_the_logits_of_a_decoder(trained, tokenizer, tmp_path, options):
+    source = trained({**LLAMA, **options})
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
     np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
@@ -51,6 +64,19 @@ def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path
     np.testing.assert_array_equal(arrays["classifier.weight"], source.model.head.out.weight)
     assert config["id2label"] == {"0": "red", "1": "green", "2": "blue"}
     assert config["problem_type"] == "single_label_classification"
+
+
+def test_a_decoder_has_the_classifier_of_llama(trained, tokenizer, tmp_path):
+    source = trained({**LLAMA, "classifier_bias": False}, CLASSES)
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    np.testing.assert_array_equal(arrays["score.weight"], source.model.head.out.weight)
+    assert (config["architectures"], config["pad_token_id"]) == (["LlamaForSequenceClassification"], tokenizer.pad_id)
+    file = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    assert file.encode("the cat").ids == tokenizer.encode("the cat"), "a text has its end token, as in training"
+    logits = source.model.backbone(TOKENS, ALL_REAL)[:, -1] @ arrays["score.weight"].T
+    np.testing.assert_allclose(source.model(TOKENS, ALL_REAL), logits, atol=1e-6)
 
 
 def test_a_regression_gives_numbers_of_the_data(trained, tmp_path):
@@ -79,6 +105,31 @@ def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
     digest = hashlib.sha256((tmp_path / "hf" / "model.safetensors").read_bytes()).hexdigest()
     assert all(text in card for text in ("| valid/loss |   1.5 |", "`abc`", digest, "pipeline_tag: text-generation"))
     assert "secret" not in card
+    assert "license" not in card
+
+
+def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
+    for name, file, text in [
+        ("named", "README.md", "---\ntags: [x]\nlicense: apache-2.0\n---\n# License: none\n"),
+        ("unnamed", "README.md", "license: mit\n"),
+        ("damaged", "README.md", "---\nlicense: \xff{}\n---\n"),
+    ]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    mx.save_gguf(str(tmp_path / "words.gguf"), {"x": mx.zeros(2)}, {"general.license": "mit"})
+    names = ("named", "unnamed", "damaged", "gone", "words.gguf")
+    bases = {name: read_base_model(str(tmp_path / name)) for name in names} | {"hub": read_base_model("us/model")}
+    licenses = {name: base.license for name, base in bases.items()}
+    assert licenses == {"named": "apache-2.0", "unnamed": "", "damaged": "", "gone": "", "words.gguf": "mit", "hub": ""}
+    assert [name for name, base in bases.items() if base.is_hub_id] == ["hub"]
+    for name, header, line in [
+        ("named", "---\nlicense: apache-2.0\nlibrary", "those of named: license apache-2.0."),
+        ("hub", "---\nbase_model:\n- us/model\nlibrary", "those of us/model: its license applies"),
+    ]:
+        export_hugging_face(trained(LLAMA), tmp_path / f"{name}_hf", replace(ORIGIN, bases=(bases[name],)))
+        card = (tmp_path / f"{name}_hf" / "README.md").read_text()
+        assert card.startswith(header)
+        assert line in card
 
 
 def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
@@ -89,7 +140,8 @@ def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
         ({**LLAMA, "norm_type": "layer"}, None, "model.norm_type=layer:"),
         ({**LLAMA, "position_embedding": "learned"}, None, "model.position_embedding=learned:"),
         (LLAMA, CLASSES, "model.classifier_bias=true: Llama has false"),
-        (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias for numbers; expected model=bert"),
+        (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias"),
+        ({**BERT, "pooling": "mean"}, CLASSES, "model.pooling=mean: expected dense"),
         ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm="),
         ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu:"),
         ({**BERT, "gated_layers": [1]}, CLASSES, "model.gated_layers"),

@@ -39,6 +39,7 @@ BACKBONES = {
     "transformer-qwen": lambda: Transformer(
         **SMALL, num_kv_heads=2, head_dim=12, attention_bias="all", qk_norm=True, **SCALED, no_rope_layers=[1]
     ),
+    "transformer-score": lambda: Transformer(**SMALL, classifier_bias=False),
     "transformer-old": lambda: Transformer(
         **SMALL, norm_type="layer", mlp_type="gelu", position_embedding="learned", max_position_embeddings=64
     ),

@@ -17,8 +17,7 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import build_data
 from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.files.new_folder import refuse_existing
-from mlxlab.inference.export import restore_single, write_export
+from mlxlab.inference.export import check_output, restore_single, write_export
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.sampling import SamplingParams
@@ -72,7 +71,7 @@ def quantize_run(
         InputNotFoundError, CheckpointUnavailableError, NotAllowedError: see `restore_model`.
     """
     packing_of(options)
-    refuse_existing(out)
+    check_output(run, out)
     restored = restore_single(run, checkpoint)
     data = _data_of(restored, run) if with_metrics else None
     node = merged_node(restored.checkpoint.state["architecture"])

@@ -13,7 +13,7 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.files.new_folder import new_folder
+from mlxlab.files.new_folder import new_folder, refuse_existing
 from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model
 
 
@@ -24,15 +24,25 @@ def restore_single(run: Path, checkpoint: str) -> RestoredModel:
     return restore_model(run, checkpoint)
 
 
+def check_output(run: Path, out: Path) -> None:
+    """CannotCreateError if `out` exists, ConfigError if it lies in a folder of the run."""
+    refuse_existing(out)
+    folder = out.parent.resolve()
+    if folder != run.resolve() and folder.is_relative_to(run.resolve()):
+        raise ConfigError(f"out={out}: lies in {out.parent}, a folder of the run; expected {run / out.name}")
+
+
 def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredModel:
     """Writes the model of a run with its adapters folded in, in full precision; returns it as it is in the run.
 
     Raises:
-        ConfigError: it has no adapters. CannotCreateError: `out` exists. WriteError: it cannot be written.
+        ConfigError: it has no adapters, or `out` lies in a folder of the run. CannotCreateError: `out` exists.
+        WriteError: it cannot be written.
         InputNotFoundError, CheckpointUnavailableError, DataError, NotAllowedError: see `restore_model`.
     """
     from mlxlab.models.adapters.merge import merged_node, merged_parameters
 
+    check_output(run, out)
     restored = restore_single(run, checkpoint)
     node = restored.checkpoint.state["architecture"]
     if not node.get("adapter"):

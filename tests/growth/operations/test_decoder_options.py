@@ -16,6 +16,7 @@ OPERATIONS = {
     "add_heads": {"heads": 2 * SIZES["num_heads"]},
     "grow_width": {"hidden_size": 2 * SIZES["hidden_size"]},
     "stack": {"map": [0, 0, 1]},
+    "resize_vocabulary": {"size": 30},
 }
 NORMALIZED = {"qk_norm": True, "attention_bias": "all"}
 
@@ -40,6 +41,8 @@ def grow(name, **options):
         ("add_heads", NORMALIZED),
         ("stack", NORMALIZED),
         ("grow_width", {"attention_bias": "all"}),
+        ("grow_width", {"classifier_bias": False}),
+        ("resize_vocabulary", {"classifier_bias": False}),
     ],
 )
 def test_the_outputs_stay(name, options):

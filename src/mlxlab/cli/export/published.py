@@ -62,10 +62,9 @@ def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.files.new_folder import refuse_existing
-    from mlxlab.inference.export import restore_single
+    from mlxlab.inference.export import check_output, restore_single
 
-    refuse_existing(out)
+    check_output(run, out)
     return restore_single(run, checkpoint)
 
 

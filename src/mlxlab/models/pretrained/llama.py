@@ -1,12 +1,15 @@
 """Llama (Touvron et al. 2023), SmolLM2 among others, SmolLM3, and Mistral without its sliding window."""
 
+from dataclasses import asdict
 from typing import TypedDict, cast
 
+from mlxlab.config.instantiate import instantiate
 from mlxlab.constraints import Positive, Size
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.pretrained.config import PretrainedConfig, require
 from mlxlab.models.pretrained.family import TRANSFORMER, Family, Names, Node, Shape, require_options, sizes_of
+from mlxlab.models.rope import Llama3Scaling
 
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
 SCALING = "mlxlab.models.rope.Llama3Scaling"
@@ -110,8 +113,8 @@ def smollm3_config(node: Node) -> dict[str, object]:
 def decoder_config(node: Node, model_type: str) -> dict[str, object]:
     """The config.json of what Llama and the decoders that follow it have in common."""
     require_options(node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",))
-    scaling = dict(node.get("rope_scaling") or {})
-    scaling.pop("_target_", None)
+    options = node.get("rope_scaling")
+    scaling = asdict(instantiate(options, Llama3Scaling)) if options else {}
     return {
         "model_type": model_type,
         **sizes_of(node),
