@@ -55,6 +55,8 @@ SCHEDULE = [DEEPER, WIDER, HEADS, RATE, WARM]
 class CurriculumBatches(ResizableBatches):
     """Batches with a curriculum of which only the strength is known."""
 
+    alpha = None
+
     def order_metrics(self):
         return {}
 
@@ -317,6 +319,65 @@ def test_an_operation_that_fails_in_another_process_is_not_kept_here():
     assert "skipped: failed in another process" in run.state.history.events[0][1]
     with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"):
         grow([WIDER], processes=WithFailure(), epochs=1)
+
+
+ROWS = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+ALPHA = {"id": "order", "op": "set_curriculum", "alpha": 0.5, "when": {"or_steps": 2}}
+
+
+class FailingBatches(CurriculumBatches):
+    """Batches whose changes of the size, and of the strength of the curriculum, fail when half of it is done."""
+
+    def resize(self, batch_size):
+        super().resize(batch_size)
+        if batch_size == ROWS["batch_size"]:
+            raise RuntimeError("out of memory")
+
+    def set_alpha(self, alpha):
+        super().set_alpha(alpha)
+        raise MemoryError("no memory for another order")
+
+    def state_dict(self):
+        return super().state_dict() | {"alpha": self.alpha}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.alpha = state["alpha"]
+
+
+@pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
+def test_a_setting_that_fails_while_it_changes_is_skipped_with_the_run_as_it_was(operation):
+    with pytest.raises((RuntimeError, MemoryError), match="memory"):
+        grow([operation], data=FailingBatches(), epochs=1)
+    seen = Sizes()
+    run = grow([operation, RATE], [seen], on_error="skip", data=FailingBatches(rows=16), epochs=1)
+    assert run.state.progress.growth.skipped == [operation["id"]]
+    assert (seen.rows, run.data.alpha) == ([4, 4, 4, 4], None)
+    assert run.state.progress.settings == ChangedSettings(learning_rate=RATE["learning_rate"])
+    late = {**RATE, "when": {"or_steps": 3}}
+    assert final_state_digest(run.state) == final_state_digest(grow([late], data=FailingBatches(rows=16), epochs=1).state)
+
+
+class WithTwin(ProcessGroup):
+    """A group with another process in which the same happens."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 2
+
+    def all_reduce_max(self, numbers):
+        return list(numbers)
+
+
+@pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
+@pytest.mark.parametrize("group", [WithFailure, WithTwin])
+def test_a_setting_that_fails_in_several_processes_is_kept_in_none(operation, group):
+    data = FailingBatches() if group is WithTwin else CurriculumBatches()
+    state = grow([], [StopAt(2)], data=data).state
+    context = FitContext("valid/loss", Recorder(), group=group())
+    GrowthSchedule([operation], "skip").on_step(context, state, NO_STEP)
+    assert state.progress.growth.skipped == [operation["id"]]
+    assert (data.batch_size, data.alpha, state.progress.settings) == (4, None, ChangedSettings())
 
 
 def test_an_operation_that_a_resume_makes_up_for_is_checked_on_validation_rows(monkeypatch):

@@ -132,9 +132,8 @@ class GrowthSchedule(Callback):
         """Runs one operation; False if it fails and is skipped, with the state as it was."""
         number, step = len(state.progress.growth.done) + 1, state.progress.step
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
-        change = self._prepare(context, state, result, operation)
+        change = self._keep(context, state, self._prepare(context, state, result, operation), operation)
         logger.log(logging.INFO if change.fits else logging.WARNING, f"step {step}: {title}: {change.text}")
-        change.keep()
         context.log(state, {"growth/done": float(number), **change.metrics})
         state.history.events.append((step, f"{title}: {change.text}"))
         context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {change.text}"})
@@ -142,7 +141,7 @@ class GrowthSchedule(Callback):
 
     def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> "Change":
         """The change of an operation, on all processes alike; where it fails and is skipped, one that does nothing."""
-        from mlxlab.growth.apply import prepare, skipped
+        from mlxlab.growth.apply import FAILURES, OF_DATA, keep, prepare
 
         groups = context.metadata["config"].get("trainer", {}).get("optimizer", {})
         change: Change | None = None
@@ -150,12 +149,33 @@ class GrowthSchedule(Callback):
         try:
             if not result.trained:  # a resumed run makes up for the operation
                 result = result._replace(batch=next(iter(context.valid), result.batch))
-            change = prepare(operation, state, result, self.seed, groups)
-        except (UserError, ValueError, RuntimeError, MemoryError) as caught:
+            prepared = prepare(operation, state, result, self.seed, groups)
+            if context.group.size > 1 and operation["op"] in OF_DATA:  # fails here, where all processes agree
+                keep(prepared, state, is_trial=True)
+            change = prepared
+        except FAILURES as caught:
             error = caught
         if context.group.all_reduce_max([change is None]) == [0]:
             assert change is not None
             return change
+        return self._failed(operation, error)
+
+    def _keep(self, context: FitContext, state: TrainState, change: "Change", operation: Operation) -> "Change":
+        """The change, kept; where that fails and is skipped, one that did nothing."""
+        from mlxlab.growth.apply import FAILURES, keep
+
+        try:
+            keep(change, state)
+        except FAILURES as error:
+            if context.group.size > 1:  # others may have kept it
+                raise
+            return self._failed(operation, error)
+        return change
+
+    def _failed(self, operation: Operation, error: Exception) -> "Change":
+        """A change that does nothing, or the error where that ends the run."""
+        from mlxlab.growth.apply import skipped
+
         if self.on_error == "skip":
             return skipped(error)
         raise (misfit(operation, error) if isinstance(error, UserError) else error) from None

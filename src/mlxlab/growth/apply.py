@@ -1,12 +1,14 @@
 """Applies an operation of a growth schedule to the state of a run."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.errors import UserError
 from mlxlab.growth.grow import grow, training_of
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
@@ -18,6 +20,9 @@ from mlxlab.models.model import count_parameters
 from mlxlab.training.optim.groups import GroupOptions, describe_changes
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
+
+OF_DATA = ("set_batch_size", "set_curriculum")  # operations that change how the data are read
+FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
 
 
 class Change(NamedTuple):
@@ -42,12 +47,41 @@ def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, op
         optimizer: the groups of weights in the config.
 
     Raises:
-        UserError, ValueError, RuntimeError, MemoryError: it does not fit, or cannot be computed.
+        FAILURES: it does not fit, or cannot be computed.
     """
     if operation["op"] in CHANGES:
         return _prepare_model(operation, state, result, seed, optimizer)
     late = late_rewarm(operation, state.progress.step, state.planned_steps)
     return Change({}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state))
+
+
+def keep(change: Change, state: TrainState, *, is_trial: bool = False) -> None:
+    """Keeps a change; where that raises one of FAILURES, and after a trial, the state is as it was."""
+    undo = _undo(state)
+    try:
+        change.keep()
+    except FAILURES:
+        undo()
+        raise
+    if is_trial:
+        undo()
+
+
+def _undo(state: TrainState) -> Callable[[], None]:
+    """A function that returns a state to the model, the settings and the data that it has now."""
+    data, progress = state.data, state.progress
+    model, optimizer, architecture, data_state = state.model, state.optimizer, state.architecture, state.data_state
+    settings, model_step = deepcopy(progress.settings), progress.model_step
+    batch_size, position = data.batch_size, data.state_dict()
+
+    def undo() -> None:
+        if data.batch_size != batch_size:
+            data.resize(batch_size)
+        data.load_state_dict(position)
+        state.model, state.optimizer, state.architecture, state.data_state = model, optimizer, architecture, data_state
+        progress.settings, progress.model_step = settings, model_step
+
+    return undo
 
 
 def _set(operation: Any, state: TrainState) -> None:
