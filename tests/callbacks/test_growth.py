@@ -355,7 +355,9 @@ def test_a_setting_that_fails_while_it_changes_is_skipped_with_the_run_as_it_was
     assert (seen.rows, run.data.alpha) == ([4, 4, 4, 4], None)
     assert run.state.progress.settings == ChangedSettings(learning_rate=RATE["learning_rate"])
     late = {**RATE, "when": {"or_steps": 3}}
-    assert final_state_digest(run.state) == final_state_digest(grow([late], data=FailingBatches(rows=16), epochs=1).state)
+    assert final_state_digest(run.state) == final_state_digest(
+        grow([late], data=FailingBatches(rows=16), epochs=1).state
+    )
 
 
 class WithTwin(ProcessGroup):

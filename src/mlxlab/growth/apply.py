@@ -10,8 +10,9 @@ from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import UserError
 from mlxlab.growth.grow import grow, training_of
-from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.changes import changes_architecture
 from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
+from mlxlab.growth.operations.schema import ArchitectureOperation, Operation
 from mlxlab.growth.operations.settings import change_settings
 from mlxlab.growth.optimizer_state import average_of
 from mlxlab.growth.probe import Probe, check_change, largest_change, preserves_outputs, probe_outputs
@@ -39,7 +40,7 @@ def skipped(error: Exception) -> Change:
     return Change({}, f"skipped: {error}", lambda: None, fits=False)
 
 
-def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
+def prepare(operation: Operation, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
     """An operation that fits; nothing is changed before it is kept.
 
     Args:
@@ -49,7 +50,7 @@ def prepare(operation: Any, state: TrainState, result: StepResult, seed: int, op
     Raises:
         FAILURES: it does not fit, or cannot be computed.
     """
-    if operation["op"] in CHANGES:
+    if changes_architecture(operation):
         return _prepare_model(operation, state, result, seed, optimizer)
     late = late_rewarm(operation, state.progress.step, state.planned_steps)
     return Change({}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state))
@@ -95,12 +96,15 @@ def _set(operation: Any, state: TrainState) -> None:
     progress.settings = settings
 
 
-def _prepare_model(operation: Any, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
-    operation = with_vocabulary(operation, vocabulary_of(state.data))
-    probe, before = Probe(operation.get("vocabulary")), training_of(state)
+def _prepare_model(
+    operation: ArchitectureOperation, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions
+) -> Change:
+    vocabulary = vocabulary_of(state.data)
+    probe = Probe(vocabulary if operation["op"] == "grow_vocabulary" else None)
+    before = training_of(state)
     with state.eval_weights() as evaluated:
         outputs = probe_outputs(evaluated, result, probe.before)
-    grown = grow(operation, before, state.new_training, seed)
+    grown = grow(with_vocabulary(operation, vocabulary), before, state.new_training, seed)
     after, model = grown.training, grown.model
     mx.eval(after.weights, after.optimizer)
     model.load_weights(list((after.weights | average_of(after.optimizer)).items()))

@@ -10,6 +10,7 @@ from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources
 from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.grow_vocabulary import MappedGrowVocabulary
 from mlxlab.growth.operations.schema import ArchitectureOperation
 from mlxlab.growth.optimizer_state import (
     TransferCounts,
@@ -42,7 +43,7 @@ class Grown(NamedTuple):
 
 
 def grow(
-    operation: ArchitectureOperation,
+    operation: ArchitectureOperation | MappedGrowVocabulary,
     before: Training,
     new_training: Callable[[Architecture], tuple[nn.Module, optim.Optimizer]],
     seed: int | None,

@@ -8,7 +8,7 @@ from mlxlab.data.batch import BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import UserError
 from mlxlab.growth.grow import grow, training_of
-from mlxlab.growth.operations.changes import CHANGES
+from mlxlab.growth.operations.changes import changes_architecture
 from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations.schema import Operation
 from mlxlab.growth.schedule import due_steps, find_late, misfit, options_text, waits_for
@@ -41,7 +41,7 @@ def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequenc
     previews = [Preview(state.architecture, count_parameters(state.model))]
     for operation in operations:
         try:
-            if operation["op"] in CHANGES:
+            if changes_architecture(operation):
                 grown = grow(with_vocabulary(operation, vocabulary), training, state.new_training, None)
                 training = grown.training
                 previews.append(Preview(training.architecture, count_parameters(grown.model)))

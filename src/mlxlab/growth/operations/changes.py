@@ -1,7 +1,7 @@
 """The operations that change an architecture, by name: pure functions of the `model` node and of named arrays."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.growth.arrays import Sources
@@ -11,6 +11,7 @@ from mlxlab.growth.operations.grow_vocabulary import grow_vocabulary_arrays, gro
 from mlxlab.growth.operations.grow_width import grow_width_arrays, grow_width_node
 from mlxlab.growth.operations.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
 from mlxlab.growth.operations.resize_vocabulary import resize_vocabulary_arrays, resize_vocabulary_node
+from mlxlab.growth.operations.schema import ArchitectureOperation, Operation
 from mlxlab.growth.operations.stack import stack_arrays, stack_node
 from mlxlab.growth.operations.widen import widen_arrays, widen_node
 from mlxlab.models.build import Architecture
@@ -40,3 +41,8 @@ CHANGES: Mapping[str, ArchitectureChange] = {
     "freeze": ArchitectureChange(freeze_node, freeze_arrays),
     "unfreeze": ArchitectureChange(unfreeze_node, unfreeze_arrays),
 }
+
+
+def changes_architecture(operation: Operation) -> TypeGuard[ArchitectureOperation]:
+    """Whether an operation is one of CHANGES; the others change settings."""
+    return operation["op"] in CHANGES

@@ -1,32 +1,46 @@
 """From the tokens that `data.vocabulary` keeps back to all tokens: each row under the original id of its token."""
 
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import mlx.core as mx
 import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.constraints import NonNegative
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Sources, draw
 from mlxlab.growth.operations.resize_vocabulary import TABLE, gather_tokens
+from mlxlab.growth.operations.schema import ArchitectureOperation
 from mlxlab.models.build import Architecture
 
 NOISE = 0.01  # standard deviation, by default
 
 
-def with_vocabulary(operation: Any, vocabulary: VocabularyMap | None) -> Any:
+class MappedGrowVocabulary(TypedDict):
+    """`GrowVocabulary` with the vocabulary of the data, of which the config knows only the size."""
+
+    id: str
+    op: Literal["grow_vocabulary"]
+    noise: NotRequired[NonNegative]
+    vocabulary: VocabularyMap
+
+
+def with_vocabulary(
+    operation: ArchitectureOperation, vocabulary: VocabularyMap | None
+) -> ArchitectureOperation | MappedGrowVocabulary:
     """The operation as it is applied to a model of these ids; ConfigError if they are the original ones."""
     if operation["op"] != "grow_vocabulary":
         return operation
     if vocabulary is None:
         raise ConfigError("expected data.vocabulary.size or data.vocabulary.coverage, from which the vocabulary grows")
-    return {**operation, "vocabulary": vocabulary}
+    mapped = MappedGrowVocabulary(id=operation["id"], op="grow_vocabulary", vocabulary=vocabulary)
+    return {**mapped, "noise": operation["noise"]} if "noise" in operation else mapped
 
 
-def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
+def grow_vocabulary_node(operation: MappedGrowVocabulary, before: Architecture) -> Architecture:
     """The architecture with all tokens."""
-    vocabulary: VocabularyMap = operation["vocabulary"]
+    vocabulary = operation["vocabulary"]
     if before.vocab_size == vocabulary.vocab_size:
         raise ConfigError(f"expected a model of fewer tokens, got all {vocabulary.vocab_size}: it has grown already")
     if before.vocab_size != vocabulary.size:
@@ -35,13 +49,13 @@ def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
 
 
 def grow_vocabulary_arrays(
-    operation: Any, before: Architecture, arrays: Arrays, seed: int | None
+    operation: MappedGrowVocabulary, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays with a row for every original id; those of rare tokens are the rare row with noise.
 
     The logits of kept tokens do not change, under their original ids.
     """
-    vocabulary: VocabularyMap = operation["vocabulary"]
+    vocabulary = operation["vocabulary"]
     fills: Arrays = {}
     for path, array in arrays.items():
         if TABLE.fullmatch(path):
