@@ -48,7 +48,7 @@ class InitialWeights(NamedTuple):
 
     def record(self) -> TransferRecord:
         weights = self.report.as_json()
-        return TransferRecord(source=self.source, digest=self.digest, step=0, weights=weights, optimizer={})
+        return TransferRecord(source=self.source, digest=self.digest, step=0, weights=weights, optimizer={}, groups={})
 
     def lines(self) -> list[str]:
         """For the terminal."""

@@ -186,7 +186,8 @@ def carry_into(
     from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 
     policy, saved = instantiate(start.cfg["resume_policy"], ResumePolicy), checkpoint.state["metadata"]["config"]
-    optimizer, before = (config["trainer"]["optimizer"]["_target_"] for config in (start.cfg, saved))
+    optimizers = [config["trainer"]["optimizer"] for config in (saved, start.cfg)]
+    before, optimizer = (node["_target_"] for node in optimizers)
     if optimizer != before:
         raise ConfigError(f"trainer.optimizer: cannot change together with the model, was {before}")
 
@@ -195,7 +196,7 @@ def carry_into(
 
     assert start.before is not None
     change = ModelChange(
-        start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, model_seed(start.cfg)
+        start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, model_seed(start.cfg), *optimizers
     )
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:

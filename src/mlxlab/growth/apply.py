@@ -18,7 +18,7 @@ from mlxlab.growth.optimizer_state import average_of
 from mlxlab.growth.probe import Probe, check_change, largest_change, preserves_outputs, probe_outputs
 from mlxlab.growth.schedule import late_rewarm, options_text
 from mlxlab.models.model import count_parameters
-from mlxlab.training.optim.groups import GroupOptions, describe_changes
+from mlxlab.training.optim.groups import GroupOptions, describe_changes, group_changes, hyperparameters_by_path
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
 
@@ -120,7 +120,8 @@ def _prepare_model(
     parameters = count_parameters(model)
     text = f"{count_parameters(state.model):,} -> {parameters:,} parameters; optimizer state: {grown.counts}"
     origins = {path: source.path for path, source in grown.sources.items()}
-    if changes := describe_changes([*before.weights], [*after.weights], origins, optimizer):
+    old, new = (hyperparameters_by_path([*each.weights], optimizer) for each in (before, after))
+    if changes := describe_changes(group_changes(old, new, origins)):
         text += f"; {changes}"
     metrics = {"growth/parameters": float(parameters), "growth/output_change": change}
     counts = {f"growth/state_{name}": float(count) for name, count in grown.counts._asdict().items()}

@@ -1,13 +1,13 @@
 """A checkpoint for a changed model: its weights, their average and the optimizer state, with a report of all three."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays, shapes
-from mlxlab.checkpoint.parameter_names import CODES
+from mlxlab.checkpoint.parameter_names import CODES, normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
@@ -18,6 +18,7 @@ from mlxlab.growth.optimizer_state import (
     WeightChange,
     average_of,
     frozen_as_evaluated,
+    read_moments,
     transfer_optimizer,
 )
 from mlxlab.models.adapters.arrays import adapted_layers
@@ -25,6 +26,13 @@ from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import split_node
+from mlxlab.training.optim.groups import (
+    GroupChanges,
+    GroupOptions,
+    describe_changes,
+    group_changes,
+    hyperparameters_by_path,
+)
 
 OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
 OF_TABLES = ("resize_vocabulary", "grow_vocabulary")
@@ -33,31 +41,49 @@ TABLES = ("backbone.embedding", "backbone.encoder.embedding", "head.out")  # wha
 
 @dataclass(frozen=True)
 class ModelChange:
-    """What leads from one architecture to another. `new_arrays` gives the weights of a new model, not drawn."""
+    """What leads from one architecture to another.
+
+    Args:
+        new_arrays: gives the weights of a new model, not drawn.
+        seed: of what is drawn.
+        old_groups, new_groups: the groups of weights in the config of the checkpoint, and in that of the run.
+    """
 
     before: Architecture
     operations: Sequence[dict[str, Any]]
     after: Architecture
     new_arrays: Callable[[Architecture], Arrays]
     seed: int
+    old_groups: GroupOptions
+    new_groups: GroupOptions
 
 
 class CarriedOver(NamedTuple):
-    """The checkpoint for the new model, what became of the arrays of the old one, and the digest of those."""
+    """The checkpoint for the new model, what became of the arrays of the old one, and the digest of those.
+
+    `groups` are the trained weights with another learning rate or decay than before.
+    """
 
     checkpoint: Checkpoint
     report: TransferReport
     optimizer: OptimizerReport
+    groups: GroupChanges
     digest: str = ""
 
     def record(self) -> TransferRecord:
-        path, step = str(self.checkpoint.path), self.checkpoint.step
-        weights, optimizer = self.report.as_json(), self.optimizer.as_json()
-        return TransferRecord(source=path, digest=self.digest, step=step, weights=weights, optimizer=optimizer)
+        return TransferRecord(
+            source=str(self.checkpoint.path),
+            digest=self.digest,
+            step=self.checkpoint.step,
+            weights=self.report.as_json(),
+            optimizer=self.optimizer.as_json(),
+            groups=self.groups,
+        )
 
     def lines(self) -> list[str]:
         """For the terminal."""
-        return [*self.report.lines(self.checkpoint.path.name), self.optimizer.line()]
+        lines = [*self.report.lines(self.checkpoint.path.name), self.optimizer.line(), describe_changes(self.groups)]
+        return [*filter(None, lines)]
 
 
 def carry_over(
@@ -82,7 +108,9 @@ def carry_over(
     mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
     saved: Any = {**checkpoint.state, **architecture}
-    return CarriedOver(replace(checkpoint, weights=new.weights, optimizer=moments, state=saved), new.report, report)
+    groups = _changed_groups(change, changes, read_moments(optimizer, shapes(weights)), weights)
+    carried = replace(checkpoint, weights=new.weights, optimizer=moments, state=saved)
+    return CarriedOver(carried, new.report, report, groups)
 
 
 def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[WeightChange]]:
@@ -91,7 +119,8 @@ def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[
     origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
     if change.operations:
         growable = _growable(change, old)
-        if growable != architecture:
+        is_renamed = old.keys() != {*normalized_names(old, expected).values()}
+        if growable != architecture or is_renamed:
             first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
             changes.append(_weight_change(current, first))
             origins = {path: Origin(source, first.outcomes[path]) for path, source in first.all_sources.items()}
@@ -117,6 +146,19 @@ class Origin(NamedTuple):
     path: str
     outcome: Outcome
     is_moved: bool = False  # to another layer
+
+
+def _changed_groups(
+    change: ModelChange, steps: Sequence[WeightChange], trained: Collection[str], expected: Arrays
+) -> GroupChanges:
+    """The trained weights with another learning rate or decay than those that they were made of."""
+    sources = {path: path for path in steps[0].shapes}
+    for step in steps:
+        sources = {path: sources[source.path] for path, source in step.sources.items() if source.path in sources}
+    names = normalized_names(steps[0].shapes, expected)
+    old = hyperparameters_by_path([*names.values()], change.old_groups)
+    new = hyperparameters_by_path([*expected], change.new_groups)
+    return group_changes(old, new, {path: names[source] for path, source in sources.items() if path in trained})
 
 
 def _growable(change: ModelChange, arrays: Arrays) -> Architecture:

@@ -16,6 +16,7 @@ from mlxlab.models.depth import depths
 
 LearningRate = float | Callable[[mx.array], mx.array]
 NewOptimizer = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
+GroupChanges = dict[str, list[str]]  # paths of weights by "hyperparameters before -> after"
 KEY = "trainer.optimizer"
 
 
@@ -141,21 +142,25 @@ def hyperparameters_by_path(paths: Sequence[str], options: GroupOptions) -> dict
     return result
 
 
-def describe_changes(
-    before: Sequence[str], after: Sequence[str], sources: Mapping[str, str], options: GroupOptions
-) -> str:
-    """A line on the weights of a changed model with other hyperparameters than their sources; "" without any.
+def group_changes(
+    old: Mapping[str, GroupHyperparameters], new: Mapping[str, GroupHyperparameters], sources: Mapping[str, str]
+) -> GroupChanges:
+    """The weights of a changed model with other hyperparameters than their sources.
 
     Args:
-        before, after: the paths of all weights.
+        old, new: those of the weights before and after, by path.
         sources: the path before, for each path after that was made of one.
     """
-    old, new = hyperparameters_by_path(before, options), hyperparameters_by_path(after, options)
-    kinds: dict[str, list[str]] = {}
+    changes: GroupChanges = {}
     for path, source in sources.items():
         if new[path] != old[source]:
-            kinds.setdefault(f"{old[source]} -> {new[path]}", []).append(path)
-    lines = [f"{kind} for {len(paths)} weights, first {paths[0]}" for kind, paths in kinds.items()]
+            changes.setdefault(f"{old[source]} -> {new[path]}", []).append(path)
+    return changes
+
+
+def describe_changes(changes: GroupChanges) -> str:
+    """The changes in a line; "" without any."""
+    lines = [f"{change} for {len(paths)} weights, first {paths[0]}" for change, paths in changes.items()]
     return f"{KEY}: " + "; ".join(lines) if lines else ""
 
 
