@@ -1,9 +1,20 @@
 """A growth schedule is tried before a run starts, and shown by --dry-run; a run says what it left undone."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.cli.train import main
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import conf_dir
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.session import build_session
+from mlxlab.models.ensemble import Ensemble
+from support.vocabulary import LINES
 
 SETTINGS = [
     "tracking=none",
@@ -60,6 +71,34 @@ def test_layers_that_feature_matching_names_are_not_stacked(grown_run, tmp_path,
     distill = ["trainer=distill", f"trainer.teachers=['{grown_run}']", f"trainer.loss.feature_matching=[{layer}]"]
     assert main([*SETTINGS, *distill, schedule(DEEPER), f"hydra.run.dir={tmp_path}/run"]) == 2
     assert "deeper: stack: feature matching names layers by number" in capsys.readouterr().err
+
+
+MORE_TOKENS = "{id: tokens, op: resize_vocabulary, size: 3000, when: {or_steps: 1}}"
+
+
+def test_a_classifier_with_teachers_learns_the_same_with_more_tokens(grown_run, tmp_path):
+    distill = [*SETTINGS, "trainer=distill", f"trainer.teachers=['{grown_run}']", "trainer.max_steps=2"]
+    assert main([*distill, f"hydra.run.dir={tmp_path}/fixed"]) == 0
+    assert main([*distill, schedule(MORE_TOKENS), f"hydra.run.dir={tmp_path}/grown"]) == 0
+    fixed, grown = (CheckpointStore(tmp_path / name / FOLDER).load().weights for name in ("fixed", "grown"))
+    for name, weights in fixed.items():
+        np.testing.assert_array_equal(grown[name][: len(weights)] if weights.ndim else grown[name], weights)
+    assert grown["backbone.embedding.weight"].shape[0] == 3000
+
+
+def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
+    """The check of the config knows that of our data sets before they are read, not that of a plugin."""
+    (tmp_path / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
+    text = ["model=transformer", "data=streaming", "data/tokenizer=characters", f"data.source={tmp_path}/lines.jsonl"]
+    sizes = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=2", "data.validation.fraction=0.3"]
+    session = build_session(Composer(conf_dir(), [*text, *sizes]).checked_values(resolve=True), tmp_path)
+    larger = session.architecture._replace(vocab_size=3000)
+    assert session.new_model(larger).backbone.embedding.weight.shape[0] == 3000
+    for kind in ("ensemble", "residual_base"):
+        taught = replace(session, teachers=Teachers(**{kind: Ensemble([session.model])}))
+        with pytest.raises(ConfigError, match=r"a vocabulary of 3000 tokens: expected the \d+ of the teachers' logits"):
+            taught.new_model(larger)
+        assert taught.new_model(session.architecture)
 
 
 def test_the_dry_run_of_a_resume_shows_what_is_left(grown_run, capsys):

@@ -54,7 +54,12 @@ class Session:
         return state
 
     def new_model(self, architecture: Architecture) -> Model:
-        """A model of another architecture for the same data and loss, without weights."""
+        """A model of another architecture for the same data, teachers and loss, without weights."""
+        has_teachers = self.teachers or self.teachers.residual_base
+        is_resized = architecture.vocab_size != self.architecture.vocab_size
+        if has_teachers and is_resized and self.data.task.kind == "language_modelling":
+            expected = f"expected the {self.architecture.vocab_size} of the teachers' logits"
+            raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
         if architecture.vocab_size < self.data.tokenizer.vocab_size:
             expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
             raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")

@@ -7,6 +7,7 @@ import pytest
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.validate import Validator
 
+TEXT = {"_target_": "mlxlab.data.text.dataset.StreamingTextDataset"}
 GOOD = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"or_steps": 3}}
 
 
@@ -56,10 +57,10 @@ def test_ids_differ():
         ("grow_vocabulary", {"data": {}}, "0.op", r"needs data\.vocabulary\.size or"),
         ("resize_vocabulary", {}, "0.op", "expected grow_vocabulary"),
         ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the vocabulary before it"),
-        ("resize_vocabulary", {"trainer": {"teachers": ["a"]}, "data": {}}, "0.op", "keep the vocabulary before it"),
+        ("resize_vocabulary", {"trainer": {"teachers": ["a"]}, "data": TEXT}, "0.op", "keep the vocabulary before it"),
         (
             "resize_vocabulary",
-            {"trainer": {"distillation": {"rounds": 2}}, "data": {}},
+            {"trainer": {"distillation": {"rounds": 2}}, "data": TEXT},
             "0.op",
             "teachers of later rounds",
         ),

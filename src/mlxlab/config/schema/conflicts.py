@@ -9,6 +9,7 @@ _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.storage.no_cloud.NoCloud"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _GROWTH = "callbacks.growth.operations"
+_LANGUAGE_MODELLING = ("mlxlab.data.text.", "mlxlab.data.instruct.")  # data whose targets are tokens
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
@@ -131,11 +132,16 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 
 
 def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigIssue]:
-    """The vocabulary grows from that of the data, and losses before and after are not compared."""
+    """The vocabulary grows from that of the data, and losses before and after are not compared.
+
+    Teachers keep theirs. It matters where ids change their meaning, and to the logits of language models; data of a
+    plugin are asked once they are read, by `Session.new_model`.
+    """
     has_map = any(value_at(tree, f"data.vocabulary.{key}") is not None for key in ("size", "coverage"))
-    if value_at(tree, "trainer.teachers"):
+    needs_same = op == "grow_vocabulary" or str(value_at(tree, "data._target_")).startswith(_LANGUAGE_MODELLING)
+    if needs_same and value_at(tree, "trainer.teachers"):
         yield ConfigIssue(f"{path}.op", f"{op}: the teachers of trainer.teachers would keep the vocabulary before it")
-    elif (_number(tree, "trainer.distillation.rounds") or 0) > 1:
+    elif needs_same and (_number(tree, "trainer.distillation.rounds") or 0) > 1:
         yield ConfigIssue(f"{path}.op", f"{op}: the teachers of later rounds would have the vocabulary after it")
     if op == "resize_vocabulary":
         if has_map:
