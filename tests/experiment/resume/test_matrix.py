@@ -1,99 +1,39 @@
-"""Runs of each form resumed into each change: what is carried over, that outputs stay, and that training continues."""
+"""Commands that resume runs of each form with each change: what is carried over, that outputs stay, that it trains."""
 
-from copy import deepcopy
-from dataclasses import replace
+import json
+import shutil
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
-from mlxlab.config.resume_overrides import Changes
-from mlxlab.experiment.build import save_inference_config
-from mlxlab.experiment.metadata import run_metadata
-from mlxlab.experiment.resume.vocabulary import larger_tokenizer
-from mlxlab.experiment.session import start_session
-from mlxlab.experiment.start import Start, start_from
-from mlxlab.training.checkpointer import Checkpointer
+from mlxlab.inference.restore import restore_model
+from support.processes import NO_PLOTS, run, run_here
 from support.vocabulary import LINES
 
-OVERRIDES = [
+SETTINGS = [
     *("model=transformer", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
-    *("model.intermediate_size=64", "model.quantization.group_size=32", "model/adapter=lora", "model.adapter.rank=2"),
-    *("data=streaming", "data/tokenizer=characters", "data.seq_len=8", "data.batch_size=2", "data.prefetch=0"),
-    *("trainer.max_steps=2", "trainer.eval_every=2", "trainer.eval_batches=1", "trainer.learning_rate=0.01"),
-    *("tracking=none", "data.validation.fraction=0.3"),
+    *("model.intermediate_size=64", "data=streaming", "data/tokenizer=characters", "data.seq_len=8"),
+    *("data.batch_size=2", "data.prefetch=0", "data.validation.fraction=0.3", "trainer.max_steps=2"),
+    *("trainer.eval_every=2", "trainer.eval_batches=1", "trainer.learning_rate=0.01", "tracking=none", *NO_PLOTS),
 ]
 TOKENS = mx.array([[3, 5, 7, 9, 2, 1]])
-FORMS = {"plain": (None, None), "lora": ("lora", None), "qlora": ("lora", 4)}  # adapter, bits
-CHANGES = {
-    "same": {},
-    "wider": {"model.intermediate_size": 96},
-    "deeper": {"model.num_layers": 3},
-    "vocabulary": {"data.tokenizer.path": "larger"},
-    "rate": {"trainer.learning_rate": 0.02},
-    "prefixed": {},
+FORMS = {
+    "plain": [],
+    "lora": ["model/adapter=lora", "model.adapter.rank=2"],
+    "qlora": ["model/adapter=qlora", "model.adapter.rank=2", "model.quantization.group_size=32"],
 }
-
-
-def changed(cfg, **values):
-    """A config with other values at dotted keys."""
-    result = deepcopy(cfg)
-    for key, value in values.items():
-        *parents, name = key.split(".")
-        node = result
-        for parent in parents:
-            node = node[parent]
-        node[name] = value
-    return result
-
-
-def begin(start, folder):
-    """(session, state, checkpoint, what was carried over) of a run in a folder."""
-    session, state, checkpoint, carried = start_session(start, folder)
-    save_inference_config(start.cfg, session.data, folder / "inference")
-    session.context.metadata.update(run_metadata(start.cfg, session.data, session.teachers, None, None))
-    return session, state, checkpoint, carried
-
-
-def counts(carried):
-    """Numbers of arrays by what became of them; two empty ones where the checkpoint was taken as it is."""
-    reports = () if carried is None else (carried.report, carried.optimizer)
-    return tuple({kind: len(names) for kind, names in each.as_json().items() if names} for each in reports) or ({}, {})
-
-
-def logits(state):
-    state.model.eval()
-    return np.array(state.model(TOKENS, mx.ones_like(TOKENS)))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Form -> (checkpoint at step 2, its logits)."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
-    composer = Composer(conf_dir(), [*OVERRIDES, f"data.source={folder}/lines.jsonl"])
-    cfg = composer.checked_values(resolve=True)
-    result = {}
-    for form, (adapter, bits) in FORMS.items():
-        own = changed(cfg, **{"model.quantization.bits": bits} | ({} if adapter else {"model.adapter": None}))
-        session, state, *_ = begin(Start(own, Changes(), None, False, None, None), folder / form)
-        session.fit(state, [], Checkpointer(None, 2, False, folder=folder / form))
-        result[form] = CheckpointStore(folder / form / "checkpoints").load(), logits(state)
-    tokenizer = deepcopy(session.data.tokenizer.inner)
-    tokenizer.add_tokens(["zebra", "zz"])
-    (folder / "larger").mkdir()
-    tokenizer.save(str(folder / "larger" / "tokenizer.json"))
-    return result
-
-
-def prefixed(arrays):
-    """The arrays by the names that they have in a compiled and wrapped model."""
-    return {name.replace("backbone.", "_orig_mod.module.backbone.", 1): array for name, array in arrays.items()}
-
-
+CHANGES = {  # what is typed
+    "same": [],
+    "wider": ["model.intermediate_size=96"],
+    "deeper": ["model.num_layers=3"],
+    "vocabulary": ["data.tokenizer.path={larger}"],
+    "rate": ["trainer.learning_rate=0.02"],
+    "prefixed": [],
+}
+NEW_KEYS = {"wider": {"intermediate_size": 96}, "deeper": {"num_layers": 3}}  # of the architecture
 REQUANTISED = ("qlora", "wider")  # its new columns are in groups with others
 NOTHING = ({}, {})
 REPORTS = {  # (weights, optimizer state), as in `transfer.json`
@@ -118,27 +58,91 @@ REPORTS = {  # (weights, optimizer state), as in `transfer.json`
 }
 
 
-@pytest.mark.parametrize(("form", "change"), REPORTS)
-def test_a_run_is_resumed_into_another_model(runs, tmp_path, form, change):
-    checkpoint, before = runs[form]
-    folder = checkpoint.run_dir.parent
-    values = {key: str(folder / value) if value == "larger" else value for key, value in CHANGES[change].items()}
-    cfg = changed(checkpoint.state["metadata"]["config"], **values, **{"trainer.max_steps": 4})
-    if change == "prefixed":
-        checkpoint = replace(checkpoint, weights=prefixed(checkpoint.weights), optimizer=prefixed(checkpoint.optimizer))
-    start = start_from(checkpoint, cfg, tokenizer=larger_tokenizer(cfg, checkpoint))
-    session, state, resumed, carried = begin(start, tmp_path)
-    state.restore(resumed)
-    assert counts(carried) == REPORTS[form, change]
-    vocab_size = before.shape[-1]
-    np.testing.assert_allclose(
-        logits(state)[..., :vocab_size], before, atol=0.02 if (form, change) == REQUANTISED else 2e-5
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of two steps of each form, and a larger tokenizer."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
+    for form, typed in FORMS.items():
+        finished = run_here(*SETTINGS, *typed, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/{form}")
+        assert finished.returncode == 0, finished.stderr
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "plain" / "inference" / "tokenizer.json"))
+    tokenizer.add_tokens(["zebra", "zz"])
+    (folder / "larger").mkdir()
+    tokenizer.save(str(folder / "larger" / "tokenizer.json"))
+    return folder
+
+
+def prefix_names(folder):
+    """Gives the arrays of the last checkpoint of a run the names that they have in a compiled and wrapped model."""
+    store = CheckpointStore(folder / "checkpoints")
+    last = store.load()
+    weights, optimizer = (
+        {name.replace("backbone.", "_orig_mod.module.backbone.", 1): array for name, array in arrays.items()}
+        for arrays in (last.weights, last.optimizer)
     )
-    session.fit(state, [], checkpoint=resumed)
-    assert (state.progress.step, state.progress.nonfinite_steps) == (4, 0)
-    assert np.isfinite(state.history.best)
-    assert state.architecture == start.after
-    is_changed = change in ("wider", "deeper", "vocabulary")
-    assert (start.after != start.before) == is_changed
-    assert state.architecture.vocab_size == vocab_size + (2 if change == "vocabulary" else 0)
-    assert session.trainer.learning_rate == (0.02 if change == "rate" else 0.01)
+    store.save(last.step, weights, optimizer, last.state, best_step=last.step)
+
+
+def logits(folder, step):
+    model = restore_model(folder, f"step-{step}").model
+    return np.array(model(TOKENS, mx.ones_like(TOKENS)))
+
+
+def counts(folder):
+    """Numbers of arrays by what became of them; two empty ones where the checkpoint was taken as it is."""
+    file = folder / "transfer.json"
+    records = json.loads(file.read_text()) if file.is_file() else [{"weights": {}, "optimizer": {}}]
+    assert len(records) == 1
+    return tuple(
+        {kind: len(names) for kind, names in records[0][key].items() if names} for key in ("weights", "optimizer")
+    )
+
+
+def lines(step, weights, optimizer):
+    """What the command says of these counts."""
+    if not weights:
+        return []
+    kinds = ("by path", "by map", "by shape", "fresh", "dropped")
+    return [
+        f"weights of step-{step:08d}: " + ", ".join(f"{count} {kind}" for kind, count in weights.items()),
+        "optimizer state: " + ", ".join(f"{optimizer.get(kind, 0)} {kind}" for kind in kinds),
+    ]
+
+
+def check_end(folder, before, change):
+    """The run has trained two more steps, and its architecture is the one before with what was typed, and no more."""
+    old, new = (CheckpointStore(each / "checkpoints").load().state for each in (before, folder))
+    assert (new["progress"].step, new["progress"].nonfinite_steps) == (4, 0)
+    assert np.isfinite(new["history"].best)
+    assert new["architecture"] == old["architecture"] | NEW_KEYS.get(change, {})
+    assert new["vocab_size"] == old["vocab_size"] + (2 if change == "vocabulary" else 0)
+    assert new["metadata"]["config"]["trainer"]["learning_rate"] == (0.02 if change == "rate" else 0.01)
+
+
+@pytest.mark.parametrize(("form", "change"), REPORTS)
+def test_a_command_resumes_a_run_with_another_model(runs, tmp_path, form, change):
+    source, fork = runs / form, tmp_path / "fork"
+    if change == "prefixed":
+        source = shutil.copytree(source, tmp_path / "prefixed")
+        prefix_names(source)
+    typed = [override.format(larger=runs / "larger") for override in CHANGES[change]]
+    resumed = run_here(f"resume={source}", *typed, "trainer.max_steps=4", f"hydra.run.dir={fork}")
+    assert resumed.returncode == 0, resumed.stderr
+    expected = REPORTS[form, change]
+    assert counts(fork) == expected
+    assert [line for line in resumed.stderr.splitlines() if line.startswith(("weights of", "optimizer"))] == lines(
+        2, *expected
+    )
+    before = logits(runs / form, 2)
+    after = logits(fork, 2)[..., : before.shape[-1]]  # a fork begins with the checkpoint for its model
+    np.testing.assert_allclose(after, before, atol=0.02 if (form, change) == REQUANTISED else 2e-5)
+    check_end(fork, runs / form, change)
+
+
+def test_a_run_resumed_by_its_name_in_a_process_of_its_own_continues_in_its_folder(runs, tmp_path):
+    folder = shutil.copytree(runs / "lora", tmp_path / "run")
+    resumed = run(f"resume={folder}", "model.num_layers=3", "trainer.max_steps=4", fresh=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert counts(folder) == REPORTS["lora", "deeper"]
+    check_end(folder, runs / "lora", "deeper")
