@@ -25,8 +25,8 @@ PROMPTS = ["the cat", "a small"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 
 
-def train(folder, *overrides):
-    unused = ["data.baselines"] if "data=streaming" in overrides else []
+def train(folder, *overrides, without=()):
+    unused = [*without, *(["data.baselines"] if "data=streaming" in overrides else [])]
     settings = [each for each in tiny_overrides(*SHORT, *overrides) if each.split("=")[0] not in unused]
     done = run_here(*dict.fromkeys(settings), f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
@@ -96,6 +96,22 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     assert tokenizer.batch_decode(answers, skip_special_tokens=True) == texts
     spoken = [mlx_lm.generate(apple, apple_tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
     assert [text.lstrip() for text in texts] == spoken, "mlx-lm drops the first space"
+
+
+def test_an_architecture_of_mlx_lm(source, tmp_path):
+    sizes = "hidden_size: 32, num_hidden_layers: 1, intermediate_size: 48, num_attention_heads: 2, rms_norm_eps: 1e-5"
+    node = f"model.config={{model_type: llama, {sizes}}}"
+    sized = ("model.num_layers", "model.hidden_size", "model.num_heads", "model.intermediate_size")
+    run = train(tmp_path / "run", "model=mlx_lm", node, source, *TEXT, without=sized)
+    out = export(run, tmp_path / "hf")
+    model, tokenizer = mlx_lm.load(str(out))
+    tokens, mask = batch(200)
+    np.testing.assert_allclose(np.array(model(mx.array(tokens[:1]))), ours(run, tokens[:1], mask[:1]), atol=1e-4)
+    request = GenerationConfig(max_tokens=12, context_length=64)
+    texts = restored_generator(restore_model(run)).texts(PROMPTS, SamplingParams(0.0), request)
+    assert all(texts), "the model says nothing"
+    spoken = [mlx_lm.generate(model, tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
+    assert [text.lstrip() for text in texts] == spoken
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

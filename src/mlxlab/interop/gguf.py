@@ -58,6 +58,8 @@ def export_gguf(trained: TrainedModel, out: Path, name: str, dtype: Literal["flo
 
 def _check_type(counterpart: Counterpart) -> None:
     config, name = counterpart.config, counterpart.name
+    if counterpart.needs_mlx_lm:
+        raise ConfigError("model=mlx_lm: expected model=transformer for a GGUF file")
     if name != "LlamaForCausalLM":
         raise ConfigError(f"model: would be a {name}; expected a LlamaForCausalLM, the only one written to GGUF files")
     if config["attention_bias"]:
