@@ -38,7 +38,7 @@ def _encoder_class() -> Any:
             table = self.backbone_embedding_weight
             x = functional.embedding(tokens, table) + self.backbone_type_embedding_weight[0]
             x = x + self.backbone_position_embedding_weight[: tokens.shape[1]]
-            x = self.drop(self.norm(x, "backbone_norm"))  # (B, T, D)
+            x = self.drop(self.norm(x, "backbone_embedding_norm"))  # (B, T, D)
             for layer in range(self.layers):
                 name = f"backbone_layers_{layer}"
                 x = self.norm(x + self.drop(self.attend(x, f"{name}_attention")), f"{name}_attention_norm")

@@ -25,7 +25,7 @@ NAMES = {
     "embedding.": "embeddings.word_embeddings.",
     "type_embedding.": "embeddings.token_type_embeddings.",
     "position_embedding.": "embeddings.position_embeddings.",
-    "norm.": "embeddings.LayerNorm.",
+    "embedding_norm.": "embeddings.LayerNorm.",
     "pooler.": "pooler.dense.",
 }
 INNER = {

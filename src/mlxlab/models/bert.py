@@ -71,7 +71,7 @@ class Bert(nn.Module):
         self.type_embedding = nn.Embedding(num_token_types, hidden_size)
         if self.position_limit is not None:
             self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+        self.embedding_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.dropout = Dropout(dropout)
         theta = rope_theta if self.position_limit is None else None
         self.layers = []
@@ -91,7 +91,7 @@ class Bert(nn.Module):
         x = self.embedding(tokens) + self._type_embeddings(tokens, segment_ids)
         if self.position_limit is not None:
             x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
-        x = self.dropout(self.norm(x))  # (B, T, D)
+        x = self.dropout(self.embedding_norm(x))  # (B, T, D)
         bias = attention_mask(segment_ids, causal=False, dtype=x.dtype)
         for layer in self.layers:
             x = layer(x, bias)

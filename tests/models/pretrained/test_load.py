@@ -65,7 +65,7 @@ BERT_OUTSIDE = {
     "embedding": "embeddings.word_embeddings",
     "position_embedding": "embeddings.position_embeddings",
     "type_embedding": "embeddings.token_type_embeddings",
-    "norm": "embeddings.LayerNorm",
+    "embedding_norm": "embeddings.LayerNorm",
     "pooler": "pooler.dense",
 }
 LLAMA_LAYER = {

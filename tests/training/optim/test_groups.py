@@ -65,7 +65,7 @@ def test_the_decay_of_a_group_is_that_of_all_its_weights(name):
 
 
 def test_the_norm_of_embeddings_is_as_low_as_they_are():
-    encoder = ("backbone.type_embedding.weight", "backbone.norm.bias", "backbone.layers.0.norm.weight")
+    encoder = ("backbone.type_embedding.weight", "backbone.embedding_norm.bias", "backbone.layers.0.norm.weight")
     above = ("backbone.last_norm.weight", "backbone.pooler.weight")
     assert layer_scales([*encoder, *above], 0.5) == dict(zip(encoder, (0.25, 0.25, 0.5), strict=True))
     assert layer_scales(["backbone.norm.weight", "backbone.layers.0.up"], 0.5) == {"backbone.layers.0.up": 0.5}

@@ -27,7 +27,7 @@ LAYER_NAMES: Names = (
     ("embedding", "embeddings.word_embeddings"),
     ("position_embedding", "embeddings.position_embeddings"),
     ("type_embedding", "embeddings.token_type_embeddings"),
-    ("norm", "embeddings.LayerNorm"),
+    ("embedding_norm", "embeddings.LayerNorm"),
     ("pooler", "pooler.dense"),
 )
 NAMES: Names = (

@@ -19,7 +19,7 @@ NAMES: Names = (
     ("layers", "transformer.layer"),  # anything else in a layer, for messages
     ("embedding", "embeddings.word_embeddings"),
     ("position_embedding", "embeddings.position_embeddings"),
-    ("norm", "embeddings.LayerNorm"),
+    ("embedding_norm", "embeddings.LayerNorm"),
     ("head.transform", "vocab_transform"),
     ("head.norm", "vocab_layer_norm"),
     ("head.bias", "vocab_projector.bias"),
