@@ -19,6 +19,9 @@ from mlxlab.ops.dropout import Dropout
 SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
 
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
+MODERN = {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True, "num_token_types": 0, "bias": False}
+MODERN |= {"first_attention_norm": False, "pooling": "mean", "num_layers": 3}
+MODERN |= {"global_attention_every": 2, "attention_window": 1, "local_rope_theta": 100.0}
 
 
 def bert(**changes):
@@ -32,6 +35,7 @@ def hybrid(**changes):
 BACKBONES = {
     "bert": bert,
     "bert-rope-geglu-pre": lambda: bert(position_embedding="rope", mlp_type="geglu", pre_norm=True),
+    "bert-modern": lambda: bert(**MODERN),
     "hybrid": hybrid,
     "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
     "transformer": lambda: Transformer(**SMALL),
@@ -310,7 +314,7 @@ def test_initial_weights_are_normal_with_known_deviations(name):
         assert abs(weight.std() / std - 1) < 0.1, part
     biases = [leaf for path, leaf in leaves.items() if path.startswith(f"{prefix}layers.") and path.endswith("bias")]
     assert all(not np.array(bias).any() for bias in biases)
-    assert (biases == []) == (decoder and name != "transformer-qwen"), "other decoders have no biases"
+    assert (biases == []) == (name == "bert-modern" or (decoder and name != "transformer-qwen"))
 
 
 def test_a_row_longer_than_the_positions_is_refused():

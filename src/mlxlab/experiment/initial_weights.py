@@ -29,6 +29,7 @@ from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.families import FAMILIES
+from mlxlab.models.pretrained.family import split_arrays
 from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
@@ -86,9 +87,10 @@ class WeightSource:
         if self.checkpoint:
             checkpoint = load_named(self.checkpoint, self.path)
             return checkpoint.weights, saved_layout(checkpoint)
+        split = [pair for family in FAMILIES for pair in family.split]
         if self.path.suffix == ".safetensors":
-            return read_safetensors(self.path), Layout()
-        arrays = read_arrays(self.path)
+            return split_arrays(read_safetensors(self.path), split), Layout()
+        arrays = split_arrays(read_arrays(self.path), split)
         return arrays, published_layout(self.path, arrays)
 
     def load_into(

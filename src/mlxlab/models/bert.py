@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2018): a bidirectional encoder whose parameters match the published weights."""
+"""BERT (Devlin et al. 2018): a bidirectional encoder, by its options also ModernBERT (Warner et al. 2024)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Count, Positive, Share, Size
+from mlxlab.errors import ConfigError
 from mlxlab.models.layers import Attention, FeedForward, attention_mask, follows, position_ids
 from mlxlab.ops.dropout import Dropout
 
@@ -33,7 +34,17 @@ class Bert(nn.Module):
         gated_layers: numbers of blocks that are mixed with their input by a learned gate g: x + g (block(x) - x).
         pooling: what a classifier reads: the first token's state through a dense layer and tanh (dense), that state
             itself (first), or the mean of the states of a row (mean).
-        num_token_types: 2 for types of both texts of a pair, or 1 for one that is the same everywhere.
+        num_token_types: 2 for types of both texts of a pair, 1 for one that is the same everywhere, or 0 for none.
+        bias: whether linear layers and norms have biases; a pooler and the output layer of a head always have one.
+        first_attention_norm: whether the first block of a model with pre_norm normalizes the input of its attention,
+            which the norm of the embeddings has done.
+        global_attention_every: n for attention to the whole document in blocks 0, n, 2n and so on; in the others a
+            position attends to those near it.
+        attention_window: how far away they may be, in tokens on each side.
+        local_rope_theta: base of the rotary frequencies in those blocks; null is rope_theta.
+
+    Raises:
+        ConfigError: first_attention_norm=false without pre_norm, or as `Attention`.
     """
 
     causal = False
@@ -56,45 +67,62 @@ class Bert(nn.Module):
         gated_layers: Sequence[Count] = (),
         head_dim: Size | None = None,
         pooling: Literal["dense", "first", "mean"] = "dense",
-        num_token_types: Literal[1, 2] = 2,
+        num_token_types: Literal[0, 1, 2] = 2,
+        bias: bool = True,
+        first_attention_norm: bool = True,
+        global_attention_every: Size = 1,
+        attention_window: Count = 64,
+        local_rope_theta: Positive | None = None,
         *,
         vocab_size: int,
         pair_separator: int | None = None,
     ) -> None:
         super().__init__()
+        if not (first_attention_norm or pre_norm):
+            raise ConfigError("first_attention_norm=false: expected pre_norm=true")
         self.pair_separator = pair_separator if num_token_types == 2 else None
-        self.norm_eps = norm_eps
+        self.norm_eps, self.bias = norm_eps, bias
+        self.global_attention_every, self.attention_window = global_attention_every, attention_window
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
         self.embedding = nn.Embedding(vocab_size, hidden_size)
-        self.type_embedding = nn.Embedding(num_token_types, hidden_size)
+        if num_token_types:
+            self.type_embedding = nn.Embedding(num_token_types, hidden_size)
         if self.position_limit is not None:
             self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
-        self.embedding_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+        self.embedding_norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.dropout = Dropout(dropout)
-        theta = rope_theta if self.position_limit is None else None
         self.layers = []
+        thetas = (rope_theta, local_rope_theta or rope_theta) if self.position_limit is None else (None, None)
         for layer in range(num_layers):
-            attention = Attention(hidden_size, num_heads, num_heads, True, dropout, theta, head_dim)
-            feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=True)
-            norms = [nn.LayerNorm(hidden_size, eps=norm_eps) for _ in range(2)]
+            theta = thetas[0] if self._is_global(layer) else thetas[1]
+            attention = Attention(hidden_size, num_heads, num_heads, bias, dropout, theta, head_dim)
+            feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=bias)
+            norms: list[nn.Module] = [nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias) for _ in range(2)]
+            if layer == 0 and not first_attention_norm:
+                norms[0] = nn.Identity()
             gated = layer in gated_layers
             self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated))
         if pre_norm:
-            self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+            self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.pooling = pooling
         if pooling == "dense":
             self.pooler = nn.Linear(hidden_size, hidden_size)
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
-        x = self.embedding(tokens) + self._type_embeddings(tokens, segment_ids)
+        x = self.embedding(tokens)
+        if "type_embedding" in self:
+            x = x + self._type_embeddings(tokens, segment_ids)
         if self.position_limit is not None:
             x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
         x = self.dropout(self.embedding_norm(x))  # (B, T, D)
-        bias = attention_mask(segment_ids, causal=False, dtype=x.dtype)
-        for layer in self.layers:
-            x = layer(x, bias)
+        mask = attention_mask(segment_ids, causal=False, dtype=x.dtype)
+        local_mask = mask
+        if self.global_attention_every > 1:
+            local_mask = attention_mask(segment_ids, causal=False, dtype=x.dtype, window=self.attention_window)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, mask if self._is_global(number) else local_mask)
         return self.last_norm(x) if "last_norm" in self else x
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
@@ -108,6 +136,9 @@ class Bert(nn.Module):
 
     def remove_pooler(self) -> None:
         self.pop("pooler", None)
+
+    def _is_global(self, layer: int) -> bool:
+        return layer % self.global_attention_every == 0
 
     def _type_embeddings(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """Of each token (B, T, D), or (D,) where all are of the first type: one text per document."""
@@ -125,7 +156,7 @@ class BertBlock(nn.Module):
         self,
         attention: Attention,
         feed_forward: FeedForward,
-        norms: list[nn.LayerNorm],
+        norms: list[nn.Module],
         dropout: float,
         *,
         pre_norm: bool,

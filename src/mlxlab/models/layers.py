@@ -161,20 +161,28 @@ def apply_rope(
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
 
 
-def attention_mask(segment_ids: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array | str:
+def attention_mask(
+    segment_ids: mx.array, *, causal: bool, dtype: mx.Dtype, window: int | None = None
+) -> mx.array | str:
     """The bias to add to attention scores, 0 where attention is allowed and -1e9 where not, or "causal".
 
     Integers are document numbers (B, T): a position attends to its own document; padding (0) is attended to by nobody
     and attends to all real tokens, as in BERT: (B, 1, T, T). Booleans promise one document per row, padded on the right
     only: (B, 1, 1, T), or "causal" without any array, for which fused kernels may skip half of the work.
+
+    With a `window` real tokens attend only to positions at most that far away: (B, 1, T, T).
     """
-    if segment_ids.dtype == mx.bool_:
+    if window is not None and window + 1 >= segment_ids.shape[1]:
+        window = None  # every position is within it
+    if segment_ids.dtype == mx.bool_ and window is None:
         return "causal" if causal else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
     query, key = segment_ids[:, :, None], segment_ids[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
+    positions = mx.arange(segment_ids.shape[1])
     if causal:
-        positions = mx.arange(segment_ids.shape[1])
         allowed = allowed & (positions[:, None] >= positions)
+    if window is not None:
+        allowed = allowed & ((mx.abs(positions[:, None] - positions) <= window) | (query == 0))
     return mx.where(allowed, 0.0, MASK_VALUE).astype(dtype)[:, None]  # (B, 1, T, T)
 
 

@@ -64,10 +64,12 @@ class CausalHead(nn.Module):
 class MaskedHead(nn.Module):
     """States (B, T, O) -> logits (B, T, V): BERT's transform, then the transposed embedding and a bias."""
 
-    def __init__(self, input_size: int, hidden_size: int, vocab_size: int, norm_eps: float = 1e-12) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, vocab_size: int, norm_eps: float = 1e-12, *, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.transform = nn.Linear(input_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+        self.transform = nn.Linear(input_size, hidden_size, bias=bias)
+        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.bias = mx.zeros((vocab_size,))
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
@@ -86,8 +88,10 @@ def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, drop
     vocab_size = backbone.embedding.weight.shape[0]
     if backbone.causal:
         return CausalHead(backbone.hidden_size, vocab_size, tied=cast(CausalBackbone, backbone).tie_embeddings)
-    norm_eps = backbone.norm_eps if isinstance(backbone, Bert) else 1e-12
-    return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size, norm_eps)
+    sizes = (backbone.output_size, backbone.hidden_size, vocab_size)
+    if isinstance(backbone, Bert):
+        return MaskedHead(*sizes, backbone.norm_eps, bias=backbone.bias)
+    return MaskedHead(*sizes)
 
 
 class Model(nn.Module):

@@ -22,10 +22,13 @@ ROPE |= {"original_max_position_embeddings": 16}
 ROBERTA = SHAPE | {"max_position_embeddings": 34, "type_vocab_size": 1, "pad_token_id": 1}
 DISTILBERT = {"vocab_size": VOCAB_SIZE, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
 DISTILBERT |= {"max_position_embeddings": 32}
+MODERNBERT = SHAPE | {"num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": 4, "pad_token_id": 0}
+MODERNBERT |= {"cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2, "global_rope_theta": 400.0}
 MODELS = {
     "bert": (hf.BertConfig(**SHAPE), hf.BertForMaskedLM),
     "roberta": (hf.RobertaConfig(**ROBERTA), hf.RobertaForMaskedLM),
     "distilbert": (hf.DistilBertConfig(**DISTILBERT), hf.DistilBertForMaskedLM),
+    "modernbert": (hf.ModernBertConfig(**MODERNBERT), hf.ModernBertForMaskedLM),
     "llama3": (hf.LlamaConfig(**DECODER, rope_parameters=ROPE, attention_bias=True), hf.LlamaForCausalLM),
     "mistral": (hf.MistralConfig(**DECODER, sliding_window=None, head_dim=12), hf.MistralForCausalLM),
     "smollm3": (hf.SmolLM3Config(**DECODER, no_rope_layers=[1, 0]), hf.SmolLM3ForCausalLM),

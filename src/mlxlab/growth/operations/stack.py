@@ -27,6 +27,10 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
     count, preserve = int(node["num_layers"]), operation.get("preserve", True)
     if node.get("no_rope_layers"):
         raise ConfigError("map: model.no_rope_layers names layers by number, and they would become others")
+    if (every := node.get("global_attention_every", 1)) > 1:
+        raise ConfigError(f"map: model.global_attention_every={every} counts layers, which would become others")
+    if not node.get("first_attention_norm", True):
+        raise ConfigError("map: model.first_attention_norm=false: the first layer has no norm for copies of it")
     if max(layers) >= count:
         raise ConfigError(f"map: expected layers below {count}, got {max(layers)}")
     if preserve and list(dict.fromkeys(layers)) != list(range(count)):

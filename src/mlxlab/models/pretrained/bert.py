@@ -58,6 +58,7 @@ def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
 
 def bert_config(node: Node) -> dict[str, object]:
     require_options(node, "BERT", position_embedding=("learned",), pre_norm=(False,), mlp_type=tuple(ACTIVATIONS))
+    require_options(node, "BERT", num_token_types=(2, 1), bias=(True,), global_attention_every=(1,))
     if node.get("gated_layers"):
         raise ConfigError("model.gated_layers: BERT has no gates")
     if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):

@@ -46,6 +46,16 @@ class PretrainedConfig(TypedDict, total=False):
     sliding_window: int | None
     use_sliding_window: bool | None
     no_rope_layers: list[int] | None
+    global_rope_theta: Positive
+    local_rope_theta: Positive
+    global_attn_every_n_layers: Size
+    layer_types: list[str] | None
+    local_attention: Count
+    norm_bias: bool
+    decoder_bias: bool
+    classifier_bias: bool
+    classifier_activation: str
+    classifier_pooling: str
 
 
 def read_config(path: Path) -> PretrainedConfig:

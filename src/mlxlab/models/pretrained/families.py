@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained import bert, distilbert, llama, qwen, roberta
+from mlxlab.models.pretrained import bert, distilbert, llama, modernbert, qwen, roberta
 from mlxlab.models.pretrained.config import PretrainedConfig
 from mlxlab.models.pretrained.family import Family, Node
 
@@ -12,6 +12,7 @@ FAMILIES: Sequence[Family] = (
     roberta.FAMILY,
     roberta.XLM,
     distilbert.FAMILY,
+    modernbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,
     llama.SMOLLM3,

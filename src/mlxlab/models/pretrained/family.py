@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError
@@ -93,6 +95,22 @@ def split_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
             continue
         rows = array.shape[0] // count
         result |= {f"{module}.{i}.{kind}": array[i * rows : (i + 1) * rows] for i in range(count)}
+    return result
+
+
+def join_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
+    """The inverse of `split_arrays`, for arrays that have all parts."""
+    parts = dict(split)
+    result: Arrays = {}
+    for name, array in arrays.items():
+        match = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name)
+        count = 1 if match is None else next((n for suffix, n in parts.items() if match[1].endswith(suffix)), 1)
+        if match is None or count == 1:
+            result[name] = array
+        elif match[2] == "0":
+            result[f"{match[1]}.{match[3]}"] = mx.concatenate(
+                [arrays[f"{match[1]}.{number}.{match[3]}"] for number in range(count)]
+            )
     return result
 
 

@@ -27,7 +27,7 @@ from mlxlab.models.zoo.published import load_published_weights
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(
     r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\."
-    r"|^lm_head\.decoder\.|^vocab_projector\.weight$"
+    r"|^lm_head\.decoder\.|^vocab_projector\.weight$|^decoder\.weight$"
 )
 
 
