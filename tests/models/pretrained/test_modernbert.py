@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.initial_weights import find_weights
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.pretrained.family import BERT
 from mlxlab.models.pretrained.load import read_shape
@@ -72,7 +73,7 @@ def test_states_and_logits_are_those_of_transformers(tmp_path, options):
         ({"norm_bias": True}, "has some biases .*norm_bias=true.*only all or none"),
         ({"decoder_bias": False}, "decoder_bias is false, only true"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is false"),
-        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"]}, "expected full_attention in every n-th layer"),
+        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"]}, "full_attention in every n-th layer"),
         ({"layer_types": ["full_attention"]}, "layer_types: expected 3 layers, got 1"),
         ({"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters has rope_theta, expected full_attention and"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rotary positions of type yarn"),
@@ -117,3 +118,14 @@ def test_a_classifier_pools_as_published_unless_told_otherwise(tmp_path, saved, 
     for option, expected in (({}, pooling), ({"pooling": "mean"}, "mean"), ({"pooling": "dense"}, pooling)):
         model = build_model({**node, **option}, kind="classification", vocab_size=24, num_classes=2, seed=0)
         assert model.backbone.pooling == expected
+
+
+def test_init_from_takes_its_weights_for_a_model_of_the_same_options(tmp_path, saved):
+    folder = write(tmp_path, saved[1], saved[0])
+    published = build_pretrained_model(folder, 24)
+    node = {"_target_": BERT, "dropout": 0.0, **read_shape(folder, {"_target_": BERT}, 24)}
+    del node["vocab_size"]
+    model = build_model(node, kind="language_modelling", vocab_size=24, seed=0).eval()
+    find_weights(str(folder)).load_into(model, node, 1.0, None, seed=0)
+    tokens = mx.array([[5, 9, 3, 7, 4]])
+    assert mx.array_equal(model(tokens, tokens > 0), published(tokens, tokens > 0))
