@@ -16,6 +16,7 @@ from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
+from mlxlab.training.log_totals import log_totals
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
 from mlxlab.training.trainer import Trainer
 
@@ -213,28 +214,6 @@ class TrainingLoop:
         step = state.progress.step
         logger.warning(f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data")
         return True
-
-
-def log_totals(context: FitContext, state: TrainState, result: StepResult) -> None:
-    """Logs means over the steps since the last log line; docs/metrics.md documents the keys."""
-    totals, state.running = state.running, RunningTotals()
-    weight = max(totals.weight, 1e-9)
-    metrics = {f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())}
-    if result.retraces is not None:
-        metrics[names.RETRACES] = float(result.retraces)
-    steps_per_sec, tokens_per_sec = context.timer.read(state.progress)
-    metrics |= {
-        names.DATA_WAIT_SECONDS: context.timer.wait_seconds,
-        names.SKIPPED_RECORDS: float(state.data.skipped_records),
-        names.PADDING_FRACTION: 1 - totals.tokens / max(totals.token_slots, 1),
-        names.LOSS: totals.loss / weight if totals.steps else float("nan"),
-        names.GRAD_NORM: totals.grad_norm / totals.steps if totals.steps else float("nan"),
-        names.LEARNING_RATE: float(state.optimizer.learning_rate),
-        names.NONFINITE_STEPS: float(state.progress.nonfinite_steps),
-        names.STEPS_PER_SEC: steps_per_sec,
-        names.TOKENS_PER_SEC: tokens_per_sec,
-    }
-    context.log(state, metrics)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
