@@ -45,27 +45,32 @@ class Column(NamedTuple):
     """The values that are valid in a column: those of a type, a pattern and bounds."""
 
     kind: type[int] | type[float] | type[str]
-    pattern: str
+    pattern: re.Pattern[str]
     expected: str  # for messages
     low: float = 0
     high: float = 0  # 0 sets no bounds
     may_be_empty: bool = False
 
 
-INTEGER, DECIMAL, TEXT = r"\d{1,16}", r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}", ".+"  # no sign, no exponent, no inf, no nan
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.ASCII | re.DOTALL)
+
+
+# No sign, no exponent, no inf, no nan.
+INTEGER, DECIMAL, TEXT = _pattern(r"\d{1,16}"), _pattern(r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}"), _pattern(".+")
 COLUMNS = {  # in the order of the fields of `Passenger`
     "PassengerId": Column(int, INTEGER, "a whole number above 0", 1, 2**53),
-    "Survived": Column(int, "[01]", "0 or 1"),
-    "Pclass": Column(int, "[123]", "1, 2 or 3"),
+    "Survived": Column(int, _pattern("[01]"), "0 or 1"),
+    "Pclass": Column(int, _pattern("[123]"), "1, 2 or 3"),
     "Name": Column(str, TEXT, "a name"),
-    "Sex": Column(str, "male|female", "male or female"),
+    "Sex": Column(str, _pattern("male|female"), "male or female"),
     "Age": Column(float, DECIMAL, "years from 0 to 130, or nothing", 0, 130, may_be_empty=True),
     "SibSp": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
     "Parch": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
     "Ticket": Column(str, TEXT, "a ticket"),
     "Fare": Column(float, DECIMAL, "pounds from 0 to 100000, or nothing", 0, 100_000, may_be_empty=True),
     "Cabin": Column(str, TEXT, "a cabin or nothing", may_be_empty=True),
-    "Embarked": Column(str, "[SCQ]", "S, C, Q or nothing", may_be_empty=True),
+    "Embarked": Column(str, _pattern("[SCQ]"), "S, C, Q or nothing", may_be_empty=True),
 }
 
 
@@ -136,7 +141,7 @@ def _value(cell: str, name: str, labelled: bool) -> int | float | str | None:
     column, text = COLUMNS[name], cell.strip()
     if not text and (column.may_be_empty or (name == "Survived" and not labelled)):
         return None
-    if re.fullmatch(column.pattern, text, re.ASCII | re.DOTALL):
+    if column.pattern.fullmatch(text):
         value = column.kind(text)
         if isinstance(value, str) or not column.high or column.low <= value <= column.high:
             return value

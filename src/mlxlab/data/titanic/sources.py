@@ -6,6 +6,7 @@ sinking (of 486 passengers with a boat, 477 survived). See PROVENANCE.md.
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,13 +66,18 @@ def read_csv_source(path: str) -> PassengerSource:
 
 
 def _real_passengers() -> PassengerSource:
-    data = read_input_file(FILE)
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise DataError(f"{FILE}: the SHA-256 differs from that of the released file; reinstall mlxlab")
-    rows = parse_passengers(data, FILE, labelled=True)
+    rows = _read_released_file(FILE)
     train = [row for row in rows if row.id < FIRST_TEST_ID]
     line = f"titanic: {len(rows)} real rows, {len(train)} of them for training and validation"
-    return PassengerSource(train, rows[len(train) :], "titanic", SHA256, [line])
+    return PassengerSource(train, list(rows[len(train) :]), "titanic", SHA256, [line])
+
+
+@cache  # for the jobs of a sweep
+def _read_released_file(path: Path) -> tuple[Passenger, ...]:
+    data = read_input_file(path)
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise DataError(f"{path}: the SHA-256 differs from that of the released file; reinstall mlxlab")
+    return tuple(parse_passengers(data, path, labelled=True))
 
 
 def synthetic_passengers(count: int) -> list[Passenger]:
