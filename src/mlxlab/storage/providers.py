@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
 KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
+ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}  # read by obstore too
 ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
@@ -187,8 +188,8 @@ def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[s
         raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: pip install 'mlxlab[cloud]'")
     from mlxlab.storage.cloud_store import CloudStore
 
-    is_http = endpoint is not None and endpoint.startswith("http://")
-    return CloudStore(f"{scheme}://{bucket}", partial(_open, KINDS[scheme], bucket, options, allow_http=is_http))
+    allow_http = (endpoint or "").startswith("http://") or os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"
+    return CloudStore(f"{scheme}://{bucket}", partial(_open, KINDS[scheme], bucket, options, allow_http=allow_http))
 
 
 def _shown(value: str) -> str:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-import os
+import json
 import shutil
 import socket
 import subprocess
@@ -11,11 +11,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.error import URLError
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import pytest
 
@@ -47,6 +48,21 @@ class Emulator:
     secrets: tuple[str, ...]
     gcs: GcsServer | None = field(default=None)
 
+    def with_other_credentials(self) -> "Emulator":
+        """With a token in the URL for Azure, and a signed request for each access to Google Cloud Storage."""
+        if self.provider == "azure":
+            token = sas_token()
+            others = {key: value for key, value in self.environment.items() if key != "AZURE_STORAGE_ACCOUNT_KEY"}
+            signature = token.split("sig=")[1]
+            secrets = (token, signature, unquote(signature))
+            return replace(self, environment=others | {"AZURE_STORAGE_SAS_TOKEN": token}, secrets=secrets)
+        assert self.provider == "gcs"
+        key = private_key()
+        account = {"client_email": "tests@example.com", "private_key": key, "private_key_id": "planted0key0id"}
+        text = json.dumps({"type": "service_account", "gcs_base_url": self.proxy.url, **account})
+        environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": text, "GOOGLE_ALLOW_HTTP": "true"}
+        return replace(self, environment=environment, secrets=(text, "planted0key0id", *key.splitlines()[1:-1]))
+
     def overrides(self, prefix: str = "") -> list[str]:
         """Of a run that uploads to it."""
         return [f"cloud={self.provider}", f"cloud.bucket={BUCKET}", f"cloud.prefix={prefix}"]
@@ -61,12 +77,9 @@ def emulator(provider: str) -> Iterator[Emulator]:
 
 @contextmanager
 def _gcs() -> Iterator[Emulator]:
-    server = GcsServer(BUCKET)
-    with _proxy(server.url) as proxy:
+    with closing(GcsServer(BUCKET)) as server, closing(FaultProxy(server.url)) as proxy:
         environment = {"STORAGE_EMULATOR_HOST": proxy.url}
         yield Emulator("gcs", f"gs://{BUCKET}", proxy, environment, (), server)
-    server.shutdown()
-    server.server_close()
 
 
 @contextmanager
@@ -75,7 +88,7 @@ def _s3() -> Iterator[Emulator]:
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with _process(command, url), _proxy(url) as proxy:
+    with _process(command, url), closing(FaultProxy(url)) as proxy:
         _put(f"{url}/{BUCKET}")
         credentials = {
             "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID42",
@@ -96,13 +109,22 @@ def _azure() -> Iterator[Emulator]:
     url = f"http://127.0.0.1:{port}"
     with _process([program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options], url):
         _put(f"{url}/{AZURE_ACCOUNT}/{BUCKET}?restype=container&{sas_token()}")
-        with _proxy(f"{url}/{AZURE_ACCOUNT}") as proxy:
+        with closing(FaultProxy(f"{url}/{AZURE_ACCOUNT}")) as proxy:
             environment = {
                 "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
                 "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
                 "AZURE_STORAGE_ENDPOINT": proxy.url,
             }
             yield Emulator("azure", f"az://{BUCKET}", proxy, environment, (AZURE_KEY,))
+
+
+def private_key() -> str:
+    """A new RSA key as PEM."""
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa", reason="cryptography is not installed")
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
 def sas_token(hours: float = 1.0) -> str:
@@ -116,19 +138,10 @@ def sas_token(hours: float = 1.0) -> str:
 
 
 @contextmanager
-def _proxy(url: str) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(url)
-    try:
-        yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-
-
-@contextmanager
 def _process(command: list[str], url: str) -> Iterator[None]:
-    """A server in a process of its own, from when it answers."""
-    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A server in a process of its own, from when it answers; it also ends when this process is killed."""
+    guard = [sys.executable, "-S", str(Path(__file__).with_name("guard.py")), *command]
+    process = subprocess.Popen(guard, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60
         while not _answers(url):
@@ -137,8 +150,7 @@ def _process(command: list[str], url: str) -> Iterator[None]:
             time.sleep(0.05)
         yield
     finally:
-        process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _answers(url: str) -> bool:

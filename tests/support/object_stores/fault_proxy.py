@@ -1,6 +1,7 @@
 """A proxy in front of an object store that loses, refuses, cuts and delays requests, as networks and services do."""
 
 import http.client
+import math
 import random
 import re
 import socket
@@ -8,16 +9,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from support.object_stores.gcs_server import read_body
+from support.object_stores.loopback import LoopbackHandler, LoopbackServer
 
 FAULTS = {
     "503": "the service answers that it is busy; nothing was done",
     "500": "the service answers with an internal error, but what was requested was done",
-    "lost": "the connection is cut before the request arrives",
+    "lost": "the connection is cut before all of the request has arrived",
     "unanswered": "the connection is cut after the request was served",
     "half": "the connection is cut in the middle of the answer",
     "slow": "the answer takes a tenth of a second more",
@@ -40,30 +40,28 @@ class Pause:
         self.reached, self.over = threading.Event(), threading.Event()
 
 
-class FaultProxy(ThreadingHTTPServer):
+class FaultProxy(LoopbackServer):
     """Passes requests on to `upstream`, a URL.
 
     Attributes:
         choose: the fault of a request, by its method and path: a key of FAULTS, or "" for none.
         requests: those that came, in order.
+        signatures: of the requests, in which nobody may read them while they are valid.
+        bytes_per_second: bandwidth of all connections together.
     """
 
-    daemon_threads = True
-    request_queue_size = 64
-
     def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = urlsplit(upstream)
         self.choose: Callable[[str, str], str] = lambda method, path: ""
         self.requests: list[Request] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Cut connections are what it is for."""
+        self.signatures: set[str] = set()
+        self.bytes_per_second = math.inf
+        self._bandwidth = threading.Lock()
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{self.upstream.path}"
+        return super().url + self.upstream.path
 
     @property
     def counts(self) -> Counter[str]:
@@ -84,6 +82,19 @@ class FaultProxy(ThreadingHTTPServer):
         """Every request fails, `after` more that do not."""
         until = len(self.requests) + after
         self.choose = lambda method, path: fault if len(self.requests) >= until else ""
+
+    def fail_after(self, pattern: str, fault: str) -> None:
+        """Every request fails after the first one whose `METHOD path` matches."""
+        matched = threading.Event()
+
+        def choose(method: str, path: str) -> str:
+            if matched.is_set():
+                return fault
+            if re.search(pattern, f"{method} {unquote(path)}"):
+                matched.set()
+            return ""
+
+        self.choose = choose
 
     def pause_at(self, number: int, pattern: str, after: str) -> "Pause":
         """Holds the n-th request, from 1, whose `METHOD path` matches; then it and all later ones are lost.
@@ -110,36 +121,25 @@ class FaultProxy(ThreadingHTTPServer):
     def heal(self) -> None:
         self.choose = lambda method, path: ""
 
+    def transfer(self, size: int) -> None:
+        """Waits for as long as that many bytes take."""
+        with self._bandwidth:
+            time.sleep(size / self.bytes_per_second)
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+
+class Handler(LoopbackHandler):
     server: FaultProxy
 
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_PUT(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_POST(self) -> None:
-        self.answer()
-
-    def do_DELETE(self) -> None:
-        self.answer()
-
     def answer(self) -> None:
-        body = read_body(self)
+        if signed := self.headers.get("Authorization"):
+            self.server.signatures.add(re.split(r"Signature=|[ :]", signed)[-1])
         fault = self.server.choose(self.command, self.path)
         self.server.requests.append(Request(self.command, self.path, fault))
+        if fault == "lost":
+            self.cut()
+            return
+        body = self.read_body()
         match fault:
-            case "lost":
-                self.cut()
             case "503":
                 self.send(503, {}, b"<Error><Code>SlowDown</Code></Error>")
             case "expired":
@@ -151,6 +151,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def pass_on(self, body: bytes, fault: str) -> None:
         status, headers, answer = self.forward(body)
+        self.server.transfer(len(body) + len(answer))
         match fault:
             case "unanswered":
                 self.cut()

@@ -6,14 +6,15 @@ import secrets
 import threading
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from support.object_stores.loopback import LoopbackHandler, LoopbackServer
 
 PAGE = 100  # entries of a listing; the service gives 1000
 
 
-class GcsServer(ThreadingHTTPServer):
+class GcsServer(LoopbackServer):
     """One bucket.
 
     Attributes:
@@ -21,60 +22,19 @@ class GcsServer(ThreadingHTTPServer):
         uploads: parts by number, of multipart uploads that were neither completed nor aborted.
     """
 
-    daemon_threads = True
-
     def __init__(self, bucket: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.bucket = bucket
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that is killed in the middle of a request is part of the tests."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(Handler)
 
 
-def read_body(handler: BaseHTTPRequestHandler) -> bytes:
-    """The body of a request, chunked or not."""
-    if handler.headers.get("Transfer-Encoding", "").lower() != "chunked":
-        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-    body = b""
-    while size := int(handler.rfile.readline().split(b";")[0], 16):
-        body += handler.rfile.read(size)
-        handler.rfile.readline()
-    handler.rfile.readline()
-    return body
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(LoopbackHandler):
     server: GcsServer
 
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_PUT(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_POST(self) -> None:
-        self.answer()
-
-    def do_DELETE(self) -> None:
-        self.answer()
-
     def answer(self) -> None:
-        url, body = urlsplit(self.path), read_body(self)
+        url, body = urlsplit(self.path), self.read_body()
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         bucket, _, key = unquote(url.path).removeprefix("/").partition("/")
         if bucket != self.server.bucket:
