@@ -33,13 +33,8 @@ def test_no_secret_is_written_anywhere(shared_service, service, monkeypatch, tmp
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    store = f"sqlite:///{tmp_path}/mlflow.db"
-    tracked = [
-        "tracking=mlflow",
-        "tracking.wait=60",
-        f"tracking.uri={store}",
-        f"tracking.artifacts={tmp_path}/artifacts",
-    ]
+    uris = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"tracking.artifacts={tmp_path}/artifacts"]
+    tracked = ["tracking=mlflow", "tracking.wait=60", *uris]
     prefix, folders = tmp_path.name, [f"hydra.run.dir={tmp_path}/{name}" for name in ("run", "empty")]
     service.proxy.fail_after(COMMIT, fault)
     overrides = tiny_overrides(*SHORT, *tracked, *service.overrides(prefix), folders[0], "hydra.verbose=true")

@@ -1,5 +1,6 @@
 """Object stores of the three providers over real connections: faults are survived, and errors hold no secrets."""
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -96,6 +97,14 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(monkeypatch, a
     with pytest.raises(UserError) as refusal:
         open_address(address, {"endpoint": endpoint, "region": None})
     assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", [SECRET, json.dumps({"private_key": SECRET}), json.dumps({"client_email": SECRET})])
+def test_a_service_account_that_cannot_be_read_is_not_repeated(monkeypatch, key):
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", key)
+    with pytest.raises(StorageError, match=r"gs://bucket.*: no usable credentials") as failure:
+        open_address("gs://bucket", {}).store.list("runs")
+    assert SECRET not in str(failure.value)
 
 
 def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_path):

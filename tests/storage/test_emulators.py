@@ -2,11 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import psutil
 import pytest
 
+from support.object_stores import guard
 from support.object_stores.emulators import AZURE_ACCOUNT, BUCKET, Emulator, emulator, sas_token
 from support.object_stores.fault_proxy import FAULTS
 
@@ -88,6 +93,22 @@ def test_expired_credentials_are_refused(service):
     with pytest.raises(Exception, match=r"403|ExpiredToken|denied|Forbidden"):
         obstore.put(store_of(service), "object", b"")
     service.proxy.heal()
+
+
+PARENT = """
+import subprocess, sys
+server = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+subprocess.Popen([sys.executable, "-S", sys.argv[1], sys.executable, "-S", "-c", server], stdin=subprocess.PIPE).wait()
+"""
+
+
+def test_an_emulator_ends_when_the_process_that_started_it_is_killed():
+    command = [sys.executable, "-S", "-c", PARENT, str(Path(guard.__file__))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        server = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        server.wait(20)
 
 
 @pytest.mark.fault_injection

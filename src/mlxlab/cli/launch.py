@@ -18,6 +18,7 @@ from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.experiment.experiment import with_fetched_run
 
 
 def _launch(
@@ -40,6 +41,7 @@ def _launch(
         raise ConfigError(f"hosts={one_line(hosts, 120)}: expected names of machines, separated by commas")
     if {"-m", "--multirun"} & set(args):
         raise ConfigError("-m: launch starts a single run; start sweeps with train")
+    args = with_fetched_run(args)
     script = Path(__file__).parents[3] / "scripts" / "train.py"
     train = [str(script)] if script.is_file() else ["-m", "mlxlab", "train"]  # installed as a wheel
     if nproc == 1 and not hosts:

@@ -87,6 +87,15 @@ def fetch_resumed_run(overrides: list[str]) -> Path | None:
     return fetch_run(values["resume"], values.get("hydra.run.dir"), values)
 
 
+def with_fetched_run(overrides: list[str]) -> list[str]:
+    """Overrides that name the folder of a run, fetched if need be, in place of its address in an object store."""
+    folder = fetch_resumed_run(overrides)
+    if folder is None:
+        return overrides
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [*(each for each in overrides if not each.startswith("resume=")), f"resume='{text}'"]
+
+
 def preview_growth(composer: "Composer", config: "DictConfig") -> str:
     """The growth schedule of a checked config as a table, from what the run would start from; nothing is written.
 

@@ -135,11 +135,6 @@ def azure(bucket: str, account: str | None, endpoint: str | None, **options: Unp
     return _cloud(_cloud_store("az", bucket, endpoint, {"account_name": account, "endpoint": endpoint}), options)
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an address in an object store: s3://, gs://, az:// or file://."""
-    return ADDRESS.fullmatch(text) is not None
-
-
 def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
     """What `s3://bucket/prefix`, `gs://`, `az://` or `file:///folder` names.
 

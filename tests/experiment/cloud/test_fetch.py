@@ -8,7 +8,9 @@ import pytest
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.cloud.fetch import fetch_run
-from support.processes import run_here, tiny_overrides
+from mlxlab.experiment.experiment import with_fetched_run
+from support.configs import line  # noqa: F401
+from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 
@@ -29,10 +31,6 @@ def store(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "store")
 
 
-def final_state(output):
-    return next(line for line in output.splitlines() if line.startswith("final_state="))
-
-
 def address(store):
     return f"{store.as_uri()}/checkpoints"
 
@@ -42,11 +40,28 @@ def test_a_run_continues_from_its_copy_as_it_would_from_its_folder(finished, sto
     remote = run_here(f"resume={address(store)}", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={new}")
     local = run_here("resume=auto", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={own}")
     assert remote.returncode == local.returncode == 0, remote.stderr
-    assert final_state(remote.stdout) == final_state(local.stdout)
+    assert final_state(remote) == final_state(local)
     assert (
         json.loads((new / "manifest.json").read_text())["id"] == json.loads((own / "manifest.json").read_text())["id"]
     )
     assert not list(tmp_path.glob(".*"))
+
+
+def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlxlab.experiment.cloud.fetch.project_root", lambda: line.project)
+    assert line("-m", f"resume={address(store)}", "trainer.max_steps=5,6", "tracking=none") == 0
+    (copy,) = (line.project / "outputs").iterdir()
+    assert [config.resume for config, _ in line.runs] == [str(copy)] * 2
+    assert copy not in [folder for _, folder in line.runs]  # another folder than that of the checkpoint: a fork
+    assert line.err.count("fetched step-00000004") == 1
+
+
+def test_launched_processes_get_the_folder_of_the_copy(store, tmp_path):
+    folder = tmp_path / "it's new"
+    args = [f"resume={address(store)}", f"hydra.run.dir={folder}", "trainer.max_steps=6"]
+    assert with_fetched_run(args) == [*args[1:], f"resume='{tmp_path}/it\\'s new'"]
+    assert CheckpointStore(folder / "checkpoints").load().step == 4
+    assert with_fetched_run(["resume=auto"]) == ["resume=auto"]
 
 
 def test_what_is_there_already_is_not_fetched_again(store, tmp_path):
@@ -69,7 +84,7 @@ def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
     shutil.rmtree(run / "files")
     with pytest.raises(CheckpointUnavailableError, match="no usable checkpoint"):
         fetch_run(address(store), str(tmp_path / "other"), {})
-    assert not (tmp_path / "other").exists()
+    assert not list(tmp_path.glob("*other*"))
 
 
 def test_another_folder_is_not_overwritten(store, tmp_path):
@@ -77,6 +92,13 @@ def test_another_folder_is_not_overwritten(store, tmp_path):
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(CannotCreateError, match="not empty"):
         fetch_run(address(store), str(tmp_path / "mine"), {})
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "run", tmp_path / "file" / "run" / "deeper"):
+        with pytest.raises(CannotCreateError, match=f"^{tmp_path}/file"):
+            fetch_run(address(store), str(folder), {})
 
 
 def test_an_address_without_one_run_is_refused(store, tmp_path):

@@ -17,6 +17,7 @@ from mlxlab.config.hydra.job import run_folder_error
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.experiment import fetch_resumed_run
 
 
 @dataclass
@@ -32,6 +33,8 @@ class JobRunner:
         self.started += 1
         try:
             check(config)  # a sweeper may propose jobs as it goes
+            if fetched := fetch_resumed_run([*hydra.overrides.task, f"resume={config.resume}"]):
+                config.resume = str(fetched)
             return self.run(config, Path(hydra.runtime.output_dir))
         except Exception as error:  # the other jobs run, also after a signal stopped this one
             print(f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)

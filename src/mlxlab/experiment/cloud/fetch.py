@@ -1,10 +1,12 @@
 """Fetches a run from an object store, so that it can be resumed on a machine that has nothing of it."""
 
+import fcntl
 import logging
 import os
+import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_verified
@@ -41,19 +43,41 @@ def fetch_run(address: str, run_dir: str | None, overrides: Mapping[str, str]) -
     Raises:
         InputNotFoundError: nothing is committed there, or several runs are.
         CheckpointUnavailableError: no checkpoint is intact.
-        CannotCreateError: the folder holds something else.
+        CannotCreateError: the folder holds something else, or cannot be written.
         StorageError: the store cannot be read.
     """
     if is_launched():
-        raise ConfigError(f"resume={address}: expected a single process; run it once, then resume its run folder")
+        raise ConfigError(f"resume={address}: expected one process, or several of `launch`, which fetches it for them")
     if run_dir is not None and "${" in run_dir:
         raise ConfigError(f"hydra.run.dir={run_dir}: expected a plain path together with resume={address}")
     options = {key.removeprefix("cloud."): value for key, value in overrides.items() if key.startswith("cloud.")}
     commits, names = _find_commits(address, options)
     run = commits.root.rpartition("/")[2]
     folder = project_root() / "outputs" / run if run_dir is None else Path(os.path.abspath(os.path.expanduser(run_dir)))
-    if _is_current(folder, run, names[0]):
-        return folder
+    try:
+        with _lock(folder.parent):
+            if not _is_current(folder, run, names[0]):
+                _fetch_newest(commits, names, folder)
+    except OSError as error:
+        raise CannotCreateError(f"{error.filename or folder}: {error.strerror or error}") from None
+    return folder
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Waits for other processes that fetch into a folder. Where it cannot be locked, nothing is waited for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
+    """Puts the first of some commits that is intact into a folder; raises CheckpointUnavailableError if none is."""
     partial = folder.with_name(f".{folder.name}.partial")
     skipped: list[str] = []
     for name in names:
@@ -66,7 +90,8 @@ def fetch_run(address: str, run_dir: str | None, overrides: Mapping[str, str]) -
         _move_aside(folder)
         partial.rename(folder)
         logger.info(f"fetched {name} of {commits.address} into {folder}")
-        return folder
+        return
+    shutil.rmtree(partial, ignore_errors=True)
     raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint ({'; '.join(skipped)})")
 
 
