@@ -1,6 +1,7 @@
 """Measures speed and memory of the main features; variants alternate within one run.
 
     python -m benchmarks suite=saving [size=small] [rounds=5]
+    python -m benchmarks suite=cloud [size=tiny] [rounds=7] [steps=60] [rows=32] [megabytes=20]
     python -m benchmarks suite=tracking [size=nano] [rounds=9]
     python -m benchmarks suite=example_losses [size=nano] [rounds=60]
     python -m benchmarks suite=generate [size=nano] [rounds=5]
@@ -21,6 +22,7 @@
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
+cloud     overhead of copies of checkpoints in an object store, and in one with a limited bandwidth
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server
 example_losses  overhead of logging the loss of every example
 generate  generation speed with and without key-value cache, for batch sizes 1 and 8
@@ -55,6 +57,7 @@ from mlxlab.errors import ConfigError, WriteError
 
 SUITES = {  # module and function of benchmarks
     "saving": ("saving", "saving"),
+    "cloud": ("cloud", "cloud"),
     "tracking": ("tracking", "tracking"),
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),

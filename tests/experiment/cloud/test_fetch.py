@@ -17,13 +17,13 @@ CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(store, run folder, what it printed) of a run of four steps."""
+    """(store, run folder, process) of a run of four steps."""
     folder = tmp_path_factory.mktemp("cloud")
     args = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
     args += [*CHEAP, f"hydra.run.dir={folder}/run", "cloud=directory", f"cloud.path={folder}/store"]
     done = run_here(*args)
     assert done.returncode == 0, done.stderr
-    return folder / "store", folder / "run", done.stdout
+    return folder / "store", folder / "run", done
 
 
 @pytest.fixture
@@ -35,15 +35,16 @@ def address(store):
     return f"{store.as_uri()}/checkpoints"
 
 
-def test_a_run_continues_from_its_copy_as_it_would_from_its_folder(finished, store, tmp_path):
-    new, own = tmp_path / "new", shutil.copytree(finished[1], tmp_path / "own")
-    remote = run_here(f"resume={address(store)}", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={new}")
-    local = run_here("resume=auto", "trainer.max_steps=6", "cloud=none", f"hydra.run.dir={own}")
-    assert remote.returncode == local.returncode == 0, remote.stderr
-    assert final_state(remote) == final_state(local)
-    assert (
-        json.loads((new / "manifest.json").read_text())["id"] == json.loads((own / "manifest.json").read_text())["id"]
+def test_a_run_continues_from_its_copy_as_if_it_had_not_stopped(finished, store, tmp_path):
+    (run,) = (store / "checkpoints").iterdir()
+    resumed = run_here(
+        f"resume={address(store)}/{run.name}/step-00000002", "cloud=none", f"hydra.run.dir={tmp_path}/new"
     )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step-00000002" in resumed.stderr
+    assert final_state(resumed) == final_state(finished[2])
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (finished[1], tmp_path / "new")]
+    assert manifests[0]["id"] == manifests[1]["id"] == run.name
     assert not list(tmp_path.glob(".*"))
 
 
