@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
 RETRY = {  # of one request, within obstore; the upload as a whole is tried again for as long as the run lasts
-    "max_retries": 4,
+    "max_retries": 6,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
 }
