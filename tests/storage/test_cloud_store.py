@@ -107,6 +107,18 @@ def test_a_service_account_that_cannot_be_read_is_not_repeated(monkeypatch, key)
     assert SECRET not in str(failure.value)
 
 
+def test_a_listing_whose_answer_is_cut_is_repeated():
+    with emulator("gcs") as service:
+        store = open_address(service.address, {"endpoint": service.proxy.url}).store
+        store.put("folder/key", [b"data"])
+        faults = ["half", "half"]
+        service.proxy.choose = lambda method, path: faults.pop() if faults else ""
+        assert store.list("folder").sizes == {"folder/key": 4}
+        service.proxy.fail_all("half")
+        with pytest.raises(StorageError, match=r"/folder: the connection was cut"):
+            store.list("folder")
+
+
 def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_path):
     (tmp_path / "small").write_bytes(b"small")
     (tmp_path / "large").write_bytes(os.urandom(2**20))

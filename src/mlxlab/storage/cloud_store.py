@@ -1,6 +1,7 @@
 """Object stores of S3, Google Cloud Storage and Azure, by obstore (`pip install mlxlab[cloud]`)."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,15 +15,17 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
 RETRY = {  # of one request, within obstore; the upload as a whole is tried again for as long as the run lasts
-    "max_retries": 6,
+    "max_retries": 4,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
 PARALLEL_PARTS = 4  # of an object, in transfer at once
+ATTEMPTS = 5  # of a listing: obstore repeats requests, but not those whose answer is cut in the middle
 
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
 _KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
+CUT = "the connection was cut"
 _REASONS = {
     "FileNotFoundError": "not found",
     "PermissionDeniedError": "permission denied",
@@ -30,10 +33,14 @@ _REASONS = {
     "InvalidPathError": "holds keys that are no paths",
     "Connect": "cannot be reached",
     "Timeout": "timed out",
-    "Request": "the connection was cut",
-    "Interrupted": "the connection was cut",
-    "Decode": "the answer cannot be read",
+    "Request": CUT,
+    "Interrupted": CUT,
+    "Decode": CUT,
 }
+
+
+class AnswerCutError(StorageError):
+    """The connection was cut before the end of an answer."""
 
 
 class CloudStore:
@@ -81,9 +88,16 @@ class CloudStore:
     def list(self, folder: str) -> Listing:
         import obstore
 
-        with _explained(join(self.address, folder)):
-            result = obstore.list_with_delimiter(self._store, folder or None)
-            return Listing({each["path"]: each["size"] for each in result["objects"]}, list(result["common_prefixes"]))
+        for attempt in range(ATTEMPTS):
+            try:
+                with _explained(join(self.address, folder)):
+                    result = obstore.list_with_delimiter(self._store, folder or None)
+                    break
+            except AnswerCutError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(0.1 * 2**attempt)
+        return Listing({each["path"]: each["size"] for each in result["objects"]}, list(result["common_prefixes"]))
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
@@ -106,7 +120,9 @@ def _explained(address: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ObjectNotFoundError(f"{address}: not found") from None
     except Exception as error:  # obstore also raises ValueError and TypeError
-        raise StorageError(f"{address}: {_reason(error)}") from None
+        reason = _reason(error)
+        kind = AnswerCutError if reason == CUT else StorageError
+        raise kind(f"{address}: {reason}") from None
 
 
 def _reason(error: Exception) -> str:
