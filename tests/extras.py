@@ -1,0 +1,149 @@
+"""Installs each optional extra alone in a new environment, runs the quick experiment there, and the tests that need it.
+
+    python -m tests.extras [only=cloud,hub]
+
+An environment holds `.[cpu,EXTRA]` and pytest, nothing else, and is removed afterwards. A test that is skipped for want of
+the extra is an error; skips for other reasons are listed. Needs the network, and some minutes for each extra.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import venv
+import xml.etree.ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mlxlab.cli.app import format_help, run_subcommand
+from mlxlab.cli.args import parse_args
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.markdown import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = {  # extra: what its tests import
+    "cloud": ("obstore",),
+    "hub": ("datasets", "huggingface_hub"),
+    "sweep": ("optuna",),
+    "ui": ("flask",),  # mlflow-skinny, which is always installed, brings all but the server
+    "zoo": ("mlx_lm",),
+}
+MORE_TESTS = {"ui": ("tests/data/labelled", "tests/data/text")}  # mlflow brings an older pyarrow
+NO_FEATURE = {"cpu", "cuda", "dev", "interop"}  # the backend of MLX, and tools of the tests
+QUICK = ("experiment=quick", "hydra.run.dir=quick")
+
+
+def feature_extras() -> set[str]:
+    """The extras of pyproject.toml that add a feature."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return set(declared) - NO_FEATURE
+
+
+def files_using(extra: str) -> list[str]:
+    """Tests that import a module of the extra, or skip without it, and those that its other versions may break."""
+    names = "|".join(MODULES[extra])
+    imports = re.compile(rf"^\s*(?:.*importorskip\(\s*[\"']|import |from )(?:{names})\b", re.MULTILINE)
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if imports.search(path.read_text())]
+    return [str(path.relative_to(ROOT)) for path in files] + list(MORE_TESTS.get(extra, ()))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What pytest reports: number of tests that passed, messages of those that failed, reasons of those skipped."""
+
+    num_passed: int
+    failures: list[str]
+    skips: Counter[str]
+
+
+def read_report(path: Path) -> Outcome:
+    """A report in JUnit's XML."""
+    cases = list(xml.etree.ElementTree.parse(path).iter("testcase"))
+    failures, skips = [], Counter[str]()
+    for case in cases:
+        if any(child.tag in ("failure", "error") for child in case):
+            failures.append(f"{case.get('classname')}::{case.get('name')}")
+        elif (skipped := case.find("skipped")) is not None:
+            skips[skipped.get("message", "")] += 1
+    return Outcome(len(cases) - len(failures) - skips.total(), failures, skips)
+
+
+def faults(extra: str, result: Outcome) -> list[str]:
+    """Why the tests of an installed extra do not count as passed."""
+    missing = re.compile(rf"\b(?:extra {extra}|{'|'.join(MODULES[extra])})\b|\[{extra}\]")
+    skipped = [f"skipped with the extra installed: {reason}" for reason in result.skips if missing.search(reason)]
+    return [*result.failures, *skipped, *([] if result.num_passed else ["no test ran"])]
+
+
+def check_extras(only: str | None = None) -> int:
+    """Prints a table; returns 1 if something failed, else 0.
+
+    Args:
+        only: some extras, separated by commas; null takes all.
+    """
+    known = sorted(feature_extras())
+    extras = only.split(",") if only else known
+    for extra in extras:
+        if extra not in known:
+            raise ConfigError(f"only={extra}: expected {', '.join(known)}{suggestion(extra, known)}")
+    rows, problems = [], []
+    for extra in extras:
+        with tempfile.TemporaryDirectory(prefix=f"mlxlab-{extra}-") as folder:
+            row, found = _check(extra, Path(folder))
+        rows.append(row)
+        problems += [f"{extra}: {fault}" for fault in found]
+    print(markdown_table(["extra", "installed in", "quick experiment", "tests passed", "failed", "skipped"], rows))
+    print("\n".join(problems), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
+    """A row of the table, and faults."""
+    python = folder / "env" / "bin" / "python"
+    venv.create(folder / "env", with_pip=True)
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    installing = _seconds(partial(_run, f"{extra}: pip install", *pip, "install", f"{ROOT}[cpu,{extra}]", "pytest"))
+    _run(f"{extra}: pip check", *pip, "check")
+    command = [python, "-m", "mlxlab", "train", *QUICK]
+    training = _seconds(partial(_run, f"{extra}: quick experiment", *command, folder=folder))
+    report = folder / "report.xml"
+    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={folder / 'tests'}"]
+    subprocess.run([python, "-m", "pytest", *options, *files_using(extra)], cwd=ROOT, check=False)
+    result = read_report(report)
+    for reason, count in result.skips.items():
+        print(f"{extra}: {count} skipped: {reason}", file=sys.stderr)
+    counts = (result.num_passed, len(result.failures), result.skips.total())
+    return [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)], faults(extra, result)
+
+
+def _seconds(action: partial[None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _run(title: str, *command: str | Path, folder: Path = ROOT) -> None:
+    """Raises ServiceUnavailableError, with the end of the output, if the command fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServiceUnavailableError(f"{title}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+
+    def act(args: list[str]) -> int:
+        options, _ = parse_args(args, ["tests.extras.check_extras"])
+        return check_extras(**options)
+
+    return run_subcommand(argv, act=act, show_help=lambda _: format_help(__doc__), needs_args=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

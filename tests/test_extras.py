@@ -1,0 +1,48 @@
+"""Every optional extra has tests, and `python -m tests.extras` overlooks no skip."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.extras import MODULES, faults, feature_extras, files_using, main, read_report
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.a" name="passes"/>
+<testcase classname="tests.a" name="fails"><failure message="no"/></testcase>
+<testcase classname="tests.b" name="b"><error message="at teardown"/></testcase>
+<testcase classname="tests.c" name="c"><skipped message="{}"/></testcase>
+</testsuite></testsuites>"""
+
+
+def result_of(folder: Path, reason: str):
+    path = folder / "report.xml"
+    path.write_text(REPORT.format(reason))
+    return read_report(path)
+
+
+def test_every_extra_that_adds_a_feature_has_tests():
+    assert {"cloud", "hub", "ui", "zoo"} <= feature_extras() <= set(MODULES)
+    for extra in feature_extras():
+        assert files_using(extra), extra
+
+
+def test_a_report_is_counted(tmp_path):
+    result = result_of(tmp_path, "no Node")
+    assert (result.num_passed, result.failures) == (1, ["tests.a::fails", "tests.b::b"])
+    assert faults("cloud", result) == result.failures
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["obstore is not installed", "needs the extra cloud", "pip install 'mlxlab[cloud]'", "no module 'obstore'"],
+)
+def test_a_test_of_an_installed_extra_must_not_be_skipped(tmp_path, reason):
+    result = result_of(tmp_path, reason)
+    assert faults("cloud", result) == [*result.failures, f"skipped with the extra installed: {reason}"]
+    assert faults("zoo", result) == result.failures
+
+
+def test_an_unknown_extra_is_one_line(capsys):
+    assert main(["only=clout"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"only=clout: expected cloud, .*\bzoo; did you mean cloud\?\n", error)
