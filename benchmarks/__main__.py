@@ -20,6 +20,7 @@
                          [compare_with=mlx_lm]
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
+    python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
 cloud     overhead of copies of checkpoints in an object store, and in one with a limited bandwidth
@@ -38,6 +39,7 @@ labelled  seconds to the first step and memory of data=text_classification on a 
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded
+claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
 Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures
@@ -74,6 +76,7 @@ SUITES = {  # module and function of benchmarks
     "growth": ("growth", "growth"),
     "qlora": ("qlora", "qlora"),
     "zoo": ("zoo", "zoo"),
+    "claims": ("claims.measure", "measure_claims"),
 }
 LISTS = {  # keys with several values, separated by commas
     "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),

@@ -67,12 +67,28 @@ def steps(
             rows += _rows(f"{family} {option}", measurements)
     head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to simple", "peak MB", "initial loss")
     title = f"step of {ROWS} x {LENGTH} tokens, {VOCABULARY} classes, float32, AdamW; medians of {rounds} bursts"
-    text = table(title, [head, *rows])
+    text = "\n\n".join([table(title, [head, *rows]), *_summary(results)])
     if save is not None:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{save}.md").write_text(text + "\n")
         Path(f"{save}.json").write_text(json.dumps({"title": title, "results": results}, indent=1) + "\n")
     return text
+
+
+def _summary(results: list[dict[str, Any]]) -> list[str]:
+    """The optimized step compared with others, over all models and sizes."""
+    seconds = [{subject["name"]: subject["seconds"] for subject in result["subjects"]} for result in results]
+    medians = [{name: statistics.median(times) for name, times in each.items() if times} for each in seconds]
+
+    def ratios(over: str, under: str) -> list[float]:
+        return sorted(each[over] / each[under] for each in medians if {over, under} <= each.keys())
+
+    lines = []
+    if stock := ratios("plain MLX", "optimized"):
+        lines.append(f"plain MLX takes {stock[0]:.1f} to {stock[-1]:.1f} times as long as optimized")
+    if torch := ratios("optimized", "PyTorch"):
+        lines.append(f"optimized takes {torch[0]:.2f} to {torch[-1]:.2f} of the time of PyTorch")
+    return lines
 
 
 def _others(compare_with: str) -> list[str]:

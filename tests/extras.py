@@ -2,8 +2,8 @@
 
     python -m tests.extras [only=cloud,hub]
 
-An environment holds `.[cpu,EXTRA]` and pytest, nothing else, and is removed afterwards. A test that is skipped for want of
-the extra is an error; skips for other reasons are listed. Needs the network, and some minutes for each extra.
+An environment holds `.[cpu,EXTRA]` and pytest, nothing else, and is removed afterwards. A test that is skipped for
+want of the extra is an error; skips for other reasons are listed. Needs the network, and some minutes for each extra.
 """
 
 import re

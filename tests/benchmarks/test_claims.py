@@ -1,0 +1,132 @@
+"""The ledger of claims agrees with the documentation, and is made by measuring."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from benchmarks.__main__ import main
+from benchmarks.claims import ledger as ledger_module
+from benchmarks.claims import measure
+from benchmarks.claims.ledger import PAGE, one_line, read_ledger, within
+from benchmarks.claims.page import render
+from benchmarks.steps import _summary
+
+from mlxlab.errors import DataError, ServiceUnavailableError
+from support.processes import ROOT
+
+FIGURE = re.compile(r"\d[\d,.]*(?= ?(?:M|GB|MB|s|x|%|seconds|minutes|hours|times|tokens/s)(?!\w))")
+SETTINGS = ("95 % intervals", "up to 1 % of")  # figures of the README that nobody measures
+
+
+@pytest.fixture(scope="module")
+def ledger():
+    return read_ledger()
+
+
+def test_pages_and_bounds_agree_with_the_ledger(ledger):
+    assert list(ledger.faults()) == []
+
+
+def test_the_page_of_claims_is_up_to_date(ledger):
+    assert PAGE.read_text() == render(ledger), "run: python -m benchmarks suite=claims"
+
+
+def test_every_figure_of_the_readme_is_in_a_claim(ledger):
+    text = one_line(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+    for known in (*SETTINGS, *map(ledger.statement, ledger.claims)):
+        text = text.replace(known, "")
+    assert [text[max(0, figure.start() - 40) : figure.end() + 20] for figure in FIGURE.finditer(text)] == []
+
+
+def test_claims_of_older_programs_name_claims_of_the_ledger(ledger):
+    assert {name for claim in ledger.older for name in claim["claims"]} <= ledger.claims.keys()
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A project with a page, and two claims of it that one command measures."""
+    (tmp_path / "README.md").write_text("It takes\n4.2 s, of which 30.0 % are waiting.\n")
+    common = {"topic": "Speed", "page": "README.md", "unit": "", "bound": "<= 50"}
+    command = "echo run >> runs; echo '| seconds | 4.15 |'; echo 'waiting 1,030 ms'"
+    claims = [
+        common | {"id": "seconds", "text": "takes {0:.1f} s", "command": command, "patterns": [r"seconds \| ([\d.]+)"]},
+        common | {"id": "share", "text": "which {0:.1f} % are", "command": command, "patterns": [r"([\d,]+) ms"]},
+    ]
+    claims[1]["scale"] = 0.0290291
+    for module, name, value in (
+        (ledger_module, "ROOT", tmp_path),
+        (measure, "ROOT", tmp_path),
+        (measure, "PAGE", tmp_path / "claims.md"),
+        (measure, "RECORDED", tmp_path / "measured.json"),
+        (measure, "read_ledger", lambda: read_ledger(tmp_path / "claims.toml", tmp_path / "measured.json")),
+    ):
+        monkeypatch.setattr(module, name, value)
+    text = "".join(
+        "[[claims]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in claim.items()) for claim in claims
+    )
+    (tmp_path / "claims.toml").write_text(f"older = []\n{text}")
+    (tmp_path / "measured.json").write_text("{}")
+    return tmp_path
+
+
+def test_measuring_records_values_and_makes_the_page(small, capsys):
+    assert main(["suite=claims", "only=seconds,share"]) == 0
+    assert (small / "runs").read_text() == "run\n", "one command for both"
+    measured = json.loads((small / "measured.json").read_text())
+    assert measured["seconds"]["values"] == [4.15]
+    assert measured["share"]["values"] == [pytest.approx(29.9, abs=0.01)]
+    assert re.fullmatch(r"\w+ [\w-]+, \d+ cores, MLX [\d.]+", measured["share"]["machine"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["seconds: takes 4.2 s", "share: which 29.9 % are"]
+    assert out[2:] == ["README.md: expected 'which 29.9 % are' (claim share)"]
+    assert "| `seconds`: takes 4.2 s |" in one_line((small / "claims.md").read_text())
+
+
+def test_a_claim_that_is_not_measured_or_exceeds_its_bound_is_a_fault(small):
+    ledger = measure.read_ledger()
+    assert [fault.partition(":")[0] for fault in ledger.faults()] == ["seconds", "share"]
+    values = {"values": [51.0], "machine": "", "date": ""}
+    faults = list(replace(ledger, measured={"seconds": values, "share": values, "gone": values}).faults())
+    assert "seconds: measured 51 , claimed <= 50" in faults
+    assert "measured.json: gone: no such claim" in faults
+
+
+def test_what_cannot_be_measured_is_one_line(small, capsys):
+    assert main(["suite=claims", "only=second"]) == 2
+    assert capsys.readouterr().err == "only=second: no such claim; did you mean seconds?\n"
+    declared = small / "claims.toml"
+    declared.write_text(declared.read_text().replace("echo run", "exit 3"))
+    assert main(["suite=claims", "only=share"]) == ServiceUnavailableError.exit_code
+    declared.write_text(declared.read_text().replace("exit 3 >> runs", "exit"))
+    assert main(["suite=claims", "only=share"]) == DataError.exit_code
+    assert capsys.readouterr().err.endswith(
+        "is not in the output of: exit; echo '| seconds | 4.15 |'; echo 'waiting 1,030 ms'\n"
+    )
+    declared.write_text(declared.read_text().replace("bound", "bond"))
+    assert main(["suite=claims"]) == DataError.exit_code
+    assert "claims[0]: 'bound' is missing" in capsys.readouterr().err
+
+
+def test_a_claim_without_patterns_is_the_time_of_its_command():
+    claim = {"id": "a", "patterns": [], "scale": 1 / 60}
+    assert measure.read_values(claim, "", 90.0) == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("bound", "holds"), [("", True), ("<= 2", True), ("<= 1.9", False), (">= 2.1", False), ("== 2", True)]
+)
+def test_bounds(bound, holds):
+    assert within(2.0, bound) == holds
+
+
+def test_the_suite_of_steps_compares_over_all_sizes():
+    def result(**seconds):
+        return {"subjects": [{"name": name.replace("_", " "), "seconds": times} for name, times in seconds.items()]}
+
+    first = result(simple=[1.0], optimized=[0.5, 0.4, 0.9], plain_MLX=[10.0], PyTorch=[0.5])
+    second = result(simple=[1.0], optimized=[1.0], plain_MLX=[15.0], PyTorch=[])
+    assert _summary([first, second]) == [
+        "plain MLX takes 15.0 to 20.0 times as long as optimized",
+        "optimized takes 1.00 to 1.00 of the time of PyTorch",
+    ]
