@@ -108,7 +108,9 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     python = folder / "env" / "bin" / "python"
     venv.create(folder / "env", with_pip=True)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    installing = _seconds(partial(_run, f"{extra}: pip install", *pip, "install", f"{ROOT}[cpu,{extra}]", "pytest"))
+    installing = _seconds(
+        partial(_run, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", "pytest")
+    )
     _run(f"{extra}: pip check", *pip, "check")
     command = [python, "-m", "mlxlab", "train", *QUICK]
     training = _seconds(partial(_run, f"{extra}: quick experiment", *command, folder=folder))

@@ -22,12 +22,13 @@ class Claim(TypedDict):
 
     `text` stands in the file `page`, with a format field for each value. The groups of `patterns`, each searched in the
     output of `command`, are the values, multiplied by `scale`; without patterns the seconds that the command takes are.
-    `bound` holds for every value.
+    `bound` holds for every value. `title` says what they are where the text, a row of a table, does not.
     """
 
     id: str
     topic: str
     page: str
+    title: NotRequired[str]
     text: str
     command: str
     patterns: list[str]
@@ -70,6 +71,11 @@ class Ledger:
     def statement(self, name: str) -> str:
         """The text of a claim with its values."""
         return self.claims[name]["text"].format(*self.measured[name]["values"])
+
+    def figures(self, name: str) -> str:
+        """The values of a claim with their unit."""
+        values = ", ".join(f"{value:.10g}" for value in self.measured[name]["values"])
+        return f"{values} {self.claims[name]['unit']}".strip()
 
     def faults(self) -> Iterator[str]:
         """One line for each claim that is not measured, exceeds its bound or is not what its page says."""

@@ -40,24 +40,28 @@ def render(ledger: Ledger) -> str:
 
 def _row(ledger: Ledger, claim: Claim) -> list[str]:
     measured = ledger.measured[claim["id"]]
-    values = ", ".join(f"{value:.10g}" for value in measured["values"])
     name = claim["page"].rpartition("/")[2]
     link = f"[{name}]({'../' if name == claim['page'] else ''}{name})"
-    text = _cell(ledger.statement(claim["id"]))
+    text = claim.get("title", ledger.statement(claim["id"]))
+    figures = ledger.figures(claim["id"])
+    command = f"`{_cell(claim['command'])}`"
     return [
-        f"`{claim['id']}`: {text}",
-        f"{values} {claim['unit']}".strip(),
+        f"`{claim['id']}`: {_cell(text)}",
+        figures,
         claim["bound"],
         link,
-        f"`{_cell(claim['command'])}`",
+        command,
         measured["machine"],
         measured["date"],
     ]
 
 
 def _older_row(ledger: Ledger, claim: OlderClaim) -> list[str]:
-    here = "; ".join(f"`{name}`: {_cell(ledger.statement(name))}" for name in claim["claims"])
-    return [_cell(claim["text"]), claim["basis"], _cell(claim["finding"]), here]
+    here = []
+    for name in claim["claims"]:
+        title = ledger.claims[name].get("title")
+        here.append(f"`{name}`: " + (f"{title}: {ledger.figures(name)}" if title else ledger.statement(name)))
+    return [_cell(claim["text"]), claim["basis"], _cell(claim["finding"]), _cell("\n".join(here))]
 
 
 def _cell(text: str) -> str:
