@@ -88,8 +88,11 @@ def test_a_claim_that_is_not_measured_or_exceeds_its_bound_is_a_fault(small):
     assert [fault.partition(":")[0] for fault in ledger.faults()] == ["seconds", "share"]
     values = {"values": [51.0], "machine": "", "date": ""}
     faults = list(replace(ledger, measured={"seconds": values, "share": values, "gone": values}).faults())
-    assert "seconds: measured 51 , claimed <= 50" in faults
+    assert "seconds: measured 51, claimed <= 50" in faults
     assert "measured.json: gone: no such claim" in faults
+    pair = {"seconds": ledger.claims["seconds"] | {"bound": "<= 60, >= 60"}}
+    [fault, _] = replace(ledger, claims=pair, measured={"seconds": values | {"values": [51.0, 51.0]}}).faults()
+    assert fault == "seconds: measured 51, claimed >= 60"
 
 
 def test_what_cannot_be_measured_is_one_line(small, capsys):
