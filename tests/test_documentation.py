@@ -122,7 +122,7 @@ def test_the_commands_of_the_readme_can_be_pasted_in_order():
         for line in () if before == "With files of your own:" else block.splitlines():
             command = line.partition(" #")[0]
             used = re.findall(r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command)
-            made |= set(re.findall(r"(?:hydra\.run\.dir=|output=|^cp \S+ |> )(\S+)", command))
+            made |= set(re.findall(r"(?:hydra\.run\.dir=|output=|\bout=|^cp \S+ |> )(\S+)", command))
             assert set(used) <= made, line
             num_uses += len(used)
     assert num_uses > 20

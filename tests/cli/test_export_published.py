@@ -1,0 +1,94 @@
+"""`export hf` and `export gguf`: the commands of the README, and what a user does wrong."""
+
+import json
+import re
+import resource
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.export import main
+from mlxlab.inference.restore import save_ensemble
+from mlxlab.models.pretrained.gguf import read_gguf
+from support.processes import ROOT, run_here, tiny_overrides
+
+WORDS = ("the", "a", "cat", "dog", "tree", "house", "sees", "likes", "small", "green")
+MAX_BYTES = 9000  # fewer than the weights have
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("export"), np.random.default_rng(0)
+    lines = [json.dumps({"text": " ".join(rng.choice(WORDS, 30)) + "."}) for _ in range(100)]
+    (folder / "text.jsonl").write_text("\n".join(lines) + "\n")
+    data = ["data=streaming", f"data.source={folder}/text.jsonl", "data.seq_len=16", "data.tokenizer.vocab_size=300"]
+    short = ["trainer.max_steps=2", "trainer.eval_every=2"]
+    settings = [each for each in tiny_overrides("model=transformer", *data, *short) if "baselines" not in each]
+    done = run_here(*settings, f"hydra.run.dir={folder}/run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_the_commands_of_the_readme(run, tmp_path, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^scripts/export\.py ((?:hf|gguf) .*)$", text, re.M)
+    outputs = []
+    for command in commands:
+        kind, source, out = shlex.split(command, comments=True)
+        assert source.startswith("run=outputs/")
+        outputs.append(tmp_path / out.removeprefix("out=outputs/"))
+        assert main([kind, f"run={run}", f"out={outputs[-1]}"]) == 0
+        assert capsys.readouterr().out == f"{outputs[-1]}\n"
+    folder, file = outputs
+    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == names | {"README.md"}
+    assert read_gguf(file)[1]["general.name"] == "run"
+    card = (folder / "README.md").read_text()
+    for name in ("valid/loss", "| data ", "| validation data ", "| tokenizer ", "| config ", "| model.safetensors "):
+        assert name in card
+    assert f"scripts/train.py {shlex.quote('tracking=none')}" in card
+
+
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, capsys):
+    no_checkpoint, ensemble, out = tmp_path / "new", tmp_path / "ensemble", tmp_path / "out"
+    shutil.copytree(run / "inference", no_checkpoint / "inference")
+    ensemble.mkdir()
+    save_ensemble(ensemble, [run, run])
+    before = sorted(tmp_path.rglob("*"))
+    for args, code, message in [
+        (["hf", f"run={tmp_path}/none", f"out={out}"], 66, "none: expected a run folder"),
+        (["hf", f"run={tmp_path}", f"out={out}"], 66, "expected a run folder"),
+        (["hf", f"run={no_checkpoint}", f"out={out}"], 76, "no usable checkpoint (there is none)"),
+        (["hf", f"run={run}", f"out={out}", "checkpoint=step-9"], 76, "no step-9"),
+        (["hf", f"run={ensemble}", f"out={out}"], 2, "expected one model, got an ensemble; export its members"),
+        (["hf", f"run={run}", f"out={ensemble}"], 73, "exists already; expected the name of a new one"),
+        (["hf", f"run={run}", f"out={run}"], 73, "exists already"),
+        (["hf", f"run={run}", f"out={run}/inference/hf"], 2, f"a folder of the run; expected {run}/hf"),
+        (["hf", f"run={run}", f"out={ensemble}/ensemble.json/hf"], 74, "File exists"),
+        (["hf", f"run={run}", f"out={out}", "dtype=int8"], 2, "expected one of float32, float16, bfloat16"),
+        (["hf", f"run={run}", f"out={out}", "separate_adapters=true"], 2, "model.adapter: expected a decoder with"),
+        (["hf", f"run={run}"], 2, "out=...: missing"),
+        (["gguf", f"run={run}", f"out={out}"], 2, "expected the name of a file that ends in .gguf"),
+        (["gguf", f"run={run}", f"out={run}/checkpoints/x.gguf"], 2, "a folder of the run"),
+        (["gguf", f"run={run}", f"out={out}.gguf", "dtype=bfloat16"], 2, "expected one of float32, float16"),
+    ]:
+        assert main(args) == code, args
+        error = capsys.readouterr().err
+        assert (message in error, len(error.splitlines())) == (True, 1), error
+    assert sorted(tmp_path.rglob("*")) == before, "something is left half-made"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("hf", "out"), ("gguf", "out.gguf")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, capsys, kind, name):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_BYTES, limits[1]))  # Python ignores SIGXFSZ
+    try:
+        code = main([kind, f"run={run}", f"out={tmp_path}/{name}"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert (code, len(error.splitlines())) == (74, 1), error
+    assert error.startswith(f"out={tmp_path}/{name}: ")
+    assert not list(tmp_path.iterdir())
