@@ -20,6 +20,8 @@ from mlxlab.models.layers import named_parameters
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2, "rope_theta": 5e4}
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
+MODERN = {"position_embedding": "rope", "pre_norm": True, "num_token_types": 0, "first_attention_norm": False}
+MODERN |= {"mlp_type": "geglu", "global_attention_every": 2, "attention_window": 3, "bias": False}
 CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "factor": 4.0, "original_max_position_embeddings": 8}
@@ -45,6 +47,13 @@ ALL_REAL = mx.ones((1, 6), mx.int32)
 )
 def test_our_reader_gives_the_logits_of_a_decoder(trained, tokenizer, tmp_path, options):
     source = trained({**LLAMA, **options})
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
+    np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
+
+
+def test_our_reader_gives_the_logits_of_modernbert(trained, tokenizer, tmp_path):
+    source = trained({**BERT, **MODERN})
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
     np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
@@ -142,6 +151,7 @@ def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
         (LLAMA, CLASSES, "model.classifier_bias=true: Llama has false"),
         (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias"),
         ({**BERT, "pooling": "mean"}, CLASSES, "model.pooling=mean: expected dense"),
+        ({**BERT, **MODERN}, CLASSES, "model.pre_norm=true: the classifier of ModernBERT has a hidden layer"),
         ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm="),
         ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu:"),
         ({**BERT, "gated_layers": [1]}, CLASSES, "model.gated_layers"),

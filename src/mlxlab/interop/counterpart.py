@@ -32,6 +32,7 @@ class Counterpart:
         ending: of that class.
         config: of config.json, without what the tokenizer adds.
         published_name: of a parameter of the model with its head, by our path.
+        split: modules whose arrays are several of ours, as in `Family`.
         casts: whether the array of a published name may have fewer bits than float32.
         needs_mlx_lm: only mlx-lm reads the names.
     """
@@ -40,6 +41,7 @@ class Counterpart:
     ending: Ending
     config: Mapping[str, object]
     published_name: Callable[[str], str]
+    split: tuple[tuple[str, int], ...] = ()
     casts: Callable[[str], bool] = lambda name: True
     needs_mlx_lm: bool = False
 
@@ -67,7 +69,7 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
 def _of_mlx_lm(trained: TrainedModel) -> Counterpart:
     config = published_config(trained.model, trained.node)
     casts = cast_predicate(trained.model)
-    return Counterpart(str(config["model_type"]), "ForCausalLM", config, published_name, casts, needs_mlx_lm=True)
+    return Counterpart(str(config["model_type"]), "ForCausalLM", config, published_name, casts=casts, needs_mlx_lm=True)
 
 
 def _decoder(trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool) -> Counterpart:
@@ -86,6 +88,8 @@ def _decoder(trained: TrainedModel, family: Family, config: dict[str, object], *
 
 
 def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
+    if family.model_type == "modernbert":
+        return _modernbert(trained, family, config)
     if trained.task.kind == "language_modelling":
         if config["hidden_act"] != "gelu":
             raise ConfigError(f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model")
@@ -97,10 +101,16 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
     return _published(family, "BertForSequenceClassification", "ForSequenceClassification", config, rename)
 
 
+def _modernbert(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
+    if trained.task.kind != "language_modelling":
+        raise ConfigError("model.pre_norm=true: the classifier of ModernBERT has a hidden layer; expected BERT's false")
+    return _published(family, "ModernBertForMaskedLM", "ForMaskedLM", config, family.published_name)
+
+
 def _published(
     family: Family, name: str, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
 ) -> Counterpart:
-    return Counterpart(name, ending, {"architectures": [name], **config}, rename)
+    return Counterpart(name, ending, {"architectures": [name], **config}, rename, family.split)
 
 
 def _with_classifier(family: Family, module: str) -> Callable[[str], str]:

@@ -21,6 +21,7 @@ from mlxlab.interop.published_weights import is_quantised, plain_weights, publis
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.quantized import parameter_shapes
+from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
@@ -58,7 +59,7 @@ def export_hugging_face(
         config |= {"quantization": codes, "quantization_config": codes}
     else:
         weights = weights_without_adapters(trained) if separate_adapters else plain_weights(trained)
-    arrays = publish(weights, counterpart.published_name, dtype, counterpart.casts)
+    arrays = join_arrays(publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
