@@ -19,6 +19,7 @@
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
                          [compare_with=mlx_lm]
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
+    python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
@@ -38,6 +39,7 @@ curriculum  rare tokens served and validation loss with data/order=curriculum an
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
+info      peak memory of a step as `info` estimates it, against the measured one
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
@@ -75,12 +77,13 @@ SUITES = {  # module and function of benchmarks
     "labelled": ("labelled", "labelled"),
     "growth": ("growth", "growth"),
     "qlora": ("qlora", "qlora"),
+    "info": ("info", "info"),
     "zoo": ("zoo", "zoo"),
     "claims": ("claims.measure", "measure_claims"),
 }
 LISTS = {  # keys with several values, separated by commas
     "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),
-    "model": ("transformer", "bert"),
+    "model": ("transformer", "bert", "cnn_hybrid"),
     "compare_with": ("torch", "mlx_lm"),
 }
 

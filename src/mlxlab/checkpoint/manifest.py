@@ -66,14 +66,20 @@ def read_verified(folder: Path) -> tuple[CheckpointManifest, dict[str, bytes]]:
         CheckpointUnavailableError: the checkpoint was written in another format.
     """
     manifest = read_manifest(folder)
-    files = {}
-    for name, expected in manifest["files"].items():
-        files[name] = data = _read(folder, name, expected["size"])
-        if len(data) != expected["size"]:
-            raise CorruptCheckpointError(f"{name} has {len(data)} bytes, expected {expected['size']}")
-        if xxhash.xxh3_128_hexdigest(data) != expected["xxh3_128"]:
-            raise CorruptCheckpointError(f"{name} has another checksum than when it was saved")
-    return manifest, files
+    return manifest, {name: read_file(folder, manifest, name) for name in manifest["files"]}
+
+
+def read_file(folder: Path, manifest: CheckpointManifest, name: str) -> bytes:
+    """The bytes of one file, verified; raises CorruptCheckpointError as `read_verified`, also if it is unknown."""
+    if name not in manifest["files"]:
+        raise CorruptCheckpointError(f"{name} is not in the manifest")
+    expected = manifest["files"][name]
+    data = _read(folder, name, expected["size"])
+    if len(data) != expected["size"]:
+        raise CorruptCheckpointError(f"{name} has {len(data)} bytes, expected {expected['size']}")
+    if xxhash.xxh3_128_hexdigest(data) != expected["xxh3_128"]:
+        raise CorruptCheckpointError(f"{name} has another checksum than when it was saved")
+    return data
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:

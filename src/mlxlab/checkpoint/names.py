@@ -23,6 +23,15 @@ def step_of(path: Path) -> int:
     return int(match[1]) if (match := NAME.fullmatch(path.name)) else -1
 
 
+def committed_paths(folder: Path) -> list[Path]:
+    """Committed checkpoints in a folder, newest first; of one step the regular, emergency and replaced one."""
+    if not folder.is_dir():
+        return []
+    matches = [(NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    ordered = sorted((int(match[1]), not match[3], not match[2], path) for match, path in matches if match)
+    return [path for *_, path in reversed(ordered)]
+
+
 def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
     """The `inference` folder for checkpoints with the tokenizer of a fingerprint: a run may have had a smaller one."""
     earlier = inference_dir / TOKENIZERS / tokenizer

@@ -5,8 +5,10 @@ from math import isfinite
 from typing import Any, TypedDict
 
 from mlxlab.constraints import Count, NonNegative, Positive, Size
+from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import ANALYSIS, VALID, is_better
 
+STATE = "state.json"  # the file of a checkpoint that holds it
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
 
@@ -198,6 +200,11 @@ class SavedState(TrainStateDict):
 
     metadata: RunMetadata
     base: str
+
+
+def parse_state(data: bytes) -> SavedState:
+    """The contents of `state.json`; raises DataError or UnicodeDecodeError."""
+    return parse_json(data.decode("utf-8"), SavedState, STATE, allow_nan=True)  # metrics may be NaN
 
 
 def empty_metadata() -> RunMetadata:

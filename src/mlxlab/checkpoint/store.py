@@ -18,12 +18,11 @@ import mlx.core as mx
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
-from mlxlab.checkpoint.names import EMERGENCY, NAME, REPLACED, STEP, folder_name, step_of
+from mlxlab.checkpoint.names import EMERGENCY, REPLACED, STEP, committed_paths, folder_name, step_of
 from mlxlab.checkpoint.safetensors import parse_arrays
-from mlxlab.checkpoint.state import SavedState
+from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
-from mlxlab.files.untrusted import parse_json
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class CheckpointStore:
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
                 mx.save_safetensors(str(temporary / f"{name}.safetensors"), arrays, {"format": "mlx"})
-            (temporary / "state.json").write_text(json.dumps(state, default=asdict), encoding="utf-8")
+            (temporary / STATE).write_text(json.dumps(state, default=asdict), encoding="utf-8")
             write_manifest(temporary, step=step, best_step=best_step)
             fsync_folder(temporary)
             if final.exists():
@@ -109,11 +108,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """Folders of the committed checkpoints, newest first; of one step the regular, emergency and replaced one."""
-        if not self.folder.is_dir():
-            return []
-        matches = [(NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir()]
-        ordered = sorted((int(match[1]), not match[3], not match[2], path) for match, path in matches if match)
-        return [path for *_, path in reversed(ordered)]
+        return committed_paths(self.folder)
 
     def load(self, which: str = "last", *, read_only: bool = False) -> Checkpoint:
         """The newest good checkpoint among those named: last, best, emergency or step-N.
@@ -205,8 +200,7 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights, optimizer = (parse_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
-        text = files["state.json"].decode("utf-8")
-        state = parse_json(text, SavedState, "state.json", allow_nan=True)  # metrics may be NaN
+        state = parse_state(files[STATE])
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
     if state["progress"].step != manifest["step"]:

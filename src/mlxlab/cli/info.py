@@ -1,15 +1,18 @@
-"""Prints the sizes of models, what a training run needs, and the frequencies of tokens in a text.
+"""Prints what a training run needs, what a run was and how it ended, sizes of models, and frequencies of tokens.
 
     mlxlab info [model=transformer] [data=...] [any other key of train]
+    mlxlab info run=RUN_FOLDER [--json]
     mlxlab info presets [vocab_size=16000] [classes=2]
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
 
 Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, memory of
 a training step by part and at its peak, whether that fits this machine, and the largest batch that does. No weights are
-allocated: the graph of the step is traced and its evaluation replayed. Teachers are not counted.
-With trainer.step.activation_checkpointing=true the peak of a decoder is overestimated. The replay follows MLX on a CPU.
+allocated: the graph of the step is traced and its evaluation replayed, as MLX evaluates it on a CPU, uncompiled.
+Teachers are not counted.
 
+run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
+         ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder)
 memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
@@ -20,6 +23,7 @@ tokens   how often each token occurs in the training text of an experiment, whic
          the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -78,7 +82,7 @@ def memory(
     print(markdown_table(["size", *sizes, "sum"], rows))
 
 
-def run(*, args: list[str]) -> None:
+def estimate(*, args: list[str]) -> None:
     """Prints what a training run needs."""
     from mlxlab import backend
 
@@ -90,6 +94,23 @@ def run(*, args: list[str]) -> None:
     config = Composer(conf_dir(), args).checked_values(resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         print(report(*build_outline(config, Path(folder)), backend.memory_budget()))
+
+
+def describe(run: Path, json: bool = False) -> None:
+    """Prints what a run was.
+
+    Args:
+        run: a run folder.
+        json: prints a JSON object instead.
+    """
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.experiment.description.run import describe_run
+    from mlxlab.experiment.description.text import as_json, as_text
+
+    description = describe_run(run)
+    print(as_json(description) if json else as_text(description))
 
 
 def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), *, args: list[str]) -> None:
@@ -171,7 +192,8 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
 
 
 _SUBCOMMANDS = {
-    "run": Subcommand(run, forward_prefix=""),
+    "estimate": Subcommand(estimate, forward_prefix=""),
+    "describe": Subcommand(describe),
     "presets": Subcommand(presets),
     "memory": Subcommand(memory),
     "tokens": Subcommand(tokens, forward_prefix=""),
@@ -180,6 +202,8 @@ _main = build_main(__doc__, _SUBCOMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand; arguments that are all overrides are those of `run`."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    return _main(["run", *args] if args and "=" in args[0] else args)
+    """Runs a subcommand. Without its name, `run=` is that of `describe`; other overrides are those of `estimate`."""
+    args = ["json=true" if arg == "--json" else arg for arg in (sys.argv[1:] if argv is None else argv)]
+    if args and args[0] not in _SUBCOMMANDS and (os.path.isdir(args[0]) or any(arg.startswith("run=") for arg in args)):
+        return _main(["describe", *args])
+    return _main(["estimate", *args] if args and "=" in args[0] else args)

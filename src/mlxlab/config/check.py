@@ -60,7 +60,7 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
         return written if isinstance(written, str) and "${" in written else shown(value)
 
     label = label or key_and_value
-    tree, unresolved = (config, []) if isinstance(config, dict) else _resolve(config)
+    tree, unresolved = (config, []) if isinstance(config, dict) else resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
     leaked = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
@@ -129,7 +129,7 @@ def read_environment(name: str, *default: object) -> object:
     return value
 
 
-def _resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
+def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
     issues: list[ConfigIssue] = []
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.ops.custom_gradient import Forward, Gradient, distinct, recorded_by
+from mlxlab.ops.custom_gradient import DISTINCT, Forward, Gradient, distinct, recorded_by
 from mlxlab.ops.exp import Arrays
 
 Shape = tuple[int, ...]
@@ -80,14 +80,16 @@ class _Record(NamedTuple):
     """A function with its own gradient; numbers count the arrays recorded.
 
     Attributes:
+        seen: the outputs as the gradient gets them.
         marks: constants, of the value and of each input, that mark their operations in the graph.
     """
 
     inputs: list[int]
     outputs: list[int]
+    seen: list[int]
+    gradients: list[int]
     value: int
     cotangent: int
-    gradients: list[int]
     marks: list[float]
 
 
@@ -113,9 +115,11 @@ class _Records:
             value = value + term
         value = value * mark[0]
         cotangent = mx.full(value.shape, self._mark())
-        gradients = gradient(distinct(inputs), cotangent, distinct(outputs))
-        groups = [self._keep(group) for group in (inputs, outputs, [value], [cotangent], gradients)]
-        self.records.append(_Record(groups[0], groups[1], groups[2][0], groups[3][0], groups[4], mark))
+        seen = distinct(outputs)
+        gradients = gradient(distinct(inputs), cotangent, seen)
+        groups = [self._keep(group) for group in (inputs, outputs, seen, gradients)]
+        [value_index], [cotangent_index] = self._keep([value]), self._keep([cotangent])
+        self.records.append(_Record(groups[0], groups[1], groups[2], groups[3], value_index, cotangent_index, mark))
         return value.astype(outputs[0].dtype)
 
     def _mark(self) -> float:
@@ -143,10 +147,14 @@ class _Records:
                     aliases[out] = names[index]
             graph.operations = [op for op in graph.operations if value not in op.outputs]
             outputs = [names[index] for index in each.outputs]
-            aliases_of = [f"{name}'" for name in outputs]
-            graph.types.update(zip(aliases_of, (graph.types[name] for name in outputs), strict=True))
-            graph.operations.append(Operation("CustomTransforms", (*inputs, *outputs), (value, *aliases_of[1:])))
-        return _used(graph, aliases)
+            stopped, returned = ([f"{name}{mark}" for name in outputs] for mark in "'\"")
+            returned[0] = value
+            for own in (stopped, returned):
+                graph.types.update(zip(own, (graph.types[name] for name in outputs), strict=True))
+            graph.operations += [Operation("StopGradient", (a,), (b,)) for a, b in zip(outputs, stopped, strict=True)]
+            graph.operations.append(Operation("CustomTransforms", (*inputs, *stopped), tuple(returned)))
+            aliases.update(zip((names[index] for index in each.seen), returned, strict=True))
+        return _used(graph, _distinct_copies(graph) | aliases)
 
 
 def _marked_products(graph: Graph) -> dict[float, list[tuple[str, str]]]:
@@ -161,6 +169,15 @@ def _marked_products(graph: Graph) -> dict[float, list[tuple[str, str]]]:
                 if name in values:
                     products.setdefault(values[name], []).append((operation.inputs[1 - i], operation.outputs[0]))
     return products
+
+
+def _distinct_copies(graph: Graph) -> dict[str, str]:
+    """What `distinct` made, and of what."""
+    copies: dict[str, str] = {}
+    for operation in graph.operations:
+        if operation.name == "Depends" and graph.constants.get(operation.inputs[-1]) == DISTINCT:
+            copies.update(zip(operation.outputs, operation.inputs, strict=False))
+    return copies
 
 
 def _used(graph: Graph, aliases: Mapping[str, str]) -> Graph:

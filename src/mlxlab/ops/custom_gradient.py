@@ -16,6 +16,8 @@ Forward = Callable[..., Arrays]
 Gradient = Callable[[Arrays, mx.array, Arrays], Arrays]
 Recorder = Callable[[Forward, Gradient, Arrays], mx.array]  # returns the value in place of the function
 
+DISTINCT = -7919.0  # marks the copies of `distinct`
+
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
@@ -33,7 +35,7 @@ def distinct(arrays: Arrays) -> Arrays:
     """The arrays; under a recorder as other ones, for MLX exports what is computed twice from the same ones once."""
     if _recorder.get() is None:
         return arrays
-    return tuple(mx.depends(list(arrays), [mx.array(0.0)]))
+    return tuple(mx.depends(list(arrays), [mx.array(DISTINCT)]))
 
 
 def with_gradient(forward: Forward, gradient: Gradient) -> Callable[..., mx.array]:
@@ -69,7 +71,8 @@ def checkpoint(function: Callable[[Any, mx.array], mx.array]) -> Callable[[Any, 
             return (function(tree_unflatten(list(zip(names, inputs, strict=False))), inputs[-1]),)
 
         def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
-            return tuple(mx.vjp(lambda *args: list(forward(*args)), list(inputs), [cotangent])[1])
+            again = mx.depends(list(inputs), list(outputs))  # as in mx.checkpoint
+            return tuple(mx.vjp(lambda *args: list(forward(*args)), again, [cotangent])[1])
 
         return recorder(forward, gradient, (*leaves, x))
 

@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlxlab.config.check import config_issues, register_resolvers
+from mlxlab.config.check import config_issues, register_resolvers, resolve
 from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
 from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import parse
@@ -103,6 +103,18 @@ class Composer:
         values = OmegaConf.to_container(without_hydra(self.checked()), resolve=resolve)
         assert isinstance(values, dict)
         return {str(key): value for key, value in values.items()}
+
+    def defaults(self) -> tuple[dict[str, object], dict[str, str]]:
+        """(values as far as they can be resolved, option of each group) of the overrides; nothing is checked.
+
+        Raises ConfigError if they cannot be composed.
+        """
+        try:
+            config = self._compose(RunMode.RUN)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(one_line(str(error).partition("\n")[0])) from None
+        values, _ = resolve(without_hydra(config))
+        return values, {str(group): str(option) for group, option in config.hydra.runtime.choices.items() if option}
 
     def guard(self) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""

@@ -1,0 +1,34 @@
+"""The memory that `info` estimates for a training step against the measured peak."""
+
+from pathlib import Path
+
+from benchmarks.alternate import table
+from benchmarks.info_subject import LENGTH, ROWS, STEPS, VOCABULARY
+from benchmarks.new_process import run_module
+
+FAMILIES = ("bert", "cnn_hybrid", "transformer")
+KINDS = ("classification", "language_modelling")
+
+
+def info(model: str = "bert,cnn_hybrid,transformer", size: str = "nano,tiny,small") -> str:
+    """The peak of a step in MB of 10^6 bytes, estimated before it is measured; a process for each model and task.
+
+    Args:
+        model: families, separated by commas.
+        size: options of model/size, separated by commas.
+    """
+    rows: list[tuple[str, ...]] = [("model", "task", "step", "estimated", "measured", "ratio")]
+    ratios: list[float] = []
+    for family in model.split(","):
+        for option in size.split(","):
+            for kind in KINDS:
+                peaks = run_module("info_subject", [family, option, kind], str(Path.cwd()))
+                for name in STEPS:
+                    estimated, measured = peaks[name]
+                    ratios.append(estimated / measured)
+                    figures = (f"{estimated / 1e6:.0f}", f"{measured / 1e6:.0f}", f"{ratios[-1]:.2f}")
+                    rows.append((f"{family} {option}", kind.replace("_", " "), name, *figures))
+    title = (
+        f"peak of a step of {ROWS} x {LENGTH} tokens, {VOCABULARY} in the vocabulary, MB; float32, AdamW, uncompiled"
+    )
+    return f"{table(title, rows)}\n\nratios from {min(ratios):.2f} to {max(ratios):.2f}"

@@ -1,0 +1,74 @@
+"""What the checkpoints of a run are, without their arrays: only manifests and `state.json` are read."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxlab.checkpoint.manifest import CheckpointManifest, CorruptCheckpointError, read_file, read_manifest
+from mlxlab.checkpoint.names import EMERGENCY, committed_paths, step_of
+from mlxlab.checkpoint.state import STATE, SavedState, parse_state
+from mlxlab.errors import CheckpointUnavailableError, DataError
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """A committed checkpoint, or why it cannot be used.
+
+    Attributes:
+        nbytes: on the disk, of the files that its manifest names.
+        best_step: of the best evaluation when it was saved, 0 if there was none.
+        fault: "" if all files have the size they should have; their contents are not compared.
+    """
+
+    path: Path
+    step: int
+    is_emergency: bool
+    nbytes: int
+    best_step: int
+    fault: str
+
+
+def list_checkpoints(folder: Path) -> list[CheckpointEntry]:
+    """The checkpoints in a folder, newest first."""
+    return [_entry(path) for path in committed_paths(folder)]
+
+
+def newest_state(checkpoints: list[CheckpointEntry]) -> SavedState | None:
+    """The state in the newest checkpoint whose `state.json` is intact; None if there is none."""
+    for each in checkpoints:
+        try:
+            return parse_state(read_file(each.path, read_manifest(each.path), STATE))
+        except (CorruptCheckpointError, CheckpointUnavailableError, DataError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def _entry(path: Path) -> CheckpointEntry:
+    step, is_emergency = step_of(path), EMERGENCY in path.name
+    try:
+        manifest = read_manifest(path)
+    except (CorruptCheckpointError, CheckpointUnavailableError) as error:
+        return CheckpointEntry(path, step, is_emergency, 0, 0, str(error).removeprefix(f"{path}: "))
+    sizes = {name: _size(path / name) for name in manifest["files"]}
+    nbytes = sum(size for size in sizes.values() if size > 0)
+    return CheckpointEntry(path, step, is_emergency, nbytes, manifest["best_step"], _fault(step, manifest, sizes))
+
+
+def _fault(step: int, manifest: CheckpointManifest, sizes: dict[str, int]) -> str:
+    if manifest["step"] != step:
+        return f"holds the checkpoint of step {manifest['step']}"
+    wrong = (name for name, entry in manifest["files"].items() if sizes[name] != entry["size"])
+    if (name := next(wrong, None)) is None:
+        return ""
+    got = f"has {sizes[name]} bytes" if sizes[name] >= 0 else "is no regular file"
+    return f"{name} {got}, expected {manifest['files'][name]['size']}"
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file, -1 if it is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1

@@ -1,0 +1,160 @@
+"""What a run folder says about its run. Only files within limits are read, and no arrays; nothing is changed."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypedDict
+
+from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
+from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
+from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.state import SavedState
+from mlxlab.config.check import read_stored_config
+from mlxlab.errors import InputNotFoundError
+from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
+from mlxlab.experiment.manifest import Attempt, Manifest, effective_status, read_manifest
+from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics
+from mlxlab.files.untrusted import read_json
+from mlxlab.program import command
+
+Tree = dict[str, object]
+
+
+class Position(TypedDict):
+    """How far a run has come, by its newest checkpoint or its manifest. `limits` are those of the trainer."""
+
+    step: int
+    samples: int | None
+    tokens: int
+    limits: dict[str, object]
+
+
+class RunDescription(TypedDict):
+    """A run. Bytes are those of files; times are seconds since 1970.
+
+    Attributes:
+        status: that of the manifest, or DEAD for a run without its process.
+        command: the first command line, or that of the last resume.
+        data: the config node of the data set, as far as it says which data.
+        changed: settings and options that differ from the defaults.
+        metrics: of the best evaluation.
+        test: of the best weights on the test rows.
+        next: commands that continue or use the run.
+    """
+
+    folder: str
+    id: str
+    name: str
+    status: str
+    attempts: list[Attempt]
+    command: str
+    commit: str | None
+    uncommitted_changes: str | None
+    data: Tree
+    parameters: float | None
+    position: Position | None
+    changed: ChangedSettings
+    objective: str | None
+    best_step: int | None
+    metrics: Metrics
+    test: Metrics
+    checkpoints: list[Tree]
+    frozen_weights: int
+    next: list[str]
+
+
+def describe_run(folder: Path) -> RunDescription:
+    """The description of the run in a folder.
+
+    Raises:
+        InputNotFoundError: there is no run.
+        DataError, NotAllowedError: a file is damaged, or its config names a class that may not be built.
+    """
+    manifest = read_manifest(folder)
+    config, metrics = _config(folder), _metrics(folder)
+    checkpoints = list_checkpoints(folder / FOLDER)
+    state, outcome = newest_state(checkpoints), manifest.get("outcome", {})
+    inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
+    status = effective_status(folder)
+    best_step, best = _best(metrics, state)
+    return {
+        "folder": str(folder),
+        "id": manifest["id"],
+        "name": manifest["name"],
+        "status": status,
+        "attempts": manifest["attempts"],
+        "command": shlex.join([*command("train").split(), *inputs.get("overrides", [])]),
+        "commit": git.get("commit"),
+        "uncommitted_changes": git.get("dirty"),
+        "data": _data(config, inputs.get("data")),
+        "parameters": outcome.get("parameters"),
+        "position": _position(manifest, state, config),
+        "changed": changed_settings(config, inputs.get("choices", {})),
+        "objective": outcome.get("objective") or (str(config["objective"]) if config else None),
+        "best_step": best_step,
+        "metrics": best,
+        "test": metrics["test"] if metrics else {},
+        "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
+        "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
+        "next": _next(folder, status, checkpoints, metrics),
+    }
+
+
+def _config(folder: Path) -> Tree:
+    """The stored config; empty if the run ended before it was written."""
+    try:
+        return read_stored_config(folder / "inference" / "config.yaml")
+    except InputNotFoundError:
+        return {}
+
+
+def _metrics(folder: Path) -> RunMetrics | None:
+    try:
+        return read_json(folder / METRICS_FILE, RunMetrics)
+    except InputNotFoundError:
+        return None
+
+
+def _data(config: Tree, fingerprint: str | None) -> Tree:
+    node = config.get("data")
+    keys = ("_target_", "source", "mixture", "seq_len", "batch_size")
+    data = {key: node[key] for key in keys if node.get(key) is not None} if isinstance(node, dict) else {}
+    return data | ({"fingerprint": fingerprint} if fingerprint else {})
+
+
+def _position(manifest: Manifest, state: SavedState | None, config: Tree) -> Position | None:
+    outcome, trainer = manifest.get("outcome", {}), config.get("trainer")
+    plan = trainer if isinstance(trainer, dict) else {}
+    limits = {key: plan[key] for key in ("max_steps", "epochs", "max_tokens") if plan.get(key) is not None}
+    if state is not None:
+        progress = state["progress"]
+        return Position(step=progress.step, samples=progress.samples, tokens=progress.tokens, limits=limits)
+    if "steps" in outcome:
+        return Position(step=outcome["steps"], samples=None, tokens=outcome.get("tokens", 0), limits=limits)
+    return None
+
+
+def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | None, Metrics]:
+    """Step and metrics of the best evaluation, so far if the run has not ended."""
+    if metrics is not None:
+        return metrics["best_step"] or None, metrics["metrics"]
+    if state is None:
+        return None, {}
+    return state["history"].best_step or None, {**state["history"].best_metrics}
+
+
+def _next(folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None) -> list[str]:
+    run, usable = shlex.quote(f"run={folder}"), any(not each.fault for each in checkpoints)
+    resume = f"{command('train')} {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"
+    if status == "RUNNING":
+        return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []
+    if status != "DONE":
+        return [resume]
+    if not usable:
+        return []
+    is_text = metrics is not None and metrics["main_metric"] is None
+    uses = ["generate"] if is_text else ["predict"]
+    options = {"predict": " input=FILE output=predictions.csv"}
+    lines = [f"{command('evaluate')} {run}", *(f"{command(use)} {run}{options.get(use, '')}" for use in uses)]
+    return [*lines, f"{resume} trainer.epochs=N"]

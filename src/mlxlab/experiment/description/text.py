@@ -1,0 +1,116 @@
+"""The description of a run as text and as JSON. Whatever comes from files is printed without control characters."""
+
+import json
+from datetime import datetime
+
+from mlxlab.config.issues import one_line, shown
+from mlxlab.experiment.description.run import RunDescription
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.experiment.report import number
+from mlxlab.markdown import markdown_table
+from mlxlab.redact import redact
+
+ENDS = {
+    "RUNNING": "is running",
+    "DONE": "ended",
+    "FAILED": "failed",
+    "PREEMPTED": "was stopped by a signal, and saved",
+    "DEAD": "was killed: its process ended without a word",
+}
+
+
+def as_json(run: RunDescription) -> str:
+    """Without credentials; null for numbers that are not finite."""
+    return redact(json.dumps(without_nonfinite(run), indent=1))
+
+
+def as_text(run: RunDescription) -> str:
+    """Paragraphs and Markdown tables."""
+    facts = {
+        "run": f"{run['name']} ({run['id']})",
+        "status": _status(run),
+        "position": _position(run),
+        "data": ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items()),
+        "parameters": f"{run['parameters']:,.0f}" if run["parameters"] else "",
+        "command": run["command"],
+        "commit": _commit(run),
+        "options": " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items()),
+    }
+    width = max(map(len, facts))
+    lines = [f"{name:{width}}  {_clean(text, 4000)}" for name, text in facts.items() if text]
+    tables = [_settings(run), _metrics(run), _checkpoints(run)]
+    commands = "\n".join(f"next: {_clean(line, 4000)}" for line in run["next"])
+    return "\n\n".join(filter(None, ["\n".join(lines), *tables, commands]))
+
+
+def _status(run: RunDescription) -> str:
+    attempts, last = run["attempts"], run["attempts"][-1]
+    count = f"attempt {len(attempts)}, " if len(attempts) > 1 else ""
+    seconds = f", {last['end'] - last['start']:,.0f} s" if "end" in last else ""
+    error = f": {last['error']}" if "error" in last else ""
+    return f"{run['status']}: {ENDS[run['status']]} ({count}began {_time(last['start'])}{seconds}){error}"
+
+
+def _time(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"at {seconds:.4g} s"
+
+
+def _position(run: RunDescription) -> str:
+    if (at := run["position"]) is None:
+        return ""
+    plan = [f"{shown(value)} {key.removeprefix('max_')}" for key, value in at["limits"].items()]
+    of = f" of at most {' or '.join(plan)}" if plan else ""
+    examples = "" if at["samples"] is None else f", {at['samples']:,} examples"
+    return f"step {at['step']:,}{of}{examples}, {at['tokens']:,} tokens"
+
+
+def _commit(run: RunDescription) -> str:
+    if run["commit"] is None:
+        return ""
+    changes = {"true": " with uncommitted changes", "false": ""}
+    return run["commit"] + changes.get(run["uncommitted_changes"] or "", " (uncommitted changes unknown)")
+
+
+def _settings(run: RunDescription) -> str:
+    changed = run["changed"]
+    if changed["fault"]:
+        return f"settings that differ from the defaults: unknown ({_clean(changed['fault'], 200)})"
+    if not changed["keys"]:
+        return "no setting differs from the defaults of these options"
+    rows = [[key, shown(old), shown(new)] for key, (old, new) in changed["keys"].items()]
+    return markdown_table(["setting", "default", "value"], [[_cell(cell) for cell in row] for row in rows], "lll")
+
+
+def _metrics(run: RunDescription) -> str:
+    values = {"best": run["metrics"], "test": run["test"]}
+    rows = [[_cell(name), _number(value)] for metrics in values.values() for name, value in metrics.items()]
+    return markdown_table([f"best, at step {run['best_step']:,}", "value"], rows) if rows and run["best_step"] else ""
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else number(value)
+
+
+def _checkpoints(run: RunDescription) -> str:
+    if not run["checkpoints"]:
+        return "no checkpoint"
+    best = next((each["best_step"] for each in run["checkpoints"] if not each["fault"]), 0)
+    rows = []
+    for each in run["checkpoints"]:
+        notes = ["emergency"] * bool(each["is_emergency"]) + ["best"] * (each["step"] == best)
+        notes += [f"damaged: {each['fault']}"] if each["fault"] else []
+        rows.append([_cell(str(each["path"])), f"{each['nbytes'] / 1e6:,.1f}", _cell(", ".join(notes))])  # type: ignore[operator]
+    table = markdown_table(["checkpoint", "MB", "note"], rows, "lrl")
+    frozen = run["frozen_weights"]
+    return table + (f"\n\nfrozen weights that they share: {frozen / 1e6:,.1f} MB" if frozen else "")
+
+
+def _cell(text: str) -> str:
+    return _clean(text, 120).replace("|", "\\|")
+
+
+def _clean(text: str, max_length: int) -> str:
+    return redact(one_line(text, max_length))

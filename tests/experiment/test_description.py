@@ -1,0 +1,99 @@
+"""`info run=`: what a run was, how it ended, where it stands; damaged and hostile folders are one line."""
+
+import json
+import shutil
+
+import pytest
+
+from mlxlab.cli.info import main
+from support.processes import run, tiny_overrides
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("described") / "run"
+    overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123")
+    done = run(*overrides, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def change(folder, **fields):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_finished_run_is_explained(finished, capsys):
+    assert main([f"run={finished}"]) == 0
+    text = capsys.readouterr().out
+    assert "DONE: ended" in text
+    assert "step 4 of at most 4 steps" in text
+    assert "trainer.learning_rate=0.00123" in text
+    assert main([str(finished), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["changed"]["keys"]["trainer.learning_rate"][1] == 0.00123
+    assert described["changed"]["options"]["tracking"] == "none"
+    assert "seed" not in described["changed"]["keys"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert (described["metrics"], described["best_step"]) == (metrics["metrics"], metrics["best_step"])
+    sizes = {each["step"]: each["nbytes"] for each in described["checkpoints"]}
+    for step, nbytes in sizes.items():
+        files = (finished / "checkpoints" / f"step-{step:08d}").iterdir()
+        assert nbytes == sum(path.stat().st_size for path in files if path.name != "manifest.json")
+    assert list(sizes) == [4, 2]
+    assert any("predict" in line for line in described["next"])
+
+
+def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    attempt = manifest["attempts"][0] | {"status": "RUNNING", "process_start": 1.0}  # of another process
+    change(folder, status="RUNNING", attempts=[attempt])
+    (folder / "metrics.json").unlink()
+    (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
+    before = sorted(folder.rglob("*"))
+    assert main([f"run={folder}"]) == 0
+    text = capsys.readouterr().out
+    assert "DEAD: was killed" in text
+    assert "damaged: model.safetensors has 5 bytes" in text
+    assert "valid/accuracy" in text
+    assert f"train hydra.run.dir={folder} resume=auto" in text
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("manifest.json", None, 66),
+        ("manifest.json", '{"format": 2', 65),
+        ("manifest.json", '{"format": 9}', 65),
+        ("metrics.json", '{"steps": 4}', 65),
+        ("inference/config.yaml", "seed: 0\n", 65),
+        ("inference/config.yaml", "model: {_target_: os.system}\n", 77),
+    ],
+)
+def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
+    path = folder / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert main([f"run={folder}"]) == code
+    out, err = capsys.readouterr()
+    assert not out
+    assert str(path) in err
+    assert err.count("\n") == 1
+
+
+def test_text_from_a_manifest_controls_no_terminal_and_chooses_no_file(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    inputs = manifest["inputs"] | {"choices": {"model": "../../tmp/model"}, "overrides": ["name=\x1b[2J"]}
+    change(folder, name="a\x1b[31m\nb https://me:secret@host/x", inputs=inputs)
+    assert main([f"run={folder}"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "secret" not in text
+    assert "no option of this name: ../../tmp/model" in text
