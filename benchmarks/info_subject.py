@@ -62,7 +62,7 @@ def estimated_peak(model: Model, batch: Batch, options: StepOptions) -> int:
 
 
 def measured_peak(model: Model, batch: Batch, options: StepOptions) -> int:
-    """Bytes at the peak of the second step, in MLX's memory."""
+    """Bytes at the peak of a step, in MLX's memory."""
     optimizer = new_optimizer(model)
     node = read_config("trainer/step/plain")
     if not options.plain:
@@ -71,11 +71,10 @@ def measured_peak(model: Model, batch: Batch, options: StepOptions) -> int:
     step = instantiate(node)(model=model, loss=LOSS, optimizer=optimizer)
     arrays = to_device(batch)
     gc.collect()  # the previous step and its optimizer form a reference cycle
-    for _ in range(2):
-        mx.eval(arrays, model.parameters(), optimizer.state)
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        step(arrays)
+    mx.eval(arrays, model.parameters(), optimizer.state)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    step(arrays)
     return mx.get_peak_memory()
 
 
