@@ -20,6 +20,7 @@
                          [compare_with=mlx_lm]
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
     python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
+    python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
@@ -40,6 +41,7 @@ labelled  seconds to the first step and memory of data=text_classification on a 
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
 info      peak memory of a step as `info` estimates it, against the measured one
+predict_memory  resident memory of `predict` over N and 10 N rows
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
@@ -78,6 +80,7 @@ SUITES = {  # module and function of benchmarks
     "growth": ("growth", "growth"),
     "qlora": ("qlora", "qlora"),
     "info": ("info", "info"),
+    "predict_memory": ("predict_memory", "predict_memory"),
     "zoo": ("zoo", "zoo"),
     "claims": ("claims.measure", "measure_claims"),
 }
