@@ -21,7 +21,7 @@
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
     python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
-    python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12]
+    python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12] [workers=1]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
@@ -42,7 +42,8 @@ qlora     a training step with adapters on a base in 4 bits, compared with float
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
 info      peak memory of a step as `info` estimates it, against the measured one
 predict_memory  resident memory of `predict` over N and 10 N rows
-zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded
+zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded; exit code 1
+          if one passes other columns than benchmarks/zoo_expected.json says
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
@@ -56,6 +57,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import UnexpectedResults
 from mlxlab.cli.app import format_help, run_subcommand
 from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
@@ -102,10 +104,16 @@ def _measure(args: list[str]) -> None:
 
     backend.prepare()
     module, function = SUITES[suite]
-    text = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
+    failure: UnexpectedResults | None = None
+    try:
+        text = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
+    except UnexpectedResults as error:
+        failure, text = error, error.report
     print(text)
     if save is not None:
         _save(Path(save).expanduser(), text, {"suite": suite, **options, **backend.describe()})
+    if failure is not None:
+        raise failure
 
 
 def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:

@@ -24,6 +24,8 @@ from mlxlab.models import build
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
+from mlxlab.models.pretrained.load import MLX_LM
+from mlxlab.models.zoo.arguments import check_keys
 from mlxlab.training.callback import Callback
 
 SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
@@ -49,6 +51,8 @@ def build_data(
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
     limits = (cfg["trainer"][key] for key in RunLength._fields)
+    if cfg["model"]["_target_"] == MLX_LM and cfg["model"].get("config") is not None:
+        check_keys(cfg["model"]["config"], "model.config")
     backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
     dataset = instantiate(
         cfg["data"],

@@ -45,6 +45,7 @@ CONFIGS = {
     "llama": {"model_type": "llama", **SIZES},
     "llama-untied": {"model_type": "llama", **SIZES, "tie_word_embeddings": False},
     "mistral": {"model_type": "mistral", **SIZES},
+    "mixtral": {"model_type": "mixtral", **SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
     "mamba": MAMBA,
 }
 

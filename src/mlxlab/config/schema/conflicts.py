@@ -10,6 +10,9 @@ _NO_CLOUD = "mlxlab.storage.no_cloud.NoCloud"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _GROWTH = "callbacks.growth.operations"
 _LANGUAGE_MODELLING = ("mlxlab.data.text.", "mlxlab.data.instruct.")  # data whose targets are tokens
+_MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"
+_RESIZING = ("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "grow_vocabulary")
+_NOT_RESIZING = ("freeze", "unfreeze", "set_lora", "merge_lora", "an operation on settings")
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
@@ -42,6 +45,7 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     if value_at(tree, "model.init_from") and value_at(tree, "model.pretrained"):
         yield ConfigIssue("model.init_from", "model.pretrained gives the initial weights too; set one of them")
     yield from _growth(tree)
+    yield from _mlx_lm(tree)
     yield from _cloud(tree)
     uri = value_at(tree, "tracking.uri")
     if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
@@ -129,6 +133,20 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
             yield from _vocabulary(tree, path, op)
         if op == "set_batch_size" and value_at(tree, "callbacks.adaptive_batch.max") is not None:
             yield ConfigIssue(f"{path}.op", "callbacks.adaptive_batch sets the batch size already")
+
+
+def _mlx_lm(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """The sizes and the tokens of an architecture of mlx-lm stay as they are."""
+    if value_at(tree, "model._target_") != _MLX_LM:
+        return
+    operations = value_at(tree, _GROWTH)
+    for number, operation in enumerate(operations if isinstance(operations, list) else []):
+        if operation["op"] in _RESIZING:
+            message = f"{operation['op']} cannot change a model of model=mlx_lm; expected {', '.join(_NOT_RESIZING)}"
+            yield ConfigIssue(f"{_GROWTH}.{number}.op", message)
+    for key in ("size", "coverage"):
+        if value_at(tree, "model.pretrained") and value_at(tree, f"data.vocabulary.{key}") is not None:
+            yield ConfigIssue(f"data.vocabulary.{key}", "a pretrained model of model=mlx_lm keeps all of its tokens")
 
 
 def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigIssue]:

@@ -6,8 +6,9 @@ Code comes from that package only: a config names a module of it, never a file o
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.config.suggest import did_you_mean, nearest
@@ -15,7 +16,9 @@ from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 
 PACKAGE = "mlx_lm.models"
 CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
+UNUSED_TOKENS = "_dummy_tokenizer_ids"  # phi3small writes to their logits, also where the vocabulary is smaller
 VOCABULARY = "vocab_size"
+VOCABULARIES = (VOCABULARY, "num_vocab", "embedding_size")  # names of the number of tokens
 
 
 def architectures() -> list[str]:
@@ -39,15 +42,36 @@ def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Modu
         ConfigError: an unknown `model_type`, or mlx-lm cannot build a model of this config.
         ServiceUnavailableError: mlx-lm is not installed.
     """
-    refuse_code(config, title)
-    module = _import(f"{PACKAGE}.{_module_name(config, title)}")
+    module = _module(config, title)
     settings = with_vocabulary(config, vocab_size)
     try:
         model: nn.Module = module.Model(module.ModelArgs.from_dict(settings))
     except Exception as error:  # code of others, which raises whatever a missing or wrong key leads to
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(f"{title}: mlx-lm cannot build a {config['model_type']}: {reason}") from None
+    if "_no_grad" not in vars(model):
+        nn.Module.__init__(model)  # recurrent_gemma does not call it, and could not be trained
+    if UNUSED_TOKENS in model:
+        model[UNUSED_TOKENS] = mx.array(
+            [token for token in model[UNUSED_TOKENS].tolist() if token < vocab_size], mx.int32
+        )
     return model
+
+
+def arguments_of(config: Mapping[str, object], title: str) -> type | None:
+    """The class whose constructor takes the keys of a config.json; None for one that reads them in its own way.
+
+    Errors are those of `new_model`.
+    """
+    arguments: Any = _module(config, title).ModelArgs
+    reads_all = arguments.from_dict.__func__ is _import(f"{PACKAGE}.base").BaseModelArgs.from_dict.__func__
+    return cast(type, arguments) if reads_all else None
+
+
+def _module(config: Mapping[str, object], title: str) -> Any:
+    """The module of mlx-lm with the architecture of a config."""
+    refuse_code(config, title)
+    return _import(f"{PACKAGE}.{_module_name(config, title)}")
 
 
 def refuse_code(config: Mapping[str, object], title: str) -> None:
@@ -61,7 +85,8 @@ def with_vocabulary(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any
     """The config for this number of tokens; that of a model of text and images has it in `text_config`."""
     text = config.get("text_config")
     inner = {"text_config": {**text, VOCABULARY: vocab_size}} if isinstance(text, Mapping) else {}
-    return {**config, VOCABULARY: vocab_size, **inner}
+    others = {key: vocab_size for key in VOCABULARIES if key in config}
+    return {**config, VOCABULARY: vocab_size, **others, **inner}
 
 
 def text_value(config: Mapping[str, Any], *keys: str) -> Any:
@@ -95,7 +120,8 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        expected = "install mlxlab[zoo]" if error.name in ("mlx_lm", "mlx_lm.models") else f"it needs {error.name}"
-        raise ServiceUnavailableError(f"model=mlx_lm: {name} cannot be imported; {expected}") from None
+        if error.name in ("mlx_lm", PACKAGE):
+            raise ServiceUnavailableError("model=mlx_lm needs mlx-lm; pip install -e '.[zoo]'") from None
+        raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {error.name or error}") from None
     except SystemExit:  # a module of mlx-lm that misses a package of its own prints that and exits
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs a package that is not installed") from None

@@ -7,10 +7,12 @@ import mlx.core as mx
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.merge import merged_parameters
+from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.model import Model
-from mlxlab.models.zoo.architectures import with_vocabulary
+from mlxlab.models.zoo.architectures import UNUSED_TOKENS, with_vocabulary
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
+MIN_TOKENS = 100_352  # above the last id to whose logit phi3small writes
 PREFIX = "backbone.model."  # of mlx-lm's names in a model
 
 
@@ -21,7 +23,7 @@ def to_published(model: Model, node: Mapping[str, Any]) -> tuple[dict[str, Any],
         node: its `model` node.
 
     Raises:
-        ConfigError: it is not a language model: mlx-lm has no classifiers.
+        ConfigError: it is not a language model: mlx-lm has no classifiers; or mlx-lm would load another one.
     """
     config = published_config(model, node)
     return config, {published_name(name): array for name, array in merged_parameters(model).items()}
@@ -31,6 +33,7 @@ def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json; arguments and errors are those of `to_published`."""
     if not isinstance(model.backbone, MlxLm) or not model.backbone.returns_logits:
         raise ConfigError("model=mlx_lm: mlx-lm has language models only, no classifiers; expected model=bert")
+    _refuse_misread(model, model.backbone)
     return with_vocabulary(node["config"], model.backbone.output_size)
 
 
@@ -44,3 +47,22 @@ def cast_predicate(model: Model) -> Callable[[str], bool]:
     assert isinstance(model.backbone, MlxLm)
     casts: Callable[[str], bool] = getattr(model.backbone.model, "cast_predicate", lambda name: True)
     return casts
+
+
+def _refuse_misread(model: Model, backbone: MlxLm) -> None:
+    """ConfigError where mlx-lm changes weights of this architecture when it loads them, or could not run it."""
+    name, size = backbone.model.model_type, backbone.output_size
+    if UNUSED_TOKENS in backbone.model and size < MIN_TOKENS:
+        raise ConfigError(f"mlx-lm runs {name} with at least {MIN_TOKENS:,} tokens, this model has {size:,}")
+    if any(isinstance(layer, QuantizedLayer) for layer in model.modules()):
+        return  # mlx-lm knows such weights by their scales, and leaves them as they are
+    arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
+    loaded = backbone.sanitize(dict(arrays))
+    changed = [path for path in arrays if path not in loaded or not _is_equal(loaded[path], arrays[path])]
+    if changed or len(loaded) != len(arrays):
+        example = next(iter([*changed, *(path for path in loaded if path not in arrays)]))
+        raise ConfigError(f"mlx-lm changes weights of {name} when it loads them, for example {example}")
+
+
+def _is_equal(first: mx.array, second: mx.array) -> bool:
+    return first is second or bool(mx.array_equal(first, second).item())

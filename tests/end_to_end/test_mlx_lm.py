@@ -1,0 +1,166 @@
+"""An attention model, a mixture of experts and a recurrent model of mlx-lm through the whole program."""
+
+import csv
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.inference.restore import restore_model
+from mlxlab.models.zoo.architectures import new_model
+from mlxlab.models.zoo.export import to_published
+from support.processes import NO_PLOTS, final_state, killed_and_resumed, run_here
+
+pytest.importorskip("mlx_lm", reason="needs the extra zoo")
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+RECURRENT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "state_size": 8,
+    "conv_kernel": 4,
+    "use_bias": False,
+    "use_conv_bias": True,
+    "time_step_rank": 4,
+}
+CONFIGS = {
+    "llama": {"model_type": "llama", **SIZES},
+    "qwen3_moe": {"model_type": "qwen3_moe", **SIZES, **EXPERTS},
+    "mamba": {"model_type": "mamba", **RECURRENT},
+}
+SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2"]
+LORA = ["model/adapter=lora", "model.adapter.rank=2"]
+TITANIC = ["data.batch_size=8", "data.prefetch=0", "data.baselines=false", "data.templates=[brief]"]
+
+
+def model_of(name, **change):
+    config = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {**CONFIGS[name], **change}.items())
+    return ["model=mlx_lm", f"model.config={{{config}}}", "tracking=none", *NO_PLOTS]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    draw = np.random.default_rng(0)
+    file.write_text("\n".join("".join(draw.choice(list("abcdef "), 60)) for _ in range(60)))
+    return [
+        *("data=streaming", "data/tokenizer=characters", f"data.source={file}", "data.reading.document_unit=line"),
+        *("data.seq_len=16", "data.batch_size=4", "data.prefetch=0"),
+    ]
+
+
+def train(folder, *overrides):
+    done = run_here(*overrides, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def trained(request, text, tmp_path_factory):
+    """A language model of each kind, trained on text: its name and its run folder."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    train(folder, *model_of(request.param), *text, *SHORT)
+    return request.param, folder
+
+
+def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(trained):
+    done = run_here(f"run={trained[1]}", "from_scratch=true", script="verify")
+    assert done.stdout.splitlines()[-1] == "verified", done.stderr
+
+
+def test_it_is_a_teacher_and_a_student(trained, text, tmp_path):
+    name, folder = trained
+    done = train(tmp_path, *model_of(name), *text, *SHORT, "trainer=distill", f"trainer.teachers=[{folder}]", "seed=1")
+    assert f"teacher: {folder}" in done.stderr
+    assert "teachers unchanged" in done.stderr
+    state = json.loads((tmp_path / "checkpoints" / "step-00000004" / "state.json").read_text())
+    assert all(metrics["train/kl"] > 0 for _, metrics in state["history"]["curve"] if "train/kl" in metrics)
+    assert any("train/kl" in metrics for _, metrics in state["history"]["curve"])
+
+
+def test_text_generated_with_the_cache_is_that_of_the_whole_row(trained):
+    restored = restore_model(trained[1])
+    tokens = prompt = restored.encoder.tokenizer.encode("abc", special=False)
+    for _ in range(8):
+        row = mx.array([tokens])
+        logits = restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]
+        tokens = [*tokens, int(mx.argmax(logits).item())]
+    args = (f"run={trained[1]}", "checkpoint=best", "prompt=abc", "max_tokens=8", "temperature=0", "new_document=false")
+    done = run_here(*args, script="generate")
+    assert done.returncode == 0, done.stderr
+    expected = restored.encoder.tokenizer.decode(tokens[len(prompt) :])
+    assert expected in done.stdout
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
+    overrides = [*model_of(name), *text, *LORA, "trainer.max_steps=12", "trainer.eval_every=6"]
+    overrides += ["checkpointing.every_steps=3"]
+    whole = train(tmp_path / "whole", *overrides)
+    assert killed_and_resumed(overrides, tmp_path / "killed", 6) == final_state(whole)
+    restored = restore_model(tmp_path / "whole")
+    state = restored.checkpoint.state
+    config, arrays = to_published(restored.model, state["architecture"])
+    merged = new_model(config, state["vocab_size"], "merged")
+    merged.load_weights(list(arrays.items()))
+    tokens = mx.array(np.arange(12).reshape(2, 6) % state["vocab_size"])
+    expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
+    np.testing.assert_allclose(np.array(merged(tokens)), np.array(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_classifier_is_trained_and_predicts(name, tmp_path):
+    train(tmp_path / "run", *model_of(name), "data=titanic", *TITANIC, *SHORT)
+    output = tmp_path / "out.csv"
+    done = run_here(f"run={tmp_path}/run", "input=test", f"output={output}", script="predict")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    sums = [sum(float(row[key]) for key in row if key.startswith("probability_")) for row in rows]
+    assert len(rows) == 418
+    np.testing.assert_allclose(sums, 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "message"),
+    [
+        ({"model_type": "llma"}, [], "no architecture 'llma'; did you mean llama?"),
+        ({"num_hidden_layer": 2}, [], "llama has no num_hidden_layer; did you mean num_hidden_layers?"),
+        ({}, ["model.quantization.bits=4"], "such weights cannot be trained (all of them); add model/adapter=lora"),
+        (
+            {},
+            ["callbacks.growth.operations=[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"],
+            "stack cannot change a model of model=mlx_lm; expected freeze",
+        ),
+        (
+            {},
+            ["model.pretrained=none", "data.vocabulary.size=5"],
+            "data.vocabulary.size: a pretrained model of model=mlx_lm keeps all of its tokens",
+        ),
+    ],
+)
+def test_what_does_not_fit_such_a_model_is_one_line_before_the_run(change, overrides, message, text, tmp_path):
+    done = run_here(*model_of("llama", **change), *text, *SHORT, *overrides, f"hydra.run.dir={tmp_path}/run")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
