@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mlxlab.inference.restore import restore_model
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import new_model
 from mlxlab.models.zoo.export import to_published
-from support.processes import NO_PLOTS, final_state, killed_and_resumed, run_here
+from support.processes import NO_PLOTS, final_state, run_here
 
 pytest.importorskip("mlx_lm", reason="needs the extra zoo")
 
@@ -99,26 +100,27 @@ def test_it_is_a_teacher_and_a_student(trained, text, tmp_path):
     assert any("train/kl" in metrics for _, metrics in state["history"]["curve"])
 
 
-def test_text_generated_with_the_cache_is_that_of_the_whole_row(trained):
+def test_the_cache_gives_the_tokens_of_the_whole_row(trained):
     restored = restore_model(trained[1])
-    tokens = prompt = restored.encoder.tokenizer.encode("abc", special=False)
+    backbone, tokens = restored.model.backbone, restored.encoder.tokenizer.encode("abc", special=False)
+    cache, cached = backbone.new_cache([0]), tokens
     for _ in range(8):
-        row = mx.array([tokens])
-        logits = restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]
-        tokens = [*tokens, int(mx.argmax(logits).item())]
-    args = (f"run={trained[1]}", "checkpoint=best", "prompt=abc", "max_tokens=8", "temperature=0", "new_document=false")
-    done = run_here(*args, script="generate")
-    assert done.returncode == 0, done.stderr
-    expected = restored.encoder.tokenizer.decode(tokens[len(prompt) :])
-    assert expected in done.stdout
+        new = cached if cached is tokens else cached[-1:]
+        cached = [*cached, int(mx.argmax(backbone.extend(mx.array([new]), cache)[0, -1]).item())]
+        row = mx.array([cached[:-1]])
+        assert cached[-1] == int(mx.argmax(restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]).item())
+    done = run_here(f"run={trained[1]}", "prompt=abc", "max_tokens=8", "temperature=0", script="generate")
+    assert (done.returncode, done.stdout[:3]) == (0, "abc"), done.stderr
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
-    overrides = [*model_of(name), *text, *LORA, "trainer.max_steps=12", "trainer.eval_every=6"]
-    overrides += ["checkpointing.every_steps=3"]
-    whole = train(tmp_path / "whole", *overrides)
-    assert killed_and_resumed(overrides, tmp_path / "killed", 6) == final_state(whole)
+    overrides = [*model_of(name), *text, *LORA, "trainer.eval_every=2", "trainer/schedule=constant"]
+    whole = train(tmp_path / "whole", *overrides, "trainer.max_steps=4")
+    train(tmp_path / "half", *overrides, "trainer.max_steps=2")
+    resumed = train(tmp_path / "half", *overrides, "trainer.max_steps=4", "resume=auto")
+    assert "resumed from step-00000002" in resumed.stderr
+    assert final_state(resumed) == final_state(whole)
     restored = restore_model(tmp_path / "whole")
     state = restored.checkpoint.state
     config, arrays = to_published(restored.model, state["architecture"])
@@ -127,6 +129,15 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
     tokens = mx.array(np.arange(12).reshape(2, 6) % state["vocab_size"])
     expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
     np.testing.assert_allclose(np.array(merged(tokens)), np.array(expected), atol=1e-5)
+
+
+def test_adapters_are_trained_on_quantised_weights(text, tmp_path):
+    adapter = ["model/adapter=qlora", "model.quantization.group_size=32"]
+    train(tmp_path, *model_of("llama"), *text, *SHORT, *adapter)
+    arrays = named_parameters(restore_model(tmp_path).model)
+    assert arrays["backbone.model.model.layers.0.self_attn.q_proj.base.weight"].dtype == mx.uint32
+    done = run_here(f"run={tmp_path}", "from_scratch=true", script="verify")
+    assert done.stdout.splitlines()[-1] == "verified", done.stderr
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -155,7 +166,7 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
         (
             {},
             ["model.pretrained=none", "data.vocabulary.size=5"],
-            "data.vocabulary.size: a pretrained model of model=mlx_lm keeps all of its tokens",
+            "data.vocabulary.size=5: a pretrained model of model=mlx_lm keeps all of its tokens",
         ),
     ],
 )
