@@ -90,3 +90,15 @@ def test_what_cannot_be_written_is_one_line(trained, tokenizer, tmp_path):
     out.touch()
     with pytest.raises(CannotCreateError, match="exists already"):
         export_gguf(source, out, "tiny")
+
+
+@pytest.mark.filterwarnings("ignore")  # of programs that are not ours
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_transformers_gives_equal_logits(trained, tmp_path, dtype):
+    transformers, torch, _ = map(pytest.importorskip, ("transformers", "torch", "gguf"))
+    source = trained()
+    export_gguf(source, tmp_path / "model.gguf", "tiny", dtype)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype="float32")
+    with torch.no_grad():
+        logits = theirs.eval()(torch.tensor(TOKENS.tolist())).logits.numpy()
+    np.testing.assert_allclose(logits, source.model(TOKENS, ALL_REAL), atol=1e-4 if dtype == "float32" else 1e-3)

@@ -1,5 +1,6 @@
 """Every layout that is exported, with random weights, in transformers and mlx-lm: equal logits and tokens."""
 
+import re
 from dataclasses import replace
 
 import mlx.core as mx
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
+from mlxlab.data.instruct.chat_template import ChatTemplate
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 
@@ -195,3 +197,27 @@ def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options
     tokens, mask = (mx.array(inputs[name].numpy()) for name in ("input_ids", "attention_mask"))
     logits = logits_of(theirs, inputs["input_ids"].numpy(), inputs["attention_mask"].numpy())
     np.testing.assert_allclose(logits, np.array(source.model(tokens, mask)), atol=1e-4)
+
+
+def test_a_chat(trained, tokenizer, tmp_path):
+    text = "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    template, out = ChatTemplate(text, "a template", "<bos>", "<eos>"), tmp_path / "hf"
+    source = replace(trained(DECODER), template=template, end_ids=(tokenizer.eos_id, 7))
+    export_hugging_face(source, out, ORIGIN)
+    messages = [{"role": "user", "content": "the cat"}]
+    apple = mlx_lm.load(str(out))[1]
+    assert apple.eos_token_ids == {tokenizer.eos_id, 7}
+    for words in (transformers.AutoTokenizer.from_pretrained(out), apple):
+        assert words.apply_chat_template(messages, tokenize=False) == "<bos>user: the cat<eos>"
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert theirs.generation_config.eos_token_id == [tokenizer.eos_id, 7]
+
+
+@pytest.mark.parametrize("node", [DECODER, BERT, {**DECODER, "quantization": {**CODES, "bits": 4}}], ids=str)
+def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node):
+    export_hugging_face(trained(node), tmp_path / "hf", ORIGIN)
+    monkeypatch.chdir(tmp_path / "hf")
+    blocks = re.findall(r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == (2 if node is DECODER else 1)
+    for block in blocks:
+        exec(block, {})
