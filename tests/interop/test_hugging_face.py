@@ -57,6 +57,9 @@ def test_our_reader_gives_the_logits_of_modernbert(trained, tokenizer, tmp_path)
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
     np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
+    arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
+    assert arrays["model.layers.0.attn.Wqkv.weight"].shape == (96, 32)
+    assert arrays["model.layers.0.mlp.Wi.weight"].shape == (96, 32)
 
 
 def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path):
@@ -120,7 +123,7 @@ def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
 def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
     for name, file, text in [
         ("named", "README.md", "---\ntags: [x]\nlicense: apache-2.0\n---\n# License: none\n"),
-        ("unnamed", "README.md", "license: mit\n"),
+        ("unnamed", "README.md", "# Text\nlicense: mit\n---\n"),
         ("damaged", "README.md", "---\nlicense: \xff{}\n---\n"),
     ]:
         (tmp_path / name).mkdir()
