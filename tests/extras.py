@@ -2,8 +2,8 @@
 
     python -m tests.extras [only=cloud,hub]
 
-An environment holds `.[cpu,EXTRA]` and pytest, nothing else, and is removed afterwards. A test that is skipped for
-want of the extra is an error; skips for other reasons are listed. Needs the network, and some minutes for each extra.
+An environment holds `.[cpu,EXTRA]`, pytest and pytest-xdist, nothing else, and is removed afterwards. A test that is
+skipped for want of the extra is an error; other skips are listed. Needs the network, and some minutes for each extra.
 """
 
 import re
@@ -37,6 +37,7 @@ MODULES = {  # extra: what its tests import
 MORE_TESTS = {"ui": ("tests/data/labelled", "tests/data/text")}  # mlflow brings an older pyarrow
 NO_FEATURE = {"cpu", "cuda", "dev", "interop"}  # the backend of MLX, and tools of the tests
 QUICK = ("experiment=quick", "hydra.run.dir=quick")
+TOOLS = ("pytest", "pytest-xdist")  # the options of pytest in pyproject.toml name both
 
 
 def feature_extras() -> set[str]:
@@ -109,7 +110,7 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     venv.create(folder / "env", with_pip=True)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     installing = _seconds(
-        partial(_run, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", "pytest")
+        partial(_run, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", *TOOLS)
     )
     _run(f"{extra}: pip check", *pip, "check")
     command = [python, "-m", "mlxlab", "train", *QUICK]

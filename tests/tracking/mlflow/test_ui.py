@@ -31,11 +31,11 @@ def mlflow_ui(project: Path):
     log = project / "ui.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--port", str(port)],
+            [sys.executable, "-m", *command, "--port", str(port), "--workers", "1"],
             cwd=project,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # the server has workers
+            start_new_session=True,  # the server has a worker
         )
         try:
             _wait(f"http://127.0.0.1:{port}/health", process, log)
@@ -46,7 +46,7 @@ def mlflow_ui(project: Path):
 
 
 def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
