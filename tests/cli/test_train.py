@@ -39,6 +39,12 @@ class _Noon:
         return datetime.datetime(2026, 1, 1, 12)
 
 
+def test_a_key_may_name_the_job_of_a_sweep(line):  # noqa: F811
+    assert line("-m", "seed=1,2", "name=job ${hydra:job.num}", "tracking=none") == 0, line.err
+    assert len(line.runs) == 2
+    assert line("name=${hydra:job.name}") == 0, line.err
+
+
 def test_the_folder_may_be_chosen(line):  # noqa: F811
     assert line("hydra.run.dir=here/there") == 0
     assert line.runs[0][1] == line.project / "here" / "there"

@@ -193,6 +193,21 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
     assert not list((tmp_path / "empty").glob("checkpoints/*"))
 
 
+def test_launched_processes_resume_bitwise_from_the_store_alone(tmp_path):
+    store = f"{tmp_path}/copies"
+    overrides = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=6", "checkpointing.every_steps=2")
+    uploading = [*overrides, "cloud=directory", f"cloud.path={store}", "cloud.prefix="]
+    done = run("nproc=2", *uploading, f"hydra.run.dir={tmp_path}/run", script="launch")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cloud: ") == 1  # only one process uploads
+    (key,) = open_address(f"file://{store}", {}).store.list("copies").folders
+    address = f"file://{tmp_path}/{key}/step-00000002"
+    resumed = run("nproc=2", f"resume={address}", f"hydra.run.dir={tmp_path}/empty", script="launch")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step-00000002" in resumed.stderr
+    assert final_state(resumed) == final_state(done)
+
+
 def directory(folder: Path, *more: str) -> list[str]:
     return [*TINY, "cloud=directory", f"cloud.path={folder}/copies", "cloud.wait=1", *more]
 

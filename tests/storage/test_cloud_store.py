@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -117,6 +118,20 @@ def test_a_listing_whose_answer_is_cut_is_repeated():
         service.proxy.fail_all("half")
         with pytest.raises(StorageError, match=r"/folder: the connection was cut"):
             store.list("folder")
+
+
+def test_a_commit_of_n_files_costs_n_and_1_writes_and_n_and_7_reads(tmp_path):
+    with emulator("gcs") as service:
+        commits = Commits(open_address(service.address, {"endpoint": service.proxy.url}).store, "runs/one")
+        for number in range(3):
+            contents = {f"{number}-{name}": f"{number}-{name}".encode() for name in "abcd"}
+            for name, data in contents.items():
+                (tmp_path / name).write_bytes(data)
+            service.proxy.requests.clear()
+            commits.commit(f"step-{number}", {name: Snapshots().take(tmp_path / name, held=False) for name in contents})
+            commits.retain([f"step-{number}", f"step-{max(0, number - 1)}"])
+        counts = Counter(request.method for request in service.proxy.requests)
+        assert (counts["PUT"], counts["GET"]) == (4 + 1, 4 + 7)
 
 
 def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_path):

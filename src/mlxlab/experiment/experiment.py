@@ -129,14 +129,17 @@ def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
     from omegaconf import OmegaConf
 
     from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.config.hydra.overrides import as_typed
     from mlxlab.config.hydra.yaml_limits import read_yaml
 
-    if fetched := fetch_resumed_run([*config.hydra.overrides.task, *config.hydra.overrides.hydra]):
+    hydra_args = as_typed(config.hydra.overrides.hydra)
+    typed = [*as_typed(config.hydra.overrides.task), *hydra_args]
+    if fetched := fetch_resumed_run([*typed, f"resume={config.get('resume')}"]):
         config.resume = str(fetched)
     own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
     current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
     default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
-    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra)
+    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in hydra_args)
     if own and not is_typed and current == (default or current):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded

@@ -23,14 +23,16 @@ class ParentRun(Callback):
         self._tracker: Tracker = NoTracker()
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        from mlxlab.config.hydra.overrides import as_typed
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
 
         folder = _folder(config)
         node: Any = OmegaConf.to_container(config.tracking, resolve=True)
         self._tracker = instantiate(node, folder=folder, project=project_root())
-        task = list(config.hydra.overrides.task)
-        name = config.get("name") or f"sweep {folder.name}"
+        task = as_typed(config.hydra.overrides.task)
+        is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
+        name = (None if is_of_job else config.get("name")) or f"sweep {folder.name}"
         self._tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=name)
         self.uid = self._tracker.uid
         if self.uid:  # not tracking=none

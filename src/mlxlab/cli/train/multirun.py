@@ -14,6 +14,7 @@ from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.hydra.job import run_folder_error
+from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError
@@ -53,7 +54,7 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
     try:
-        sweeper.sweep(arguments=list(config.hydra.overrides.task))
+        sweeper.sweep(arguments=as_typed(config.hydra.overrides.task))
     except Exception as error:
         if isinstance(error, OSError) and not task.failures:  # the sweep itself, not one of its jobs
             raise run_folder_error(error) from error

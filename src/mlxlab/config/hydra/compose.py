@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlxlab.config.check import config_issues, register_resolvers, resolve
 from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
 from mlxlab.config.hydra.guard import guard_hydra_node
-from mlxlab.config.hydra.overrides import parse
+from mlxlab.config.hydra.overrides import as_typed, parse
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.plugins import plugins
@@ -91,7 +91,7 @@ class Composer:
         if not self.multirun:
             return config
         composed = [text for text in texts if not text.lstrip("+~").startswith("hydra")]
-        if master is None or list(config.hydra.overrides.task) != composed:
+        if master is None or as_typed(config.hydra.overrides.task) != composed:
             # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
             self.overrides = list(forced(self.hydra, typed)[0].values())
             master = self._compose(RunMode.MULTIRUN)

@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
+from omegaconf import ListConfig, OmegaConf
 
 from mlxlab.config.issues import ConfigIssue, one_line
 from mlxlab.errors import ConfigError
@@ -56,6 +57,11 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
     return f"cannot be read ({one_line(reason, 120)}); quote the value: key='\"...\"'"
+
+
+def as_typed(overrides: ListConfig) -> list[str]:
+    """The texts of overrides; a `${hydra:job.num}` in them means nothing before a job runs."""
+    return [str(text) for text in OmegaConf.to_container(overrides, resolve=False) or []]
 
 
 def cli_overrides() -> list[str]:
