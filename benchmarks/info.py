@@ -6,7 +6,6 @@ from benchmarks.alternate import table
 from benchmarks.info_subject import LENGTH, ROWS, STEPS, VOCABULARY
 from benchmarks.new_process import run_module
 
-FAMILIES = ("bert", "cnn_hybrid", "transformer")
 KINDS = ("classification", "language_modelling")
 
 
@@ -17,18 +16,17 @@ def info(model: str = "bert,cnn_hybrid,transformer", size: str = "nano,tiny,smal
         model: families, separated by commas.
         size: options of model/size, separated by commas.
     """
-    rows: list[tuple[str, ...]] = [("model", "task", "step", "estimated", "measured", "ratio")]
+    rows: list[tuple[str, ...]] = [("model", "task", *STEPS)]
     ratios: list[float] = []
     for family in model.split(","):
         for option in size.split(","):
             for kind in KINDS:
                 peaks = run_module("info_subject", [family, option, kind], str(Path.cwd()))
-                for name in STEPS:
-                    estimated, measured = peaks[name]
-                    ratios.append(estimated / measured)
-                    figures = (f"{estimated / 1e6:.0f}", f"{measured / 1e6:.0f}", f"{ratios[-1]:.2f}")
-                    rows.append((f"{family} {option}", kind.replace("_", " "), name, *figures))
-    title = (
-        f"peak of a step of {ROWS} x {LENGTH} tokens, {VOCABULARY} in the vocabulary, MB; float32, AdamW, uncompiled"
-    )
+                rows.append((f"{family} {option}", kind.replace("_", " "), *(_cell(*peaks[name]) for name in STEPS)))
+                ratios += [estimated / measured for estimated, measured in peaks.values()]
+    title = f"estimated / measured peak of a step of {ROWS} x {LENGTH} tokens, vocabulary of {VOCABULARY}, MB (ratio)"
     return f"{table(title, rows)}\n\nratios from {min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def _cell(estimated: int, measured: int) -> str:
+    return f"{estimated / 1e6:.0f} / {measured / 1e6:.0f} ({estimated / measured:.2f})"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.predict import main
+from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
@@ -46,6 +47,13 @@ def test_the_test_rows_of_the_titanic_become_a_submission_file(folder):
     assert [row["PassengerId"] for row in rows] == [str(number) for number in range(892, 1310)]
     assert {row["Survived"] for row in rows} <= {"0", "1"}
     assert all(row.keys() == {"PassengerId", "Survived"} for row in rows)
+    table = TitanicDataset.test_rows()
+    del table["Survived"]  # as Kaggle publishes them
+    with (folder / "test.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
+    args = [f"input={folder / 'test.csv'}", f"output={folder / 'raw.csv'}", *args[3:]]
+    predict(folder, *args)
+    assert (folder / "raw.csv").read_bytes() == output.read_bytes()
 
 
 def test_the_numbers_are_those_of_the_python_interface_across_chunks(folder):

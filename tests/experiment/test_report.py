@@ -1,10 +1,13 @@
 """What a run prints at its end."""
 
 import sys
+from types import SimpleNamespace
 
+import mlx.nn as nn
 import pytest
 
-from mlxlab.experiment.report import next_commands, number
+from mlxlab.experiment.report import describe_memory, next_commands, number
+from mlxlab.training.optim.optimizers import adamw
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,14 @@ def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path
 def test_numbers_are_short_at_every_scale():
     values = (0.0, 1e-16, -2e-5, 0.00123, 61.62131, 123456.7, float("nan"))
     assert [*map(number, values)] == ["0.0000", "0.0000", "-2e-05", "0.0012", "61.6213", "1.235e+05", "nan"]
+
+
+def test_a_run_whose_weights_and_optimizer_do_not_fit_is_announced():
+    model = nn.Linear(10, 10)
+    optimizer = adamw(learning_rate=1e-3, weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
+    optimizer.init(model.trainable_parameters())
+    state = SimpleNamespace(model=model, optimizer=optimizer)
+    needed = 4 * 4 * 110  # weights, gradients and two moments, in float32
+    assert describe_memory(state, needed + 100) == []  # 100: step and learning rates
+    [line] = describe_memory(state, needed - 1)
+    assert line.startswith("does not fit this machine: weights, gradients and optimizer take 0.00 GB")

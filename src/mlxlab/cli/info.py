@@ -14,7 +14,7 @@ Teachers are not counted.
 run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
          ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
-         the encoders, causal with a tied head for the decoder)
+         the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
 memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
          4 n, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. The logits, B L V numbers, are the largest of
          the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
@@ -51,15 +51,21 @@ KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modell
 def presets(
     vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000, classes: Annotated[int, Ge(1), Le(1_000_000)] = 2
 ) -> None:
-    """Prints the parameter counts as a Markdown table.
+    """Prints the parameter counts and recommended settings as Markdown tables.
 
     Args:
         vocab_size: tokens of the vocabulary.
         classes: classes of the classifier.
     """
+    from mlxlab.estimate.recipes import BY_MEMORY, FINE_TUNING_RATES, LEARNING_RATES
+
     models = {f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()}
     rows = [[size, *(f"{count(*model, size, vocab_size, classes):,}" for model in models.values())] for size in SIZES]
     print(markdown_table(["size", *models], rows))
+    rates = [[f"new weights, {size}", f"{rate:g}"] for size, rate in LEARNING_RATES.items()]
+    rates += [[f"pretrained {family}", rate] for family, rate in FINE_TUNING_RATES.items()]
+    print("", markdown_table(["trainer.learning_rate of", "rate"], rates), "", sep="\n")
+    print(markdown_table(["memory", "trainer=optimized data=streaming with"], [*map(list, BY_MEMORY.items())], "ll"))
 
 
 def memory(

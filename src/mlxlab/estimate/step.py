@@ -1,9 +1,9 @@
 """Memory of a training step, without allocating: its graphs are traced and their evaluation is replayed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,8 +18,10 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 from mlxlab.training.steps.microbatch import make_gradient_fn, restore_weights_after
+from mlxlab.training.steps.optimized import states_by_weight, weight_chunks
 from mlxlab.training.steps.step import Totals, clipped_update, stack_scalars
 
+T = TypeVar("T")
 Arrays = dict[str, mx.array]
 MODEL, OPTIMIZER, BATCH, TOTALS = "model.", "optimizer.", "batch.", "totals."
 
@@ -117,7 +119,7 @@ class TracedStep:
         return replay.peak
 
     def _apply(self) -> int:
-        """The peak of the update, weight by weight, with the optimizer state."""
+        """The peak of the update, some weights at a time, with the optimizer state."""
         weights = flatten_arrays(self.model.trainable_parameters())
 
         def apply(arrays: Arrays) -> list[mx.array]:
@@ -125,16 +127,17 @@ class TracedStep:
             gradients = tree_unflatten([*_selected(arrays, TOTALS).items()])
             totals: Totals = {"loss": mx.array(1.0), "weight": mx.array(1.0), "gradients": gradients}
             clipped_update(self.model, self.optimizer, totals, 1.0)
-            out = flatten_arrays(self.model.trainable_parameters()) | _prefixed(OPTIMIZER, self._state())
-            names.extend(out)
-            return [*out.values()]
+            new_weights, new_state = flatten_arrays(self.model.trainable_parameters()), self._state()
+            names.extend((*new_weights, *_prefixed(OPTIMIZER, new_state)))
+            return [*new_weights.values(), *new_state.values()]
 
         names: list[str] = []
         with self._restored():
             graph = trace(apply, self._inputs(weights=True, state=True) | _prefixed(TOTALS, weights))
         replay, outputs = Replay(graph, graph.outputs), dict(zip(names, graph.outputs, strict=True))
-        for weight in weights:
-            replay.evaluate([out for name, out in outputs.items() if f".{weight}." in f".{name}."])
+        states = states_by_weight(_selected(outputs, OPTIMIZER), weights)
+        for chunk in weight_chunks({name: leaf.size for name, leaf in weights.items()}):
+            replay.evaluate([out for weight in chunk for out in (outputs[weight], *states.get(weight, []))])
         replay.evaluate(graph.outputs)
         return replay.peak
 
@@ -190,7 +193,7 @@ def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
     return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
-def _selected(arrays: Arrays, prefix: str) -> Arrays:
+def _selected(arrays: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 

@@ -17,6 +17,7 @@ from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
 from mlxlab.training.metrics.bootstrap import resample_count
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,17 @@ def describe_training(model: Model) -> list[str]:
     """A line for the user where weights are frozen."""
     trained, total = count_trainable(model), count_parameters(model)
     return [f"trains {trained:,} of {total:,} parameters ({trained / total:.2%})"] if trained < total else []
+
+
+def describe_memory(state: TrainState, budget: int) -> list[str]:
+    """A line for the user if weights, gradients and optimizer alone exceed the bytes that a run may use."""
+    arrays = {**flatten_arrays(state.model.parameters()), **flatten_arrays({"optimizer": state.optimizer.state})}
+    gradients = sum(array.nbytes for array in flatten_arrays(state.model.trainable_parameters()).values())
+    needed = gradients + sum(array.nbytes for array in arrays.values())
+    if needed <= budget:
+        return []
+    parts = f"weights, gradients and optimizer take {needed / 1e9:,.2f} GB of {budget / 1e9:,.2f} GB"
+    return [f"does not fit this machine: {parts}, without any activations; see {command('info')}"]
 
 
 def next_commands(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:

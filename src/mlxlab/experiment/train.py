@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlxlab.backend import memory_budget
 from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
@@ -26,7 +27,7 @@ from mlxlab.experiment.metadata import (
     run_tags,
     tracked_until_end,
 )
-from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
+from mlxlab.experiment.report import describe_memory, describe_training, log_lines, next_commands, write_report
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
@@ -55,7 +56,7 @@ def train(requested: Config, context: RunContext) -> float:
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
     check_schedules(callbacks, state, checkpoint)
-    log_lines(*session.messages, *describe_training(session.model))
+    log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +25,7 @@ from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_tw
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 CHUNK_ELEMENTS = 1 << 22  # of the weights that are evaluated together; a larger weight is a chunk of its own
 
 
@@ -136,24 +138,30 @@ def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
 
     In one call MLX would hold the old and new state of many weights and the temporary arrays between them.
     """
-    weights = flatten_arrays(model.trainable_parameters())
-    if sum(leaf.size for leaf in weights.values()) > CHUNK_ELEMENTS:
-        states = _states_by_weight(flatten_arrays(optimizer.state), weights)
-        chunk: list[mx.array] = []
-        size = 0
-        for name, leaf in weights.items():
-            if chunk and size + leaf.size > CHUNK_ELEMENTS:
-                mx.eval(chunk)
-                chunk, size = [], 0
-            chunk += [leaf, *states.get(name, [])]
-            size += leaf.size
-        mx.eval(chunk)
+    weights, state = flatten_arrays(model.trainable_parameters()), flatten_arrays(optimizer.state)
+    chunks = weight_chunks({name: leaf.size for name, leaf in weights.items()})
+    states = states_by_weight(state, weights) if chunks else {}
+    for names in chunks:
+        mx.eval([array for name in names for array in (weights[name], *states.get(name, []))])
     mx.eval(model.parameters(), optimizer.state)
 
 
-def _states_by_weight(state: dict[str, mx.array], weights: dict[str, mx.array]) -> dict[str, list[mx.array]]:
+def weight_chunks(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The weights that are evaluated together, by their number of elements; empty if all of them are small."""
+    chunks: list[list[str]] = []
+    size = 0
+    for name, count in sizes.items() if sum(sizes.values()) > CHUNK_ELEMENTS else ():
+        if not chunks or size + count > CHUNK_ELEMENTS:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(name)
+        size += count
+    return chunks
+
+
+def states_by_weight(state: Mapping[str, T], weights: Collection[str]) -> dict[str, list[T]]:
     """The optimizer state of each weight: `states.0.<path>.m` belongs to `<path>`, so does `average.<path>`."""
-    states: dict[str, list[mx.array]] = {}
+    states: dict[str, list[T]] = {}
     for name, leaf in state.items():
         keys = name.split(".")
         candidates = (".".join(keys[i:j]) for i in range(len(keys)) for j in (len(keys), len(keys) - 1))
