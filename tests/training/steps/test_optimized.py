@@ -300,5 +300,5 @@ def test_every_leaf_of_the_optimizer_state_is_evaluated_with_its_weight():
     weights = flatten_arrays(model.trainable_parameters())
     optimizer = EMAOptimizer(adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1), 0.9)
     optimizer.init(model.trainable_parameters())
-    states = optimized._states_by_weight(flatten_arrays(optimizer.state), weights)
+    states = optimized.states_by_weight(flatten_arrays(optimizer.state), weights)
     assert {name: len(leaves) for name, leaves in states.items()} == dict.fromkeys(weights, 3)  # m, v and the average
