@@ -21,7 +21,7 @@
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
     python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
-    python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=60] [gigabytes=12] [workers=1]
+    python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background

@@ -53,7 +53,7 @@ class Limits(NamedTuple):
     address_space: int  # bytes
 
 
-def zoo(only: str | None = None, seconds: Size = 60, gigabytes: Size = 12, workers: Size = 1) -> str:
+def zoo(only: str | None = None, seconds: Size = 120, gigabytes: Size = 12, workers: Size = 1) -> str:
     """A table of architectures, and of those that fail with the reason. An interrupted measurement is continued.
 
     Args:

@@ -56,6 +56,7 @@ TITANIC = ["data.batch_size=8", "data.prefetch=0", "data.baselines=false", "data
 
 
 def model_of(name, **change):
+    """The overrides of a model of each kind."""
     config = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {**CONFIGS[name], **change}.items())
     return ["model=mlx_lm", f"model.config={{{config}}}", "tracking=none", *NO_PLOTS]
 
@@ -129,6 +130,27 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
     tokens = mx.array(np.arange(12).reshape(2, 6) % state["vocab_size"])
     expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
     np.testing.assert_allclose(np.array(merged(tokens)), np.array(expected), atol=1e-5)
+
+
+def test_a_config_that_is_no_mapping_is_one_line(tmp_path):
+    done = run_here("model=mlx_lm", "model.config=3", "tracking=none", f"hydra.run.dir={tmp_path}/run")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith("model.config: expected the keys of a config.json")
+
+
+def test_a_resume_with_another_config_names_what_differs(trained):
+    key = "num_hidden_layers"
+    done = run_here(f"resume={trained[1]}", f"model.config.{key}=3", "trainer.max_steps=6")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"model.config.{key}=3: was 2 in the checkpoint; a resume can raise")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_adapters_are_inserted_by_a_growth_schedule(name, text, tmp_path):
+    operations = "callbacks.growth.operations=[{id: a, op: set_lora, rank: 2, when: {or_steps: 2}}]"
+    train(tmp_path, *model_of(name), *text, *SHORT, operations)
+    names = named_parameters(restore_model(tmp_path, "last").model)
+    assert any(path.endswith("lora_b") for path in names)
 
 
 def test_adapters_are_trained_on_quantised_weights(text, tmp_path):

@@ -51,7 +51,7 @@ def build_data(
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
     limits = (cfg["trainer"][key] for key in RunLength._fields)
-    if cfg["model"]["_target_"] == MLX_LM and cfg["model"].get("config") is not None:
+    if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
         check_keys(cfg["model"]["config"], "model.config")
     backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
     dataset = instantiate(

@@ -192,6 +192,12 @@ def test_a_config_that_fits_nothing_gets_one_line(change, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("config", [None, 3, {}])
+def test_what_is_no_config_gets_one_line(config):
+    with pytest.raises(ConfigError, match=r"^model\.config: expected [^\n]*$"):
+        build_model({"_target_": TARGET, "config": config}, kind="language_modelling", vocab_size=V)
+
+
 def test_there_are_the_architectures_of_the_package():
     names = architectures()
     assert len(names) > 100

@@ -148,7 +148,7 @@ class Composer:
             resumed, found_now = self._attempt([*options, *texts])
             if resumed is not None:
                 config, found = resumed, found_now
-        if found and (sizes := self._without_sizes(texts)):
+        if found and (sizes := self._without_sizes([*options, *texts])):
             sizeless, found_now = self._attempt([*sizes, *options, *texts])
             if sizeless is not None and len(found_now) < len(found):
                 config, found, options = sizeless, found_now, [*sizes, *options]
@@ -184,7 +184,7 @@ class Composer:
         ]
 
     def _without_sizes(self, texts: list[str]) -> list[str]:
-        """No preset of sizes, for a typed model that may lack the keys of the default one."""
+        """No preset of sizes, for a model that is typed or resumed and may lack the keys of the default one."""
         names = [override_name(text) for text in texts]
         return NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
 

@@ -13,9 +13,11 @@ from mlxlab.models.adapters.quantize import packing_of
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import LoRA, split_node
 from mlxlab.models.patterns import select
+from mlxlab.models.pretrained.load import MLX_LM
 
 TARGET = "mlxlab.models.options.LoRA"
 PROJECTIONS = ("attention.*", "feed_forward.*")  # that get an adapter by default
+IN_LAYERS = (r"re:.*\.\d+\..*",)  # of an architecture of mlx-lm, which names its layers in several ways
 
 
 def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
@@ -45,7 +47,8 @@ def set_lora_arrays(
     if has_classifier(arrays):  # a classifier, which trains itself
         _refuse_classifier(new.targets or (), layers)
         layers = [path for path in layers if not path.startswith("head.")]
-    chosen = select(new.targets or PROJECTIONS, sorted(layers), "targets")
+    default = IN_LAYERS if before.node["_target_"] == MLX_LM else PROJECTIONS
+    chosen = select(new.targets or default, sorted(layers), "targets")
     quantization = split_node(before.node)[0].quantization
     packing = None if quantization.bits is None else packing_of(quantization)
     return _with_sources(insert(arrays, chosen, new, seed, packing), arrays)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlxlab.config.issues import KeyPath
+from mlxlab.config.resume_overrides import differences
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations.changes import CHANGES
@@ -91,9 +92,10 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_
     """ConfigError if the requested architecture differs from the one after the operations."""
     allowed = {*FREE, *(["tie_embeddings"] if before.node.get("tie_embeddings") is True else [])}
     refused = [
-        f"model.{key}={node.get(key)}: was {value} in the checkpoint"
+        f"{path}={new}: was {old} in the checkpoint"
         for key, value in (dict.fromkeys(node) | before.node).items()
         if node.get(key) not in (value, after.node.get(key)) and key not in allowed
+        for path, (old, new) in differences({key: value}, {key: node.get(key)}, "model").items()
     ]
     if vocab_size < before.vocab_size:
         refused.append(f"a vocabulary of {vocab_size} tokens: was {before.vocab_size} in the checkpoint")
