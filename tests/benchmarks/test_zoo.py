@@ -1,6 +1,7 @@
 """`suite=zoo` continues where it was interrupted, and fails where an architecture passes other columns than listed."""
 
 import json
+from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import main
@@ -63,3 +64,11 @@ def test_another_result_than_listed_is_exit_code_1(measured, monkeypatch, capsys
 def test_an_unknown_architecture_is_one_line(measured, capsys):
     assert main(["suite=zoo", "only=a,d"]) == 2
     assert "only=d: mlx-lm has no such architecture" in capsys.readouterr().err
+
+
+def test_the_documented_table_has_every_architecture_and_the_listed_failures():
+    text = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    passed, _, failed = text.partition("The others:")
+    names, listed = json.loads(zoo.CONFIGS.read_text()), json.loads(zoo.EXPECTED.read_text())
+    assert [name for name in names if name not in listed and f"\n| {name} " not in passed] == []
+    assert [name for name in listed if f"\n| {name} " not in failed] == []
