@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from copy import copy
 from dataclasses import replace
 
 import mlx.core as mx
@@ -144,7 +145,7 @@ def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
         assert line in card
 
 
-def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
+def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):
     out = tmp_path / "hf"
     for node, task, message in [
         (CNN, CLASSES, "model=cnn_hybrid: has no counterpart"),
@@ -163,6 +164,10 @@ def test_what_has_no_counterpart_is_one_line(trained, tmp_path):
         with pytest.raises(ConfigError) as error:
             export_hugging_face(trained(node, task), out, ORIGIN)
         assert message in str(error.value)
+    scored, words = trained({**LLAMA, "classifier_bias": False}, CLASSES), copy(tokenizer)
+    words.pad_id = words.eos_id
+    with pytest.raises(ConfigError, match=r"^data.tokenizer: its padding ends texts too"):
+        export_hugging_face(replace(scored, tokenizer=words), out, ORIGIN)
     large = trained(LLAMA)
     large.model.backbone.norm.weight = mx.full((32,), 1e5)
     with pytest.raises(ConfigError, match=r"dtype=float16: model.norm.weight has numbers that are too large"):
