@@ -9,7 +9,7 @@ import pytest
 from mlxlab.cli import new
 from mlxlab.cli.new import KINDS, render, write_package
 from mlxlab.errors import CannotCreateError
-from support.processes import ROOT, run_here
+from support.processes import ROOT, environment, run_here
 
 NAMES = {"data": "reviews", "model": "bag", "loss": "brier", "callback": "weight_norm"}
 
@@ -19,7 +19,7 @@ def call(*command, cwd, **more):
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)],
         cwd=cwd,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"} | paths,
+        env=environment(**paths),
         capture_output=True,
         text=True,
         check=False,
