@@ -73,3 +73,16 @@ def test_a_smaller_vocabulary_grows_by_its_own_operation_and_no_loss_is_compared
     found = conflicts({"callbacks": {"growth": {"operations": [operation]}}, **tree})
     messages = {issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found}
     assert re.search(message, messages[path])
+
+
+def test_a_model_of_mlx_lm_keeps_its_sizes_and_tokens():
+    model = {"_target_": "mlxlab.models.zoo.mlx_lm.MlxLm", "pretrained": "folder"}
+    freeze = {"id": "a", "op": "freeze", "patterns": ["embedding"], "when": {"or_steps": 1}}
+    growth = {"operations": [freeze, GOOD]}
+    tree = {"model": model, "data": {"vocabulary": {"size": 9}}, "callbacks": {"growth": growth}}
+    messages = {issue.path: issue.message for issue in conflicts(tree)}
+    assert messages == {
+        "callbacks.growth.operations.1.op": "stack cannot change a model of model=mlx_lm; expected freeze, unfreeze, "
+        "set_lora, merge_lora, an operation on settings",
+        "data.vocabulary.size": "a pretrained model of model=mlx_lm keeps all of its tokens",
+    }
