@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -69,19 +69,28 @@ def zoo(only: str | None = None, seconds: Size = 120, gigabytes: Size = 12, work
     names = _chosen(only)
     limits = Limits(seconds, gigabytes * GIB)
     keys = {name: _key(name, configs.get(name), limits) for name in names}
+    rows = _continued(keys, lambda pending: _measure(pending, configs, limits, workers))
+    return _report(rows, read_json(EXPECTED, dict[str, Expected]))
+
+
+def _continued(keys: dict[str, str], measure: Callable[[list[str]], Iterator[Row]]) -> list[Row]:
+    """The rows of architectures: those that an interrupted measurement wrote, and the others measured now.
+
+    `keys` has the `_key` of each.
+    """
     file = project_root() / ".cache" / "zoo.json"
     done = read_json(file, Measured)["rows"] if file.exists() else {}
-    pending = [name for name in names if keys[name] not in done]
-    if len(pending) < len(names):
-        print(f"continuing: {len(names) - len(pending)} of {len(names)} are measured", file=sys.stderr)
+    pending = [name for name, key in keys.items() if key not in done]
+    count = len(keys) - len(pending)
+    if count:
+        print(f"continuing: {count} of {len(keys)} are measured", file=sys.stderr)
     file.parent.mkdir(parents=True, exist_ok=True)
-    for number, row in enumerate(_measure(pending, configs, limits, workers), len(names) - len(pending) + 1):
-        print(f"[{number}/{len(names)}] {' | '.join(row)}", file=sys.stderr, flush=True)
+    for number, row in enumerate(measure(pending), count + 1):
+        print(f"[{number}/{len(keys)}] {' | '.join(row)}", file=sys.stderr, flush=True)
         done[keys[row[0]]] = row
         write_json(file, {"rows": done})
-    rows = [done[keys[name]] for name in names]
-    file.unlink()
-    return _report(rows, read_json(EXPECTED, dict[str, Expected]))
+    file.unlink(missing_ok=True)
+    return [done[key] for key in keys.values()]
 
 
 def _chosen(only: str | None) -> list[str]:
