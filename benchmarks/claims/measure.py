@@ -62,7 +62,7 @@ def read_values(claim: Claim, output: str, seconds: float) -> list[float]:
         if match is None:
             raise DataError(f"{claim['id']}: {pattern!r} is not in the output of: {claim['command']}")
         texts += match.groups()
-    return [float(text.replace(",", "")) * claim.get("scale", 1) for text in texts]
+    return [float(f"{float(text.replace(',', '')) * claim.get('scale', 1):.10g}") for text in texts]
 
 
 def describe_machine() -> str:
