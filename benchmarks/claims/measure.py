@@ -62,7 +62,8 @@ def read_values(claim: Claim, output: str, seconds: float) -> list[float]:
         if match is None:
             raise DataError(f"{claim['id']}: {pattern!r} is not in the output of: {claim['command']}")
         texts += match.groups()
-    return [float(f"{float(text.replace(',', '')) * claim.get('scale', 1):.10g}") for text in texts]
+    scale = claim.get("scale", 1)
+    return [round(float(text.replace(",", "")) * scale, 6) for text in texts]
 
 
 def describe_machine() -> str:
