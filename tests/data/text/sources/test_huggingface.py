@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 from support.streams import open_source
 
-pytest.importorskip("datasets", reason="the extra hub is not installed")
+pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="the extra hub is not installed")
 TESTS = Path(__file__).parents[3]
 
 
