@@ -2,7 +2,7 @@
 
     python -m support.object_stores.serve <bucket> <bytes per second, or inf>
 
-Prints its URL. It has the lowest priority: elsewhere it would run on another machine.
+Prints its URL. It has a low priority: elsewhere it would run on another machine.
 """
 
 import os
@@ -13,7 +13,7 @@ from support.object_stores.gcs_server import GcsServer
 
 
 def main(bucket: str, bytes_per_second: str) -> None:
-    os.nice(19)
+    os.nice(10)
     proxy = FaultProxy(GcsServer(bucket).url)
     proxy.bytes_per_second = float(bytes_per_second)
     print(proxy.url, flush=True)
