@@ -12,6 +12,7 @@ from mlxlab.cli.new import render
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
+from mlxlab.tracking.mlflow import queue
 from support.processes import ROOT, run_here, tiny_overrides
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,10 +82,12 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
 @pytest.mark.parametrize(
     "choice", ["data=titanic data.source=synthetic", "data=streaming data.order.measure=true trainer=optimized"]
 )
-def test_every_logged_metric_is_documented(choice, tmp_path):
+def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000)))
-    args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", f"tracking.uri=sqlite:///{tmp_path}/store.db"]
+    tracking = [f"tracking.uri=sqlite:///{tmp_path}/store.db", "tracking.wait=0"]
+    args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", *tracking]
     if "streaming" in choice:
         args += [f"data.source={text}", "data.seq_len=16", "data.batch_size=4"]
     assert main(args) == 0

@@ -8,6 +8,7 @@ from mlxlab.analysis import crossvalidation
 from mlxlab.cli.compare import main
 from mlxlab.experiment.manifest import RunManifest
 from support.processes import run, tiny_overrides
+from support.tracking import project_fixture  # noqa: F401
 
 
 def make_run(
@@ -70,6 +71,7 @@ def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_pat
     assert "Nadeau & Bengio" in out
 
 
+@pytest.mark.usefixtures("project")  # whose syncer starts fast
 def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{methods}/store.db")
     args = [f"{name}={methods}/{name}" for name in ("alone", "better")]

@@ -4,10 +4,17 @@ import json
 
 import pytest
 
+from mlxlab.tracking.mlflow import queue
 from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP)
+
+
+@pytest.fixture(autouse=True)
+def no_syncer(monkeypatch):
+    """Only the journals of these runs are looked at."""
+    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
 
 
 def names(folder):
