@@ -112,9 +112,11 @@ RESUMED = {"model/adapter": "lora", "data": "streaming"}  # options of the runs 
 def test_every_documented_training_command_composes(args):
     if any(arg.startswith("--config-dir") for arg in args):
         pytest.skip("has a test of its own that makes the folder")
-    if "-m" in args:  # the first job of the sweep
+    is_search = "hydra/sweeper=search" in args
+    if "-m" in args and not is_search:  # the first job of the sweep
         args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args if arg != "-m"]
-    Composer(conf_dir(), args, choices=lambda: RESUMED).checked()
+    args = [arg for arg in args if arg != "-m"]
+    Composer(conf_dir(), args, multirun=is_search, choices=lambda: RESUMED).checked()
 
 
 def test_the_commands_of_the_readme_can_be_pasted_in_order():

@@ -26,14 +26,18 @@ class ParentRun(Callback):
         from mlxlab.config.hydra.overrides import as_typed
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
+        from mlxlab.sweep.study import FILE as STUDY
+        from mlxlab.tracking.records import FILE as JOURNAL
 
-        folder = _folder(config)
+        folder = sweep_folder(config)
         node: Any = OmegaConf.to_container(config.tracking, resolve=True)
         self._tracker = instantiate(node, folder=folder, project=project_root())
         task = as_typed(config.hydra.overrides.task)
         is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
         name = (None if is_of_job else config.get("name")) or f"sweep {folder.name}"
-        self._tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=name)
+        tags = {"overrides": " ".join(task), "kind": "sweep"}
+        is_continued = (folder / STUDY).is_file() and (folder / JOURNAL).is_file()
+        self._tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.uid = self._tracker.uid
         if self.uid:  # not tracking=none
             os.environ[PARENT] = self.uid
@@ -59,7 +63,7 @@ class ParentRun(Callback):
         tracker.end(status)
 
 
-def _folder(config: DictConfig) -> Path:
+def sweep_folder(config: DictConfig) -> Path:
     """The folder of the sweep, absolute. Hydra has not set HydraConfig yet: `${hydra:...}` needs it."""
     holder = HydraConfig.instance()
     before, holder.cfg = holder.cfg, None

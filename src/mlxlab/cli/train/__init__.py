@@ -36,6 +36,7 @@ Examples
 
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4
+                         with hydra/sweeper=search the trials that a sampler proposes: docs/sweeps.md
     --dry-run            print the growth schedule with the parameters after each operation, and stop
     --cfg job            print the composed config and stop; with --resolve also its interpolations
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine

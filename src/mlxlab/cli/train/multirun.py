@@ -4,17 +4,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.hydra.job import run_folder_error
 from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError
@@ -50,8 +52,10 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     config.hydra.mode = RunMode.MULTIRUN
     config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
     callbacks, task = Callbacks(config), JobRunner(run)
-    callbacks.on_multirun_start(config=config, config_name="train")
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
+    if not config.hydra.sweeper._target_.startswith("hydra."):
+        return _search(config, context, task)
+    callbacks.on_multirun_start(config=config, config_name="train")
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
     try:
         sweeper.sweep(arguments=as_typed(config.hydra.overrides.task))
@@ -67,3 +71,20 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     finally:
         callbacks.on_multirun_end(config=config, config_name="train")
     return 0
+
+
+class Search(Protocol):
+    """What `hydra/sweeper=search` builds."""
+
+    def sweep(self) -> int:
+        """Runs all trials; returns the exit code."""
+
+
+def _search(config: DictConfig, context: HydraContext, task: JobRunner) -> int:
+    """Hydra itself builds sweepers of the package `hydra_plugins` only, which it imports in every command."""
+    node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    search: Search = instantiate(node, config=config, context=context, task=task)
+    try:
+        return search.sweep()
+    except OSError as error:
+        raise run_folder_error(error) from error

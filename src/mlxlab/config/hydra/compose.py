@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks as Callbacks
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.hydra import Hydra
@@ -32,13 +31,12 @@ from mlxlab.config.check import config_issues, register_resolvers, resolve
 from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
 from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import as_typed, parse
+from mlxlab.config.hydra.sweep_jobs import jobs_to_check, sweeper_issues
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.plugins import plugins
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
-
-_BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 NO_SIZES = ["model/size=none"]
 
@@ -80,9 +78,8 @@ class Composer:
         typed, issues = parse(self.overrides, self.multirun)
         config = master = None
         if self.multirun and not issues:
-            with suppress(Exception):  # checking the jobs explains it
-                master = self._compose(RunMode.MULTIRUN)
-        for texts in self._jobs(typed, master, issues) if self.multirun else [list(typed)]:
+            master = self._sweep_config(typed)
+        for texts in jobs_to_check(typed, master, issues) if self.multirun else [list(typed)]:
             config = self._job(texts, issues)
         if issues:
             raise ConfigError(format_issues(issues))
@@ -123,22 +120,12 @@ class Composer:
     def _compose(self, mode: RunMode) -> DictConfig:
         return self.hydra.compose_config(self.name, list(self.overrides), mode)
 
-    def _jobs(self, grid: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]) -> list[list[str]]:
-        """The overrides of each job of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
-        if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
-            params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-            file_overrides, file_issues = parse(params, multirun=True)
-            grid = file_overrides | grid
-            issues += [ConfigIssue(f"hydra.sweeper.params.{issue.path}", issue.message) for issue in file_issues]
-        else:  # another sweeper makes its own jobs
-            grid = {text: override for text, override in grid.items() if not override.is_sweep_override()}
-        fixed = [text for text, override in grid.items() if override.is_hydra_override()]
-        swept = [override for text, override in grid.items() if text not in fixed]
-        try:
-            [jobs] = BasicSweeper.split_arguments(swept, None)
-        except HydraException as error:
-            raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
-        return [fixed + job for job in jobs]
+    def _sweep_config(self, typed: dict[str, Override]) -> DictConfig | None:
+        """The config of the whole sweep; None if it cannot be composed, which the check of its jobs explains."""
+        for overrides in (list(typed), list(forced(self.hydra, typed)[0].values())):
+            with suppress(Exception):
+                return self.hydra.compose_config(self.name, overrides, RunMode.MULTIRUN)
+        return None
 
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of a job; its errors are added to `issues`, labelled with their origin."""
@@ -168,7 +155,8 @@ class Composer:
         if config is not None:
             label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
             guard_hydra_node(config.hydra, label)
-            issues = [*issues, *_unnamed_folders(config, label), *_job_issues(config, label)]
+            sweeper = sweeper_issues(config.hydra.sweeper, label) if self.multirun else []
+            issues = [*issues, *sweeper, *_unnamed_folders(config, label), *_job_issues(config, label)]
         return config, issues
 
     def _resumed_options(self, texts: list[str]) -> list[str]:

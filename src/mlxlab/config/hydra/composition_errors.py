@@ -33,11 +33,15 @@ def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[dict[str, str], li
         is_group = _repository(hydra).group_exists(override.key_or_group)
         if message := _option_error(hydra, override):
             issues.append(ConfigIssue(one_line(text, 120), message))
-        elif is_group or override.is_delete() or override.is_hydra_override():
+        elif is_group or override.is_delete() or (override.is_hydra_override() and not _is_of_sweeper(override)):
             texts[text] = text
         else:
             texts[text] = "++" + text.lstrip("+")
     return texts, issues
+
+
+def _is_of_sweeper(override: Override) -> bool:
+    return override.key_or_group.startswith("hydra.sweeper.")  # whose unknown keys `sweep_jobs` reports
 
 
 def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:

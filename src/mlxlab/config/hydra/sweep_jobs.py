@@ -1,0 +1,69 @@
+"""The jobs of a sweep that are checked before the first one runs."""
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from mlxlab.config.check import resolve
+from mlxlab.config.hydra.overrides import parse
+from mlxlab.config.hydra.search_space import probes, split_space
+from mlxlab.config.issues import ConfigIssue, LocateKey, join_key, one_line
+from mlxlab.config.schema.validate import Validator
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError
+
+_BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+_BASIC_KEYS = ("max_batch_size", "params")
+_PATH = "hydra.sweeper"
+_PARAMS = f"{_PATH}.params"
+
+
+def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]) -> list[list[str]]:
+    """The overrides of each job of a grid; of a search, those of jobs that use every choice and both ends of intervals.
+
+    Errors in `hydra.sweeper.params` and in the search space are added to `issues`.
+
+    Args:
+        master: the config of the whole sweep; None if it cannot be composed.
+    """
+    if master is None:
+        return _grid({text: override for text, override in typed.items() if not override.is_sweep_override()})
+    sweeper = master.hydra.sweeper
+    params = sweeper.get("params") if isinstance(sweeper.get("params"), DictConfig) else {}
+    in_file, file_issues = parse([f"{key}={value}" for key, value in params.items()], multirun=True)
+    issues += [ConfigIssue(f"{_PARAMS}.{issue.path}", issue.message) for issue in file_issues]
+    is_grid = sweeper.get("_target_") == _BASIC_SWEEPER or sweeper.get("sampler") == "grid"
+    return _grid(in_file | typed) if is_grid else _search(in_file | typed, issues)
+
+
+def sweeper_issues(sweeper: DictConfig, label: LocateKey) -> list[ConfigIssue]:
+    """The errors in a `hydra.sweeper` node."""
+    values, unresolved = resolve(sweeper)
+    if values.get("_target_") == _BASIC_SWEEPER:
+        unknown = [key for key in values if key not in (*_BASIC_KEYS, "_target_", "_recursive_", "_convert_")]
+        issues = [ConfigIssue(f"{_PATH}.{key}", f"unknown key{suggestion(key, _BASIC_KEYS)}") for key in unknown]
+    else:
+        issues = list(Validator().node(values, str(values.get("_target_")), _PATH))
+    issues += [ConfigIssue(join_key(_PATH, issue.path), issue.message) for issue in unresolved]
+    return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
+
+
+def _grid(overrides: dict[str, Override]) -> list[list[str]]:
+    """Every combination of the values."""
+    fixed = [text for text, override in overrides.items() if override.is_hydra_override()]
+    swept = [override for text, override in overrides.items() if text not in fixed]
+    try:
+        [jobs] = BasicSweeper.split_arguments(swept, None)
+    except HydraException as error:
+        raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
+    return [fixed + job for job in jobs]
+
+
+def _search(overrides: dict[str, Override], issues: list[ConfigIssue]) -> list[list[str]]:
+    fixed, domains, space_issues = split_space(overrides)
+    issues += space_issues
+    if not domains and not space_issues:
+        expected = "expected a key with interval(...), range(...) or choice(...)"
+        issues.append(ConfigIssue("hydra/sweeper", f"nothing to search; {expected}"))
+    return [[*fixed, *point] for point in probes(domains)]

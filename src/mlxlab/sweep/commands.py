@@ -1,0 +1,47 @@
+"""The commands that repeat a trial and continue a search, as the user types them."""
+
+import shlex
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mlxlab import program
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.search_space import Point, override_texts
+
+_OWN = ("hydra.sweep.dir=", "hydra.mode=", "hydra.sweeper.", "hydra/sweeper=")
+
+
+class Commands:
+    """Those of one search.
+
+    Args:
+        config: that of the sweep.
+        folder: of the sweep.
+        overrides: of every trial.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path, overrides: list[str]) -> None:
+        self.folder, self.overrides = folder, overrides
+        self.typed = as_typed(config.hydra.overrides.task)
+        self.hydra = [
+            text for text in as_typed(config.hydra.overrides.hydra) if not text.lstrip("+").startswith("hydra.mode=")
+        ]
+        sources = config.hydra.runtime.config_sources
+        folders = [source.path for source in sources if source.provider == "command-line"]
+        name = config.hydra.job.config_name
+        self.flags = [text for path in folders for text in ("--config-dir", path)]
+        self.flags += [] if name == "train" else ["--config-name", name]
+
+    def trial(self, point: Point) -> str:
+        """Trains the point of a trial again, as a run of its own."""
+        hydra = [text for text in self.hydra if not text.lstrip("+").startswith(_OWN)]
+        return self._command([*hydra, *self.overrides, *override_texts(point)])
+
+    def continuation(self) -> str:
+        """Runs the trials that are missing."""
+        hydra = [text for text in self.hydra if not text.lstrip("+").startswith("hydra.sweep.dir=")]
+        return self._command(["-m", *hydra, *self.typed, f"hydra.sweep.dir={self.folder}"])
+
+    def _command(self, args: list[str]) -> str:
+        return f"{program.command('train')} {shlex.join([*self.flags, *args])}"

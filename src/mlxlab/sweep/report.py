@@ -1,0 +1,100 @@
+"""The result of a search: a table of its trials, the best of them, and the same as `trials.csv` and `search.json`."""
+
+import csv
+import io
+from pathlib import Path
+
+from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.markdown import markdown_table
+from mlxlab.sweep.commands import Commands
+from mlxlab.sweep.study import Study, Trial
+
+TRIALS, RESULT = "trials.csv", "search.json"
+_MAX_ROWS = 20
+
+
+def write_report(study: Study, folder: Path, commands: Commands) -> str:
+    """Writes both files; returns the table and the best trials as text."""
+    best = best_trials(study)
+    write_atomic(folder / TRIALS, _csv(study))
+    objectives = study.settings["objectives"]
+    counts = {state: sum(trial.state == state for trial in study.trials) for state in ("complete", "failed", "running")}
+    write_json(
+        folder / RESULT,
+        {
+            "sampler": study.settings["sampler"],
+            "sampler_settings": study.settings["sampler_settings"],
+            "optuna": study.settings["optuna"],
+            "objectives": objectives,
+            "space": study.settings["space"],
+            "trials": counts,
+            "best": [
+                {
+                    "trial": trial.number,
+                    "values": dict(zip(objectives, trial.values, strict=True)),
+                    "overrides": trial.point,
+                    "command": commands.trial(trial.point),
+                }
+                for trial in best
+            ],
+        },
+    )
+    lines = [_table(study), ""]
+    for trial in best[:_MAX_ROWS]:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+        lines.append(f"best: trial {trial.number}, {values}\n    {commands.trial(trial.point)}")
+    total = f"{counts['complete']} complete, {counts['failed']} failed, {counts['running']} unfinished"
+    return "\n".join([*lines, f"{total}; {folder / TRIALS}, {folder / RESULT}"])
+
+
+def best_trials(study: Study) -> list[Trial]:
+    """The first trial with the best value; with several objectives those that no other is at least as good in all."""
+    costs = {trial.number: _costs(study, trial) for trial in study.trials if trial.state == "complete"}
+    best = list[Trial]()
+    for number, cost in sorted(costs.items(), key=lambda item: (item[1], item[0])):
+        if not any(all(a <= b for a, b in zip(costs[trial.number], cost, strict=True)) for trial in best):
+            best.append(study.trials[number])
+    return best
+
+
+def _costs(study: Study, trial: Trial) -> list[float]:
+    """The values of a trial, each better when lower."""
+    directions = study.settings["objectives"].values()
+    return [value if each == "minimize" else -value for each, value in zip(directions, trial.values, strict=True)]
+
+
+def _table(study: Study) -> str:
+    """The best trials first, then those that failed."""
+    complete = sorted(
+        (trial for trial in study.trials if trial.state == "complete"), key=lambda trial: _costs(study, trial)
+    )
+    others = [trial for trial in study.trials if trial.state != "complete"]
+    keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
+    rows = []
+    for trial in [*complete[:_MAX_ROWS], *others[:_MAX_ROWS]]:
+        values = [f"{value:.6g}" for value in trial.values] or [""] * len(objectives)
+        point = [_short(trial.point[key]) for key in keys]
+        note = trial.reason if trial.same_as is None else f"same as trial {trial.same_as}"
+        rows.append([str(trial.number), trial.state, *values, *point, f"{trial.seconds:.1f}", note[:80]])
+    head = ["trial", "state", *objectives, *keys, "seconds", "note"]
+    hidden = len(study.trials) - len(rows)
+    more = f"\n({hidden} more in {TRIALS})" if hidden else ""
+    return markdown_table(head, rows, "ll" + "r" * (len(head) - 3) + "l") + more
+
+
+def _short(value: str | int | float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _csv(study: Study) -> str:
+    """Every trial by number; numbers in full precision."""
+    keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", *objectives, *keys, "seconds", "same_as", "reason"])
+    for trial in study.trials:
+        values = [*map(repr, trial.values)] or [""] * len(objectives)
+        point = [trial.point[key] for key in keys]
+        same_as = "" if trial.same_as is None else trial.same_as
+        writer.writerow([trial.number, trial.state, *values, *point, trial.seconds, same_as, trial.reason])
+    return text.getvalue()

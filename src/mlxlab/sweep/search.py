@@ -1,0 +1,160 @@
+"""The sweeper of `hydra/sweeper=search`: proposes trials, runs each as a job of Hydra's launcher, keeps the study."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.search_space import Values, override_texts, read_space
+from mlxlab.config.schema.root import Metric
+from mlxlab.constraints import Count, Ge, Lt, Size
+from mlxlab.errors import ConfigError, RunInterrupted
+from mlxlab.experiment.run import run_lock
+from mlxlab.metric_names import lower_is_better
+from mlxlab.sweep import optuna_sampler
+from mlxlab.sweep.commands import Commands
+from mlxlab.sweep.optuna_sampler import Direction, OptunaSampler, Settings
+from mlxlab.sweep.parent_run import sweep_folder
+from mlxlab.sweep.report import write_report
+from mlxlab.sweep.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
+from mlxlab.sweep.study import FILE, MAX_TRIALS, Study, StudySettings, Trial, open_study
+from mlxlab.sweep.trial_job import resumed, run_trial
+from mlxlab.sweep.trials import TrialResult, run_trials
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TRIALS = 20
+
+
+class Search:
+    """A search over the keys that the command line or `params` gives several values.
+
+    Args:
+        sampler: tpe (Bergstra et al. 2011), cma (CMA-ES, Hansen 2016; intervals and ranges only), nsga (NSGA-II, Deb et
+            al. 2002; for several objectives), random, or grid: every combination.
+        trials: of the whole study; null is the whole grid, or the whole space if random draws from a finite one,
+            otherwise 20.
+        seed: of the sampler; that of each trial is the key `seed`.
+        objectives: metrics of the best evaluation, each minimised or maximised; null is the `objective` of the config.
+        startup_trials: of tpe: random trials before the first that is modelled.
+        population_size: of nsga, null is 10; of cma, null is 4 + 3 ln(number of keys).
+        params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
+
+    Raises:
+        ConfigError: the sampler is not installed, or cannot search this space.
+    """
+
+    def __init__(
+        self,
+        sampler: Literal["tpe", "cma", "nsga", "random", "grid"],
+        trials: Size | None,
+        seed: Annotated[int, Ge(0), Lt(2**32)],
+        objectives: list[Metric] | None,
+        startup_trials: Count,
+        population_size: Annotated[int, Ge(2)] | None,
+        params: dict[str, str | int | float | bool],
+        *,
+        config: DictConfig,
+        context: HydraContext,
+        task: TaskFunction,
+    ) -> None:
+        self.config, self.context, self.task = config, context, task
+        self.sampler, self.seed = sampler, seed
+        self.overrides, self.space = read_space(
+            as_typed(config.hydra.overrides.task), {key: str(value) for key, value in params.items()}
+        )
+        names = [str(name) for name in objectives or [config.objective]]
+        if sampler == "cma" and len(names) > 1:
+            raise ConfigError(f"hydra.sweeper.sampler=cma: expected one objective, got {len(names)}; use nsga or tpe")
+        self.objectives: dict[str, Direction] = {
+            name: "minimize" if lower_is_better(name) else "maximize" for name in names
+        }
+        self.num_trials = self._num_trials(trials)
+        self.sampler_settings: Settings = {}
+        version = None
+        if sampler != "grid" and sampler != "random":
+            version = optuna_sampler.version(sampler)
+            sizes = startup_trials, population_size
+            self.sampler_settings = optuna_sampler.sampler_settings(sampler, self.space, *sizes)
+        self.settings: StudySettings = {
+            "space": {domain.key: str(domain) for domain in self.space},
+            "overrides": self.overrides,
+            "objectives": self.objectives,
+            "sampler": sampler,
+            "sampler_settings": self.sampler_settings if sampler == "grid" else {"seed": seed, **self.sampler_settings},
+            "optuna": version,
+        }
+
+    def sweep(self) -> int:
+        """Runs the trials that the study in the sweep's folder does not have yet; returns the exit code.
+
+        1 if a trial failed, 128 + the number of the signal that stopped a trial, else 0.
+
+        Raises:
+            ConfigError: the folder holds the study of another search.
+            CannotCreateError: another process runs this search, or the folder cannot be made.
+            DataError, WriteError: the study is damaged, or the disk cannot be written.
+        """
+        folder = sweep_folder(self.config)
+        commands = Commands(self.config, folder, self.overrides)
+        with run_lock(folder), open_study(folder / FILE, self.settings, self.space) as study:
+            sampler = self._build_sampler(study)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
+            try:
+                self._run_all(study, sampler, folder)
+                return 1 if any(trial.state == "failed" for trial in study.trials) else 0
+            except RunInterrupted as stop:
+                done = f"{len(study.finished)} of {self.num_trials} trials"
+                logger.info(f"stopped after {done}; continue: {commands.continuation()}")
+                return stop.exit_code
+            finally:
+                print(write_report(study, folder, commands), flush=True)
+                self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
+
+    def _run_all(self, study: Study, sampler: Sampler, folder: Path) -> None:
+        launcher = Plugins.instance().instantiate_launcher(self.context, self.task, self.config)
+        if earlier := len(study.finished):
+            logger.info(f"{folder}: {earlier} of {self.num_trials} trials are finished")
+
+        def run(trial: Trial, was_interrupted: bool) -> TrialResult:
+            point = override_texts(trial.point)
+            logger.info(f"trial {trial.number} ({trial.number + 1} of {self.num_trials}): {' '.join(point)}")
+            texts = [*self.overrides, *point]
+            if was_interrupted and (folder / str(trial.number)).is_dir():
+                texts = resumed(texts)
+            return run_trial(launcher, texts, trial.number, list(self.objectives))
+
+        run_trials(study, sampler, self.num_trials, run)
+
+    def _num_trials(self, trials: int | None) -> int:
+        """The number of trials of the whole study."""
+        size = num_combinations(self.space)
+        if self.sampler == "grid":
+            if size is None:
+                key = next(domain.key for domain in self.space if not isinstance(domain, Values))
+                raise ConfigError(f"hydra.sweeper.sampler=grid: {key}: expected values, choice(...) or range(...)")
+            if size > MAX_COMBINATIONS:
+                raise ConfigError(f"hydra.sweeper.sampler=grid: {size:,} combinations; the limit is {MAX_TRIALS:,}")
+        if self.sampler in ("grid", "random") and size is not None and (trials is None or trials > size):
+            trials = size
+        trials = DEFAULT_TRIALS if trials is None else trials
+        if trials > MAX_TRIALS:
+            raise ConfigError(f"hydra.sweeper.trials: expected at most {MAX_TRIALS:,}, got {trials:,}")
+        return trials
+
+    def _build_sampler(self, study: Study) -> Sampler:
+        if self.sampler == "grid":
+            return GridSampler([domain for domain in self.space if isinstance(domain, Values)])
+        if self.sampler == "random":
+            return RandomSampler(self.space, self.seed)
+        directions = list(self.objectives.values())
+        sampler = OptunaSampler(self.sampler, self.sampler_settings, self.seed, self.space, directions, study.trials)
+        if not sampler.is_replayed:
+            was, now = study.settings["optuna"], self.settings["optuna"]
+            logger.warning(f"optuna {now} proposes other trials than {was}: the sampler restarts from their results")
+        return sampler

@@ -1,0 +1,107 @@
+"""`hydra/sweeper=search` under Hydra. The experiment is replaced by a function, but for one real search."""
+
+import csv
+import json
+import math
+import signal
+import sys
+
+import pytest
+
+from mlxlab.errors import DataError, RunInterrupted
+from mlxlab.experiment import experiment
+from support.configs import line, user_config  # noqa: F401
+from support.processes import run_here, tiny_overrides
+
+SEARCH = ["-m", "hydra/sweeper=search", "tracking=none", "hydra.sweep.dir=s"]
+
+
+@pytest.fixture
+def job(line, monkeypatch):  # noqa: F811
+    """The runs so far: (name of the folder, dropout, `resume`). Faults are raised, or returned, by index."""
+
+    def run(config, folder, owns_process=False):
+        seen.append((folder.name, config.model.dropout, config.resume))
+        fault = run.faults.pop(len(seen) - 1, config.model.dropout)
+        if isinstance(fault, BaseException):
+            raise fault
+        return fault
+
+    seen, run.faults = [], {}
+    run.seen = seen
+    monkeypatch.setattr(experiment, "run_experiment", run)
+    return run
+
+
+def table(folder):
+    """`trials.csv` without the times."""
+    with (folder / "trials.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):  # noqa: F811
+    job.faults = {0: DataError("rows.csv:3:5: a number was expected"), 2: math.nan}
+    grid = [*SEARCH, "hydra.sweeper.sampler=grid", "model.dropout=0,0.1,0.2", "objective=valid/accuracy"]
+    assert line(*grid) == 1
+    assert [row["reason"] for row in table(line.project / "s")] == [
+        "rows.csv:3:5: a number was expected",
+        "",
+        "valid/accuracy is nan",
+    ]
+    assert "| rows.csv:3:5: a number was expected" in line.out
+    assert "best: trial 1, valid/accuracy 0.1\n" in line.out
+    assert "train tracking=none objective=valid/accuracy model.dropout=0.1" in line.out
+    assert "1 complete, 2 failed, 0 unfinished" in line.out
+    result = json.loads((line.project / "s" / "search.json").read_text())
+    assert result["objectives"] == {"valid/accuracy": "maximize"}
+    assert result["best"][0]["values"] == {"valid/accuracy": 0.1}
+    assert line(*grid) == 1  # nothing is missing: a failure is a result
+    assert [name for name, *_ in job.seen] == ["0", "1", "2"]
+
+
+def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_continues(line, job, user_config):  # noqa: F811
+    params = "{seed: range(3), model.dropout: '0,0.1'}"
+    sweeper = f"hydra:\n  sweeper:\n    sampler: random\n    trials: 2\n    params: {params}\n"
+    mine = user_config(f"# @package _global_\ndefaults:\n  - override /hydra/sweeper: search\n{sweeper}")
+    job.faults = {1: RunInterrupted("stopped", signal.SIGTERM)}
+    command = ["-m", *mine, "tracking=none", "model.dropout=0.2,0.3", "hydra.sweep.dir=s"]
+    assert line(*command) == 143
+    assert "1 complete, 0 failed, 1 unfinished" in line.out
+    assert "stopped after 1 of 2 trials; continue: " in line.err
+    assert "--config-dir" in line.lines[-1]
+    assert line(*command) == 0
+    assert [(name, resume) for name, _, resume in job.seen] == [("0", None), ("1", None), ("1", "auto")]
+    assert {dropout for _, dropout, _ in job.seen} <= {0.2, 0.3}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["hydra.sweeper.trails=3"], "hydra.sweeper.trails=3: unknown key; did you mean hydra.sweeper.trials?"),
+        (["model.dropout=interval(0,2)"], "model.dropout=2.0: expected a number >= 0 and < 1, got 2.0"),
+        (["seed=3"], "nothing to search"),
+    ],
+)
+def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, message):  # noqa: F811
+    space = [] if args[0].startswith(("model", "seed")) else ["seed=0,1"]
+    assert message in line.refuses(*SEARCH, *args, *space, lines=None)
+    assert not job.seen
+
+
+def test_a_missing_extra_is_one_line(line, job, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "needs optuna; pip install -e '.[sweep]'" in line.refuses(*SEARCH, "seed=0,1")
+
+
+def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):
+    short = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2", "checkpointing.every_steps=null")
+    search = ["hydra.sweeper.sampler=random", "hydra.sweeper.objectives=[valid/loss,valid/accuracy]", "seed=range(3)"]
+    finished = run_here("-m", "hydra/sweeper=search", *search, *short, f"hydra.sweep.dir={tmp_path}")
+    assert finished.returncode == 0, finished.stderr
+    for row in table(tmp_path):
+        metrics = json.loads((tmp_path / row["trial"] / "metrics.json").read_text())["metrics"]
+        assert [float(row[name]) for name in ("valid/loss", "valid/accuracy")] == [
+            metrics["valid/loss"],
+            metrics["valid/accuracy"],
+        ]
+    assert sorted(row["seed"] for row in table(tmp_path)) == ["0", "1", "2"]
