@@ -1,4 +1,7 @@
-"""Command-line arguments: `key=value` arguments, parsed by the signature and docstring of a function or class."""
+"""Command-line arguments: `key=value`, parsed by the signature and docstring of a function or class.
+
+`--key` is short for `key=true`.
+"""
 
 import importlib
 import inspect
@@ -39,10 +42,11 @@ def parse_args(
     positional, forwarded = [], []
     for arg in args:
         name, equals, text = arg.lstrip("-").partition("=")
-        if name in known and equals:
+        is_flag = arg.startswith("--") and not equals and name in known and known[name].hint is bool
+        if name in known and (equals or is_flag):
             if name in values:
                 raise ConfigError(f"{arg}: {name} is given twice")
-            values[name] = parse_value(known[name].hint, text)
+            values[name] = True if is_flag else parse_value(known[name].hint, text)
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b

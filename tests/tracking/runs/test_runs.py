@@ -1,5 +1,6 @@
 """`scripts/runs.py`: lists, shows and compares runs without heavy imports, and uploads what waits."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pytest
 from mlxlab.cli import runs
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.runs.filters import parse_filter
 from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-from mlxlab.tracking.runs.reader import SqliteRunReader
+from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
 from support.tracking import (
     kill_syncer,
     make_journal,
@@ -32,6 +34,7 @@ def stored_runs(project):
     for i, loss in enumerate((0.5, float("nan"), 0.25)):
         journal = make_journal(project, f"run{i}")
         journal.start({"lr": 0.1 * i, "width": 8}, {})
+        journal.log_dataset("titanic", f"1{1 + i}", "wheel")
         journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
         journal.log_metrics(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
         journal.end("FINISHED" if i else "FAILED")
@@ -69,6 +72,8 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     diverged = table_rows(runs_py(stored, "show", "run1").stdout)
     assert ["valid/loss", "nan", "1", "1", "2", "2"] in diverged  # NaN has no part in a range
 
+    assert ["titanic", "12"] in table_rows(runs_py(stored, "show", "run1").stdout)
+
     compared = runs_py(stored, "compare", "run0", "run2").stdout
     rows = {row[0]: row[1:] for row in table_rows(compared)}
     assert rows["lr"] == ["0.0", "0.2"]
@@ -76,22 +81,73 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     assert "width" not in rows
 
 
+def test_find_prints_the_folders_of_runs_and_the_values_that_the_filter_is_on(stored):
+    printed = runs_py(stored, "find", "metrics.valid/loss < 0.6 and params.lr in (0.0, 0.2)", "sort=valid/loss").stdout
+    rows = [(row[1], row[-3:]) for row in table_rows(printed)]
+    folder = str(stored / "outputs" / "run")
+    assert rows == [("run2", [f"{folder}2", "0.2", "0.25"]), ("run0", [f"{folder}0", "0.0", "0.5"])]
+    listed = runs_py(stored, "find", "name", "=", "run1", "--json")
+    [run] = json.loads(listed.stdout)
+    assert (run["name"], run["params"]["lr"], run["metrics"]["valid/loss"]) == ("run1", "0.1", None)
+    assert run["start"].endswith("+00:00")
+
+
+def test_list_shows_parameters_and_best_values_of_the_jobs_of_a_sweep(project, monkeypatch):
+    sweep = make_journal(project, "sweep")
+    sweep.start({}, {})
+    monkeypatch.setenv("MLXLAB_PARENT_RUN", sweep.uid)
+    for i in range(2):
+        job = make_journal(project, f"job{i}")
+        job.start({"seed": i}, {})
+        for step, accuracy in enumerate((0.5, 0.75 + i / 8, 0.6)):
+            job.log_metrics(step, {"valid/accuracy": accuracy})
+        job.end("FINISHED")
+    sweep.end("FINISHED")
+    args = ("list", "sweep=sweep", "params=seed", "metrics=valid/accuracy", "best=valid/accuracy")
+    printed = runs_py(project, *args).stdout
+    assert [(row[1], row[-3:]) for row in table_rows(printed)] == [
+        ("job1", ["1", "0.6", "0.875"]),
+        ("job0", ["0", "0.6", "0.75"]),
+    ]
+    runs = json.loads(runs_py(project, *args, "--json").stdout)
+    assert [run["best"] for run in runs] == [{"valid/accuracy": 0.875}, {"valid/accuracy": 0.75}]
+
+
+def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
+    rows = {row[0]: row[1:] for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout) if row}
+    assert rows["lr"] == ["0.0", "0.2"]
+    assert rows["titanic"] == ["11", "13"]
+    assert rows["valid/loss"] == ["0.5", "0.25", "-0.25"]
+    assert "width" not in rows
+    difference = json.loads(runs_py(stored, "diff", "run0", "run1", "--json").stdout)
+    assert difference["config"] == {"lr": ["0.0", "0.1"]}
+    assert difference["code"] == {}
+    assert difference["metrics"]["valid/loss"] == [0.5, None]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_both_readers_return_the_same_runs(stored):
     address = resolve(f"sqlite:///{stored}/mlruns/mlflow.db", None, stored)
     readers = [SqliteRunReader(address.database), MlflowRunReader(address)]
 
+    where = parse_filter("experiment = mlxlab and status = FINISHED and params.lr > 0.05")
     for sort in (None, "valid/loss", "valid/accuracy"):
-        first, second = (
-            reader.list_runs(limit=2, experiment="mlxlab", status="FINISHED", sort=sort) for reader in readers
-        )
+        first, second = (reader.list_runs(limit=2, where=where, sort=sort) for reader in readers)
         assert str(first) == str([replace(run, params={}, tags={}) for run in second])  # NaN does not equal itself
         assert len(first) == 2
+    readers[0].load_params(first)
+    assert [(run.params, run.tags) for run in first] == [(run.params, run.tags) for run in second]
+    for metric in ("valid/loss", "valid/accuracy"):
+        assert readers[0].best_values(first, metric) == readers[1].best_values(first, metric)
+    assert readers[0].best_values(first, "valid/loss") == {
+        run.run_id: float(run.name == "run1") or 0.25 for run in first
+    }
     [run] = readers[0].find_runs("run1")
     for query in (run.run_id[:6], run.uid[:6], run.folder):
         assert str(readers[0].find_runs(query)) == str(readers[1].find_runs(query))
+    assert readers[0].datasets(run.run_id) == readers[1].datasets(run.run_id) == {"titanic": "12"}
     assert str(readers[0].metric_ranges(run.run_id)) == str(dict(sorted(readers[1].metric_ranges(run.run_id).items())))
-    for kind in ("metrics", "experiments", "runs"):
+    for kind in ("metrics", "params", "tags", "experiments", "runs"):
         assert set(readers[0].names(kind)) == set(readers[1].names(kind))
 
 
@@ -118,6 +174,13 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
         (["show"], "run=...: missing"),
         (["show", "rum2"], "did you mean run2?"),
+        (["find"], "expected a filter such as"),
+        (["find", "metrics.valid_loss > 1"], "did you mean metrics.valid/loss?"),
+        (["list", "filter=status = finishd"], "did you mean FINISHED?"),
+        (["list", "sweep=rum2"], "did you mean run2?"),
+        (["list", "params=sed"], "params=sed: not in the store"),
+        (["diff", "run1"], "expected 2 arguments without `=`, got 1"),
+        (["list", "--jsn"], "did you mean json?"),
         (["compare", "run1"], "expected 2 to 20 arguments without `=`, got 1"),
         (["sync", "--all"], "--all"),
     ],

@@ -10,6 +10,8 @@ from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import UID, MlflowStore, clean
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError, one_line
+from mlxlab.tracking.runs.evaluate import matches
+from mlxlab.tracking.runs.filters import Expression
 from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
 
 MAX_SEARCHED = 1000  # newest runs among which `find_runs` looks
@@ -25,10 +27,12 @@ class MlflowRunReader:
         with self._errors():
             self._client = MlflowStore(address).client
 
-    def list_runs(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
+    def list_runs(self, *, limit: int, where: Expression | None = None, sort: str | None = None) -> list[RunRow]:
         order = f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}" if sort else NEWEST
-        rows = self._search(order, limit, f"attributes.status = '{status}'" if status else "", experiment)
-        return [row for row in rows if sort is None or clean(sort) in row.metrics]
+        # MLflow's own filters know no `or`, no parentheses and no numbers in parameters.
+        rows = self._search(order, MAX_RESULTS if where else limit)
+        rows = [row for row in rows if where is None or matches(where, row)]
+        return [row for row in rows if sort is None or clean(sort) in row.metrics][:limit]
 
     def find_runs(self, query: str) -> list[RunRow]:
         folder = str(Path(query).absolute())
@@ -38,6 +42,23 @@ class MlflowRunReader:
             return by_id or query == run.name or folder == run.folder
 
         return list(filter(matches, self._search(NEWEST, MAX_SEARCHED)))
+
+    def load_params(self, runs: list[RunRow]) -> None:
+        """Nothing to do: they came with the runs."""
+
+    def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
+        best, values = (min if lower_is_better(metric) else max), {}
+        with self._errors():
+            for run in runs:
+                history = self._client.get_metric_history(run.run_id, clean(metric))
+                if finite := [point.value for point in history if not math.isnan(point.value)]:
+                    values[run.run_id] = best(finite)
+        return values
+
+    def datasets(self, run_id: str) -> dict[str, str]:
+        with self._errors():
+            inputs = self._client.get_run(run_id).inputs.dataset_inputs
+        return dict(sorted((each.dataset.name, each.dataset.digest) for each in inputs))
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         ranges = {}
@@ -55,19 +76,19 @@ class MlflowRunReader:
         rows = self._search(NEWEST, MAX_SEARCHED)
         if kind == "runs":
             return [name for row in rows for name in (row.name, row.run_id)]
-        return sorted({key for row in rows for key in row.metrics})
+        fields = {"metrics": lambda row: row.metrics, "params": lambda row: row.params, "tags": lambda row: row.tags}
+        return sorted({key for row in rows for key in fields[kind](row)})
 
-    def _search(self, order: str, limit: int, query: str = "", experiment: str | None = None) -> list[RunRow]:
+    def _search(self, order: str, limit: int) -> list[RunRow]:
         names = self._experiments()
-        ids = [id_ for id_, name in names.items() if experiment in (None, name)]
-        if not ids:
+        if not names:
             return []
         with self._errors():
-            runs = self._client.search_runs(ids, query, max_results=min(limit, MAX_RESULTS), order_by=[order])
+            runs = self._client.search_runs([*names], max_results=min(limit, MAX_RESULTS), order_by=[order])
         rows = []
         for run in runs:
             info, metrics, params, tags = run.info, *map(dict, (run.data.metrics, run.data.params, run.data.tags))
-            head = (info.run_id, info.run_name or "", names[info.experiment_id], info.status)
+            head = (info.run_id, info.run_name or "", names[info.experiment_id], info.experiment_id, info.status)
             origin = (tags.get(UID), tags.get("mlflow.parentRunId"), tags.get("mlxlab.folder"))
             rows.append(RunRow(*head, info.start_time, info.end_time, *origin, metrics, params, tags))
         return rows

@@ -1,40 +1,58 @@
-"""Formats runs as text: a list, one run with all details, several runs side by side."""
+"""Formats runs as text: a list, one run with all details, several runs side by side, two by their differences."""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from mlxlab.markdown import markdown_table
-from mlxlab.tracking.mlflow.client import truncate
+from mlxlab.tracking.mlflow.client import clean, truncate
+from mlxlab.tracking.runs.diff import RunDiff
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
 MAX_METRICS = 4  # columns of a list
 _RESULTS = ("test/", "valid/", "train/", "")  # prefixes of metrics, in the order in which they are shown
 
 
-def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
-    """One line per run; with the columns `metrics`, or those that most of the runs have."""
-    keys = metrics or _default_metrics(runs)
+class Columns(NamedTuple):
+    """What a list shows of each run, besides its facts."""
+
+    metrics: Sequence[str] | None = None  # latest values; None: those that most of the runs have
+    params: Sequence[str] = ()
+    best: Mapping[str, Mapping[str, float]] = {}  # metric -> run id -> best value
+    folder: bool = False
+
+
+def format_list(runs: list[RunRow], columns: Columns) -> str:
+    """One line per run."""
+    metrics = _default_metrics(runs) if columns.metrics is None else columns.metrics
     rows = [
         [
             *(run.run_id[:8], run.name, run.experiment, run.status),
             *(_format_time(run.start), _format_duration(run), (run.parent or "")[:8]),
-            *(format_number(run.metrics.get(key)) for key in keys),
+            *([run.folder or ""] if columns.folder else []),
+            *(_shorten(run.params.get(clean(key), ""), 40) for key in columns.params),
+            *(format_number(run.metrics.get(clean(key))) for key in metrics),
+            *(format_number(values.get(run.run_id)) for values in columns.best.values()),
         ]
         for run in runs
     ]
-    head = ["run", "name", "experiment", "status", "started", "took", "parent", *keys]
-    return markdown_table(head, rows, "lllllllr")
+    head = ["run", "name", "experiment", "status", "started", "took", "parent", *["folder"] * columns.folder]
+    left = "l" * (len(head) + len(columns.params))
+    best = [f"best {key}" for key in columns.best]
+    return markdown_table([*head, *columns.params, *metrics, *best], rows, f"{left}r")
 
 
-def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
-    """One run: its facts, its parameters, the range of each metric, its tags."""
+def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping[str, str]) -> str:
+    """One run: its facts, its data, the range of each metric, its parameters, its tags."""
     facts = {"name": run.name, "experiment": run.experiment, "status": run.status}
     facts |= {"started": _format_time(run.start), "took": _format_duration(run)}
     facts |= {"folder": run.folder or "", "parent": run.parent or ""}
     sections = [markdown_table(["run", run.run_id], [[key, value] for key, value in facts.items() if value], "l")]
+    if datasets:
+        sections.append(markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l"))
     metrics = [
         [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
         for key, (points, low, high, last_step) in sorted(ranges.items())
@@ -58,6 +76,23 @@ def format_comparison(runs: list[RunRow]) -> str:
     for key in sorted({key for run in runs for key in run.metrics}):
         rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
     return markdown_table(["run", *(run.run_id[:8] for run in runs)], rows)
+
+
+def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
+    """The differences of two runs, a table for each section that has any."""
+    head = [f"{run.run_id[:8]} {run.name}" for run in (first, second)]
+    sections = []
+    for title, values in (("config", difference.config), ("data", difference.data), ("code", difference.code)):
+        rows = [[key, *(_shorten(value or "-") for value in pair)] for key, pair in values.items()]
+        if rows:
+            sections.append(markdown_table([title, *head], rows, "l"))
+    rows = []
+    for key, (old, new) in difference.metrics.items():
+        change = "" if old is None or new is None else f"{new - old:+.4g}"
+        rows.append([key, format_number(old), format_number(new), change])
+    if rows:
+        sections.append(markdown_table(["metric", *head, "difference"], rows))
+    return "\n\n".join(sections) or "no differences"
 
 
 def format_number(value: float | None) -> str:

@@ -1,0 +1,154 @@
+"""The subcommands that read runs: list, find, show, compare, diff."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+from mlxlab.cli.runs.as_json import print_json, run_as_json
+from mlxlab.cli.runs.select import check_keys, find_run, open_reader, read_filter, select
+from mlxlab.config.paths import project_root
+from mlxlab.constraints import Ge, Le
+from mlxlab.errors import ConfigError
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.flush import pending_summary
+from mlxlab.tracking.runs.diff import COMMIT, diff
+from mlxlab.tracking.runs.filters import Expression, conditions
+from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.runs.tables import Columns, format_comparison, format_diff, format_list, format_run
+
+log = logging.getLogger("mlxlab.cli.runs")
+
+Limit = Annotated[int, Ge(1), Le(100_000)]
+
+
+def list_runs(
+    limit: Limit = 20,
+    sort: str | None = None,
+    filter: str | None = None,
+    status: str | None = None,
+    experiment: str | None = None,
+    sweep: str | None = None,
+    metrics: str | None = None,
+    params: str | None = None,
+    best: str | None = None,
+    uri: str | None = None,
+    json: bool = False,
+) -> None:
+    """Lists runs.
+
+    Args:
+        limit: how many runs are listed.
+        sort: metric to order by, the best first; the newest first if not given.
+        filter: only runs that meet it, 'metrics.valid/accuracy > 0.8 and params.seed = 1' for example.
+        status: only runs of this status: RUNNING, FINISHED, FAILED, KILLED.
+        experiment: only runs of this experiment.
+        sweep: only jobs of this sweep, named as RUN.
+        metrics: columns of latest values, separated by commas.
+        params: columns of parameters, separated by commas.
+        best: columns of the best values of metrics in each run, separated by commas.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    reader = open_reader(uri)
+    names = {"sort": sort, "metrics": metrics, "best": best}
+    for option, text in names.items():
+        check_keys(reader, option, _split(text), "metrics")
+    check_keys(reader, "params", _split(params), "params")
+    runs = reader.list_runs(limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort)
+    columns = Columns(None if metrics is None else _split(metrics), _split(params))
+    _print(reader, runs, columns._replace(best={key: reader.best_values(runs, key) for key in _split(best)}), json)
+    if line := pending_summary(resolve(uri, None, project_root())):
+        log.info(line)
+
+
+def find(
+    limit: Limit = 1000, sort: str | None = None, uri: str | None = None, json: bool = False, *, args: list[str]
+) -> None:
+    """Finds runs by a filter; prints their folders and the values that the filter is on.
+
+    Args:
+        limit: how many runs are printed.
+        sort: metric to order by, the best first; the newest first if not given.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    if not args:
+        raise ConfigError("find: expected a filter such as 'metrics.valid/accuracy > 0.8'")
+    reader = open_reader(uri)
+    check_keys(reader, "sort", _split(sort), "metrics")
+    where = read_filter(reader, " ".join(args))
+    runs = reader.list_runs(limit=limit, where=where, sort=sort)
+    metrics = list(dict.fromkeys([*_split(sort), *_keys(where, "metrics")]))
+    _print(reader, runs, Columns(metrics, _keys(where, "params"), folder=True), json)
+
+
+def show(run: str, uri: str | None = None, json: bool = False) -> None:
+    """Shows a run.
+
+    Args:
+        run: the beginning of its id, its name, or its folder.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    reader = open_reader(uri)
+    row = find_run(reader, run)
+    ranges, datasets = reader.metric_ranges(row.run_id), reader.datasets(row.run_id)
+    if json:
+        histories = {key: each._asdict() for key, each in ranges.items()}
+        print_json(run_as_json(row, datasets=datasets, histories=histories))
+    else:
+        print(format_run(row, ranges, datasets))
+
+
+def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
+    """Compares runs.
+
+    Args:
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    reader = open_reader(uri)
+    runs = [find_run(reader, name) for name in args]
+    if json:
+        print_json([run_as_json(run) for run in runs])
+    else:
+        print(format_comparison(runs))
+
+
+def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
+    """Prints what differs between two runs: config, data, code, metrics.
+
+    Args:
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    reader = open_reader(uri)
+    first, second = (find_run(reader, name) for name in args)
+    difference = diff(first, second, reader.datasets(first.run_id), reader.datasets(second.run_id))
+    if json:
+        print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
+        return
+    print(format_diff(first, second, difference))
+    commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
+    if len(commits) == 2:
+        log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
+
+
+def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
+    if json or columns.params:
+        reader.load_params(runs)
+    if json:
+        best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
+        print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
+    else:
+        print(format_list(runs, columns) if runs else "no runs")
+
+
+def _keys(expression: Expression, group: str) -> Sequence[str]:
+    """Keys of one group that a filter is on."""
+    return list(dict.fromkeys(each.key for each in conditions(expression) if each.group == group))
+
+
+def _split(text: str | None) -> list[str]:
+    return [key for key in (text or "").split(",") if key]
