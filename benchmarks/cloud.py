@@ -46,7 +46,7 @@ class Variant:
 
 
 def cloud(
-    size: str = "tiny", rounds: int = 7, steps: int = 60, rows: int = 32, megabytes: Annotated[float, Gt(0)] = 20.0
+    size: str = "tiny", rounds: int = 5, steps: int = 60, rows: int = 8, megabytes: Annotated[float, Gt(0)] = 20.0
 ) -> str:
     """Each round takes `steps` steps of a BERT in each variant, with one checkpoint.
 
