@@ -48,7 +48,8 @@ def build_data(
     `restored` is the `inference` folder of the run that is resumed or evaluated.
 
     Raises:
-        ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
+        ConfigError: the objective or the metric of a registration is not one of this task, or the data set lacks a
+            member of `DataModule`.
     """
     limits = (cfg["trainer"][key] for key in RunLength._fields)
     if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
@@ -69,9 +70,9 @@ def build_data(
     )
     data = check_data_module(dataset)
     metrics = [name for name in BY_TASK[data.task.kind] if name != CORE_ACCURACY or data.tokenizer.vocabulary]
-    if cfg["objective"] not in metrics:
-        expected = ", ".join(metrics)
-        raise ConfigError(f"objective={cfg['objective']}: not measured on this data; expected one of {expected}")
+    for key in ("objective", "tracking.register.metric"):
+        if (metric := value_at(cfg, key)) is not None and metric not in metrics:
+            raise ConfigError(f"{key}={metric}: not measured on this data; expected one of {', '.join(metrics)}")
     return data
 
 

@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlxlab.constraints import NonNegative
-from mlxlab.errors import CannotCreateError, DataError
+from mlxlab.errors import CannotCreateError, ConfigError, DataError
+from mlxlab.metric_names import TEST, VALID
 from mlxlab.program import command
 from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import check_driver, resolve
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
 from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_records, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.registration import RegistrationOptions, check_options
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -35,9 +37,10 @@ class Journal:
         experiment: name of the MLflow experiment; created if it does not exist.
         log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
         wait: seconds to wait for the store at the end; what is missing then follows by itself.
+        register: how the best checkpoint enters the model registry.
 
     Raises:
-        ConfigError: an address that MLflow has no store for.
+        ConfigError: an address that MLflow has no store for, or a model that cannot be registered.
         ServiceUnavailableError: the driver of the database cannot be imported.
     """
 
@@ -48,6 +51,7 @@ class Journal:
         experiment: str,
         log_models: bool,
         wait: NonNegative,
+        register: RegistrationOptions | None = None,
         *,
         folder: Path,
         project: Path,
@@ -55,10 +59,16 @@ class Journal:
         self.address = resolve(uri, artifacts, project)
         check_driver(self.address.uri)
         self.experiment, self.log_models, self.wait, self.project = experiment, log_models, wait, project
+        self.register = register if register and register["name"] is not None else None
+        if self.register:
+            check_options(self.register)
+            if not log_models:
+                raise ConfigError(f"tracking.register.name={self.register['name']}: needs tracking.log_models=true")
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._writer: RecordWriter | None = None
         self._warned = self._queued = False
+        self._data = ""  # fingerprint of the last data set
 
     def start(
         self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
@@ -108,6 +118,7 @@ class Journal:
         self._write(tags=_texts(tags))
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
+        self._data = utf8(digest)
         self._write(dataset=_texts({"name": name, "digest": digest, "source": source}))
 
     def log_artifact(self, path: Path, to: str = "") -> None:
@@ -118,8 +129,13 @@ class Journal:
         if not self.log_models:
             return
         paths = {name: self._relative(path) for name, path in {"checkpoint": checkpoint, **files}.items()}
-        if None not in paths.values():
-            self._write(model={"step": step, "files": paths, "signature": signature})
+        if None in paths.values():
+            return
+        self._write(model={"step": step, "files": paths, "signature": signature})
+        if self.register:
+            values = {key: value for key, value in self.metrics_at(step).items() if key.startswith((VALID, TEST))}
+            metrics = {utf8(key): _number(value) for key, value in values.items()}
+            self._write(register={**self.register, "step": step, "data": self._data, "metrics": metrics})
 
     def truncate_after(self, step: int) -> None:
         self._lines.truncate_after(step)
@@ -138,6 +154,8 @@ class Journal:
         uploaded = read_state(self.folder / STATE, self.uid)
         if uploaded and "model" in uploaded:
             _print(f"model best: {uploaded['model']}")
+        if self.register and uploaded and "registered" in uploaded:
+            _print(uploaded["registered"])
         if missing:
             _print(f"{missing}; {self._remedy()}")
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le, Predicate
 
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.untrusted import open_regular, parse_json, read_json
+from mlxlab.tracking.registration import Alias, ModelName
 from mlxlab.tracking.tracker import Status
 
 FILE = "journal.jsonl"
@@ -64,6 +65,18 @@ class Model(TypedDict):
     signature: dict[str, str] | None
 
 
+class Registration(TypedDict):
+    """Registers the model last logged; `metrics` are those of its step."""
+
+    name: ModelName
+    alias: Alias | None
+    metric: str | None
+    min_improvement: Annotated[float, Ge(0)]
+    step: Step
+    data: str  # fingerprint of the training data
+    metrics: dict[str, Number]
+
+
 class Record(TypedDict):
     """One line: its time, and one of the other keys. Those of every line of metrics are short, to save space."""
 
@@ -75,6 +88,7 @@ class Record(TypedDict):
     dataset: NotRequired[Dataset]
     artifact: NotRequired[Artifact]
     model: NotRequired[Model]
+    register: NotRequired[Registration]
     truncate_after: NotRequired[Annotated[int, Ge(-1), Le(2**53)]]  # metrics of later steps are taken back; -1: of all
     end: NotRequired[Status]
 
@@ -92,6 +106,7 @@ class SyncState(TypedDict):
     t: NotRequired[Time]  # of the last record
     fault: NotRequired[str]  # why the store refuses the next record
     model: NotRequired[str]  # URI of the last one in the store
+    registered: NotRequired[str]  # what became of the last registration
     num_missing: NotRequired[Annotated[int, Ge(0)]]  # artifacts and models that could not be uploaded
     missing: NotRequired[str]  # why: the tag `mlxlab.missing`
 

@@ -17,7 +17,7 @@ from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.uploader import JournalUploader
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import locate, utf8
+from mlxlab.tracking.records import SyncState, locate, utf8
 
 POLL_SECONDS = 0.25
 IDLE_SECONDS = 15.0  # without work before the syncer ends: the next job of a sweep finds it warm
@@ -108,7 +108,7 @@ class Syncer:
             self.records += uploader.records - before
         if complete and uploader.release():
             del self._uploaders[uid]
-            self._lines.append(f"{utf8(folder)}: complete{uploader.describe_missing()}")
+            self._lines.append(f"{utf8(folder)}: complete{_describe_results(uploader.state)}")
 
     def _open(self) -> MlflowStore:
         if self._store is None:
@@ -119,6 +119,13 @@ class Syncer:
                 unavailable = isinstance(reason, errors.StoreUnavailableError)
                 raise (reason if unavailable else errors.StoreUnavailableError(errors.one_line(error))) from error
         return self._store
+
+
+def _describe_results(state: SyncState) -> str:
+    """`, registered ..., but 2 missing, the first: <reason>`; "" if nothing was registered, and nothing is missing."""
+    count, reasons = state.get("num_missing", 0), state.get("missing", "")
+    missing = f", but {count} missing, the first: {errors.printable(reasons.partition('; ')[0])}" if count else ""
+    return (f", {errors.printable(state['registered'])}" if "registered" in state else "") + missing
 
 
 def serve(syncer: Syncer) -> set[str]:

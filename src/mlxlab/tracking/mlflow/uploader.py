@@ -5,7 +5,6 @@ between, records are sent twice, which changes nothing: MLflow drops equal metri
 """
 
 import fcntl
-import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,9 @@ from mlxlab.tracking import records
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.client import MAX_KEY, MAX_TAG, UID, MlflowStore, clean, clean_params, clean_tags, truncate
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error, printable
+from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
+from mlxlab.tracking.mlflow.registry import register
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.tracker import Status
@@ -69,11 +70,6 @@ class JournalUploader:
             # Before the lock goes: a resuming run registers under it.
             queue.unregister(self.store.address.queue, self.uid)
         return True
-
-    def describe_missing(self) -> str:
-        """`, but 2 are missing, the first: <reason>`; "" if everything could be uploaded."""
-        count, reasons = self.state.get("num_missing", 0), self.state.get("missing", "")
-        return f", but {count} missing, the first: {printable(reasons.partition('; ')[0])}" if count else ""
 
     def _upload(self) -> bool:
         writer_gone = not has_writer(self.journal)  # before reading: nothing can follow what is read now
@@ -134,11 +130,13 @@ class JournalUploader:
         elif "tags" in record:
             self._set_tags(record["tags"])
         elif "dataset" in record:
-            self._log_dataset(record["dataset"])
+            log_dataset(self.client, self._run_id, record["dataset"])
         elif "artifact" in record:
             self._log_artifact(record["artifact"])
         elif "model" in record:
             self._log_model(record["model"])
+        elif "register" in record:
+            self._register(record["register"])
         elif "truncate_after" in record:
             self._truncate_after(record["truncate_after"])
         elif "end" in record:
@@ -174,14 +172,6 @@ class JournalUploader:
 
         self._log_batches("tags", [RunTag(key, value) for key, value in clean_tags(tags).items()])
 
-    def _log_dataset(self, dataset: records.Dataset) -> None:
-        from mlflow import entities
-
-        source = json.dumps({"uri": dataset["source"]})
-        data = entities.Dataset(dataset["name"], dataset["digest"][:36], "local", source)
-        tags = [entities.InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(self._run_id, [entities.DatasetInput(data, tags)])
-
     def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             try:
@@ -196,7 +186,16 @@ class JournalUploader:
         try:
             self.state["model"] = log_model(self.client, *ids, self.folder, model)
         except UserError as error:
+            self.state.pop("model", None)
             self._note(f"model of step {model['step']}: {error}")
+
+    def _register(self, registration: records.Registration) -> None:
+        origin = (self.uid, self._run_id, self.state.get("model"))
+        try:
+            self.state["registered"] = register(self.client, *origin, registration)
+        except UserError as error:
+            self.state["registered"] = f"not registered: {error}"
+            self._note(self.state["registered"])
 
     def _truncate_after(self, step: int) -> None:
         if self.store.engine:

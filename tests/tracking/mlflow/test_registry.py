@@ -1,0 +1,97 @@
+"""The model registry: a version per run, an alias that moves only to a better one, promotion and rollback."""
+
+import json
+
+import pytest
+
+from mlxlab.errors import ConfigError
+from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow.registry import ModelRegistry
+from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+OPTIONS = {"name": "titanic", "alias": "champion", "metric": "valid/loss", "min_improvement": 0.1}
+
+
+def train(project, name, loss, **options):
+    """A run that was uploaded, with its model; returns its journal."""
+    journal = make_journal(project, name, wait=0.0, register=OPTIONS | options)
+    journal.start({}, {})
+    journal.log_dataset("Titanic", "0123abcd", "titanic.csv")
+    journal.log_metrics(7, {"valid/loss": loss, "train/loss": 0.1})
+    journal.log_model(write_checkpoint(journal), 7, {"run": journal.folder / "inference"}, None)
+    journal.end("FINISHED")
+    upload(journal)
+    return journal
+
+
+def outcome(journal):
+    return json.loads((journal.folder / "journal.sync.json").read_text())["registered"]
+
+
+@pytest.fixture
+def registry(project):
+    store = MlflowStore(make_journal(project).address)
+    yield ModelRegistry(store.client)
+    store.close()
+
+
+def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_improvement(project, code, registry):
+    first = train(project, "a", 0.5)
+    assert outcome(first) == "registered titanic version 1, champion is version 1: the first with this alias"
+    worse = train(project, "b", 0.45)
+    reason = "valid/loss 0.45 is not better than 0.5 by more than 0.1"
+    assert outcome(worse) == f"registered titanic version 2, champion stays at version 1: {reason}"
+    better = train(project, "c", 0.3)
+    assert outcome(better).startswith("registered titanic version 3, champion is version 3: valid/loss 0.3 is better")
+    assert registry.aliases("titanic") == {"champion": 3}
+
+    newest = registry.versions("titanic")[0]
+    [(run_id,)] = query_store(project, f"select run_uuid from tags where value = '{better.uid}'")
+    assert (newest.run_id, newest.data, newest.step, newest.aliases) == (run_id, "0123abcd", "7", ("champion",))
+    assert newest.metrics == {"valid/loss": 0.3}
+
+    registry.move("titanic", "champion", 1, "promoted")
+    (better.folder / "journal.sync.json").unlink()
+    upload(better)  # every record a second time
+    assert len(registry.versions("titanic")) == 3
+    assert registry.aliases("titanic") == {"champion": 1}
+    assert outcome(better).startswith("registered titanic version 3")
+
+
+def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry):
+    for name, loss in (("a", 0.5), ("b", 0.3)):
+        train(project, name, loss)
+    assert registry.rollback("titanic", "champion") == (1, True)
+    assert registry.rollback("titanic", "champion") == (1, False)
+    assert registry.move("titanic", "champion", 2, "promoted")
+    assert not registry.move("titanic", "champion", 2, "promoted")
+    assert [(move["kind"], move["previous"], move["version"]) for move in registry.moves("titanic")] == [
+        ("registered", None, 1),
+        ("registered", 1, 2),
+        ("rolled back", 2, 1),
+        ("promoted", 1, 2),
+    ]
+
+    # The process died between the move of the alias and its record.
+    registry.client.set_registered_model_alias("titanic", "champion", "1")
+    assert registry.rollback("titanic", "champion") == (1, True)
+    assert registry.moves("titanic")[-1]["previous"] == 2
+    with pytest.raises(ConfigError, match="no move of alias challenger"):
+        registry.rollback("titanic", "challenger")
+
+
+def test_a_registration_that_fails_is_one_line_and_the_run_is_complete(project, code):
+    code.write_text("raise RuntimeError('no such layer')")
+    journal = train(project, "a", 0.5)
+    assert query_store(project, "select status from runs") == [("FINISHED",)]
+    assert outcome(journal) == "not registered: model titanic: the checkpoint of step 7 was not logged"
+
+
+def test_options_that_cannot_work_are_refused_at_the_start(project):
+    for options in ({"name": "a/b"}, {"alias": "latest"}, {"alias": "v2"}):
+        with pytest.raises(ConfigError, match=r"tracking\.register"):
+            make_journal(project, register=OPTIONS | options)
+    with pytest.raises(ConfigError, match="log_models"):
+        make_journal(project, register=OPTIONS, log_models=False)
