@@ -17,9 +17,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 import mlxlab
+from mlxlab.checkpoint.arrays import digest
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
 from mlxlab.errors import DataError
+from mlxlab.experiment.initial_weights import find_weights
 from support.processes import environment, run, tiny_overrides
 
 WORDS = ("lovely", "dull", "long", "funny")
@@ -51,14 +53,22 @@ def home(tmp_path_factory):
     ]
     store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
-    done = run(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
+    done = run(
+        *tiny, *data, *store[1:], "tracking.register={name: words, metric: valid/loss}", f"hydra.run.dir={path / 'run'}"
+    )
     assert done.returncode == 0, done.stderr
     return path
 
 
-def test_the_store_the_command_and_python_answer_the_same(home):
+def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     output, source = home / "out.jsonl", home / "rows.csv"
     assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}"]) == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/store.db")
+    monkeypatch.chdir(home)  # the cache of downloads
+    assert predict(["run=models:/words@champion", f"input={source}", f"output={home / 'registered.jsonl'}"]) == 0
+    assert (home / "registered.jsonl").read_bytes() == output.read_bytes()
+    weights, registered = (find_weights(name).read()[0] for name in (str(home / "run"), "models:/words/1"))
+    assert digest(weights) == digest(registered)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     texts = [line.split(",")[1] for line in source.read_text().splitlines()[1:]]
     answers = mlxlab.load(home / "run").predict(texts)

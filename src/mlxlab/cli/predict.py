@@ -50,7 +50,7 @@ def _predict(
     """Writes the predictions.
 
     Args:
-        run: a run folder, or that of an ensemble.
+        run: a run folder, that of an ensemble, or a registered model: `models:/<name>@<alias>`.
         input: the file of the rows, or `test`: the 418 test rows of the Titanic.
         output: a file that ends in .csv or .jsonl; an existing one is replaced.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.

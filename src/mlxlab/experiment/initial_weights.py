@@ -16,6 +16,7 @@ from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
+from mlxlab.config.paths import project_root
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, InputNotFoundError
@@ -34,6 +35,7 @@ from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
 from mlxlab.models.vocabulary import select_rows
+from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
@@ -170,12 +172,19 @@ def change_vocabulary(arrays: Arrays, old: VocabularyMap | None, new: Vocabulary
     return result
 
 
-def find_weights(name: str) -> WeightSource:
+def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
     """The weights that `init_from` names: of a run folder the best checkpoint.
+
+    Args:
+        tracking_uri: the store of registered models; None is the default one.
 
     Raises:
         InputNotFoundError, ServiceUnavailableError, ConfigError: there is nothing of that name, or it is an ensemble.
+        DataError: a registered model was not logged by mlxlab.
     """
+    if is_mlflow_uri(name):
+        path = download_model(name, tracking_uri, project_root(), project_root() / ".cache")
+        return WeightSource(name, path.parent, str(path))
     path = Path(os.path.expanduser(name))
     if path.suffix == ".safetensors":
         if not path.is_file():

@@ -141,7 +141,7 @@ def find_initial_weights(cfg: Config) -> "WeightSource | None":
         return None
     from mlxlab.experiment.initial_weights import find_weights
 
-    return find_weights(name)
+    return find_weights(name, cfg["tracking"].get("uri"))
 
 
 def start_session(

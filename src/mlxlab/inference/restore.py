@@ -15,17 +15,19 @@ from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model, read_stored_config
 from mlxlab.config.instantiate import import_target
+from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength, RestoresEncoder
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
+from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
+from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 logger = logging.getLogger(__name__)
 ENSEMBLE_FILE, THRESHOLDS_FILE = "ensemble.json", "thresholds.json"
@@ -58,7 +60,8 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     """Restores the model of a run.
 
     Args:
-        folder: the run folder, or its `inference` folder alone; or that of an ensemble.
+        folder: the run folder, or its `inference` folder alone; or that of an ensemble; or a model of the store of
+            MLFLOW_TRACKING_URI (`models:/<name>@<alias>`), which is downloaded.
         checkpoint: its name, as in `load_named`.
 
     Raises:
@@ -66,7 +69,13 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         CheckpointUnavailableError: no checkpoint is usable.
         DataError: a file is damaged, or the members of an ensemble differ in tokenizer, texts or task.
         NotAllowedError: the config names a class that is not on the list of allowed targets; it is not imported.
+        ServiceUnavailableError, ConfigError: the store cannot be used; another checkpoint than the model's is named.
     """
+    if is_mlflow_uri(str(folder)):
+        if checkpoint != "best":
+            raise ConfigError(f"checkpoint={checkpoint}: {folder} is one checkpoint")
+        path = download_model(str(folder), None, project_root(), project_root() / ".cache")
+        folder, checkpoint = path.parent, str(path)
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mlxlab.cli.registry import main
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.registry import ModelRegistry
@@ -60,13 +61,24 @@ def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_
     assert outcome(better).startswith("registered titanic version 3")
 
 
-def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry):
+def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry, monkeypatch, capsys):
     for name, loss in (("a", 0.5), ("b", 0.3)):
         train(project, name, loss)
-    assert registry.rollback("titanic", "champion") == (1, True)
-    assert registry.rollback("titanic", "champion") == (1, False)
-    assert registry.move("titanic", "champion", 2, "promoted")
-    assert not registry.move("titanic", "champion", 2, "promoted")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
+    commands = ["rollback titanic", "rollback titanic", "promote titanic 2", "promote titanic 2", "promote titanic 3"]
+    assert [main(command.split()) for command in commands] == [0, 0, 0, 0, 2]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-4:] == [
+        "titanic: champion is version 1",
+        "titanic: champion was already rolled back to version 1",
+        "titanic: champion is version 2",
+        "titanic: champion was already version 2",
+    ]
+    assert "titanic: no version or alias 3" in printed.err
+    assert main(["compare", "titanic", "1", "champion"]) == main(["history", "titanic", "--json"]) == 0
+    table, _, moves = capsys.readouterr().out.partition("[\n")
+    assert "| valid/loss |       0.5 |       0.3 |       -0.2 |  -40.00 |      2 |" in table
+    assert [move["version"] for move in json.loads(f"[{moves}")] == [1, 2, 1, 2]
     assert [(move["kind"], move["previous"], move["version"]) for move in registry.moves("titanic")] == [
         ("registered", None, 1),
         ("registered", 1, 2),

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Registered models: scripts/registry.py list | compare NAME 1 2 | promote NAME 2 | rollback NAME | history NAME"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.registry import main
+
+if __name__ == "__main__":
+    sys.exit(main())
