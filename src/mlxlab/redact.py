@@ -1,4 +1,4 @@
-"""Credentials in URLs: removed from whatever is printed or stored, and recognised so that a config can refuse them."""
+"""Credentials: removed from whatever is printed or stored; those in URLs recognised, so that a config can refuse them."""
 
 import re
 
@@ -11,10 +11,24 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
+_KEY = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza|npm_|pypi-)[A-Za-z0-9_-]{12,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----END)[\s\S]){0,20000}"
+)
+_ASSIGNMENT = re.compile(
+    r"""(?i)((?:password|passwd|secret|token|api_?key|access_?key|credentials?)\w*["']?\s*[:=]\s*)"""
+    r"""("[^"\n]{6,}"|'[^'\n]{6,}'|[^\s"',;(){}\[\]]{16,})"""
+)
+
 
 def redact(text: str) -> str:
     """`text` with the user and password of each URL in it, and query values that may be secret, replaced by `***`."""
     return _URL.sub(lambda match: _redact_url(match[0]), text) if "://" in text else text
+
+
+def redact_secrets(text: str) -> str:
+    """`text`, such as source code, with what looks like a key or the value of a password replaced by `***`."""
+    return _ASSIGNMENT.sub(r"\1***", _KEY.sub("***", text))
 
 
 def has_credentials(text: str) -> bool:

@@ -1,4 +1,7 @@
-"""`verify`: each checkpoint is what training from the one before it gives, or the first that differs is named."""
+"""`verify`: each checkpoint is what training from the one before it gives, or the first that differs is named.
+
+`reproduce`: the whole run again, from its `run.lock`.
+"""
 
 import json
 import shutil
@@ -7,6 +10,9 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.experiment.reproduction.reproduce import config_to_reproduce
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from support.processes import run_here, tiny_overrides
 
 
@@ -60,3 +66,51 @@ def test_wrong_arguments_are_one_line(folder, tmp_path):
     assert run_here("from=stat", str(folder), script="verify").returncode == 2
     missing = run_here(str(tmp_path), script="verify")
     assert (missing.returncode, missing.stderr.count("\n")) == (66, 1)
+
+
+def test_reproduce_trains_the_same_run_and_names_the_step_of_another_loss(folder, tmp_path):
+    lock = json.loads((folder / "run.lock").read_text())
+    assert [*lock["losses"]] == [*map(str, range(1, 11))]
+    lock["losses"]["7"] *= 1.5
+    lock["versions"]["mlx"] = "0.1.0\x1b[31m"
+    (tmp_path / "other.lock").write_text(json.dumps(lock))
+    diverged = run_here(str(tmp_path / "other.lock"), f"out={tmp_path}/again", script="reproduce")
+    assert diverged.returncode == 76, diverged.stderr
+    assert "diverged at step 7 (relative difference up to 0.33), because these differ:" in diverged.stdout
+    assert "\n  mlx: 0.1.0 [31m -> " in diverged.stdout
+    report = json.loads((tmp_path / "again" / "reproduction.json").read_text())
+    assert (report["result"], report["diverged_at"], report["complete"]) == ("diverged", 7, True)
+    again = read_lock(tmp_path / "again")
+    original = read_lock(folder)
+    assert (again["losses"], again["outcome"]) == (original["losses"], original["outcome"])
+
+
+def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
+    lock = read_lock(folder)
+    config = lock["config"]
+    config["tracking"] = {"_target_": "mlxlab.tracking.journal.Journal", "uri": "http://example.com"}
+    config["tracking"] |= {"artifacts": None, "experiment": "x", "log_models": True, "wait": 0}
+    config["callbacks"]["csv"] |= {"path": "/etc/metrics.csv", "allow_outside": True}
+    config["signals"]["requeue"] = True
+    harmless = config_to_reproduce(lock, "run.lock")
+    assert harmless["tracking"] == {"_target_": "mlxlab.tracking.tracker.NoTracker"}
+    assert harmless["cloud"] == {"_target_": "mlxlab.storage.no_cloud.NoCloud"}
+    assert not harmless["callbacks"]["csv"]["allow_outside"]
+    assert not harmless["signals"]["requeue"]
+    for target in ("os.system", "mlxlab.cli.app.run_subcommand", 3):
+        with pytest.raises(NotAllowedError):
+            config_to_reproduce({**lock, "config": config | {"model": {"_target_": target}}}, "run.lock")
+    with pytest.raises(DataError):
+        config_to_reproduce({**lock, "config": {}}, "run.lock")
+    with pytest.raises(ConfigError):
+        config_to_reproduce({**lock, "forked_from": "elsewhere"}, "run.lock")
+
+
+def test_a_damaged_lock_is_one_line(folder, tmp_path):
+    good = (folder / "run.lock").read_text()
+    for text, code in [("", 65), ("{}", 65), (good.replace('"1": ', '"one": '), 65), (None, 66)]:
+        (tmp_path / "run.lock").unlink(missing_ok=True)
+        if text is not None:
+            (tmp_path / "run.lock").write_text(text)
+        done = run_here(str(tmp_path), script="reproduce")
+        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")

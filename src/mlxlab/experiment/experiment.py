@@ -47,10 +47,15 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
     """
     from omegaconf import OmegaConf
 
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return run_config(config, run_dir, owns_process=owns_process)
+
+
+def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = False) -> float:
+    """`run_experiment` of a resolved config."""
     from mlxlab.distillation.options import read_options
     from mlxlab.experiment.run import open_run
 
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
     trainer = config["trainer"]
     processes = trainer["parallel"], trainer["worker_timeout"]
     with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:

@@ -108,6 +108,7 @@ class RunManifest:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock, self._warned = threading.Lock(), False
+        self._code = provenance.UNKNOWN_CODE
         self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
     def __enter__(self) -> "RunManifest":
@@ -164,12 +165,18 @@ class RunManifest:
             self._fields["outcome"] = outcome
             self._write("RUNNING")
 
+    def code(self, wait: float = 0.0) -> provenance.Code:
+        """Commit and changes of the code, as far as git has answered; waits at most `wait` seconds for it."""
+        self._thread.join(wait)
+        return self._code
+
     def _add_commit(self) -> None:
         """In a thread of its own: git takes time."""
         tags = provenance.git()
         with self._lock:
             self._fields["git"] = {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}
             self._write(self._fields["status"])
+        self._code = provenance.code(tags)
 
     def _write(self, status: Status, durable: bool = True) -> None:
         """Replaces both files; at every instant there is a status. A full disk does not end the run."""

@@ -28,6 +28,7 @@ from mlxlab.experiment.metadata import (
     tracked_until_end,
 )
 from mlxlab.experiment.report import describe_memory, describe_training, log_lines, next_commands, write_report
+from mlxlab.experiment.reproduction.recorder import RunLockRecorder
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
@@ -47,6 +48,7 @@ def train(requested: Config, context: RunContext) -> float:
     start = prepare_start(requested, context.shared_dir, context.group)
     cfg, changes, checkpoint, continues = start[:4]
     forked_from = None if continues else checkpoint
+    forked_path = None if forked_from is None else forked_from.path
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
     callbacks = build_callbacks(cfg, run_dir)
     cloud = context.build_cloud(cfg["cloud"])
@@ -77,7 +79,10 @@ def train(requested: Config, context: RunContext) -> float:
             tracker.truncate_after(last_step)
         checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
         with cloud.uploads(RunFiles(run_dir), context.manifest.id):
-            return finish(session, fit_session(session, state, callbacks, checkpoint, context), context)
+            lock = RunLockRecorder(
+                run_dir, session.context.metadata, context.manifest, forked_from=forked_path, continues=continues
+            )
+            return finish(session, fit_session(session, state, [*callbacks, lock], checkpoint, context), context, lock)
 
 
 def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
@@ -118,14 +123,16 @@ def fit_session(
     return session.fit(state, callbacks, checkpointer, checkpoint)
 
 
-def finish(session: Session, state: TrainState, context: RunContext) -> float:
+def finish(session: Session, state: TrainState, context: RunContext, lock: RunLockRecorder) -> float:
     """Reports a run that ended; RunInterrupted after a signal (the last state is saved), or DivergenceError."""
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
     assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
-    context.manifest.record(run_outcome(state, session.context.monitor, digest))
+    outcome = run_outcome(state, session.context.monitor, digest)
+    context.manifest.record(outcome)
+    lock.end(outcome)
     if not stop_signal:
         stop_signal = report_run(session, state, context)
     print(f"final_state={digest}", flush=True)

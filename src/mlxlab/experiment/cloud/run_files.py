@@ -12,7 +12,8 @@ from mlxlab.storage.object_store import is_safe_key
 
 BASE = "base"
 FILES = re.compile(
-    r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|\w+\.csv", re.ASCII
+    r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock|\w+\.csv",
+    re.ASCII,
 )  # at the top of a run folder; nothing else is copied, for a run folder may be any folder
 FOLDERS = ("inference", "analysis", "plots", "example_losses")
 

@@ -1,0 +1,49 @@
+"""Trains a run again, by its run.lock, and says whether the results are the same.
+
+    mlxlab reproduce RUN_FOLDER_OR_LOCK [out=FOLDER] [tolerance=0.01]
+
+Prints `bit-exact`, `within tolerance`, or `diverged at step k` with what differs: data, code, versions of packages,
+device, threads. Exit code 0 for the first two, 76 for the third; with tolerance=0 all that is not bit-exact diverged.
+The new run folder holds the same result in reproduction.json. Nothing is tracked or uploaded.
+"""
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.config.paths import project_root
+from mlxlab.constraints import NonNegative
+from mlxlab.errors import CheckpointUnavailableError
+from mlxlab.files.new_folder import refuse_existing
+
+
+def _reproduce(run: Path, out: Path | None = None, tolerance: NonNegative = 0.01) -> int:
+    """Reproduces a run.
+
+    Args:
+        run: a run folder, or a run.lock.
+        out: the new run folder; a new one below outputs/ if not given.
+        tolerance: of the relative difference of a loss, and of the best value of the objective.
+    """
+    from mlxlab import backend
+    from mlxlab.experiment.reproduction.run_lock import read_lock
+
+    folder = out or _new_folder()
+    refuse_existing(folder)
+    read_lock(run)  # before MLX is imported
+    backend.prepare()
+    from mlxlab.experiment.reproduction.compare import describe
+    from mlxlab.experiment.reproduction.reproduce import reproduce
+
+    comparison = reproduce(run, folder, tolerance)
+    print(describe(comparison))
+    return CheckpointUnavailableError.exit_code if comparison["result"] == "diverged" else 0
+
+
+def _new_folder() -> Path:
+    now = datetime.now()
+    return project_root() / "outputs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{secrets.token_hex(3)}"
+
+
+main = build_main(__doc__, Subcommand(_reproduce))

@@ -1,0 +1,61 @@
+"""Trains the run of a `run.lock` again, in a new run folder, and compares the two."""
+
+from pathlib import Path
+from typing import Any
+
+from mlxlab.config.check import check_stored_config
+from mlxlab.config.issues import one_line
+from mlxlab.distributed.launch_env import check_parallel
+from mlxlab.errors import ConfigError, UserError
+from mlxlab.experiment.experiment import run_config
+from mlxlab.experiment.manifest import remove_unused
+from mlxlab.experiment.reproduction.compare import Comparison, compare
+from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.files.atomic import write_json
+
+FILE = "reproduction.json"
+
+
+def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
+    """Trains the run of a run folder or lock file again in `folder`, which does not exist yet.
+
+    Writes the comparison to `reproduction.json` there. Nothing is tracked or uploaded, and files are written only in
+    that folder, whatever the lock says.
+
+    Raises:
+        InputNotFoundError, DataError: there is no lock, or it is damaged; or the same for what the run reads.
+        NotAllowedError: it asks for a target that may not be built, or for a file outside the folder.
+        ConfigError: the run started from a checkpoint of another run.
+        UserError: as `run_config`.
+    """
+    lock = read_lock(path)
+    config = config_to_reproduce(lock, str(path))
+    check_parallel(config["trainer"]["parallel"])
+    try:
+        run_config(config, folder)
+    except UserError:
+        remove_unused(folder)
+        raise
+    comparison = compare(lock, read_lock(folder), tolerance)
+    write_json(folder / FILE, comparison)
+    return comparison
+
+
+def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
+    """The checked config of a lock, called `name` in messages, without what reaches beyond the run folder."""
+    if lock["forked_from"] is not None:
+        start = one_line(lock["forked_from"], 200)
+        raise ConfigError(
+            f"{name}: starts from the checkpoint {start}; expected a run that starts from initial weights"
+        )
+    config = check_stored_config(lock["config"], name)
+    for callback in config["callbacks"].values():
+        if isinstance(callback, dict) and "allow_outside" in callback:
+            callback["allow_outside"] = False
+    config["signals"]["requeue"] = False
+    return {
+        **config,
+        "resume": None,
+        "tracking": {"_target_": "mlxlab.tracking.tracker.NoTracker"},
+        "cloud": {"_target_": "mlxlab.storage.no_cloud.NoCloud"},
+    }
