@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.redact import has_credentials, redact
+from mlxlab.redact import has_credentials, redact, redact_secrets
 
 SECRET = [
     "http://user:hunter2@host/path",
@@ -67,3 +67,14 @@ def test_a_redacted_text_is_not_changed_again():
 def test_long_texts_are_redacted_in_linear_time():
     assert redact("a" * 1_000_000 + "://") != ""
     assert redact("http://" * 100_000)
+
+
+def test_keys_and_passwords_in_source_code_are_removed():
+    code = "tokenizer = load_tokenizer(folder_of_tokenizer)\n"
+    text = f"{code}api_key: 'abcdefgh'\nSECRET=abcdefghij1234567890\nAKIA0123456789ABCDEF"
+    expected = f"{code}api_key: ***\nSECRET=***\n***"
+    assert redact_secrets(text) == expected
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"
+    assert redact_secrets(key) == "***-----END RSA PRIVATE KEY-----"
+    for hostile in ("token" * 50_000, "password=" * 30_000, "-----BEGIN PRIVATE KEY-----" * 10_000):
+        redact_secrets(hostile)  # in linear time

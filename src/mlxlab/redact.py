@@ -1,4 +1,4 @@
-"""Credentials: removed from whatever is printed or stored; those in URLs recognised, so that a config can refuse them."""
+"""Credentials: removed from whatever is printed or stored; those in URLs recognised, so that configs can refuse them."""
 
 import re
 
@@ -13,11 +13,11 @@ _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 _KEY = re.compile(
     r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza|npm_|pypi-)[A-Za-z0-9_-]{12,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----END)[\s\S]){0,20000}"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END)[\s\S]){0,20000}"
 )
 _ASSIGNMENT = re.compile(
-    r"""(?i)((?:password|passwd|secret|token|api_?key|access_?key|credentials?)\w*["']?\s*[:=]\s*)"""
-    r"""("[^"\n]{6,}"|'[^'\n]{6,}'|[^\s"',;(){}\[\]]{16,})"""
+    r"""(?i)((?:password|passwd|secret|token|api_?key|access_?key)["']?\s{0,20}[:=]\s{0,20})"""
+    r"""("[^"\n]{6,}"|'[^'\n]{6,}'|(?=[a-z+/_=-]{0,200}\d)[a-z0-9+/_=-]{16,})"""
 )
 
 

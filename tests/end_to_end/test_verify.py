@@ -114,3 +114,16 @@ def test_a_damaged_lock_is_one_line(folder, tmp_path):
             (tmp_path / "run.lock").write_text(text)
         done = run_here(str(tmp_path), script="reproduce")
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
+
+
+def test_a_resumed_run_has_the_lock_of_an_uninterrupted_one(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints" / "step-00000012")
+    lock = json.loads((copy / "run.lock").read_text())
+    lock["losses"]["9"] = 7.0  # after the checkpoint: recorded again
+    (copy / "run.lock").write_text(json.dumps(lock))
+    resumed = run_here(f"resume={copy}")
+    assert resumed.returncode == 0, resumed.stderr
+    original, now = read_lock(folder), read_lock(copy)
+    assert (now["losses"], now["outcome"]) == (original["losses"], original["outcome"])
+    assert (now["forked_from"], now["changed_at"]) == (None, [])

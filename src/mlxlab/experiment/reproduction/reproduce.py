@@ -45,9 +45,7 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
     """The checked config of a lock, called `name` in messages, without what reaches beyond the run folder."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
-        raise ConfigError(
-            f"{name}: starts from the checkpoint {start}; expected a run that starts from initial weights"
-        )
+        raise ConfigError(f"{name}: starts from the checkpoint {start}; expected a start from initial weights")
     config = check_stored_config(lock["config"], name)
     for callback in config["callbacks"].values():
         if isinstance(callback, dict) and "allow_outside" in callback:
