@@ -1,4 +1,4 @@
-"""Credentials: removed from whatever is printed or stored; those in URLs recognised, so that configs can refuse them."""
+"""Removes credentials from what is printed or stored, and recognises those in URLs, so that configs refuse them."""
 
 import re
 
