@@ -79,9 +79,8 @@ def train(requested: Config, context: RunContext) -> float:
             tracker.truncate_after(last_step)
         checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
         with cloud.uploads(RunFiles(run_dir), context.manifest.id):
-            lock = RunLockRecorder(
-                run_dir, session.context.metadata, context.manifest, forked_from=forked_path, continues=continues
-            )
+            origin = (session.context.metadata, context.manifest, context.group.size)
+            lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
             return finish(session, fit_session(session, state, [*callbacks, lock], checkpoint, context), context, lock)
 
 

@@ -25,21 +25,28 @@ class RunLockRecorder(Callback):
         forked_from: the checkpoint of another run that this one starts from.
         continues: a run in the folder is resumed: its losses up to the checkpoint stay.
         manifest: it knows the commit once git has answered.
+        processes: their number; on those other than rank 0 the folder is discarded.
     """
 
     def __init__(
-        self, folder: Path, metadata: RunMetadata, manifest: RunManifest, *, forked_from: Path | None, continues: bool
+        self,
+        folder: Path,
+        metadata: RunMetadata,
+        manifest: RunManifest,
+        processes: int,
+        *,
+        forked_from: Path | None,
+        continues: bool,
     ) -> None:
         self.folder, self.metadata, self.manifest = folder, metadata, manifest
         self.forked_from = None if forked_from is None else str(forked_from.absolute())
-        self.continues = continues
+        self.processes, self.continues = processes, continues
         self.losses: Losses = {}
         self.outcome: Outcome = {}
         self._lock: RunLock | None = None
         self._warned = False
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
-        self._processes = context.group.size
         if not self.continues:
             return
         try:
@@ -92,7 +99,7 @@ class RunLockRecorder(Callback):
             "teachers": metadata["teachers"],
             "initial_weights": metadata["initial_weights"],
             "versions": versions(),
-            "machine": machine(self._processes),
+            "machine": machine(self.processes),
             "code": self.manifest.code(),
             "forked_from": self.forked_from,
             "changed_at": changed_steps(self.folder),
