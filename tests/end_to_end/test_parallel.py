@@ -15,6 +15,7 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import bucket_leaves
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from support.processes import process_of_rank, run, run_here, start, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
@@ -48,7 +49,8 @@ def results(folder, done):
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
 def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, single_process, count):
-    _, metrics, weights = launched(count)
+    folder, metrics, weights = launched(count)
+    assert read_lock(folder)["machine"]["processes"] == str(count)
     expected_metrics, expected_weights = single_process
     assert metrics["final"]["valid/loss"] == pytest.approx(expected_metrics["final"]["valid/loss"], abs=1e-5)
     for name, leaf in expected_weights.items():
