@@ -73,8 +73,9 @@ class MlflowStore:
 
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
+            location = artifact_location(self.address, name) if self.address.artifacts else None
             try:
-                return str(self.client.create_experiment(name, self._artifact_location(name), tags=KIND))
+                return str(self.client.create_experiment(name, location, tags=KIND))
             except MlflowException:
                 experiment = self.client.get_experiment_by_name(name)
                 if experiment is None:  # else another process created it meanwhile
@@ -96,13 +97,12 @@ class MlflowStore:
         if self.engine:
             self.engine.dispose()
 
-    def _artifact_location(self, experiment: str) -> str | None:
-        if self.address.artifacts is None:
-            return None
-        # Absolute: MLflow's default is relative to the current folder.
-        location = f"{self.address.artifacts.rstrip('/')}/{clean(experiment).replace(':', '_')}"
-        # As a URI if the path holds characters that MLflow would parse.
-        return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
+
+def artifact_location(address: Address, experiment: str) -> str:
+    """Where an experiment's artifacts are kept. Absolute: MLflow's default is relative to the current folder."""
+    location = f"{(address.artifacts or '').rstrip('/')}/{clean(experiment).replace(':', '_')}"
+    # As a URI if the path holds characters that MLflow would parse.
+    return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
 
 def _identity(database: Path | None) -> tuple[int, int] | None:

@@ -15,7 +15,6 @@ from mlxlab.tracking.mlflow.syncer import Syncer
 from mlxlab.tracking.records import FILE, locate, read_start, read_state, read_uid, utf8
 
 JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
-HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
 def check_store(folder: Path, address: Address) -> None:
@@ -59,15 +58,8 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
     if not queue.registered(address.queue) and not rejected:
         yield f"{address.shown}: nothing is waiting"
         return
-    try:
-        handover = queue.lock(address.queue / "handover")  # the syncer in the background ends, and none starts
-        with handover, queue.lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
-            if not is_writer:
-                raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
-            yield from _upload(Syncer(address), folders, rejected)
-    finally:
-        if queue.registered(address.queue):
-            queue.start_syncer(address)  # for runs that are not over, and a store that is unavailable
+    with queue.only_writer(address):
+        yield from _upload(Syncer(address), folders, rejected)
     if rejected:
         raise DataError("\n".join(rejected.values()))
 

@@ -17,13 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_bytes, read_json
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.records import Time, is_uid
 
 MAX_PATH = 2**16  # bytes
+HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
 class SyncerStatus(TypedDict):
@@ -99,6 +100,23 @@ def read_status(queue: Path) -> SyncerStatus | None:
 
 def write_status(queue: Path, fault: str | None) -> None:
     write_json(queue / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault})
+
+
+@contextmanager
+def only_writer(address: Address) -> Iterator[None]:
+    """Ends the syncer in the background and keeps others from starting, until the block is over.
+
+    Raises ServiceUnavailableError if another process writes the store for too long.
+    """
+    try:
+        handover = lock(address.queue / "handover")  # the syncer in the background ends, and none starts
+        with handover, lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
+            if not is_writer:
+                raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
+            yield
+    finally:
+        if registered(address.queue):
+            start_syncer(address)  # for runs that are not over, and a store that is unavailable
 
 
 @contextmanager

@@ -37,10 +37,7 @@ def ensure_database(address: Address) -> None:
     path = address.database
     assert path is not None
     _set_pragmas()
-    try:
-        empty = _empty_database(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab")
-    except OSError:  # not writable
-        empty = _empty_database(address.queue)
+    empty = empty_database(address)
     if not path.exists() or path.stat().st_size == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
@@ -56,6 +53,14 @@ def ensure_database(address: Address) -> None:
         remedy = f"back the file up, then `mlflow db upgrade {address.shown}`"
         schema = f"{expected} of MLflow {mlflow.__version__}"
         raise StoreUnavailableError(f"{path}: expected schema {schema}, got {actual}: {remedy}")
+
+
+def empty_database(address: Address) -> Path:
+    """A database without rows, of the installed MLflow; not to be written."""
+    try:
+        return _cached_empty(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab")
+    except OSError:  # not writable
+        return _cached_empty(address.queue)
 
 
 def version(path: Path) -> str:
@@ -104,7 +109,7 @@ def _set_pragmas() -> None:
                     connection.execute(f"pragma {line}")
 
 
-def _empty_database(folder: Path) -> Path:
+def _cached_empty(folder: Path) -> Path:
     """An empty database of this MLflow release, cached in `folder` because the migrations take a second."""
     import mlflow
     from mlflow.store.db.utils import _initialize_tables

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Moves MLflow stores into the central one: scripts/migrate.py source=FILE|FOLDER|GLOB"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.migrate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Moves MLflow stores of any release, files or SQLite, into the central store.
+
+    mlxlab migrate source=FILE|FOLDER|GLOB [dry_run=true] [--json]
+
+Sources are only read. A second run adds what they have got since, and nothing twice.
+
+Example
+    mlxlab migrate source=~/old_projects dry_run=true
+"""
+
+import json as json_format
+import sys
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.config.paths import project_root
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.tracking.mlflow.address import resolve
+
+
+def _migrate(
+    source: str,
+    dry_run: bool = False,
+    backup: bool = True,
+    uri: str | None = None,
+    artifacts: str | None = None,
+    json: bool = False,
+) -> None:
+    """Moves stores.
+
+    Args:
+        source: an SQLite file, a folder that holds stores (`mlruns/`, too), or a glob in quotes.
+        dry_run: only reports what would be moved.
+        backup: copies the central store before it is changed.
+        uri: the central store, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        artifacts: where that keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
+        json: prints JSON instead of a table.
+    """
+    from mlxlab.tracking.mlflow.migration.migrate import migrate
+    from mlxlab.tracking.mlflow.migration.report import as_json, format_results
+    from mlxlab.tracking.mlflow.migration.sources import find_sources
+
+    address = resolve(uri, artifacts, project_root())
+    if address.database is None or not (address.artifacts or "").startswith("/"):
+        expected = "expected an SQLite store with a local folder for artifacts"
+        raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
+    results = list(migrate(find_sources(source, address.database), address, dry_run=dry_run, backup=backup))
+    print(json_format.dumps(as_json(results), indent=1) if json else format_results(results))
+    if errors := [str(result.error) for result in results if result.error]:
+        raise DataError("\n".join(errors))
+
+
+_main = build_main(__doc__, Subcommand(_migrate))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return _main(["json=true" if arg == "--json" else arg for arg in (sys.argv[1:] if argv is None else argv)])
