@@ -2,9 +2,11 @@
 
     python make_store.py FOLDER sqlite|files
 
-FOLDER gets `mlflow.db` or `mlruns`, and `artifacts` of the former. How the fixtures were made: see README.md.
+FOLDER gets `mlflow.db` or `mlruns`, `artifacts` of the former, and `expected.json`: what that release reads back.
+README.md tells how the fixtures were made.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import mlflow
+from describe import describe
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
@@ -42,7 +45,8 @@ def fill(client: MlflowClient, folder: Path, artifacts: str | None) -> None:
     deleted = run(client, other, "deleted", {})
     client.set_terminated(deleted, "KILLED", START + 10)
     client.delete_run(deleted)
-    register(client, best)
+    if mlflow.__version__[0] > "1" or artifacts:  # the file store of MLflow 1 has no registered models
+        register(client, best)
 
 
 def run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> str:
@@ -97,7 +101,9 @@ def main() -> None:
     os.chdir(folder)
     uri = f"sqlite:///{folder}/mlflow.db" if kind == "sqlite" else f"file://{folder}/mlruns"
     try:
-        fill(MlflowClient(uri, uri), folder, f"{folder}/artifacts" if kind == "sqlite" else None)
+        client = MlflowClient(uri, uri)
+        fill(client, folder, f"{folder}/artifacts" if kind == "sqlite" else None)
+        (folder / "expected.json").write_text(json.dumps(describe(client), indent=1, sort_keys=True))
     finally:
         (folder / "model.txt").unlink()
 

@@ -62,7 +62,7 @@ def _stamps(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _check(copy: Path) -> None:
-    """Raises DataError unless the copy is intact, is no newer than the installed MLflow, and holds ordinary tables only."""
+    """Raises DataError unless the copy is intact, of a known MLflow, and holds ordinary tables only."""
     with closing(sqlite3.connect(copy)) as database:
         database.execute("pragma trusted_schema = off")
         (state,) = database.execute("pragma quick_check(1)").fetchone()

@@ -1,0 +1,103 @@
+"""Stores made by real MLflow releases move into the central one, with everything that the release reads back."""
+
+import hashlib
+import json
+import sqlite3
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow.migration.migrate import Result, migrate
+from mlxlab.tracking.mlflow.migration.sources import find_sources
+from support.old_stores.describe import describe
+from support.tracking import make_project
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
+
+ARCHIVE = Path(__file__).parents[3] / "support" / "old_stores" / "stores.tar.xz"
+VERSIONS = ("1.30.1", "2.10.2", "2.22.5", "3.17.2")
+STORES = [f"mlflow-{version}-{kind}" for version in VERSIONS for kind in ("sqlite", "files")]
+
+
+@pytest.fixture(name="stores", scope="module")
+def stores_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The old stores, in another folder than the one they were made in."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(name="project")
+def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with make_project(tmp_path, monkeypatch) as project:
+        yield project
+
+
+def address(project: Path) -> Address:
+    return resolve(None, None, project)
+
+
+def move(project: Path, source: Path, *, dry_run: bool = False) -> list[Result]:
+    central = address(project)
+    assert central.database
+    return list(migrate(find_sources(str(source), central.database), central, dry_run=dry_run, backup=True))
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files}
+
+
+def read_back(project: Path) -> dict[str, Any]:
+    """What the installed MLflow reads, without the tag that migrations add."""
+    store = MlflowStore(address(project))
+    try:
+        content = describe(store.client)
+    finally:
+        store.close()
+    for experiment in content["experiments"].values():
+        for run in experiment["runs"].values():
+            del run["tags"]["mlxlab.migrated_from"]
+        for model in experiment["logged_models"].values():
+            del model[5]["mlxlab.migrated_from"]
+    return content
+
+
+def rows(project: Path) -> int:
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
+        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        return sum(database.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_everything_moves_once_and_the_source_stays_as_it_is(name, stores, project):
+    before = checksums(stores / name)
+    expected = json.loads((stores / name / "expected.json").read_text())
+    (result,) = move(project, stores / name)
+    assert (result.error, result.skipped, result.left_out) == (None, [], {})
+    content = read_back(project)
+    for experiment, values in expected["experiments"].items():
+        assert content["experiments"][experiment] == values
+    assert content["models"] == expected["models"]
+    count, files = rows(project), checksums(project / "mlruns" / "artifacts")
+    (again,) = move(project, stores / name)
+    assert not again.merged.has_changes
+    assert again.files.files == 0
+    assert (rows(project), checksums(project / "mlruns" / "artifacts")) == (count, files)
+    assert checksums(stores / name) == before
+
+
+def test_a_dry_run_reports_the_same_and_creates_nothing(stores, project):
+    planned = move(project, stores, dry_run=True)
+    assert list(project.iterdir()) == []
+    done = move(project, stores)
+    assert [result.merged.experiments for result in planned] == [result.merged.experiments for result in done]
+    assert [result.files.files for result in planned] == [result.files.files for result in done]
+    assert len(done) == len(STORES)
