@@ -219,9 +219,7 @@ BENCHMARK = (
     Flag("enable-memory-profiling", when_true("suite=memory"), kind="switch"),
 )
 MIGRATION = tuple(Flag(name, kind="switch") for name in ("root-dir", "dry-run", "interactive", "backup"))
-STORES = (
-    "stores of old programs are not merged; `mlflow ui --backend-store-uri` shows each, `mlxlab runs sync` moves runs"
-)
+STORES = "stores of old programs are moved by `scripts/migrate.py source=FOLDER`, with `dry_run=true` to try it"
 TITLE = "The scripts before the unified BERT trainer"
 HYBRID_BASE = ("model=cnn_hybrid", "data=titanic")
 PROGRAMS = (
