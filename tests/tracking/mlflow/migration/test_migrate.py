@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sqlite3
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,11 +15,11 @@ from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.migration.migrate import Result, migrate
 from mlxlab.tracking.mlflow.migration.sources import find_sources
 from support.old_stores.describe import describe
+from support.old_stores.unpack import unpack
 from support.tracking import make_project
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
 
-ARCHIVE = Path(__file__).parents[3] / "support" / "old_stores" / "stores.tar.xz"
 VERSIONS = ("1.30.1", "2.10.2", "2.22.5", "3.17.2")
 STORES = [f"mlflow-{version}-{kind}" for version in VERSIONS for kind in ("sqlite", "files")]
 
@@ -28,10 +27,7 @@ STORES = [f"mlflow-{version}-{kind}" for version in VERSIONS for kind in ("sqlit
 @pytest.fixture(name="stores", scope="module")
 def stores_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The old stores, in another folder than the one they were made in."""
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpack(tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture(name="project")

@@ -1,0 +1,100 @@
+"""Damaged and hostile stores, and sources that have changed since: nothing is lost, nothing outside is read."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mlxlab.cli.migrate import main
+from support.old_stores.unpack import unpack
+from support.tracking import make_project, query_store
+
+
+@pytest.fixture(name="project")
+def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with make_project(tmp_path, monkeypatch) as project:
+        monkeypatch.chdir(project)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
+        yield project
+
+
+@pytest.fixture(name="source")
+def source_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("old")) / "mlflow-2.22.5-sqlite"
+
+
+def change(source: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(source / "mlflow.db")) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("update runs set run_uuid = '../../../../escape' where name = 'deleted'", "ids that MLflow does not make"),
+        ("update metrics set value = 'x' where step = 7", "values of another type"),
+        ("create view secrets_of as select 1", "it has the view secrets_of"),
+        ("update alembic_version set version_num = 'ffffffffffff'", "is of a newer MLflow"),
+        ("drop table metrics", "not an MLflow store"),
+    ],
+)
+def test_a_store_that_mlflow_does_not_write_is_refused(statement, message, source, project, capsys):
+    change(source, statement)
+    assert main([f"source={source / 'mlflow.db'}"]) == 65
+    assert message in capsys.readouterr().err
+    assert query_store(project, "select count(*) from runs") == [(0,)]
+
+
+def test_artifacts_are_read_only_below_a_folder_of_their_run(source, project, tmp_path_factory):
+    private = tmp_path_factory.mktemp("private")
+    (private / "key").write_text("secret")
+    change(source, f"update runs set artifact_uri = '{private}'")
+    assert main([f"source={source}"]) == 0
+    assert not list((project / "mlruns" / "artifacts").rglob("key"))
+
+
+def test_a_second_run_adds_what_the_source_has_got_since(source, project):
+    change(source, "delete from metrics where step > 900", "update runs set status = 'RUNNING' where name = 'best'")
+    older = project / "older"
+    shutil.copytree(source, older)
+    change(
+        source,
+        "update runs set status = 'FINISHED', end_time = 7 where name = 'best'",
+        "insert into metrics (key, value, timestamp, step, is_nan, run_uuid)"
+        " select 'valid/loss', 0.5, 1, 2000, 0, run_uuid from runs where name = 'best'",
+    )
+    shutil.rmtree(source / "artifacts" / "titanic" / "none", ignore_errors=True)
+    assert main([f"source={older}"]) == 0
+    assert main([f"source={source}"]) == 0
+    assert query_store(project, "select status, end_time from runs where name = 'best'") == [("FINISHED", 7)]
+    query = "select value, step from latest_metrics where key = 'valid/loss'"
+    assert query_store(project, query) == [(0.5, 2000)]
+    assert query_store(project, "select count(*) from metrics where key = 'valid/loss'") == [(901,)]
+
+
+def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, project, capsys):
+    store = source.parent / "mlflow-2.22.5-files" / "mlruns"
+    metas = {path.parent.name: path for path in store.glob("*/*/meta.yaml") if len(path.parent.name) == 32}
+    names = {run: path.parent.joinpath("tags", "mlflow.runName").read_text() for run, path in metas.items()}
+    by_name = {name: metas[run] for run, name in names.items()}
+    by_name["sweep"].write_text("a: &a [1]\nb: *a\n")
+    with (by_name["best"].parent / "metrics" / "valid" / "loss").open("a") as file:
+        file.write("17000000")
+    assert main([f"source={store}"]) == 0
+    out = capsys.readouterr().out
+    assert "loss:1001: expected `time value step`" in out
+    assert "aliases and deep nesting are not read" in out
+    assert query_store(project, "select name from runs order by name") == [("best",), ("deleted",), ("failed",)]
+
+
+def test_a_source_that_is_no_store_ends_in_one_line(project, capsys):
+    (project / "notes.db").write_text("no database")
+    assert main(["source=nowhere"]) == 66
+    assert main(["source=notes.db"]) == 65
+    assert main([f"source={project}"]) == 65
+    assert main(["source=notes.db", "uri=http://server"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 4
