@@ -8,7 +8,6 @@ from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.errors import one_line
-from mlxlab.tracking.mlflow.flush import HANDOVER_SECONDS
 from mlxlab.tracking.mlflow.registry import ModelRegistry
 
 
@@ -27,7 +26,7 @@ def open_registry(address: Address, *, writes: bool = False) -> Iterator[ModelRe
     with ExitStack() as stack:
         try:
             if writes:
-                stack.enter_context(_only_writer(address))
+                stack.enter_context(queue.only_writer(address))
             store = MlflowStore(address)
             stack.callback(store.close)
             yield ModelRegistry(store.client)
@@ -37,16 +36,3 @@ def open_registry(address: Address, *, writes: bool = False) -> Iterator[ModelRe
             if isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError):
                 raise  # ours
             raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
-
-
-@contextmanager
-def _only_writer(address: Address) -> Iterator[None]:
-    try:
-        handover = queue.lock(address.queue / "handover")  # the syncer in the background ends, and none starts
-        with handover, queue.lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
-            if not is_writer:
-                raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
-            yield
-    finally:
-        if queue.registered(address.queue):
-            queue.start_syncer(address)
