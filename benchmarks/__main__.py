@@ -21,6 +21,7 @@
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
     python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
+    python -m benchmarks suite=runs [runs=10000] [rows=1000000] [rounds=5]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
@@ -42,6 +43,7 @@ qlora     a training step with adapters on a base in 4 bits, compared with float
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
 info      peak memory of a step as `info` estimates it, against the measured one
 predict_memory  resident memory of `predict` over N and 10 N rows
+runs      seconds of the commands of `runs` on a store of many runs and rows of metrics
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded; exit code 1
           if one passes other columns than benchmarks/zoo_expected.json says
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
@@ -83,6 +85,7 @@ SUITES = {  # module and function of benchmarks
     "qlora": ("qlora", "qlora"),
     "info": ("info", "info"),
     "predict_memory": ("predict_memory", "predict_memory"),
+    "runs": ("runs", "runs"),
     "zoo": ("zoo", "zoo"),
     "claims": ("claims.measure", "measure_claims"),
 }

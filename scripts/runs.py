@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tracked runs: scripts/runs.py list | find FILTER | show RUN | compare RUN RUN | diff RUN RUN | sync"""
+"""Tracked runs: scripts/runs.py list | find FILTER | show RUN | compare RUN RUN | diff RUN RUN | doctor | sync"""
 
 import sys
 from pathlib import Path

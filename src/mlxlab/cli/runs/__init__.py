@@ -5,12 +5,14 @@
     mlxlab runs show run=RUN
     mlxlab runs compare RUN RUN ...
     mlxlab runs diff RUN RUN
+    mlxlab runs doctor [FOLDER ...] [dry_run=true]
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
 
 RUN is the beginning of a run's id, its name, or its folder. `sync` refuses a folder that was recorded for another store
-unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to.
+unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to. `doctor` closes runs whose
+process is dead, and uploads what was not sent, also of runs below FOLDER.
 
-list, find, show, compare and diff print JSON with --json.
+All but sync print JSON with --json.
 
 A filter has conditions joined by `and`, `or`, `not` and parentheses. A condition compares a field with a value by one
 of = != < <= > >=, `in ('a', 'b')` or `like 'bert%'`. Fields are metrics.KEY (its latest value), params.KEY, tags.KEY,
@@ -21,7 +23,7 @@ the field meets no condition on it.
 import sys
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.runs import reading, upload
+from mlxlab.cli.runs import doctor, reading, upload
 
 main = build_main(
     __doc__,
@@ -31,6 +33,7 @@ main = build_main(
         "show": Subcommand(reading.show),
         "compare": Subcommand(reading.compare, num_positional=(2, 20)),
         "diff": Subcommand(reading.show_diff, num_positional=(2, 2)),
+        "doctor": Subcommand(doctor.doctor, num_positional=(0, sys.maxsize)),
         "sync": Subcommand(upload.sync, num_positional=(0, sys.maxsize)),
     },
 )

@@ -1,17 +1,20 @@
-"""Uploads in the foreground what waits for a store: `mlxlab runs sync`."""
+"""Uploads in the foreground what waits for a store, and closes dead runs: `mlxlab runs sync` and `doctor`."""
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError, UserError
 from mlxlab.program import command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.errors import StoreUnavailableError
+from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow.errors import StoreUnavailableError, classify_error
 from mlxlab.tracking.mlflow.syncer import Syncer
+from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import FILE, locate, read_start, read_state, read_uid, utf8
 
 JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
@@ -64,6 +67,31 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         raise DataError("\n".join(rejected.values()))
 
 
+def close_runs(address: Address, run_ids: list[str]) -> None:
+    """Sets runs that are still RUNNING to KILLED, at the time of their last metric. Raises ServiceUnavailableError."""
+    with queue.only_writer(address):
+        try:
+            client = MlflowStore(address).client
+            for run_id in run_ids:
+                run = client.get_run(run_id)
+                times = [client.get_metric_history(run_id, key)[-1].timestamp for key in run.data.metrics]
+                if run.info.status == "RUNNING":  # unless it was resumed meanwhile
+                    client.set_terminated(run_id, "KILLED", max(times, default=run.info.start_time))
+        except Exception as error:  # of MLflow, a database or HTTP: no common base class
+            reason = classify_error(error)
+            raise ServiceUnavailableError(f"{address.shown}: {reason}; nothing is lost") from error
+
+
+def unsent_folders(root: Path, address: Address) -> list[Path]:
+    """Run folders below `root` with a journal that is not complete in the store, and that no process is writing."""
+    folders = []
+    for folder, names, _ in os.walk(root):
+        names.sort()
+        if any(_is_unsent(journal, address) for journal in sorted(Path(folder).glob(JOURNALS))):
+            folders.append(Path(folder))
+    return folders
+
+
 def pending_summary(address: Address) -> str | None:
     """One line on the runs that are not complete in the store; None if all are."""
     count = 0
@@ -77,6 +105,18 @@ def pending_summary(address: Address) -> str | None:
     status = queue.read_status(address.queue)
     fault = f" ({status['fault']})" if status and status["fault"] else ""
     return f"{count} runs are not complete in the store yet{fault}: {command('runs sync')}"
+
+
+def _is_unsent(journal: Path, address: Address) -> bool:
+    try:
+        uid = read_uid(journal)
+        if uid is None or has_writer(journal):
+            return False
+        state = read_state(locate(journal.parent, uid)[1], uid)
+        sent = state is not None and state["store"] == address.shown and state.get("status") != "RUNNING"
+        return not sent or state is None or state["offset"] < journal.stat().st_size
+    except (UserError, OSError):
+        return False
 
 
 def _upload(syncer: Syncer, folders: list[Path], rejected: dict[Path, str]) -> Iterator[str]:

@@ -1,0 +1,28 @@
+"""The benchmark of `runs` fills a store that its commands can read."""
+
+import pytest
+from benchmarks.__main__ import main
+
+from benchmarks import runs
+from mlxlab.cli.runs import main as runs_main
+from support.tracking import schema_cache
+
+
+def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
+    codes = []
+
+    def run_here(args):
+        codes.append(runs_main(args))
+        return 0.0
+
+    monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
+    monkeypatch.setattr(runs, "_time", run_here)
+    assert main(["suite=runs", "runs=30", "rows=300", "rounds=1"]) == 0
+    assert codes == 2 * [*[0] * (len(runs.COMMANDS) - 1), 2]
+    assert "| a misspelt name |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arg", ["runs=0", "rows=x"])
+def test_a_wrong_number_is_refused(arg, capsys):
+    assert main(["suite=runs", arg]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
