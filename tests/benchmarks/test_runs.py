@@ -7,6 +7,9 @@ from benchmarks import runs
 from mlxlab.cli.runs import main as runs_main
 from support.tracking import schema_cache
 
+# Of MLflow, at its import in this process.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 
 def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
     codes = []
