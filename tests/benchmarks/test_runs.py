@@ -22,7 +22,7 @@ def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
     monkeypatch.setattr(runs, "_time", run_here)
     assert main(["suite=runs", "runs=30", "rows=300", "rounds=1"]) == 0
     assert codes == 2 * [*[0] * (len(runs.COMMANDS) - 1), 2]
-    assert "| a misspelt name |" in capsys.readouterr().out
+    assert "| a misspelt name   |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arg", ["runs=0", "rows=x"])
