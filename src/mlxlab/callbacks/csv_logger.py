@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlxlab.constraints import FilePath
@@ -72,6 +73,12 @@ class CSVLogger(Callback):
 
 def select_analysis(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith(ANALYSIS)}
+
+
+def metrics_table(callbacks: Iterable[Callback]) -> Path | None:
+    """The file of the first `CSVLogger` that writes one."""
+    loggers = (each for each in callbacks if isinstance(each, CSVLogger))
+    return next((each.table.path for each in loggers if each.table is not None), None)
 
 
 class GrowingCsv:

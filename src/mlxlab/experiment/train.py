@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlxlab.backend import memory_budget
+from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
@@ -78,7 +79,7 @@ def train(requested: Config, context: RunContext) -> float:
         if continues:
             tracker.truncate_after(last_step)
         checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
-        with cloud.uploads(RunFiles(run_dir), context.manifest.id):
+        with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):
             origin = (session.context.metadata, context.manifest, context.group.size)
             lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
             return finish(session, fit_session(session, state, [*callbacks, lock], checkpoint, context), context, lock)

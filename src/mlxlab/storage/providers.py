@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
+from urllib.parse import unquote
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
@@ -150,6 +151,7 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
     if matched is None:
         raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
     scheme, place = matched[1], matched[2].rstrip("/")
+    place = unquote(place) if scheme == "file" else place
     if scheme == "file" and not place.startswith("/"):
         raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
     bucket, _, prefix = place.rpartition("/") if scheme == "file" else place.partition("/")

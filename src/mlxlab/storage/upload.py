@@ -72,7 +72,8 @@ class Uploads:
         pending = self.close()
         message = f"{self.commits.address}: {', '.join(pending)} not uploaded ({self.fault or 'still running'})"
         if not pending:
-            logger.info(f"cloud: {self.uploaded} checkpoints ({self.sent / 1e6:.1f} MB) sent to {self.commits.address}")
+            count = "1 checkpoint" if self.uploaded == 1 else f"{self.uploaded} checkpoints"
+            logger.info(f"cloud: {count} ({self.sent / 1e6:.1f} MB) sent to {self.commits.address}")
         elif self.required and error is None:
             raise WriteError(message)
         else:

@@ -16,10 +16,12 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     add_checkpoint(tmp_path, "step-00000002")
     add_checkpoint(tmp_path, "step-00000003", best_step=1)
     kept = ("base/0.safetensors", "inference/config.yaml", "inference/tokenizers/a/data.json", "journal.jsonl")
-    for name in (*kept, ".env", "credentials.json", "inference/.hidden", "journal.sync.json", "other/notes.txt"):
+    kept += ("mistakes.csv", "logs/steps.csv", "plots/memory.png", "example_losses/000000001.arrows")
+    foreign = (".env", "credentials.json", "inference/.hidden", "journal.sync.json", "other/notes.txt", "private.csv")
+    for name in (*kept, *foreign, "plots/passport.png", "analysis/salaries.xlsx", "example_losses/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    held, others = RunFiles(tmp_path).files("step-00000003")
+    held, others = RunFiles(tmp_path, tmp_path / "logs" / "steps.csv").files("step-00000003")
     checkpoints = [f"checkpoints/step-0000000{n}/{name}" for n in (1, 3) for name in ("manifest.json", "state.json")]
     assert held == [*checkpoints, kept[0]]
     assert others == sorted(kept[1:])

@@ -11,18 +11,26 @@ from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.storage.object_store import is_safe_key
 
 BASE = "base"
-FILES = re.compile(
-    r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock|\w+\.csv",
-    re.ASCII,
-)  # at the top of a run folder; nothing else is copied, for a run folder may be any folder
-FOLDERS = ("inference", "analysis", "plots", "example_losses")
+TOP = ""
+FILES = {  # by folder, what a run writes; nothing else is copied, for a run folder may be any folder
+    TOP: r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock"
+    r"|(metrics|mistakes|per_class)\.csv",
+    "analysis": r"snapshot-[0-9a-f-]+\.safetensors",
+    "example_losses": r"\d{9,}\.arrows",
+    "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
+}
+WHOLE = "inference"  # also holds what a data set of the user's own saves
 
 
 class RunFiles:
-    """The checkpoints of a run folder as a `Source` of uploads: each with all that a resume needs, and the best one."""
+    """The checkpoints of a run folder as a `Source` of uploads: each with all that a resume needs, and the best one.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        table: the file of `callbacks.csv`, if there is one.
+    """
+
+    def __init__(self, folder: Path, table: Path | None = None) -> None:
+        self.folder, self.table = folder, table
 
     def names(self) -> list[str]:
         try:
@@ -38,11 +46,12 @@ class RunFiles:
         checkpoints = {name, self._best(name)} & {*self.names()} | {name}
         held = [path for each in sorted(checkpoints) for path in self._files_in(f"{FOLDER}/{each}")]
         held += self._files_in(BASE) if (self.folder / BASE).is_dir() else []
-        others = [path.name for path in self.folder.iterdir() if FILES.fullmatch(path.name) and path.is_file()]
-        for folder in FOLDERS:
-            for parent, folders, names in os.walk(self.folder / folder):
-                folders[:] = [each for each in folders if not each.startswith(".")]
-                others += [Path(parent, each).relative_to(self.folder).as_posix() for each in names]
+        others = {path for folder, names in FILES.items() for path in self._matches(folder, names)}
+        if self.table is not None and is_regular(self.table) and self.table.is_relative_to(self.folder):
+            others.add(self.table.relative_to(self.folder).as_posix())
+        for parent, folders, names in os.walk(self.folder / WHOLE):
+            folders[:] = [each for each in folders if not each.startswith(".")]
+            others |= {Path(parent, each).relative_to(self.folder).as_posix() for each in names}
         return held, sorted(filter(is_safe_key, others))
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
@@ -62,12 +71,21 @@ class RunFiles:
         except (CorruptCheckpointError, CheckpointUnavailableError):
             return ""
 
+    def _matches(self, folder: str, names: str) -> list[str]:
+        paths = (self.folder / folder).iterdir() if (self.folder / folder).is_dir() else ()
+        matches = [path for path in paths if re.fullmatch(names, path.name, re.ASCII) and is_regular(path)]
+        return [path.relative_to(self.folder).as_posix() for path in matches]
+
     def _files_in(self, folder: str) -> list[str]:
         return [f"{folder}/{name}" for name in sorted(os.listdir(self.folder / folder)) if is_safe_key(name)]
 
 
 def is_checkpoint(name: str) -> bool:
     return NAME.fullmatch(name) is not None and REPLACED not in name
+
+
+def is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def order(name: str) -> tuple[int, bool]:
