@@ -21,7 +21,7 @@ from mlxlab.cli.app import configure_logging
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError, UserError
 from mlxlab.files.untrusted import read_json
-from mlxlab.redact import CREDENTIALS, has_credentials, redact
+from mlxlab.redact import has_credentials, redact, why_refused
 
 if TYPE_CHECKING:
     from mlxlab.config.hydra.compose import Composer
@@ -84,7 +84,7 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
             if not isinstance(text, str):
                 raise ConfigError(f"{text!r}: expected an override as text, such as 'model=bert'")
             if has_credentials(text):
-                raise NotAllowedError(f"{text}: {CREDENTIALS}")
+                raise NotAllowedError(f"{text}: {why_refused(text)}")
         return Config(overrides, folder, _composer(overrides, folder).checked_values(resolve=True))
 
 

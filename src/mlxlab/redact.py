@@ -2,13 +2,17 @@
 
 import re
 
-CREDENTIALS = (
-    "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment "
-    "(MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, HF_TOKEN)"
-)
+CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
+VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    "": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN"),
+}
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
+_SECRET = re.compile(r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])")
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 _KEY = re.compile(
@@ -34,6 +38,30 @@ def redact_secrets(text: str) -> str:
 def has_credentials(text: str) -> bool:
     """True if a URL in `text` has a user or password, or a query parameter that is not known to be harmless."""
     return redact(text) != text
+
+
+def why_refused(text: str) -> str:
+    """Why a text with credentials is refused, with the variables of the environment that it should be in."""
+    scheme = next((each for each in VARIABLES if each and f"{each}://" in text.lower()), "")
+    return f"{CREDENTIALS} ({', '.join(VARIABLES[scheme])}{'; see docs/cloud.md' if scheme else ''})"
+
+
+def unknown_key(label: str, message: str) -> str:
+    """A line on an unknown key, which may have been typed for a secret: then without its value.
+
+    Args:
+        label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
+    """
+    typed, separator, inside = label.partition(": ")
+    typed_key, equals, _ = typed.partition("=")
+    key = inside or typed_key
+    if not _SECRET.search(key):
+        return f"{label}: {message}"
+    last = key.rpartition(".")[2].lstrip("-+").upper()
+    names = [name for names in VARIABLES.values() for name in names if name.endswith(last)]
+    variables = f" as {names[0]}" if len(names) == 1 else ""
+    hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
+    return f"{hidden}: {message}; credentials are read from the environment only{variables}"
 
 
 def _redact_url(url: str) -> str:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from mlxlab.cli.args import parse_args
 from mlxlab.config.check import read_environment
 from mlxlab.errors import ConfigError
+from mlxlab.redact import why_refused
 from support.configs import line, user_config  # noqa: F401
 
 OVERRIDES = [
@@ -25,6 +27,43 @@ def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override
     message = line.refuses(override, *flags, code=77)
     assert "ter2" not in message
     assert "credentials" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "shown", "variable"),
+    [
+        ("cloud.secret_access_key=hunter2", "cloud.secret_access_key=***: unknown key", "AWS_SECRET_ACCESS_KEY"),
+        ("+cloud={sas_token: hunter2}", "cloud.sas_token: unknown key", "AZURE_STORAGE_SAS_TOKEN"),
+        ("tracking.passwd=hunter2", "tracking.passwd=***: unknown key", "environment only"),
+    ],
+)
+def test_an_unknown_key_that_may_be_a_secret_is_named_without_its_value(line, override, shown, variable):  # noqa: F811
+    message = line.refuses(override)
+    assert "hunter2" not in message
+    assert shown in message
+    assert variable in message
+
+
+def test_the_value_of_another_unknown_key_is_shown(line):  # noqa: F811
+    assert "trainer.max_tokenz=7: unknown key" in line.refuses("trainer.max_tokenz=7")
+
+
+def test_an_option_that_may_be_a_secret_is_named_without_its_value():
+    with pytest.raises(ConfigError) as caught:
+        parse_args(["--api-token=hunter2"], [])
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "variable"),
+    [
+        ("s3://AKIA:hunter2@bucket/p", "AWS_SECRET_ACCESS_KEY"),
+        ("az://bucket?sig=hunter2", "AZURE_STORAGE_SAS_TOKEN"),
+        ("https://me:hunter2@host", "HF_TOKEN"),
+    ],
+)
+def test_the_refusal_of_an_address_names_the_variables_of_its_service(address, variable):
+    assert variable in why_refused(address)
 
 
 def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):  # noqa: F811

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlxlab.errors import ConfigError
 from mlxlab.storage.directory import DirectoryStore
 from mlxlab.storage.providers import open_address
 
@@ -13,3 +14,9 @@ def test_the_printed_address_of_a_folder_can_be_typed(tmp_path, name):
     cloud = open_address(f"{store.address}/checkpoints/run", {})
     assert cloud.store.list(cloud.prefix).sizes == {"run/key": 4}
     assert cloud.address == f"{store.address}/checkpoints/run"
+
+
+@pytest.mark.parametrize("bucket", ["ab", "-bucket", "b" * 223])
+def test_the_name_of_a_bucket_that_cannot_be_one_is_refused_with_its_length(bucket):
+    with pytest.raises(ConfigError, match="3 to 222 letters"):
+        open_address(f"s3://{bucket}/runs", {})

@@ -76,6 +76,7 @@ def test_every_set_goes_up_and_the_newest_stay(source, store):
 
 
 def test_what_a_process_left_is_uploaded_by_the_next_one(source, store, caplog):
+    caplog.set_level("INFO")
     add(source, "a")
     store.up = False
     with uploads(source, store):
@@ -86,6 +87,7 @@ def test_what_a_process_left_is_uploaded_by_the_next_one(source, store, caplog):
     with uploads(source, store) as background:
         pass
     assert Commits(store, "run").names() == ["a"]
+    assert "cloud: 1 checkpoint (0.0 MB) sent" in caplog.text
     with uploads(source, store) as background:
         pass
     assert background.sent == 0

@@ -19,7 +19,7 @@ from mlxlab.cli.args import describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
-from mlxlab.redact import CREDENTIALS, has_credentials, redact
+from mlxlab.redact import has_credentials, redact, why_refused
 
 _INTERNAL_ERROR = 70
 
@@ -103,7 +103,7 @@ def run_subcommand(
         configure_logging()
         for arg in args:  # configs and commands are printed and stored
             if has_credentials(arg):
-                raise NotAllowedError(f"{one_line(redact(arg), 120)}: {CREDENTIALS}")
+                raise NotAllowedError(f"{one_line(redact(arg), 120)}: {why_refused(arg)}")
         code = act(args) or 0
         sys.stdout.flush()
         return code

@@ -17,6 +17,7 @@ from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
 from mlxlab.config.schema.validate import Validator, describe
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
+from mlxlab.redact import unknown_key
 
 
 def parse_args(
@@ -50,7 +51,7 @@ def parse_args(
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b
-            raise ConfigError(f"{arg}: unknown key{suggestion(name, known)}")
+            raise ConfigError(unknown_key(arg, f"unknown key{suggestion(name, known)}"))
         elif name in known:
             raise ConfigError(f"{arg}: expected {name}=...")
         else:

@@ -26,7 +26,7 @@ from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
-from mlxlab.redact import CREDENTIALS, has_credentials
+from mlxlab.redact import has_credentials, why_refused
 
 # A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
 _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
@@ -63,7 +63,7 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
     tree, unresolved = (config, []) if isinstance(config, dict) else resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
-    leaked = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
+    leaked = [ConfigIssue(at, why_refused(text)) for at, text in texts if isinstance(text, str) and has_credentials(text)]
     if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
         raise NotAllowedError(format_issues(refused, label))
     issues = unresolved + Validator(got).config(tree)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
-from mlxlab.redact import redact
+from mlxlab.redact import redact, unknown_key
 
 KeyPath = tuple[str, ...]
 LocateKey = Callable[[str], str]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
@@ -28,9 +28,13 @@ class ConfigIssue:
 
 def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
     """At most ten lines, each issue once, then how many more there are. Credentials in URLs are removed."""
-    lines = list(dict.fromkeys(redact(f"{label(issue.path)}: {issue.message}") for issue in issues))
+    lines = list(dict.fromkeys(redact(_line(label(issue.path), issue.message)) for issue in issues))
     more = [f"and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
     return "\n".join(one_line(line) for line in lines[:_MAX_LINES] + more)
+
+
+def _line(label: str, message: str) -> str:
+    return unknown_key(label, message) if message.startswith("unknown key") else f"{label}: {message}"
 
 
 def one_line(text: str, max_length: int = 500) -> str:

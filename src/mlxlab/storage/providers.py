@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.redact import has_credentials, redact
+from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.storage.commits import Commits
 from mlxlab.storage.directory import DirectoryStore
 from mlxlab.storage.object_store import ObjectStore, is_safe_key, join
@@ -29,7 +29,7 @@ KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of ob
 ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}  # read by obstore too
 ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
 
 
 class UploadOptions(TypedDict):
@@ -146,7 +146,7 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
         ConfigError: it is no such address.
     """
     if has_credentials(address):
-        raise ConfigError(f"{redact(address)}: expected an address without credentials; set them in the environment")
+        raise ConfigError(f"{redact(address)}: {why_refused(address)}")
     matched = ADDRESS.fullmatch(address)
     if matched is None:
         raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
@@ -177,7 +177,8 @@ def _cloud(store: ObjectStore, options: UploadOptions) -> Cloud:
 def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[str, str | None]) -> ObjectStore:
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"cloud.bucket={_shown(bucket)}: expected the name of a bucket: letters, digits, dots, dashes"
+            f"cloud.bucket={_shown(bucket)}: expected the name of a bucket: 3 to 222 letters, digits, dots, dashes and "
+            "underscores, the first a letter or digit"
         )
     if endpoint is not None and not re.fullmatch(r"https?://[^\s@?#]+", endpoint):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")

@@ -79,12 +79,10 @@ def _lock(folder: Path) -> Iterator[None]:
 def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
     """Puts the first of some commits that is intact into a folder; raises CheckpointUnavailableError if none is."""
     partial = folder.with_name(f".{folder.name}.partial")
-    skipped: list[str] = []
     for name in names:
         try:
             _fetch_verified(commits, name, partial)
         except (DataError, ObjectNotFoundError, CorruptCheckpointError) as error:
-            skipped.append(f"{name}: {error}")
             logger.warning(f"skipped {name}: {error}")
             continue
         _move_aside(folder)
@@ -92,7 +90,7 @@ def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
         logger.info(f"fetched {name} of {commits.address} into {folder}")
         return
     shutil.rmtree(partial, ignore_errors=True)
-    raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint ({'; '.join(skipped)})")
+    raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint, skipped {', '.join(names)}")
 
 
 def _find_commits(address: str, options: Mapping[str, str]) -> tuple[Commits, list[str]]:
