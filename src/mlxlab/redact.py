@@ -2,7 +2,9 @@
 
 import re
 
-CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
+CREDENTIALS = (
+    "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
+)
 VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),

@@ -63,7 +63,9 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
     tree, unresolved = (config, []) if isinstance(config, dict) else resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
-    leaked = [ConfigIssue(at, why_refused(text)) for at, text in texts if isinstance(text, str) and has_credentials(text)]
+    leaked = [
+        ConfigIssue(at, why_refused(text)) for at, text in texts if isinstance(text, str) and has_credentials(text)
+    ]
     if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
         raise NotAllowedError(format_issues(refused, label))
     issues = unresolved + Validator(got).config(tree)
