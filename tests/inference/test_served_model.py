@@ -24,6 +24,7 @@ from mlxlab.errors import DataError
 from mlxlab.experiment.initial_weights import find_weights
 from support.processes import environment, run, tiny_overrides
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
 WORDS = ("lovely", "dull", "long", "funny")
 SERVE = """
 import sys, mlflow, pandas as pd
