@@ -375,6 +375,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
         (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int, got '32'"),
+        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}), DataError, "num_hidden_layers: expected .*10000"),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )

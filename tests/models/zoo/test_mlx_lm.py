@@ -183,6 +183,10 @@ def test_only_an_architecture_of_the_package_is_imported(name):
         ({"model_type": "llma"}, "no architecture 'llma'; did you mean llama"),
         ({"num_attention_heads": "x"}, "mlx-lm cannot build a llama"),
         ({"hidden_size": None}, "mlx-lm cannot build a llama"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings: expected int, got 'many'"),
+        ({"max_position_embeddings": [1]}, "max_position_embeddings: expected int"),
+        ({"max_position_embeddings": -5}, "max_position_embeddings: expected .* got -5"),
+        ({"num_hidden_layers": 30_000_000}, "num_hidden_layers: expected .* got 30000000"),
     ],
 )
 def test_a_config_that_fits_nothing_gets_one_line(change, message):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Required, TypedDict, cast
 
-from mlxlab.constraints import Count, Positive, Size
+from mlxlab.constraints import Count, Layers, ModelSize, Positive, Size
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.pretrained.gguf import gguf_config
@@ -23,14 +23,14 @@ class PretrainedConfig(TypedDict, total=False):
     """The keys of a config.json that are read."""
 
     model_type: str
-    vocab_size: Required[Size]
-    hidden_size: Required[Size]
-    num_hidden_layers: Required[Size]
-    num_attention_heads: Required[Size]
-    num_key_value_heads: Size | None
-    head_dim: Size | None
-    intermediate_size: Required[Size]
-    max_position_embeddings: Size
+    vocab_size: Required[ModelSize]
+    hidden_size: Required[ModelSize]
+    num_hidden_layers: Required[Layers]
+    num_attention_heads: Required[ModelSize]
+    num_key_value_heads: ModelSize | None
+    head_dim: ModelSize | None
+    intermediate_size: Required[ModelSize]
+    max_position_embeddings: ModelSize
     hidden_act: str
     layer_norm_eps: Positive
     rms_norm_eps: Positive

@@ -8,7 +8,8 @@ from typing import cast
 import mlx.core as mx
 
 from mlxlab.checkpoint.parameter_names import Table
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.models.pretrained.gguf_header import check_header
 
 GROUP = 32  # numbers that share a scale, in every block type that MLX reads
 HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's name in the file
@@ -40,13 +41,8 @@ Metadata = dict[str, object]  # of a file: numbers, text and lists of them
 
 def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
     """Arrays by name, unevaluated, and the metadata; InputNotFoundError or DataError if the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
-    if magic != b"GGUF":
-        raise DataError(f"{path}: not a GGUF file (it begins with {magic!r})")
+    path = path.resolve()  # the files of a downloaded snapshot are symbolic links
+    check_header(path)
     try:
         loaded = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:

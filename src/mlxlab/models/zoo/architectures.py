@@ -12,11 +12,15 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.config.suggest import did_you_mean, nearest
+from mlxlab.constraints import Layers, ModelSize
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
+from mlxlab.files.untrusted import ShapeError, validate
 
 PACKAGE = "mlx_lm.models"
 CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
 UNUSED_TOKENS = "_dummy_tokenizer_ids"  # phi3small writes to their logits, also where the vocabulary is smaller
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_context_length")
+LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_decoder_layers")
 VOCABULARY = "vocab_size"
 VOCABULARIES = (VOCABULARY, "num_vocab", "embedding_size")  # names of the number of tokens
 
@@ -43,6 +47,7 @@ def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Modu
         ServiceUnavailableError: mlx-lm is not installed.
     """
     module = _module(config, title)
+    check_sizes(config, title)
     settings = with_vocabulary(config, vocab_size)
     try:
         model: nn.Module = module.Model(module.ModelArgs.from_dict(settings))
@@ -94,6 +99,19 @@ def text_value(config: Mapping[str, Any], *keys: str) -> Any:
     text = config.get("text_config")
     sections = [config, text] if isinstance(text, Mapping) else [config]
     return next((section[key] for key in keys for section in sections if section.get(key) is not None), None)
+
+
+def check_sizes(config: Mapping[str, Any], title: str) -> None:
+    """ConfigError for a length or a number of layers that is no whole number within bounds, naming its key."""
+    text = config.get("text_config")
+    sections = {"": config} | ({"text_config.": text} if isinstance(text, Mapping) else {})
+    for prefix, section in sections.items():
+        for keys, shape in ((CONTEXT_KEYS, ModelSize), (LAYER_KEYS, Layers)):
+            for key in [key for key in keys if section.get(key) is not None]:
+                try:
+                    validate(section[key], shape, prefix + key)
+                except ShapeError as error:
+                    raise ConfigError(f"{title}: {error}") from None
 
 
 def _module_name(config: Mapping[str, object], title: str) -> str:

@@ -8,12 +8,11 @@ import mlx.nn as nn
 from mlxlab.constraints import Share
 from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
-from mlxlab.models.zoo.architectures import new_model, text_value
+from mlxlab.models.zoo.architectures import CONTEXT_KEYS, new_model, text_value
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 ConfigJson = dict[str, Json]  # the contents of a config.json; any value passes the check of the config
 DEFAULT_CONTEXT = 2048  # tokens, where the config names no length
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_context_length")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # names of tables of learned positions
 TITLE = "model.config"
 
@@ -51,7 +50,7 @@ class MlxLm(nn.Module):
         self.hidden_size = self.pooled_size = self.embedding.weight.shape[1]
         self.returns_logits = kind == "language_modelling"
         self.output_size = vocab_size if self.returns_logits else self.hidden_size
-        self.max_position_embeddings = int(text_value(config, *CONTEXT_KEYS) or DEFAULT_CONTEXT)
+        self.max_position_embeddings = text_value(config, *CONTEXT_KEYS) or DEFAULT_CONTEXT
         self.position_limit = _position_limit(self.model)
         if not self.returns_logits:
             _remove_output_layer(self.model, self._trunk_path, str(config["model_type"]))
