@@ -18,10 +18,10 @@ from mlxlab.models.initialization import inverse_normal_cdf, normal, uniform
 from mlxlab.ops.dropout import DropoutMask
 
 WEIGHTS = {  # SHA-256 of the initial weights at size=nano, seed 0, 1,024 tokens, 2 classes
-    ("bert", "classification"): "1e6193c7260d4662",
-    ("bert", "language_modelling"): "d6779cee4461fb15",
-    ("cnn_hybrid", "classification"): "6f3bda761e2843a4",
-    ("cnn_hybrid", "language_modelling"): "dc2f04fa478facfa",
+    ("bert", "classification"): "249796a237534338",
+    ("bert", "language_modelling"): "1b44229f27cbdd77",
+    ("cnn_hybrid", "classification"): "c51953ccaaf5f94d",
+    ("cnn_hybrid", "language_modelling"): "b9d4c4657495c3f0",
     ("transformer", "classification"): "69ab4f87bf1ace60",
     ("transformer", "language_modelling"): "ba2ecf6154b0a54d",
 }
