@@ -83,6 +83,18 @@ def test_kept_columns_stand_first_and_formulas_are_text(folder):
     assert [line["Name"] for line in lines] == ["=1+1", "@x", "-2.5", "plain"]
 
 
+def test_columns_that_are_not_read_are_named(folder, caplog):
+    caplog.set_level("INFO")
+    header, *lines = csv_text(ROWS[:3]).splitlines()
+    (folder / "extra.csv").write_text("\n".join([f"{header},Deck", *(f"{line},A" for line in lines), ""]))
+    for keep, named in (("keep=[]", True), ("keep=[Deck]", False)):
+        caplog.clear()
+        predict(folder, f"input={folder / 'extra.csv'}", f"output={folder / 'extra_out.csv'}", keep)
+        unread = [message for message in caplog.messages if "does not read" in message]
+        assert ("Deck" in "".join(unread)) == named
+        assert "Survived" not in "".join(unread)
+
+
 def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, capsys):
     rows = csv_text([*ROWS[:150], ROWS[150]._replace(sex="other"), *ROWS[151:]])
     (folder / "wrong.csv").write_text(rows)

@@ -5,7 +5,8 @@
 
 The input is read piece by piece, however large it is: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and
 .zst) or .parquet with the columns of the training data; a label column is not needed. It is read as the training data
-were, except for data.reading.KEY=VALUE (delimiter, encoding, missing).
+were, except for data.reading.KEY=VALUE (delimiter, encoding, missing). Columns that the model does not read are named
+at the end, except those of .jsonl.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
@@ -14,12 +15,13 @@ whole or not at all. In CSV, a text that a spreadsheet would run as a formula (=
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
+from mlxlab.config.issues import one_line
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
@@ -76,24 +78,35 @@ def _predict(
     data = override_data(restored, overrides)
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
-    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], batch_size * CHUNK_BATCHES)
+    names: list[str] = []  # of all columns, known once the input is opened
+    size = batch_size * CHUNK_BATCHES
+    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend)
     _refuse_overwriting(input, output)
     try:
         count = _write(output, file, restored, read_from(input, chunks), batch_size)
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
+    if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
+        log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")
     print(output)
 
 
-def _chunks(restored: "RestoredModel", source: str, reading: "RowReading", columns: list[str], size: int) -> Chunks:
+def _chunks(
+    restored: "RestoredModel",
+    source: str,
+    reading: "RowReading",
+    columns: list[str],
+    size: int,
+    on_columns: Callable[[Iterable[str]], None],
+) -> Chunks:
     """Chunks of rows with their locations."""
     from mlxlab.data.labelled.rows import read_chunks
     from mlxlab.inference.eval_data import provided_rows
 
     if (rows := provided_rows(restored, source)) is not None:
         return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
-    return read_chunks(source, reading, size, list(dict.fromkeys(columns)))
+    return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns)
 
 
 def _write(output: Path, file: "PredictionFile", restored: "RestoredModel", chunks: Chunks, batch_size: int) -> int:

@@ -1,7 +1,7 @@
 """Rows of files, of a hub data set or of scikit-learn: columns of text that are memory-mapped from the cache."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -160,10 +160,20 @@ def _skipped(table: "pyarrow.Table") -> int:
 
 
 def read_chunks(
-    source: str, reading: RowReading, rows: int, columns: Sequence[str] | None = None
+    source: str,
+    reading: RowReading,
+    rows: int,
+    columns: Sequence[str] | None = None,
+    on_columns: Callable[[Iterable[str]], None] = lambda names: None,
 ) -> Iterator[tuple[Table, list[str]]]:
-    """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`."""
+    """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`.
+
+    Args:
+        on_columns: gets the names of all columns at the start, except of JSON lines, which would be read in full.
+    """
     opened, errors = _open_source(source, reading), ErrorBudget("strict", hint="")
+    if not isinstance(opened, LineRows) or not opened.is_json:
+        on_columns(opened.columns())
     chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing)
     for chunk in merged(chunks, rows):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
