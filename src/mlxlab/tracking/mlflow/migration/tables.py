@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlxlab.tracking.mlflow.migration.sources import Source
 
-TABLES = (  # those that are moved, parents first; latest_metrics is computed anew
+TABLES = (  # those that are moved, parents first; latest_metrics is computed again
     "experiments",
     "experiment_tags",
     "runs",
