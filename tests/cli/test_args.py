@@ -101,6 +101,19 @@ def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, 
     assert capfd.readouterr().err.strip() == message
 
 
+def test_every_wrong_argument_has_its_line(example):
+    with pytest.raises(ConfigError) as caught:
+        parse_args(["rnu=a", "cuont=4", "mode=fist", "flag=true", "flag=true"], EXAMPLE)
+    lines = str(caught.value).splitlines()
+    assert lines[:3] == [
+        "rnu=a: unknown key; did you mean run?",
+        "cuont=4: unknown key; did you mean count?",
+        "flag=true: flag is given twice",
+    ]
+    assert lines[3].startswith("mode=fist: ")
+    assert len(lines) == 4, "what an unknown key stands for is not missing too"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

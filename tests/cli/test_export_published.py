@@ -48,6 +48,7 @@ def test_the_commands_of_the_readme(run, tmp_path, capsys):
     card = (folder / "README.md").read_text()
     for name in ("valid/loss", "| data ", "| validation data ", "| tokenizer ", "| config ", "| model.safetensors "):
         assert name in card
+    assert re.search(r": 2 steps on /\S+/text\.jsonl \(streaming\)\.", card)
     assert f"scripts/train.py {shlex.quote('tracking=none')}" in card
 
 

@@ -58,6 +58,10 @@ def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert re.search(r"^\| peak +\|", printed, re.MULTILINE)
     assert "fits: peak" in printed
+    assert ", in 1 micro-batch\n" in printed
+    monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 5 * 10**15)
+    assert main(["data.batch_size=4", *args]) == 0
+    assert " of 5,000.0 TB" in capsys.readouterr().out
     monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 2_000_000)
     assert main(["data.batch_size=64", *args]) == 0
     printed = capsys.readouterr().out
@@ -72,6 +76,8 @@ def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert "presets" in capsys.readouterr().err
     assert main(["presets", "vocab=3"]) == 2
     assert "vocab_size" in capsys.readouterr().err
+    assert main(["runn=outputs/np"]) == 2
+    assert capsys.readouterr().err == "runn=outputs/np: unknown key; did you mean run?\n"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from textwrap import wrap
 from types import NoneType
 from typing import Any, get_origin
 
-from mlxlab.config.issues import format_issues, shown
+from mlxlab.config.issues import format_issues, one_line, shown
 from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
 from mlxlab.config.schema.validate import Validator, describe
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.suggest import nearest, suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.redact import unknown_key
 
@@ -36,30 +36,38 @@ def parse_args(
             None accepts none, and "" all, arguments without `=` too.
 
     Raises:
-        ConfigError: an unknown key with the nearest one, a key given twice, or an invalid value.
+        ConfigError: a line for every unknown key with the nearest one, key given twice, and invalid value.
     """
     known = {name: key for target in targets for name, key in _keys(target).items()}
     values: dict[str, Any] = {}
     positional, forwarded = [], []
+    faults: list[str] = []
+    meant: set[str | None] = set()  # options that unknown keys were probably meant to be
     for arg in args:
+        label = one_line(arg, 300)
         name, equals, text = arg.lstrip("-").partition("=")
         is_flag = arg.startswith("--") and not equals and name in known and known[name].hint is bool
         if name in known and (equals or is_flag):
             if name in values:
-                raise ConfigError(f"{arg}: {name} is given twice")
+                faults.append(f"{label}: {name} is given twice")
             values[name] = True if is_flag else parse_value(known[name].hint, text)
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b
-            raise ConfigError(unknown_key(arg, f"unknown key{suggestion(name, known)}"))
+            faults.append(unknown_key(label, f"unknown key{suggestion(name, known)}"))
+            meant.add(nearest(name, known))
         elif name in known:
-            raise ConfigError(f"{arg}: expected {name}=...")
+            faults.append(f"{label}: expected {name}=...")
+            meant.add(name)
         else:
             positional.append(arg)
     by_target = {target: {name: values[name] for name in _keys(target) if name in values} for target in targets}
-    if issues := [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]:
+    issues = [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]
+    issues = [issue for issue in issues if issue.path in values or issue.path not in meant]
+    if faults or issues:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
-        raise ConfigError(format_issues(issues, lambda path: labels.get(path, f"{path}=...")))
+        lines = format_issues(issues, lambda path: labels.get(path, f"{path}=...")).splitlines()
+        raise ConfigError("\n".join([*faults, *lines]))
     low, high = num_positional
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"

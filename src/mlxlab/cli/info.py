@@ -34,6 +34,7 @@ import yaml
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import conf_dir
+from mlxlab.config.suggest import nearest
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
@@ -210,6 +211,12 @@ _main = build_main(__doc__, _SUBCOMMANDS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand. Without its name, `run=` is that of `describe`; other overrides are those of `estimate`."""
     args = ["json=true" if arg == "--json" else arg for arg in (sys.argv[1:] if argv is None else argv)]
-    if args and args[0] not in _SUBCOMMANDS and (os.path.isdir(args[0]) or any(arg.startswith("run=") for arg in args)):
+    if args and args[0] not in _SUBCOMMANDS and (os.path.isdir(args[0]) or any(map(_names_run, args))):
         return _main(["describe", *args])
     return _main(["estimate", *args] if args and "=" in args[0] else args)
+
+
+def _names_run(arg: str) -> bool:
+    """Whether an argument is `run=`, or a misspelling of it that is no key of train: `describe` reports that."""
+    key, equals, _ = arg.partition("=")
+    return bool(equals) and nearest(key, ["run"]) is not None and not (conf_dir() / key).exists()

@@ -26,13 +26,22 @@ def report(model: Model, step: TracedStep, batch: Batch, budget: int) -> str:
     parts = [[name, f"{count:,}"] for name, count in parameters_by_part(model).items()]
     parameters = markdown_table(["part", "parameters"], [*parts, ["all", f"{sum(_sizes(model).values()):,}"]])
     usage = [[name, f"{value / 1e6:,.1f}"] for name, value in memory._asdict().items()]
+    accumulate = step.options.accumulate
+    micro_batches = f"{accumulate} micro-batch{'es' * (accumulate != 1)}"
     lines = [
         f"trains {count_trainable(model):,} parameters, {training_flops(model, length):.3g} operations per token",
-        f"batch of {rows} rows of {length} tokens, in {step.options.accumulate} micro-batches",
-        f"{verdict(memory.peak, budget)}: peak {memory.peak / 1e6:,.1f} MB of {budget / 1e6:,.0f} MB",
+        f"batch of {rows} rows of {length} tokens, in {micro_batches}",
+        f"{verdict(memory.peak, budget)}: peak {_amount(memory.peak)} of {_amount(budget, 0)}",
         *suggestions(step, batch, memory, budget),
     ]
     return "\n\n".join([parameters, markdown_table(["memory", "MB"], usage), "\n".join(lines)])
+
+
+def _amount(bytes_: int, digits: int = 1) -> str:
+    """Bytes with their unit, which is MB below 100 GB."""
+    if bytes_ < 10**11:
+        return f"{bytes_ / 1e6:,.{digits}f} MB"
+    return f"{bytes_ / 1e9:,.1f} GB" if bytes_ < 10**14 else f"{bytes_ / 1e12:,.1f} TB"
 
 
 def verdict(peak: int, budget: int) -> str:

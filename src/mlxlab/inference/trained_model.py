@@ -53,7 +53,10 @@ def origin_of(restored: RestoredModel, name: str, commit: str = "") -> Origin:
     metrics = history.best_metrics if checkpoint.step == history.best_step else logged
     metrics = {key: value for key, value in metrics.items() if key.startswith(("valid/", "test/"))}
     choices = metadata["choices"]
-    data = choices.get("experiment") or choices.get("data") or str(restored.config["data"]["_target_"])
+    node = restored.config["data"]
+    data = choices.get("experiment") or choices.get("data") or str(node["_target_"])
+    if sources := list(node.get("mixture") or ()) or node.get("source"):
+        data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
     bases = tuple(read_base_model(source) for source in started_from if source)
     return Origin(name, data, checkpoint.step, tuple(metadata["overrides"]), hashes, metrics, bases)

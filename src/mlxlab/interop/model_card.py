@@ -16,6 +16,7 @@ class Origin:
 
     Args:
         name: of the run.
+        data: where it came from, and the option of the config.
         command: the overrides of its command line.
         hashes: by what they identify.
         metrics: of the exported weights.
@@ -49,11 +50,12 @@ def model_card(
     """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
+    steps = f"{origin.step} step{'s' * (origin.step != 1)}"
     command = shlex.join(["scripts/train.py", *map(redact, origin.command)])
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
         f"# {origin.name}",
-        f"{counterpart.name} with {parameters:,} parameters, trained by mlxlab: {origin.step} steps on {origin.data}.",
+        f"{counterpart.name} with {parameters:,} parameters, trained by mlxlab: {steps} on {redact(origin.data)}.",
         *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
