@@ -39,3 +39,19 @@ def test_without_mlx_lm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlx_lm.models", None)
     with pytest.raises(ServiceUnavailableError, match=r"model=mlx_lm needs mlx-lm; pip install -e '\.\[zoo\]'"):
         architectures.architectures()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_position_embeddings", "many"),
+        ("max_position_embeddings", [1]),
+        ("n_positions", -5),
+        ("num_hidden_layers", 30_000_000),
+    ],
+)
+def test_a_length_or_number_of_layers_out_of_bounds_is_refused_by_its_key(key, value):
+    architectures.check_sizes({**STARCODER, "max_position_embeddings": None}, "model.config")
+    for config, path in (({key: value}, key), ({"text_config": {key: value}}, f"text_config.{key}")):
+        with pytest.raises(ConfigError, match=rf"^model\.config: {path}: expected [^\n]*$"):
+            architectures.check_sizes(config, "model.config")
