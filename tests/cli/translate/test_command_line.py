@@ -74,6 +74,9 @@ def test_a_launcher_says_how_many_processes():
     [
         f"{ADVANCED} --azure-sas-token=?sv=2020&sig=hunter2",
         f"{ADVANCED} --azure_sas_tokn hunter2",
+        f"{ADVANCED} --azure-sas-tokn -hunter2",
+        "AWS_SECRET_ACCESS_KEY=hunter2 python -m src.training.train_advancd --dataset-id x",
+        "AWS_SECRET_ACCESS_KEY=hunter2",
         f"{ADVANCED} --azure_sas_tokn=hunter2 hunter2",
         f"{ADVANCED} --dataset-id https://me:hunter2@host/x",
         f"{ADVANCED} --cloud-provider azure --azure-sas-token hunter2",

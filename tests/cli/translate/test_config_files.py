@@ -135,6 +135,31 @@ def test_values_that_are_no_small_literals_are_skipped(tmp_path, value):
     assert any("batch_size: not read" in note for note in result.notes)
 
 
+@pytest.mark.parametrize(
+    ("content", "label"),
+    [
+        ("learning_rate = 1e-3\nlearning_rate *= 2\n", "learning_rate"),
+        ("learning_rate = 1e-3\nif True:\n    learning_rate = 2\n", "line 2"),
+        ("learning_rate = 1e-3\nlearning_rate = rate()\n", "learning_rate"),
+        ("from other import *\n", "line 1"),
+        ("config = {**other}\n", "line 1"),
+        ("config = Config(**other)\n", "line 1"),
+    ],
+)
+def test_statements_that_cannot_be_read_are_named_and_change_no_value_silently(tmp_path, content, label):
+    file = tmp_path / "small.py"
+    file.write_text(content)
+    result = translate(f"python train.py {file}")
+    assert not any(arg.startswith("trainer.learning_rate") for arg in result.args)
+    assert f"{file}: {label}: not read: not a literal, and nothing is executed" in result.notes
+
+
+def test_chained_assignments_are_read(tmp_path):
+    (tmp_path / "small.py").write_text("block_size = max_iters = 8\n")
+    args = translate(f"python train.py {tmp_path}/small.py").args
+    assert {"data.seq_len=8", "trainer.max_steps=8"} <= set(args)
+
+
 def test_a_credential_of_a_file_is_not_repeated(tmp_path):
     file = tmp_path / "my.json"
     file.write_text('{"tracking_uri": "https://user:hunter2@host/"}')

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from mlxlab.cli.translate.flags import PROCESSES, Flag, Program
 from mlxlab.config.issues import one_line
@@ -62,10 +63,17 @@ def read_command(line: str, programs: Sequence[Program]) -> OldCommand:
             command = _of_program(script, words[number + 1 :], programs)
             _read_launcher(words[:number], command)
             return command
-    typed = next((word for word in words if word.endswith(".py")), words[0] if words else "an empty line")
+    typed = _program_word(words)
     near = nearest(script_name(typed), scripts)
     hint = f"; did you mean {near}.py?" if near else f"; there is {', '.join(f'{name}.py' for name in sorted(scripts))}"
     raise ConfigError(f"{one_line(typed, 60)}: no program that can be translated{hint}")
+
+
+def _program_word(words: list[str]) -> str:
+    """What seems to name the program. Never a variable or a flag with its value: they may be secrets."""
+    words = [word for word in words if "=" not in word]
+    modules = [word for before, word in pairwise(words) if before == "-m"]
+    return next((word for word in words if word.endswith(".py")), (modules or words or ["an empty line"])[0])
 
 
 def script_name(word: str) -> str:
@@ -108,6 +116,8 @@ def _read_flags(command: OldCommand, words: list[str]) -> OldCommand:
         name, equals, text = word.partition("=")
         flag = known.get(normalized(name))
         values = [text] if equals else _following(queue, flag)
+        if flag is None and not equals and not values and queue and not queue[0].startswith("--"):
+            del queue[0]  # may be a secret that begins with a dash
         if flag is None:
             unknown.append(f"{name}: unknown flag of {program.name}{_near(name, known)}")
         elif not values and flag.kind != "switch":

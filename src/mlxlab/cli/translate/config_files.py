@@ -26,7 +26,7 @@ def read_json_config(path: Path) -> dict[str, str]:
 
 
 def read_python_config(path: Path) -> tuple[dict[str, str], list[str]]:
-    """(assignments of literals, names of what else is assigned) of a Python file, which is not executed.
+    """(assignments of literals, other names and statements) of a Python file, which is not executed.
 
     Read are assignments of the module and of the bodies of its classes, the keys of dictionaries, and the keyword
     arguments of calls, whose values are literals or sums and products of numbers.
@@ -58,10 +58,27 @@ def _read_body(body: list[ast.stmt], values: dict[str, str], skipped: list[str])
         match statement:
             case ast.ClassDef(body=inner):
                 _read_body(inner, values, skipped)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                _read_value(name, value, values, skipped)
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        _read_value(target.id, value, values, skipped)
+                    else:
+                        skipped.append(f"line {statement.lineno}")
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 _read_value(name, value, values, skipped)
+            case ast.AugAssign(target=ast.Name(id=name)):
+                values.pop(name, None)
+                skipped.append(name)
+            case ast.Import() | ast.ImportFrom() | ast.AnnAssign() | ast.Pass():
+                if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+                    skipped.append(f"line {statement.lineno}")
+            case ast.Expr(value=ast.Constant()) | ast.FunctionDef():
+                pass
+            case _:
+                skipped.append(f"line {statement.lineno}")
+                for node in ast.walk(statement):
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                        values.pop(node.id, None)
 
 
 def _read_value(name: str, node: ast.expr, values: dict[str, str], skipped: list[str]) -> None:
@@ -70,14 +87,19 @@ def _read_value(name: str, node: ast.expr, values: dict[str, str], skipped: list
             for key, item in zip(keys, items, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(key.value, str):
                     _read_value(key.value, item, values, skipped)
+                else:
+                    skipped.append(f"line {node.lineno}")
         case ast.Call(args=[], keywords=keywords) if keywords:
             for keyword in keywords:
                 if keyword.arg is not None:
                     _read_value(keyword.arg, keyword.value, values, skipped)
+                else:
+                    skipped.append(f"line {node.lineno}")
         case _:
             try:
                 values[name] = as_argument(_literal(node))
             except (ValueError, TypeError, ArithmeticError):
+                values.pop(name, None)
                 skipped.append(name)
 
 
