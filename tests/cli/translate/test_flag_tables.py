@@ -1,10 +1,13 @@
 """The tables have every flag of the old programs; all old defaults of a program together make a valid config."""
 
+import re
+
 import pytest
 
 from mlxlab.cli.translate import check
 from mlxlab.cli.translate.command_line import normalized
 from mlxlab.cli.translate.shape import SIZES
+from mlxlab.cli.translate.tables import example_of
 from mlxlab.cli.translate.translation import PROGRAMS, translate
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.paths import shipped_conf
@@ -109,3 +112,9 @@ def test_the_sizes_are_those_of_the_config():
     files = {size: read_yaml(shipped_conf() / "model" / "size" / f"{size}.yaml").values for size in SIZES.values()}
     keys = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
     assert {tuple(values[key] for key in keys): size for size, values in files.items()} == dict(SIZES)
+
+
+def test_the_example_of_a_value_is_no_switch():
+    flags = [flag for program in PROGRAMS for flag in (*program.flags, *program.file_flags)]
+    values = [flag for flag in flags if flag.kind != "switch" and "true" not in (flag.default or "").lower()]
+    assert not [flag.name for flag in values if re.search(r"=\[?'?true\b", example_of(flag)) and not flag.example]

@@ -157,7 +157,7 @@ FILE_FLAGS = (  # of configuration files; their other keys are spellings of flag
     Flag("training-modifiers", default="{}", reason="overrides on the command line take their place"),
 )
 
-RUN = Flag("checkpoint c", run, note=OWN_CHECKPOINTS)
+RUN = Flag("checkpoint c", run, note=OWN_CHECKPOINTS, example="output/run_1")
 OWN_SIZES = "the suite has sizes of its own"
 TITLE = "The unified BERT trainer"
 

@@ -86,7 +86,7 @@ FULL = (
         "trainer.distillation.rounds={} trainer.distillation.previous_students=residual",
         "3",
     ),
-    Flag("ensemble-path", members, "[]", reason="an empty ensemble"),
+    Flag("ensemble-path", members, "[]", reason="an empty ensemble", example="outputs/first"),
     Flag(
         "ensemble-random-init",
         when_true("model.pretrained=null", "trainer.distillation.round_init=fresh"),

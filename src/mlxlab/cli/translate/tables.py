@@ -55,13 +55,13 @@ def _table(program: Program, names: list[str]) -> str:
 def _row(flag: Flag, prefix: str) -> str:
     spellings = [f"`{prefix if len(name) > 1 else prefix[:1]}{name}`" for name in flag.names.split()]
     default = "" if flag.default is None else flag.default.strip("()").replace("\n", "line break")
-    example = _example(flag)
+    example = example_of(flag)
     none = f"none: {flag.reason}" if flag.reason and not example else ""
     here = "; ".join(filter(None, [f"`{example}`" if example else "", flag.note, none]))
     return "| " + " | ".join([", ".join(spellings), default, here.replace("|", "\\|")]) + " |"
 
 
-def _example(flag: Flag) -> str:
+def example_of(flag: Flag) -> str:
     """The overrides of a flag: with `...` for a value that is copied, else of a typical value."""
     if isinstance(flag.to, str):
         return flag.to.format("...", text="...")
