@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.cli.translate import check
+from mlxlab.cli.translate import check, check_options, main
 from mlxlab.cli.translate.translation import translate
 from mlxlab.errors import ConfigError
 
@@ -63,6 +63,7 @@ def test_a_line_of_the_old_documents_is_translated_and_composes(line):
 def test_programs_that_do_not_train_are_translated(line):
     result = translate(line)
     assert sorted([*result.to.split(), *result.args]) == sorted(OTHERS[line].split())
+    check_options(result.to, result.args)
 
 
 def test_defaults_are_those_of_the_old_program_and_typed_flags_win():
@@ -83,3 +84,26 @@ def test_flags_without_a_counterpart_are_explained():
 def test_a_program_without_a_counterpart_says_why():
     with pytest.raises(ConfigError, match=r"migrate_mlflow_databases.py: no counterpart: stores of old programs"):
         translate("python migrate_mlflow_databases.py --dry-run")
+
+
+def test_a_wrong_value_of_a_command_for_a_run_is_an_error(capsys):
+    assert main(["python mlx_bert_cli.py predict -t t.csv -c output/run_1 --batch-size abc"]) == 2
+    assert capsys.readouterr() == ("", "batch_size=abc: expected a whole number >= 1, got abc (text)\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    {
+        "python mlx_bert_cli.py predict": {"--test": "input=...", "--checkpoint": "run=..."},
+        "python mlx_bert_cli.py export": {"--checkpoint": "run=...", "--output": "out=..."},
+        "python generate_text.py --prompt Hi": {"--checkpoint": "run=..."},
+        "python -m src.training.train_advanced --seed 1": {"--dataset-id": "data.source=..."},
+    }.items(),
+)
+def test_a_flag_that_the_old_program_required_is_named_with_its_option(line, missing, capsys):
+    assert main([line]) == 0
+    notes = capsys.readouterr().err
+    assert notes.count("required by") == len(missing)
+    for flag, option in missing.items():
+        assert f"{flag}: required by" in notes
+        assert f"and missing: add {option}\n" in notes

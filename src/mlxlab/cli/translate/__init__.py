@@ -5,7 +5,8 @@
 
 The new command goes to standard output; flags without a counterpart, with the reason, and differences in meaning go to
 standard error. Configuration files that the line names are read: JSON, and Python without executing it. The new
-command is composed before it is printed: one that could not start is an error. docs/migration.md is the guide.
+command is checked before it is printed: one with a wrong value is an error, and a missing option is named. Options of
+benchmarks are not checked. docs/migration.md is the guide.
 """
 
 import shlex
@@ -35,6 +36,8 @@ def _translate(defaults: bool = False, table: str | None = None, *, args: list[s
     translation = translate(args[0] if len(args) == 1 else shlex.join(args), defaults=defaults)
     if translation.to in ("train", "launch"):
         check(translation.overrides, multirun="-m" in translation.args)
+    else:
+        check_options(translation.to, translation.args)
     for note in translation.notes:
         print(note, file=sys.stderr)
     command = translation.to if translation.to.startswith("python ") else program.command(translation.to)
@@ -51,6 +54,24 @@ def check(overrides: list[str], *, multirun: bool = False) -> None:
     from mlxlab.config.hydra.compose import Composer
 
     Composer(conf_dir(), overrides, multirun=multirun).checked()
+
+
+def check_options(command: str, args: list[str]) -> None:
+    """Checks the options of a command that composes no config, except for those that are missing."""
+    from mlxlab.cli.args import parse_args
+    from mlxlab.cli.generate import REQUEST, SAMPLING
+    from mlxlab.config.schema.signature import signature
+
+    targets = {
+        "predict": ("mlxlab.cli.predict._predict",),
+        "generate": ("mlxlab.cli.generate._generate", REQUEST, SAMPLING),
+        "export hf": ("mlxlab.cli.export.published.export_hf",),
+    }.get(command, ())
+    given = {arg.partition("=")[0] for arg in args}
+    keys = [item for target in targets if (known := signature(target)) for item in known.keys.items()]
+    missing = [f"{name}=..." for name, key in keys if key.required and name not in given]
+    if targets:
+        parse_args([*args, *missing], targets)
 
 
 main = build_main(__doc__, Subcommand(_translate, forward_prefix=""))

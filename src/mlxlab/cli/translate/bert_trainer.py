@@ -157,7 +157,7 @@ FILE_FLAGS = (  # of configuration files; their other keys are spellings of flag
     Flag("training-modifiers", default="{}", reason="overrides on the command line take their place"),
 )
 
-RUN = Flag("checkpoint c", run, note=OWN_CHECKPOINTS, example="output/run_1")
+RUN = Flag("checkpoint c", run, note=OWN_CHECKPOINTS, example="output/run_1", required=True)
 OWN_SIZES = "the suite has sizes of its own"
 TITLE = "The unified BERT trainer"
 
@@ -180,7 +180,7 @@ def train_program(script: str, subcommand: str) -> Program:
 def programs(script: str) -> tuple[Program, ...]:
     """The subcommands of one of the scripts."""
     predict = (
-        Flag("test t", "input={}"),
+        Flag("test t", "input={}", required=True),
         RUN,
         Flag("output o", "output={}", "submission.csv", always=True),
         Flag("batch-size b", "batch_size={}", "64"),
@@ -200,7 +200,7 @@ def programs(script: str) -> tuple[Program, ...]:
     )
     export = (
         RUN,
-        Flag("output o", "out={}"),
+        Flag("output o", "out={}", required=True),
         Flag(
             "format f",
             choice("format", {"mlx": "", "onnx": ""}),

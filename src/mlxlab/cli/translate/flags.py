@@ -31,6 +31,7 @@ class Flag:
         kind: a value, a switch without one, or several values.
         always: the new command needs it, so that the old default is written without the flag too.
         example: a value for the guide, where the default has no counterpart.
+        required: the old program did not start without it.
     """
 
     names: str
@@ -41,6 +42,7 @@ class Flag:
     kind: Literal["value", "switch", "list"] = "value"
     always: bool = False
     example: str = ""
+    required: bool = False
 
     @property
     def name(self) -> str:

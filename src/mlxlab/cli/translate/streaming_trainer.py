@@ -66,7 +66,7 @@ def region(value: str, values: Values) -> list[str]:
 
 
 FLAGS = (
-    Flag("dataset-id", "data.source={text}"),
+    Flag("dataset-id", "data.source={text}", required=True),
     Flag("text-column", "data.text_column={text}", "text"),
     Flag("dataset-config", "data.reading.config={text}"),
     Flag("split", "data.reading.split={text}", "train"),
@@ -149,7 +149,7 @@ FLAGS = (
     Flag("seed", "seed={}", "42"),
 )
 GENERATE = (
-    Flag("checkpoint", run, note=OWN_CHECKPOINTS, example="output_advanced/best_checkpoint"),
+    Flag("checkpoint", run, note=OWN_CHECKPOINTS, example="output_advanced/best_checkpoint", required=True),
     Flag("prompt", "prompt={}"),
     Flag("tokenizer-path", reason="the tokenizer is that of the run"),
     Flag("max-length", "max_tokens={}", "100"),

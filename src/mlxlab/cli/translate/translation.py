@@ -74,6 +74,11 @@ def translate(line: str, *, defaults: bool = False) -> Translation:
     for name, value in command.values.items():
         if name != PROCESSES and normalized(name) in known:
             _add_flag(args, command, known[normalized(name)], value, is_typed=name in typed)
+    command.notes += [
+        f"--{flag.name}: required by {program.name}, and missing: add {flag.overrides('...', {})[0]}"
+        for flag in program.flags
+        if flag.required and flag.name not in command.values
+    ]
     return _compose(command, args)
 
 
