@@ -21,6 +21,8 @@ LINES = {  # old -> new, in addition to those of the guide
     " data.batch_size=16 trainer.learning_rate=1e-5 trainer.schedule.warmup=200 trainer.eval_every=100",
     "python train_cnn_hybrid.py --train-path T --compare-models --cnn-kernel-sizes 2 3 --optimizer sgd --momentum 0.8":
         "-m model=bert,cnn_hybrid data=titanic trainer/optimizer=sgd data.source=T trainer.optimizer.momentum=0.8",
+    "python train_cnn_hybrid.py --use-highway false --use-dilated-conv False --use-attention-fusion false":
+        "model=cnn_hybrid data=titanic model.highway=false model.dilations=[] model.fusion=concat",
     "python train.py --batch_size=32 --gradient_accumulation_steps=1": f"{STREAMING} data.batch_size=32"
     " trainer.step.accumulate=1",
     "python train.py --n_layer=6 --decay_lr=False --warmup_iters=5": f"{STREAMING} model/size=none"

@@ -12,6 +12,7 @@ from mlxlab.cli.translate.flags import (
     is_true,
     items,
     null_if_zero,
+    on_or_off,
     steps_of_micro_batches,
 )
 
@@ -74,10 +75,7 @@ def copies(value: str, _: Values) -> list[str]:
     return [f"data.augment.copies={3 if is_true(value) else 1}"]
 
 
-def dilations(value: str, _: Values) -> list[str]:
-    return [f"model.dilations={'[1, 2, 4]' if is_true(value) else '[]'}"]
-
-
+DILATIONS = on_or_off("model.dilations", "[1, 2, 4]", "[]")
 BATCH = BatchFlags("batch-size", 32, "grad-accum")
 IGNORED = "model=bert has no convolutions; it was ignored there too without --model-type cnn_hybrid"
 OWN_RUNS = "only runs of mlxlab can be resumed, not checkpoints of the old program; after a pattern add hydra.run.dir="
@@ -130,7 +128,7 @@ TRAIN_FLAGS = (
         "128",
         reason=IGNORED,
     ),
-    Flag("dilated use-dilated-conv", of_the_hybrid(dilations), "true", reason=IGNORED, kind="switch"),
+    Flag("dilated use-dilated-conv", of_the_hybrid(DILATIONS), "true", reason=IGNORED, kind="switch"),
     Flag("no-dilated", of_the_hybrid(lambda _, __: ["model.dilations=[]"]), reason=IGNORED, kind="switch"),
 )
 UNREACHABLE = "no flag and no file set it there"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from mlxlab.cli.translate.bert_trainer import (
     BASE,
     CONFIG,
+    DILATIONS,
     FILE_FLAGS,
     IMPLIED,
     OWN_CHECKPOINTS,
@@ -22,6 +23,7 @@ from mlxlab.cli.translate.flags import (
     choice,
     count_of,
     items,
+    on_or_off,
     when_true,
 )
 
@@ -100,6 +102,7 @@ def weight_decay(value: str, values: Values) -> list[str]:
     return [] if values.get("optimizer") == "adam" else [f"trainer.optimizer.weight_decay={value}"]
 
 
+FUSION, HIGHWAY = on_or_off("model.fusion", "attention", "concat"), on_or_off("model.highway", "true", "false")
 SIMPLE_BATCH, OPTIMIZED_BATCH = (
     BatchFlags("batch-size", 16),
     BatchFlags("base-batch-size", 32, "gradient-accumulation-steps"),
@@ -167,9 +170,9 @@ HYBRID = (
     again("warmup-ratio", "warmup-ratio", "0.1"),
     Flag("cnn-kernel-sizes kernel-sizes", of_one_model(items("model.kernel_sizes")), "2 3 4 5", "", ONE, "list"),
     Flag("cnn-num-filters num-filters", of_one_model(lambda value, _: [f"model.num_filters={value}"]), "128", "", ONE),
-    Flag("use-dilated-conv", of_one_model(when_true("model.dilations=[1, 2, 4]")), "true", "", ONE, "switch"),
-    Flag("use-attention-fusion", of_one_model(when_true("model.fusion=attention")), "true", "", ONE, "switch"),
-    Flag("use-highway", of_one_model(when_true("model.highway=true")), "true", "", ONE, "switch"),
+    Flag("use-dilated-conv", of_one_model(DILATIONS), "true", "", ONE, "switch"),
+    Flag("use-attention-fusion", of_one_model(FUSION), "true", "", ONE, "switch"),
+    Flag("use-highway", of_one_model(HIGHWAY), "true", "", ONE, "switch"),
     Flag(
         "optimizer",
         choice("optimizer", OPTIMIZERS),

@@ -163,6 +163,11 @@ def when_false(*overrides: str) -> Convert:
     return lambda value, _: () if is_true(value) else overrides
 
 
+def on_or_off(key: str, on: str, off: str) -> Convert:
+    """An option with one value for a switch that is on and another for one that is off."""
+    return lambda value, _: [f"{key}={on if is_true(value) else off}"]
+
+
 def choice(name: str, options: Mapping[str, str]) -> Convert:
     """Overrides of the flag `name` by value, separated by blanks; ConfigError names the valid ones otherwise."""
 
