@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import nonfinite_paths
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.names import FOLDER, KEYWORD
+from mlxlab.checkpoint.names import FOLDER, KEYWORD, committed_paths
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.constraints import Probability
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
@@ -59,7 +59,14 @@ def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
         return own.load(read_only=read_only) if own.paths() or any(own.folder.glob("unusable-*")) else None
-    return None if resume is None else load_named(resume, run_dir, f"auto, {KEYWORDS}")
+    if resume is None:
+        return None
+    try:
+        return load_named(resume, run_dir, f"auto, {KEYWORDS}")
+    except CheckpointUnavailableError as error:
+        if not KEYWORD.fullmatch(resume) or committed_paths(run_dir / FOLDER):
+            raise
+        raise CheckpointUnavailableError(f"{error}; hydra.run.dir=<run folder> says which run to resume") from None
 
 
 def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint:

@@ -50,12 +50,13 @@ def files(tmp_path_factory):
 
 
 def trained(files, name):
-    """The folder of a run that another command reads: `bert` or `decoder`."""
-    if not (files / name).exists():
+    """The folder of a run that another command reads, as the guide calls it: a run of `bert` or a `decoder`."""
+    folder = files / {"bert": "outputs/mine", "decoder": "output_advanced"}[name]
+    if not folder.exists():
         old = {"bert": LINES[0][0], "decoder": "python train_refactored.py"}[name]
-        done = run_here(*small(dict(LINES)[old], files, f"hydra.run.dir={files / name}"))
+        done = run_here(*small(dict(LINES)[old], files, f"hydra.run.dir={folder}"))
         assert done.returncode == 0, done.stderr
-    return files / name
+    return folder
 
 
 def small(new, files, *more):
@@ -75,14 +76,14 @@ def small(new, files, *more):
         teachers = [] if values["data"] == "instruct" else [trained(files, "decoder")]
         values |= {"trainer.teachers": f"[{', '.join(map(str, teachers))}]", "model.pretrained": "null"}
     if "resume" in values:
-        run = trained(files, "bert" if values["model"] == "bert" else "decoder")
-        values |= {"resume": "best" if values["resume"] == "best" else f"{run}/step-1", "trainer.max_steps": "2"}
-        values |= {"hydra.run.dir": run} if values["resume"] == "best" else {}
+        trained(files, "bert" if values["model"] == "bert" else "decoder")
+        values |= {"resume": values["resume"].replace("step-1000", "step-1"), "trainer.max_steps": "2"}
     if "cloud" in values:  # the emulators of stores have tests of their own
         values = {key: text for key, text in values.items() if not key.startswith("cloud")}
         values |= {"cloud": "directory", "cloud.path": files / "store"}
     values |= {key: text for key, _, text in (override.partition("=") for override in more)}
-    values.setdefault("hydra.run.dir", files / f"run-{len(list(files.iterdir()))}")
+    if "resume" not in values:  # a resumed run has a folder
+        values.setdefault("hydra.run.dir", files / f"run-{len(list(files.iterdir()))}")
     return [*NO_PLOTS, *(f"{key}={value}" for key, value in values.items())]
 
 
@@ -100,13 +101,15 @@ def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch
 
 
 @pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)])
-def test_a_new_training_command_runs(new, files):
-    if " -m " in new:  # sweeps have tests of their own
+def test_a_new_training_command_runs(new, files, monkeypatch):
+    monkeypatch.chdir(files)
+    if " -m " in new:  # test_a_comparison_runs
         check(small(new, files), multirun=True)
         return
     done = run_here(*small(new, files))
     assert done.returncode == 0, done.stderr
     assert "final_state=" in done.stdout
+    assert ("resumed from step-1" in done.stderr) == ("resume=" in new)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ LINES = {  # old -> new, in addition to those of the guide
     f"{TRAIN} -t T -b 16 --grad-accum 2 --eval-steps 100 --save-steps=50": f"{BERT} trainer=optimized data.source=T"
     " data.batch_size=32 trainer.step.accumulate=2 trainer.eval_every=50 checkpointing.every_steps=25",
     f"{TRAIN} --config configs/production.yaml": f"experiment=production {BERT}",
-    f"{TRAIN} --train T --resume 'output/run_*/checkpoints/best'": f"{BERT} data.source=T resume=best",
+    f"{TRAIN} --train T --resume 'output/run_*/checkpoints/best'": f"{BERT} data.source=T resume=best"
+    " hydra.run.dir=outputs/mine",
+    f"{TRAIN} --resume 'output/run_*' --output x": f"{BERT} resume=best hydra.run.dir=outputs/mine",
     f"{TRAIN} --resume output/run_1/checkpoints/best": f"{BERT} resume=output/run_1/best",
     f"{TRAIN} --early-stopping 0 --no-mlflow --experiment x": f"{BERT} tracking=none"
     " callbacks.early_stopping.patience=null",

@@ -31,6 +31,7 @@ PRESETS = {
     " trainer.schedule.warmup=100",
 }
 QUOTE = "'"
+ANY_RUN = "outputs/mine"
 
 
 def adaptive_batch(_: str, values: Values) -> list[str]:
@@ -48,11 +49,15 @@ def of_the_hybrid(convert: Convert) -> Convert:
     return lambda value, values: convert(value, values) if values.get("model-type", "").startswith("cnn") else []
 
 
+def is_pattern(path: str) -> bool:
+    return "*" in path or "?" in path
+
+
 def resume(value: str, _: Values) -> list[str]:
-    """A checkpoint of a run; a pattern does not say of which."""
+    """A checkpoint of a run; for a pattern, which does not say of which, the folder of a run to fill in."""
     folder = value.rstrip("/")
-    if "*" in folder or "?" in folder:
-        return ["resume=best"]
+    if is_pattern(folder):
+        return ["resume=best", f"hydra.run.dir={ANY_RUN}", f"# --resume: write the run folder in place of {ANY_RUN}"]
     best = "/best" if folder.endswith("/best") else ""
     return Flag("resume", "resume={text}").overrides(
         folder.removesuffix("/best").removesuffix("/checkpoints") + best, {}
@@ -65,8 +70,10 @@ def run(value: str, _: Values) -> list[str]:
     return [f"run={folder}"]
 
 
-def run_folder(value: str, _: Values) -> list[str]:
-    """A folder for each run, named after the time."""
+def run_folder(value: str, values: Values) -> list[str]:
+    """A folder for each run, named after the time; that of the resumed run if `resume` sets it."""
+    if is_pattern(values.get("resume", "")):
+        return []
     folder = as_text(value.rstrip("/"))
     return [f"hydra.run.dir={folder.rstrip(QUOTE)}/run_${{now:%Y%m%d_%H%M%S}}{QUOTE if folder.endswith(QUOTE) else ''}"]
 
@@ -78,7 +85,7 @@ def copies(value: str, _: Values) -> list[str]:
 DILATIONS = on_or_off("model.dilations", "[1, 2, 4]", "[]")
 BATCH = BatchFlags("batch-size", 32, "grad-accum")
 IGNORED = "model=bert has no convolutions; it was ignored there too without --model-type cnn_hybrid"
-OWN_RUNS = "only runs of mlxlab can be resumed, not checkpoints of the old program; after a pattern add hydra.run.dir="
+OWN_RUNS = "only runs of mlxlab can be resumed, not checkpoints of the old program"
 OWN_CHECKPOINTS = "a run folder of mlxlab; checkpoints of the old program cannot be read"
 CONFIG = Flag("config c", note="its keys win over the flags, as they did there")
 TRAIN_FLAGS = (
