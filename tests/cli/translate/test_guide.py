@@ -109,7 +109,7 @@ def test_a_new_training_command_runs(new, files, monkeypatch):
     done = run_here(*small(new, files))
     assert done.returncode == 0, done.stderr
     assert "final_state=" in done.stdout
-    assert ("resumed from step-1" in done.stderr) == ("resume=" in new)
+    assert ("resumed from step-" in done.stderr) == ("resume=" in new)
 
 
 @pytest.mark.parametrize(
