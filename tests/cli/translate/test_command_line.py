@@ -43,8 +43,8 @@ def test_spellings_of_one_command_are_one_translation(line):
         ("python train.py 'x", "the command line ends inside a quotation"),
         (f"{ADVANCED} --seed", "--seed: expected a value"),
         (f"{ADVANCED} extra", "train_advanced.py: an argument without a flag, where none is expected"),
-        (f"{ADVANCED} --batch-size -3", "batch-size -3: expected a whole number >= 1"),
-        (f"{ADVANCED} --batch-size 1e99999", "batch-size 1e99999: expected a number"),
+        (f"{ADVANCED} --batch-size -3", "--batch-size -3: expected a whole number >= 1"),
+        (f"{ADVANCED} --batch-size 1e99999", "--batch-size 1e99999: expected a number"),
         (f"{ADVANCED} --model-preset tinny", "--model-preset tinny: expected nano, tiny, small, medium"),
     ],
 )  # fmt: skip
@@ -58,6 +58,17 @@ def test_all_unknown_flags_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         translate(f"{ADVANCED} --epochz 3 --seeed 4")
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["--epochz", "--seeed"]
+
+
+def test_wrong_values_are_named_as_they_were_typed():
+    with pytest.raises(ConfigError) as caught:
+        translate("torchrun --nproc_per_node=abc train.py --batch_size=x --n_layer=y --min_lr=z")
+    assert sorted(str(caught.value).splitlines()) == [
+        "--batch_size x: expected a number",
+        "--min_lr z: expected a number",
+        "--n_layer y: expected a number",
+        "--nproc_per_node abc: expected a number",
+    ]
 
 
 def test_a_launcher_says_how_many_processes():

@@ -168,7 +168,14 @@ def test_a_credential_of_a_file_is_not_repeated(tmp_path):
     assert "tracking-uri: not repeated: a URL with credentials; set them in the environment" in result.notes
 
 
-def test_wrong_values_are_named(tmp_path):
-    (tmp_path / "my.json").write_text('{"gradient_accumulation": "many"}')
-    with pytest.raises(ConfigError, match="grad-accum many: expected a number"):
-        translate(f"{TRAIN} --config {tmp_path}/my.json")
+def test_wrong_values_are_named_with_their_file_all_at_once(tmp_path):
+    file = tmp_path / "my.json"
+    file.write_text('{"gradient_accumulation": "many", "batch_size": "thirty", "eval_steps": true}')
+    with pytest.raises(ConfigError) as caught:
+        translate(f"{TRAIN} --config {file} --early-stopping soon")
+    assert sorted(str(caught.value).splitlines()) == [
+        "--early-stopping soon: expected a number",
+        f"{file}: batch_size thirty: expected a number",
+        f"{file}: eval_steps True: expected a number",
+        f"{file}: gradient_accumulation many: expected a number",
+    ]

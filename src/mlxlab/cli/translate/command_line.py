@@ -36,12 +36,33 @@ class OldCommand:
         values: the flags given, by the first of their names, in the order of the last mention.
         file: the configuration file without a flag.
         notes: what was read and has no counterpart.
+        labels: how the user wrote each flag: `--batch_size`, or `<file>: batch_size`.
+        faults: what is wrong with values.
     """
 
     program: Program
     values: dict[str, str] = field(default_factory=dict)
     file: str = ""
     notes: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def overrides(self, flag: Flag, value: str) -> list[str]:
+        """The overrides of a flag; none of an invalid value, which is one of the faults then."""
+        try:
+            return flag.overrides(value, self.values)
+        except ConfigError as error:
+            self.faults.append(self._with_label(str(error), flag, value))
+            return []
+
+    def _with_label(self, message: str, flag: Flag, value: str) -> str:
+        """A message with the label of the flag that it begins with, or else of the flag that was converted."""
+        label = self.labels.get(flag.name, f"--{flag.name}")
+        name = re.split(r"[^\w.-]", message, maxsplit=1)[0]
+        rest = message[len(name) :]
+        if normalized(name) in self.labels:
+            return self.labels[normalized(name)] + rest
+        return label + rest if rest.startswith(f" {value}:") else f"{label}: {message}"
 
 
 def read_command(line: str, programs: Sequence[Program]) -> OldCommand:
@@ -125,6 +146,7 @@ def _read_flags(command: OldCommand, words: list[str]) -> OldCommand:
         else:
             command.values.pop(flag.name, None)
             command.values[flag.name] = " ".join(values) or "true"
+            command.labels[flag.name] = name
     if unknown:
         raise ConfigError("\n".join(dict.fromkeys(unknown[:10])))
     return command
@@ -162,5 +184,6 @@ def _read_launcher(words: list[str], command: OldCommand) -> None:
         key, value = normalized(name), text if equals else "".join(words[number + 1 : number + 2])
         if key in ("nproc-per-node", "ntasks", "n"):
             command.values[PROCESSES] = value
+            command.labels[PROCESSES] = name
         elif reason := LAUNCHER.get(key):
             command.notes.append(f"{name}: no counterpart: {reason}")

@@ -212,6 +212,7 @@ class BatchFlags:
 
     def __call__(self, value: str, values: Values) -> list[str]:
         """`data.batch_size`, which here counts the rows of an optimizer step, and into how many parts it is divided."""
+        integer(value, "")  # its own fault before that of another flag
         rows, processes = count_of(values, self.rows, self.default_rows), count_of(values, PROCESSES, 1)
         total = count_of(values, self.micro_batches, self.default_micro_batches)
         own = total if self.per_process else max(1, round(total / processes))

@@ -66,10 +66,11 @@ def compile_mode(value: str, _: Values) -> list[str]:
 
 def adapter(value: str, values: Values) -> list[str]:
     """One rank for all adapted layers, the larger one of attention and embedding."""
-    ranks = {"attention": values.get("attn-lora-rank", "0"), "embedding": values.get("embedding-rank", "0")}
+    flags = {"attention": "attn-lora-rank", "embedding": "embedding-rank"}
     if values.get("embedding-mode", "standard") != "lora":
-        del ranks["embedding"]
-    adapted = {target: rank for target, text in ranks.items() if (rank := integer(text, f"{target} rank")) > 0}
+        del flags["embedding"]
+    ranks = {target: integer(values.get(flag, "0"), flag) for target, flag in flags.items()}
+    adapted = {target: rank for target, rank in ranks.items() if rank > 0}
     if not adapted:
         return []
     targets = ", ".join(adapted)

@@ -19,6 +19,7 @@ PROGRAMS: tuple[Program, ...] = (
     *gpt_trainer.PROGRAMS,
     *streaming_trainer.PROGRAMS,
 )
+_LAUNCHED = Flag(PROCESSES, lambda _, values: [f"nproc={count_of(values, PROCESSES, 1)}"])
 _TOP_LEVEL = ("seed", "name", "resume")  # keys without a dot that are no groups
 
 
@@ -66,14 +67,18 @@ def translate(line: str, *, defaults: bool = False) -> Translation:
     for flag in (*program.flags, *program.file_flags):
         is_added = flag.always or (defaults and flag.is_default_a_value)
         if flag.default is not None and is_added and flag.name not in command.values:
-            for override in flag.overrides(flag.default, command.values):
+            for override in command.overrides(flag, flag.default):
                 _add(args, override)
     for override in extra:
         _add(args, override)
     known = flags_by_name((*program.flags, *program.file_flags, *program.phantoms))
     for name, value in command.values.items():
-        if name != PROCESSES and normalized(name) in known:
+        if name == PROCESSES:
+            command.overrides(_LAUNCHED, value)
+        elif normalized(name) in known:
             _add_flag(args, command, known[normalized(name)], value, is_typed=name in typed)
+    if command.faults:
+        raise ConfigError("\n".join(list(dict.fromkeys(command.faults))[:10]))
     command.notes += [
         f"--{flag.name}: required by {program.name}, and missing: add {flag.overrides('...', {})[0]}"
         for flag in program.flags
@@ -96,7 +101,7 @@ def _add_flag(args: dict[str, str], command: OldCommand, flag: Flag, value: str,
     if has_credentials(value):
         command.notes.append(f"{label}: not repeated: a URL with credentials; set them in the environment")
         return
-    results = flag.overrides(value, command.values)
+    results = command.overrides(flag, value)
     overrides = [result for result in results if not result.startswith("# ")]
     command.notes += [result.removeprefix("# ") for result in results if result.startswith("# ")]
     for override in overrides:
@@ -165,6 +170,7 @@ def _add_json(command: OldCommand, path: Path) -> None:
         if flag.name in command.values:
             command.notes.append(f"{path}: {key} wins over --{flag.name}, as it did there")
         command.values[flag.name] = value
+        command.labels[flag.name] = f"{path}: {key}"
 
 
 def _add_python(command: OldCommand, path: Path) -> None:
@@ -178,6 +184,7 @@ def _add_python(command: OldCommand, path: Path) -> None:
             command.notes.append(_unknown(f"{path}: {key}", key, known))
         else:
             command.values[flag.name] = value
+            command.labels.setdefault(flag.name, f"{path}: {key}")
     command.values.update(typed)
     command.notes += [f"{path}: {name}: not read: not a literal, and nothing is executed" for name in skipped]
 
