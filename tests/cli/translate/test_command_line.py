@@ -45,6 +45,7 @@ def test_spellings_of_one_command_are_one_translation(line):
         (f"{ADVANCED} extra", "train_advanced.py: an argument without a flag, where none is expected"),
         (f"{ADVANCED} --batch-size -3", "--batch-size -3: expected a whole number >= 1"),
         (f"{ADVANCED} --batch-size 1e99999", "--batch-size 1e99999: expected a number"),
+        ("python mlx_bert_cli.py benchmark --steps 0", "--steps 0: expected a whole number >= 1"),
         (f"{ADVANCED} --model-preset tinny", "--model-preset tinny: expected nano, tiny, small, medium"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from mlxlab.cli.translate.flags import (
     as_text,
     choice,
     count_of,
+    counted,
     is_true,
     items,
     null_if_zero,
@@ -194,7 +195,7 @@ def programs(script: str) -> tuple[Program, ...]:
     benchmark = (
         Flag("batch-size b", default="32", reason=OWN_SIZES),
         Flag("seq-length s", default="256", reason=OWN_SIZES),
-        Flag("steps n", "rounds={}", "20"),
+        Flag("steps n", counted("rounds"), "20"),
         Flag(
             "model-type",
             choice("model-type", {"base": "model=bert", "cnn_hybrid": ""}),

@@ -22,6 +22,7 @@ from mlxlab.cli.translate.flags import (
     as_text,
     choice,
     count_of,
+    counted,
     items,
     on_or_off,
     when_true,
@@ -217,7 +218,7 @@ PRODUCTION = (
 )
 BENCHMARK = (
     Flag("output-dir", "save={}/steps"),
-    Flag("num-steps", "rounds={}", "100"),
+    Flag("num-steps", counted("rounds"), "100"),
     Flag("batch-sizes", default="16 32 64", reason="the suite has sizes of its own", kind="list"),
     Flag("enable-memory-profiling", when_true("suite=memory"), kind="switch"),
 )

@@ -134,6 +134,11 @@ def count_of(values: Values, name: str, default: int) -> int:
     return count
 
 
+def counted(key: str) -> Convert:
+    """An option that is a whole number >= 1."""
+    return lambda value, _: [f"{key}={count_of({key: value}, key, 1)}"]
+
+
 def is_true(value: str) -> bool:
     return value.lower() in ("true", "1", "yes", "on")
 
