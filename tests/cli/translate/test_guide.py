@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from mlxlab.cli.translate.tables import flag_table
 from mlxlab.cli.translate.translation import PROGRAMS
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
-from support.processes import NO_PLOTS, ROOT, run_here
+from support.processes import NO_PLOTS, ROOT, environment, run, run_here
 
 GUIDE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^\| `((?:python|torchrun) .*?)` \| `(.*?)` \|$", GUIDE, re.M)
@@ -103,7 +105,7 @@ def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch
 @pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)])
 def test_a_new_training_command_runs(new, files, monkeypatch):
     monkeypatch.chdir(files)
-    if " -m " in new:  # test_a_comparison_runs
+    if " -m " in new:  # test_a_command_of_several_processes_runs trains
         check(small(new, files), multirun=True)
         return
     done = run_here(*small(new, files))
@@ -128,6 +130,45 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
         assert (files / "submission.csv").read_text().startswith("PassengerId,Survived\n")
     if script == "export":
         assert (files / "exported" / "model.safetensors").exists()
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)])
+def test_a_command_of_several_processes_runs(new, files):
+    """Two processes for the four of the guide; the runs of a sweep one after the other."""
+    script, first = new.split()[0], new.split()[1]
+    folder = files / f"several-{len(list(files.iterdir()))}"
+    of_sweep = first == "-m"
+    where = f"hydra.sweep.dir={folder}" if of_sweep else f"hydra.run.dir={folder}"
+    overrides = [each for each in small(new, files, where) if not of_sweep or not each.startswith("hydra.run.dir=")]
+    leading = "-m" if of_sweep else "nproc=2"
+    done = run(leading, *overrides, script=re.fullmatch(r"scripts/(\w+)\.py", script)[1], fresh=True)
+    assert done.returncode == 0, done.stderr
+    assert len([*folder.rglob("checkpoints/step-*")]) == (2 if of_sweep else 1)
+    parallel = "none" if of_sweep else "data"
+    assert all(f"parallel: {parallel}" in path.read_text() for path in folder.rglob(".hydra/config.yaml"))
+
+
+@pytest.mark.fault_injection
+def test_the_list_of_runs_has_a_run(files, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{files}/store.db")
+    command = dict(LINES)["python mlx_bert_cli_v2.py list-experiments"].split()
+    tracked = small(LINES[0][1], files, "tracking=mlflow", "name=listed")
+    assert run(*tracked, fresh=True).returncode == 0
+    listed = run(*command[1:], script=re.fullmatch(r"scripts/(\w+)\.py", command[0])[1], fresh=True)
+    assert listed.returncode == 0, listed.stderr
+    assert "listed" in listed.stdout
+
+
+@pytest.mark.fault_injection
+def test_the_benchmark_prints_its_table():
+    """One round of one model: 20 of two take half an hour."""
+    python, *args = dict(LINES)["python mlx_bert_cli_v2.py benchmark --steps 20"].split()
+    assert (python, args[-1]) == ("python", "rounds=20")
+    reduced = [sys.executable, *args[:-1], "rounds=1", "model=bert"]
+    done = subprocess.run(reduced, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "| bert nano | optimized |" in re.sub(" +", " ", done.stdout)
 
 
 @pytest.mark.parametrize("title", sorted({program.title for program in PROGRAMS}))
