@@ -141,7 +141,7 @@ class GrowthSchedule(Callback):
 
     def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> "Change":
         """The change of an operation, on all processes alike; where it fails and is skipped, one that does nothing."""
-        from mlxlab.growth.apply import FAILURES, OF_DATA, keep, prepare
+        from mlxlab.growth.apply import FAILURES, prepare
 
         groups = context.metadata["config"].get("trainer", {}).get("optimizer", {})
         change: Change | None = None
@@ -149,10 +149,7 @@ class GrowthSchedule(Callback):
         try:
             if not result.trained:  # a resumed run makes up for the operation
                 result = result._replace(batch=next(iter(context.valid), result.batch))
-            prepared = prepare(operation, state, result, self.seed, groups)
-            if context.group.size > 1 and operation["op"] in OF_DATA:  # fails here, where all processes agree
-                keep(prepared, state, is_trial=True)
-            change = prepared
+            change = prepare(operation, state, result, self.seed, groups)
         except FAILURES as caught:
             error = caught
         if context.group.all_reduce_max([change is None]) == [0]:

@@ -22,7 +22,6 @@ from mlxlab.training.optim.groups import GroupOptions, describe_changes, group_c
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
 
-OF_DATA = ("set_batch_size", "set_curriculum")  # operations that change how the data are read
 FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
 
 
@@ -56,16 +55,14 @@ def prepare(operation: Operation, state: TrainState, result: StepResult, seed: i
     return Change({}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state))
 
 
-def keep(change: Change, state: TrainState, *, is_trial: bool = False) -> None:
-    """Keeps a change; where that raises one of FAILURES, and after a trial, the state is as it was."""
+def keep(change: Change, state: TrainState) -> None:
+    """Keeps a change; where that raises one of FAILURES, the state is as it was."""
     undo = _undo(state)
     try:
         change.keep()
     except FAILURES:
         undo()
         raise
-    if is_trial:
-        undo()
 
 
 def _undo(state: TrainState) -> Callable[[], None]:
