@@ -360,23 +360,11 @@ def test_a_setting_that_fails_while_it_changes_is_skipped_with_the_run_as_it_was
     )
 
 
-class WithTwin(ProcessGroup):
-    """A group with another process in which the same happens."""
-
-    def __init__(self):
-        super().__init__()
-        self.size = 2
-
-    def all_reduce_max(self, numbers):
-        return list(numbers)
-
-
 @pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
-@pytest.mark.parametrize("group", [WithFailure, WithTwin])
-def test_a_setting_that_fails_in_several_processes_is_kept_in_none(operation, group):
-    data = FailingBatches() if group is WithTwin else CurriculumBatches()
+def test_a_setting_that_fails_in_another_process_is_kept_in_none(operation):
+    data = CurriculumBatches()
     state = grow([], [StopAt(2)], data=data).state
-    context = FitContext("valid/loss", Recorder(), group=group())
+    context = FitContext("valid/loss", Recorder(), group=WithFailure())
     GrowthSchedule([operation], "skip").on_step(context, state, NO_STEP)
     assert state.progress.growth.skipped == [operation["id"]]
     assert (data.batch_size, data.alpha, state.progress.settings) == (4, None, ChangedSettings())
