@@ -217,16 +217,10 @@ def fit(
     return run
 
 
-class NoOpCallback:
+class NoOpCallback(Callback):
     """A callback that does nothing; tests define the moments that they need."""
 
     runs_on_all_ranks = True
-
-    def on_start(self, context, state) -> None: ...
-
-    def on_step(self, context, state, result) -> None: ...
-
-    def on_end(self, context, state) -> None: ...
 
 
 class StopAt(NoOpCallback):

@@ -49,7 +49,7 @@ def open_atomic(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name in the folder of `path`, in the form that `remove_leftovers` recognises."""
+    """A new name in the folder of `path`, in the form that `leftovers` recognises."""
     return path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:100]}")
 
 
@@ -65,13 +65,19 @@ def pack_bytes(data: bytes) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of processes that were killed while they wrote; those of living ones stay."""
+    for path in leftovers(folder):
+        with suppress(OSError):
+            path.unlink()
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Temporary names of processes that are gone."""
     for path in folder.glob(f"{_PREFIX}*"):
         process = path.name.removeprefix(_PREFIX).split("-")[0]
         try:
             os.kill(int(process), 0)
         except ProcessLookupError:
-            with suppress(OSError):
-                path.unlink()
+            yield path
         except (PermissionError, OverflowError, ValueError):  # of another user, or no process id
             continue
 

@@ -1,27 +1,45 @@
 """Creates a folder as a whole or not at all."""
 
 import os
-import tempfile
+import re
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlxlab.errors import CannotCreateError
+from mlxlab.files.atomic import leftovers, temporary_name
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder next to `path`, which it becomes at the end; raises as `refuse_existing`, and OSError."""
+    """A temporary folder next to `path`, which it becomes at the end; raises as `refuse_existing`, and OSError.
+
+    Those that killed processes left for the same path are removed.
+    """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
-        folder = Path(temporary) / "new"
-        folder.mkdir()
-        yield folder
-        folder.rename(path)
+    _remove_leftovers(path)
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def refuse_existing(path: Path) -> None:
     """CannotCreateError if there is anything at this path."""
     if os.path.lexists(path):
         raise CannotCreateError(f"out={path}: exists already; expected the name of a new one")
+
+
+def _remove_leftovers(path: Path) -> None:
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
+    for leftover in leftovers(path.parent):
+        status = leftover.lstat()
+        if own.fullmatch(leftover.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -12,7 +12,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.tokenizers.gguf import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, WriteError
-from mlxlab.files.atomic import temporary_name
+from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.new_folder import refuse_existing
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.interop.published_weights import plain_weights, publish
@@ -151,6 +151,7 @@ def _write(out: Path, arrays: Arrays, metadata: Values) -> None:
     temporary = temporary_name(out).with_suffix(".gguf")  # MLX appends it otherwise
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out.parent)
         mx.save_gguf(str(temporary), arrays, metadata)
         temporary.rename(out)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk

@@ -14,7 +14,7 @@ from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
 from mlxlab.models.pretrained.load import MLX_LM, read_shape, resolve, target_of
-from mlxlab.models.pretrained.weights import load_head_weights, load_weights
+from mlxlab.models.pretrained.weights import load_head_weights, load_weights, refuse_too_large
 from mlxlab.models.vocabulary import keep_rows
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
@@ -48,6 +48,8 @@ def build_model(
     path = resolve(options.pretrained) if options.pretrained else None
     shape = {} if path is None else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
     backbone = build_backbone({**node, **shape}, vocab_size, pair_separator, kind)
+    if path is not None and load_pretrained:
+        refuse_too_large(backbone, path)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.

@@ -51,6 +51,13 @@ LLAMA_CONFIG = {
     "hidden_act": "silu",
     "tie_word_embeddings": False,
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 BERT_LAYER = {  # ours, theirs
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -131,9 +138,9 @@ def load_llama(folder, **options):
     return load_model("transformer", folder, **options)
 
 
-def load_model(family, folder, kind="language_modelling", load_pretrained=True, **options):
+def load_model(family, folder, kind="language_modelling", load_pretrained=True, seed=None, **options):
     node = {"_target_": TARGETS[family], "pretrained": str(folder), "dropout": 0.0} | options
-    return build_model(node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained).eval()
+    return build_model(node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained, seed=seed).eval()
 
 
 def tokens_and_segments():
@@ -331,6 +338,7 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary positions of type yarn"),
         ({"rope_parameters": {"rope_theta": "big"}}, "rope_theta is big, expected a number"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
+        ({"rope_scaling": LLAMA3, "hidden_size": 10**9}, "heads of 250000000 dimensions, expected at most 65536"),
         ({"model_type": "gemma2"}, "of type gemma2; model=transformer loads llama, mistral, smollm3, qwen2 and qwen3"),
     ],
 )
@@ -376,6 +384,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("{}", DataError, "'hidden_size' is missing"),
         (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int, got '32'"),
         (json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}), DataError, "num_hidden_layers: expected .*10000"),
+        (json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}), DataError, "all heads together: expected .* got 4000000000"),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )
@@ -384,6 +393,29 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(fault, match=words):
         load_bert(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "size"),
+    [
+        *(
+            ("bert", key, 10**9)
+            for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
+        ),
+        *(("transformer", key, 10**9) for key in ("hidden_size", "vocab_size")),
+        ("transformer", "head_dim", 10**8),
+        ("transformer", "num_hidden_layers", 9),
+    ],
+)
+def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
+    tmp_path, encoder, decoder, family, key, size, monkeypatch
+):
+    monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
+    published = {"bert": (bert_arrays(encoder), BERT_CONFIG), "transformer": (llama_arrays(decoder), LLAMA_CONFIG)}
+    arrays, config = published[family]
+    folder = write(tmp_path / "model", arrays, config | {key: size})
+    with pytest.raises(DataError, match=r"model: its config asks for [\d,]+ weights, its files hold [\d,]+$"):
+        load_model(family, folder, seed=0)
 
 
 def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):

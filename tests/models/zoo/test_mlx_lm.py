@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.build import architecture_of, build_model
@@ -168,6 +168,15 @@ def test_a_target_in_a_published_config_is_refused(published):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(NotAllowedError, match="_target_"):
         build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40)
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
+def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(published, key, monkeypatch):
+    monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
+    folder, _ = published
+    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: 10**9}))
+    with pytest.raises(DataError, match=r"its config asks for [0-9,]+ weights, its files hold [0-9,]+$"):
+        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40, seed=0)
 
 
 @pytest.mark.parametrize("name", ["base", "cache", "../x", "os", "llama.x", "__init__", ""])

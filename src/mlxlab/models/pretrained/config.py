@@ -77,6 +77,7 @@ def read_config(path: Path) -> PretrainedConfig:
     try:
         known = {key: value for key, value in content.items() if key in PretrainedConfig.__annotations__}
         config = cast(PretrainedConfig, validate(known, PretrainedConfig))
+        validate(config["num_attention_heads"] * (config.get("head_dim") or 1), ModelSize, "all heads together")
     except ShapeError as error:
         raise DataError(f"{file}: {error}") from None
     head_dim, heads = config.get("head_dim"), config["num_attention_heads"]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
 from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.models.pretrained.gguf_header import check_header
+from mlxlab.models.pretrained.gguf_header import BFLOAT16, Tensor, read_header
 
 GROUP = 32  # numbers that share a scale, in every block type that MLX reads
 HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's name in the file
@@ -42,13 +43,20 @@ Metadata = dict[str, object]  # of a file: numbers, text and lists of them
 def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
     """Arrays by name, unevaluated, and the metadata; InputNotFoundError or DataError if the file cannot be read."""
     path = path.resolve()  # the files of a downloaded snapshot are symbolic links
-    check_header(path)
+    tensors = read_header(path)
     try:
         loaded = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path}: not a valid GGUF file ({str(error).splitlines()[0][:200]})") from None
     arrays, metadata = cast(tuple[dict[str, mx.array], Metadata], loaded)
+    arrays |= {tensor.name: _bfloat16(path, tensor) for tensor in tensors if tensor.kind == BFLOAT16}
     return arrays, {key: _to_python(value) for key, value in metadata.items()}
+
+
+def _bfloat16(path: Path, tensor: Tensor) -> mx.array:
+    """Its numbers as they are: MLX's reader makes float16 of them, in which small ones are 0 and large ones inf."""
+    data = np.memmap(path, np.dtype("<u2"), mode="r", offset=tensor.offset, shape=tuple(reversed(tensor.shape)))
+    return mx.array(data).view(mx.bfloat16)
 
 
 def _to_python(value: object) -> object:
@@ -71,6 +79,15 @@ def gguf_config(path: Path) -> Metadata:
         "tie_word_embeddings": "output.weight" not in arrays,
         "vocab_size": len(tokens) if isinstance(tokens, list) else metadata.get("llama.vocab_size"),
     }
+
+
+def num_gguf_weights(path: Path) -> int:
+    """How many numbers the weights of a file have, quantised ones too."""
+    arrays, _ = read_gguf(path)
+    quantised = {name.removesuffix(".scales") for name in arrays if name.endswith(".scales")}
+    sizes = {name: GROUP * arrays[f"{name}.scales"].size for name in quantised}
+    others = (array.size for name, array in arrays.items() if name.rpartition(".")[0] not in quantised)
+    return sum(sizes.values()) + sum(others)
 
 
 def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tuple[str, mx.array]]:

@@ -1,9 +1,10 @@
-"""Checks the header of a GGUF file against its size: MLX's reader follows every length and offset in it unchecked."""
+"""The header of a GGUF file, checked against its size: MLX's reader follows every length and offset in it unchecked."""
 
 import mmap
 import struct
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import open_regular
@@ -29,13 +30,24 @@ BLOCKS = {  # type of a tensor -> numbers in a block, bytes of a block
     24: (1, 1),
     25: (1, 2),
     26: (1, 4),
+    30: (1, 2),
 }
+BFLOAT16 = 30
 
 
-def check_header(path: Path) -> None:
-    """Raises DataError unless `path` is a GGUF file all of whose lengths, types and offsets lie within it.
+class Tensor(NamedTuple):
+    """Where an array stands in a file; the dimensions of its shape are those of the file, the last one outermost."""
 
-    Raises also as `open_regular`.
+    name: str
+    kind: int
+    shape: list[int]
+    offset: int  # in bytes
+
+
+def read_header(path: Path) -> list[Tensor]:
+    """The arrays of a GGUF file.
+
+    Raises DataError unless all of its lengths, types and offsets lie within it, and as `open_regular`.
     """
     with open_regular(path) as file:
         magic = file.read(4)
@@ -43,7 +55,7 @@ def check_header(path: Path) -> None:
             raise DataError(f"{path}: not a GGUF file (it begins with {magic!r})")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                _Header(data).check()
+                return _Header(data).read()
             except (_Fault, struct.error) as error:
                 reason = error if isinstance(error, _Fault) else "its header is cut off"
                 raise DataError(f"{path}: not a valid GGUF file ({reason})") from None
@@ -60,7 +72,7 @@ class _Header:
         self.data, self.size, self.position = data, len(data), 4
         self.alignment = 32
 
-    def check(self) -> None:
+    def read(self) -> list[Tensor]:
         version, num_tensors, num_keys = self.number("I"), self.number("Q"), self.number("Q")
         if version not in VERSIONS:
             raise _Fault(f"version {version}, expected 2 or 3")
@@ -70,10 +82,12 @@ class _Header:
                 self.read_alignment(kind)
             else:
                 self.skip_value(kind)
-        ends = [self.tensor_end() for _ in range(min(num_tensors, self.size))]
+        tensors = [self.tensor() for _ in range(min(num_tensors, self.size))]
         start = -(-self.position // self.alignment) * self.alignment
-        if ends and start + max(ends) > self.size:
-            raise _Fault(f"its tensors end at byte {start + max(ends)}, the file at {self.size}")
+        tensors = [tensor._replace(offset=start + tensor.offset) for tensor in tensors]
+        if (end := max(map(_end, tensors), default=0)) > self.size:
+            raise _Fault(f"its tensors end at byte {end}, the file at {self.size}")
+        return tensors
 
     def number(self, code: str) -> int:
         (value,) = struct.unpack_from(f"<{code}", self.data, self.position)
@@ -107,21 +121,27 @@ class _Header:
         if not 1 <= self.alignment <= MAX_ALIGNMENT or self.alignment & (self.alignment - 1):
             raise _Fault(f"general.alignment, expected a power of two up to {MAX_ALIGNMENT} of type uint32")
 
-    def tensor_end(self) -> int:
-        """Where the next tensor ends, in bytes behind the header."""
-        name, num_dimensions = self.string()[:60].decode("utf-8", errors="replace"), self.number("I")
+    def tensor(self) -> Tensor:
+        """The next tensor, with its offset behind the header."""
+        full_name, num_dimensions = self.string().decode("utf-8", errors="replace"), self.number("I")
+        name = full_name[:60]
         if num_dimensions > MAX_DIMENSIONS:
             raise _Fault(f"{name!r} has {num_dimensions} dimensions, expected at most {MAX_DIMENSIONS}")
         shape = [self.number("Q") for _ in range(num_dimensions)]
         kind, offset = self.number("I"), self.number("Q")
         if kind not in BLOCKS:
             raise _Fault(f"{name!r} is of an unsupported type ({kind})")
-        numbers, block_bytes = BLOCKS[kind]
+        numbers, _ = BLOCKS[kind]
         if not all(1 <= size < 2**31 for size in shape) or (shape[0] if shape else 1) % numbers:
             raise _Fault(f"{name!r} has the shape {shape}, expected rows in blocks of {numbers}")
         if offset % self.alignment:
             raise _Fault(f"{name!r} begins at byte {offset}, expected a multiple of {self.alignment}")
-        return offset + prod(shape) // numbers * block_bytes
+        return Tensor(full_name, kind, shape, offset)
+
+
+def _end(tensor: Tensor) -> int:
+    numbers, block_bytes = BLOCKS[tensor.kind]
+    return tensor.offset + prod(tensor.shape) // numbers * block_bytes
 
 
 def _scalar_bytes(kind: int) -> int:

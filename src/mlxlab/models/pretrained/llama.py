@@ -12,6 +12,7 @@ from mlxlab.models.pretrained.family import TRANSFORMER, Family, Names, Node, Sh
 from mlxlab.models.rope import Llama3Scaling
 
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
+MAX_SCALED = 2**16  # dimensions of a head: a frequency of each pair is computed one by one
 SCALING = "mlxlab.models.rope.Llama3Scaling"
 NAMES: Names = (
     ("layers.{}.attention.query", "layers.{}.self_attn.q_proj"),
@@ -64,6 +65,9 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
     require(config, title, mlp_bias=[False], hidden_act=["silu"])
     head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
     theta, scaling = read_rope(config, title)
+    size = head_dim or config["hidden_size"] // heads
+    if scaling is not None and size > MAX_SCALED:
+        raise ConfigError(f"{title}: heads of {size} dimensions, expected at most {MAX_SCALED} with a rope_scaling")
     return OPTIONS | {
         "num_kv_heads": config.get("num_key_value_heads"),
         "rope_theta": theta,

@@ -16,8 +16,8 @@ MIN_TOKENS = 100_352  # above the last id to whose logit phi3small writes
 PREFIX = "backbone.model."  # of mlx-lm's names in a model
 
 
-def to_published(model: Model, node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """The config.json and the arrays of a trained language model, by which mlx-lm loads it; adapters are merged.
+def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a trained language model, by which mlx-lm loads its weights; adapters are merged.
 
     Args:
         node: its `model` node.
@@ -25,12 +25,6 @@ def to_published(model: Model, node: Mapping[str, Any]) -> tuple[dict[str, Any],
     Raises:
         ConfigError: it is not a language model: mlx-lm has no classifiers; or mlx-lm would load another one.
     """
-    config = published_config(model, node)
-    return config, {published_name(name): array for name, array in merged_parameters(model).items()}
-
-
-def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json; arguments and errors are those of `to_published`."""
     if not isinstance(model.backbone, MlxLm) or not model.backbone.returns_logits:
         raise ConfigError("model=mlx_lm: mlx-lm has language models only, no classifiers; expected model=bert")
     _refuse_misread(model, model.backbone)
