@@ -72,6 +72,20 @@ def test_wrong_values_are_named_as_they_were_typed():
     ]
 
 
+@pytest.mark.parametrize("value", ["-Hello", "-Hello there", "--Hello there", "-1 is odd"])
+def test_a_value_may_begin_with_a_dash(value):
+    args = translate(
+        shlex.join(["python", "generate_text.py", "--checkpoint", "o", "--prompt", value, "--seed", "3"])
+    ).args
+    assert args == ["run=o", f"prompt={value}", "seed=3"]
+
+
+def test_a_flag_is_no_value():
+    for line in ("python mlx_bert_cli.py train --lr -b 3", f"{ADVANCED} --seed --epochs 3"):
+        with pytest.raises(ConfigError, match="expected a value"):
+            translate(line)
+
+
 def test_a_launcher_says_how_many_processes():
     result = translate(
         "RUN_ALIAS=try1 torchrun --nnodes 1 --nproc_per_node=4 --rdzv_endpoint host:1 src/main_simple.py"
@@ -115,7 +129,7 @@ def test_a_command_that_could_not_start_is_refused(value, capsys):
     assert main([shlex.join([*ADVANCED.split(), "--epochs", value])]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("trainer.epochs=")
+    assert output.err.startswith(f"--epochs {value}: ")
 
 
 @pytest.mark.parametrize(

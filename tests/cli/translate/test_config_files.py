@@ -94,7 +94,7 @@ def test_a_python_file_is_read_and_not_executed(tmp_path):
     ]
     check(result.overrides)
     assert not marker.exists()
-    assert f"{file}: out_dir: not read: not a literal, and nothing is executed" in result.notes
+    assert f"{file}: not read, only literals are: line 2, line 3, out_dir" in result.notes
     assert f"{file}: n_layres: unknown key, left out; did you mean n-layer?" in result.notes
 
 
@@ -132,7 +132,7 @@ def test_values_that_are_no_small_literals_are_skipped(tmp_path, value):
     (tmp_path / "odd.py").write_text(f"batch_size = {value}\n")
     result = translate(f"python train.py {tmp_path}/odd.py")
     assert not any(arg.startswith("data.batch_size") for arg in result.args)
-    assert any("batch_size: not read" in note for note in result.notes)
+    assert any(note.endswith("not read, only literals are: batch_size") for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,12 @@ def test_values_that_are_no_small_literals_are_skipped(tmp_path, value):
         ("learning_rate = 1e-3\nlearning_rate *= 2\n", "learning_rate"),
         ("learning_rate = 1e-3\nif True:\n    learning_rate = 2\n", "line 2"),
         ("learning_rate = 1e-3\nlearning_rate = rate()\n", "learning_rate"),
+        ("learning_rate = 1e-3\nlearning_rate, x = 2, 3\n", "line 2"),
+        ("config = {'learning_rate': 1e-3}\nconfig['learning_rate'] = rate()\n", "learning_rate"),
+        ("config = {'learning_rate': 1e-3}\nconfig['learning_rate'] *= 2\n", "learning_rate"),
+        ("config = {'learning_rate': 1e-3}\ndel config['learning_rate']\n", "line 2"),
+        ("def setup(config):\n    config.learning_rate = 2\n", "setup()"),
+        ("class Config:\n    async def rate(self):\n        return 2\n", "rate()"),
         ("from other import *\n", "line 1"),
         ("config = {**other}\n", "line 1"),
         ("config = Config(**other)\n", "line 1"),
@@ -151,7 +157,13 @@ def test_statements_that_cannot_be_read_are_named_and_change_no_value_silently(t
     file.write_text(content)
     result = translate(f"python train.py {file}")
     assert not any(arg.startswith("trainer.learning_rate") for arg in result.args)
-    assert f"{file}: {label}: not read: not a literal, and nothing is executed" in result.notes
+    assert f"{file}: not read, only literals are: {label}" in result.notes
+
+
+@pytest.mark.parametrize("target", ["config['learning_rate']", "config.learning_rate", "Config.learning_rate: float"])
+def test_an_assignment_to_a_key_or_an_attribute_is_read(tmp_path, target):
+    (tmp_path / "small.py").write_text(f"config = dict(learning_rate=1e-3)\n{target} = 2\n")
+    assert "trainer.learning_rate=2" in translate(f"python train.py {tmp_path}/small.py").args
 
 
 def test_chained_assignments_are_read(tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,8 @@ from mlxlab.cli.translate.tables import flag_table
 from mlxlab.cli.translate.translation import PROGRAMS
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
+from mlxlab.storage.providers import open_address
+from support.object_stores.emulators import emulator
 from support.processes import NO_PLOTS, ROOT, environment, run, run_here
 
 GUIDE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
@@ -33,6 +37,8 @@ SMALL = {
 }
 OF_ROWS = {"data.baselines": "false", "data.augment.copies": "1"}
 OF_TEXT = {"data.tokenizer.vocab_size": "300"}
+TEXT_RECIPES = ("limited_memory", "quality", "rapid", "cloud", "growth_course")
+RECIPES = re.findall(r"`(experiment=[^`]*)`", GUIDE.split("## Recipes")[1].split("\n## ")[0])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def files(tmp_path_factory):
 
 
 def trained(files, name):
-    """The folder of a run that another command reads, as the guide calls it: a run of `bert` or a `decoder`."""
+    """The folder of a run that another command reads: a run of `bert` or a `decoder`."""
     folder = files / {"bert": "outputs/mine", "decoder": "output_advanced"}[name]
     if not folder.exists():
         old = {"bert": LINES[0][0], "decoder": "python train_refactored.py"}[name]
@@ -66,11 +72,12 @@ def small(new, files, *more):
     values = dict(word.partition("=")[::2] for word in shlex.split(new)[1:] if word != "-m")
     values.pop("nproc", None)
     values |= SMALL
-    if values.get("data", "titanic") == "titanic":
+    values.setdefault("data", "streaming" if values.get("experiment") in TEXT_RECIPES else "titanic")
+    if values["data"] == "titanic":
         values |= OF_ROWS | {"data.source": files / "train.csv"}
     else:
         values |= OF_TEXT | {"data.source": files / ("chats.jsonl" if values["data"] == "instruct" else "books.jsonl")}
-    if values.get("data") == "instruct":
+    if values["data"] == "instruct":
         values["data.seq_len"] = "48"
     if "data.validation.split" in values:
         values["data.validation.split"] = "null"  # a file has no splits with names
@@ -80,12 +87,10 @@ def small(new, files, *more):
     if "resume" in values:
         trained(files, "bert" if values["model"] == "bert" else "decoder")
         values |= {"resume": values["resume"].replace("step-1000", "step-1"), "trainer.max_steps": "2"}
-    if "cloud" in values:  # the emulators of stores have tests of their own
+    if "cloud.bucket" in values and "AWS_ENDPOINT_URL" not in os.environ:  # no emulator
         values = {key: text for key, text in values.items() if not key.startswith("cloud")}
         values |= {"cloud": "directory", "cloud.path": files / "store"}
     values |= {key: text for key, _, text in (override.partition("=") for override in more)}
-    if "resume" not in values:  # a resumed run has a folder
-        values.setdefault("hydra.run.dir", files / f"run-{len(list(files.iterdir()))}")
     return [*NO_PLOTS, *(f"{key}={value}" for key, value in values.items())]
 
 
@@ -114,6 +119,43 @@ def test_a_new_training_command_runs(new, files, monkeypatch):
     assert ("resumed from step-" in done.stderr) == ("resume=" in new)
 
 
+@pytest.mark.fault_injection
+def test_a_run_is_resumed_from_step_1000(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [new] = [new for _, new in LINES if "step-1000" in new]
+    fast = ["data.batch_size=1", "trainer.eval_every=1000"]
+    before = ["trainer.epochs=10", "trainer.max_steps=1000", "hydra.run.dir=output_advanced"]
+    assert run_here(*small(dict(LINES)["python train_refactored.py"], files, *fast, *before)).returncode == 0
+    done = run_here(*small(new, files, *fast, "resume=output_advanced/step-1000", "trainer.max_steps=1001"))
+    assert "resumed from step-00001000" in done.stderr
+    assert "final_state=" in done.stdout
+
+
+@pytest.mark.fault_injection
+def test_commands_with_a_bucket_upload_to_it(files, monkeypatch):
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
+    monkeypatch.chdir(files)
+    commands = [new for _, new in LINES if "cloud=s3" in new]
+    commands += [f"train {recipe}" for recipe in RECIPES if "cloud" in recipe]
+    with emulator("s3", bucket="checkpoints") as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        for command in commands:
+            done = run_here(*small(command, files))
+            assert done.returncode == 0, done.stderr
+            prefix = re.search(r"cloud\.prefix=(\w+)", command)[1]
+            assert open_address(f"s3://checkpoints/{prefix}", {}).store.list(prefix).folders
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "cloud" not in recipe])
+def test_a_recipe_trains(recipe, files, monkeypatch):
+    monkeypatch.chdir(files)
+    done = run_here(*small(f"train {recipe}", files))
+    assert done.returncode == 0, done.stderr
+    assert "final_state=" in done.stdout
+
+
 @pytest.mark.parametrize(
     "new", [new for _, new in LINES if re.match(r"scripts/(predict|generate|info|export)\.py", new)]
 )
@@ -122,9 +164,10 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
     words = shlex.split(new)
     script = re.fullmatch(r"scripts/(\w+)\.py", words[0])[1]
     run = {"predict": "bert", "export": "bert", "generate": "decoder"}.get(script)
-    args = [f"run={trained(files, run)}" if word.startswith("run=") else word for word in words[1:]]
-    args = ["max_tokens=3" if word.startswith("max_tokens=") else word for word in args]
-    done = run_here(*args, script=script)
+    for folder in [word.removeprefix("run=") for word in words if word.startswith("run=")]:
+        if not (files / folder).exists():
+            shutil.copytree(trained(files, run), files / folder)
+    done = run_here(*words[1:], script=script)
     assert done.returncode == 0, done.stderr
     if script == "predict":
         assert (files / "submission.csv").read_text().startswith("PassengerId,Survived\n")
@@ -135,14 +178,11 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)])
 def test_a_command_of_several_processes_runs(new, files):
-    """Two processes for the four of the guide; the runs of a sweep one after the other."""
     script, first = new.split()[0], new.split()[1]
     folder = files / f"several-{len(list(files.iterdir()))}"
     of_sweep = first == "-m"
     where = f"hydra.sweep.dir={folder}" if of_sweep else f"hydra.run.dir={folder}"
-    overrides = [each for each in small(new, files, where) if not of_sweep or not each.startswith("hydra.run.dir=")]
-    leading = "-m" if of_sweep else "nproc=2"
-    done = run(leading, *overrides, script=re.fullmatch(r"scripts/(\w+)\.py", script)[1], fresh=True)
+    done = run(first, *small(new, files, where), script=re.fullmatch(r"scripts/(\w+)\.py", script)[1], fresh=True)
     assert done.returncode == 0, done.stderr
     assert len([*folder.rglob("checkpoints/step-*")]) == (2 if of_sweep else 1)
     parallel = "none" if of_sweep else "data"
@@ -153,7 +193,7 @@ def test_a_command_of_several_processes_runs(new, files):
 def test_the_list_of_runs_has_a_run(files, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{files}/store.db")
     command = dict(LINES)["python mlx_bert_cli_v2.py list-experiments"].split()
-    tracked = small(LINES[0][1], files, "tracking=mlflow", "name=listed")
+    tracked = small(LINES[0][1], files, "tracking=mlflow", "name=listed", f"hydra.run.dir={files}/listed")
     assert run(*tracked, fresh=True).returncode == 0
     listed = run(*command[1:], script=re.fullmatch(r"scripts/(\w+)\.py", command[0])[1], fresh=True)
     assert listed.returncode == 0, listed.stderr
@@ -177,9 +217,8 @@ def test_the_guide_has_every_flag_of_the_tables(title):
 
 
 def test_the_recipes_of_the_guide_compose():
-    recipes = re.findall(r"`(experiment=[^`]*)`", GUIDE.split("## Recipes")[1].split("\n## ")[0])
-    assert len(recipes) > 8
-    for overrides in recipes:
+    assert len(RECIPES) > 8
+    for overrides in RECIPES:
         Composer(shipped_conf(), overrides.split()).checked()
 
 

@@ -92,7 +92,7 @@ def test_a_program_without_a_counterpart_says_why():
 
 def test_a_wrong_value_of_a_command_for_a_run_is_an_error(capsys):
     assert main(["python mlx_bert_cli.py predict -t t.csv -c output/run_1 --batch-size abc"]) == 2
-    assert capsys.readouterr() == ("", "batch_size=abc: expected a whole number >= 1, got abc (text)\n")
+    assert capsys.readouterr() == ("", "--batch-size abc: expected a whole number >= 1, got abc (text)\n")
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,13 @@ def _translate(defaults: bool = False, table: str | None = None, *, args: list[s
     if not args:
         raise ConfigError("expected the old command line, in quotation marks")
     translation = translate(args[0] if len(args) == 1 else shlex.join(args), defaults=defaults)
-    if translation.to in ("train", "launch"):
-        check(translation.overrides, multirun="-m" in translation.args)
-    else:
-        check_options(translation.to, translation.args)
+    try:
+        if translation.to in ("train", "launch"):
+            check(translation.overrides, multirun="-m" in translation.args)
+        else:
+            check_options(translation.to, translation.args)
+    except ConfigError as error:
+        raise ConfigError(translation.as_typed(str(error))) from None
     for note in translation.notes:
         print(note, file=sys.stderr)
     command = translation.to if translation.to.startswith("python ") else program.command(translation.to)

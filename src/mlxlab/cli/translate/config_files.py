@@ -26,10 +26,10 @@ def read_json_config(path: Path) -> dict[str, str]:
 
 
 def read_python_config(path: Path) -> tuple[dict[str, str], list[str]]:
-    """(assignments of literals, other names and statements) of a Python file, which is not executed.
+    """(assignments of literals, other names, functions and statements) of a Python file, which is not executed.
 
-    Read are assignments of the module and of the bodies of its classes, the keys of dictionaries, and the keyword
-    arguments of calls, whose values are literals or sums and products of numbers.
+    Read are assignments of the module and of the bodies of its classes, also to an attribute or a key, the keys of
+    dictionaries, and the keyword arguments of calls, whose values are literals or sums and products of numbers.
 
     Raises InputNotFoundError, and DataError for a file that is no Python.
     """
@@ -58,27 +58,35 @@ def _read_body(body: list[ast.stmt], values: dict[str, str], skipped: list[str])
         match statement:
             case ast.ClassDef(body=inner):
                 _read_body(inner, values, skipped)
-            case ast.Assign(targets=targets, value=value):
+            case ast.Assign(targets=targets, value=value) if all(map(_name, targets)):
                 for target in targets:
-                    if isinstance(target, ast.Name):
-                        _read_value(target.id, value, values, skipped)
-                    else:
-                        skipped.append(f"line {statement.lineno}")
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                _read_value(name, value, values, skipped)
-            case ast.AugAssign(target=ast.Name(id=name)):
-                values.pop(name, None)
-                skipped.append(name)
-            case ast.Import() | ast.ImportFrom() | ast.AnnAssign() | ast.Pass():
-                if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
-                    skipped.append(f"line {statement.lineno}")
-            case ast.Expr(value=ast.Constant()) | ast.FunctionDef():
+                    _read_value(_name(target), value, values, skipped)
+            case ast.AnnAssign(target=target, value=ast.expr() as value) if _name(target):
+                _read_value(_name(target), value, values, skipped)
+            case ast.AugAssign(target=target) if _name(target):
+                values.pop(_name(target), None)
+                skipped.append(_name(target))
+            case ast.ImportFrom(names=[ast.alias(name="*")]):
+                skipped.append(f"line {statement.lineno}")
+            case ast.Import() | ast.ImportFrom() | ast.AnnAssign(value=None) | ast.Pass():
                 pass
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                skipped.append(f"{name}()")
             case _:
                 skipped.append(f"line {statement.lineno}")
                 for node in ast.walk(statement):
-                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                        values.pop(node.id, None)
+                    if isinstance(node, ast.expr) and isinstance(getattr(node, "ctx", None), ast.Store | ast.Del):
+                        values.pop(_name(node), None)
+
+
+def _name(target: ast.expr) -> str:
+    """What an assignment sets: `lr`, `config.lr` and `config["lr"]` are lr; "" for anything else."""
+    match target:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+            return name
+    return ""
 
 
 def _read_value(name: str, node: ast.expr, values: dict[str, str], skipped: list[str]) -> None:

@@ -124,7 +124,7 @@ TITANIC = (
     Flag("do-train", reason="scripts/train.py always trains", kind="switch"),
     Flag("do-predict", reason=PREDICT, kind="switch"),
     Flag("do-visualize", reason=PLOTS, kind="switch"),
-    Flag("launch-mlflow", reason="mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db", kind="switch"),
+    Flag("launch-mlflow", reason="scripts/ui.py", kind="switch"),
     Flag("checkpoint-path", "resume={text}", note=OWN_CHECKPOINTS),
 )
 OPTIMIZED = (

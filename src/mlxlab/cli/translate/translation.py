@@ -8,6 +8,7 @@ from mlxlab.cli.translate import bert_trainer, distillation_trainer, earlier_scr
 from mlxlab.cli.translate.command_line import OldCommand, flags_by_name, normalized, read_command
 from mlxlab.cli.translate.config_files import read_json_config, read_python_config
 from mlxlab.cli.translate.flags import PROCESSES, Flag, Program, count_of
+from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 from mlxlab.redact import has_credentials
@@ -31,11 +32,18 @@ class Translation:
         to: the new command: `train`, `launch`, `export hf`, or one that begins with `python`.
         args: its arguments.
         notes: flags without a counterpart, and differences, one line each.
+        copied: as in `OldCommand`.
     """
 
     to: str
     args: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    copied: dict[str, str] = field(default_factory=dict)
+
+    def as_typed(self, message: str) -> str:
+        """The lines of a message about the new command, with the old flag in place of an override that it became."""
+        lines = [line.partition(": ") for line in message.splitlines()]
+        return "\n".join(f"{self.copied.get(override, override)}{colon}{rest}" for override, colon, rest in lines)
 
     @property
     def overrides(self) -> list[str]:
@@ -129,8 +137,8 @@ def _compose(command: OldCommand, args: Mapping[str, str]) -> Translation:
     ordered = sorted(chosen.values(), key=lambda text: _rank(text.partition("=")[0]))
     notes = list(dict.fromkeys(command.notes))
     if program.to == "train" and (processes := count_of(command.values, PROCESSES, 1)) > 1:
-        return Translation("launch", [f"nproc={processes}", *ordered], notes)
-    return Translation(program.to, ordered, notes)
+        return Translation("launch", [f"nproc={processes}", *ordered], notes, command.copied)
+    return Translation(program.to, ordered, notes, command.copied)
 
 
 def _rank(key: str) -> int:
@@ -186,7 +194,8 @@ def _add_python(command: OldCommand, path: Path) -> None:
             command.values[flag.name] = value
             command.labels.setdefault(flag.name, f"{path}: {key}")
     command.values.update(typed)
-    command.notes += [f"{path}: {name}: not read: not a literal, and nothing is executed" for name in skipped]
+    if skipped:
+        command.notes.append(one_line(f"{path}: not read, only literals are: {', '.join(dict.fromkeys(skipped))}"))
 
 
 def _unknown(label: str, key: str, known: Mapping[str, Flag]) -> str:
