@@ -44,7 +44,7 @@ class Snapshots:
         """A file as it is now; OSError if it cannot be read.
 
         Args:
-            held: keep it open until `release`, so that it can be read after it was removed.
+            held: keep it open until `release`, so that it can be read after it was removed or replaced.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

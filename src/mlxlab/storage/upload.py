@@ -35,7 +35,7 @@ class Source(Protocol):
         """The path of a file that differs in every set of that name, relative to the folder."""
 
     def files(self, name: str) -> tuple[list[str], list[str]]:
-        """Paths of its files that may be removed at any time, and of others; OSError if it is gone."""
+        """Paths of its files that may be removed or replaced at any time, and of others; OSError if it is gone."""
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """Those of some names that stay when `keep` of the newest do."""

@@ -69,38 +69,38 @@ class Emulator:
 
 
 @contextmanager
-def emulator(provider: str) -> Iterator[Emulator]:
-    """The emulator of a provider; skips the test where it is not installed."""
-    with {"s3": _s3, "gcs": _gcs, "azure": _azure}[provider]() as running:
+def emulator(provider: str, bucket: str = BUCKET) -> Iterator[Emulator]:
+    """The emulator of a provider, with a bucket; skips the test where it is not installed."""
+    with {"s3": _s3, "gcs": _gcs, "azure": _azure}[provider](bucket) as running:
         yield running
 
 
 @contextmanager
-def _gcs() -> Iterator[Emulator]:
-    with closing(GcsServer(BUCKET)) as server, closing(FaultProxy(server.url)) as proxy:
+def _gcs(bucket: str) -> Iterator[Emulator]:
+    with closing(GcsServer(bucket)) as server, closing(FaultProxy(server.url)) as proxy:
         environment = {"STORAGE_EMULATOR_HOST": proxy.url}
-        yield Emulator("gcs", f"gs://{BUCKET}", proxy, environment, (), server)
+        yield Emulator("gcs", f"gs://{bucket}", proxy, environment, (), server)
 
 
 @contextmanager
-def _s3() -> Iterator[Emulator]:
+def _s3(bucket: str) -> Iterator[Emulator]:
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
     with _process(command, url), closing(FaultProxy(url)) as proxy:
-        _put(f"{url}/{BUCKET}")
+        _put(f"{url}/{bucket}")
         credentials = {
             "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID42",
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_SESSION_TOKEN": f"session-{SECRET}",
         }
         environment = credentials | {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": proxy.url}
-        yield Emulator("s3", f"s3://{BUCKET}", proxy, environment, tuple(credentials.values()))
+        yield Emulator("s3", f"s3://{bucket}", proxy, environment, tuple(credentials.values()))
 
 
 @contextmanager
-def _azure() -> Iterator[Emulator]:
+def _azure(bucket: str) -> Iterator[Emulator]:
     program = shutil.which("azurite-blob")
     if program is None:
         pytest.skip(NO_AZURITE)
@@ -108,14 +108,14 @@ def _azure() -> Iterator[Emulator]:
     options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--loose", "--silent"]
     url = f"http://127.0.0.1:{port}"
     with _process([program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options], url):
-        _put(f"{url}/{AZURE_ACCOUNT}/{BUCKET}?restype=container&{sas_token()}")
+        _put(f"{url}/{AZURE_ACCOUNT}/{bucket}?restype=container&{sas_token()}")
         with closing(FaultProxy(f"{url}/{AZURE_ACCOUNT}")) as proxy:
             environment = {
                 "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
                 "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
                 "AZURE_STORAGE_ENDPOINT": proxy.url,
             }
-            yield Emulator("azure", f"az://{BUCKET}", proxy, environment, (AZURE_KEY,))
+            yield Emulator("azure", f"az://{bucket}", proxy, environment, (AZURE_KEY,))
 
 
 def private_key() -> str:

@@ -78,21 +78,19 @@ class FaultProxy(LoopbackServer):
 
         self.choose = choose
 
-    def fail_all(self, fault: str, after: int = 0) -> None:
-        """Every request fails, `after` more that do not."""
-        until = len(self.requests) + after
-        self.choose = lambda method, path: fault if len(self.requests) >= until else ""
+    def fail_all(self, fault: str) -> None:
+        """Every request fails from now on."""
+        self.choose = lambda method, path: fault
 
-    def fail_after(self, pattern: str, fault: str) -> None:
-        """Every request fails after the first one whose `METHOD path` matches."""
+    def fail_after(self, pattern: str, fault: str, *, matched_too: bool = False) -> None:
+        """Every request fails after the first one whose `METHOD path` matches, and that one if `matched_too`."""
         matched = threading.Event()
 
         def choose(method: str, path: str) -> str:
-            if matched.is_set():
-                return fault
+            was_matched = matched.is_set()
             if re.search(pattern, f"{method} {unquote(path)}"):
                 matched.set()
-            return ""
+            return fault if was_matched or (matched_too and matched.is_set()) else ""
 
         self.choose = choose
 
@@ -131,8 +129,8 @@ class Handler(LoopbackHandler):
     server: FaultProxy
 
     def answer(self) -> None:
-        if signed := self.headers.get("Authorization"):
-            self.server.signatures.add(re.split(r"Signature=|[ :]", signed)[-1])
+        if signature := re.split(r"Signature=|[ :]", self.headers.get("Authorization", ""))[-1]:  # or "Bearer "
+            self.server.signatures.add(signature)
         fault = self.server.choose(self.command, self.path)
         self.server.requests.append(Request(self.command, self.path, fault))
         if fault == "lost":

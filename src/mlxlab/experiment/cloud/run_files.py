@@ -12,13 +12,13 @@ from mlxlab.storage.object_store import is_safe_key
 
 BASE = "base"
 TOP = ""
-FILES = {  # by folder, what a run writes; nothing else is copied, for a run folder may be any folder
+# By folder, what a run writes; nothing else is copied, for a run folder may be any folder
+FILES = {
     TOP: r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock"
     r"|(metrics|mistakes|per_class)\.csv",
-    "analysis": r"snapshot-[0-9a-f-]+\.safetensors",
-    "example_losses": r"\d{9,}\.arrows",
     "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
 }
+LASTING = {"analysis": r"snapshot-[0-9a-f-]+\.safetensors", "example_losses": r"\d{9,}\.arrows"}  # may be many
 WHOLE = "inference"  # also holds what a data set of the user's own saves
 
 
@@ -46,13 +46,14 @@ class RunFiles:
         checkpoints = {name, self._best(name)} & {*self.names()} | {name}
         held = [path for each in sorted(checkpoints) for path in self._files_in(f"{FOLDER}/{each}")]
         held += self._files_in(BASE) if (self.folder / BASE).is_dir() else []
-        others = {path for folder, names in FILES.items() for path in self._matches(folder, names)}
+        replaced = {path for folder, names in FILES.items() for path in self._matches(folder, names)}
         if self.table is not None and is_regular(self.table) and self.table.is_relative_to(self.folder):
-            others.add(self.table.relative_to(self.folder).as_posix())
+            replaced.add(self.table.relative_to(self.folder).as_posix())
         for parent, folders, names in os.walk(self.folder / WHOLE):
             folders[:] = [each for each in folders if not each.startswith(".")]
-            others |= {Path(parent, each).relative_to(self.folder).as_posix() for each in names}
-        return held, sorted(filter(is_safe_key, others))
+            replaced |= {Path(parent, each).relative_to(self.folder).as_posix() for each in names}
+        held += sorted(filter(is_safe_key, replaced))
+        return held, [path for folder, names in LASTING.items() for path in self._matches(folder, names)]
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
