@@ -117,7 +117,7 @@ def change_start(folder: Path, **changes: object) -> None:
 
 def upload(journal: Journal) -> list[str]:
     """What `runs.py sync` prints, in this process: parts of it can be replaced."""
-    return list(flush(journal.address, [journal.folder]))
+    return list(flush(journal.mlflow.address, [journal.folder]))
 
 
 def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:

@@ -1,73 +1,82 @@
-"""The tracker of `tracking=mlflow`: a journal in the run folder, which another process uploads to MLflow."""
+"""The tracker of MLflow and other services: a journal in the run folder, which other processes upload."""
 
 import math
 import os
-import shlex
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreateError, ConfigError, DataError
 from mlxlab.metric_names import TEST, VALID
-from mlxlab.program import command
 from mlxlab.tracking import provenance
-from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.address import check_driver, resolve
+from mlxlab.tracking.destination import Destination
+from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_records, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_records, read_start, read_uid, utf8
 from mlxlab.tracking.registration import RegistrationOptions, check_options
+from mlxlab.tracking.services.destination import ServiceDestination
+from mlxlab.tracking.services.trackio import Trackio
+from mlxlab.tracking.services.wandb import Wandb
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
-CHECK_SECONDS = 60.0  # between checks that the syncer is alive
+CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 class Journal:
-    """Records a run in its folder, from where another process uploads it to MLflow.
+    """Records a run in its folder, from where other processes upload it to MLflow and other services.
 
     Args:
         uri: the store as MLflow writes it; null takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db in the project.
         artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
-        experiment: name of the MLflow experiment; created if it does not exist.
+        experiment: name of the MLflow experiment; created if it does not exist. Null records nothing in MLflow.
         log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
-        wait: seconds to wait for the store at the end; what is missing then follows by itself.
+        wait: seconds to wait for the uploads at the end; what is missing then follows by itself.
         register: how the best checkpoint enters the model registry.
+        wandb: Weights & Biases.
+        trackio: Trackio.
 
     Raises:
         ConfigError: an address that MLflow has no store for, or a model that cannot be registered.
-        ServiceUnavailableError: the driver of the database cannot be imported.
+        ServiceUnavailableError: a service cannot be used: no package, no driver of the database, no account.
     """
 
     def __init__(
         self,
-        uri: str | None,
-        artifacts: str | None,
-        experiment: str,
-        log_models: bool,
-        wait: NonNegative,
+        uri: str | None = None,
+        artifacts: str | None = None,
+        experiment: str | None = None,
+        log_models: bool = True,
+        wait: NonNegative = 20.0,
         register: RegistrationOptions | None = None,
+        wandb: Wandb | None = None,
+        trackio: Trackio | None = None,
         *,
         folder: Path,
         project: Path,
     ) -> None:
-        self.address = resolve(uri, artifacts, project)
-        check_driver(self.address.uri)
-        self.experiment, self.log_models, self.wait, self.project = experiment, log_models, wait, project
+        self.mlflow = None if experiment is None else MlflowDestination(uri, artifacts, experiment, project)
+        services = [ServiceDestination(service, project) for service in (wandb, trackio) if service]
+        self.destinations: list[Destination] = [*([self.mlflow] if self.mlflow else []), *services]
+        if not self.destinations:
+            raise ConfigError("tracking.experiment: null, and no other service; expected tracking=none")
+        self.log_models, self.wait = log_models, wait
         self.register = register if register and register["name"] is not None else None
         if self.register:
             check_options(self.register)
-            if not log_models:
-                raise ConfigError(f"tracking.register.name={self.register['name']}: needs tracking.log_models=true")
+            for key, is_set in (("log_models=true", log_models), ("experiment", self.mlflow)):
+                if not is_set:
+                    raise ConfigError(f"tracking.register.name={self.register['name']}: needs tracking.{key}")
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._writer: RecordWriter | None = None
-        self._warned = self._queued = False
+        self._warned = False
+        self._started: list[Destination] = []
         self._data = ""  # fingerprint of the last data set
 
     def start(
@@ -84,27 +93,27 @@ class Journal:
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
-            "experiment": self.experiment,
+            "experiment": self.mlflow.experiment if self.mlflow else "",
             "params": _texts(dict(_leaves("", params))),
             "tags": _texts(provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags),
             "parent": parent if is_uid(parent) else None,
-            "store": self.address.shown,
-            "artifacts": self.address.shown_artifacts,
+            "store": self.mlflow.address.shown if self.mlflow else None,
+            "artifacts": self.mlflow.address.shown_artifacts if self.mlflow else None,
             "resumed": resumed,
         }
         self._write(start=start)
-        try:
-            queue.register(self.address.queue, self.uid, self.folder)
-            queue.start_syncer(self.address)
-            self._queued = True
-        except OSError as error:
-            _print(f"the run is not uploaded ({error}); {self._remedy()}")
+        for destination in self.destinations:
+            try:
+                destination.start(self.folder, self.uid)
+                self._started.append(destination)
+            except OSError as error:
+                _print(f"the run is not uploaded ({error}); {_advice(destination, self.folder)}")
         self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         self._write(s=int(step), m={utf8(key): _number(value) for key, value in metrics.items()})
         if time.monotonic() - self._last_check > CHECK_SECONDS:
-            self._ensure_syncer()
+            self._ensure_uploads()
 
     def metrics_at(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -141,26 +150,34 @@ class Journal:
         self._lines.truncate_after(step)
 
     def end(self, status: Status) -> None:
-        """Waits up to `wait` seconds for the store, 3 after a failure; prints the model's URI and what is missing."""
+        """Waits up to `wait` seconds for the uploads, 3 after a failure; prints the model's URI and what is missing."""
         if self._writer is None:
             return
         self._write(end=status)
-        self._ensure_syncer()
+        self._ensure_uploads()
         if self._writer.waiting:
             _print(f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written")
-        missing = self._wait(self.wait if status == "FINISHED" else min(self.wait, 3.0)) if self._queued else ""
+        until = time.monotonic() + (self.wait if status == "FINISHED" else min(self.wait, 3.0))
+        missing = []
+        for destination in self._started:
+            seconds = max(0.0, until - time.monotonic())
+            if line := destination.wait(self.folder, self.uid, seconds):
+                missing.append(f"{line}; {_advice(destination, self.folder)}")
         self._writer.close()
         self._writer = None
-        uploaded = read_state(self.folder / STATE, self.uid)
+        self._print_results()
+        for line in missing:
+            _print(line)
+
+    def describe(self) -> list[str]:
+        return [f"tracking: {each.describe()}, run {self.uid[:12]}" for each in self.destinations]
+
+    def _print_results(self) -> None:
+        uploaded = self.mlflow and self.mlflow.uploaded(self.folder, self.uid)
         if uploaded and "model" in uploaded:
             _print(f"model best: {uploaded['model']}")
         if self.register and uploaded and "registered" in uploaded:
             _print(uploaded["registered"])
-        if missing:
-            _print(f"{missing}; {self._remedy()}")
-
-    def describe(self) -> list[str]:
-        return [f"tracking: {self.address.shown}, experiment {self.experiment}, run {self.uid[:12]}"]
 
     @property
     def _lines(self) -> RecordWriter:
@@ -193,34 +210,14 @@ class Journal:
                 (self.folder / file).rename(self.folder / file.replace("journal", f"journal-{old}", 1))
         self.uid = uuid.uuid4().hex
 
-    def _ensure_syncer(self) -> None:
+    def _ensure_uploads(self) -> None:
         self._last_check = time.monotonic()
-        if self._queued:
-            with suppress(OSError):  # the next run or `runs sync` starts it
-                queue.start_syncer(self.address)
+        for destination in self._started:
+            destination.ensure_running(self.folder, self.uid)
 
-    def _wait(self, seconds: float) -> str:
-        """Waits for the upload, less if the store is known to be unavailable; returns what is missing, or ""."""
-        size, start, until = (self.folder / FILE).stat().st_size, time.time(), time.monotonic() + seconds
-        while True:
-            uploaded, status = read_state(self.folder / STATE, self.uid), queue.read_status(self.address.queue)
-            if uploaded and uploaded["offset"] >= size:
-                return ""
-            fault = (uploaded and uploaded.get("fault")) or (status and status["fault"])
-            if fault and status and status["t"] >= int(1000 * start):
-                return f"{self.address.shown}: {fault}"
-            if time.monotonic() >= until:
-                return f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
-            time.sleep(0.02)
 
-    def _remedy(self) -> str:
-        args = [command("runs sync"), shlex.quote(utf8(self.folder))]
-        if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
-            args.append(f"uri={shlex.quote(self.address.shown)}")
-            artifacts = self.address.shown_artifacts
-            if artifacts and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts:
-                args.append(f"artifacts={shlex.quote(artifacts)}")
-        return f"nothing is lost, complete it with: {' '.join(args)}"
+def _advice(destination: Destination, folder: Path) -> str:
+    return f"nothing is lost, complete it with: {destination.remedy(folder)}"
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:

@@ -17,6 +17,7 @@ from mlxlab.tracking.registration import Alias, ModelName
 from mlxlab.tracking.tracker import Status
 
 FILE = "journal.jsonl"
+JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
 STATE = "journal.sync.json"
 MAX_LINE = 16 * 2**20  # bytes
 
@@ -35,7 +36,10 @@ Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
 class RunStart(TypedDict):
-    """Opens the run, or continues it after a resume. `store` and `artifacts` are where it was to be uploaded then."""
+    """Opens the run, or continues it after a resume.
+
+    `store` and `artifacts` are those of MLflow that it was to be uploaded to then; None if it was for other services.
+    """
 
     uid: Uid
     name: str
@@ -43,7 +47,7 @@ class RunStart(TypedDict):
     params: dict[str, str]
     tags: dict[str, str]
     parent: Uid | None
-    store: str
+    store: str | None
     artifacts: str | None
     resumed: bool
 

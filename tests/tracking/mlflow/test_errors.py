@@ -169,7 +169,7 @@ def test_a_database_deleted_during_a_run_is_created_again_with_all_records(proje
 
 def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     journal, _, _ = run_to_the_end(project)
-    kill_syncer(journal.address.queue)
+    kill_syncer(journal.mlflow.address.queue)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     done = runs_py(project, "sync", str(journal.folder))

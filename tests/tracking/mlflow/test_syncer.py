@@ -93,7 +93,7 @@ def test_every_line_is_uploaded_once_although_the_syncer_is_killed(project):
         seen = len(query_store(project, "select 1 from metrics"))
         wait_until(lambda seen=seen: len(query_store(project, "select 1 from metrics")) > seen or seen == 5000)
         kills += kill_syncer(queue_of(project))
-        queue.start_syncer(journal.address)
+        queue.start_syncer(journal.mlflow.address)
     journal.end("FINISHED")
     assert kills >= 2
     assert query_store(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
@@ -177,18 +177,18 @@ def test_a_journal_that_registers_while_the_syncer_ends_is_uploaded(project, mon
     rounds = []
 
     def serve(syncer):
-        rounds.append(queue.registered(journal.address.queue))
+        rounds.append(queue.registered(journal.mlflow.address.queue))
         if len(rounds) == 1:  # after the last look, before the lock is given back
-            queue.register(journal.address.queue, journal.uid, journal.folder)
-            assert not queue.start_syncer(journal.address)
+            queue.register(journal.mlflow.address.queue, journal.uid, journal.folder)
+            assert not queue.start_syncer(journal.mlflow.address)
             return set()
         return set(rounds[-1])
 
-    journal.address.queue.mkdir(parents=True)
+    journal.mlflow.address.queue.mkdir(parents=True)
     monkeypatch.chdir(project)
     monkeypatch.setattr(syncer, "serve", serve)
     monkeypatch.setattr(os, "nice", lambda _: 0)
-    monkeypatch.setenv("MLXLAB_STORE", journal.address.dump())
+    monkeypatch.setenv("MLXLAB_STORE", journal.mlflow.address.dump())
     syncer.main()
     assert rounds == [{}, {journal.uid: journal.folder}]
 

@@ -1,60 +1,32 @@
-"""The user interface of MLflow, by the command of the README, shows a run of the store."""
+"""The user interface of MLflow shows a run of the store, on this machine only, and ends with everything it started."""
 
 import json
-import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
-from support.processes import ROOT
-from support.tracking import make_journal, project_fixture  # noqa: F401
+from support.processes import ROOT, environment
+from support.tracking import make_journal, project_fixture, runs_py, wait_until  # noqa: F401
 
 pytest.importorskip("flask", reason="needs the extra ui")  # the server is in mlflow, not in mlflow-skinny
 
 
 @contextmanager
-def mlflow_ui(project: Path):
-    """The address of the server."""
-    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if "mlflow ui" in line]
-    command = shlex.split(line.partition("&& ")[2])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = project / "ui.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--port", str(port), "--workers", "1"],
-            cwd=project,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # the server has a worker
-        )
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 300
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
+def user_interface(project: Path):
+    """`scripts/ui.py` and the line that it prints."""
+    command = [sys.executable, str(ROOT / "scripts" / "ui.py"), f"uri=sqlite:///{project}/mlruns/mlflow.db"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, process.stdout.readline().split()[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def _post(address: str, **body: object) -> dict:
@@ -68,7 +40,11 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
     journal.start({"lr": 0.1}, {})
     journal.log_metrics(7, {"valid/loss": 0.25})
     journal.end("FINISHED")
-    with mlflow_ui(project) as address:
+    with user_interface(project) as (process, address):
+        assert address.startswith("http://127.0.0.1:")
+        children = psutil.Process(process.pid).children(recursive=True)
+        sockets = [each.laddr.ip for child in children for each in child.net_connections() if each.status == "LISTEN"]
+        assert set(sockets) == {"127.0.0.1"}
         with urllib.request.urlopen(address, timeout=30) as page:
             assert "<title>MLflow</title>" in page.read().decode()
         api = f"{address}/ajax-api/2.0/mlflow"  # what the page asks
@@ -78,6 +54,11 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
             if found["name"] == "mlxlab"
         ]
         [run] = _post(f"{api}/runs/search", experiment_ids=[experiment])["runs"]
+        opened = runs_py(project, "open", run["info"]["run_id"][:8])
+    assert process.returncode == 0
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    page = f"{address}/#/experiments/{experiment}/runs/{run['info']['run_id']}"
+    assert opened.stdout.splitlines() == [f"folder: {journal.folder}", f"page: {page}"]
     assert run["info"]["status"] == "FINISHED"
     assert [(metric["key"], metric["value"], metric["step"]) for metric in run["data"]["metrics"]] == [
         ("valid/loss", 0.25, 7)

@@ -9,9 +9,9 @@ import pytest
 
 from mlxlab.errors import DataError, UserError
 from mlxlab.files import atomic
+from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.mlflow import queue, uploader
 from mlxlab.tracking.mlflow.flush import flush
-from mlxlab.tracking.mlflow.log_model import copy_artifact
 from mlxlab.tracking.records import read_uid
 from support.tracking import (
     T,
@@ -160,7 +160,7 @@ def test_a_run_folder_that_cannot_be_written_holds_up_no_other_run(project, monk
         atomic.write_json(path, *args, **keys)
 
     monkeypatch.setattr(uploader, "write_json", write_json)
-    printed = list(flush(make_journal(project).address, []))
+    printed = list(flush(make_journal(project).mlflow.address, []))
     assert f"{other}: complete" in printed
     assert len([line for line in printed if line.startswith(f"{folder}: rejected: ")]) == 1, printed
 
@@ -168,7 +168,7 @@ def test_a_run_folder_that_cannot_be_written_holds_up_no_other_run(project, monk
 @pytest.mark.usefixtures("no_syncer")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
-    address, lost = make_journal(project).address, project / ("x" * 300)  # no file system has such names
+    address, lost = make_journal(project).mlflow.address, project / ("x" * 300)  # no file system has such names
     other = finished_run(project)
     queue.register(address.queue, "0" * 32, lost)
     printed = list(flush(address, []))

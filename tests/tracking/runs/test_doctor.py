@@ -81,7 +81,7 @@ def test_a_dead_run_without_journal_is_closed_at_its_last_metric(running, projec
 def test_the_journal_of_a_dead_run_is_sent(running, project, capsys):
     running.log_metrics(2, {"x": 2.0})
     running._writer.close()
-    queue.unregister(running.address.queue, running.uid)
+    queue.unregister(running.mlflow.address.queue, running.uid)
     assert doctor(capsys)["a"]["action"] == "upload its journal"
     assert statuses(project) == [("KILLED",)]
     assert query_store(project, "select max(step) from metrics") == [(2,)]
@@ -92,7 +92,7 @@ def test_journals_below_a_folder_are_sent_unless_they_are_of_another_store(runni
     other = make_journal(project, "other", uri=f"sqlite:///{project}/other.db", wait=0.0)
     other.start({}, {})
     other.end("FINISHED")
-    queue.unregister(running.address.queue, running.uid)
+    queue.unregister(running.mlflow.address.queue, running.uid)
     folder = str(project / "outputs")
     rows = doctor(capsys, folder)
     assert "recorded for" in rows[str(other.folder)]["reason"]

@@ -277,7 +277,7 @@ def test_uploading_every_line_twice_changes_nothing(project):
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    kill_syncer(journal.address.queue)
+    kill_syncer(journal.mlflow.address.queue)
     tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables]
     before = [query_store(project, query) for query in queries]

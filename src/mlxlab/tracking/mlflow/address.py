@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.redact import redact
@@ -82,6 +82,16 @@ def check_driver(uri: str) -> None:
 def sqlite_uri(path: Path) -> str:
     """The URI of a file; SQLAlchemy decodes it."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def local_path(location: str) -> Path | None:
+    """The path of a local location, else None: `/a/b`, `a/b`, `file:///a/b`, `file:./a/b`."""
+    if "\0" in unquote(location):
+        return None
+    if location.startswith("file:"):
+        parts = urlsplit(location)
+        return Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
+    return None if not location.startswith("/") and ":/" in location else Path(location)
 
 
 def _absolute(uri: str, project: Path) -> str:

@@ -4,14 +4,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
+from mlxlab.tracking.copy_artifact import copy_artifact
+from mlxlab.tracking.mlflow.address import Address, local_path, resolve
 from mlxlab.tracking.mlflow.client import SETTINGS
 from mlxlab.tracking.mlflow.errors import one_line
+from mlxlab.tracking.mlflow.registry.sqlite_registry import SqliteRegistry
+from mlxlab.tracking.mlflow.relocate import repair_locations
 
 SCHEMES = ("models:/", "runs:/")
 
@@ -35,29 +38,62 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
     address = resolve(uri, None, project)
     if address.database is not None and not address.database.is_file():
         raise ServiceUnavailableError(f"{name}: {address.shown}: no store found; a run with tracking=mlflow creates it")
-    with _tracking_env(address):
-        folder = _cached(name, address, cache / "models")
+    repair_locations(address)
+    folder = _copied(name, address, cache / "models")
+    if folder is None:
+        with _tracking_env(address):
+            folder = _downloaded(name, address, cache / "models")
     checkpoints = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
     if not checkpoints or not (folder / "artifacts" / "inference" / "config.yaml").is_file():
         raise DataError(f"{name}: expected a model that mlxlab logged")
     return checkpoints[0]
 
 
-def _cached(name: str, address: Address, cache: Path) -> Path:
+def _copied(name: str, address: Address, cache: Path) -> Path | None:
+    """The folder of a model whose files are on this machine, without MLflow; None if only MLflow can find it."""
+    model = SqliteRegistry(address.database).model_location(name) if address.database else None
+    location = model and local_path(model[1])
+    if model is None or location is None:
+        return None
+    folder = _folder(cache, address, model[0])
+
+    def fetch(temporary: Path) -> Path:
+        if model[0] not in location.parts:  # a store may come from anyone
+            raise DataError(f"{location}: not named by the id of the model")
+        return copy_artifact(location, "artifacts", temporary / "model").parent
+
+    if not folder.is_dir():
+        try:
+            _place(folder, fetch)
+        except UserError as error:
+            raise DataError(f"{name}: expected a model that mlxlab logged ({error})") from None
+        except OSError as error:
+            raise ServiceUnavailableError(f"{name}: {address.shown}: {one_line(error)}") from None
+    return folder
+
+
+def _folder(cache: Path, address: Address, model_id: str) -> Path:
+    return cache / hashlib.sha256(f"{address.shown} {model_id}".encode()).hexdigest()[:32]
+
+
+def _place(folder: Path, fetch: Callable[[Path], Path]) -> None:
+    """Makes `folder` of what `fetch` writes below another one and returns: the whole model, or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        fetched = fetch(Path(temporary))
+        if not folder.is_dir():
+            shutil.move(fetched, folder)
+
+
+def _downloaded(name: str, address: Address, cache: Path) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
 
     try:
-        model_id = get_model_info(name).model_uuid
-        folder = cache / hashlib.sha256(f"{address.shown} {model_id}".encode()).hexdigest()[:32]
-        if folder.is_dir():
-            return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:  # the whole model or nothing
-            downloaded = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
-            if not folder.is_dir():
-                shutil.move(downloaded, folder)
+        folder = _folder(cache, address, get_model_info(name).model_uuid)
+        if not folder.is_dir():
+            _place(folder, lambda temporary: Path(download_artifacts(artifact_uri=name, dst_path=str(temporary))))
     except (MlflowException, OSError) as error:
         code = error.error_code if isinstance(error, MlflowException) else ""
         missing = code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")

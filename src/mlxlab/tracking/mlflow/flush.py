@@ -15,9 +15,9 @@ from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError, classify_error
 from mlxlab.tracking.mlflow.syncer import Syncer
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import FILE, locate, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, JOURNALS, locate, read_start, read_state, read_uid, utf8
 
-JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
+NOT_OURS = "not recorded for MLflow; name the service to upload it to: to=wandb or to=trackio"
 
 
 def check_store(folder: Path, address: Address) -> None:
@@ -28,6 +28,8 @@ def check_store(folder: Path, address: Address) -> None:
     for journal in sorted(folder.glob(JOURNALS)):
         if (start := read_start(journal) if read_uid(journal) else None) is None:
             continue  # `flush` reports it
+        if start["store"] is None:
+            raise NotAllowedError(f"{journal}: {NOT_OURS}")
         recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
         if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
             store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
@@ -53,6 +55,8 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
                 try:
                     if (start := read_start(journal)) is None:
                         raise DataError(f"{journal}: is empty")
+                    if start["store"] is None:
+                        raise DataError(f"{journal}: {NOT_OURS}")
                     queue.register(address.queue, start["uid"], folder)
                 except DataError as error:
                     rejected[journal] = str(error)
@@ -109,10 +113,10 @@ def pending_summary(address: Address) -> str | None:
 
 def _is_unsent(journal: Path, address: Address) -> bool:
     try:
-        uid = read_uid(journal)
-        if uid is None or has_writer(journal):
+        start = read_start(journal)
+        if start is None or start["store"] is None or has_writer(journal):
             return False
-        state = read_state(locate(journal.parent, uid)[1], uid)
+        state = read_state(locate(journal.parent, start["uid"])[1], start["uid"])
         sent = state is not None and state["store"] == address.shown and state.get("status") != "RUNNING"
         return not sent or state is None or state["offset"] < journal.stat().st_size
     except (UserError, OSError):

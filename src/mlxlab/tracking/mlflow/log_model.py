@@ -1,20 +1,17 @@
-"""Copies artifacts and models out of a run folder that anyone may have written, and logs models to MLflow.
+"""Logs models of a run folder to MLflow. The folder may come from anyone.
 
 A model loads with `mlflow.pyfunc.load_model`. Its code, packages and requirements are those of the installed mlxlab,
 never anything a journal names: MLflow runs that code.
 """
 
-import os
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.untrusted import open_regular
+from mlxlab.errors import DataError
 from mlxlab.tracking import provenance
-from mlxlab.tracking.mlflow.client import truncate
+from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.mlflow.errors import one_line
 from mlxlab.tracking.records import Model
 
@@ -52,51 +49,6 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
     if not any(output.model_id == model_id for output in (outputs.model_outputs if outputs else [])):
         client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"])])
     return f"models:/{model_id}"
-
-
-def copy_artifact(folder: Path, name: str, target: Path) -> Path:
-    """Copies the file or folder `name` of the run folder into the folder `target`; returns the copy.
-
-    Only regular files inside the run folder are read: no path leads out of it, be it absolute, through `..` or through
-    a symbolic link, and no pipe, socket or device is opened. Raises UserError if there is nothing to read, and OSError
-    if `target` cannot be written.
-    """
-    root = Path(os.path.realpath(folder))
-    source = _resolve(root, root / name)
-    copy = target / source.name
-    target.mkdir(exist_ok=True)
-    if not source.is_dir():
-        _copy(source, copy)
-        return copy
-    for parent, folders, files in os.walk(source, onerror=_fail):
-        to = copy / Path(parent).relative_to(source)
-        to.mkdir()
-        inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *files)}
-        for entry in files:
-            _copy(inside[entry], to / entry)
-    return copy
-
-
-def _resolve(root: Path, path: Path) -> Path:
-    name = truncate(os.path.relpath(path, root), 200)
-    try:
-        real = Path(os.path.realpath(path, strict=True))
-    except FileNotFoundError:
-        raise InputNotFoundError(f"{name}: not found") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)})") from None
-    if real == root or not real.is_relative_to(root):
-        raise DataError(f"{name}: leads out of the run folder")
-    return real
-
-
-def _copy(source: Path, target: Path) -> None:
-    with open_regular(source) as file, target.open("wb") as copy:
-        shutil.copyfileobj(file, copy, 2**20)
-
-
-def _fail(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:

@@ -9,8 +9,6 @@ sync.log      output of the syncers
 
 import fcntl
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from typing import TypedDict
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_bytes, read_json
+from mlxlab.tracking.detached import start_detached
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.records import Time, is_uid
 
@@ -59,24 +58,8 @@ def start_syncer(address: Address) -> bool:
     """Starts the syncer unless it runs. Detached: it outlives this process and gets none of its signals."""
     if syncer_lives(address.queue):
         return False
-    package = Path(__file__).resolve().parents[3]
-    path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "MLXLAB_STORE": address.dump(), "OMP_NUM_THREADS": "1"}
-    log = (os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-P", "-m", "mlxlab.tracking.mlflow.syncer"],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(address.queue / "sync.log"), *log),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        # A trainer blocks signals before MLX starts its threads, and its children would inherit that.
-        setsigmask=(),
-        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE),
-    )
+    variables = {"MLXLAB_STORE": address.dump()}
+    start_detached("mlxlab.tracking.mlflow.syncer", variables, address.queue / "sync.log")
     return True
 
 

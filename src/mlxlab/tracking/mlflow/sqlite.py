@@ -19,6 +19,7 @@ from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.tracking.mlflow.address import Address, sqlite_uri
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 from mlxlab.tracking.mlflow.queue import lock
+from mlxlab.tracking.mlflow.relocate import repair_locations
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -31,7 +32,10 @@ BUSY_SECONDS = 20.0  # that a write waits for a locked database
 
 
 def ensure_database(address: Address) -> None:
-    """Creates the database unless it exists. Raises as `version`, or StoreUnavailableError if its schema differs."""
+    """Creates the database unless it exists, and repairs the addresses of one that was moved.
+
+    Raises as `version`, or StoreUnavailableError if its schema differs.
+    """
     import mlflow
 
     path = address.database
@@ -53,6 +57,7 @@ def ensure_database(address: Address) -> None:
         remedy = f"back the file up, then `mlflow db upgrade {address.shown}`"
         schema = f"{expected} of MLflow {mlflow.__version__}"
         raise StoreUnavailableError(f"{path}: expected schema {schema}, got {actual}: {remedy}")
+    repair_locations(address)
 
 
 def empty_database(address: Address) -> Path:

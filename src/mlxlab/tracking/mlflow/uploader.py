@@ -14,12 +14,13 @@ from mlxlab.errors import UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import records
+from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.client import MAX_KEY, MAX_TAG, UID, MlflowStore, clean, clean_params, clean_tags, truncate
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error, printable
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
-from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
-from mlxlab.tracking.mlflow.registry import register
+from mlxlab.tracking.mlflow.log_model import log_model
+from mlxlab.tracking.mlflow.registry.model_registry import register
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.tracker import Status

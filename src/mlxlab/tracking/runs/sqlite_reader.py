@@ -1,5 +1,6 @@
 """Reads an SQLite store by plain SQL, as MLflow's client needs 2 ms per run."""
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -67,10 +68,12 @@ class SqliteRunReader:
 
     def load_params(self, runs: list[RunRow]) -> None:
         by_id = {run.run_id: run for run in runs}
-        for run_id, key, value in self._of_runs("select run_uuid, key, value from params", runs):
-            by_id[run_id].params[key] = value
-        for run_id, key, value in self._of_runs("select run_uuid, key, value from tags", runs):
-            by_id[run_id].tags[key] = value
+        # A row per run: half the time of a row per value.
+        query = "select run_uuid, json_group_object(key, value) from"
+        for run_id, values in self._of_runs(f"{query} params", runs, "group by 1"):
+            by_id[run_id].params = json.loads(values)
+        for run_id, values in self._of_runs(f"{query} tags", runs, "group by 1"):
+            by_id[run_id].tags = json.loads(values)
 
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
         best = "min" if lower_is_better(metric) else "max"

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import open_atomic
 from mlxlab.files.untrusted import open_regular
+from mlxlab.tracking.mlflow.address import local_path
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,6 @@ class CopyCounts:
     files: int = 0  # copied now
     unchanged: int = 0  # were there already
     links: int = 0  # symbolic links, pipes and devices, which are not read
-
-
-def local_path(location: str) -> Path | None:
-    """The path of a local location, else None: `/a/b`, `a/b`, `file:///a/b`, `file:./a/b`."""
-    if "\0" in unquote(location):
-        return None
-    if location.startswith("file:"):
-        parts = urlsplit(location)
-        return Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
-    return None if not location.startswith("/") and ":/" in location else Path(location)
 
 
 def find_folder(move: Move, roots: Iterable[Path]) -> Path | None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlxlab.errors import DataError
-from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.mlflow.address import Address, local_path
 from mlxlab.tracking.mlflow.client import artifact_location
 from mlxlab.tracking.mlflow.migration import merge_models, merge_registry, merge_runs
-from mlxlab.tracking.mlflow.migration.artifacts import Move, local_path
+from mlxlab.tracking.mlflow.migration.artifacts import Move
 from mlxlab.tracking.mlflow.migration.tables import Staged
 
 _MAPS = """

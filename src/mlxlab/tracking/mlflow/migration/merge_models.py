@@ -2,7 +2,8 @@
 
 import sqlite3
 
-from mlxlab.tracking.mlflow.migration.artifacts import Move, local_path
+from mlxlab.tracking.mlflow.address import local_path
+from mlxlab.tracking.mlflow.migration.artifacts import Move
 from mlxlab.tracking.mlflow.migration.merge_runs import MIGRATED
 from mlxlab.tracking.mlflow.migration.tables import columns
 

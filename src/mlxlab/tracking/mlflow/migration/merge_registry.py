@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from mlxlab.tracking.mlflow.migration.artifacts import local_path
+from mlxlab.tracking.mlflow.address import local_path
 from mlxlab.tracking.mlflow.migration.tables import columns
 
 _SAME = """

@@ -2,7 +2,8 @@
 
 import sqlite3
 
-from mlxlab.tracking.mlflow.migration.artifacts import Move, local_path
+from mlxlab.tracking.mlflow.address import local_path
+from mlxlab.tracking.mlflow.migration.artifacts import Move
 from mlxlab.tracking.mlflow.migration.tables import columns
 
 MIGRATED = "mlxlab.migrated_from"  # tag: the store that a run or model was moved from

@@ -7,7 +7,7 @@ import pytest
 from mlxlab.cli.registry import main
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.client import MlflowStore
-from mlxlab.tracking.mlflow.registry import ModelRegistry
+from mlxlab.tracking.mlflow.registry.model_registry import ModelRegistry
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
@@ -33,7 +33,7 @@ def outcome(journal):
 
 @pytest.fixture
 def registry(project):
-    store = MlflowStore(make_journal(project).address)
+    store = MlflowStore(make_journal(project).mlflow.address)
     yield ModelRegistry(store.client)
     store.close()
 

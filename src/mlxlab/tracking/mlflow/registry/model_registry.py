@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, TypeVar
 
 from annotated_types import Ge
 
@@ -60,6 +60,22 @@ class Version:
     aliases: tuple[str, ...] = ()
 
 
+class RegistryReader(Protocol):
+    """Reads a model registry."""
+
+    def names(self) -> list[str]:
+        """Registered models."""
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """alias -> version"""
+
+    def versions(self, name: str) -> list[Version]:
+        """Newest first."""
+
+    def moves(self, name: str) -> list[AliasMove]:
+        """Moves of aliases that mlxlab made, oldest first; DataError if one is damaged."""
+
+
 class ModelRegistry:
     """The registry of an open store. Names that do not exist raise ConfigError, everything else what MLflow raises."""
 
@@ -71,19 +87,16 @@ class ModelRegistry:
         return [model.name for model in models]
 
     def aliases(self, name: str) -> dict[str, int]:
-        """alias -> version"""
         aliases = self.client.get_registered_model(name).aliases
         return {alias: int(version) for alias, version in sorted(aliases.items())}
 
     def versions(self, name: str) -> list[Version]:
-        """Newest first."""
         aliases = self.aliases(name)
         items: list[ModelVersion] = _all_pages(self.client.search_model_versions, f"name='{name}'")
         versions = [_version(item, aliases) for item in items]
         return sorted(versions, key=lambda version: -version.number)
 
     def moves(self, name: str) -> list[AliasMove]:
-        """Moves of aliases that mlxlab made, oldest first; DataError if one is damaged."""
         tags = self.client.get_registered_model(name).tags
         return [parse_json(tags[key], AliasMove, f"{name}: tag {key}") for key in sorted(tags) if key.startswith(MOVE)]
 
@@ -197,22 +210,29 @@ def register(client: "MlflowClient", uid: str, run_id: str, model: str | None, r
         raise DataError(f"{title}: {one_line(error)}") from error
 
 
-def _version(item: "ModelVersion", aliases: Mapping[str, int]) -> Version:
-    number = int(item.version)
+def version_of(
+    number: int, created: int, run_id: str | None, source: str | None, tags: Mapping[str, str], aliases: dict[str, int]
+) -> Version:
+    """A version from its row and tags in the store, which anyone may have set."""
     try:
-        metrics = parse_json(item.tags.get(METRICS, "{}"), dict[str, Number], METRICS)
-    except DataError:  # anyone may set tags
+        metrics = parse_json(tags.get(METRICS, "{}"), dict[str, Number], METRICS)
+    except DataError:
         metrics = {}
     return Version(
         number,
-        int(item.creation_timestamp),
-        item.run_id or "",
-        item.source or "",
-        printable(item.tags.get(DATA, "")),
-        printable(item.tags.get(STEP, "")),
+        created,
+        run_id or "",
+        source or "",
+        printable(tags.get(DATA, "")),
+        printable(tags.get(STEP, "")),
         {printable(key): float(value) for key, value in metrics.items()},
         tuple(alias for alias, version in aliases.items() if version == number),
     )
+
+
+def _version(item: "ModelVersion", aliases: dict[str, int]) -> Version:
+    row = (int(item.version), int(item.creation_timestamp), item.run_id, item.source)
+    return version_of(*row, item.tags, aliases)
 
 
 def _all_pages(search: "Callable[..., PagedList[T]]", condition: str | None = None) -> list[T]:

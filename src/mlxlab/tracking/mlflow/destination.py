@@ -1,0 +1,58 @@
+"""MLflow as the destination of a journal: its queue, from which the syncer uploads it."""
+
+import shlex
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from mlxlab.program import command
+from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking.mlflow.address import check_driver, resolve
+from mlxlab.tracking.records import SyncState, locate, read_state, utf8
+
+
+class MlflowDestination:
+    """A store of MLflow; arguments and errors as of `Journal`."""
+
+    def __init__(self, uri: str | None, artifacts: str | None, experiment: str, project: Path) -> None:
+        self.address, self.experiment, self.project = resolve(uri, artifacts, project), experiment, project
+        check_driver(self.address.uri)
+
+    def start(self, folder: Path, uid: str) -> None:
+        queue.register(self.address.queue, uid, folder)
+        queue.start_syncer(self.address)
+
+    def ensure_running(self, folder: Path, uid: str) -> None:
+        with suppress(OSError):  # the next run or `runs sync` starts it
+            queue.start_syncer(self.address)
+
+    def wait(self, folder: Path, uid: str, seconds: float) -> str:
+        """Waits less if the store is known to be unavailable."""
+        size, start, until = locate(folder, uid)[0].stat().st_size, time.time(), time.monotonic() + seconds
+        while True:
+            uploaded, status = self.uploaded(folder, uid), queue.read_status(self.address.queue)
+            if uploaded and uploaded["offset"] >= size:
+                return ""
+            fault = (uploaded and uploaded.get("fault")) or (status and status["fault"])
+            if fault and status and status["t"] >= int(1000 * start):
+                return f"{self.address.shown}: {fault}"
+            if time.monotonic() >= until:
+                return f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
+            time.sleep(0.02)
+
+    def uploaded(self, folder: Path, uid: str) -> SyncState | None:
+        """How far the journal has been uploaded."""
+        return read_state(locate(folder, uid)[1], uid)
+
+    def remedy(self, folder: Path) -> str:
+        args = [command("runs sync"), shlex.quote(utf8(folder))]
+        if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
+            args.append(f"uri={shlex.quote(self.address.shown)}")
+            artifacts = self.address.shown_artifacts
+            if artifacts and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts:
+                args.append(f"artifacts={shlex.quote(artifacts)}")
+        return " ".join(args)
+
+    def describe(self) -> str:
+        return f"{self.address.shown}, experiment {self.experiment}"

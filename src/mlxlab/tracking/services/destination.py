@@ -1,0 +1,100 @@
+"""A tracking service as the destination of a journal: one process per run uploads it."""
+
+import json
+import os
+import shlex
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
+
+from annotated_types import Ge
+
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
+from mlxlab.program import command
+from mlxlab.tracking.detached import start_detached
+from mlxlab.tracking.mlflow.queue import lock
+from mlxlab.tracking.records import Step, Uid, locate, utf8
+from mlxlab.tracking.services.service import Service
+from mlxlab.tracking.tracker import Status
+
+
+class UploadState(TypedDict):
+    """`journal-<uid>.<service>.json`: how far a journal has been uploaded to a service."""
+
+    uid: Uid
+    offset: Annotated[int, Ge(0)]  # bytes of the journal
+    last: dict[str, Step]  # metric -> last step that was sent
+    seen: dict[str, Step]  # ... that a resumed run logs again, which a service cannot take back
+    status: NotRequired[Status]
+    fault: NotRequired[str]  # why the last attempt ended
+    missing: NotRequired[str]  # the first file that could not be uploaded, and why
+
+
+def state_path(folder: Path, uid: str, name: str) -> Path:
+    return folder / f"journal-{uid}.{name}.json"
+
+
+def read_upload_state(path: Path, uid: str) -> UploadState | None:
+    """The state of the upload of journal `uid`; None if it is missing, damaged or of another run."""
+    try:
+        state = read_json(path, UploadState)
+    except (InputNotFoundError, DataError):
+        return None
+    return state if state["uid"] == uid else None
+
+
+class ServiceDestination:
+    """A service that runs are uploaded to; raises as `Service.check`."""
+
+    def __init__(self, service: Service, project: Path) -> None:
+        service.check()
+        self.service, self.project = service, project.absolute()
+
+    def start(self, folder: Path, uid: str) -> None:
+        lock_path(self.project, uid, self.service.name).parent.mkdir(parents=True, exist_ok=True)
+        self._forget_fault(folder, uid)
+        upload = {"service": self.service.name, "options": self.service.options()}
+        upload |= {"folder": os.fspath(folder), "uid": uid, "project": os.fspath(self.project)}
+        start_detached("mlxlab.tracking.services.upload", {"MLXLAB_UPLOAD": json.dumps(upload)}, Path(os.devnull))
+
+    def ensure_running(self, folder: Path, uid: str) -> None:
+        with lock(lock_path(self.project, uid, self.service.name)) as is_free:
+            pass
+        if is_free:
+            with suppress(OSError):
+                self.start(folder, uid)
+
+    def wait(self, folder: Path, uid: str, seconds: float) -> str:
+        size, until = locate(folder, uid)[0].stat().st_size, time.monotonic() + seconds
+        while True:
+            state = read_upload_state(state_path(folder, uid, self.service.name), uid)
+            if state and state["offset"] >= size:
+                return ""
+            if state and "fault" in state:
+                return f"{self.service.name}: {state['fault']}"
+            if time.monotonic() >= until:
+                return f"{self.service.name} is not complete yet"
+            time.sleep(0.05)
+
+    def remedy(self, folder: Path) -> str:
+        options = {key: value for key, value in self.service.options().items() if value not in (None, False)}
+        texts = {key: "true" if value is True else str(value) for key, value in options.items()}
+        args = [f"to={self.service.name}", *(f"{key}={shlex.quote(text)}" for key, text in texts.items())]
+        return " ".join([command("runs sync"), shlex.quote(utf8(folder)), *args])
+
+    def describe(self) -> str:
+        return self.service.describe()
+
+    def _forget_fault(self, folder: Path, uid: str) -> None:
+        path = state_path(folder, uid, self.service.name)
+        state = read_upload_state(path, uid)
+        if state and "fault" in state:
+            write_json(path, {key: value for key, value in state.items() if key != "fault"}, indent=None)
+
+
+def lock_path(project: Path, uid: str, name: str) -> Path:
+    """Locked by the process that uploads. Not in the run folder, which may be anyone's."""
+    return project / "mlruns" / ".uploads" / f"{uid}.{name}.lock"

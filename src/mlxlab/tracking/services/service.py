@@ -1,0 +1,82 @@
+"""The interface of a tracking service other than MLflow, and of a run in it."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.tracking.records import RunStart
+from mlxlab.tracking.tracker import Status
+
+Value = str | int | float | bool | None
+
+_project = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class ServiceRun(Protocol):
+    """A run that is open in a service. Methods raise whatever its client raises: the journal is then sent again."""
+
+    def log(self, step: int, metrics: dict[str, float], t: int) -> None:
+        """Values at an optimizer step, recorded at `t` ms since 1970."""
+
+    def set_config(self, values: dict[str, Value]) -> None:
+        """Adds parameters, tags or the data set to the configuration of the run."""
+
+    def log_artifact(self, folder: Path, path: str, to: str) -> None:
+        """A file or folder of the run folder, below `to`; UserError if it cannot be read."""
+
+    def log_model(self, folder: Path, files: dict[str, str], step: int) -> None:
+        """The best checkpoint: paths in the run folder by name; UserError if one cannot be read."""
+
+    def end(self, status: Status) -> None:
+        """Closes the run; returns when everything has left this process."""
+
+
+class Service(Protocol):
+    """A tracking service; a dataclass of options, none of them secret."""
+
+    @property
+    def name(self) -> str:
+        """That of the extra of mlxlab, and of the Python package."""
+
+    def options(self) -> dict[str, Value]:
+        """The arguments of its class."""
+
+    def check(self) -> None:
+        """Raises UserError if runs cannot be recorded: no package, no account."""
+
+    def open(self, project: Path, start: RunStart) -> ServiceRun:
+        """Creates or continues a run; imports the package. What the service keeps on disk is below `project`."""
+
+    def describe(self) -> str:
+        """Where runs are found."""
+
+
+def check_package(name: str) -> None:
+    """Raises ServiceUnavailableError unless the Python package of a service is installed."""
+    if find_spec(name) is None:
+        raise ServiceUnavailableError(f"tracking={name}: needs the package {name}: pip install 'mlxlab[{name}]'")
+
+
+def check_project(key: str, name: str) -> None:
+    """Raises ConfigError if a service would refuse the name of a project."""
+    if not _project.fullmatch(name):
+        rule = "expected 1 to 128 letters, digits, _, - and ., the first a letter or digit"
+        raise ConfigError(f"{key}={name}: {rule}")
+
+
+def typed(params: dict[str, str]) -> dict[str, Value]:
+    """Parameters of a journal, which are texts, as the numbers and booleans that they were."""
+    return {key: _typed(text) for key, text in params.items()}
+
+
+def _typed(text: str) -> Value:
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False}.get(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

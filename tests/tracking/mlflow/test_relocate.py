@@ -1,0 +1,106 @@
+"""A project folder that is moved or copied keeps the links from its store to artifacts."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow.relocate import repair_locations
+from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+OPTIONS = {"name": "titanic", "alias": "champion", "metric": None, "min_improvement": 0.0}
+
+
+@pytest.fixture(name="first")
+def first_project(project, code):
+    """A project with one run: a file, a model and a registered version."""
+    folder = project / "first"
+    journal = make_journal(folder, wait=0.0, register=OPTIONS)
+    journal.start({}, {})
+    checkpoint = write_checkpoint(journal)
+    (journal.folder / "summary.md").write_text("summary")
+    journal.log_artifact(journal.folder / "summary.md", "report")
+    journal.log_model(checkpoint, 7, {"run": journal.folder / "inference"}, None)
+    journal.end("FINISHED")
+    upload(journal)
+    return folder
+
+
+def address(folder):
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # an open store sets it for MLflow
+    return resolve(None, None, folder)
+
+
+def locations(folder):
+    queries = (
+        *("select artifact_location from experiments", "select artifact_uri from runs"),
+        *("select artifact_location from logged_models", "select source from model_versions"),
+        "select value from tags where key = 'mlxlab.folder'",
+    )
+    return [value for query in queries for (value,) in query_store(folder, query)]
+
+
+def read_artifacts(folder, target):
+    """A file of the run and the files of the registered version, through MLflow's client."""
+    store = MlflowStore(address(folder))
+    target.mkdir()
+    try:
+        [run] = store.client.search_runs(["1"])
+        summary = store.client.download_artifacts(run.info.run_id, "report/summary.md", str(target))
+        version = store.client.get_model_version_by_alias("titanic", "champion")
+        model = store.client.get_logged_model(version.source.removeprefix("models:/"))
+    finally:
+        store.close()
+    with open(summary) as file:
+        return file.read(), (Path(model.artifact_location) / "MLmodel").is_file()
+
+
+def test_links_to_artifacts_survive_a_moved_project_folder(first, project):
+    second = project / "else where" / "second"
+    second.parent.mkdir()
+    first.rename(second)
+    assert read_artifacts(second, project / "out") == ("summary", True)
+    assert not [value for value in locations(second) if str(first) in value]
+    assert str(second / "outputs" / "a") in locations(second)
+    assert repair_locations(address(second)) == 0
+    second.rename(first)
+    assert read_artifacts(first, project / "out2") == ("summary", True)
+
+
+@pytest.fixture(name="small")
+def project_without_models(project):
+    """A project with one run that has a file."""
+    journal = make_journal(project / "small", wait=30.0)
+    journal.start({}, {})
+    (journal.folder / "summary.md").write_text("summary")
+    journal.log_artifact(journal.folder / "summary.md", "report")
+    journal.end("FINISHED")
+    return project / "small"
+
+
+def test_a_copy_of_a_project_reads_its_own_artifacts(small, project):
+    copy = project / "copy"
+    shutil.copytree(small, copy)
+    before = locations(small)
+    assert repair_locations(address(copy)) > 0
+    assert not [value for value in locations(copy) if f"{small}/" in value]
+    assert locations(small) == before
+
+
+def test_artifacts_that_are_kept_elsewhere_are_left_there(small, project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", str(project / "other"))
+    (project / "other").mkdir()
+    before = locations(small)
+    assert repair_locations(address(small)) == 0
+    with closing(sqlite3.connect(small / "mlruns" / "mlflow.db")) as database:
+        database.execute("update experiments set artifact_location = 's3://bucket/0' where experiment_id = 0")
+        database.commit()
+    assert repair_locations(address(small)) == 0
+    assert locations(small)[1:] == before[1:]

@@ -1,0 +1,42 @@
+"""Runs in Weights & Biases, offline, next to MLflow."""
+
+import json
+
+import pytest
+
+from mlxlab.tracking.services.wandb import Wandb
+from support.services import accounts, check_no_secret, points_of_mlflow, record  # noqa: F401
+from support.tracking import project_fixture  # noqa: F401
+from support.wandb_files import read_wandb_records
+
+pytest.importorskip("wandb", reason="needs the extra wandb")
+pytestmark = pytest.mark.usefixtures("accounts")
+
+
+def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, capfd):
+    journal = record(project, wandb=Wandb(mode="offline", log_models=True))
+    (file,) = (project / "wandb").glob(f"offline-run-*/run-{journal.uid}.wandb")
+    records = read_wandb_records(file)
+    history = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+    names = ("step", "train/loss", "test/accuracy")
+    points = [tuple(row.get(name) for name in names) for row in history]
+    assert points == [(1, 1.0, None), (2, 0.5, None), (3, 1 / 3, None), (2, None, 0.5)]
+    kinds = {record.WhichOneof("record_type") for record in records}
+    assert "exit" in kinds
+    assert (file.parent / "files" / "report" / "summary.md").read_text() == "summary"
+    assert len(points_of_mlflow(project)) == 4
+    check_no_secret(project, "".join(capfd.readouterr()))
+
+
+def test_services_that_fail_harm_neither_the_run_nor_the_others(project, capfd, monkeypatch):
+    (project / "wandb").write_text("in the way")
+    record(project, wandb=Wandb(mode="offline"))
+    assert len(points_of_mlflow(project)) == 4
+    err = capfd.readouterr().err
+    assert "wandb" in err
+    assert "nothing is lost, complete it with: " in err
+    check_no_secret(project, err)
