@@ -17,6 +17,7 @@ from support.configs import line  # noqa: F401
         ["hydra.run=null"],
         ["-m", "hydra.sweep.dir=${nope}"],
         ["-m", "hydra.launcher=null"],
+        ["-m", "seed=0,1", "hydra.sweeper=search"],
         ["--hydra-help", "model=brt"],
         ["--info", "nonsense"],
         ["-sc", "nonsense"],

@@ -1,7 +1,13 @@
 """A search that is killed with SIGKILL and continued ends as one that was not."""
 
 import csv
+import json
+import os
+import random
+import sqlite3
 import sys
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,13 @@ def table(folder: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
+def records(folder: Path) -> list[dict[str, object]]:
+    """The trials in the study, with the order of all results, without the times."""
+    with closing(sqlite3.connect(folder / "study.db")) as connection:
+        trials = [json.loads(text) for (text,) in connection.execute("select record from trials order by number")]
+    return [trial | {"seconds": 0} for trial in trials]
+
+
 def final_states(output: str) -> list[str]:
     return [text for text in output.splitlines() if text.startswith("final_state=")]
 
@@ -27,7 +40,15 @@ def final_states(output: str) -> list[str]:
 def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-2))"
     short = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1")
-    command = ["-m", "hydra/sweeper=search", "hydra.sweeper.sampler=random", "hydra.sweeper.trials=3", rate, *short]
+    command = [
+        "-m",
+        "hydra/sweeper=search",
+        "hydra/launcher=in_process",
+        "hydra.sweeper.sampler=random",
+        "hydra.sweeper.trials=3",
+        rate,
+        *short,
+    ]
     whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
     process = start(*command, f"hydra.sweep.dir={tmp_path}/s")
@@ -39,3 +60,50 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     assert "1 of 3 trials are finished" in continued.stderr
     assert table(tmp_path / "s") == table(tmp_path / "whole")
     assert final_states(continued.stdout) == final_states(whole.stdout)[1:]
+
+
+def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_same_rungs(tmp_path):
+    rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-1))"
+    length = ["trainer.max_steps=18", "trainer.eval_every=2", "checkpointing.every_steps=1", "model.dropout=0.1"]
+    search = ["hydra.sweeper.sampler=random", "hydra.sweeper.trials=9", "hydra.sweeper.pruner=asha", rate]
+    command = ["-m", "hydra/sweeper=search", *search, *tiny_overrides(*length)]
+    whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
+    assert whole.returncode == 0, whole.stderr
+    draw, folder, kills = random.Random(0), tmp_path / "0", 0
+    while kills < 20:
+        process = start(*command, f"hydra.sweep.dir={folder}")
+        changes, before = draw.randint(0, 40), files(folder)
+        while len(files(folder) ^ before) < changes and process.poll() is None:
+            time.sleep(0.003)
+        time.sleep(draw.uniform(0, 0.03))
+        if process.poll() is not None:  # it ended before it could be killed: the next kills are of another search
+            check_equal(folder, tmp_path / "whole")
+            folder = tmp_path / str(kills)
+            continue
+        process.kill()
+        process.communicate()
+        kills += 1
+    continued = run_here(*command, f"hydra.sweep.dir={folder}")
+    assert continued.returncode == 0, continued.stderr
+    check_equal(folder, tmp_path / "whole")
+
+
+def files(folder: Path) -> set[str]:
+    """The files below a folder, a new one for each time that one is replaced."""
+    found = set()
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found.add(f"{place}/{name} {os.stat(os.path.join(place, name)).st_mtime_ns}")
+    return found
+
+
+def check_equal(folder: Path, whole: Path) -> None:
+    """Two searches have the same rungs, the same table and the same weights."""
+    assert records(folder) == records(whole)
+    assert table(folder) == table(whole)
+    for trial in records(folder):
+        manifests = [each / str(trial["number"]) / "manifest.json" for each in (folder, whole)]
+        states = [json.loads(path.read_text())["outcome"]["final_state"] for path in manifests]
+        assert states[0] == states[1]
+    assert {trial["state"] for trial in records(folder)} == {"paused", "complete"}

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+from collections import Counter
 
 import pytest
 
@@ -33,6 +34,10 @@ def job(line, monkeypatch):  # noqa: F811
     return run
 
 
+def final_states(finished):
+    return [text for text in finished.stdout.splitlines() if text.startswith("final_state=")]
+
+
 def table(folder):
     """`trials.csv` without the times."""
     with (folder / "trials.csv").open() as file:
@@ -55,6 +60,7 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
     result = json.loads((line.project / "s" / "search.json").read_text())
     assert result["objectives"] == {"valid/accuracy": "maximize"}
     assert result["best"][0]["values"] == {"valid/accuracy": 0.1}
+    assert "1 finished, 2 failed" in (line.project / "s" / "report.html").read_text()
     assert line(*grid) == 1  # nothing is missing: a failure is a result
     assert [name for name, *_ in job.seen] == ["0", "1", "2"]
 
@@ -64,8 +70,16 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
     sweeper = f"hydra:\n  sweeper:\n    sampler: random\n    trials: 2\n    params: {params}\n"
     mine = user_config(f"# @package _global_\ndefaults:\n  - override /hydra/sweeper: search\n{sweeper}")
     job.faults = {1: RunInterrupted("stopped", signal.SIGTERM)}
-    command = ["-m", *mine, "tracking=none", "model.dropout=0.2,0.3", "hydra.sweep.dir=s"]
+    command = [
+        "-m",
+        *mine,
+        "hydra.callbacks.parent_run.report=false",
+        "tracking=none",
+        "model.dropout=0.2,0.3",
+        "hydra.sweep.dir=s",
+    ]
     assert line(*command) == 143
+    assert not (line.project / "s" / "report.html").exists()
     assert "1 complete, 0 failed, 1 unfinished" in line.out
     assert "stopped after 1 of 2 trials; continue: " in line.err
     assert "--config-dir" in line.lines[-1]
@@ -80,6 +94,12 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
         (["hydra.sweeper.trails=3"], "hydra.sweeper.trails=3: unknown key; did you mean hydra.sweeper.trials?"),
         (["model.dropout=interval(0,2)"], "model.dropout=2.0: expected a number >= 0 and < 1, got 2.0"),
         (["seed=3"], "nothing to search"),
+        (["hydra.sweeper.pruner=hyper"], "pruner=hyper: expected one of none, median, asha, hyperband"),
+        (["hydra.sweeper.pruner=asha", "hydra.sweeper.min_budget=90"], "min_budget=90: no rung before the end"),
+        (
+            ["hydra.sweeper.pruner=asha", "hydra.sweeper.objectives=[valid/loss,valid/f1]"],
+            "hydra.sweeper.pruner=asha: expected tpe, random or grid, one objective; got 2 objectives",
+        ),
     ],
 )
 def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, message):  # noqa: F811
@@ -91,6 +111,29 @@ def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, m
 def test_a_missing_extra_is_one_line(line, job, monkeypatch):  # noqa: F811
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "needs optuna; pip install -e '.[sweep]'" in line.refuses(*SEARCH, "seed=0,1")
+
+
+def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
+    schedule = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=null", "model.dropout=0.1"]
+    short = [*tiny_overrides(*schedule), "hydra.sweeper.sampler=grid", "hydra.sweeper.reduction_factor=2"]
+    search = ["-m", "hydra/sweeper=search", "hydra/launcher=in_process", "seed=0,1", *short]
+    asha = run_here(*search, "hydra.sweeper.pruner=asha", f"hydra.sweep.dir={tmp_path}/asha")
+    assert asha.returncode == 0, asha.stderr
+    whole = run_here(*search, f"hydra.sweep.dir={tmp_path}/whole")
+    assert Counter((row["state"], row["steps"]) for row in table(tmp_path / "asha")) == {
+        ("paused", "2"): 1,
+        ("complete", "4"): 1,
+    }
+    for row in table(tmp_path / "asha"):
+        one, other = (tmp_path / folder / row["trial"] for folder in ("asha", "whole"))
+        metrics, full = (json.loads((folder / "metrics.json").read_text()) for folder in (one, other))
+        status = json.loads((one / "manifest.json").read_text())["status"]
+        if row["state"] == "complete":
+            assert (metrics, status) == (full, "DONE")
+            assert final_states(asha)[-1] == final_states(whole)[int(row["trial"])]
+        else:
+            assert (metrics["state"], status, row["reason"]) == ("paused", "PREEMPTED", "paused: at 2 steps")
+            assert metrics["evaluations"] == full["evaluations"][:1]
 
 
 def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):

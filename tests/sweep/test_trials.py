@@ -11,11 +11,13 @@ import pytest
 from mlxlab.config.hydra.search_space import Domain, Interval, Values, read_space
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.sweep import optuna_sampler
-from mlxlab.sweep.optuna_sampler import OptunaSampler, sampler_settings
+from mlxlab.sweep.optuna_sampler import OptunaSampler, TPESampler, sampler_settings
+from mlxlab.sweep.pruning.pruner import NoPruner
 from mlxlab.sweep.report import best_trials
 from mlxlab.sweep.samplers import GridSampler, RandomSampler
-from mlxlab.sweep.study import Study, StudySettings, Trial, open_study
-from mlxlab.sweep.trials import TrialResult, run_trials
+from mlxlab.sweep.study import Study, StudySettings, open_study
+from mlxlab.sweep.trial import Result, Trial, TrialResult
+from mlxlab.sweep.trials import OneByOne, run_trials
 
 RATE = Interval("rate", 1e-5, 1e-3, log=True, integer=False)
 LAYERS = Interval("layers", 1, 8, log=False, integer=True)
@@ -31,6 +33,8 @@ def settings(space: list[Domain], sampler: str = "random", **changes: object) ->
         "objectives": {"valid/loss": "minimize"},
         "sampler": sampler,
         "sampler_settings": {"seed": 0},
+        "pruner": "none",
+        "pruner_settings": {},
         "optuna": None,
     }
     return StudySettings(**(values | changes))
@@ -42,8 +46,10 @@ def new_sampler(name: str, space: list[Domain], trials: list[Trial], objectives:
     if name == "grid":
         return GridSampler(space)
     pytest.importorskip("optuna")
-    arguments = sampler_settings(name, space, 2, 4)
-    return OptunaSampler(name, arguments, 7, space, ["minimize"] * objectives, trials)
+    arguments, directions = sampler_settings(name, space, 2, 4), ["minimize"] * objectives
+    if name == "tpe":
+        return TPESampler(arguments, 7, space, directions)
+    return OptunaSampler(name, arguments, 7, space, directions, trials)
 
 
 def loss(trial: Trial, _: bool = False) -> TrialResult:
@@ -57,7 +63,7 @@ def search(
     path: Path, name: str, space: list[Domain], num_trials: int, run: Callable[[Trial, bool], TrialResult] = loss
 ) -> list[Trial]:
     with open_study(path, settings(space, name), space) as study:
-        run_trials(study, new_sampler(name, space, study.trials), num_trials, run)
+        run_trials(study, new_sampler(name, space, study.trials), NoPruner(), num_trials, OneByOne(run))
         return [Trial(**{**vars(trial), "seconds": 0.0}) for trial in study.trials]
 
 
@@ -91,11 +97,15 @@ def test_a_model_based_sampler_comes_closer_than_its_first_trials(tmp_path, name
 
 def test_other_proposals_than_recorded_restart_from_the_results_with_another_seed(tmp_path):
     pytest.importorskip("optuna")
-    other = [Trial(number, {"rate": 1e-4, "layers": 3, "width": "64"}, "complete", [0.5]) for number in range(3)]
-    sampler = new_sampler("tpe", SPACE, other)
+    point = {"rate": 1e-4, "layers": 3, "width": "64"}
+    other = [
+        Trial(number, point, "complete", [0.5], known=number, results=[Result(number, None, [0.5])])
+        for number in range(3)
+    ]
+    sampler = new_sampler("nsga", SPACE, other)
     assert not sampler.is_replayed
     assert [trial.values for trial in sampler.study.trials] == [[0.5]] * 3
-    proposed = [sampler.propose(3), new_sampler("tpe", SPACE, []).propose(0)]
+    proposed = [sampler.propose(other), new_sampler("nsga", SPACE, []).propose([])]
     assert proposed[0] != proposed[1]
 
 
@@ -118,7 +128,7 @@ def test_a_grid_changes_the_last_key_fastest_and_random_draws_no_combination_twi
 
 def test_random_numbers_keep_to_their_interval():
     whole = Interval("n", 1, 4, log=True, integer=True)
-    points = [RandomSampler([RATE, whole], seed=0).propose(number) for number in range(300)]
+    points = [RandomSampler([RATE, whole], seed=0).propose([Trial(0, {})] * number) for number in range(300)]
     assert {point["n"] for point in points} == {1, 2, 3, 4}
     rates = sorted(point["rate"] for point in points)
     assert 1e-5 <= rates[0] < 2e-5
@@ -130,7 +140,7 @@ def test_the_best_of_several_objectives_are_those_that_no_other_trial_is_as_good
     values = [[0.5, 0.7], [0.4, 0.6], [0.6, 0.6], [0.4, 0.6], [0.3, 0.5]]
     with open_study(tmp_path / "s.db", settings([RATE], objectives=both), [RATE]) as study:
         for each in values:
-            study.finish(study.add({"rate": 1e-4}), each, "", 0.0, None)
+            study.finish(study.add({"rate": 1e-4 * (1 + len(study.trials))}), TrialResult(each), 0.0)
         assert [trial.number for trial in best_trials(study)] == [4, 1, 0]
 
 
@@ -138,7 +148,8 @@ def test_nsga_searches_several_objectives(tmp_path):
     both = settings([RATE, LAYERS], objectives={"valid/loss": "minimize", "valid/accuracy": "maximize"})
     with open_study(tmp_path / "s.db", both, [RATE, LAYERS]) as study:
         sampler = new_sampler("nsga", [RATE, LAYERS], [], objectives=2)
-        run_trials(study, sampler, 9, lambda trial, _: TrialResult([trial.point["rate"], trial.point["layers"]]))
+        jobs = OneByOne(lambda trial, _: TrialResult([trial.point["rate"], trial.point["layers"]]))
+        run_trials(study, sampler, NoPruner(), 9, jobs)
         assert len(study.finished) == 9
 
 
@@ -152,6 +163,8 @@ def test_nsga_searches_several_objectives(tmp_path):
         ({"objectives": {"valid/loss": "maximize"}}, "objectives: "),
         ({"sampler": "grid"}, "hydra.sweeper.sampler=grid: the study has random"),
         ({"sampler_settings": {"seed": 3}}, "seed=3: other settings of the sampler"),
+        ({"pruner": "asha"}, "hydra.sweeper.pruner=asha: the study has none"),
+        ({"pruner_settings": {"min_budget": 3}}, "hydra.sweeper.min_budget=3: the study has None"),
     ],
 )
 def test_the_study_of_another_search_is_refused_by_name(tmp_path, changes, message):
@@ -167,7 +180,10 @@ def test_the_study_of_another_search_is_refused_by_name(tmp_path, changes, messa
     [
         ("update trials set record = replace(record, '\"rate\": ', '\"rate\": 1')", "trial 0: rate: expected tag"),
         ("update trials set record = replace(record, 'rate', 'seed')", "trial 0: expected the keys rate"),
-        ("update trials set record = replace(record, 'complete', 'running')", "values of a complete trial, got 1"),
+        ("update trials set record = replace(record, 'complete', 'running')", "0 values of a running trial, got 1"),
+        ("update trials set record = replace(record, '\"order\": 1', '\"order\": 0')", "results numbered from 0"),
+        ("update trials set record = json_set(record, '$.results', json('[]'))", "its last result is not that of"),
+        ("update trials set record = json_set(record, '$.results[0].values', json('[1,2]'))", "last result is not"),
         ("update trials set record = substr(record, 2)", "trial 0: not valid JSON"),
         ("update trials set record = '[1]'", "trial 0: expected dict"),
         ("delete from trials where number = 0", "trial 0: missing; got number 1"),
@@ -259,6 +275,6 @@ def test_a_study_is_listed_by_number_and_state(tmp_path):
     with open_study(tmp_path / "s.db", settings([RATE]), [RATE]) as study:
         assert isinstance(study, Study)
         trial = study.add({"rate": 1e-4})
-        assert study.running == trial
-        study.finish(trial, [], "diverged", 1.0, None)
-        assert (study.running, [each.reason for each in study.finished]) == (None, ["diverged"])
+        assert study.running == [trial]
+        study.finish(trial, TrialResult([], "diverged"), 1.0)
+        assert (study.running, [each.reason for each in study.finished]) == ([], ["diverged"])

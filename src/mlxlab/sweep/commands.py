@@ -9,7 +9,7 @@ from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.search_space import Point, override_texts
 
-_OWN = ("hydra.sweep.dir=", "hydra.mode=", "hydra.sweeper.", "hydra/sweeper=")
+_OWN = ("hydra.sweep.dir=", "hydra.mode=", "hydra.sweeper.", "hydra/sweeper=", "hydra/launcher=", "hydra.launcher.")
 
 
 class Commands:

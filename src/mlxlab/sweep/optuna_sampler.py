@@ -4,11 +4,15 @@ The study of Optuna lives in memory: its storage keeps the state of CMA-ES as a 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from mlxlab.config.hydra.search_space import Domain, Interval, Point, Values
 from mlxlab.errors import ConfigError
-from mlxlab.sweep.study import Trial
+from mlxlab.sweep.trial import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -39,7 +43,7 @@ def sampler_settings(sampler: Name, space: list[Domain], startup_trials: int, po
     Raises ConfigError for a space that the sampler cannot search.
     """
     if sampler == "tpe":
-        candidates: Settings = {"n_ei_candidates": 24, "multivariate": True, "group": False, "constant_liar": False}
+        candidates: Settings = {"n_ei_candidates": 24, "multivariate": True, "group": False, "constant_liar": True}
         return {"n_startup_trials": startup_trials, **candidates}
     if sampler == "nsga":
         rates: Settings = {"mutation_prob": None, "crossover_prob": 0.9, "swapping_prob": 0.5}
@@ -53,78 +57,132 @@ def sampler_settings(sampler: Name, space: list[Domain], startup_trials: int, po
     return {"popsize": population_size, "n_startup_trials": 1, "sigma0": None, "with_margin": False, "lr_adapt": False}
 
 
+class TPESampler:
+    """TPE. Each proposal is made by a new sampler from the trials alone, with a seed of its own.
+
+    Of a paused or pruned trial it knows the best value and the step. A trial that runs counts as a bad one, so that the
+    next is not the same (the constant liar of Ginsbourger et al. 2010).
+    """
+
+    def __init__(self, settings: Settings, seed: int, space: list[Domain], directions: list[Direction]) -> None:
+        self.settings, self.seed, self.space, self.directions = settings, seed, space, directions
+        self.distributions = {domain.key: _distribution(domain) for domain in space}
+
+    def propose(self, trials: list[Trial]) -> Point:
+        seed = int(np.random.SeedSequence([self.seed, len(trials)]).generate_state(1)[0])
+        study = _new_study("tpe", self.settings, seed, self.directions)
+        with _quiet():
+            study.add_trials([_frozen(trial, self.space, self.distributions) for trial in trials])
+            params = study.ask(self.distributions).params
+        return {domain.key: _value(domain, params[domain.key]) for domain in self.space}
+
+
 class OptunaSampler:
-    """A sampler of Optuna that has seen earlier trials.
+    """CMA-ES or NSGA-II: a sampler of Optuna that has seen earlier trials, each asked and told in the order of then.
 
     Replaying them brings it into the state that it would have without an interruption. Where another version of Optuna
     proposes other points, it starts from the results alone, with the seed plus the number of finished trials.
 
     Args:
         directions: one for each objective.
-        trials: those of the study so far; the last one may be running.
+        trials: those of the study so far.
     """
 
     def __init__(
         self,
-        name: Name,
+        name: Literal["cma", "nsga"],
         settings: Settings,
         seed: int,
         space: list[Domain],
         directions: list[Direction],
         trials: list[Trial],
     ) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.name, self.settings, self.space, self.directions = name, settings, space, directions
+        self.space = space
         self.distributions = {domain.key: _distribution(domain) for domain in space}
-        self.asked: optuna.Trial | None = None
-        self.study = self._new_study(seed)
+        self.asked: list[optuna.Trial | None] = []  # None: a sampler of before asked for it
+        self.num_told = 0
+        self.study = _new_study(name, settings, seed, directions)
         self.is_replayed = self._replay(trials)
         if not self.is_replayed:
             finished = [trial for trial in trials if trial.state != "running"]
-            self.asked, self.study = None, self._new_study((seed + len(finished)) % MAX_SEED)
-            for trial in finished:
-                self.record(trial.point, trial.values or None)
+            self.study = _new_study(name, settings, (seed + len(finished)) % MAX_SEED, directions)
+            self.asked, self.num_told = [None] * len(trials), 0
+            self._tell(trials)
 
-    def propose(self, number: int) -> Point:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental features, named in the settings of the study
-            self.asked = self.study.ask(self.distributions)
-        return {domain.key: _value(domain, self.asked.params[domain.key]) for domain in self.space}
+    def propose(self, trials: list[Trial]) -> Point:
+        self._tell(trials)
+        return self._ask()
 
-    def record(self, point: Point, values: list[float] | None) -> None:
+    def _ask(self) -> Point:
+        with _quiet():
+            asked = self.study.ask(self.distributions)
+        self.asked.append(asked)
+        return {domain.key: _value(domain, asked.params[domain.key]) for domain in self.space}
+
+    def _tell(self, trials: list[Trial], known: int | None = None) -> None:
+        """The results that it has not been told, in the order of their arrival, of the first `known`."""
         import optuna
 
-        state = optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.FAIL
-        if self.asked is not None:
-            self.study.tell(self.asked, values, state)
-            self.asked = None
-            return
-        params = {domain.key: _param(domain, point[domain.key]) for domain in self.space}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = optuna.create_trial(params=params, distributions=self.distributions, values=values, state=state)
-        self.study.add_trial(trial)
+        results = sorted((result.order, trial) for trial in trials for result in trial.results[-1:])
+        for _, trial in results[self.num_told : known]:
+            asked = self.asked[trial.number]
+            if asked is None:
+                with _quiet():
+                    self.study.add_trial(_frozen(trial, self.space, self.distributions))
+            elif trial.values:
+                self.study.tell(asked, trial.values)
+            else:
+                self.study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            self.num_told += 1
 
     def _replay(self, trials: list[Trial]) -> bool:
         """Whether every trial was proposed again."""
         for trial in trials:
-            if self.propose(trial.number) != trial.point:
+            self._tell(trials, trial.known)
+            if self._ask() != trial.point:
                 return False
-            if trial.state != "running":
-                self.record(trial.point, trial.values or None)
         return True
 
-    def _new_study(self, seed: int) -> "optuna.Study":
-        import optuna
 
-        samplers = optuna.samplers
-        classes = {"tpe": samplers.TPESampler, "cma": samplers.CmaEsSampler, "nsga": samplers.NSGAIISampler}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sampler = classes[self.name](seed=seed, **self.settings)
-        return optuna.create_study(directions=self.directions, sampler=sampler)
+def _new_study(name: Name, settings: Settings, seed: int, directions: list[Direction]) -> "optuna.Study":
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    samplers = optuna.samplers
+    classes = {"tpe": samplers.TPESampler, "cma": samplers.CmaEsSampler, "nsga": samplers.NSGAIISampler}
+    with _quiet():
+        return optuna.create_study(directions=directions, sampler=classes[name](seed=seed, **settings))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings of features that Optuna calls experimental: the settings of the study name them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _frozen(
+    trial: Trial, space: list[Domain], distributions: "dict[str, optuna.distributions.BaseDistribution]"
+) -> "optuna.trial.FrozenTrial":
+    """A trial as Optuna knows it; one that was paused or pruned has its best value at the step that it reached."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    state = {
+        "running": states.RUNNING,
+        "paused": states.PRUNED,
+        "pruned": states.PRUNED,
+        "complete": states.COMPLETE,
+        "failed": states.FAIL,
+    }[trial.state]
+    return optuna.create_trial(
+        state=state,
+        params={domain.key: _param(domain, trial.point[domain.key]) for domain in space},
+        distributions=distributions,
+        values=trial.values if state == states.COMPLETE else None,
+        intermediate_values={trial.step: trial.values[0]} if state == states.PRUNED else None,
+    )
 
 
 def _distribution(domain: Domain) -> "optuna.distributions.BaseDistribution":

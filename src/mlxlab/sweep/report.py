@@ -7,7 +7,8 @@ from pathlib import Path
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.sweep.commands import Commands
-from mlxlab.sweep.study import Study, Trial
+from mlxlab.sweep.study import Study
+from mlxlab.sweep.trial import Trial
 
 TRIALS, RESULT = "trials.csv", "search.json"
 _MAX_ROWS = 20
@@ -18,16 +19,20 @@ def write_report(study: Study, folder: Path, commands: Commands) -> str:
     best = best_trials(study)
     write_atomic(folder / TRIALS, _csv(study))
     objectives = study.settings["objectives"]
-    counts = {state: sum(trial.state == state for trial in study.trials) for state in ("complete", "failed", "running")}
+    states = ("complete", "paused", "pruned", "failed", "running")
+    counts = {state: sum(trial.state == state for trial in study.trials) for state in states}
     write_json(
         folder / RESULT,
         {
             "sampler": study.settings["sampler"],
             "sampler_settings": study.settings["sampler_settings"],
+            "pruner": study.settings["pruner"],
+            "pruner_settings": study.settings["pruner_settings"],
             "optuna": study.settings["optuna"],
             "objectives": objectives,
             "space": study.settings["space"],
             "trials": counts,
+            "steps": sum(trial.step for trial in study.trials if trial.same_as is None),
             "best": [
                 {
                     "trial": trial.number,
@@ -43,7 +48,9 @@ def write_report(study: Study, folder: Path, commands: Commands) -> str:
     for trial in best[:_MAX_ROWS]:
         values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
         lines.append(f"best: trial {trial.number}, {values}\n    {commands.trial(trial.point)}")
-    total = f"{counts['complete']} complete, {counts['failed']} failed, {counts['running']} unfinished"
+    named = {**counts, "unfinished": counts["running"]}
+    names = ["complete", *(["paused", "pruned"] if study.settings["pruner"] != "none" else []), "failed", "unfinished"]
+    total = ", ".join(f"{named[name]} {name}" for name in names)
     return "\n".join([*lines, f"{total}; {folder / TRIALS}, {folder / RESULT}"])
 
 
@@ -64,19 +71,21 @@ def _costs(study: Study, trial: Trial) -> list[float]:
 
 
 def _table(study: Study) -> str:
-    """The best trials first, then those that failed."""
-    complete = sorted(
-        (trial for trial in study.trials if trial.state == "complete"), key=lambda trial: _costs(study, trial)
-    )
-    others = [trial for trial in study.trials if trial.state != "complete"]
+    """The best trials first, then those that were stopped, the furthest first, then those that failed."""
+    ranked = sorted((trial for trial in study.trials if trial.values), key=lambda trial: _costs(study, trial))
+    complete = [trial for trial in ranked if trial.state == "complete"]
+    stopped = [trial for trial in ranked if trial.state != "complete"]
+    others = sorted(stopped, key=lambda trial: -trial.step) + [trial for trial in study.trials if not trial.values]
+    has_steps = study.settings["pruner"] != "none"
     keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
     rows = []
     for trial in [*complete[:_MAX_ROWS], *others[:_MAX_ROWS]]:
         values = [f"{value:.6g}" for value in trial.values] or [""] * len(objectives)
         point = [_short(trial.point[key]) for key in keys]
         note = trial.reason if trial.same_as is None else f"same as trial {trial.same_as}"
-        rows.append([str(trial.number), trial.state, *values, *point, f"{trial.seconds:.1f}", note[:80]])
-    head = ["trial", "state", *objectives, *keys, "seconds", "note"]
+        steps = [str(trial.step)] if has_steps else []
+        rows.append([str(trial.number), trial.state, *steps, *values, *point, f"{trial.seconds:.1f}", note[:80]])
+    head = ["trial", "state", *(["steps"] if has_steps else []), *objectives, *keys, "seconds", "note"]
     hidden = len(study.trials) - len(rows)
     more = f"\n({hidden} more in {TRIALS})" if hidden else ""
     return markdown_table(head, rows, "ll" + "r" * (len(head) - 3) + "l") + more
@@ -91,10 +100,11 @@ def _csv(study: Study) -> str:
     keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", *objectives, *keys, "seconds", "same_as", "reason"])
+    writer.writerow(["trial", "state", "steps", *objectives, *keys, "seconds", "same_as", "reason"])
     for trial in study.trials:
         values = [*map(repr, trial.values)] or [""] * len(objectives)
         point = [trial.point[key] for key in keys]
         same_as = "" if trial.same_as is None else trial.same_as
-        writer.writerow([trial.number, trial.state, *values, *point, trial.seconds, same_as, trial.reason])
+        row = [trial.number, trial.state, trial.step or "", *values, *point, trial.seconds, same_as, trial.reason]
+        writer.writerow(row)
     return text.getvalue()

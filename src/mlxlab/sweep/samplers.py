@@ -6,18 +6,16 @@ from typing import Protocol
 import numpy as np
 
 from mlxlab.config.hydra.search_space import Domain, Point, Values
+from mlxlab.sweep.trial import Trial
 
 MAX_COMBINATIONS = 1_000_000  # of a grid, and of a space that is sampled without repetition
 
 
 class Sampler(Protocol):
-    """Proposes trials in order. A function of its settings and the results so far: a continued search is the same."""
+    """Proposes trials. A function of its settings and of the trials so far: a continued search is the same."""
 
-    def propose(self, number: int) -> Point:
-        """The point of trial `number`."""
-
-    def record(self, point: Point, values: list[float] | None) -> None:
-        """The result of the point last proposed; None if it failed."""
+    def propose(self, trials: list[Trial]) -> Point:
+        """The point of the trial that follows `trials`, all of which it proposed."""
 
 
 class GridSampler:
@@ -26,11 +24,8 @@ class GridSampler:
     def __init__(self, space: list[Values]) -> None:
         self.space = space
 
-    def propose(self, number: int) -> Point:
-        return combination(self.space, number)
-
-    def record(self, point: Point, values: list[float] | None) -> None:
-        pass
+    def propose(self, trials: list[Trial]) -> Point:
+        return combination(self.space, len(trials))
 
 
 class RandomSampler:
@@ -41,14 +36,12 @@ class RandomSampler:
         size = num_combinations(space) or MAX_COMBINATIONS + 1
         self.order = np.random.default_rng(seed).permutation(size) if size <= MAX_COMBINATIONS else None
 
-    def propose(self, number: int) -> Point:
+    def propose(self, trials: list[Trial]) -> Point:
+        number = len(trials)
         if self.order is not None:
             return combination([domain for domain in self.space if isinstance(domain, Values)], int(self.order[number]))
         random = np.random.default_rng([self.seed, number])
         return {domain.key: _draw(domain, random) for domain in self.space}
-
-    def record(self, point: Point, values: list[float] | None) -> None:
-        pass
 
 
 def num_combinations(space: list[Domain]) -> int | None:

@@ -4,12 +4,11 @@ import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.hydra.search_space import Values, override_texts, read_space
+from mlxlab.config.hydra.search_space import Values, read_space
 from mlxlab.config.schema.root import Metric
 from mlxlab.constraints import Count, Ge, Lt, Size
 from mlxlab.errors import ConfigError, RunInterrupted
@@ -17,13 +16,17 @@ from mlxlab.experiment.run import run_lock
 from mlxlab.metric_names import lower_is_better
 from mlxlab.sweep import optuna_sampler
 from mlxlab.sweep.commands import Commands
-from mlxlab.sweep.optuna_sampler import Direction, OptunaSampler, Settings
+from mlxlab.sweep.launcher.build import open_jobs
+from mlxlab.sweep.optuna_sampler import Direction, OptunaSampler, Settings, TPESampler
 from mlxlab.sweep.parent_run import sweep_folder
+from mlxlab.sweep.pruning.settings import Name as PrunerName
+from mlxlab.sweep.pruning.settings import read_pruning
 from mlxlab.sweep.report import write_report
 from mlxlab.sweep.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
-from mlxlab.sweep.study import FILE, MAX_TRIALS, Study, StudySettings, Trial, open_study
-from mlxlab.sweep.trial_job import resumed, run_trial
-from mlxlab.sweep.trials import TrialResult, run_trials
+from mlxlab.sweep.study import FILE, MAX_TRIALS, Study, StudySettings, open_study
+from mlxlab.sweep.trial_job import TrialJobs
+from mlxlab.sweep.trials import run_trials
+from mlxlab.training.stop_rule import Unit
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,12 @@ class Search:
         startup_trials: of tpe: random trials before the first that is modelled.
         population_size: of nsga, null is 10; of cma, null is 4 + 3 ln(number of keys).
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
+        pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
+        min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation; of
+            median: before which nothing is pruned.
+        max_budget: of a whole run, null is trainer.max_steps or trainer.epochs.
+        budget_unit: steps, epochs, or null: steps if trainer.max_steps is set, else epochs.
+        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted.
 
     Raises:
         ConfigError: the sampler is not installed, or cannot search this space.
@@ -57,6 +66,11 @@ class Search:
         startup_trials: Count,
         population_size: Annotated[int, Ge(2)] | None,
         params: dict[str, str | int | float | bool],
+        pruner: PrunerName,
+        min_budget: Size | None,
+        max_budget: Size | None,
+        budget_unit: Unit | None,
+        reduction_factor: Annotated[int, Ge(2)],
         *,
         config: DictConfig,
         context: HydraContext,
@@ -73,6 +87,13 @@ class Search:
         self.objectives: dict[str, Direction] = {
             name: "minimize" if lower_is_better(name) else "maximize" for name in names
         }
+        if pruner != "none" and (len(names) > 1 or sampler in ("cma", "nsga")):
+            got = f"{len(names)} objectives" if len(names) > 1 else f"sampler={sampler}"
+            raise ConfigError(f"hydra.sweeper.pruner={pruner}: expected tpe, random or grid, one objective; got {got}")
+        budgets = budget_unit, min_budget, max_budget, reduction_factor
+        direction = self.objectives[names[0]]
+        self.pruning = read_pruning(pruner, *budgets, config=config, space=self.space, direction=direction)
+        self.overrides = [*self.overrides, *self.pruning.overrides]
         self.num_trials = self._num_trials(trials)
         self.sampler_settings: Settings = {}
         version = None
@@ -86,6 +107,8 @@ class Search:
             "objectives": self.objectives,
             "sampler": sampler,
             "sampler_settings": self.sampler_settings if sampler == "grid" else {"seed": seed, **self.sampler_settings},
+            "pruner": pruner,
+            "pruner_settings": self.pruning.settings,
             "optuna": version,
         }
 
@@ -106,30 +129,25 @@ class Search:
             OmegaConf.save(self.config, folder / "multirun.yaml")
             self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
             try:
-                self._run_all(study, sampler, folder)
-                return 1 if any(trial.state == "failed" for trial in study.trials) else 0
+                try:
+                    self._run_all(study, sampler, folder)
+                finally:
+                    print(write_report(study, folder, commands), flush=True)
+                    self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
             except RunInterrupted as stop:
                 done = f"{len(study.finished)} of {self.num_trials} trials"
                 logger.info(f"stopped after {done}; continue: {commands.continuation()}")
                 return stop.exit_code
-            finally:
-                print(write_report(study, folder, commands), flush=True)
-                self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
+            return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
     def _run_all(self, study: Study, sampler: Sampler, folder: Path) -> None:
-        launcher = Plugins.instance().instantiate_launcher(self.context, self.task, self.config)
         if earlier := len(study.finished):
             logger.info(f"{folder}: {earlier} of {self.num_trials} trials are finished")
 
-        def run(trial: Trial, was_interrupted: bool) -> TrialResult:
-            point = override_texts(trial.point)
-            logger.info(f"trial {trial.number} ({trial.number + 1} of {self.num_trials}): {' '.join(point)}")
-            texts = [*self.overrides, *point]
-            if was_interrupted and (folder / str(trial.number)).is_dir():
-                texts = resumed(texts)
-            return run_trial(launcher, texts, trial.number, list(self.objectives))
-
-        run_trials(study, sampler, self.num_trials, run)
+        names = str(self.config.objective), list(self.objectives)
+        with open_jobs(self.config, self.context, self.task) as jobs:
+            trial_jobs = TrialJobs(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
+            run_trials(study, sampler, self.pruning.pruner, self.num_trials, trial_jobs)
 
     def _num_trials(self, trials: int | None) -> int:
         """The number of trials of the whole study."""
@@ -153,6 +171,8 @@ class Search:
         if self.sampler == "random":
             return RandomSampler(self.space, self.seed)
         directions = list(self.objectives.values())
+        if self.sampler == "tpe":
+            return TPESampler(self.sampler_settings, self.seed, self.space, directions)
         sampler = OptunaSampler(self.sampler, self.sampler_settings, self.seed, self.space, directions, study.trials)
         if not sampler.is_replayed:
             was, now = study.settings["optuna"], self.settings["optuna"]

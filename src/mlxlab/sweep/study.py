@@ -2,16 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlxlab.config.hydra.search_space import Domain, Point
-from mlxlab.constraints import NonNegative
 from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.untrusted import open_regular, parse_json
+from mlxlab.sweep.trial import Result, Trial, TrialResult
 
 FILE = "study.db"
 MAX_TRIALS = 100_000
@@ -22,8 +22,6 @@ create table trials (number integer primary key, record text not null);
 """
 _TABLES = {("attributes", "table"), ("trials", "table")}
 
-State = Literal["running", "complete", "failed"]
-
 
 class StudySettings(TypedDict):
     """What the trials of one study share. `sampler_settings` are all that it was built with, also its defaults."""
@@ -33,20 +31,9 @@ class StudySettings(TypedDict):
     objectives: dict[str, Literal["minimize", "maximize"]]
     sampler: str
     sampler_settings: dict[str, int | float | bool | None]
+    pruner: str
+    pruner_settings: dict[str, int | str | None]
     optuna: str | None  # version; None for samplers without it
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of the search space and what came of it; `running` is also a trial whose process was killed."""
-
-    number: int
-    point: Point
-    state: State = "running"
-    values: list[float] = field(default_factory=list)  # of the objectives
-    reason: str = ""  # why it failed
-    seconds: NonNegative = 0.0
-    same_as: int | None = None  # an earlier trial with the same point, whose result this one takes
 
 
 class Study:
@@ -54,35 +41,69 @@ class Study:
 
     def __init__(self, connection: sqlite3.Connection, settings: StudySettings, trials: list[Trial]) -> None:
         self._connection, self.settings, self.trials = connection, settings, trials
+        self.num_results = sum(len(trial.results) for trial in trials)
 
     @property
     def finished(self) -> list[Trial]:
+        """Those that do not run: paused ones too, though they may be promoted."""
         return [trial for trial in self.trials if trial.state != "running"]
 
     @property
-    def running(self) -> Trial | None:
-        """The trial that a process was killed in, or that is running."""
-        return next((trial for trial in self.trials if trial.state == "running"), None)
+    def running(self) -> list[Trial]:
+        """Trials that run, or that a process was killed in."""
+        return [trial for trial in self.trials if trial.state == "running" and trial.same_as is None]
 
-    def add(self, point: Point) -> Trial:
-        trial = Trial(len(self.trials), point)
-        self._write(trial)
+    def add(self, point: Point, budget: int | None = None, limits: Sequence[float | None] = ()) -> Trial:
+        """A trial to run up to a budget; one whose point an earlier trial has takes the result of that."""
+        same = next((trial for trial in self.trials if trial.point == point and trial.same_as is None), None)
+        same_as = None if same is None else same.number
+        trial = Trial(len(self.trials), point, "running", [], "", 0.0, same_as, budget, [*limits], self.num_results)
+        trial = trial if same is None else self._copied(same, trial)
+        self._write([trial])
         self.trials.append(trial)
         return trial
 
-    def finish(self, trial: Trial, values: list[float], reason: str, seconds: float, same: Trial | None) -> Trial:
-        """Records a result: `values`, or without any the `reason` why the trial failed; `same` as that of another."""
-        state: State = "complete" if values else "failed"
-        same_as = None if same is None else same.number
-        done = replace(trial, state=state, values=values, reason=reason, seconds=round(seconds, 3), same_as=same_as)
-        self._write(done)
-        self.trials[trial.number] = done
-        return done
+    def promote(self, trial: Trial, budget: int | None) -> Trial:
+        """A paused trial continues, to pause again at `budget`, or to the end of its run."""
+        return self._record(replace(trial, state="running", values=[], budget=budget))
 
-    def _write(self, trial: Trial) -> None:
-        row = (trial.number, json.dumps(asdict(trial), allow_nan=False))
+    def finish(self, trial: Trial, result: TrialResult, seconds: float) -> Trial:
+        """Records the result of a trial, and of those with the same point."""
+        one = Result(self._next_order(), trial.budget, result.values, result.step)
+        return self._record(
+            replace(
+                trial,
+                state=result.state if result.values else "failed",
+                values=result.values,
+                reason=result.reason,
+                seconds=round(trial.seconds + seconds, 3),
+                results=[*trial.results, one],
+                evaluations=[*result.evaluations],
+            )
+        )
+
+    def _record(self, trial: Trial) -> Trial:
+        changed = [trial, *(self._copied(trial, other) for other in self.trials if other.same_as == trial.number)]
+        self._write(changed)
+        for each in changed:
+            self.trials[each.number] = each
+        return trial
+
+    def _copied(self, source: Trial, trial: Trial) -> Trial:
+        """A trial with the point of `source` and its result, which counts as one of its own."""
+        results = trial.results
+        if source.state != "running":
+            results = [*results, replace(source.results[-1], order=self._next_order())]
+        return replace(trial, state=source.state, values=source.values, reason=source.reason, results=results)
+
+    def _next_order(self) -> int:
+        self.num_results += 1
+        return self.num_results - 1
+
+    def _write(self, trials: list[Trial]) -> None:
+        rows = [(trial.number, json.dumps(asdict(trial), allow_nan=False)) for trial in trials]
         with self._connection:
-            self._connection.execute("insert or replace into trials values (?, ?)", row)
+            self._connection.executemany("insert or replace into trials values (?, ?)", rows)
 
 
 @contextmanager
@@ -102,6 +123,23 @@ def open_study(path: Path, settings: StudySettings, space: list[Domain]) -> Iter
             yield Study(connection, stored, trials)
     except sqlite3.OperationalError as error:
         raise WriteError(f"{path}: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path}: not a study ({error})") from None
+
+
+def read_study(path: Path) -> tuple[StudySettings, list[Trial]]:
+    """Settings and trials, which another process may be adding to.
+
+    Raises:
+        InputNotFoundError: there is no file.
+        DataError: it is not a study, or was damaged.
+    """
+    with open_regular(path):
+        pass
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("pragma trusted_schema = off")
+            return _read(connection, path)
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path}: not a study ({error})") from None
 
@@ -151,6 +189,10 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
         pairs = {**stored["sampler_settings"], **settings["sampler_settings"]}.items()
         changed = [f"{name}={value}" for name, value in pairs if stored["sampler_settings"].get(name) != value]
         problems.append(f"{', '.join(changed)}: other settings of the sampler than those of the study")
+    for key in sorted({"pruner", *settings["pruner_settings"], *stored["pruner_settings"]}):
+        new, old = ({"pruner": each["pruner"], **each["pruner_settings"]}.get(key) for each in (settings, stored))
+        if new != old:
+            problems.append(f"hydra.sweeper.{key}={new}: the study has {old}")
     if problems:
         advice = "continue it with the same settings, or choose another hydra.sweep.dir"
         raise ConfigError("\n".join([*problems[:9], f"{path}: {advice}"]))
@@ -167,9 +209,20 @@ def _check_trials(trials: list[Trial], space: list[Domain], num_objectives: int,
         for key, value in trial.point.items():
             if not domains[key].contains(value):
                 raise DataError(f"{where}: {key}: expected {domains[key]}, got {str(value)[:60]}")
-        if len(trial.values) != (num_objectives if trial.state == "complete" else 0):
-            raise DataError(f"{where}: expected {num_objectives} values of a complete trial, got {len(trial.values)}")
-        if trial.state == "running" and number < len(trials) - 1:
-            raise DataError(f"{where}: only the last one may be running")
+        _check_results(trial, num_objectives, where)
         if trial.same_as is not None and not 0 <= trial.same_as < number:
             raise DataError(f"{where}: same_as: expected an earlier trial, got {trial.same_as}")
+    orders = sorted(result.order for trial in trials for result in trial.results)
+    if orders != [*range(len(orders))]:
+        raise DataError(f"{path}: expected results numbered from 0, got {str(orders)[:60]}")
+
+
+def _check_results(trial: Trial, num_objectives: int, where: str) -> None:
+    expected = 0 if trial.state in ("running", "failed") else num_objectives
+    if len(trial.values) != expected:
+        raise DataError(f"{where}: expected {expected} values of a {trial.state} trial, got {len(trial.values)}")
+    if trial.state != "running" and (not trial.results or trial.results[-1].values != trial.values):
+        raise DataError(f"{where}: its last result is not that of the trial")
+    for result in trial.results:
+        if len(result.values) not in (0, num_objectives):
+            raise DataError(f"{where}: results: expected {num_objectives} values, got {len(result.values)}")

@@ -1,62 +1,92 @@
-"""Runs one trial as a job of Hydra's launcher, and reads its result."""
+"""The trials of a search as jobs of the sweep's launcher, and their results."""
 
+import json
+import logging
 import math
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
-from hydra.plugins.launcher import Launcher
-from omegaconf.errors import OmegaConfBaseException
-
-from mlxlab.config.issues import one_line
-from mlxlab.errors import DataError, RunInterrupted, UserError
+from mlxlab.config.hydra.search_space import override_texts
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
-from mlxlab.redact import redact
-from mlxlab.sweep.trials import TrialResult
+from mlxlab.sweep.launcher.jobs import JobResult, Jobs, resumed
+from mlxlab.sweep.pruning.settings import Pruning
+from mlxlab.sweep.trial import Trial, TrialResult
+from mlxlab.training.stop_rule import VARIABLE, StopRule
+
+logger = logging.getLogger(__name__)
 
 
-def run_trial(launcher: Launcher, overrides: list[str], number: int, objectives: list[str]) -> TrialResult:
-    """Runs job `number`; whatever it raises is its result.
+class TrialJobs:
+    """Starts trials by a launcher; whatever becomes of one is its result.
 
-    Raises:
-        RunInterrupted: a signal stopped it.
-        OSError: its folder cannot be made.
+    Args:
+        folder: of the sweep.
+        overrides: of every trial.
+        objective: that of the config, whose value a job returns; `objectives` are those of the search.
+        num_trials: of the search, for messages.
     """
-    try:
-        [job] = launcher.launch([overrides], initial_job_idx=number)
-        if job.status != JobStatus.COMPLETED:
-            raise job._return_value
-        values = _values(job, objectives)
-    except (RunInterrupted, OSError):
-        raise
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        return TrialResult([], _reason(str(error)))
-    except Exception as error:  # a bug in the code of one trial
-        return TrialResult([], _reason(f"{type(error).__name__}: {error}"))
-    for name, value in zip(objectives, values, strict=True):
-        if not math.isfinite(value):
-            return TrialResult([], f"{name} is {value}")
-    return TrialResult(values)
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        folder: Path,
+        overrides: list[str],
+        pruning: Pruning,
+        objective: str,
+        objectives: list[str],
+        num_trials: int,
+    ) -> None:
+        self.jobs, self.folder, self.overrides, self.pruning = jobs, folder, overrides, pruning
+        self.objectives, self.num_trials = objectives, num_trials
+        self.returns_all = [objective] == objectives and not pruning.is_active
+
+    @property
+    def num_free(self) -> int:
+        return self.jobs.num_free
+
+    @property
+    def stop_signal(self) -> int:
+        return self.jobs.stop_signal
+
+    def start(self, trial: Trial, *, continues: bool, more: bool) -> None:
+        point = override_texts(trial.point)
+        until = "" if trial.budget is None else f", until {trial.budget} {self.pruning.unit}"
+        logger.info(f"trial {trial.number} ({trial.number + 1} of {self.num_trials}{until}): {' '.join(point)}")
+        texts, own = [*self.overrides, *point], self.folder / str(trial.number)
+        if continues and own.is_dir():
+            texts = resumed(texts, own)
+        self.jobs.start([*texts, *stopping(self.pruning.rule(trial))], trial.number, more=more)
+
+    def wait(self) -> tuple[int, TrialResult | None]:
+        job = self.jobs.wait()
+        return job.number, None if job.state == "paused" else self._result(job)
+
+    def _result(self, job: JobResult) -> TrialResult:
+        if job.value is None:
+            return TrialResult([], job.reason)
+        if self.returns_all:
+            return TrialResult([job.value])
+        try:
+            result = self._read(job.folder / FILE)
+        except (DataError, InputNotFoundError) as error:
+            return TrialResult([], str(error))
+        for name, value in zip(self.objectives, result.values, strict=True):
+            if not math.isfinite(value):
+                return TrialResult([], f"{name} is {value}")
+        return result
+
+    def _read(self, path: Path) -> TrialResult:
+        run = read_json(path, RunMetrics)
+        if missing := [name for name in self.objectives if run["metrics"].get(name) is None]:
+            raise DataError(f"{path}: no value of {', '.join(missing)}; it has {', '.join(run['metrics'])}")
+        values = [float(run["metrics"][name] or 0.0) for name in self.objectives]
+        if not self.pruning.is_active:
+            return TrialResult(values)
+        evaluations = [value for _, value in run.get("evaluations", [])]
+        return TrialResult(values, run.get("reason", ""), run.get("state", "complete"), run["steps"], evaluations)
 
 
-def resumed(overrides: list[str]) -> list[str]:
-    """Overrides that continue from the latest checkpoint of the job's folder, if there is one."""
-    is_set = any(text.lstrip("+").startswith("resume=") for text in overrides)
-    return overrides if is_set else [*overrides, "resume=auto"]
-
-
-def _values(job: JobReturn, objectives: list[str]) -> list[float]:
-    assert job.cfg is not None
-    assert job.hydra_cfg is not None
-    if [job.cfg.objective] == objectives:
-        return [float(job._return_value)]
-    path = Path(job.hydra_cfg.hydra.runtime.output_dir) / FILE
-    metrics = read_json(path, RunMetrics)["metrics"]
-    if missing := [name for name in objectives if metrics.get(name) is None]:
-        raise DataError(f"{path}: no value of {', '.join(missing)}; it has {', '.join(metrics)}")
-    return [float(metrics[name] or 0.0) for name in objectives]
-
-
-def _reason(text: str) -> str:
-    return redact(one_line(text, 300)) or "failed without a message"
+def stopping(rule: StopRule | None) -> list[str]:
+    """Overrides that put a rule into the environment of the job."""
+    return [] if rule is None else [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]

@@ -1,7 +1,6 @@
 """Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
 
 import copy
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks as Callbacks
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.hydra import Hydra
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra._internal.utils import get_args_parser as get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -31,12 +25,12 @@ from mlxlab.config.check import config_issues, register_resolvers, resolve
 from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
 from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.hydra.sweep_jobs import jobs_to_check, sweeper_issues
-from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.hydra.sources import use_own_sources
+from mlxlab.config.hydra.sweep_jobs import jobs_to_check, sweep_issues
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.plugins import plugins
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.errors import ConfigError, UserError
 
 NO_SIZES = ["model/size=none"]
 
@@ -55,9 +49,6 @@ class Composer:
     @cached_property
     def hydra(self) -> Hydra:
         """A Hydra that reads these folders within the limits of `yaml_limits`."""
-        Plugins.instance()  # registers Hydra's own sources first
-        sources: dict[str, Any] = SourcesRegistry.instance().types
-        sources.update(file=_ValidatedFileSource, pkg=_package_source)
         path = create_config_search_path(f"file://{self.conf}")
         if self.extra is not None:
             path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
@@ -65,8 +56,14 @@ class Composer:
             path.prepend(f"plugin {package}", f"file://{folder}", SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
         hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
+        use_own_sources(hydra.config_loader)
         register_resolvers()
         return hydra
+
+    @property
+    def folders(self) -> list[Path]:
+        """Those of config files."""
+        return [self.conf, *([] if self.extra is None else [self.extra]), *plugins().values()]
 
     def checked(self) -> DictConfig:
         """The valid config with its `hydra:` node; for a sweep, every job has been checked as well.
@@ -155,8 +152,8 @@ class Composer:
         if config is not None:
             label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
             guard_hydra_node(config.hydra, label)
-            sweeper = sweeper_issues(config.hydra.sweeper, label) if self.multirun else []
-            issues = [*issues, *sweeper, *_unnamed_folders(config, label), *_job_issues(config, label)]
+            sweep = sweep_issues(config.hydra, label) if self.multirun else []
+            issues = [*issues, *sweep, *_unnamed_folders(config, label), *_job_issues(config, label)]
         return config, issues
 
     def _resumed_options(self, texts: list[str]) -> list[str]:
@@ -175,25 +172,6 @@ class Composer:
         """No preset of sizes, for a model that is typed or resumed and may lack the keys of the default one."""
         names = [override_name(text) for text in texts]
         return NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
-
-
-class _ValidatedFileSource(FileConfigSource):
-    """Hydra's files of conf/, `--config-dir` and search paths, each checked before values are made of it."""
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path))))
-        if not path.exists():
-            raise ConfigLoadError(f"Config not found : {path}")
-        file = read_yaml(path)
-        header = self._get_header_dict(file.text[:512])
-        return ConfigResult(self.provider, f"file://{self.path}", OmegaConf.create(file.values), header)
-
-
-def _package_source(provider: str, path: str) -> ConfigSource:
-    """`pkg://` imports the package it names: only Hydra and its installed plugins may ask for that."""
-    if provider.startswith("hydra.searchpath"):
-        raise NotAllowedError(f"hydra.searchpath: refused: {path} is code, not a folder of files; use --config-dir")
-    return ImportlibResourcesConfigSource(provider, path)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -9,11 +9,15 @@ from mlxlab.config.instantiate import find_disallowed
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, join_key, walk
 from mlxlab.errors import NotAllowedError
 
-# The keys that Hydra instantiates, and its classes that are allowed there.
+# The keys that Hydra instantiates, and the classes of Hydra and its plugins that are allowed there.
 _COMPONENTS = ("callbacks", "launcher", "sweeper")
 _TARGETS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
 )
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
@@ -32,7 +36,7 @@ def _find_disallowed(hydra: object) -> Iterator[ConfigIssue]:
     for name in _COMPONENTS:
         node = hydra.get(name)
         if not isinstance(node, dict):
-            yield ConfigIssue(f"hydra.{name}", "refused: expected a component")
+            yield ConfigIssue(f"hydra.{name}", f"refused: expected a component; choose one with hydra/{name}=...")
         elif node.get("_target_") in _TARGETS:  # Hydra's own may be told not to recurse
             node = {key: node[key] for key in node if key not in ("_target_", "_recursive_", "_convert_")}
         yield from find_disallowed(node, f"hydra.{name}")

@@ -1,17 +1,20 @@
-"""Runs a composed config as a job of Hydra, in an output folder of its own."""
+"""Jobs of Hydra: a composed config runs in an output folder of its own; those of a sweep are composed one by one."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlxlab.config.hydra.compose import Callbacks, Composer
-from mlxlab.errors import CannotCreateError
+from mlxlab.errors import CannotCreateError, ConfigError
 
 Run = Callable[[DictConfig, Path], float]  # config without `hydra:` and output folder -> value of the objective
 
@@ -53,3 +56,41 @@ def job_config(config: DictConfig) -> Iterator[None]:
 
 def run_folder_error(error: OSError) -> CannotCreateError:
     return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be created")
+
+
+def compose_job(loader: ConfigLoader, sweep: DictConfig, overrides: list[str], number: int) -> DictConfig:
+    """The config of job `number` of a sweep, with its `hydra:` node."""
+    config = loader.load_sweep_config(sweep, overrides)
+    _set_number(config, number)
+    return config
+
+
+def job_folder(config: DictConfig) -> Path:
+    """The folder of a composed job; ConfigError if it is not inside that of the sweep."""
+    with job_config(config):
+        folder, subdir = Path(str(config.hydra.sweep.dir)), str(config.hydra.sweep.subdir)
+    if Path(subdir).is_absolute() or ".." in Path(subdir).parts or not Path(subdir).parts:
+        raise ConfigError(f"hydra.sweep.subdir={subdir}: expected a folder inside that of the sweep")
+    return folder.absolute() / subdir
+
+
+def job_digest(config: DictConfig) -> str:
+    """A hash of the resolved config of a job, equal in every folder."""
+    number = config.hydra.job.num
+    try:
+        _set_number(config, 0)
+        with job_config(config), read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.runtime.output_dir = "(the run folder)"
+            values = {
+                key: OmegaConf.to_object(config[key]) if OmegaConf.is_config(config[key]) else config[key]
+                for key in config
+                if key != "hydra"
+            }
+    finally:
+        _set_number(config, number)
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _set_number(config: DictConfig, number: int) -> None:
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number

@@ -14,8 +14,10 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+_GRID_SWEEPER = "mlxlab.sweep.grid.GridSweeper"
+_OWN_LAUNCHERS = "mlxlab.sweep.launcher."
 _BASIC_KEYS = ("max_batch_size", "params")
-_PATH = "hydra.sweeper"
+_PATH, _LAUNCHER = "hydra.sweeper", "hydra.launcher"
 _PARAMS = f"{_PATH}.params"
 
 
@@ -30,23 +32,39 @@ def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues:
     if master is None:
         return _grid({text: override for text, override in typed.items() if not override.is_sweep_override()})
     sweeper = master.hydra.sweeper
+    if not isinstance(sweeper, DictConfig):
+        raise ConfigError(
+            f"{_PATH}={one_line(str(sweeper), 120)}: expected a component; choose one with hydra/sweeper=..."
+        )
     params = sweeper.get("params") if isinstance(sweeper.get("params"), DictConfig) else {}
     in_file, file_issues = parse([f"{key}={value}" for key, value in params.items()], multirun=True)
     issues += [ConfigIssue(f"{_PARAMS}.{issue.path}", issue.message) for issue in file_issues]
-    is_grid = sweeper.get("_target_") == _BASIC_SWEEPER or sweeper.get("sampler") == "grid"
+    is_grid = sweeper.get("_target_") in (_BASIC_SWEEPER, _GRID_SWEEPER) or sweeper.get("sampler") == "grid"
     return _grid(in_file | typed) if is_grid else _search(in_file | typed, issues)
 
 
-def sweeper_issues(sweeper: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """The errors in a `hydra.sweeper` node."""
-    values, unresolved = resolve(sweeper)
-    if values.get("_target_") == _BASIC_SWEEPER:
-        unknown = [key for key in values if key not in (*_BASIC_KEYS, "_target_", "_recursive_", "_convert_")]
-        issues = [ConfigIssue(f"{_PATH}.{key}", f"unknown key{suggestion(key, _BASIC_KEYS)}") for key in unknown]
-    else:
-        issues = list(Validator().node(values, str(values.get("_target_")), _PATH))
-    issues += [ConfigIssue(join_key(_PATH, issue.path), issue.message) for issue in unresolved]
+def sweep_issues(hydra: DictConfig, label: LocateKey) -> list[ConfigIssue]:
+    """The errors in `hydra.sweeper` and `hydra.launcher`; launchers of plugins have a schema of their own."""
+    issues = _sweeper_issues(hydra.sweeper)
+    target = str(hydra.launcher.get("_target_"))
+    if target.startswith(_OWN_LAUNCHERS):
+        issues += _node_issues(hydra.launcher, _LAUNCHER)
+    elif target.startswith("mlxlab."):
+        issues.append(ConfigIssue(f"{_LAUNCHER}._target_", f"{target} is not a launcher"))
     return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
+
+
+def _sweeper_issues(sweeper: DictConfig) -> list[ConfigIssue]:
+    if sweeper.get("_target_") != _BASIC_SWEEPER:
+        return _node_issues(sweeper, _PATH)
+    unknown = [key for key in map(str, sweeper) if key not in (*_BASIC_KEYS, "_target_", "_recursive_", "_convert_")]
+    return [ConfigIssue(f"{_PATH}.{key}", f"unknown key{suggestion(key, _BASIC_KEYS)}") for key in unknown]
+
+
+def _node_issues(node: DictConfig, path: str) -> list[ConfigIssue]:
+    values, unresolved = resolve(node)
+    issues = list(Validator().node(values, str(values.get("_target_")), path))
+    return issues + [ConfigIssue(join_key(path, issue.path), issue.message) for issue in unresolved]
 
 
 def _grid(overrides: dict[str, Override]) -> list[list[str]]:

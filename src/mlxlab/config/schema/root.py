@@ -67,6 +67,7 @@ def experiment(
     signals: object,
     resume: str | None,
     resume_policy: object,
+    rerun: str | None,
 ) -> None:
     """One experiment.
 
@@ -86,4 +87,5 @@ def experiment(
         resume: null starts a new run; auto resumes if the run folder holds a checkpoint; last, best and emergency
             need one there; else a checkpoint, a run folder, or its address: s3://, gs://, az:// or file://.
         resume_policy: what may have changed since the checkpoint.
+        rerun: trains a past run again in a new folder, with its config and the changes typed: its folder, or its id.
     """

@@ -1,0 +1,81 @@
+"""A process forked for one job: it imports MLX, waits for its order, runs the job and sends its report."""
+
+import ctypes
+import json
+import os
+import pickle
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from mlxlab.sweep.launcher.messages import MAX_REPORT, Hello
+
+if TYPE_CHECKING:
+    from mlxlab.sweep.launcher.job_run import HydraJob
+
+_PR_SET_PDEATHSIG = 1
+_CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """A job and its surroundings; its output goes to the file `output`, null is that of the sweep."""
+
+    job: "HydraJob"
+    environment: dict[str, str]
+    cwd: str
+    output: str | None
+
+
+def serve_order(channel: Connection, hello: Hello) -> NoReturn:
+    """Ends the process with the exit code of the job."""
+    os.setpgid(0, 0)
+    _die_with_parent()
+    _prepare(hello.modules)
+    try:
+        order: JobOrder = pickle.loads(channel.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(0)  # there is no further job
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.chdir(order.cwd)
+    if order.output:
+        _redirect(Path(order.output))
+    report = order.job.run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.send_bytes(json.dumps(asdict(report)).encode()[:MAX_REPORT])
+    sys.exit(report.exit_code)
+
+
+def _prepare(modules: list[str]) -> None:
+    """Imports what jobs need. Threads that MLX starts inherit a mask without the signals that `SignalHandler` takes."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
+    for module in modules:
+        with suppress(Exception):  # the job imports it again, and reports the error
+            import_module(module)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_with_parent() -> None:
+    """A killed server takes its jobs along; if memory runs out, the kernel chooses a job and not the sweep."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _redirect(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)

@@ -1,0 +1,1 @@
+"""Which trials of a search stop early, and which of them continue."""

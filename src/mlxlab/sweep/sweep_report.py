@@ -1,0 +1,77 @@
+"""The report of a sweep: `report.html`, and its tables and figures in `report/`."""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from mlxlab.analysis.sweeps.importance import measure_importance
+from mlxlab.analysis.sweeps.page import Column, count_jobs, job_table, ranking_table, render_page
+from mlxlab.analysis.sweeps.ranking import rank
+from mlxlab.analysis.sweeps.sweep_jobs import Sweep, group_configurations
+from mlxlab.analysis.sweeps.verdict import describe_ranking
+from mlxlab.errors import WriteError
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import write_atomic, write_json
+
+PAGE, FOLDER = "report.html", "report"
+
+
+class SweepReport(NamedTuple):
+    """The page, the folder of tables and figures, the verdict in sentences, and the contents of report.json."""
+
+    page: Path
+    folder: Path
+    verdict: list[str]
+    summary: dict[str, object]
+
+
+def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
+    """Writes the report into a folder; WriteError if that fails."""
+    configurations = group_configurations(sweep)
+    results = [each.results(sweep.objective) for each in configurations]
+    ranking = rank(results, minimised=sweep.minimised, test_ratio=sweep.test_ratio)
+    means = {each.index: each.mean for each in ranking.entries}
+    importance = measure_importance([each.point for each in configurations], [means[n] for n in range(len(means))])
+    verdict = describe_ranking(ranking, configurations, sweep.objective)
+    images = {}
+    if len(configurations) > 1:
+        from mlxlab.analysis.sweeps.figures import draw_figures
+
+        images = draw_figures(sweep, configurations, ranking, importance)
+    page = render_page(sweep, configurations, ranking, importance, verdict, images)
+    summary: dict[str, object] = {
+        "objective": sweep.objective,
+        "jobs": count_jobs(sweep),
+        "verdict": verdict,
+        "winner": configurations[ranking.winner.index].point if ranking.winner else None,
+        "seeds_needed": ranking.seeds_needed,
+        "ranking": [{**configurations[each.index].point, **asdict(each)} for each in ranking.entries],
+        "importance": importance.shares,
+    }
+    summary = without_nonfinite(summary)
+    target = folder / FOLDER
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("ranking", "importance", "parallel", "curves"):
+            (target / f"{name}.png").unlink(missing_ok=True)  # of an earlier report
+        for name, png in images.items():
+            write_atomic(target / f"{name}.png", png)
+        write_atomic(target / "ranking.csv", _csv(*ranking_table(sweep, configurations, ranking)))
+        write_atomic(target / "jobs.csv", _csv(*job_table(sweep, sweep.jobs)))
+        write_json(target / "report.json", summary)
+        write_atomic(folder / PAGE, page)
+    except OSError as error:
+        raise WriteError(
+            f"{error.filename or target}: {error.strerror or error}; the report cannot be written"
+        ) from None
+    return SweepReport(folder / PAGE, target, verdict, summary)
+
+
+def _csv(heads: list[Column], rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([head.name for head in heads])
+    writer.writerows(rows)
+    return text.getvalue()

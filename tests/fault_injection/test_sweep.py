@@ -1,0 +1,107 @@
+"""A sweep of jobs that end in every way, killed with SIGKILL at random instants, ends as one that was left alone."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlxlab.sweep.job_journal import read_job_journal
+from support.processes import ROOT, start, tiny_overrides
+
+pytestmark = [
+    pytest.mark.fault_injection,
+    pytest.mark.skipif(sys.platform != "linux", reason="memory of a process is measured as Linux does"),
+]
+
+KILLS = 20
+WAYS = ["none", "raise", "exit", "kill", "none", "crash", "hang", "memory", "none", "nan", "data", "none"]
+EXPECTED = {
+    "raise": "ZeroDivisionError: planted",
+    "exit": "exited with code 3 before its end",
+    "kill": "killed by SIGKILL",
+    "crash": "killed by SIGSEGV",
+    "hang": "timeout: took more than 20 seconds",
+    "memory": "took more than the 1.2 GB of hydra.launcher.memory_limit",
+    "nan": "no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay",
+    "data": "rows.csv:3:5: a number was expected",
+}
+ENVIRONMENT = {"MLXLAB_ALLOWED_TARGETS": "support.sweep_faults.Fault", "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests"}
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> list[str]:
+    own = tmp_path_factory.mktemp("own") / "experiment"
+    own.mkdir()
+    for number, way in enumerate(WAYS):
+        fault = f"callbacks:\n  fault: {{_target_: support.sweep_faults.Fault, way: {way}}}\n"
+        fault = "trainer:\n  learning_rate: 1.0e+30\n" if way == "nan" else fault
+        (own / f"job{number}.yaml").write_text(f"# @package _global_\nseed: {number}\n{fault}")
+    settings = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10", "callbacks.progress_bar.bar=off")
+    limits = [f"hydra.launcher.{each}" for each in ("n_jobs=2", "timeout=20", "memory_limit=1.2", "grace=1")]
+    jobs = f"experiment={','.join(f'job{number}' for number in range(len(WAYS)))}"
+    return ["--config-dir", str(own.parent), "-m", jobs, *settings, *limits]
+
+
+def table(folder: Path) -> list[tuple[int, str, str, float | None, int | None]]:
+    """What came of each job: number, state, reason, objective, exit code."""
+    return [(job.number, job.state, job.reason, job.value, job.exit_code) for job in read_job_journal(folder)[1]]
+
+
+def final_states(folder: Path) -> list[str]:
+    manifests = [
+        json.loads((folder / str(n) / "manifest.json").read_text()) for n, way in enumerate(WAYS) if way == "none"
+    ]
+    return [manifest["outcome"]["final_state"] for manifest in manifests]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(*command, f"hydra.sweep.dir={folder}", fresh=True, **ENVIRONMENT)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 1, err
+    assert "4 finished" in out
+    return folder
+
+
+def test_the_good_jobs_finish_and_each_other_one_has_its_reason(whole):
+    rows = table(whole)
+    assert [state for _, state, *_ in rows] == ["finished" if way == "none" else "failed" for way in WAYS]
+    reasons = {way: reason for way, (_, _, reason, *_) in zip(WAYS, rows, strict=True) if way != "none"}
+    assert reasons == EXPECTED
+    codes = {way: code for way, (*_, code) in zip(WAYS, rows, strict=True)}
+    expected = {"raise": 70, "exit": 3, "kill": 137, "crash": 139, "hang": 124, "memory": 137, "nan": 78, "data": 65}
+    assert codes == {"none": 0, **expected}
+
+
+def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path, summarize):
+    draw, kills = random.Random(5), 0
+    while kills < KILLS:
+        process = start(*command, f"hydra.sweep.dir={tmp_path}", fresh=True, **ENVIRONMENT)
+        try:
+            process.wait(draw.uniform(1, 12))
+        except Exception:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            kills += 1
+            process.communicate()
+            psutil.wait_procs(family, timeout=5)
+            assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+        else:
+            process.communicate()
+            break
+    process = start(*command, f"hydra.sweep.dir={tmp_path}", fresh=True, **ENVIRONMENT)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 1, err
+    assert table(tmp_path) == table(whole)
+    assert final_states(tmp_path) == final_states(whole)
+    ended = set()
+    for text in (tmp_path / "sweep.jsonl").read_text().splitlines():
+        job = json.loads(text).get("job")
+        assert not (job and job["state"] == "running" and job["number"] in ended), "a job ran twice"
+        if job and job["state"] in ("finished", "failed"):
+            ended.add(job["number"])
+    summarize(f"sweep: {kills} kills of 12 jobs, the same table and the same final weights")

@@ -1,0 +1,169 @@
+"""The report of a sweep: from its journal, study or run folders to a page that can be read anywhere."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.compare import main
+from mlxlab.config.hydra.search_space import Domain, Interval
+from mlxlab.errors import InputNotFoundError
+from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
+from mlxlab.sweep.study import FILE as STUDY
+from mlxlab.sweep.study import StudySettings, open_study
+from mlxlab.sweep.sweep_folder import read_sweep
+from mlxlab.sweep.sweep_report import write_sweep_report
+from mlxlab.sweep.trial import TrialResult
+
+HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"
+SETTINGS = StudySettings(
+    space={"rate": "tag(log, interval(1e-05,0.001))"},
+    overrides=["tracking=none"],
+    objectives={"valid/loss": "minimize"},
+    sampler="random",
+    sampler_settings={"seed": 0},
+    pruner="none",
+    pruner_settings={},
+    optuna=None,
+)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def write_journal(folder, jobs):
+    start = SweepStart(format=1, overrides=["seed=0,1"], config_dir=None, config_name="train", objective="valid/loss")
+    with open_job_journal(folder, start) as journal:
+        journal.record(*jobs)
+
+
+def grid(folder, *, seeds=3, gain=0.2, reason="", name="0.1"):
+    """A grid of two keys; the last rate is better by `gain`. One job fails if there is a reason."""
+    rng, jobs = np.random.default_rng(0), []
+    for rate in ("1e-4", "0.001"):
+        for dropout in ("0", name):
+            for seed in range(seeds):
+                texts = [
+                    f"trainer.learning_rate={rate}",
+                    f"+model.dropout={dropout}",
+                    f"seed={seed}",
+                    "trainer.epochs=2",
+                ]
+                value = 0.6 + 0.01 * rng.standard_normal() - gain * (rate == "0.001" and dropout == "0")
+                jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, value, str(len(jobs))))
+    if reason:
+        jobs[0] = replace(jobs[0], state="failed", reason=reason, value=None, exit_code=1)
+        jobs[1] = replace(jobs[1], state="waiting", value=None)
+    write_journal(folder, jobs)
+    return folder
+
+
+def table(file):
+    return list(csv.DictReader(io.StringIO(file.read_text())))
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
+    assert main([f"sweep={grid(tmp_path)}"]) == 0
+    out = capsys.readouterr().out
+    assert "Winner: trainer.learning_rate=0.001 model.dropout=0, valid/loss 0.4052" in out
+    rows = table(tmp_path / "report" / "ranking.csv")
+    assert [row["seeds"] for row in rows] == ["3"] * 4
+    assert rows[0]["standing"] == "winner"
+    assert len(table(tmp_path / "report" / "jobs.csv")) == 12
+    page = Page((tmp_path / "report.html").read_text())
+    assert "All jobs: trainer.epochs=2" in page.text
+    assert page.tags.count("img") == 2  # ranking and parallel coordinates
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {
+        *("ranking.csv", "jobs.csv", "report.json", "ranking.png", "parallel.png")
+    }
+    assert main([f"sweep={tmp_path}", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["winner"] == {"trainer.learning_rate": "0.001", "model.dropout": "0"}
+    assert printed["ranking"][0]["p"] is None
+
+
+def test_names_and_reasons_of_strangers_are_text(tmp_path):
+    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=HOSTILE)), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert HOSTILE in page.text
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 2
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert "default-src 'none'" in text
+    assert "10 finished, 1 failed, 1 unfinished" in page.text
+
+
+def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
+    space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
+    ends = [("complete", 0.5), ("complete", 0.4), ("pruned", 0.1), ("complete", None)]
+    with open_study(tmp_path / STUDY, SETTINGS, space) as study:
+        for number, (state, value) in enumerate(ends):
+            trial = study.add({"rate": 1e-4 * (number + 1)})
+            values = [] if value is None else [value]
+            reason = "" if values else "out of memory"
+            study.finish(trial, TrialResult(values, reason, state, 10), 1.0)
+    sweep = read_sweep(tmp_path)
+    assert [job.state for job in sweep.jobs] == ["finished", "finished", "pruned", "failed"]
+    report = write_sweep_report(sweep, tmp_path)
+    assert report.verdict[0].startswith("No winner can be named: no configuration ran with several seeds")
+    assert "rate=0.0002" in report.verdict[0]
+    assert "valid/loss 0.1 at step 10" in (tmp_path / "report.html").read_text()
+
+
+def test_a_folder_without_jobs_has_no_report(tmp_path):
+    with pytest.raises(InputNotFoundError, match="expected the folder of a sweep"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1600])
+def test_a_browser_shows_the_report(tmp_path, width):
+    assert BROWSER is not None
+    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE)), tmp_path)
+    frame = tmp_path / "frame.html"  # a window of Chromium is at least 500 pixels wide
+    frame.write_text(
+        f'<body style="margin: 0"><iframe src="report.html" width="{width}" height="2400" frameborder="0">'
+    )
+    requests = tmp_path / "requests.json"
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+    flags += [f"--user-data-dir={tmp_path}/profile", f"--window-size={width},2400", f"--log-net-log={requests}"]
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [BROWSER, *flags, f"--screenshot={shot}", frame.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    from matplotlib.image import imread
+
+    image = imread(shot)
+    assert image.shape[0] == 2400
+    inked = (image[:, :width, :3].min(axis=-1) < 0.9).mean(axis=1)
+    assert np.count_nonzero(inked > 0) > 800  # lines of pixels with text or a figure
+    assert not re.search(r"https?://evil", requests.read_text())
+    if folder := os.environ.get("MLXLAB_SCREENSHOTS"):
+        shutil.copy(shot, Path(folder) / f"report-{width}.png")
