@@ -1,5 +1,6 @@
 """A growth schedule is tried before a run starts, and shown by --dry-run; a run says what it left undone."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
         with pytest.raises(ConfigError, match=r"a vocabulary of 3000 tokens: expected the \d+ of the teachers' logits"):
             taught.new_model(larger)
         assert taught.new_model(session.architecture)
+
+
+def test_a_teacher_with_more_tokens_than_its_student_is_refused_or_truncated(tmp_path, capsys):
+    (tmp_path / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
+    text = ["model=transformer", "data=streaming", "data/tokenizer=characters", f"data.source={tmp_path}/lines.jsonl"]
+    others = [setting for setting in SETTINGS if not setting.startswith(("data.s", "data.t", "data.a"))]
+    args = [*text, *others, "data.validation.fraction=0.3", "trainer.max_steps=2"]
+    assert (
+        main([*args, "objective=valid/bits_per_byte", schedule(MORE_TOKENS), f"hydra.run.dir={tmp_path}/teacher"]) == 0
+    )
+    distill = [*args, "trainer=distill", f"trainer.teachers=[{tmp_path}/teacher]", f"hydra.run.dir={tmp_path}/run"]
+    capsys.readouterr()
+    assert main(distill) == 77
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(r"teacher: has logits of 3000 tokens, the student of \d+; to leave out the others: ", line)
+    tokenizer = f"data.tokenizer.path={tmp_path}/teacher/inference"
+    assert main([*distill, "trainer.distillation.vocab_mapping=subset", tokenizer]) == 0
+    assert "final_state=" in capsys.readouterr().out
 
 
 def test_the_dry_run_of_a_resume_shows_what_is_left(grown_run, capsys):

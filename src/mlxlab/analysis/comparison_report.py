@@ -19,15 +19,20 @@ def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "png")]
     write_atomic(paths[0], text + "\n")
+    write_json(paths[1], without_nonfinite(as_json(comparison)))
+    _draw(comparison, paths[2])
+    return paths
+
+
+def as_json(comparison: Comparison) -> dict[str, object]:
+    """Every method with its values, mean, standard error and verdict."""
     methods = []
     for method in comparison.methods:
         gain = comparison.gains.get(method.name)
         verdict = {"gain": asdict(gain) | {"verdict": gain.verdict}} if gain else {}
         methods.append(asdict(method) | {"mean": method.mean, "error": method.error} | verdict)
     heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
-    write_json(paths[1], without_nonfinite(heading | {"methods": methods}))
-    _draw(comparison, paths[2])
-    return paths
+    return heading | {"methods": methods}
 
 
 def markdown(comparison: Comparison, command: str, share_of: str | None = None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 import mlxlab
-from mlxlab.analysis.comparison import MethodResults, compare, method_results
+from mlxlab.analysis.comparison import Comparison, MethodResults, compare, method_results
 from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_report
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
@@ -149,11 +149,13 @@ def _result(run: FoldRun, code: int = 0) -> RunMetrics:
     return result
 
 
-def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
+def write_tables(
+    runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str
+) -> tuple[str, dict[str, Comparison]]:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
     With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
-    the command that reproduces it.
+    the command that reproduces it, and the comparisons by the name of their files.
     """
     results = {run.name: _result(run) for run in runs[MODEL]}
     first = next(iter(results.values()))
@@ -176,10 +178,12 @@ def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     ]
     text = fold_markdown(table, notes, command)
     write_report(table, text, folder, "table")
+    comparisons = {"table": table}
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
         comparison = compare(metric, [*students, methods[TEACHER]], STUDENT_ALONE)
         verdicts = markdown(comparison, command, TEACHER)
         write_report(comparison, verdicts, folder, "comparison")
         text += f"\n\n{verdicts}"
-    return text
+        comparisons["comparison"] = comparison
+    return text, comparisons

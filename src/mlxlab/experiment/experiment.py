@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.issues import value_at
 from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, RunInterrupted, RunPruned, UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,20 +52,27 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
 
 
 def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = False) -> float:
-    """`run_experiment` of a resolved config."""
+    """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well."""
     from mlxlab.distillation.options import read_options
     from mlxlab.experiment.run import open_run
+    from mlxlab.training.stop_rule import stop_rule
 
     trainer = config["trainer"]
+    is_multi_round = read_options(trainer.get("distillation")).is_multi_round
+    if is_multi_round and stop_rule() is not None:
+        raise ConfigError("hydra.sweeper.pruner: expected none for distillation in several rounds")
     processes = trainer["parallel"], trainer["worker_timeout"]
-    with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
-        if read_options(trainer.get("distillation")).is_multi_round:
-            from mlxlab.experiment.rounds import DistillationRounds
+    try:
+        with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+            if is_multi_round:
+                from mlxlab.experiment.rounds import DistillationRounds
 
-            return DistillationRounds(config, context).run()
-        from mlxlab.experiment.train import train
+                return DistillationRounds(config, context).run()
+            from mlxlab.experiment.train import train
 
-        return train(config, context)
+            return train(config, context)
+    except RunPruned as stop:
+        return stop.objective
 
 
 def resumed_choices(overrides: list[str]) -> dict[str, str]:
@@ -80,6 +87,26 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder).get("inputs", {}).get("choices", {})
     return {}
+
+
+def with_past_run(composer: "Composer") -> "Composer":
+    """A composer whose overrides name all that `rerun=<run>` takes over from a past run; raises as `expand_rerun`."""
+    from mlxlab.config.resume_overrides import override_name
+
+    if all(override_name(text) != "rerun" for text in composer.overrides):
+        return composer
+    from dataclasses import replace
+
+    from mlxlab.config.check import resolve
+    from mlxlab.config.hydra.compose import without_hydra
+    from mlxlab.experiment.past_run.rerun import expand_rerun
+
+    def compose(overrides: list[str]) -> dict[str, Any]:
+        config = replace(composer, overrides=overrides, multirun=False, choices=dict).checked()
+        return resolve(without_hydra(config))[0]
+
+    overrides = expand_rerun(composer.overrides, composer.folders, compose)
+    return replace(composer, overrides=overrides, choices=partial(resumed_choices, overrides))
 
 
 def fetch_resumed_run(overrides: list[str]) -> Path | None:
@@ -126,7 +153,7 @@ def preview_growth(composer: "Composer", config: "DictConfig") -> str:
 
 
 def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
-    """A run that is resumed by its path continues in its own folder, unless another one is set."""
+    """A run that is resumed by its path continues in its own folder, unless another one is set or it is a rerun."""
     import atexit
     import shutil
     import tempfile
@@ -145,7 +172,8 @@ def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
     current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
     default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
     is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in hydra_args)
-    if own and not is_typed and current == (default or current):
+    is_rerun = config.get("rerun") is not None  # a run of its own, also where it begins with a checkpoint
+    if own and not (is_typed or is_rerun) and current == (default or current):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
         config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")

@@ -46,7 +46,7 @@ class Attempt(TypedDict):
 
 
 class Parent(TypedDict):
-    """The origin of a run: `kind` is checkpoint, pretrained, init_from, teacher, member, selection or sweep."""
+    """The origin of a run: `kind` is checkpoint, pretrained, init_from, rerun, teacher, member, selection or sweep."""
 
     kind: str
     of: str

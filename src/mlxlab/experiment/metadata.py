@@ -21,6 +21,7 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
+from mlxlab.experiment.past_run.rerun import rerun_tags
 from mlxlab.experiment.report import final_metrics, log_lines
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -73,6 +74,7 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
+    tags |= rerun_tags(cfg)
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 
@@ -116,9 +118,10 @@ def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
 
 
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
-    """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
+    """The sources of a run, by its resolved config: checkpoint or config of another, teachers, losses, a sweep."""
     distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
     sources = [("checkpoint", checkpoint), *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from"))]
+    sources += [("rerun", cfg["rerun"])]
     sources += [("teacher", name) for name in distillation.teachers]
     sources += [("member", name) for name in distillation.members]
     sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]

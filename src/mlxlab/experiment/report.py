@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
+from mlxlab.data.batch import Task
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, SplitResults
 from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.experiment.manifest import without_nonfinite
@@ -19,6 +20,7 @@ from mlxlab.program import command
 from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
+from mlxlab.training.stop_rule import Stop
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V")
@@ -63,7 +65,16 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
             name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names
         },
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
+        "evaluations": [*history.evaluations],
+        "state": "complete",
     }
+
+
+def write_pruned(state: TrainState, task: Task, stop: Stop, reason: str, folder: Path) -> None:
+    """Writes the `metrics.json` of a run that a sweep stopped, which nothing has evaluated but the training loop."""
+    metrics = run_metrics(state, FinalEvaluation(task))
+    metrics |= {"state": stop, "reason": reason}
+    write_json(folder / FILE, without_nonfinite(metrics))
 
 
 def _keyed(values: Mapping[str, Mapping[str, V]]) -> dict[str, V]:

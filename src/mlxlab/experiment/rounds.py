@@ -96,7 +96,7 @@ class DistillationRounds:
             first = {"source": None, "mode": None}  # takes all examples
             select |= {"source": str(self._round_dir(number - 1))} if number > 1 else first
         name = f"{self.cfg['name'] or self.folder.name} round {number}"
-        return config | {"resume": "auto" if self.resumed else None, "name": name}
+        return config | {"resume": "auto" if self.resumed else None, "rerun": None, "name": name}
 
     def members(self, number: int) -> list[str]:
         """The students of the config, and those of the rounds up to `number` with their last weights."""

@@ -1,6 +1,6 @@
 """The metrics of a run that ended, `metrics.json`."""
 
-from typing import TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 FILE = "metrics.json"
 Metrics = dict[str, float | None]  # by key: `valid/accuracy`; None is not finite
@@ -18,3 +18,6 @@ class RunMetrics(TypedDict):
     intervals: dict[str, tuple[float | None, float | None]]  # of the best weights, by key
     baselines: dict[str, Metrics]  # by name
     reference: dict[str, Metrics]  # of student and teacher
+    evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
+    state: NotRequired[Literal["complete", "paused", "pruned"]]  # by the sweep that the run belongs to
+    reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines

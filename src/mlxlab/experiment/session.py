@@ -119,13 +119,14 @@ def build_session(
         or loader.inherited_tokenizer(options.pretrained)
     )
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
-    teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
+    saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
+    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
+    router = cfg["trainer"]["loss"].get("router")
+    teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
-    saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
     model = build_model(cfg, data, saved, draw=draw)
-    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
     initial = source.load_into(*fit, model_seed(cfg)) if source else None
     if saved is None:

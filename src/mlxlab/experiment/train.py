@@ -5,6 +5,7 @@ from pathlib import Path
 from mlxlab.backend import memory_budget
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
+from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.store import Checkpoint
@@ -12,7 +13,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import RowEncoder
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
+from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
 from mlxlab.experiment.cloud.run_files import RunFiles
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
@@ -28,11 +29,20 @@ from mlxlab.experiment.metadata import (
     run_tags,
     tracked_until_end,
 )
-from mlxlab.experiment.report import describe_memory, describe_training, log_lines, next_commands, write_report
-from mlxlab.experiment.reproduction.recorder import RunLockRecorder
+from mlxlab.experiment.past_run.rerun import changes_since
+from mlxlab.experiment.report import (
+    describe_memory,
+    describe_training,
+    log_lines,
+    next_commands,
+    write_pruned,
+    write_report,
+)
+from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
 from mlxlab.growth.schedule import KEY
@@ -41,6 +51,7 @@ from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
+from mlxlab.training.stop_rule import stop_of, stop_rule
 
 
 def train(requested: Config, context: RunContext) -> float:
@@ -51,7 +62,9 @@ def train(requested: Config, context: RunContext) -> float:
     forked_from = None if continues else checkpoint
     forked_path = None if forked_from is None else forked_from.path
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
-    callbacks = build_callbacks(cfg, run_dir)
+    callbacks, rule = build_callbacks(cfg, run_dir), stop_rule()
+    if rule is not None:
+        callbacks.append(Pruning(rule))
     cloud = context.build_cloud(cfg["cloud"])
     tracker = context.build_tracker(cfg["tracking"])
     session, state, checkpoint, carried = start_session(start, run_dir, tracker=tracker, group=context.group)
@@ -69,6 +82,8 @@ def train(requested: Config, context: RunContext) -> float:
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
+    if cfg["rerun"] is not None and not continues:
+        log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
@@ -124,7 +139,12 @@ def fit_session(
 
 
 def finish(session: Session, state: TrainState, context: RunContext, lock: RunLockRecorder) -> float:
-    """Reports a run that ended; RunInterrupted after a signal (the last state is saved), or DivergenceError."""
+    """Reports a run that ended.
+
+    Raises:
+        RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
+        DivergenceError: no evaluation was finite.
+    """
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
     digest = final_state_digest(state)
@@ -133,16 +153,24 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
     outcome = run_outcome(state, session.context.monitor, digest)
     context.manifest.record(outcome)
     lock.end(outcome)
-    if not stop_signal:
+    reason, best = session.context.control.stop_reason, state.history.best
+    stop = stop_of(reason)
+    if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context)
     print(f"final_state={digest}", flush=True)
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)
         raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
-    if state.history.best is None:
+    if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
-    return state.history.best
+    if stop_rule() is not None:
+        session.context.tracker.set_tags({"trial.state": reason if stop else "complete"})
+    if stop is not None:
+        write_pruned(state, session.data.task, stop, reason, context.run_dir)
+        session.context.tracker.log_artifact(context.run_dir / METRICS, "")
+        raise RunPruned(reason, best)
+    return best
 
 
 def report_run(session: Session, state: TrainState, context: RunContext) -> int:

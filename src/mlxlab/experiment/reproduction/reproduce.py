@@ -54,6 +54,7 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
     return {
         **config,
         "resume": None,
+        "rerun": None,
         "tracking": {"_target_": "mlxlab.tracking.tracker.NoTracker"},
         "cloud": {"_target_": "mlxlab.storage.no_cloud.NoCloud"},
     }

@@ -1,0 +1,121 @@
+"""The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlxlab.metric_names import lower_is_better
+
+REPETITIONS = {"seed": "seed", "data.fold": "fold"}  # keys that repeat a configuration -> their names in words
+
+State = Literal["finished", "failed", "pruned", "paused", "skipped", "unfinished"]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job and what came of it.
+
+    Args:
+        overrides: by key, as typed.
+        values: of the objectives, finite; empty unless it finished.
+        reason: why it has no values.
+        same_as: an earlier job with the same overrides, whose result this one takes.
+        curve: the first objective at each evaluation, by step.
+    """
+
+    number: int
+    overrides: dict[str, str]
+    state: State
+    values: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+    same_as: int | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def repetition(self) -> str:
+        """`seed 0 fold 1`; "" if neither is set."""
+        pairs = ((name, self.overrides.get(key)) for key, name in REPETITIONS.items())
+        return " ".join(f"{name} {value}" for name, value in pairs if value is not None)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation."""
+
+    name: str
+    objectives: tuple[str, ...]
+    jobs: tuple[SweepJob, ...]
+    folds: int | None = None
+
+    @property
+    def objective(self) -> str:
+        return self.objectives[0]
+
+    @property
+    def minimised(self) -> bool:
+        return lower_is_better(self.objective)
+
+    @property
+    def swept(self) -> list[str]:
+        """Keys that the jobs differ in, without seed and fold."""
+        keys = dict.fromkeys(key for job in self.jobs for key in job.overrides if key not in REPETITIONS)
+        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+
+    @property
+    def fixed(self) -> list[str]:
+        """Overrides that all jobs share."""
+        first = self.jobs[0].overrides if self.jobs else {}
+        return [f"{key}={value}" for key, value in first.items() if key not in (*self.swept, *REPETITIONS)]
+
+    @property
+    def test_ratio(self) -> float:
+        """Test rows / training rows of a fold."""
+        return 1 / (self.folds - 1) if self.folds else 0.0
+
+    def count(self, state: State) -> int:
+        return sum(job.state == state for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What jobs with the same values of the swept keys have in common; `results` by repetition."""
+
+    point: dict[str, str]
+    jobs: tuple[SweepJob, ...]
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in self.point.items()) or "(the only one)"
+
+    def results(self, objective: str) -> dict[str, float]:
+        """The values of finished jobs by repetition; a repetition counts once."""
+        values: dict[str, float] = {}
+        for job in self.jobs:
+            if objective in job.values and job.same_as is None:
+                values.setdefault(job.repetition, job.values[objective])
+        return values
+
+
+def group_configurations(sweep: Sweep) -> list[Configuration]:
+    """The configurations with a result, in the order of their first jobs."""
+    keys, groups = sweep.swept, dict[tuple[str, ...], list[SweepJob]]()
+    for job in sweep.jobs:
+        groups.setdefault(tuple(_normal(job.overrides.get(key, "")) for key in keys), []).append(job)
+    configurations = [
+        Configuration(dict(zip(keys, values, strict=True)), tuple(jobs)) for values, jobs in groups.items()
+    ]
+    return [each for each in configurations if each.results(sweep.objective)]
+
+
+def _normal(text: str) -> str:
+    """Numbers in one notation: `1e-3` and `0.001` are one value."""
+    try:
+        return f"{float(text):.6g}"
+    except ValueError:
+        return text
+
+
+def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
+    """Overrides by key; those without a value, such as `~callbacks.x`, have an empty one."""
+    return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in texts)}

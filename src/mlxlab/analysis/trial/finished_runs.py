@@ -1,0 +1,95 @@
+"""Finished runs as a trial uses them: their values, and which of them need not be trained again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from mlxlab.analysis.trial.record import FILE, read_record
+from mlxlab.config.check import read_stored_config
+from mlxlab.errors import DataError, UserError
+from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.reproduction.run_lock import read_lock
+
+# Keys that do not change the results of a run.
+_WITHOUT_EFFECT = ("name", "tags", "tracking", "cloud", "signals", "checkpointing", "resume", "resume_policy", "rerun")
+_MAX_TRIALS = 1_000  # that are searched for runs, the newest first
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Equal for resolved configs that differ only in keys that do not change the results."""
+    values = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def code_of(folder: Path) -> dict[str, str | None]:
+    """Commit and digest of the uncommitted changes with which a run was trained."""
+    code = read_lock(folder)["code"]
+    return {"commit": code["commit"], "digest": code["digest"]}
+
+
+def run_value(folder: Path, metric: str, evaluation: Literal["best", "last"]) -> float:
+    """A metric of a finished run.
+
+    Raises:
+        DataError: the run is not done, or has no such value.
+        InputNotFoundError: it is no run folder.
+    """
+    manifest = read_manifest(folder)
+    outcome = manifest.get("outcome", {})
+    if manifest["status"] != "DONE":
+        raise DataError(f"{folder}: {manifest['status']}; expected a run that is DONE")
+    best = {outcome.get("objective", ""): outcome.get("best")}
+    values = best if evaluation == "best" else outcome.get("final", {})
+    if (value := values.get(metric)) is None:
+        known = ", ".join(sorted(values)) or "none"
+        raise DataError(f"{folder}: expected {evaluation} {metric} in its manifest, got {known}")
+    return value
+
+
+def data_of(folder: Path) -> tuple[str | None, str | None]:
+    """The fingerprints of data and tokenizer of a run."""
+    inputs = read_manifest(folder).get("inputs", {})
+    return inputs.get("data"), inputs.get("tokenizer")
+
+
+class FinishedRuns:
+    """Runs of the same code that were trained before: the baseline itself, and the baselines of other trials.
+
+    Args:
+        baseline: its run folder.
+        trials: the folder of all trials.
+        code: that of now, as in `code_of`.
+    """
+
+    def __init__(self, baseline: Path, trials: Path, code: dict[str, str | None]) -> None:
+        self.code, self._folders = code, dict[str, list[Path]]()
+        if code["commit"] is None:
+            return
+        with suppress(UserError):
+            digest = config_digest(read_stored_config(baseline / "inference" / "config.yaml"))
+            self._folders[digest] = [baseline]
+        for file in sorted(trials.glob(f"*/{FILE}"), key=_time, reverse=True)[:_MAX_TRIALS]:
+            with suppress(UserError):
+                for run in read_record(file.parent)["runs"]:
+                    if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:
+                        self._folders.setdefault(run["digest"], []).append(file.parent / run["folder"])
+
+    def find(self, digest: str, metric: str, evaluation: Literal["best", "last"]) -> tuple[Path, float] | None:
+        """The folder and the value of a run with a config, if there is one."""
+        for folder in self._folders.get(digest, []):
+            with suppress(UserError):
+                value = run_value(folder, metric, evaluation)
+                stored = read_stored_config(folder / "inference" / "config.yaml")
+                if config_digest(stored) == digest and code_of(folder) == self.code:
+                    return folder, value
+        return None
+
+
+def _time(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

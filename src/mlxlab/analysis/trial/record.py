@@ -1,0 +1,151 @@
+"""`trial.json`: what a trial is about, its runs, its looks and its verdict."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+from mlxlab.analysis.trial.sequential import ERROR, Look, Verdict
+from mlxlab.config.issues import shown
+from mlxlab.config.paths import display_path
+from mlxlab.constraints import Count, Ge, MaxLen, NonNegative, Seed
+from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
+from mlxlab.markdown import markdown_table
+
+FILE = "trial.json"
+_MAX_BYTES = 4 * 2**20
+
+Arm = Literal["baseline", "changed"]
+
+
+class Question(TypedDict):
+    """What a trial asks. Two trials with the same question are the same trial.
+
+    Attributes:
+        baseline: the run folder.
+        overrides: of either arm, without the seed.
+        evaluation: whether a run counts by its best or its last evaluation.
+        min_gain: the smallest gain worth keeping; null is a tenth of the spread between baseline runs.
+        looks: the numbers of pairs at the first and the last look.
+        code: commit, and digest of the changes that are not committed.
+    """
+
+    baseline: str
+    change: list[str]
+    overrides: dict[Arm, list[str]]
+    metric: str
+    evaluation: Literal["best", "last"]
+    min_gain: NonNegative | None
+    looks: Annotated[list[Annotated[int, Ge(2)]], MaxLen(2)]
+    first_seed: Seed
+    code: dict[str, str | None]
+
+
+class RunRecord(TypedDict):
+    """A run of a trial.
+
+    Attributes:
+        folder: relative to that of the trial; absolute if the run is reused.
+        digest: of its config, without what does not change its results.
+        value: null if it failed.
+    """
+
+    seed: Seed
+    arm: Arm
+    folder: str
+    digest: str
+    value: float | None
+    reused: bool
+    seconds: NonNegative
+
+
+class TrialRecord(TypedDict):
+    """`trial.json`. `verdict` is null while the trial runs, and after an interruption."""
+
+    format: Literal[1]
+    question: Question
+    error: float
+    runs: list[RunRecord]
+    gains: list[float]
+    looks: list[dict[str, float | int | str | None]]
+    verdict: Verdict | None
+    reason: str
+    seconds: NonNegative
+
+
+def new_record(question: Question) -> TrialRecord:
+    return TrialRecord(
+        format=1, question=question, error=ERROR, runs=[], gains=[], looks=[], verdict=None, reason="", seconds=0.0
+    )
+
+
+def read_record(folder: Path) -> TrialRecord:
+    """Raises InputNotFoundError if a folder holds no trial, DataError if it is damaged."""
+    return read_json(folder / FILE, TrialRecord, max_bytes=_MAX_BYTES)
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    write_json(folder / FILE, without_nonfinite(record), durable=True)
+
+
+def check_question(folder: Path, question: Question) -> None:
+    """Raises ConfigError if a folder holds a trial of another question; DataError if that is damaged."""
+    try:
+        stored = read_record(folder)["question"]
+    except InputNotFoundError:
+        return
+    asked: dict[str, object] = {**question}
+    for key, before in stored.items():
+        if before != asked[key]:
+            what = "the code has changed since" if key == "code" else f"{key} was {shown(before)}"
+            raise ConfigError(f"{folder}: another trial: {what}; choose another folder=")
+
+
+def describe_look(look: Look) -> str:
+    """One line: the gain so far, and where that stands."""
+    chance = "" if look.verdict or look.chance != look.chance else f", chance to be kept {look.chance:.0%}"
+    return f"{look.pairs} pairs: gain {look.mean:+.4g}, interval {look.low:+.4g} to {look.high:+.4g}{chance}"
+
+
+def describe(record: TrialRecord, folder: Path) -> str:
+    """The result for people: the values by seed, the last interval, the verdict."""
+    question, by_seed = record["question"], dict[int, dict[str, RunRecord]]()
+    for run in record["runs"]:
+        by_seed.setdefault(run["seed"], {})[run["arm"]] = run
+    gains = iter(record["gains"])
+    rows = []
+    for seed, runs in sorted(by_seed.items()):
+        cells = [_cell(runs.get(arm)) for arm in ("baseline", "changed")]
+        gain = next(gains, None) if len(runs) == 2 else None
+        rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
+    lines = [markdown_table(["seed", "baseline", "changed", "gain"], rows, align="rrrr"), ""] if rows else []
+    verdict = record["verdict"] or "interrupted"
+    lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
+    if record["looks"]:
+        last = record["looks"][-1]
+        low, high, mean = (last[key] for key in ("low", "high", "mean"))
+        values = [value if isinstance(value, float | int) else float("nan") for value in (mean, low, high)]
+        text = "gain in {} {:+.4g}, 95 % interval {:+.4g} to {:+.4g} over {} pairs"
+        lines.append(text.format(question["metric"], *values, last["pairs"]))
+    return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
+
+
+def digest_text(values: object) -> str:
+    """Canonical JSON, to be hashed."""
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _cell(run: RunRecord | None) -> str:
+    if run is None:
+        return ""
+    if run["value"] is None:
+        return "failed"
+    return f"{run['value']:.6f}{'*' if run['reused'] else ''}"
+
+
+def exit_code(verdict: Verdict) -> int:
+    """Of the command: 0 keep, 10 discard, 11 undecided."""
+    codes: dict[Verdict, Count] = {"keep": 0, "discard": 10, "undecided": 11}
+    return codes[verdict]

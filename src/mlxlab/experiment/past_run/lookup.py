@@ -1,0 +1,56 @@
+"""Finds a run by what a user calls it: its folder, or its id or name in the store."""
+
+import os
+from pathlib import Path
+
+from mlxlab.config.paths import project_root
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.experiment.manifest import FILE as MANIFEST
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+
+
+def open_reader(uri: str | None) -> RunReader:
+    """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
+    address = resolve(uri, None, project_root())
+    if address.database:
+        return SqliteRunReader(address.database)
+    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+
+    return MlflowRunReader(address)
+
+
+def find_run(reader: RunReader, query: str) -> RunRow:
+    """The only run that `query` names; raises ConfigError if there is none, or if there are several."""
+    matches = reader.find_runs(query)
+    matches = [run for run in matches if run.run_id == query] or matches
+    if not matches:
+        raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
+    if len(matches) > 1:
+        ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
+        raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
+    return matches[0]
+
+
+def find_run_folder(name: str, uri: str | None = None) -> Path:
+    """The absolute folder of a run, by its path or by what `find_run` takes.
+
+    Raises:
+        InputNotFoundError: it is not a run folder, or that of the run is missing.
+        ConfigError: as `find_run`.
+        ServiceUnavailableError: the store cannot be read.
+    """
+    path = Path(os.path.expanduser(name))
+    if path.is_dir() or "/" in name:
+        if not (path / MANIFEST).is_file():
+            raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run")
+        return path.absolute()
+    try:
+        run = find_run(open_reader(uri), name)
+    except ServiceUnavailableError as error:
+        raise ServiceUnavailableError(f"{name}: not a folder, and no id of a run: {error}") from None
+    if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
+        raise InputNotFoundError(f"{name}: the run folder {run.folder or 'of this run'} was not found")
+    return Path(run.folder).absolute()

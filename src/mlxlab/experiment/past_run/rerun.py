@@ -1,0 +1,174 @@
+"""`rerun=<run>`: trains a past run again in a new folder, with its config and the changes of the command line.
+
+The folder of the past run may be a stranger's: what is read from it passes the checks of a config, and nothing that
+reaches outside of the new run's folder is taken over.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlxlab.config.check import check_stored_config, read_stored_config
+from mlxlab.config.issues import one_line
+from mlxlab.config.resume_overrides import override_name
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.manifest import Manifest, read_manifest
+from mlxlab.experiment.past_run.lookup import find_run_folder
+from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.files.untrusted import read_json
+from mlxlab.tracking import provenance
+
+KEY = "rerun"
+ROUNDS = "rounds.json"  # of a run of several rounds, with its config
+_MAX_BYTES = 4 * 2**20
+
+logger = logging.getLogger(__name__)
+Compose = Callable[[list[str]], dict[str, Any]]  # overrides -> values, where an interpolation may be unresolved
+
+
+class PastRun(NamedTuple):
+    """What a run folder says of its run. `lock` is None of a run that ended before its first step, or of rounds."""
+
+    folder: Path
+    manifest: Manifest
+    config: dict[str, Any]
+    lock: RunLock | None
+
+    @property
+    def overrides(self) -> list[str]:
+        """Those that the run was started with, or as far as known."""
+        return self.lock["overrides"] if self.lock else self.manifest.get("inputs", {}).get("overrides", [])
+
+    @property
+    def forked_from(self) -> str | None:
+        """The checkpoint of another run that it started from."""
+        return self.lock["forked_from"] if self.lock else None
+
+
+def read_past_run(folder: Path) -> PastRun:
+    """Reads a run folder, which anyone may have written.
+
+    Raises:
+        InputNotFoundError: it is no run folder, or its run was refused before training.
+        DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
+    """
+    manifest, lock = read_manifest(folder), None
+    with suppress(InputNotFoundError):
+        lock = read_lock(folder)
+    rounds = folder / ROUNDS
+    if rounds.is_file():
+        stored = read_json(rounds, dict[str, object], max_bytes=_MAX_BYTES)
+        return PastRun(folder, manifest, check_stored_config(stored.get("config"), str(rounds)), lock)
+    return PastRun(folder, manifest, read_stored_config(folder / "inference" / "config.yaml"), lock)
+
+
+def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) -> list[str]:
+    """Overrides in which `rerun=<run>` has been followed: those that compose the config of that run, and the changes.
+
+    Args:
+        folders: those of config files.
+
+    Raises:
+        ConfigError: the overrides contradict each other, or the past run cannot be composed any more.
+        InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: as `find_run_folder`, `read_past_run`.
+    """
+    if (name := _past_run_name(overrides)) is None:
+        return overrides
+    from mlxlab.config.hydra.recorded_overrides import merge_recorded, quoted, restoring_overrides
+
+    typed = [text for text in overrides if override_name(text) != KEY]
+    past = read_past_run(find_run_folder(name, _value(typed, "tracking.uri")))
+    recorded = merge_recorded(past.overrides, [], folders).overrides
+    try:
+        composed = compose(recorded)
+    except ConfigError as error:
+        first = str(error).partition("\n")[0]
+        advice = "options of your own need --config-dir"
+        raise ConfigError(f"{past.folder}: cannot be composed again: {first}; {advice}") from None
+    restoring = restoring_overrides(past.config, composed)
+    restored = {override_name(text) for text in restoring}
+    recorded = [text for text in recorded if override_name(text) not in restored]
+    merged = merge_recorded([*recorded, *restoring], typed, folders)
+    if restored:
+        names = one_line(", ".join(sorted(restored)))
+        logger.info(f"{past.folder}: conf/ has other values now, those of the run are used: {names}")
+    if merged.dropped:
+        logger.info(f"{past.folder}: left out for another option: {one_line(' '.join(merged.dropped))}")
+    return [*merged.overrides, f"{KEY}={quoted(str(past.folder))}", *_start(past, typed), *typed]
+
+
+def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
+    """Tags that name the past run; none if there is no such run."""
+    if (name := config[KEY]) is None:
+        return {}
+    tags = {"rerun_of.folder": name}
+    with suppress(InputNotFoundError, DataError):
+        tags["rerun_of.run"] = read_manifest(Path(name))["id"]
+    return tags
+
+
+def changes_since(config: dict[str, Any], data: str, code: provenance.Code) -> list[str]:
+    """A line for what is not as in the past run although the config did not change: the data, the code.
+
+    Args:
+        config: that of the new run.
+        data: its fingerprint.
+    """
+    if config[KEY] is None:
+        return []
+    try:
+        past = read_past_run(Path(config[KEY]))
+    except (InputNotFoundError, DataError) as error:
+        return [one_line(f"rerun: not compared with the past run: {error}")]
+    changes = []
+    before = past.manifest.get("inputs", {}).get("data", data)
+    if before != data and all(past.config[key] == config[key] for key in ("data", "seed")):
+        changes.append(f"the data (fingerprint {before[:12]} then, {data[:12]} now)")
+    if past.lock is not None:
+        changes += _code_changes(past.lock["code"], code)
+    return [f"rerun of {past.folder}: changed since then: {'; '.join(changes)}"] if changes else []
+
+
+def _code_changes(before: provenance.Code, now: provenance.Code) -> list[str]:
+    if None in (before["commit"], now["commit"]):
+        return []
+    if before["commit"] != now["commit"]:
+        return [f"the code (commit {str(before['commit'])[:12]} then, {str(now['commit'])[:12]} now)"]
+    return ["the code (uncommitted changes)"] if before["digest"] != now["digest"] else []
+
+
+def _past_run_name(overrides: list[str]) -> str | None:
+    """The value of `rerun`; None if it is not set. Raises ConfigError for several values or none."""
+    texts = [text for text in overrides if override_name(text) == KEY]
+    if not texts:
+        return None
+    from mlxlab.config.hydra.overrides import parse
+
+    typed, issues = parse(texts, multirun=False)
+    if issues:
+        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
+    [override] = typed.values()
+    text, value = texts[0].partition("=")[2], override.value()
+    if value is None or text == "":
+        return None
+    return str(value) if isinstance(value, str) else text  # an id may look like a number
+
+
+def _value(overrides: list[str], name: str) -> str | None:
+    return next((text.partition("=")[2] for text in overrides if override_name(text) == name), None)
+
+
+def _start(past: PastRun, typed: list[str]) -> list[str]:
+    """What the new run starts from: the checkpoint that the past one started from, if any."""
+    from mlxlab.config.hydra.recorded_overrides import quoted
+
+    resume = _value(typed, "resume")
+    if resume not in (None, "auto", "null"):
+        raise ConfigError(f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it")
+    if past.forked_from is None:
+        return []
+    if resume is not None:
+        raise ConfigError(f"resume={resume}: {past.folder} started from {past.forked_from}; leave out resume")
+    return [f"resume={quoted(past.forked_from)}"]

@@ -1,0 +1,20 @@
+"""A run is found by its folder, and by its id or name in a store."""
+
+import pytest
+
+from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.experiment.past_run.lookup import find_run_folder
+from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401
+
+
+def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
+    folder, uri = finished_run(project), f"sqlite:///{project}/mlruns/mlflow.db"
+    monkeypatch.chdir(project)
+    wait_until(lambda: query_store(project, "select 1 from runs where status = 'FINISHED'"))
+    [(run_id,)] = query_store(project, "select run_uuid from runs")
+    with pytest.raises(InputNotFoundError, match=r"the run folder .* was not found"):
+        find_run_folder(run_id, uri)
+    (folder / "manifest.json").touch()
+    assert {find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")} == {folder}
+    with pytest.raises(ConfigError, match="other: no such run; there is"):
+        find_run_folder("other", uri)
