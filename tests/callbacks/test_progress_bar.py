@@ -40,6 +40,18 @@ def test_every_evaluation_gets_a_line(lines):
     assert all("valid/loss" in line for line in lines())
 
 
+def test_more_steps_than_were_estimated_are_marked(lines, monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    run = make_run()
+    run.state.total_steps = 2
+    bar = ProgressBar("never")
+    bar.on_start(run.context, run.state)
+    for step in range(1, 5):
+        run.state.progress.step = step
+        bar.on_step(run.context, run.state, NO_STEP)
+    assert [line.split()[1] for line in lines()] == ["1/2", "2/2", "3/~3", "4/~4"]
+
+
 def test_off_logs_nothing(lines):
     fit(make_trainer(epochs=1), callbacks=[ProgressBar("off")])
     assert lines() == []

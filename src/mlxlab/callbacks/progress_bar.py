@@ -54,7 +54,8 @@ class ProgressBar(Callback):
 
     def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
         step, total = state.progress.step, state.planned_steps
-        line = f"step {step}{f'/{total}' if total else ''}  {summary(context, state)}"
+        planned = f"/~{step}" if total and step > total else f"/{total}" if total else ""  # the plan was an estimate
+        line = f"step {step}{planned}  {summary(context, state)}"
         rate = state.history.latest(TOKENS_PER_SEC)
         if rate is not None:
             line += f"  {rate:,.0f} tokens/s"

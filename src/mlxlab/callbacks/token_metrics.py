@@ -2,8 +2,8 @@
 
 from mlxlab.data.batch import MeasuresOrder
 from mlxlab.data.vocabulary.remapping import vocabulary_of
-from mlxlab.metric_names import RARE_SHARE, TOKENS_PER_SEC
-from mlxlab.training.callback import Callback, FitContext
+from mlxlab.metric_names import RARE_SHARE
+from mlxlab.training.callback import Callback
 from mlxlab.training.state import StepResult, TrainState
 
 
@@ -14,14 +14,10 @@ class TokenMetrics(Callback):
     `data/rare_share` of the targets of the last batch.
     """
 
-    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        logged = state.history.at(state.progress.step)
-        if TOKENS_PER_SEC not in logged:
-            return
+    def measure(self, state: TrainState, result: StepResult) -> dict[str, float]:
         metrics = state.data.order_metrics() if isinstance(state.data, MeasuresOrder) else {}
         vocabulary, batch = vocabulary_of(state.data), result.batch
         if vocabulary is not None and result.trained and (weight := batch.loss_weights.sum()) > 0:
             rare = batch.loss_weights * (batch.targets == vocabulary.rare_id)
             metrics = {**metrics, RARE_SHARE: float(rare.sum() / weight)}
-        if not metrics.keys() <= logged.keys():
-            context.log(state, metrics)
+        return metrics

@@ -102,6 +102,14 @@ class Callback(Protocol):
         """Before the first step, or before the first one after a resume; the state is already restored."""
         return
 
+    def measure(self, state: TrainState, result: StepResult) -> dict[str, float]:
+        """Metrics that the trainer logs with those of the step, when it logs.
+
+        They are of the batch, so that a resumed run could not measure them again: it does call `on_step` again if
+        another process was lost in the middle of it.
+        """
+        return {}
+
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         """After every step and its evaluation."""
         return

@@ -1,13 +1,18 @@
 """Logs the metrics of the steps since the last log line."""
 
+from collections.abc import Iterable
+
 from mlxlab import metric_names as names
 from mlxlab.checkpoint.state import RunningTotals
-from mlxlab.training.callback import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 
-def log_totals(context: FitContext, state: TrainState, result: StepResult) -> None:
-    """Logs means over the steps since the last log line; docs/metrics.md documents the keys."""
+def log_totals(context: FitContext, state: TrainState, result: StepResult, callbacks: Iterable[Callback] = ()) -> None:
+    """Logs means over the steps since the last log line, and what callbacks measure of this step.
+
+    docs/metrics.md documents the keys.
+    """
     totals, state.running = state.running, RunningTotals()
     weight = max(totals.weight, 1e-9)
     metrics = {f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())}
@@ -25,4 +30,6 @@ def log_totals(context: FitContext, state: TrainState, result: StepResult) -> No
         names.STEPS_PER_SEC: steps_per_sec,
         names.TOKENS_PER_SEC: tokens_per_sec,
     }
+    for callback in callbacks:
+        metrics |= callback.measure(state, result)
     context.log(state, metrics)

@@ -71,7 +71,7 @@ class TrainingLoop:
                     self._check_finite()
                     self._check_limits()
                     if state.progress.step % self.trainer.log_every == 0 or self.control.stop_reason == "done":
-                        log_totals(self.context, state, result)
+                        log_totals(self.context, state, result, self.callbacks)
                     self._finish_step(result)
                     if self.control.stop_reason:
                         break

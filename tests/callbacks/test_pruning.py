@@ -1,0 +1,60 @@
+"""When a run of a sweep pauses or is pruned: a function of its state."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mlxlab.callbacks.pruning import Pruning
+from mlxlab.checkpoint.state import History, Progress
+from mlxlab.errors import DataError
+from mlxlab.training.callback import FitContext
+from mlxlab.training.stop_rule import VARIABLE, StopRule, stop_rule
+
+
+def reason(rule: dict, values: list[float], *, step: int | None = None, epoch: int = 0) -> str:
+    """Why a run stops that was evaluated every 10 steps, the last time at `step`."""
+    history, context = History(), FitContext("valid/loss")
+    for number, value in enumerate(values, 1):
+        history.add_evaluation(10 * number, {"valid/loss": value}, "valid/loss")
+    step = 10 * len(values) if step is None else step
+    state = SimpleNamespace(history=history, progress=Progress(step=step), data=SimpleNamespace(epoch=epoch))
+    defaults = StopRule(unit="steps", pause_at=None, prune_from=0, limits=[])
+    Pruning(StopRule(**{**defaults, **rule})).on_start(context, state)
+    return context.control.stop_reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "expected"),
+    [
+        ({"pause_at": 20}, [0.5, 0.4], "paused: at 20 steps"),
+        ({"pause_at": 15}, [0.5, 0.4], "paused: at 20 steps"),
+        ({"pause_at": 20}, [0.5], ""),
+        ({"limits": [0.6, 0.45]}, [0.5, 0.46], "pruned: best valid/loss 0.46 is worse than the median 0.45 of "),
+        ({"limits": [0.6, 0.46]}, [0.5, 0.46], ""),
+        ({"limits": [0.6, 0.45]}, [0.4, 0.5], ""),
+        ({"limits": [None]}, [0.5], ""),
+        ({"limits": [0.1], "prune_from": 11}, [0.5], ""),
+        ({"limits": [0.1]}, [0.5, 0.4], ""),
+        ({"limits": [0.1, 0.1], "pause_at": 20}, [0.5, 0.4], "paused: at 20 steps"),
+    ],
+)
+def test_a_run_stops_at_its_rung_or_behind_the_median(rule, values, expected):
+    assert reason(rule, values).startswith(expected)
+    assert bool(reason(rule, values)) == bool(expected)
+
+
+def test_a_run_stops_only_after_an_evaluation_of_its_step():
+    assert not reason({"pause_at": 20}, [0.5, 0.4], step=21)
+    assert not reason({"pause_at": 1}, [], step=0)
+
+
+def test_epochs_are_those_that_are_done():
+    assert not reason({"unit": "epochs", "pause_at": 2}, [0.5], epoch=1)
+    assert reason({"unit": "epochs", "pause_at": 2}, [0.5], epoch=2) == "paused: at 2 epochs"
+
+
+def test_a_malformed_rule_is_refused(monkeypatch):
+    assert stop_rule() is None
+    monkeypatch.setenv(VARIABLE, '{"unit": "steps", "pause_at": 0, "prune_from": 0, "limits": []}')
+    with pytest.raises(DataError, match="MLXLAB_STOP_RULE"):
+        stop_rule()
