@@ -58,6 +58,7 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
     assert written["test"] == "paired t over seeds"
+    assert json.loads(compare(methods, *args, "--json", capsys=capsys).out) == written
 
 
 def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_path, capsys):
@@ -155,7 +156,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
                 "reference": {},
             }
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
-    text = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
+    text, _ = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
     assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text
     table, _, comparison = text.partition("\n\n- distilled")
     methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
@@ -176,7 +177,7 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
         metrics |= {"intervals": {"valid/rmse": [58.0, None]}, "baselines": baselines, "reference": {}}
         (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
         assert crossvalidation.read_result(fold_run) is not None
-    text = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
+    text, _ = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert table[0][0] == "rmse of"
     assert [row[0] for row in table[2:]] == ["mean", "this model", "ridge"], "the best one last"

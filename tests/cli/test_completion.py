@@ -13,7 +13,7 @@ from support.processes import environment
     ("line", "completions"),
     [
         ("mlxlab ", list(subcommands())),
-        ("mlxlab tr", ["train", "translate"]),
+        ("mlxlab tr", ["train", "translate", "trial"]),
         ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"]),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),
         ("mlxlab runs list", []),

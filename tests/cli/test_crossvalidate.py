@@ -55,6 +55,8 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
 
     written[1]["baselines"].pop("female_rule")  # could not be fitted on that fold
     fits[1].write_text(json.dumps(written[1]))
+    assert main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"table": json.loads((folder / "table.json").read_text())}
     assert main(args) == 0
     assert set(first.out.split()) - set(capsys.readouterr().out.split()) >= {"female_rule"}
 

@@ -1,5 +1,6 @@
 """`evaluate`: the metrics that a run reported, and those on other data, with the tokenizer of the run."""
 
+import json
 import math
 import re
 import shutil
@@ -54,6 +55,8 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
     metrics = evaluate(capsys, f"run={runs / name}")
     summary = (runs / name / "summary.md").read_text()
     assert "loss" in metrics
+    assert main([f"run={runs / name}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == pytest.approx(metrics, abs=1e-4)
     for metric, value in metrics.items():
         assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
 

@@ -1,5 +1,6 @@
 """`example_losses`: tables and files of the per-example losses."""
 
+import json
 import os
 import re
 
@@ -37,6 +38,8 @@ def test_top_shows_the_hardest_first(losses, capsys):
     out = capsys.readouterr().out
     assert out.startswith("2 hardest of 5 examples, by mean")
     assert ids(out) == [5, 4]
+    assert main(["top", str(losses / "a.parquet"), "count=2", "--json"]) == 0
+    assert [(row["id"], row["cross_entropy"]) for row in json.loads(capsys.readouterr().out)] == [(5, None), (4, None)]
     assert main(["top", str(losses / "a.parquet"), "count=2", "mode=easiest", "by=kl"]) == 0
     assert ids(capsys.readouterr().out) == [1, 2]
 

@@ -113,8 +113,8 @@ def test_the_dispatcher_knows_its_subcommands(capsys):
     out = capsys.readouterr().out
     assert {"train", "runs"} <= set(dispatcher.subcommands())
     assert all(f"    {subcommand} " in out for subcommand in dispatcher.subcommands())
-    assert dispatcher.main(["trian"]) == 2
-    assert capsys.readouterr().err == "trian: unknown subcommand; did you mean train?\n"
+    assert dispatcher.main(["trainn"]) == 2
+    assert capsys.readouterr().err == "trainn: unknown subcommand; did you mean train?\n"
     assert dispatcher.main(["train", "--help"]) == 0
     assert "mlxlab train [group=option ...]" in capsys.readouterr().out
     assert dispatcher.main(["--version"]) == 0

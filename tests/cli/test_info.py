@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.cli.info import count, footprint, main
+from mlxlab.cli.info import main
+from mlxlab.cli.info.sizes import count, footprint
 from mlxlab.data.batch import Batch
 from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
@@ -21,6 +22,9 @@ MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements.md"
 def test_the_command_prints_the_documented_table(capsys):
     assert main(["presets"]) == 0
     assert capsys.readouterr().out in MEASUREMENTS.read_text()
+    assert main(["presets", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["parameters"]["nano"]["transformer LM"] == count("transformer", "language_modelling", "nano", 16_000)
 
 
 def test_counts_equal_published_ones():
@@ -48,6 +52,9 @@ def test_the_memory_table_has_a_line_for_each_size(capsys):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
     assert ["nano", "14.5", "14.5", "29.0", "0.0", "65.5", "123.5"] in rows
     assert len(printed.splitlines()) == 8
+    assert main(["memory", "batch_size=8", "seq_len=128", "--json"]) == 0
+    nano = json.loads(capsys.readouterr().out)["nano"]
+    assert f"{nano['sum'] / 1e6:.1f}" == "123.5"
     assert main(["memory", "classes=2"]) == 2
 
 
@@ -57,6 +64,9 @@ def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
     assert main(["data.batch_size=4", *args]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^\| peak +\|", printed, re.MULTILINE)
+    assert main(["data.batch_size=4", *args, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert f"peak {written['memory']['peak'] / 1e6:,.1f} MB" in printed
     assert "fits: peak" in printed
     assert ", in 1 micro-batch\n" in printed
     monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 5 * 10**15)
@@ -109,6 +119,9 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
     assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +\d+ \| +1 \|", out, re.MULTILINE)
     assert "1 frequent outliers" in out
     assert "tokens of the vocabulary occur" in out
+    assert main([*args, "--json"]) == 0
+    [first, *_] = json.loads(capsys.readouterr().out)["outliers"]
+    assert (first["outlier"], first["token"], first["rank"]) == ("frequent", "' '", 1)
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     assert main(["tokens", "data=titanic", f"out={tmp_path}/t.png"]) == 2
     assert "expected data=streaming" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -87,11 +88,13 @@ def test_columns_that_are_not_read_are_named(folder, caplog):
     caplog.set_level("INFO")
     header, *lines = csv_text(ROWS[:3]).splitlines()
     (folder / "extra.csv").write_text("\n".join([f"{header},Deck", *(f"{line},A" for line in lines), ""]))
-    for keep, named in (("keep=[]", True), ("keep=[Deck]", False)):
+    rows = csv.DictReader((folder / "extra.csv").read_text().splitlines())
+    (folder / "extra.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for suffix, keep in product(("csv", "jsonl"), ("keep=[]", "keep=[Deck]")):
         caplog.clear()
-        predict(folder, f"input={folder / 'extra.csv'}", f"output={folder / 'extra_out.csv'}", keep)
+        predict(folder, f"input={folder}/extra.{suffix}", f"output={folder / 'extra_out.csv'}", keep)
         unread = [message for message in caplog.messages if "does not read" in message]
-        assert ("Deck" in "".join(unread)) == named
+        assert ("Deck" in "".join(unread)) == (keep == "keep=[]")
         assert "Survived" not in "".join(unread)
 
 

@@ -108,7 +108,8 @@ def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
 def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
     assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
     assert "INTERVAL_SWEEP; give values" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
-    assert line("-m", "hydra.sweeper.max_batch_size=0", "seed=0,1", "tracking=none") == 2
+    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=0"]
+    assert line("-m", *basic, "seed=0,1", "tracking=none") == 2
     assert line.err == "hydra.sweeper: invalid settings\n"
 
 
@@ -133,11 +134,14 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa
         return 0.5
 
     monkeypatch.setattr(experiment, "run_experiment", run)
-    assert line("-m", "seed=0,1,2", "tracking=none") == 65
+    assert line("-m", "seed=0,1,2", "tracking=none") == 1
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was expected" in line.err
-    assert "1 of 3 jobs failed: 1" in line.lines[-1]
+    assert "| 1   | 1    | failed   |" in line.out
+    assert "1 failed, 2 finished; " in line.out
     assert "Traceback" not in line.err
+    assert line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none") == 65
+    assert "1 of 3 jobs failed: 1" in line.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -166,17 +170,22 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
 
-def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line, monkeypatch):  # noqa: F811
+def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):  # noqa: F811
     seen = []
 
     def run(config, folder, owns_process=False):
-        seen.append(config.seed)
-        if config.seed == 0:
-            raise RunInterrupted("stopped", signal.SIGINT)
+        seen.append((config.seed, config.resume))
+        if len(seen) == 2:
+            raise RunInterrupted("stopped at step 3 and saved", signal.SIGINT)
+        return 0.5
 
     monkeypatch.setattr(experiment, "run_experiment", run)
-    assert line("-m", "seed=0,1", "tracking=none") == 130
-    assert seen == [0, 1]
+    command = ["-m", "seed=0,1,2", "tracking=none", "hydra.sweep.dir=s"]
+    assert line(*command) == 130
+    assert "1 finished, 1 paused, 1 waiting" in line.out
+    assert line(*command) == 0
+    assert seen == [(0, None), (1, None), (1, "auto"), (2, None)]
+    assert "3 finished" in line.out
 
 
 def test_options_of_the_user_come_from_config_dir(line, user_config):  # noqa: F811

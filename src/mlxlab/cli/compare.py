@@ -1,13 +1,17 @@
 """Compares methods over seeds and folds: who is better, and whether the difference is significant.
 
     mlxlab compare baseline=NAME NAME=FOLDER[,FOLDER ...] NAME=FOLDER ... [key=value ...]
+    mlxlab compare sweep=FOLDER [metric=...] [out=FOLDER]
 
 NAME=FOLDER is a method and its runs: run folders, or folders of them such as crossvalidate and sweeps leave. Runs of
 the same seed and fold are pairs. The test is the paired t-test; for cross-validations with the variance corrected for
 the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
 
-Example
+With sweep= the report of a sweep is written again: docs/sweeps.md.
+
+Examples
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
+    mlxlab compare sweep=multirun/2026-11-23/09-00-00-4f2a
 """
 
 import os
@@ -15,8 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from mlxlab.analysis.comparison import compare, find_runs, method_results
-from mlxlab.analysis.comparison_report import markdown, write_report
+from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
@@ -24,26 +29,39 @@ from mlxlab.tracking.journal import Journal
 
 
 def _compare(
-    baseline: str,
-    metric: str = "valid/accuracy",
+    baseline: str | None = None,
+    sweep: Path | None = None,
+    metric: str | None = None,
     relative_to: str | None = None,
     evaluation: Literal["last", "best"] = "last",
-    out: Path = Path(),
+    out: Path | None = None,
     experiment: str | None = None,
+    json: bool = False,
     *,
     args: list[str],
     command_line: str,
 ) -> None:
-    """Compares methods.
+    """Compares methods, or the configurations of a sweep.
 
     Args:
         baseline: the method that the others are compared with.
-        metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower.
+        sweep: folder of a sweep, of which report.html and the files of report/ are written.
+        metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower. null is
+            valid/accuracy; of a sweep its objective, and others are of the best evaluations.
         relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one, which the validation rows have chosen.
-        out: folder for comparison.md, .json and .png.
+        out: folder for comparison.md, .json and .png; null is the current one. Of the report, null is the sweep's.
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
+        json: prints JSON instead of a table.
     """
+    if sweep is not None:
+        if args or baseline or relative_to or experiment:
+            raise ConfigError(f"sweep={sweep}: only with metric=, out= and json=; without methods")
+        _report(sweep, metric, out or sweep, json)
+        return
+    if baseline is None:
+        raise ConfigError("baseline=...: missing; expected the name of a method")
+    metric, out = metric or "valid/accuracy", out or Path()
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
     methods = [method_results(name, paths, metric, evaluation == "best") for name, paths in runs.items()]
@@ -62,7 +80,22 @@ def _compare(
             tracker.end("FINISHED")
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
-    print(text)
+    if json:
+        print_json(as_json(comparison))
+    else:
+        print(text)
+
+
+def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
+    """Writes the report of a sweep, and prints its verdict."""
+    from mlxlab.sweep.sweep_folder import read_sweep
+    from mlxlab.sweep.sweep_report import write_sweep_report
+
+    report = write_sweep_report(read_sweep(folder, metric), out)
+    if json:
+        print_json(report.summary)
+    else:
+        print("\n".join([*report.verdict, f"report: {report.page}"]))
 
 
 def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[Path]]:

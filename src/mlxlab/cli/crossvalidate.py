@@ -13,18 +13,20 @@ Examples
 """
 
 import hashlib
-import json
 import re
 import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+from mlxlab.analysis.comparison_report import as_json
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
@@ -39,6 +41,7 @@ def _crossvalidate(
     jobs: Annotated[int, Ge(1), Le(64)] = 2,
     folder: Path = Path("outputs/crossvalidate"),
     teacher: str | None = None,
+    json: bool = False,
     *,
     args: list[str],
     command_line: str,
@@ -51,6 +54,7 @@ def _crossvalidate(
         jobs: runs at a time, each in a process of its own with one thread.
         folder: parent of the folder of this experiment, which is named by its settings: finished runs are not repeated.
         teacher: arguments of train for a teacher, trained first in each fold; students are trained with and without it.
+        json: prints JSON instead of tables.
     """
     try:
         teacher_args = shlex.split(teacher or "")
@@ -67,7 +71,7 @@ def _crossvalidate(
     with _stoppable():
         configs = [_config([*each, f"data.folds={folds}"]) for each in (args, teacher_args) if each]
         label = next((arg.partition("=")[2] for arg in args if arg.startswith("experiment=")), "train")
-        digest = hashlib.sha256(json.dumps(configs, sort_keys=True).encode()).hexdigest()[:8]  # other settings, another
+        digest = hashlib.sha256(dumps(configs, sort_keys=True).encode()).hexdigest()[:8]  # other settings, another
         folder = project_root() / folder / f"{re.sub(r'[^a-zA-Z0-9]', '_', label)[:60]}-{digest}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,11 @@ def _crossvalidate(
         runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
         for name, fold_runs in runs.items():
             train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        print(write_tables(runs, folds, folder, command_line), flush=True)
+        text, comparisons = write_tables(runs, folds, folder, command_line)
+    if json:
+        print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
+    else:
+        print(text)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.args import parse_value
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import format_issues
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.signature import signature
@@ -44,13 +45,16 @@ NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "
 log = logging.getLogger(__name__)
 
 
-def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = None, *, args: list[str]) -> None:
+def _evaluate(
+    run: Path, checkpoint: str = "best", max_batches: Size | None = None, json: bool = False, *, args: list[str]
+) -> None:
     """Prints the metrics.
 
     Args:
         run: a run folder.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         max_batches: batches at most; null takes all.
+        json: prints JSON instead of a table.
     """
     overrides = read_overrides(args)
     from mlxlab import backend
@@ -66,7 +70,10 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
     thresholds = restored.thresholds if "source" in overrides else ()
     result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None
-    print(value_table("metric", result.metrics.items()))
+    if json:
+        print_json(result.metrics)
+    else:
+        print(value_table("metric", result.metrics.items()))
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:

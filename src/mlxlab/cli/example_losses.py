@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
@@ -32,6 +33,7 @@ def _top(
     mode: Literal["hardest", "easiest"] = "hardest",
     by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean",
     count: Size = 20,
+    json: bool = False,
     *,
     args: list[str],
 ) -> None:
@@ -41,6 +43,7 @@ def _top(
         mode: the highest losses first, or the lowest.
         by: mean or sum of the loss over the targets of an example, or one of its terms.
         count: rows of the table.
+        json: prints JSON instead of a table.
     """
     import pandas as pd
 
@@ -49,6 +52,9 @@ def _top(
     if usable.empty:
         raise DataError(f"none of the {len(rows)} examples has a finite {by}")
     ranking = usable.sort_values([by, "id"], ascending=[mode == "easiest", True]).head(count)
+    if json:
+        print_json(ranking.to_dict("records"))
+        return
     print(f"{len(ranking)} {mode} of {len(usable)} examples, by {by}")
     print(ranking.to_string(index=False, na_rep="", col_space=10, float_format="{:.4g}".format))
 

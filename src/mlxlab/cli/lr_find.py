@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
@@ -29,6 +30,7 @@ def _find(
     end: Positive = 1.0,
     steps: Annotated[int, Ge(10), Le(1_000_000)] = 100,
     out: Path = Path("lr_find.png"),
+    json: bool = False,
     *,
     args: list[str],
 ) -> None:
@@ -39,6 +41,7 @@ def _find(
         end: the last one.
         steps: optimizer steps from start to end.
         out: file of the plot, in a format of matplotlib (png, pdf, svg).
+        json: prints JSON instead of a table: every step.
     """
     if start >= end:
         raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
@@ -61,13 +64,18 @@ def _find(
         trainer, model, data, seed = session.trainer, session.model, session.data, model_seed(config)
         curve = find_learning_rate(trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=seed)
     best = suggest_learning_rate(curve.rates, curve.losses)
-    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in zip(curve.rates, smoothed(curve.losses), strict=True)]
-    print(markdown_table(["learning rate", "smoothed loss"], rows[:: max(len(rows) // POINTS, 1)], "r"))
+    points = list(zip(curve.rates, smoothed(curve.losses), strict=True))
     try:
         plot_range_test(curve, best, out)
     except OSError as error:
         raise WriteError(f"out={out}: {error.strerror or error}") from None
-    print(f"\n{len(rows)} steps, up to {curve.rates[-1]:.2g}; plot: {out}")
+    if json:
+        curve_json = [{"learning_rate": rate, "smoothed_loss": loss} for rate, loss in points]
+        print_json({"suggestion": best, "plot": str(out), "steps": curve_json})
+        return
+    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]]
+    print(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
+    print(f"\n{len(points)} steps, up to {curve.rates[-1]:.2g}; plot: {out}")
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 

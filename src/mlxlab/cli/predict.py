@@ -6,7 +6,7 @@
 The input is read piece by piece, however large it is: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and
 .zst) or .parquet with the columns of the training data; a label column is not needed. It is read as the training data
 were, except for data.reading.KEY=VALUE (delimiter, encoding, missing). Columns that the model does not read are named
-at the end, except those of .jsonl.
+at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
@@ -78,7 +78,7 @@ def _predict(
     data = override_data(restored, overrides)
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
-    names: list[str] = []  # of all columns, known once the input is opened
+    names: list[str] = []  # of all columns, known once the input is read
     size = batch_size * CHUNK_BATCHES
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend)
     _refuse_overwriting(input, output)

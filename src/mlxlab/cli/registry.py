@@ -14,25 +14,21 @@ Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.runs.as_json import print_json
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import is_better
-from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.errors import printable
+from mlxlab.tracking.mlflow.registry.model_registry import RegistryReader, Version
+from mlxlab.tracking.mlflow.registry.open_registry import read_registry, write_registry
 from mlxlab.tracking.registration import ALIAS_RULE, is_alias
-
-if TYPE_CHECKING:
-    from mlxlab.tracking.mlflow.registry import ModelRegistry, Version
 
 MAX_METRICS = 4  # columns of a list
 
@@ -44,7 +40,7 @@ def _list(json: bool = False, uri: str | None = None, *, args: list[str]) -> Non
         json: prints JSON instead of a table.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
-    with _open(uri) as registry:
+    with read_registry(_address(uri)) as registry:
         if args:
             _check_name(registry, args[0])
             versions = registry.versions(args[0])
@@ -70,7 +66,7 @@ def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> 
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
     name, *labels = args
-    with _open(uri) as registry:
+    with read_registry(_address(uri)) as registry:
         _check_name(registry, name)
         first, second = (_find(registry, name, label) for label in labels)
     if json:
@@ -92,7 +88,7 @@ def _promote(alias: str = "champion", uri: str | None = None, *, args: list[str]
     """
     name, label = args
     _check_alias(alias)
-    with _open(uri, writes=True) as registry:
+    with write_registry(_address(uri)) as registry:
         _check_name(registry, name)
         version = _find(registry, name, label).number
         moved = registry.move(name, alias, version, "promoted")
@@ -108,7 +104,7 @@ def _rollback(alias: str = "champion", uri: str | None = None, *, args: list[str
     """
     [name] = args
     _check_alias(alias)
-    with _open(uri, writes=True) as registry:
+    with write_registry(_address(uri)) as registry:
         _check_name(registry, name)
         version, moved = registry.rollback(name, alias)
     print(f"{name}: {alias} {'is' if moved else 'was already rolled back to'} version {version}")
@@ -123,7 +119,7 @@ def _history(alias: str | None = None, json: bool = False, uri: str | None = Non
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
     [name] = args
-    with _open(uri) as registry:
+    with read_registry(_address(uri)) as registry:
         _check_name(registry, name)
         moves = [move for move in registry.moves(name) if alias in (None, move["alias"])]
         aliases = registry.aliases(name)
@@ -144,15 +140,11 @@ def _history(alias: str | None = None, json: bool = False, uri: str | None = Non
             print(f"{printable(each)} {where} by another program")
 
 
-@contextmanager
-def _open(uri: str | None, *, writes: bool = False) -> "Iterator[ModelRegistry]":
-    from mlxlab.tracking.mlflow.open_registry import open_registry
-
-    with open_registry(resolve(uri, None, project_root()), writes=writes) as registry:
-        yield registry
+def _address(uri: str | None) -> Address:
+    return resolve(uri, None, project_root())
 
 
-def _check_name(registry: "ModelRegistry", name: str) -> None:
+def _check_name(registry: RegistryReader, name: str) -> None:
     if name not in (known := registry.names()):
         raise ConfigError(f"{name}: no such registered model{suggestion(name, known)}")
 
@@ -162,7 +154,7 @@ def _check_alias(alias: str) -> None:
         raise ConfigError(f"alias={alias}: expected {ALIAS_RULE}")
 
 
-def _find(registry: "ModelRegistry", name: str, label: str) -> "Version":
+def _find(registry: RegistryReader, name: str, label: str) -> Version:
     """The version of a number or an alias."""
     for version in (versions := registry.versions(name)):
         if label == str(version.number) or label in version.aliases:
@@ -171,7 +163,7 @@ def _find(registry: "ModelRegistry", name: str, label: str) -> "Version":
     raise ConfigError(f"{name}: no version or alias {label}{suggestion(label, known)}")
 
 
-def _version_table(versions: "list[Version]") -> str:
+def _version_table(versions: list[Version]) -> str:
     metrics = sorted({key for version in versions for key in version.metrics})
     keys = [key for key in metrics if "loss" in key or "accuracy" in key][:MAX_METRICS] or metrics[:MAX_METRICS]
     rows = [
@@ -185,7 +177,7 @@ def _version_table(versions: "list[Version]") -> str:
     return markdown_table(["version", "aliases", "registered", "run", "step", "data", *keys], rows, "llllllr")
 
 
-def _comparison(key: str, first: "Version", second: "Version") -> list[str]:
+def _comparison(key: str, first: Version, second: Version) -> list[str]:
     old, new = first.metrics.get(key), second.metrics.get(key)
     if old is None or new is None:
         return [key, _number(old), _number(new), "", "", ""]

@@ -12,19 +12,21 @@ from datetime import datetime
 from pathlib import Path
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.files.new_folder import refuse_existing
 
 
-def _reproduce(run: Path, out: Path | None = None, tolerance: NonNegative = 0.01) -> int:
+def _reproduce(run: Path, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False) -> int:
     """Reproduces a run.
 
     Args:
         run: a run folder, or a run.lock.
         out: the new run folder; a new one below outputs/ if not given.
         tolerance: of the relative difference of a loss, and of the best value of the objective.
+        json: prints JSON.
     """
     from mlxlab import backend
     from mlxlab.experiment.reproduction.run_lock import read_lock
@@ -37,7 +39,10 @@ def _reproduce(run: Path, out: Path | None = None, tolerance: NonNegative = 0.01
     from mlxlab.experiment.reproduction.reproduce import reproduce
 
     comparison = reproduce(run, folder, tolerance)
-    print(describe(comparison))
+    if json:
+        print_json(comparison)
+    else:
+        print(describe(comparison))
     return CheckpointUnavailableError.exit_code if comparison["result"] == "diverged" else 0
 
 

@@ -19,11 +19,13 @@ a new run starts from it with model.init_from=FOLDER. It holds no optimizer stat
 """
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.export.published import export_gguf, export_hf
+from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 
@@ -54,6 +56,7 @@ def _quantize(
     checkpoint: str = "best",
     evaluate: bool = True,
     max_batches: Size | None = None,
+    json: bool = False,
     *,
     more: dict[str, Any],
 ) -> None:
@@ -65,6 +68,7 @@ def _quantize(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         evaluate: compare the metrics, for which the data of the run is needed.
         max_batches: batches at most of each split; null takes all.
+        json: prints JSON instead of a table.
     """
     options = {"bits": 4, **more}
     if options["bits"] is None:
@@ -77,7 +81,10 @@ def _quantize(
 
     quantization = Quantization(**options)
     report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
-    print(f"{report.text()}\n\n{out}")
+    if json:
+        print_json(asdict(report))
+    else:
+        print(f"{report.text()}\n\n{out}")
 
 
 OPTIONS = "mlxlab.models.options.Quantization"

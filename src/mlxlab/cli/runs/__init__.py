@@ -5,8 +5,10 @@
     mlxlab runs show run=RUN
     mlxlab runs compare RUN RUN ...
     mlxlab runs diff RUN RUN
+    mlxlab runs open RUN
     mlxlab runs doctor [FOLDER ...] [dry_run=true]
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
+    mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
 
 RUN is the beginning of a run's id, its name, or its folder. `sync` refuses a folder that was recorded for another store
 unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to. `doctor` closes runs whose
@@ -23,7 +25,7 @@ the field meets no condition on it.
 import sys
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.runs import doctor, reading, upload
+from mlxlab.cli.runs import doctor, open_run, reading, upload
 
 main = build_main(
     __doc__,
@@ -33,6 +35,7 @@ main = build_main(
         "show": Subcommand(reading.show),
         "compare": Subcommand(reading.compare, num_positional=(2, 20)),
         "diff": Subcommand(reading.show_diff, num_positional=(2, 2)),
+        "open": Subcommand(open_run.open_run),
         "doctor": Subcommand(doctor.doctor, num_positional=(0, sys.maxsize)),
         "sync": Subcommand(upload.sync, num_positional=(0, sys.maxsize)),
     },

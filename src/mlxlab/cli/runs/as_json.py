@@ -1,15 +1,8 @@
-"""Runs as JSON for programs. Times are in UTC; null stands for NaN and infinities, which JSON does not have."""
+"""Runs as JSON for programs. Times are in UTC."""
 
-import json
-import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from mlxlab.tracking.runs.reader import RunRow
-
-
-def print_json(value: object) -> None:
-    print(json.dumps(_finite(value), indent=1))
 
 
 def run_as_json(run: RunRow, **more: object) -> dict[str, object]:
@@ -22,11 +15,3 @@ def run_as_json(run: RunRow, **more: object) -> dict[str, object]:
 
 def _time(ms: int | None) -> str | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

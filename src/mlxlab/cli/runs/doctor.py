@@ -4,10 +4,10 @@ import logging
 import os
 from pathlib import Path
 
-from mlxlab.cli.runs.as_json import print_json
-from mlxlab.cli.runs.select import open_reader
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import InputNotFoundError, UserError
+from mlxlab.experiment.past_run.lookup import open_reader
 from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.flush import check_store, close_runs, flush, unsent_folders

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from mlxlab.cli.runs.as_json import print_json, run_as_json
-from mlxlab.cli.runs.select import check_keys, find_run, open_reader, read_filter, select
+from mlxlab.cli.print_json import print_json
+from mlxlab.cli.runs.as_json import run_as_json
+from mlxlab.cli.runs.select import check_keys, read_filter, select
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.past_run.lookup import find_run, open_reader
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff

@@ -1,38 +1,14 @@
-"""Which store is read, and which of its runs: by the words of the command line."""
+"""Which runs of a store are read: by the words of the command line."""
 
-from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError
-from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.experiment.past_run.lookup import find_run
 from mlxlab.tracking.mlflow.client import clean
 from mlxlab.tracking.runs.filters import AllOf, Condition, Expression, conditions, parse_filter
-from mlxlab.tracking.runs.reader import Kind, RunReader, RunRow
-from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.reader import Kind, RunReader
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 _KINDS: dict[str, Kind] = {"metrics": "metrics", "params": "params", "tags": "tags"}
-
-
-def open_reader(uri: str | None) -> RunReader:
-    """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
-    address = resolve(uri, None, project_root())
-    if address.database:
-        return SqliteRunReader(address.database)
-    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-
-    return MlflowRunReader(address)
-
-
-def find_run(reader: RunReader, query: str) -> RunRow:
-    """The only run that `query` names; raises ConfigError if there is none, or if there are several."""
-    matches = reader.find_runs(query)
-    matches = [run for run in matches if run.run_id == query] or matches
-    if not matches:
-        raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
-    if len(matches) > 1:
-        ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
-        raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
-    return matches[0]
 
 
 def read_filter(reader: RunReader, text: str) -> Expression:

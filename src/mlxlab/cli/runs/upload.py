@@ -1,21 +1,57 @@
 """`mlxlab runs sync`: uploads runs that are not in the store yet."""
 
 from pathlib import Path
+from typing import Literal
 
 from mlxlab.config.paths import project_root
+from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush
 
 
-def sync(uri: str | None = None, artifacts: str | None = None, *, args: list[str]) -> None:
+def sync(
+    uri: str | None = None,
+    artifacts: str | None = None,
+    to: Literal["mlflow", "wandb", "trackio"] = "mlflow",
+    project: str = "mlxlab",
+    entity: str | None = None,
+    mode: Literal["online", "offline"] | None = None,
+    log_models: bool = False,
+    space: str | None = None,
+    *,
+    args: list[str],
+) -> None:
     """Uploads runs.
 
     Args:
         uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
+        to: another service that the runs were recorded for, or that they are to be copied to.
+        project: of that service.
+        entity: user or team of W&B; null takes WANDB_ENTITY, else the default of the account.
+        mode: of W&B; null takes WANDB_MODE, else online.
+        log_models: whether the best checkpoint is uploaded to W&B.
+        space: of Hugging Face, for Trackio; null records on this machine.
     """
-    address, folders = resolve(uri, artifacts, project_root()), [Path(arg).absolute() for arg in args]
+    folders = [Path(arg).absolute() for arg in args]
+    if to != "mlflow":
+        options = {"entity": entity, "mode": mode, "log_models": log_models} if to == "wandb" else {"space": space}
+        return _sync_to(to, {"project": project, **options}, folders)
+    address = resolve(uri, artifacts, project_root())
     for folder in folders if uri is None else ():
         check_store(folder, address)
     for line in flush(address, folders):
         print(line, flush=True)
+    return None
+
+
+def _sync_to(name: str, options: dict[str, str | bool | None], folders: list[Path]) -> None:
+    from mlxlab.tracking.services.upload import SERVICES, upload_folder
+
+    if not folders:
+        raise ConfigError(f"to={name}: expected run folders")
+    service = SERVICES[name](**options)
+    service.check()
+    for folder in folders:
+        for line in upload_folder(service, folder, project_root()):
+            print(line, flush=True)

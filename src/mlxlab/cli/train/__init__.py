@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
+from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel
@@ -32,11 +33,13 @@ Examples
     {program} experiment=quick trainer.learning_rate=1e-4 name=first
     {program} -m model=bert,cnn_hybrid trainer.learning_rate=1e-4,3e-4 'seed=range(3)'
     {program} hydra.run.dir=outputs/mine resume=auto
+    {program} rerun=outputs/mine trainer.epochs=5
     {program} model=transformer --help          the keys of another choice
 
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4
                          with hydra/sweeper=search the trials that a sampler proposes: docs/sweeps.md
+    sweep.resume=FOLDER  run the jobs that are missing in the folder of a sweep
     --dry-run            print the growth schedule with the parameters after each operation, and stop
     --cfg job            print the composed config and stop; with --resolve also its interpolations
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(argv: list[str], *, owns_process: bool) -> int:
     from mlxlab.config.hydra.compose import Composer
 
-    flags = _flags(argv)
+    flags = resume_sweep(_flags(argv))
     composer = Composer(
         conf=_folder(flags.config_path, "--config-path") or _folder(conf_dir(), "MLXLAB_CONF") or conf_dir(),
         overrides=flags.overrides,
@@ -64,6 +67,8 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
         choices=partial(experiment.resumed_choices, flags.overrides),
     )
+    if not flags.shell_completion:
+        composer = experiment.with_past_run(composer)
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
     config = composer.checked()

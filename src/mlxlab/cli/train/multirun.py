@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.cli.app import report
+from mlxlab.cli.app import configure_logging, report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.hydra.job import run_folder_error
@@ -19,19 +19,25 @@ from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import fetch_resumed_run
 
 
 @dataclass
 class JobRunner:
-    """One job, called by Hydra with its config; returns the metric named by `objective`. Records failed jobs."""
+    """One job, called by Hydra with its config; returns the metric named by `objective`. Records failed jobs.
+
+    Args:
+        prints_errors: also those that the user can correct; a launcher of mlxlab lists them itself.
+    """
 
     run: Callable[[DictConfig, Path], float]
+    prints_errors: bool = True
     started: int = 0
     failures: dict[str, int] = field(default_factory=dict)  # job number -> exit code
 
     def __call__(self, config: DictConfig) -> float:
+        configure_logging()  # in a process of its own
         hydra = HydraConfig.get()
         self.started += 1
         try:
@@ -39,7 +45,9 @@ class JobRunner:
             if fetched := fetch_resumed_run([*hydra.overrides.task, f"resume={config.resume}"]):
                 config.resume = str(fetched)
             return self.run(config, Path(hydra.runtime.output_dir))
-        except Exception as error:  # the other jobs run, also after a signal stopped this one
+        except Exception as error:  # the other jobs run
+            if isinstance(error, UserError) and not self.prints_errors:
+                raise
             print(f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
             self.failures[str(hydra.job.num)] = report(error)
             raise
@@ -51,10 +59,14 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
         raise ConfigError("-m: expected a single process for a sweep, got a launcher; start its jobs one by one")
     config.hydra.mode = RunMode.MULTIRUN
     config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
-    callbacks, task = Callbacks(config), JobRunner(run)
+    is_own = config.hydra.launcher._target_.startswith("mlxlab.")
+    callbacks, task = Callbacks(config), JobRunner(run, prints_errors=not is_own)
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     if not config.hydra.sweeper._target_.startswith("hydra."):
-        return _search(config, context, task)
+        return _sweep(config, context, task)
+    if is_own:
+        expected = f"expected hydra/launcher={config.hydra.runtime.choices['hydra/sweeper']} or one of a plugin"
+        raise ConfigError(f"hydra/sweeper: {expected}; hydra/sweeper=grid works with any")
     callbacks.on_multirun_start(config=config, config_name="train")
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
     try:
@@ -73,18 +85,18 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     return 0
 
 
-class Search(Protocol):
-    """What `hydra/sweeper=search` builds."""
+class Sweeper(Protocol):
+    """What the options of `hydra/sweeper` build."""
 
     def sweep(self) -> int:
-        """Runs all trials; returns the exit code."""
+        """Runs all jobs; returns the exit code."""
 
 
-def _search(config: DictConfig, context: HydraContext, task: JobRunner) -> int:
+def _sweep(config: DictConfig, context: HydraContext, task: JobRunner) -> int:
     """Hydra itself builds sweepers of the package `hydra_plugins` only, which it imports in every command."""
     node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    search: Search = instantiate(node, config=config, context=context, task=task)
+    sweeper: Sweeper = instantiate(node, config=config, context=context, task=task)
     try:
-        return search.sweep()
+        return sweeper.sweep()
     except OSError as error:
         raise run_folder_error(error) from error

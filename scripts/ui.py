@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Serves the user interface of MLflow for the central store: scripts/ui.py [RUN] [port=5000]"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.ui import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Prints what a training run needs, what a run was and how it ended, sizes of models, and frequencies of tokens.
+
+    mlxlab info [model=transformer] [data=...] [any other key of train]
+    mlxlab info run=RUN_FOLDER
+    mlxlab info presets [vocab_size=16000] [classes=2]
+    mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
+    mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
+
+Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, memory of
+a training step by part and at its peak, whether that fits this machine, and the largest batch that does. No weights are
+allocated: the graph of the step is traced and its evaluation replayed, as MLX evaluates it on a CPU, uncompiled.
+Teachers are not counted. --json prints JSON.
+
+run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
+         ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
+presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
+         the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
+memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
+         4 n, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. The logits, B L V numbers, are the largest of
+         the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
+tokens   how often each token occurs in the training text of an experiment, which all further arguments compose as for
+         train: a plot by rank, and the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
+         the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.info.sizes import memory, presets
+from mlxlab.cli.info.token_frequencies import tokens
+from mlxlab.cli.print_json import print_json
+from mlxlab.config.paths import conf_dir
+from mlxlab.config.suggest import nearest
+
+
+def estimate(json: bool = False, *, args: list[str]) -> None:
+    """Prints what a training run needs.
+
+    Args:
+        json: prints JSON instead of tables; memory in bytes.
+    """
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.estimate.report import requirements
+    from mlxlab.experiment.outline import build_outline
+
+    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    with tempfile.TemporaryDirectory() as folder:
+        needs = requirements(*build_outline(config, Path(folder)), backend.memory_budget())
+    if json:
+        print_json(asdict(needs))
+    else:
+        print(needs.text())
+
+
+def describe(run: Path, json: bool = False) -> None:
+    """Prints what a run was.
+
+    Args:
+        run: a run folder.
+        json: prints a JSON object instead.
+    """
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.experiment.description.run import describe_run
+    from mlxlab.experiment.description.text import as_json, as_text
+
+    description = describe_run(run)
+    print(as_json(description) if json else as_text(description))
+
+
+_SUBCOMMANDS = {
+    "estimate": Subcommand(estimate, forward_prefix=""),
+    "describe": Subcommand(describe),
+    "presets": Subcommand(presets),
+    "memory": Subcommand(memory),
+    "tokens": Subcommand(tokens, forward_prefix=""),
+}
+_main = build_main(__doc__, _SUBCOMMANDS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand. Without its name, `run=` is that of `describe`; other overrides are those of `estimate`."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0] not in _SUBCOMMANDS and (os.path.isdir(args[0]) or any(map(_names_run, args))):
+        return _main(["describe", *args])
+    return _main(["estimate", *args] if args and "=" in args[0] else args)
+
+
+def _names_run(arg: str) -> bool:
+    """Whether an argument is `run=`, or a misspelling of it that is no key of train: `describe` reports that."""
+    key, equals, _ = arg.partition("=")
+    return bool(equals) and nearest(key, ["run"]) is not None and not (conf_dir() / key).exists()

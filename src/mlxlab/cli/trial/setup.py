@@ -1,0 +1,207 @@
+"""What the arguments of `trial` ask: the configs of both arms, the folder, and the sweep that trains them."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mlxlab.analysis.trial.finished_runs import config_digest
+from mlxlab.analysis.trial.record import Arm, Question, check_question, digest_text, new_record, write_record
+from mlxlab.config.check import resolve
+from mlxlab.config.hydra.compose import Composer, without_hydra
+from mlxlab.config.hydra.guard import guard_hydra_node
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.recorded_overrides import merge_recorded, override_text, quoted
+from mlxlab.config.hydra.sweep_jobs import sweep_issues
+from mlxlab.config.issues import format_issues, one_line
+from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.experiment.experiment import with_past_run
+from mlxlab.experiment.past_run.lookup import find_run_folder
+from mlxlab.experiment.past_run.rerun import read_past_run
+from mlxlab.tracking import provenance
+
+FOR_BOTH = ("tracking", "cloud", "tags", "hydra.launcher")
+OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")
+LENGTHS = ("trainer.max_steps", "trainer.epochs", "trainer.max_tokens")
+logger = logging.getLogger(__name__)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Budget(NamedTuple):
+    """`steps` of each run; `seconds` of the whole trial, after which no pair begins."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    @property
+    def overrides(self) -> list[str]:
+        return [] if self.steps is None else [f"{LENGTHS[0]}={self.steps}", *(f"{key}=null" for key in LENGTHS[1:])]
+
+
+class Texts(NamedTuple):
+    """The arguments that are no options: the change, what is for both arms, and those of the launcher."""
+
+    change: list[str]
+    both: list[str]
+    launcher: list[str]
+
+
+class Options(NamedTuple):
+    """The options of the command, with their meaning there; `looks` are the numbers of pairs at the first and last."""
+
+    limits: Budget
+    looks: list[int]
+    metric: str | None = None
+    evaluation: Literal["best", "last"] = "best"
+    min_gain: float | None = None
+    folder: Path | None = None
+    jobs: int = 1
+
+
+class Trial(NamedTuple):
+    """A trial that can be run; `config` is that of its sweep."""
+
+    folder: Path
+    composer: Composer
+    config: DictConfig
+
+
+def read_budget(text: str | None) -> Budget:
+    """The limits in `200steps`, `30s`, or both with a comma; raises ConfigError for any other text."""
+    limits = Budget()
+    for part in [] if text is None else text.split(","):
+        steps, seconds = re.fullmatch(r"(\d{1,12})steps?", part), re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", part)
+        if steps and int(steps[1]) and limits.steps is None:
+            limits = limits._replace(steps=int(steps[1]))
+        elif seconds and limits.seconds is None:
+            limits = limits._replace(seconds=float(seconds[1]) * _SECONDS[seconds[2]])
+        else:
+            raise ConfigError(f"budget={text}: expected steps of a run, time of the trial, or both: 200steps,30m")
+    return limits
+
+
+def split_args(args: list[str], limits: Budget) -> Texts:
+    """Raises ConfigError for arguments that a trial sets itself, and if there is no change."""
+    texts = Texts([], [], [])
+    for arg in args:
+        key = override_name(arg).replace("/", ".")
+        if arg.startswith("-"):
+            raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help', '--json'])}")
+        if _is_in(key, "hydra.launcher"):
+            texts.launcher.append(arg)
+        elif any(_is_in(key, each) for each in FOR_BOTH):
+            texts.both.append(arg)
+        elif any(_is_in(key, each) for each in OWN):
+            raise ConfigError(f"{arg}: trial sets {key} itself; its options are baseline, seeds and folder")
+        elif key == "objective":
+            raise ConfigError(f"{arg}: expected metric=..., which is for both arms")
+        elif limits.steps is not None and key in LENGTHS:
+            raise ConfigError(f"{arg}: budget={limits.steps}steps sets the length of each run; leave out one of them")
+        else:
+            texts.change.append(arg)
+    if not texts.change:
+        raise ConfigError("trial: expected a change, such as trainer.learning_rate=3e-4")
+    return texts
+
+
+def prepare_trial(baseline: str, texts: Texts, options: Options) -> Trial:
+    """Checks the configs of both arms, and writes what the trial asks into its folder, unless it is there.
+
+    Raises:
+        ConfigError: a config is not valid, both are equal, or the folder holds another trial.
+        InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: the past run cannot be read.
+        CannotCreateError: the folder cannot be made.
+    """
+    uri = next((text.partition("=")[2] for text in texts.both if override_name(text) == "tracking.uri"), None)
+    run = find_run_folder(baseline, uri)
+    past = read_past_run(run)
+    if past.forked_from is not None:
+        raise ConfigError(f"baseline={baseline}: it started from {past.forked_from}; expected a start with new weights")
+    configs = _compose_arms(run, texts, options)
+    if len({config_digest(resolve(without_hydra(config))[0]) for config in configs.values()}) == 1:
+        raise ConfigError(f"{' '.join(texts.change)}: changes nothing in the config of {run}")
+    overrides = {arm: _without_seed(as_typed(config.hydra.overrides.task)) for arm, config in configs.items()}
+    code = provenance.code(provenance.git())
+    question = Question(
+        baseline=str(run),
+        change=texts.change,
+        overrides=overrides,
+        metric=options.metric or str(configs["baseline"].objective),
+        evaluation=options.evaluation,
+        min_gain=options.min_gain,
+        looks=options.looks,
+        first_seed=int(past.config["seed"]),
+        code={"commit": code["commit"], "digest": code["digest"]},
+    )
+    folder = _make_folder(options.folder, question)
+    return Trial(folder, *_compose_sweep(overrides["baseline"], texts.launcher, options, folder))
+
+
+def _compose_arms(run: Path, texts: Texts, options: Options) -> dict[Arm, DictConfig]:
+    """The checked config of either arm: a rerun of the past run, without and with the change."""
+    shared = [f"rerun={quoted(str(run))}", *texts.both, *options.limits.overrides]
+    if options.metric is not None and options.evaluation == "best":
+        shared.append(f"objective={options.metric}")
+    baseline = with_past_run(Composer(conf_dir(), shared))
+    merged = merge_recorded(baseline.overrides[: -len(shared)], texts.change, baseline.folders)
+    if merged.dropped:
+        logger.info(f"left out of the changed runs, for another option: {one_line(' '.join(merged.dropped))}")
+    changed = replace(baseline, overrides=[*merged.overrides, *shared, *texts.change])
+    return {"baseline": baseline.checked(), "changed": changed.checked()}
+
+
+def _compose_sweep(
+    overrides: list[str], launcher: list[str], options: Options, folder: Path
+) -> tuple[Composer, DictConfig]:
+    """The composer and the config of the sweep, whose jobs have been checked; raises ConfigError, NotAllowedError."""
+    names = [override_name(text).replace("/", ".") for text in launcher]
+    own = ["hydra/sweeper=paired", override_text("hydra.sweeper.seconds", options.limits.seconds)]
+    own += [override_text("hydra.sweep.dir", str(folder)), "hydra.callbacks.parent_run.report=false"]
+    if options.jobs > 1 and "hydra.launcher.n_jobs" not in names:
+        own.append(f"hydra.launcher.n_jobs={options.jobs}")
+    texts = [*overrides, *launcher, *own]
+    composer = Composer(conf_dir(), texts, multirun=True)
+    try:
+        config = composer.hydra.compose_config(composer.name, texts, RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(str(error).partition("\n")[0])) from None
+    guard_hydra_node(config.hydra)
+    if issues := sweep_issues(config.hydra, str):
+        raise ConfigError(format_issues(issues))
+    return composer, config
+
+
+def _make_folder(folder: Path | None, question: Question) -> Path:
+    """The folder with the question of the trial in it."""
+    if folder is None:
+        name = re.sub(r"[^a-zA-Z0-9]+", "-", " ".join(question["change"])).strip("-")[:40]
+        digest = hashlib.sha256(digest_text({**question, "code": None}).encode()).hexdigest()[:8]
+        folder = project_root() / "outputs" / "trials" / f"{name}-{digest}"
+    folder = folder.absolute()
+    check_question(folder, question)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "trial.json").exists():
+            write_record(folder, new_record(question))
+    except OSError as error:
+        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
+    return folder
+
+
+def _without_seed(overrides: Sequence[str]) -> list[str]:
+    return [text for text in overrides if override_name(text) != "seed"]
+
+
+def _is_in(key: str, node: str) -> bool:
+    return key == node or key.startswith(f"{node}.")
