@@ -22,7 +22,11 @@
     python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
     python -m benchmarks suite=runs [runs=10000] [rows=1000000] [rounds=5]
+    python -m benchmarks suite=asha [orders=200] [seeds=5]
+    python -m benchmarks suite=tpe [trials=40] [seeds=5] [kills=3]
+    python -m benchmarks suite=launchers [jobs=12] [rounds=3]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
+    python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
@@ -44,8 +48,13 @@ growth    a model that grows while it trains, compared with its final and its fi
 info      peak memory of a step as `info` estimates it, against the measured one
 predict_memory  resident memory of `predict` over N and 10 N rows
 runs      seconds of the commands of `runs` on a store of many runs and rows of metrics
+asha      steps of ASHA on Titanic, relative to a grid, and whether it finds the winner of the grid
+tpe       the best trial of TPE with ASHA on Titanic, compared with that of as many random trials; killed and continued
+launchers  what a further job of a sweep costs with each launcher, beyond its training
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded; exit code 1
           if one passes other columns than benchmarks/zoo_expected.json says
+trial     false keeps and power of `trial`, on simulated gains and on planted changes of a small classifier; exit code 1
+          if more than 5 % of the changes that do nothing are kept, or less than 80 % of those that help
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
@@ -86,7 +95,11 @@ SUITES = {  # module and function of benchmarks
     "info": ("info", "info"),
     "predict_memory": ("predict_memory", "predict_memory"),
     "runs": ("runs", "runs"),
+    "asha": ("pruned_search", "asha"),
+    "tpe": ("pruned_search", "tpe"),
+    "launchers": ("launchers", "launchers"),
     "zoo": ("zoo", "zoo"),
+    "trial": ("trial", "trial"),
     "claims": ("claims.measure", "measure_claims"),
 }
 LISTS = {  # keys with several values, separated by commas

@@ -24,9 +24,10 @@ from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.experiment.train import build_callbacks  # noqa: F401  imports what a run needs
 from mlxlab.inference.export import restore_single
+from mlxlab.inference.trained_model import origin_of, trained_model
+from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.zoo.export import to_published
 from mlxlab.training.state import TrainState
 
 STEPS, KILLED_AT = 20, 11
@@ -107,13 +108,10 @@ def export(folder: Path, config: dict[str, Any], source: str) -> dict[str, Any]:
     """The largest difference of logits between the trained model and its export, loaded by mlx-lm."""
     del config, source
     restored = restore_single(folder / "whole", "last")
-    state, out = restored.checkpoint.state, folder / "exported"
-    published, arrays = to_published(restored.model, state["architecture"])
-    out.mkdir()
-    (out / "config.json").write_text(json.dumps(published))
-    mx.save_safetensors(str(out / "model.safetensors"), arrays, {"format": "mlx"})
+    trained, out = trained_model(restored), folder / "exported"
+    export_hugging_face(trained, out, origin_of(restored, "whole"))
     theirs, _ = mlx_lm.utils.load_model(out)
-    ids = np.random.default_rng(0).integers(0, state["vocab_size"], (2, LENGTH)).astype(np.int32)
+    ids = np.random.default_rng(0).integers(0, trained.vocab_size, (2, LENGTH)).astype(np.int32)
     tokens = mx.array(ids)
     expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
     return {"difference": mx.abs(expected - theirs(tokens)).max().item()}
