@@ -32,6 +32,8 @@ MODULES = {  # extra: what its tests import
     "hub": ("datasets", "huggingface_hub"),
     "sweep": ("optuna",),
     "ui": ("flask",),  # mlflow-skinny, which is always installed, brings all but the server
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
     "zoo": ("mlx_lm",),
 }
 MORE_TESTS = {"ui": ("tests/data/labelled", "tests/data/text")}  # mlflow brings an older pyarrow

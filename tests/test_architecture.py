@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [  # a package imports only packages on later lines of this list
     ["api"],
-    ["cli", "sweep"],
+    ["cli"],
+    ["sweep"],
     ["analysis"],
     ["experiment"],
     ["distillation"],

@@ -128,9 +128,10 @@ def load(run: str | os.PathLike[str], checkpoint: str = "best") -> "LoadedModel"
 
 def _composer(overrides: Sequence[str], config_dir: Path | None) -> "Composer":
     from mlxlab.config.hydra.compose import Composer
-    from mlxlab.experiment.experiment import resumed_choices
+    from mlxlab.experiment.experiment import resumed_choices, with_past_run
 
-    return Composer(conf_dir(), list(overrides), extra=config_dir, choices=partial(resumed_choices, list(overrides)))
+    choices = partial(resumed_choices, list(overrides))
+    return with_past_run(Composer(conf_dir(), list(overrides), extra=config_dir, choices=choices))
 
 
 def _best_metrics(folder: Path) -> dict[str, float | None]:

@@ -60,3 +60,11 @@ class RunInterrupted(UserError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
+
+
+class RunPruned(RunInterrupted):
+    """A sweep paused or pruned the run, which is saved; `objective` is its best value so far."""
+
+    def __init__(self, message: str, objective: float) -> None:
+        super().__init__(message, 0)
+        self.exit_code, self.objective = 0, objective

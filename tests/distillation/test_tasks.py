@@ -186,10 +186,12 @@ def loader(**changes):
     return TeacherLoader(DistillationOptions(**options), None)
 
 
-def align(teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), **changes):
-    student, own = (SimpleNamespace(fingerprint=name, vocab_size=20) for name in tokenizers)
-    loaded = LoadedTeacher("a", teacher, of, own, None, "", encoders[1])
-    return loader(**changes)._align(loaded, SimpleNamespace(task=task, tokenizer=student, encoder=encoders[0]), 0)
+def align(teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), num_logits=20, **changes):
+    names = [str(token) for token in range(20)]
+    student, own = (SimpleNamespace(fingerprint=name, vocab_size=20, token_names=names) for name in tokenizers)
+    loaded = LoadedTeacher("a", teacher, of, own, None, "", 20, encoders[1])
+    data = SimpleNamespace(task=task, tokenizer=student, encoder=encoders[0])
+    return loader(**changes)._align(loaded, data, 0, num_logits)
 
 
 def test_the_teacher_of_a_regression_answers_in_the_unit_of_the_student():
@@ -217,6 +219,21 @@ def test_labels_of_a_teacher_are_mapped_by_name_or_refused():
         align(teacher, Task("multi_label", 2), Task("multi_label", 3), vocab_mapping="subset")
     with refuse(match="expected multi_label, got regression"):
         align(teacher, of, TASKS["regression"])
+
+
+def test_a_teacher_of_tokens_fits_the_logits_of_its_student_or_is_refused():
+    teacher, task = model_of("regression"), Task("language_modelling", 20)
+    assert align(teacher, task, task)._table is None
+    assert align(teacher, task, task, num_logits=18, vocab_mapping="subset")._table.tolist() == list(range(18))
+    refuse = partial(pytest.raises, NotAllowedError)
+    with refuse(match=r"has logits of 20 tokens, the student of 18; to leave out the others: .*vocab_mapping=subset"):
+        align(teacher, task, task, num_logits=18)
+    with refuse(match="has logits of 20 tokens, the student of 22; expected a teacher of these or more"):
+        align(teacher, task, task, num_logits=22, vocab_mapping="subset")
+    others = {"tokenizers": ("one", "another"), "vocab_mapping": "subset"}
+    assert align(teacher, task, task, **others)._table.tolist() == list(range(20))
+    with refuse(match="the student has logits of 22 tokens, its tokenizer 20"):
+        align(teacher, task, task, num_logits=22, **others)
 
 
 def test_a_teacher_that_read_other_texts_is_refused():

@@ -146,7 +146,7 @@ def test_every_job_of_a_sweep_prints_the_warnings_of_its_data(tmp_path):
     made = [path for path in set(cache.iterdir()) - before if path.is_file()]
     for path in made:
         path.write_bytes(b"spoiled")
-    again = run(*settings, "-m", "seed=0,0", f"hydra.sweep.dir={tmp_path}/sweep")
+    again = run(*settings, "-m", "tags.copy=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
     for path in made:
         path.unlink(missing_ok=True)
     assert made

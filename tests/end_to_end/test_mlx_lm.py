@@ -9,11 +9,9 @@ import pytest
 
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.zoo.architectures import new_model
-from mlxlab.models.zoo.export import to_published
 from support.processes import NO_PLOTS, final_state, run_here
 
-pytest.importorskip("mlx_lm", reason="needs the extra zoo")
+load_model = pytest.importorskip("mlx_lm.utils", reason="needs the extra zoo").load_model
 
 SIZES = {
     "hidden_size": 32,
@@ -123,11 +121,10 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(whole)
     restored = restore_model(tmp_path / "whole")
-    state = restored.checkpoint.state
-    config, arrays = to_published(restored.model, state["architecture"])
-    merged = new_model(config, state["vocab_size"], "merged")
-    merged.load_weights(list(arrays.items()))
-    tokens = mx.array(np.arange(12).reshape(2, 6) % state["vocab_size"])
+    done = run_here("hf", f"run={tmp_path}/whole", f"out={tmp_path}/hf", script="export")
+    assert done.returncode == 0, done.stderr
+    merged, _ = load_model(tmp_path / "hf")
+    tokens = mx.array(np.arange(12).reshape(2, 6) % restored.checkpoint.state["vocab_size"])
     expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
     np.testing.assert_allclose(np.array(merged(tokens)), np.array(expected), atol=1e-5)
 

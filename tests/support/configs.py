@@ -22,10 +22,16 @@ class Line:
     def __call__(self, *argv: str) -> int:
         self.capfd.readouterr()
         self.runs.clear()
-        self.code = train.main(list(argv))
+        self.code = train.main([*argv, *self._in_process(argv)])
         self.out, self.err = self.capfd.readouterr()
         self.lines = self.err.splitlines()
         return self.code
+
+    def _in_process(self, argv: tuple[str, ...]) -> list[str]:
+        """The experiment of this process stands for one in another."""
+        is_sweep = "-m" in argv or "hydra.mode=MULTIRUN" in argv
+        is_chosen = any(arg.startswith(("hydra/launcher=", "hydra.launcher", "hydra/sweeper=basic")) for arg in argv)
+        return ["hydra/launcher=in_process"] if is_sweep and not is_chosen else []
 
     def refuses(self, *argv: str, code: int = 2, lines: int | None = 1) -> str:
         """Runs it, asserts that it ends with `code` and at most ten lines, and that nothing was created or trained."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -39,6 +39,7 @@ class LoadedTeacher(NamedTuple):
     tokenizer: Tokenizer
     max_tokens: int | None  # rows longer than this have no position embeddings; None without a limit
     held_out: str  # fingerprint of its validation data; "" if unknown
+    num_logits: int  # of a language model, per token: its tokenizer may have fewer tokens
     encoder: Encoder | None = None  # None for a third-party model
 
 
@@ -68,12 +69,15 @@ class TeacherLoader:
                 raise ConfigError(f"{_ROUND_INIT}: the previous student has grown, its weights do not fit a new one")
             model.update(previous.parameters())
 
-    def load(self, data: DataModule, seq_len: int, router: object) -> tuple[Teachers, list[str]]:
+    def load(
+        self, data: DataModule, seq_len: int, router: object, num_logits: int | None = None
+    ) -> tuple[Teachers, list[str]]:
         """The teachers, and messages about them for the user.
 
         Args:
             seq_len: tokens of a row of the data; 0 without a limit.
             router: the config node of the loss's router.
+            num_logits: of a student that is a language model, per token; None if there is no student.
 
         Raises:
             InputNotFoundError, CheckpointUnavailableError, DataError: a teacher does not exist, or is damaged.
@@ -93,9 +97,9 @@ class TeacherLoader:
             weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
         members = [*teachers, *students] if previous == "teacher" else teachers
         base = students if previous == "residual" else []
-        aligned = [self._align(member, data, seq_len) for member in members]
+        aligned = [self._align(member, data, seq_len, num_logits) for member in members]
         ensemble = Ensemble(aligned, weights, options.ensemble_mean, data.task.kind)
-        residual_base = Ensemble([self._align(member, data, seq_len) for member in base])
+        residual_base = Ensemble([self._align(member, data, seq_len, num_logits) for member in base])
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
@@ -116,7 +120,8 @@ class TeacherLoader:
             model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
-            return LoadedTeacher(name, model, task, tokenizer, limit, held_out, restored.encoder)
+            num_logits = restored.checkpoint.state["vocab_size"]
+            return LoadedTeacher(name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder)
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind
         if kind != "language_modelling":
@@ -124,7 +129,8 @@ class TeacherLoader:
             raise NotAllowedError(f"trainer.teachers: {name}: {expected}, got a pretrained language model")
         model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
         task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
-        return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "")
+        num_logits = model.backbone.embedding.weight.shape[0]
+        return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "", num_logits)
 
     def _local_path(self, name: str) -> Path:
         """The path of a teacher; a registered model is downloaded first."""
@@ -132,7 +138,7 @@ class TeacherLoader:
             return Path(os.path.expanduser(name))
         return download_model(name, self.tracking_uri, project_root(), self.cache)
 
-    def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int) -> FrozenModel:
+    def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int, num_logits: int | None) -> FrozenModel:
         """The teacher with the classes, labels or tokens of the student, or with its unit of the target."""
         title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
         if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
@@ -154,7 +160,8 @@ class TeacherLoader:
         if task.kind != "language_modelling" and not task.labels and task.num_classes != teacher.task.num_classes:
             raise NotAllowedError(f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}")
         if same_tokens and teacher.task.labels == task.labels:
-            return FrozenModel(teacher.model)
+            is_equal = task.kind != "language_modelling" or num_logits in (None, teacher.num_logits)
+            return FrozenModel(teacher.model) if is_equal else self._truncated(teacher, title, cast(int, num_logits))
         if task.kind != "language_modelling":
             kind = "classes" if task.kind == "classification" else "labels"
             own, names = list(teacher.task.labels), list(task.labels)
@@ -165,11 +172,24 @@ class TeacherLoader:
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
                 " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
             )
+        if kind == "tokens" and num_logits not in (None, len(names)):
+            sizes = f"the student has logits of {num_logits} tokens, its tokenizer {len(names)}"
+            raise NotAllowedError(f"{title}: {sizes}; expected a teacher with the student's tokenizer")
         indices = {name: index for index, name in enumerate(own)}
         if unknown := [name for name in names if name not in indices]:
             example = f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
             raise NotAllowedError(f"{title}: lacks {example}")
         return FrozenModel(teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens")
+
+    def _truncated(self, teacher: LoadedTeacher, title: str, num_logits: int) -> FrozenModel:
+        """A teacher of the student's tokens, under the same ids, and more; NotAllowedError unless the options allow."""
+        sizes = f"{title}: has logits of {teacher.num_logits} tokens, the student of {num_logits}"
+        if teacher.num_logits < num_logits:
+            raise NotAllowedError(f"{sizes}; expected a teacher of these or more tokens")
+        if self.options.vocab_mapping != "subset":
+            path = "data.tokenizer.path=<inference folder of the teacher>"
+            raise NotAllowedError(f"{sizes}; to leave out the others: trainer.distillation.vocab_mapping=subset {path}")
+        return FrozenModel(teacher.model, np.arange(num_logits), tokens=True)
 
     def _open_cache(self, data: DataModule, ensemble: Ensemble, router: object) -> TeacherCache | None:
         """The cache of these teachers on these data; None if the options ask for none."""

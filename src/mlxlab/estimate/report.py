@@ -1,6 +1,6 @@
 """What a training run needs, as Markdown: parameters, operations, memory, and whether that fits a machine."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -15,26 +15,57 @@ TIGHT = 0.85  # of the budget: the estimate may be as much too low
 MAX_ROWS = 65_536
 
 
-def report(model: Model, step: TracedStep, batch: Batch, budget: int) -> str:
-    """The tables, the verdict and what to change.
+@dataclass(frozen=True)
+class Requirements:
+    """What a training run needs; memory in bytes."""
+
+    parameters: dict[str, int]  # by part
+    trained_parameters: int
+    operations_per_token: float
+    rows: int  # of a batch
+    tokens_per_row: int
+    micro_batches: int
+    memory: dict[str, int]  # by part, and at the peak
+    available_memory: int
+    verdict: str  # fits, tight, or does not fit
+    suggestions: list[str]
+
+    def text(self) -> str:
+        """Markdown."""
+        parts = [[name, f"{count:,}"] for name, count in self.parameters.items()]
+        parameters = markdown_table(["part", "parameters"], [*parts, ["all", f"{sum(self.parameters.values()):,}"]])
+        usage = [[name, f"{value / 1e6:,.1f}"] for name, value in self.memory.items()]
+        micro_batches = f"{self.micro_batches} micro-batch{'es' * (self.micro_batches != 1)}"
+        peak, available = _amount(self.memory["peak"]), _amount(self.available_memory, 0)
+        lines = [
+            f"trains {self.trained_parameters:,} parameters, {self.operations_per_token:.3g} operations per token",
+            f"batch of {self.rows} rows of {self.tokens_per_row} tokens, in {micro_batches}",
+            f"{self.verdict}: peak {peak} of {available}",
+            *self.suggestions,
+        ]
+        return "\n\n".join([parameters, markdown_table(["memory", "MB"], usage), "\n".join(lines)])
+
+
+def requirements(model: Model, step: TracedStep, batch: Batch, budget: int) -> Requirements:
+    """The needs of a run, the verdict and what to change.
 
     Args:
         budget: bytes that a run may use.
     """
     memory = step.memory(batch)
     rows, length = batch.tokens.shape
-    parts = [[name, f"{count:,}"] for name, count in parameters_by_part(model).items()]
-    parameters = markdown_table(["part", "parameters"], [*parts, ["all", f"{sum(_sizes(model).values()):,}"]])
-    usage = [[name, f"{value / 1e6:,.1f}"] for name, value in memory._asdict().items()]
-    accumulate = step.options.accumulate
-    micro_batches = f"{accumulate} micro-batch{'es' * (accumulate != 1)}"
-    lines = [
-        f"trains {count_trainable(model):,} parameters, {training_flops(model, length):.3g} operations per token",
-        f"batch of {rows} rows of {length} tokens, in {micro_batches}",
-        f"{verdict(memory.peak, budget)}: peak {_amount(memory.peak)} of {_amount(budget, 0)}",
-        *suggestions(step, batch, memory, budget),
-    ]
-    return "\n\n".join([parameters, markdown_table(["memory", "MB"], usage), "\n".join(lines)])
+    return Requirements(
+        parameters_by_part(model),
+        count_trainable(model),
+        training_flops(model, length),
+        rows,
+        length,
+        step.options.accumulate,
+        memory._asdict(),
+        budget,
+        verdict(memory.peak, budget),
+        suggestions(step, batch, memory, budget),
+    )
 
 
 def _amount(bytes_: int, digits: int = 1) -> str:

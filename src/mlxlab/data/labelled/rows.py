@@ -169,15 +169,18 @@ def read_chunks(
     """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`.
 
     Args:
-        on_columns: gets the names of all columns at the start, except of JSON lines, which would be read in full.
+        on_columns: gets the names of all columns: at the start, of JSON lines at the end.
     """
     opened, errors = _open_source(source, reading), ErrorBudget("strict", hint="")
-    if not isinstance(opened, LineRows) or not opened.is_json:
+    json_lines = opened if isinstance(opened, LineRows) and opened.is_json else None
+    if json_lines is None:
         on_columns(opened.columns())
     chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing)
     for chunk in merged(chunks, rows):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
         yield table, [opened.location(place) for place in chunk.places]
+    if json_lines is not None:
+        on_columns(json_lines.names_read)
 
 
 def _checked(

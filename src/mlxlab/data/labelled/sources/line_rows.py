@@ -52,6 +52,7 @@ class LineRows:
         self.is_json, self.codec = suffix.startswith(".jsonl"), codec_of(suffix)
         self.delimiter = "\t" if suffix.startswith(".tsv") and delimiter is None else delimiter
         self.fingerprint = f"{files.digest()}:{delimiter}:{encoding}"
+        self.names_read: dict[str, None] = {}  # keys of JSON lines, as far as `chunks` read them
 
     def location(self, place: int) -> str:
         return f"{self.files.path(place >> UNIT_BITS)}:{place % (1 << UNIT_BITS)}"
@@ -66,6 +67,7 @@ class LineRows:
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         header = None if self.is_json else self.columns()
         json_columns = JsonColumns(columns, self.header, self.location)
+        self.names_read = json_columns.names
         for index in range(len(self.files)):
             if not self.files.sizes[index]:
                 errors.skip((index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)")
