@@ -1,5 +1,7 @@
 """What `ui` refuses, each in one line."""
 
+import signal
+
 import pytest
 
 from mlxlab.cli.ui import main
@@ -18,7 +20,9 @@ def test_what_cannot_be_served_is_one_line(tmp_path, monkeypatch, capsys, args, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlxlab.cli.ui.project_root", lambda: tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
     assert main(args) == code
+    assert signal.getsignal(signal.SIGTERM) == before
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert list(tmp_path.iterdir()) == []

@@ -75,6 +75,7 @@ def test_a_crash_is_retried_from_the_checkpoint_and_an_error_is_not(context):
 
 
 def test_a_signal_lets_running_jobs_end_and_a_second_one_stops_them(context):
+    before = signal.getsignal(signal.SIGTERM)
     with launcher(context) as jobs:
         for number, way in enumerate(["slow", "good"]):
             jobs.start([f"way={way}"], number)
@@ -88,7 +89,7 @@ def test_a_signal_lets_running_jobs_end_and_a_second_one_stops_them(context):
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert jobs.wait().state == "paused"
         assert jobs.stop_signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_killed_server_is_a_crash_of_its_job_and_a_new_one_starts(context):

@@ -7,6 +7,8 @@ extra `ui` (pip install 'mlxlab[ui]').
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from mlxlab.cli.app import Subcommand, build_main
@@ -30,10 +32,8 @@ def _serve(run: str | None = None, port: Port | None = None, uri: str | None = N
 
         row = find_run(open_reader(uri), run)
         page = (row.experiment_id, row.run_id)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     try:
-        with serve_ui(address, port) as (url, process):
+        with _stoppable(), serve_ui(address, port) as (url, process):
             print(f"{run_page(url, *page) if page else url}  (Ctrl-C ends it)", flush=True)
             code = process.wait()
             raise ServiceUnavailableError(f"the server ended with exit code {code}; see {address.queue / LOG}")
@@ -41,8 +41,19 @@ def _serve(run: str | None = None, port: Port | None = None, uri: str | None = N
         print("stopped", flush=True)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 main = build_main(__doc__, Subcommand(_serve), needs_args=False)
