@@ -147,9 +147,11 @@ def test_parents_are_the_runs_that_the_config_refers_to():
         "model": {"pretrained": "bert"},
         "trainer": {"distillation": options | {"_target_": "mlxlab.distillation.options.DistillationOptions"}},
         "data": {"select": {"source": "runs/c"}},
+        "rerun": "runs/d",
     }
     assert [(p["kind"], p["of"]) for p in lineage(config, sweep="0a")] == [
         ("pretrained", "bert"),
+        ("rerun", "runs/d"),
         ("teacher", "runs/a"),
         ("teacher", "runs/b"),
         ("selection", "runs/c"),

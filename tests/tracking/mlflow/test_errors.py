@@ -203,10 +203,10 @@ def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
 def test_a_deleted_run_folder_does_not_block_other_runs(project):
     gone = make_journal(project, "gone")
     (project / "mlruns").mkdir()
-    queue.register(gone.address.queue, gone.uid, gone.folder)
+    queue.register(gone.mlflow.address.queue, gone.uid, gone.folder)
     run_to_the_end(project)
     assert_complete(project)
-    wait_until(lambda: not queue.registered(gone.address.queue))
+    wait_until(lambda: not queue.registered(gone.mlflow.address.queue))
 
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
@@ -215,7 +215,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
     first.end("FINISHED")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
-    kill_syncer(first.address.queue)
+    kill_syncer(first.mlflow.address.queue)
     second = make_journal(project, "b", wait=5.0)
     second.start({}, {})
     second.end("FINISHED")
