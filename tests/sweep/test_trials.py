@@ -13,7 +13,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.sweep import optuna_sampler
 from mlxlab.sweep.optuna_sampler import OptunaSampler, TPESampler, sampler_settings
 from mlxlab.sweep.pruning.pruner import NoPruner
-from mlxlab.sweep.report import best_trials
+from mlxlab.sweep.reports.search_result import best_trials
 from mlxlab.sweep.samplers import GridSampler, RandomSampler
 from mlxlab.sweep.study import Study, StudySettings, open_study
 from mlxlab.sweep.trial import Result, Trial, TrialResult

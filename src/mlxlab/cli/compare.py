@@ -88,8 +88,8 @@ def _compare(
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
     """Writes the report of a sweep, and prints its verdict."""
-    from mlxlab.sweep.sweep_folder import read_sweep
-    from mlxlab.sweep.sweep_report import write_sweep_report
+    from mlxlab.sweep.reports.read_sweep import read_sweep
+    from mlxlab.sweep.reports.sweep_report import write_sweep_report
 
     report = write_sweep_report(read_sweep(folder, metric), out)
     if json:

@@ -83,8 +83,8 @@ class ParentRun(Callback):
 
     def _write_report(self, folder: Path) -> None:
         """What a sweep has left behind; one without any job has no report, and a report that fails ends nothing."""
-        from mlxlab.sweep.sweep_folder import read_sweep
-        from mlxlab.sweep.sweep_report import write_sweep_report
+        from mlxlab.sweep.reports.read_sweep import read_sweep
+        from mlxlab.sweep.reports.sweep_report import write_sweep_report
 
         try:
             report = write_sweep_report(read_sweep(folder), folder)

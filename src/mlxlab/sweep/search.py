@@ -21,7 +21,7 @@ from mlxlab.sweep.optuna_sampler import Direction, OptunaSampler, Settings, TPES
 from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.sweep.pruning.settings import Name as PrunerName
 from mlxlab.sweep.pruning.settings import read_pruning
-from mlxlab.sweep.report import write_report
+from mlxlab.sweep.reports.search_result import write_search_result
 from mlxlab.sweep.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
 from mlxlab.sweep.study import FILE, MAX_TRIALS, Study, StudySettings, open_study
 from mlxlab.sweep.trial_job import TrialJobs
@@ -132,7 +132,7 @@ class Search:
                 try:
                     self._run_all(study, sampler, folder)
                 finally:
-                    print(write_report(study, folder, commands), flush=True)
+                    print(write_search_result(study, folder, commands), flush=True)
                     self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
             except RunInterrupted as stop:
                 done = f"{len(study.finished)} of {self.num_trials} trials"

@@ -18,10 +18,10 @@ from mlxlab.cli.compare import main
 from mlxlab.config.hydra.search_space import Domain, Interval
 from mlxlab.errors import InputNotFoundError
 from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
+from mlxlab.sweep.reports.read_sweep import read_sweep
+from mlxlab.sweep.reports.sweep_report import write_sweep_report
 from mlxlab.sweep.study import FILE as STUDY
 from mlxlab.sweep.study import StudySettings, open_study
-from mlxlab.sweep.sweep_folder import read_sweep
-from mlxlab.sweep.sweep_report import write_sweep_report
 from mlxlab.sweep.trial import TrialResult
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"

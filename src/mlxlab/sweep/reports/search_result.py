@@ -14,7 +14,7 @@ TRIALS, RESULT = "trials.csv", "search.json"
 _MAX_ROWS = 20
 
 
-def write_report(study: Study, folder: Path, commands: Commands) -> str:
+def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
     """Writes both files; returns the table and the best trials as text."""
     best = best_trials(study)
     write_atomic(folder / TRIALS, _csv(study))
