@@ -287,7 +287,8 @@ def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expect
 
 
 def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
-    assert line.refuses("tracking=wandb").endswith("tracking has no option wandb; there is mlflow, none")
+    options = "mlflow, none, trackio, wandb"
+    assert line.refuses("tracking=comet").endswith(f"tracking has no option comet; there is {options}")
 
 
 @pytest.mark.parametrize("uri", ["gopher://x", "file:///x", "uc:x", "''", "x"])
