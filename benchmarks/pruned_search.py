@@ -20,10 +20,10 @@ from mlxlab.constraints import Size
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
-from mlxlab.sweep.samplers import RandomSampler
-from mlxlab.sweep.study import StudySettings, open_study
-from mlxlab.sweep.trial import Trial, TrialResult
-from mlxlab.sweep.trials import OneByOne, run_trials
+from mlxlab.sweep.search.samplers import RandomSampler
+from mlxlab.sweep.search.study import StudySettings, open_study
+from mlxlab.sweep.search.trial import Trial, TrialResult
+from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 EPOCHS, RUNGS = 9, [1, 3]
@@ -59,8 +59,8 @@ class Search(NamedTuple):
 
     @property
     def best(self) -> dict[str, str]:
-        complete = [row for row in self.rows if row["state"] == "complete"]
-        return min(complete, key=lambda row: (float(row["valid/loss"]), int(row["trial"])))
+        finished = [row for row in self.rows if row["state"] == "finished"]
+        return min(finished, key=lambda row: (float(row["valid/loss"]), int(row["trial"])))
 
 
 def asha(orders: Size = 200, seeds: Size = 5) -> str:
@@ -86,7 +86,7 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
         lines.append((title, str(each.steps), share, f"{each.seconds:.0f}", f"{value:.4f}", rank))
     outcomes = [simulate(curves, seed) for seed in range(orders)]
     shares = [sum(trial.step for trial in trials) / grid.steps for trials in outcomes]
-    bests = [min(trial.values[0] for trial in trials if trial.state == "complete") for trials in outcomes]
+    bests = [min(trial.values[0] for trial in trials if trial.state == "finished") for trials in outcomes]
     found = sum(best == ranks[0] for best in bests) / orders
     tied = sum(best <= ranks[0] + noise for best in bests) / orders
     summary = [
@@ -172,7 +172,7 @@ def simulate(curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int) 
 
     def run(trial: Trial, _: bool) -> TrialResult:
         reached = curves[tuple(str(trial.point[domain.key]) for domain in SPACE)][: trial.budget]
-        state = "complete" if trial.budget is None else "paused"
+        state = "finished" if trial.budget is None else "paused"
         return TrialResult([min(value for _, value in reached)], "", state, reached[-1][0])
 
     settings: StudySettings = {

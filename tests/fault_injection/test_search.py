@@ -106,4 +106,4 @@ def check_equal(folder: Path, whole: Path) -> None:
         manifests = [each / str(trial["number"]) / "manifest.json" for each in (folder, whole)]
         states = [json.loads(path.read_text())["outcome"]["final_state"] for path in manifests]
         assert states[0] == states[1]
-    assert {trial["state"] for trial in records(folder)} == {"paused", "complete"}
+    assert {trial["state"] for trial in records(folder)} == {"paused", "finished"}

@@ -66,7 +66,7 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         },
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
         "evaluations": [*history.evaluations],
-        "state": "complete",
+        "state": "finished",
     }
 
 

@@ -19,5 +19,5 @@ class RunMetrics(TypedDict):
     baselines: dict[str, Metrics]  # by name
     reference: dict[str, Metrics]  # of student and teacher
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
-    state: NotRequired[Literal["complete", "paused", "pruned"]]  # by the sweep that the run belongs to
+    state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
     reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines

@@ -165,7 +165,7 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
     if stop_rule() is not None:
-        session.context.tracker.set_tags({"trial.state": reason if stop else "complete"})
+        session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
     if stop is not None:
         write_pruned(state, session.data.task, stop, reason, context.run_dir)
         session.context.tracker.log_artifact(context.run_dir / METRICS, "")

@@ -23,7 +23,7 @@ from mlxlab.tracking.record_writer import RecordWriter
 MAX_JOBS = 100_000
 _MAX_BYTES = 2**30
 
-State = Literal["waiting", "running", "finished", "failed", "paused", "skipped"]
+State = Literal["waiting", "running", "finished", "failed", "stopped", "skipped"]
 
 
 def is_inside(text: str) -> bool:
@@ -42,9 +42,9 @@ class Job:
     Args:
         overrides: of this job, as Hydra composes it.
         config: hash of its resolved config, without what depends on its folder; "" while it is unknown.
-        state: waiting (not started), running (also one whose sweep was killed), finished, failed, paused (stopped by a
+        state: waiting (not started), running (also one whose sweep was killed), finished, failed, stopped (by a
             signal; it resumes from its checkpoint) or skipped (another job has the same config).
-        reason: why it failed, was paused or skipped, in one line.
+        reason: why it failed, was stopped or skipped, in one line.
         exit_code: that of its process, 128 + number for a signal; null if it has not ended.
         attempts: how often its process was started.
         seconds: of all attempts that ended.

@@ -45,7 +45,7 @@ class JobList:
 
     def is_unfinished(self) -> bool:
         """Whether a job has neither finished nor failed."""
-        return bool({"waiting", "running", "paused"} & {self.journal.jobs[number].state for number in self.numbers})
+        return bool({"waiting", "running", "stopped"} & {self.journal.jobs[number].state for number in self.numbers})
 
     def exit_code(self, stop_signal: int) -> int:
         """1 if a job did not finish, 128 + the number of a signal before the end, else 0."""

@@ -37,7 +37,7 @@ class ParentRun(Callback):
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
         from mlxlab.sweep.job_journal import FILE as JOBS
-        from mlxlab.sweep.study import FILE as STUDY
+        from mlxlab.sweep.search.study import FILE as STUDY
         from mlxlab.tracking.records import FILE as JOURNAL
 
         folder = sweep_folder(config)

@@ -82,12 +82,12 @@ def test_a_signal_lets_running_jobs_end_and_a_second_one_stops_them(context):
         os.kill(os.getpid(), signal.SIGINT)
         waiting, slow = jobs.wait(), jobs.wait()
     assert (slow.state, slow.value) == ("finished", 0.5)
-    assert (waiting.state, waiting.reason, jobs.stop_signal) == ("paused", "not started", signal.SIGINT)
+    assert (waiting.state, waiting.reason, jobs.stop_signal) == ("stopped", "not started", signal.SIGINT)
     with launcher(context) as jobs:
         jobs.start(["way=wait"], 2)
         _wait_until((context_folder(context) / "2" / "began").exists)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        assert jobs.wait().state == "paused"
+        assert jobs.wait().state == "stopped"
         assert jobs.stop_signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -58,8 +58,8 @@ class Launcher:
         value = self.run(job.number, job.overrides)
         if isinstance(value, str):
             code, reason = value.split(": ")
-            state = "paused" if code == "130" else "failed"
-            self.stop_signal = 2 if state == "paused" else 0
+            state = "stopped" if code == "130" else "failed"
+            self.stop_signal = 2 if state == "stopped" else 0
             return JobResult(job.number, state, None, reason, int(code), 1, 0.1, job.folder)
         with RunManifest(job.folder) as manifest:
             manifest.record({"objective": "valid/loss", "best": value, "final": {"valid/loss": value + 1}})

@@ -9,14 +9,14 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.search_space import Interval, Values
 from mlxlab.errors import ConfigError
-from mlxlab.sweep.optuna_sampler import TPESampler, sampler_settings
 from mlxlab.sweep.pruning.pruner import MedianPruner
 from mlxlab.sweep.pruning.settings import read_pruning
 from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
-from mlxlab.sweep.samplers import RandomSampler
-from mlxlab.sweep.study import StudySettings, open_study
-from mlxlab.sweep.trial import Result, Trial, TrialResult
-from mlxlab.sweep.trials import OneByOne, run_trials
+from mlxlab.sweep.search.optuna_sampler import TPESampler, sampler_settings
+from mlxlab.sweep.search.samplers import RandomSampler
+from mlxlab.sweep.search.study import StudySettings, open_study
+from mlxlab.sweep.search.trial import Result, Trial, TrialResult
+from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
 
 X = Interval("x", 0.0, 1.0, log=False, integer=False)
 LENGTH, FAILS_FROM = 27, 0.8
@@ -27,7 +27,7 @@ def loss(trial: Trial) -> TrialResult:
     budget = trial.budget or LENGTH
     if trial.point["x"] > FAILS_FROM:
         return TrialResult([], "diverged", step=budget)
-    state = "complete" if trial.budget is None else "paused"
+    state = "finished" if trial.budget is None else "paused"
     return TrialResult([trial.point["x"] + 1 / budget - 1 / LENGTH], "", state, budget)
 
 
@@ -69,7 +69,7 @@ def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path
         except KeyboardInterrupt:
             continue
     assert trials == whole
-    assert {trial.state for trial in whole} == {"complete", "paused", "failed"}
+    assert {trial.state for trial in whole} == {"finished", "paused", "failed"}
 
 
 def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
@@ -81,7 +81,7 @@ def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
     assert reached[3] // 3 <= reached[9] <= reached[3] // 2
     assert reached[9] // 3 <= reached[None] <= reached[9] // 2
     best = min(trials, key=lambda trial: trial.point["x"])
-    assert (best.state, [result.budget for result in best.results]) == ("complete", [3, 9, None])
+    assert (best.state, [result.budget for result in best.results]) == ("finished", [3, 9, None])
     assert [again for trial, again in calls] == [trial.budget != 3 for trial, _ in calls]
     steps = sum(trial.step for trial in trials)
     assert steps <= 0.4 * 30 * LENGTH
@@ -90,7 +90,7 @@ def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
 def paused(number: int, *values: float, budgets=(1, 3, 9, None)) -> Trial:
     """A trial with these values at its rungs so far."""
     results = [Result(10 * number + i, budgets[i], [value]) for i, value in enumerate(values)]
-    state = "complete" if results[-1].budget is None else "paused"
+    state = "finished" if results[-1].budget is None else "paused"
     return Trial(number, {}, state, [values[-1]], budget=results[-1].budget, results=results)
 
 
@@ -116,7 +116,7 @@ def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end(
 
 def test_a_run_that_ends_before_a_rung_counts_in_it():
     asha = SuccessiveHalving([1, 3], 2, "minimize", num_brackets=1)
-    short = Trial(0, {}, "complete", [0.2], budget=1, results=[Result(0, 1, [0.2])])
+    short = Trial(0, {}, "finished", [0.2], budget=1, results=[Result(0, 1, [0.2])])
     other = paused(1, 0.5, 0.4)
     assert asha.promotion([short, other], is_last=False) is None
     assert asha.promotion([paused(0, 0.6, 0.6), other], is_last=False) == (other, None)
@@ -131,7 +131,7 @@ def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
 
 def test_the_limit_is_the_median_of_the_best_values_of_complete_trials():
     curves = [[0.9, 0.5, 0.6], [0.8, 0.7], [0.7, 0.9], [None, 0.4], [0.6, 0.3], [0.5, 0.2]]
-    trials = [Trial(n, {}, "complete", [0.1], evaluations=curve) for n, curve in enumerate(curves)]
+    trials = [Trial(n, {}, "finished", [0.1], evaluations=curve) for n, curve in enumerate(curves)]
     trials.append(Trial(6, {}, "pruned", [0.1], evaluations=[0.0, 0.0]))
     median = MedianPruner("minimize")
     assert median.limits(trials) == [0.7, pytest.approx(0.45), None]

@@ -20,9 +20,9 @@ from mlxlab.errors import InputNotFoundError
 from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
-from mlxlab.sweep.study import FILE as STUDY
-from mlxlab.sweep.study import StudySettings, open_study
-from mlxlab.sweep.trial import TrialResult
+from mlxlab.sweep.search.study import FILE as STUDY
+from mlxlab.sweep.search.study import StudySettings, open_study
+from mlxlab.sweep.search.trial import TrialResult
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"
 SETTINGS = StudySettings(
@@ -119,7 +119,7 @@ def test_names_and_reasons_of_strangers_are_text(tmp_path):
 
 def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
     space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
-    ends = [("complete", 0.5), ("complete", 0.4), ("pruned", 0.1), ("complete", None)]
+    ends = [("finished", 0.5), ("finished", 0.4), ("pruned", 0.1), ("finished", None)]
     with open_study(tmp_path / STUDY, SETTINGS, space) as study:
         for number, (state, value) in enumerate(ends):
             trial = study.add({"rate": 1e-4 * (number + 1)})

@@ -18,9 +18,9 @@ class JobResult:
     """What came of a job.
 
     Args:
-        state: paused was stopped by a signal, and resumes from its checkpoint with `resume=auto`.
+        state: stopped by a signal, it resumes from its checkpoint with `resume=auto`.
         value: of the objective, of a finished job.
-        reason: why it failed or was paused, in one line.
+        reason: why it failed or was stopped, in one line.
         exit_code: of its last process; 128 + number for a signal.
         attempts: how often it was started here: once, and again after each crash that was retried.
         seconds: of all attempts.
@@ -28,7 +28,7 @@ class JobResult:
     """
 
     number: int
-    state: Literal["finished", "failed", "paused"]
+    state: Literal["finished", "failed", "stopped"]
     value: float | None
     reason: str
     exit_code: int

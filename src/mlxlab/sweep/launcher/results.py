@@ -12,10 +12,10 @@ _FAILED = 1
 
 
 def job_result(job: ComposedJob, report: Report, *, attempts: int, seconds: float, peak_bytes: int = 0) -> JobResult:
-    """A job without a finite value has failed, or was paused by a signal."""
+    """A job without a finite value has failed, or was stopped by a signal."""
     numbers = (attempts, seconds, job.folder, peak_bytes)
     if report.interrupted:
-        return JobResult(job.number, "paused", None, report.reason, report.exit_code, *numbers)
+        return JobResult(job.number, "stopped", None, report.reason, report.exit_code, *numbers)
     if report.value is not None and math.isfinite(report.value):
         return JobResult(job.number, "finished", report.value, "", 0, *numbers)
     reason = report.reason or f"{job.config.objective} is {report.value}"

@@ -134,7 +134,7 @@ class Pairs:
         self.running.discard(number)
         job = replace(self.journal.jobs[number], state=result.state, reason=result.reason, exit_code=result.exit_code)
         self.journal.record(replace(job, seconds=round(result.seconds, 3), value=result.value))
-        if result.state == "paused":
+        if result.state == "stopped":
             return
         name, value = f"seed {self._seed(number)} {ARMS[number % 2]}", None
         if result.state == "finished":

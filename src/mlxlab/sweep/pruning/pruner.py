@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple, Protocol
 
-from mlxlab.sweep.optuna_sampler import Direction
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.optuna_sampler import Direction
+from mlxlab.sweep.search.trial import Trial
 from mlxlab.training.stop_rule import MAX_LIMITS
 
 Limits = list[float | None]
-MIN_CURVES = 5  # complete trials of which a median is taken
+MIN_CURVES = 5  # finished trials of which a median is taken
 
 
 class Promotion(NamedTuple):
@@ -59,7 +59,7 @@ class MedianPruner:
         return None
 
     def limits(self, trials: Sequence[Trial]) -> Limits:
-        curves = [trial.evaluations for trial in trials if trial.state == "complete" and trial.same_as is None]
+        curves = [trial.evaluations for trial in trials if trial.state == "finished" and trial.same_as is None]
         length = max(map(len, curves), default=0)
         return [self._limit(curves, end) for end in range(1, min(length, MAX_LIMITS) + 1)]
 

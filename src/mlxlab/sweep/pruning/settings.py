@@ -7,10 +7,10 @@ from omegaconf import DictConfig
 
 from mlxlab.config.hydra.search_space import Domain
 from mlxlab.errors import ConfigError
-from mlxlab.sweep.optuna_sampler import Direction
 from mlxlab.sweep.pruning.pruner import MedianPruner, NoPruner, Pruner
 from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.optuna_sampler import Direction
+from mlxlab.sweep.search.trial import Trial
 from mlxlab.training.stop_rule import StopRule, Unit
 
 Name = Literal["none", "median", "asha", "hyperband"]

@@ -6,9 +6,9 @@ A trial that reaches a rung pauses there; the best 1 / reduction_factor of a run
 import math
 from collections.abc import Sequence
 
-from mlxlab.sweep.optuna_sampler import Direction
 from mlxlab.sweep.pruning.pruner import Limits, Promotion
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.optuna_sampler import Direction
+from mlxlab.sweep.search.trial import Trial
 
 Rungs = list[int | None]  # budgets in ascending order; the last is None, the end of the run
 
@@ -73,13 +73,13 @@ class SuccessiveHalving:
     def _cost(self, trial: Trial, budget: int | None) -> float:
         """The value at a rung, better when lower; infinite if the trial has not reached it."""
         values = next((result.values for result in trial.results if result.budget == budget), None)
-        if values is None and trial.state == "complete":  # its run ended before the rung
+        if values is None and trial.state == "finished":  # its run ended before the rung
             values = trial.values
         return self.sign * values[0] if values else math.inf
 
     def _last_promotion(self, trials: Sequence[Trial]) -> Promotion | None:
         paused = [trial for trial in trials if trial.state == "paused" and trial.same_as is None]
-        if any(trial.state == "complete" for trial in trials) or not paused:
+        if any(trial.state == "finished" for trial in trials) or not paused:
             return None
         best = min(paused, key=lambda trial: (-(trial.budget or 0), self.sign * trial.values[0], trial.number))
         rungs = self.brackets[self.bracket(best.number)]

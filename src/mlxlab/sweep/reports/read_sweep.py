@@ -17,12 +17,11 @@ from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID_LOSS
 from mlxlab.redact import redact
-from mlxlab.sweep import job_journal, study
+from mlxlab.sweep import job_journal
+from mlxlab.sweep.search import study
 
 MAX_JOBS_WITH_CURVES = 100
 
-_STATES: dict[str, State] = {"complete": "finished", "running": "unfinished"}
-_STATES |= {"failed": "failed", "paused": "paused", "pruned": "pruned"}
 _Read: TypeAlias = tuple[tuple[str, ...], list[SweepJob], dict[int, Path]]  # objectives, jobs, run folders by number
 
 
@@ -59,11 +58,11 @@ def _from_study(folder: Path) -> _Read:
         overrides = overrides_by_key([*settings["overrides"], *override_texts(trial.point)])
         values = dict(zip(objectives, trial.values, strict=False))
         reason = trial.reason
-        if values and trial.state != "complete":
+        if values and trial.state != "finished":
             reached = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             values, reason = {}, f"{reached} at step {trial.step}; {reason}".removesuffix("; ")
-        seconds, same = trial.seconds, trial.same_as
-        jobs.append(SweepJob(trial.number, overrides, _STATES[trial.state], values, reason, seconds, same))
+        state: State = "unfinished" if trial.state == "running" or trial.state == "stopped" else trial.state
+        jobs.append(SweepJob(trial.number, overrides, state, values, reason, trial.seconds, trial.same_as))
     return tuple(objectives), jobs, {job.number: folder / str(job.number) for job in jobs}
 
 
@@ -71,7 +70,7 @@ def _from_journal(folder: Path) -> _Read:
     start, records = job_journal.read_job_journal(folder)
     jobs, folders = [], {}
     for record in records:
-        state: State = "unfinished" if record.state == "waiting" or record.state == "running" else record.state
+        state: State = record.state if record.state in ("finished", "failed", "skipped") else "unfinished"
         values = {} if record.value is None or state != "finished" else {start["objective"]: record.value}
         overrides = overrides_by_key(record.overrides)
         jobs.append(SweepJob(record.number, overrides, state, values, record.reason, record.seconds))

@@ -2,13 +2,15 @@
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.sweep.commands import Commands
-from mlxlab.sweep.study import Study
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.commands import Commands
+from mlxlab.sweep.search.study import Study
+from mlxlab.sweep.search.trial import State, Trial
 
 TRIALS, RESULT = "trials.csv", "search.json"
 _MAX_ROWS = 20
@@ -19,8 +21,7 @@ def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
     best = best_trials(study)
     write_atomic(folder / TRIALS, _csv(study))
     objectives = study.settings["objectives"]
-    states = ("complete", "paused", "pruned", "failed", "running")
-    counts = {state: sum(trial.state == state for trial in study.trials) for state in states}
+    counts = Counter(trial.state for trial in study.trials)
     write_json(
         folder / RESULT,
         {
@@ -31,7 +32,7 @@ def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
             "optuna": study.settings["optuna"],
             "objectives": objectives,
             "space": study.settings["space"],
-            "trials": counts,
+            "trials": {state: counts[state] for state in get_args(State)},
             "steps": sum(trial.step for trial in study.trials if trial.same_as is None),
             "best": [
                 {
@@ -48,15 +49,13 @@ def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
     for trial in best[:_MAX_ROWS]:
         values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
         lines.append(f"best: trial {trial.number}, {values}\n    {commands.trial(trial.point)}")
-    named = {**counts, "unfinished": counts["running"]}
-    names = ["complete", *(["paused", "pruned"] if study.settings["pruner"] != "none" else []), "failed", "unfinished"]
-    total = ", ".join(f"{named[name]} {name}" for name in names)
+    total = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     return "\n".join([*lines, f"{total}; {folder / TRIALS}, {folder / RESULT}"])
 
 
 def best_trials(study: Study) -> list[Trial]:
     """The first trial with the best value; with several objectives those that no other is at least as good in all."""
-    costs = {trial.number: _costs(study, trial) for trial in study.trials if trial.state == "complete"}
+    costs = {trial.number: _costs(study, trial) for trial in study.trials if trial.state == "finished"}
     best = list[Trial]()
     for number, cost in sorted(costs.items(), key=lambda item: (item[1], item[0])):
         if not any(all(a <= b for a, b in zip(costs[trial.number], cost, strict=True)) for trial in best):
@@ -73,13 +72,13 @@ def _costs(study: Study, trial: Trial) -> list[float]:
 def _table(study: Study) -> str:
     """The best trials first, then those that were stopped, the furthest first, then those that failed."""
     ranked = sorted((trial for trial in study.trials if trial.values), key=lambda trial: _costs(study, trial))
-    complete = [trial for trial in ranked if trial.state == "complete"]
-    stopped = [trial for trial in ranked if trial.state != "complete"]
+    finished = [trial for trial in ranked if trial.state == "finished"]
+    stopped = [trial for trial in ranked if trial.state != "finished"]
     others = sorted(stopped, key=lambda trial: -trial.step) + [trial for trial in study.trials if not trial.values]
     has_steps = study.settings["pruner"] != "none"
     keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
     rows = []
-    for trial in [*complete[:_MAX_ROWS], *others[:_MAX_ROWS]]:
+    for trial in [*finished[:_MAX_ROWS], *others[:_MAX_ROWS]]:
         values = [f"{value:.6g}" for value in trial.values] or [""] * len(objectives)
         point = [_short(trial.point[key]) for key in keys]
         note = trial.reason if trial.same_as is None else f"same as trial {trial.same_as}"

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from mlxlab.config.hydra.search_space import Domain, Point, Values
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.trial import Trial
 
 MAX_COMBINATIONS = 1_000_000  # of a grid, and of a space that is sampled without repetition
 

@@ -14,18 +14,18 @@ from mlxlab.constraints import Count, Ge, Lt, Size
 from mlxlab.errors import ConfigError, RunInterrupted
 from mlxlab.experiment.run import run_lock
 from mlxlab.metric_names import lower_is_better
-from mlxlab.sweep import optuna_sampler
-from mlxlab.sweep.commands import Commands
 from mlxlab.sweep.launcher.build import open_jobs
-from mlxlab.sweep.optuna_sampler import Direction, OptunaSampler, Settings, TPESampler
 from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.sweep.pruning.settings import Name as PrunerName
 from mlxlab.sweep.pruning.settings import read_pruning
 from mlxlab.sweep.reports.search_result import write_search_result
-from mlxlab.sweep.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
-from mlxlab.sweep.study import FILE, MAX_TRIALS, Study, StudySettings, open_study
-from mlxlab.sweep.trial_job import TrialJobs
-from mlxlab.sweep.trials import run_trials
+from mlxlab.sweep.search import optuna_sampler
+from mlxlab.sweep.search.commands import Commands
+from mlxlab.sweep.search.optuna_sampler import Direction, OptunaSampler, Settings, TPESampler
+from mlxlab.sweep.search.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
+from mlxlab.sweep.search.study import FILE, MAX_TRIALS, Study, StudySettings, open_study
+from mlxlab.sweep.search.trial_launcher import TrialLauncher
+from mlxlab.sweep.search.trial_loop import run_trials
 from mlxlab.training.stop_rule import Unit
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_TRIALS = 20
 
 
-class Search:
+class SearchSweeper:
     """A search over the keys that the command line or `params` gives several values.
 
     Args:
@@ -135,18 +135,18 @@ class Search:
                     print(write_search_result(study, folder, commands), flush=True)
                     self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
             except RunInterrupted as stop:
-                done = f"{len(study.finished)} of {self.num_trials} trials"
+                done = f"{len(study.ended)} of {self.num_trials} trials"
                 logger.info(f"stopped after {done}; continue: {commands.continuation()}")
                 return stop.exit_code
             return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
     def _run_all(self, study: Study, sampler: Sampler, folder: Path) -> None:
-        if earlier := len(study.finished):
+        if earlier := len(study.ended):
             logger.info(f"{folder}: {earlier} of {self.num_trials} trials are finished")
 
         names = str(self.config.objective), list(self.objectives)
         with open_jobs(self.config, self.context, self.task) as jobs:
-            trial_jobs = TrialJobs(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
+            trial_jobs = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
             run_trials(study, sampler, self.pruning.pruner, self.num_trials, trial_jobs)
 
     def _num_trials(self, trials: int | None) -> int:

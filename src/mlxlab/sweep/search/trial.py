@@ -1,4 +1,4 @@
-"""A trial of a search: a point of the search space, and what came of it."""
+"""A trial of a search: a point of the search space, its state and its results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from mlxlab.config.hydra.search_space import Point
 from mlxlab.constraints import Count, NonNegative, Size
 from mlxlab.training.stop_rule import Stop
 
-State = Literal["running", "paused", "pruned", "complete", "failed"]
+State = Literal["running", "stopped", "paused", "pruned", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the search space and what came of it; `running` is also a trial whose process was killed."""
+    """One point of the search space and what came of it. The states are explained in docs/sweeps.md."""
 
     number: int
     point: Point
@@ -39,6 +39,11 @@ class Trial:
     evaluations: list[float | None] = field(default_factory=list)  # the objective; None is not finite
 
     @property
+    def is_ended(self) -> bool:
+        """Whether it has a result: also one that is paused, and may be promoted."""
+        return self.state not in ("running", "stopped")
+
+    @property
     def step(self) -> int:
         """Optimizer steps so far."""
         return self.results[-1].step if self.results else 0
@@ -49,6 +54,6 @@ class TrialResult(NamedTuple):
 
     values: list[float]
     reason: str = ""
-    state: Stop | Literal["complete"] = "complete"
+    state: Stop | Literal["finished"] = "finished"
     step: int = 0
     evaluations: Sequence[float | None] = ()

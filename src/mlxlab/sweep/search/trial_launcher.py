@@ -11,13 +11,13 @@ from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.sweep.launcher.jobs import JobResult, Jobs, resumed
 from mlxlab.sweep.pruning.settings import Pruning
-from mlxlab.sweep.trial import Trial, TrialResult
+from mlxlab.sweep.search.trial import Trial, TrialResult
 from mlxlab.training.stop_rule import VARIABLE, StopRule
 
 logger = logging.getLogger(__name__)
 
 
-class TrialJobs:
+class TrialLauncher:
     """Starts trials by a launcher; whatever becomes of one is its result.
 
     Args:
@@ -60,7 +60,7 @@ class TrialJobs:
 
     def wait(self) -> tuple[int, TrialResult | None]:
         job = self.jobs.wait()
-        return job.number, None if job.state == "paused" else self._result(job)
+        return job.number, None if job.state == "stopped" else self._result(job)
 
     def _result(self, job: JobResult) -> TrialResult:
         if job.value is None:
@@ -84,7 +84,7 @@ class TrialJobs:
         if not self.pruning.is_active:
             return TrialResult(values)
         evaluations = [value for _, value in run.get("evaluations", [])]
-        return TrialResult(values, run.get("reason", ""), run.get("state", "complete"), run["steps"], evaluations)
+        return TrialResult(values, run.get("reason", ""), run.get("state", "finished"), run["steps"], evaluations)
 
 
 def stopping(rule: StopRule | None) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxlab.config.hydra.search_space import Domain, Interval, Point, Values
 from mlxlab.errors import ConfigError
-from mlxlab.sweep.trial import Trial
+from mlxlab.sweep.search.trial import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -104,7 +104,7 @@ class OptunaSampler:
         self.study = _new_study(name, settings, seed, directions)
         self.is_replayed = self._replay(trials)
         if not self.is_replayed:
-            finished = [trial for trial in trials if trial.state != "running"]
+            finished = [trial for trial in trials if trial.is_ended]
             self.study = _new_study(name, settings, (seed + len(finished)) % MAX_SEED, directions)
             self.asked, self.num_told = [None] * len(trials), 0
             self._tell(trials)
@@ -171,9 +171,10 @@ def _frozen(
     states = optuna.trial.TrialState
     state = {
         "running": states.RUNNING,
+        "stopped": states.RUNNING,
         "paused": states.PRUNED,
         "pruned": states.PRUNED,
-        "complete": states.COMPLETE,
+        "finished": states.COMPLETE,
         "failed": states.FAIL,
     }[trial.state]
     return optuna.create_trial(

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from mlxlab.errors import RunInterrupted
 from mlxlab.sweep.pruning.pruner import Pruner
-from mlxlab.sweep.samplers import Sampler
-from mlxlab.sweep.study import Study
-from mlxlab.sweep.trial import Trial, TrialResult
+from mlxlab.sweep.search.samplers import Sampler
+from mlxlab.sweep.search.study import Study
+from mlxlab.sweep.search.trial import Trial, TrialResult
 
 
-class Jobs(Protocol):
+class TrialRunner(Protocol):
     """Runs trials, several at once."""
 
     @property
@@ -54,7 +54,7 @@ class OneByOne:
         return trial.number, self.run(trial, continues)
 
 
-def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, jobs: Jobs) -> None:
+def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, runner: TrialRunner) -> None:
     """Runs trials until `num_trials` are there and none runs or is to be promoted.
 
     What a process was interrupted in continues first. Every result and every decision is in the study before the next.
@@ -66,11 +66,11 @@ def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, 
         RunInterrupted: a signal came; the running trials were waited for, or stopped.
     """
     starts: dict[int, float] = {}  # of the running trials, by number
-    interrupted = deque(study.running)
+    interrupted = deque(study.unfinished)
     while True:
-        while jobs.num_free > 0 and not jobs.stop_signal:
+        while runner.num_free > 0 and not runner.stop_signal:
             continues = bool(interrupted)
-            trial = interrupted.popleft() if interrupted else None
+            trial = study.restart(interrupted.popleft()) if interrupted else None
             if trial is None and (promotion := pruner.promotion(study.trials, is_last=_is_last(study, num_trials))):
                 trial, continues = study.promote(*promotion), True
             if trial is None and len(study.trials) < num_trials:
@@ -81,16 +81,19 @@ def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, 
                 break
             if trial.same_as is None:
                 starts[trial.number] = time.monotonic()
-                jobs.start(trial, continues=continues, more=len(study.trials) < num_trials or trial.budget is not None)
+                more = len(study.trials) < num_trials or trial.budget is not None
+                runner.start(trial, continues=continues, more=more)
         if not starts:
             break
-        number, result = jobs.wait()
+        number, result = runner.wait()
         seconds = time.monotonic() - starts.pop(number)
-        if result is not None:
+        if result is None:
+            study.stop(study.trials[number], seconds)
+        else:
             study.finish(study.trials[number], result, seconds)
-    if jobs.stop_signal:
-        raise RunInterrupted("stopped by a signal", jobs.stop_signal)
+    if runner.stop_signal:
+        raise RunInterrupted("stopped by a signal", runner.stop_signal)
 
 
 def _is_last(study: Study, num_trials: int) -> bool:
-    return len(study.trials) >= num_trials and not study.running
+    return len(study.trials) >= num_trials and not study.unfinished

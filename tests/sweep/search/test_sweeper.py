@@ -56,7 +56,7 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
     assert "| rows.csv:3:5: a number was expected" in line.out
     assert "best: trial 1, valid/accuracy 0.1\n" in line.out
     assert "train tracking=none objective=valid/accuracy model.dropout=0.1" in line.out
-    assert "1 complete, 2 failed, 0 unfinished" in line.out
+    assert "2 failed, 1 finished" in line.out
     result = json.loads((line.project / "s" / "search.json").read_text())
     assert result["objectives"] == {"valid/accuracy": "maximize"}
     assert result["best"][0]["values"] == {"valid/accuracy": 0.1}
@@ -80,7 +80,7 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
     ]
     assert line(*command) == 143
     assert not (line.project / "s" / "report.html").exists()
-    assert "1 complete, 0 failed, 1 unfinished" in line.out
+    assert "1 finished, 1 stopped" in line.out
     assert "stopped after 1 of 2 trials; continue: " in line.err
     assert "--config-dir" in line.lines[-1]
     assert line(*command) == 0
@@ -122,13 +122,13 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     whole = run_here(*search, f"hydra.sweep.dir={tmp_path}/whole")
     assert Counter((row["state"], row["steps"]) for row in table(tmp_path / "asha")) == {
         ("paused", "2"): 1,
-        ("complete", "4"): 1,
+        ("finished", "4"): 1,
     }
     for row in table(tmp_path / "asha"):
         one, other = (tmp_path / folder / row["trial"] for folder in ("asha", "whole"))
         metrics, full = (json.loads((folder / "metrics.json").read_text()) for folder in (one, other))
         status = json.loads((one / "manifest.json").read_text())["status"]
-        if row["state"] == "complete":
+        if row["state"] == "finished":
             assert (metrics, status) == (full, "DONE")
             assert final_states(asha)[-1] == final_states(whole)[int(row["trial"])]
         else:

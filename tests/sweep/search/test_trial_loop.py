@@ -10,14 +10,14 @@ import pytest
 
 from mlxlab.config.hydra.search_space import Domain, Interval, Values, read_space
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.sweep import optuna_sampler
-from mlxlab.sweep.optuna_sampler import OptunaSampler, TPESampler, sampler_settings
 from mlxlab.sweep.pruning.pruner import NoPruner
 from mlxlab.sweep.reports.search_result import best_trials
-from mlxlab.sweep.samplers import GridSampler, RandomSampler
-from mlxlab.sweep.study import Study, StudySettings, open_study
-from mlxlab.sweep.trial import Result, Trial, TrialResult
-from mlxlab.sweep.trials import OneByOne, run_trials
+from mlxlab.sweep.search import optuna_sampler
+from mlxlab.sweep.search.optuna_sampler import OptunaSampler, TPESampler, sampler_settings
+from mlxlab.sweep.search.samplers import GridSampler, RandomSampler
+from mlxlab.sweep.search.study import Study, StudySettings, open_study
+from mlxlab.sweep.search.trial import Result, Trial, TrialResult
+from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
 
 RATE = Interval("rate", 1e-5, 1e-3, log=True, integer=False)
 LAYERS = Interval("layers", 1, 8, log=False, integer=True)
@@ -83,7 +83,7 @@ def test_an_interrupted_search_has_the_trials_of_an_uninterrupted_one(tmp_path, 
             search(tmp_path / "s.db", name, SPACE, 12, interrupted)
     assert search(tmp_path / "s.db", name, SPACE, 12, interrupted) == whole
     assert len({str(trial.point) for trial in whole}) > 8
-    assert {trial.state for trial in whole} == {"complete", "failed"}
+    assert {trial.state for trial in whole} == {"finished", "failed"}
     assert len(calls) == 14 - sum(trial.same_as is not None for trial in whole)
     assert sum(again for _, again in calls) == 2
 
@@ -99,7 +99,7 @@ def test_other_proposals_than_recorded_restart_from_the_results_with_another_see
     pytest.importorskip("optuna")
     point = {"rate": 1e-4, "layers": 3, "width": "64"}
     other = [
-        Trial(number, point, "complete", [0.5], known=number, results=[Result(number, None, [0.5])])
+        Trial(number, point, "finished", [0.5], known=number, results=[Result(number, None, [0.5])])
         for number in range(3)
     ]
     sampler = new_sampler("nsga", SPACE, other)
@@ -150,7 +150,7 @@ def test_nsga_searches_several_objectives(tmp_path):
         sampler = new_sampler("nsga", [RATE, LAYERS], [], objectives=2)
         jobs = OneByOne(lambda trial, _: TrialResult([trial.point["rate"], trial.point["layers"]]))
         run_trials(study, sampler, NoPruner(), 9, jobs)
-        assert len(study.finished) == 9
+        assert len(study.ended) == 9
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_study_of_another_search_is_refused_by_name(tmp_path, changes, messa
     [
         ("update trials set record = replace(record, '\"rate\": ', '\"rate\": 1')", "trial 0: rate: expected tag"),
         ("update trials set record = replace(record, 'rate', 'seed')", "trial 0: expected the keys rate"),
-        ("update trials set record = replace(record, 'complete', 'running')", "0 values of a running trial, got 1"),
+        ("update trials set record = replace(record, 'finished', 'running')", "0 values of a running trial, got 1"),
         ("update trials set record = replace(record, '\"order\": 1', '\"order\": 0')", "results numbered from 0"),
         ("update trials set record = json_set(record, '$.results', json('[]'))", "its last result is not that of"),
         ("update trials set record = json_set(record, '$.results[0].values', json('[1,2]'))", "last result is not"),
@@ -215,7 +215,7 @@ def test_every_trial_is_in_the_file_before_the_next_is_proposed(tmp_path):
         connection = sqlite3.connect(f"file:{tmp_path}/s.db?mode=ro", uri=True)
         states = [row[0] for row in connection.execute("select record ->> 'state' from trials order by number")]
         connection.close()
-        assert states == ["complete"] * trial.number + ["running"]
+        assert states == ["finished"] * trial.number + ["running"]
         return loss(trial)
 
     search(tmp_path / "s.db", "random", [RATE], 3, run)
@@ -275,6 +275,6 @@ def test_a_study_is_listed_by_number_and_state(tmp_path):
     with open_study(tmp_path / "s.db", settings([RATE]), [RATE]) as study:
         assert isinstance(study, Study)
         trial = study.add({"rate": 1e-4})
-        assert study.running == [trial]
+        assert study.unfinished == [trial]
         study.finish(trial, TrialResult([], "diverged"), 1.0)
-        assert (study.running, [each.reason for each in study.finished]) == ([], ["diverged"])
+        assert (study.unfinished, [each.reason for each in study.ended]) == ([], ["diverged"])

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 from mlxlab.config.hydra.search_space import Domain, Point
 from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.untrusted import open_regular, parse_json
-from mlxlab.sweep.trial import Result, Trial, TrialResult
+from mlxlab.sweep.search.trial import Result, Trial, TrialResult
 
 FILE = "study.db"
 MAX_TRIALS = 100_000
@@ -44,14 +44,14 @@ class Study:
         self.num_results = sum(len(trial.results) for trial in trials)
 
     @property
-    def finished(self) -> list[Trial]:
-        """Those that do not run: paused ones too, though they may be promoted."""
-        return [trial for trial in self.trials if trial.state != "running"]
+    def ended(self) -> list[Trial]:
+        """Those with a result: paused ones too, though they may be promoted."""
+        return [trial for trial in self.trials if trial.is_ended]
 
     @property
-    def running(self) -> list[Trial]:
-        """Trials that run, or that a process was killed in."""
-        return [trial for trial in self.trials if trial.state == "running" and trial.same_as is None]
+    def unfinished(self) -> list[Trial]:
+        """Those that run, were stopped by a signal, or whose process was killed."""
+        return [trial for trial in self.trials if not trial.is_ended and trial.same_as is None]
 
     def add(self, point: Point, budget: int | None = None, limits: Sequence[float | None] = ()) -> Trial:
         """A trial to run up to a budget; one whose point an earlier trial has takes the result of that."""
@@ -66,6 +66,14 @@ class Study:
     def promote(self, trial: Trial, budget: int | None) -> Trial:
         """A paused trial continues, to pause again at `budget`, or to the end of its run."""
         return self._record(replace(trial, state="running", values=[], budget=budget))
+
+    def stop(self, trial: Trial, seconds: float) -> Trial:
+        """A signal stopped a trial, which continues another time."""
+        return self._record(replace(trial, state="stopped", seconds=round(trial.seconds + seconds, 3)))
+
+    def restart(self, trial: Trial) -> Trial:
+        """A trial continues that was stopped, or killed."""
+        return self._record(replace(trial, state="running"))
 
     def finish(self, trial: Trial, result: TrialResult, seconds: float) -> Trial:
         """Records the result of a trial, and of those with the same point."""
@@ -92,7 +100,7 @@ class Study:
     def _copied(self, source: Trial, trial: Trial) -> Trial:
         """A trial with the point of `source` and its result, which counts as one of its own."""
         results = trial.results
-        if source.state != "running":
+        if source.is_ended:
             results = [*results, replace(source.results[-1], order=self._next_order())]
         return replace(trial, state=source.state, values=source.values, reason=source.reason, results=results)
 
@@ -218,10 +226,10 @@ def _check_trials(trials: list[Trial], space: list[Domain], num_objectives: int,
 
 
 def _check_results(trial: Trial, num_objectives: int, where: str) -> None:
-    expected = 0 if trial.state in ("running", "failed") else num_objectives
+    expected = num_objectives if trial.is_ended and trial.state != "failed" else 0
     if len(trial.values) != expected:
         raise DataError(f"{where}: expected {expected} values of a {trial.state} trial, got {len(trial.values)}")
-    if trial.state != "running" and (not trial.results or trial.results[-1].values != trial.values):
+    if trial.is_ended and (not trial.results or trial.results[-1].values != trial.values):
         raise DataError(f"{where}: its last result is not that of the trial")
     for result in trial.results:
         if len(result.values) not in (0, num_objectives):

@@ -1,0 +1,1 @@
+"""A search: a study whose trials a sampler proposes, and a pruner may stop early."""
