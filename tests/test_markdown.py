@@ -18,3 +18,7 @@ def test_the_last_alignment_holds_for_further_columns():
 
 def test_a_table_without_rows_has_its_head():
     assert markdown_table(["name"], []).splitlines() == ["| name |", "|------|"]
+
+
+def test_line_breaks_and_control_characters_stay_out_of_a_table():
+    assert markdown_table(["name"], [["a\x1b[2J\nb"]]).splitlines()[-1] == "| a [2J b |"

@@ -2,16 +2,20 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
 
 MAX_NAME = 200  # characters of a path in a message
+MAX_PATH = 1024  # bytes of a path within an artifact: it is longer in the store
 
 
-def copy_artifact(folder: Path, name: str, target: Path) -> Path:
+def copy_artifact(folder: Path, name: str, target: Path, max_bytes: int | None = None) -> Path:
     """Copies the file or folder `name` of the run folder into the folder `target`; returns the copy.
+
+    At most `max_bytes`, and half of what is free on the disk of `target`: a file with holes may be of any size.
 
     Only regular files inside the run folder are read: no path leads out of it, be it absolute, through `..` or through
     a symbolic link, and no pipe, socket or device is opened. Raises UserError if there is nothing to read, and OSError
@@ -22,20 +26,38 @@ def copy_artifact(folder: Path, name: str, target: Path) -> Path:
     copy = target / source.name
     target.mkdir(exist_ok=True)
     if not source.is_dir():
+        _check_size([source], name, target, max_bytes)
         _copy(source, copy)
         return copy
+    copies: dict[Path, Path] = {}  # of each file, its source
+    subfolders = []
     for parent, folders, files in os.walk(source, onerror=_fail):
-        to = copy / Path(parent).relative_to(source)
-        to.mkdir()
+        relative = Path(parent).relative_to(source)
+        if len(os.fsencode(relative)) > MAX_PATH:
+            raise DataError(f"{_short(name)}: holds a path of more than {MAX_PATH} bytes")
         inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *files)}
-        for entry in files:
-            _copy(inside[entry], to / entry)
+        subfolders.append(copy / relative)
+        copies |= {copy / relative / entry: inside[entry] for entry in files}
+    _check_size(copies.values(), name, target, max_bytes)
+    for subfolder in subfolders:
+        subfolder.mkdir()
+    for path, original in copies.items():
+        _copy(original, path)
     return copy
 
 
+def _check_size(files: Iterable[Path], name: str, target: Path, max_bytes: int | None) -> None:
+    try:
+        size = sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise DataError(f"{_short(name)}: cannot be read ({error.strerror})") from None
+    free = shutil.disk_usage(target).free // 2
+    if size > (limit := free if max_bytes is None else min(free, max_bytes)):
+        raise DataError(f"{_short(name)}: {size} bytes, more than half of what is free on the disk ({limit} bytes)")
+
+
 def _resolve(root: Path, path: Path) -> Path:
-    name = os.path.relpath(path, root)
-    name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
+    name = _short(os.path.relpath(path, root))
     try:
         real = Path(os.path.realpath(path, strict=True))
     except FileNotFoundError:
@@ -45,6 +67,10 @@ def _resolve(root: Path, path: Path) -> Path:
     if real == root or not real.is_relative_to(root):
         raise DataError(f"{name}: leads out of the run folder")
     return real
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe fails, and does not hang
+
 
 def start_detached(module: str, environment: dict[str, str], log: Path) -> None:
     """Runs `python -m module` with additional variables; its output is appended to `log`. Raises OSError."""
@@ -16,7 +18,7 @@ def start_detached(module: str, environment: dict[str, str], log: Path) -> None:
         os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), _LOG_FLAGS, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,

@@ -12,6 +12,7 @@ from mlxlab.tracking.mlflow.flush import check_store, flush
 def sync(
     uri: str | None = None,
     artifacts: str | None = None,
+    register: bool = False,
     to: Literal["mlflow", "wandb", "trackio"] = "mlflow",
     project: str = "mlxlab",
     entity: str | None = None,
@@ -26,6 +27,7 @@ def sync(
     Args:
         uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
+        register: lets runs of the folders enter the model registry; runs that were started here do so anyway.
         to: another service that the runs were recorded for, or that they are to be copied to.
         project: of that service.
         entity: user or team of W&B; null takes WANDB_ENTITY, else the default of the account.
@@ -40,7 +42,7 @@ def sync(
     address = resolve(uri, artifacts, project_root())
     for folder in folders if uri is None else ():
         check_store(folder, address)
-    for line in flush(address, folders):
+    for line in flush(address, folders, registers=register):
         print(line, flush=True)
     return None
 

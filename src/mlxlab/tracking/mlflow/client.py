@@ -4,13 +4,14 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.mlflow.address import Address, local_path
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class MlflowStore:
         runs = self.client.search_runs([experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1)
         return runs[0] if runs else None
 
+    def max_bytes(self) -> int | None:
+        """Of an artifact: half of what is free where the store keeps them; None if that is not this machine."""
+        folder = local_path(self.address.artifacts) if self.address.artifacts else None
+        existing = next((path for path in (folder, *folder.parents) if path.exists()), None) if folder else None
+        return shutil.disk_usage(existing).free // 2 if existing else None
+
     def close(self) -> None:
         """Closes the database: MLflow keeps connections per address for the life of the process."""
         if self.engine:
@@ -100,7 +107,8 @@ class MlflowStore:
 
 def artifact_location(address: Address, experiment: str) -> str:
     """Where an experiment's artifacts are kept. Absolute: MLflow's default is relative to the current folder."""
-    location = f"{(address.artifacts or '').rstrip('/')}/{clean(experiment).replace(':', '_')}"
+    name = clean(experiment).replace(":", "_").replace("/", "_")  # not a folder within that of another experiment
+    location = f"{(address.artifacts or '').rstrip('/')}/{name}"
     # As a URI if the path holds characters that MLflow would parse.
     return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
@@ -138,5 +146,6 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """At most `limit` characters, ending in `...` if any are missing."""
+    """At most `limit` characters, ending in `...` if any are missing. Without NUL, which PostgreSQL does not store."""
+    text = text.replace("\0", "\ufffd")
     return text if len(text) <= limit else text[: limit - 3] + "..."

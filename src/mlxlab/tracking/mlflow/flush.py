@@ -37,8 +37,11 @@ def check_store(folder: Path, address: Address) -> None:
             raise NotAllowedError(f"{journal}: recorded for {store}, got {address.shown}: {remedy}")
 
 
-def flush(address: Address, folders: list[Path]) -> Iterator[str]:
+def flush(address: Address, folders: list[Path], *, registers: bool = False) -> Iterator[str]:
     """Adds run folders to the queue, and uploads all records that are in its journals now; yields lines for the user.
+
+    Args:
+        registers: whether models of folders that were not in the queue may enter the model registry.
 
     Raises:
         InputNotFoundError: no run was tracked in one of the folders.
@@ -57,7 +60,7 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
                         raise DataError(f"{journal}: is empty")
                     if start["store"] is None:
                         raise DataError(f"{journal}: {NOT_OURS}")
-                    queue.register(address.queue, start["uid"], folder)
+                    _register(address.queue, start["uid"], folder, registers)
                 except DataError as error:
                     rejected[journal] = str(error)
     except OSError as error:
@@ -69,6 +72,15 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         yield from _upload(Syncer(address), folders, rejected)
     if rejected:
         raise DataError("\n".join(rejected.values()))
+
+
+def _register(folder_of_queue: Path, uid: str, folder: Path, registers: bool) -> None:
+    """Queues a folder that the user names; raises DataError if the run is waiting in another one."""
+    waiting = queue.registered(folder_of_queue).get(uid)
+    if waiting not in (None, folder) and read_uid(locate(waiting, uid)[0]) == uid and not waiting.samefile(folder):
+        raise DataError(f"{utf8(folder)}: a copy of {utf8(waiting)}, which waits to be uploaded")
+    if registers or waiting != folder:
+        queue.register(folder_of_queue, uid, folder, foreign=not registers)
 
 
 def close_runs(address: Address, run_ids: list[str]) -> None:

@@ -17,6 +17,7 @@ from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CODE = PACKAGE / "inference" / "pyfunc_model.py"
@@ -24,18 +25,22 @@ NAME = "best"
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
-def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model) -> str:
+def log_model(
+    client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model, max_bytes: int | None = None
+) -> str:
     """Logs the model of a journal; returns its URI. Raises UserError if its files are not those of a model."""
     from mlflow.entities import LoggedModelOutput
 
     with tempfile.TemporaryDirectory() as temporary:
         paths = enumerate(model["files"].items())
-        files = {name: copy_artifact(folder, path, Path(temporary, str(number))) for number, (name, path) in paths}
-        key, of_run = f"{NAME}@{model['step']}", f"source_run_id = '{run_id}'"
-        models = [item for item in client.search_logged_models([experiment_id], of_run) if item.tags.get(_KEY) == key]
-        if not models:
-            models = [client.create_logged_model(experiment_id, NAME, run_id, {_KEY: key}, model_type="checkpoint")]
-        model_id = str(models[0].model_id)
+        files = {
+            name: copy_artifact(folder, path, Path(temporary, str(number)), max_bytes) for number, (name, path) in paths
+        }
+        logged = find_model(client, experiment_id, run_id, model["step"])
+        if logged is None:
+            tags = {_KEY: _key(model["step"])}
+            logged = client.create_logged_model(experiment_id, NAME, run_id, tags, model_type="checkpoint")
+        model_id = str(logged.model_id)
         path = Path(temporary) / "model"
         try:
             with warnings.catch_warnings(action="ignore", record=True):  # advice to authors; MLflow resets "ignore"
@@ -48,7 +53,21 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
     outputs = client.get_run(run_id).outputs
     if not any(output.model_id == model_id for output in (outputs.model_outputs if outputs else [])):
         client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"])])
-    return f"models:/{model_id}"
+    return model_uri(logged)
+
+
+def find_model(client: "MlflowClient", experiment_id: str, run_id: str, step: int) -> "LoggedModel | None":
+    """The model that a run logged at a step."""
+    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    return next((model for model in models if model.tags.get(_KEY) == _key(step)), None)
+
+
+def model_uri(model: "LoggedModel") -> str:
+    return f"models:/{model.model_id}"
+
+
+def _key(step: int) -> str:
+    return f"{NAME}@{step}"
 
 
 def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:

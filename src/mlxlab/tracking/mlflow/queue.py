@@ -1,17 +1,20 @@
 """The queue of a store: the folder that holds what its only writer, the syncer, still has to upload.
 
-<uid>.run     path of a run folder that is not (known to be) complete in the store
-lock          held (`flock`) by the syncer while it runs; its process id
-status.json   the error of the syncer's last attempt, or none
-handover      held by a syncer in the foreground that asks the one in the background to end
-sync.log      output of the syncers
+<uid>.run      path of a run folder that is not (known to be) complete in the store
+<uid>.foreign  the folder was added by `runs sync` or `doctor`, not by its run: a stranger may have written it
+lock           held (`flock`) by the syncer while it runs; its process id
+status.json    the error of the syncer's last attempt, or none
+handover       held by a syncer in the foreground that asks the one in the background to end
+sync.log       output of the syncers
 """
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,6 +27,7 @@ from mlxlab.tracking.records import Time, is_uid
 
 MAX_PATH = 2**16  # bytes
 HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class SyncerStatus(TypedDict):
@@ -32,9 +36,17 @@ class SyncerStatus(TypedDict):
     fault: str | None  # why the store cannot be used
 
 
-def register(queue: Path, uid: str, folder: Path) -> None:
-    """Queues a run for upload, now or when a syncer runs next."""
+def register(queue: Path, uid: str, folder: Path, *, foreign: bool = False) -> None:
+    """Queues a run for upload, now or when a syncer runs next.
+
+    Args:
+        foreign: the run folder may be a stranger's.
+    """
     queue.mkdir(parents=True, exist_ok=True)
+    if foreign:
+        write_atomic(queue / f"{uid}.foreign", b"")
+    else:
+        (queue / f"{uid}.foreign").unlink(missing_ok=True)
     write_atomic(queue / f"{uid}.run", os.fsencode(folder.absolute()))
 
 
@@ -52,6 +64,11 @@ def registered(queue: Path) -> dict[str, Path]:
 
 def unregister(queue: Path, uid: str) -> None:
     (queue / f"{uid}.run").unlink(missing_ok=True)
+    (queue / f"{uid}.foreign").unlink(missing_ok=True)
+
+
+def is_foreign(queue: Path, uid: str) -> bool:
+    return os.path.lexists(queue / f"{uid}.foreign")
 
 
 def start_syncer(address: Address) -> bool:
@@ -92,22 +109,33 @@ def only_writer(address: Address) -> Iterator[None]:
     Raises ServiceUnavailableError if another process writes the store for too long.
     """
     try:
-        handover = lock(address.queue / "handover")  # the syncer in the background ends, and none starts
-        with handover, lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(address.queue / "handover"))  # the syncer in the background ends, none starts
+                is_writer = stack.enter_context(lock(address.queue / "lock", HANDOVER_SECONDS))
+            except OSError as error:
+                reason = f"{error.filename}: cannot be locked ({error.strerror})"
+                raise ServiceUnavailableError(f"{address.shown}: {reason}") from None
             if not is_writer:
                 raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
             yield
     finally:
         if registered(address.queue):
-            start_syncer(address)  # for runs that are not over, and a store that is unavailable
+            with suppress(OSError):
+                start_syncer(address)  # for runs that are not over, and a store that is unavailable
 
 
 @contextmanager
 def lock(path: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
-    """Locks a file, which is created unless it exists; yields False if another process holds it all that time."""
+    """Locks a file, which is created unless it exists; yields False if another process holds it all that time.
+
+    Raises OSError, at once, if it is a symbolic link, a pipe or a device.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     held, until = False, time.monotonic() + wait_seconds
-    with path.open("ab") as file:
+    with open(os.open(path, _LOCK_FLAGS, 0o644), "ab") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file", str(path))
         while True:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,8 +20,10 @@ from mlxlab.tracking.mlflow.client import MAX_KEY, MAX_TAG, UID, MlflowStore, cl
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error, printable
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
-from mlxlab.tracking.mlflow.registry.model_registry import register
+from mlxlab.tracking.mlflow.ownership import FOLDER, allowed_tags, check_owner
+from mlxlab.tracking.mlflow.registry.register import register_model
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
+from mlxlab.tracking.mlflow.upload_state import new_state, read_state
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.tracker import Status
 
@@ -37,8 +39,9 @@ class JournalUploader:
     def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
         self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
         self.journal, self._state_path = records.locate(folder, uid)
+        self.is_foreign = queue.is_foreign(store.address.queue, uid)
         self.records = 0  # uploaded by this object
-        self.state = self._read_state() or self._new_state()
+        self.state = read_state(store, folder, uid) or new_state(store, uid)
 
     def upload_pending(self) -> bool:
         """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
@@ -51,7 +54,7 @@ class JournalUploader:
         except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
             reason = classify_error(error)
             if isinstance(reason, RunNotFoundError):
-                self.state = self._new_state()
+                self.state = new_state(self.store, self.uid)
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
@@ -129,7 +132,7 @@ class JournalUploader:
         if "start" in record:
             self._start(record["start"], record["t"])
         elif "tags" in record:
-            self._set_tags(record["tags"])
+            self._set_tags(self._allowed(record["tags"]))
         elif "dataset" in record:
             log_dataset(self.client, self._run_id, record["dataset"])
         elif "artifact" in record:
@@ -150,23 +153,33 @@ class JournalUploader:
         if start["uid"] != self.uid:
             raise JournalRejectedError(f"expected the journal of run {self.uid}, got that of {start['uid']}")
         experiment = self.store.experiment(start["experiment"])
-        tags = clean_tags(start["tags"]) | {UID: self.uid, "mlxlab.folder": records.utf8(self.folder)}
+        own_tags = {UID: self.uid, FOLDER: records.utf8(self.folder)}
         if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
-            tags["mlflow.parentRunId"] = parent.info.run_id
+            own_tags["mlflow.parentRunId"] = parent.info.run_id
         run = self.store.find(self.uid, experiment)
         if run is None:
-            run = self.client.create_run(experiment, start_time=t, tags=tags, run_name=start["name"])
-        elif run.info.lifecycle_stage == "deleted":
+            name = printable(start["name"])
+            run = self.client.create_run(experiment, start_time=t, tags=own_tags, run_name=name)
+        elif run.info.run_id != self.state.get("run_id"):
+            check_owner(run, self.folder, self.uid, is_foreign=self.is_foreign)
+        if run.info.lifecycle_stage == "deleted":
             raise JournalRejectedError(f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync")
         self.state["run_id"], self.state["experiment_id"] = run.info.run_id, experiment
         self.state["status"] = "RUNNING"
         self.client.update_run(self._run_id, status="RUNNING")
+        tags = self._allowed(start["tags"]) | own_tags
         params, known = clean_params(start["params"]), run.data.params
         self._log_batches("params", [Param(key, value) for key, value in params.items() if key not in known])
         for key in params.keys() & known.keys():  # write-once: what a resume has changed becomes a tag
             if params[key] != known[key]:
                 tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {params[key]}"
         self._set_tags(tags)
+
+    def _allowed(self, tags: dict[str, str]) -> dict[str, str]:
+        allowed, refused = allowed_tags(tags)
+        if refused:
+            self._note(f"tags that a journal may not set: {', '.join(refused)}")
+        return allowed
 
     def _set_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -176,7 +189,7 @@ class JournalUploader:
     def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                copy = copy_artifact(self.folder, artifact["path"], Path(temporary))
+                copy = copy_artifact(self.folder, artifact["path"], Path(temporary), self.store.max_bytes())
             except UserError as error:
                 return self._note(f"artifact {error}")
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
@@ -185,15 +198,16 @@ class JournalUploader:
     def _log_model(self, model: records.Model) -> None:
         ids = (self.state["experiment_id"], self._run_id)
         try:
-            self.state["model"] = log_model(self.client, *ids, self.folder, model)
+            self.state["model"] = log_model(self.client, *ids, self.folder, model, self.store.max_bytes())
         except UserError as error:
             self.state.pop("model", None)
             self._note(f"model of step {model['step']}: {error}")
 
     def _register(self, registration: records.Registration) -> None:
-        origin = (self.uid, self._run_id, self.state.get("model"))
+        ids = (self.state["experiment_id"], self._run_id)
         try:
-            self.state["registered"] = register(self.client, *origin, registration)
+            outcome = register_model(self.client, self.uid, ids, registration, is_foreign=self.is_foreign)
+            self.state["registered"] = outcome
         except UserError as error:
             self.state["registered"] = f"not registered: {error}"
             self._note(self.state["registered"])
@@ -228,22 +242,3 @@ class JournalUploader:
         if "run_id" not in self.state:
             raise JournalRejectedError("the first line of the journal does not start a run")
         return self.state["run_id"]
-
-    def _new_state(self) -> records.SyncState:
-        return {"uid": self.uid, "store": self.store.address.shown, "offset": 0, "seen": {}}
-
-    def _read_state(self) -> records.SyncState | None:
-        """The saved state if it is of this store, and the store still has the run: a database may be deleted."""
-        state = records.read_state(self._state_path, self.uid)
-        if state is None or state["store"] != self.store.address.shown or "run_id" not in state:
-            return None
-        if state["offset"] > self.journal.stat().st_size:
-            return None
-        try:
-            run = self.client.get_run(state["run_id"])
-        except Exception as error:
-            reason = classify_error(error)
-            if isinstance(reason, RunNotFoundError):
-                return None
-            raise reason from error
-        return state if run.data.tags.get(UID) == self.uid else None

@@ -17,7 +17,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import is_better
 from mlxlab.tracking.mlflow.client import UID
-from mlxlab.tracking.mlflow.errors import StoreUnavailableError, classify_error, one_line, printable
+from mlxlab.tracking.mlflow.errors import printable
 from mlxlab.tracking.records import Number, Registration, Time
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ DATA, STEP, METRICS = "mlxlab.data", "mlxlab.step", "mlxlab.metrics"  # tags of 
 OUTCOME = "mlxlab.outcome"  # ... with the alias: its registration was carried out
 MOVE = "mlxlab.move."  # tag of a model, with a number
 PAGE = 1000
-REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "FEATURE_DISABLED", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 
 Kind = Literal["registered", "promoted", "rolled back"]
 VersionNumber = Annotated[int, Ge(1)]
@@ -104,7 +103,7 @@ class ModelRegistry:
         """Registers a model once, and moves the alias if it is better; returns what was done, as a line."""
         name, alias = registration["name"], registration["alias"]
         version = self._existing(run_id, registration) or self._create(uid, run_id, model_uri, registration)
-        key = f"{OUTCOME}.{alias}" if alias else OUTCOME
+        key = _outcome_key(registration)
         if key in version.tags:  # the record was sent before
             return printable(version.tags[key])
         number = int(version.version)
@@ -116,6 +115,11 @@ class ModelRegistry:
             outcome += f", {alias} {'is' if moves else 'stays at'} version {self.aliases(name)[alias]}: {reason}"
         self.client.set_model_version_tag(name, str(number), key, outcome)
         return outcome
+
+    def outcome(self, run_id: str, registration: Registration) -> str | None:
+        """What `register` did when the record was sent before; None if it was not."""
+        version = self._existing(run_id, registration)
+        return version and version.tags.get(_outcome_key(registration))
 
     def move(self, name: str, alias: str, version: int, kind: Kind, reason: str = "") -> bool:
         """Gives a version the alias; False if it has it already."""
@@ -196,18 +200,8 @@ class ModelRegistry:
         return better, reason + (f"; version {holder.number} was trained on other data" if other else "")
 
 
-def register(client: "MlflowClient", uid: str, run_id: str, model: str | None, registration: Registration) -> str:
-    """As `ModelRegistry.register`; DataError if the model cannot be registered, now or later."""
-    title = f"model {registration['name']}"
-    if model is None:
-        raise DataError(f"{title}: the checkpoint of step {registration['step']} was not logged")
-    try:
-        return ModelRegistry(client).register(uid, run_id, model, registration)
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-        is_refused = getattr(error, "error_code", "") in REFUSALS
-        if isinstance(classify_error(error), StoreUnavailableError) and not is_refused:
-            raise  # the record is sent again
-        raise DataError(f"{title}: {one_line(error)}") from error
+def _outcome_key(registration: Registration) -> str:
+    return f"{OUTCOME}.{registration['alias']}" if registration["alias"] else OUTCOME
 
 
 def version_of(
