@@ -27,6 +27,7 @@
     python -m benchmarks suite=launchers [jobs=12] [rounds=3]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
     python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
+    python -m benchmarks suite=sweep_winner [sweeps=200] [configurations=20] [effect=2] [seeds=3]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
@@ -55,6 +56,8 @@ zoo       every architecture of mlx-lm at a tiny size: trained, killed and resum
           if one passes other columns than benchmarks/zoo_expected.json says
 trial     false keeps and power of `trial`, on simulated gains and on planted changes of a small classifier; exit code 1
           if more than 5 % of the changes that do nothing are kept, or less than 80 % of those that help
+sweep_winner  how often a sweep's report names a winner, of equal configurations and with a better one; exit code 1 if
+          in more than 5 % of the sweeps of equal ones
 claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
@@ -100,6 +103,7 @@ SUITES = {  # module and function of benchmarks
     "launchers": ("launchers", "launchers"),
     "zoo": ("zoo", "zoo"),
     "trial": ("trial", "trial"),
+    "sweep_winner": ("sweep_winner", "sweep_winner"),
     "claims": ("claims.measure", "measure_claims"),
 }
 LISTS = {  # keys with several values, separated by commas

@@ -27,8 +27,8 @@ def share_with_winner(tables, paired):
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("configurations", [2, 20])
 def test_equal_configurations_rarely_have_a_winner(configurations, paired):
-    tables = np.random.default_rng(0).binomial(100, 0.8, (150, configurations, 4)) / 100
-    assert share_with_winner(tables, paired) <= 0.06
+    tables = np.random.default_rng(0).binomial(100, 0.8, (200, configurations, 3)) / 100
+    assert share_with_winner(tables, paired) <= 0.05
 
 
 def test_a_better_configuration_is_found_in_most_sweeps_and_more_often_on_common_seeds():
@@ -118,18 +118,57 @@ def test_variances_that_agree_are_pooled_and_others_are_not():
     assert unequal.degrees < 12 < equal.degrees
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_of_any_configuration_name_no_winner(seeds):
+    clear = results([[0.1, 0.11, 0.1], [0.9, 0.91, 0.89], [0.9, 0.92, 0.9]])
+    assert rank(clear, minimised=True).winner is not None
+    for short in range(3):
+        fewer = [dict(list(each.items())[:seeds]) if n == short else each for n, each in enumerate(clear)]
+        ranking = rank(fewer, minimised=True)
+        assert ranking.winner is None
+        assert ranking.seeds_needed == 3 - seeds
+        assert [each.index for each in ranking.short] == [short]
+
+
+def test_a_single_seed_has_no_interval():
+    ranking = rank([{"seed 0": 0.5}, *results([[0.1, 0.2, 0.3]])], minimised=True)
+    assert [math.isnan(entry.margin) for entry in ranking.entries] == [False, True]
+
+
 @pytest.mark.parametrize(
-    ("table", "starts"),
+    ("table", "verdict", "advice"),
     [
-        ([], "No job has finished"),
-        ([[0.5]], "One configuration has finished: x=0, valid/loss 0.5 (1 seed)."),
-        ([[0.5], [0.4]], "No winner can be named: no configuration ran with several seeds"),
-        ([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "Winner: x=1, valid/loss 0.15"),
-        ([[0.5, 0.6, 0.55], [0.5, 0.63, 0.5]], "No winner: 2 of 2 configurations may be the best."),
+        ([], "No job has finished", ""),
+        ([[0.5]], "One configuration has finished, there is nothing to compare (x=0): valid/loss 0.5 (one seed).", ""),
+        (
+            [[0.5], [0.4]],
+            "No winner is named with fewer than 3 seeds of each configuration; each ran once",
+            "It takes at least 2 more seeds of each,",
+        ),
+        ([[0.5, 0.6], [0.1, 0.2]], "No winner is named with fewer than 3 seeds of each", "1 more seed of each would"),
+        (
+            [[0.5, 0.6, 0.55], [0.5, 0.5, 0.51], [0.1, 0.2]],
+            "No winner is named with fewer than 3 seeds of each configuration; 1 of 3 has fewer. The best mean is",
+            "1 more seed of the one that has fewer would settle it.",
+        ),
+        ([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "Winner: x=1, valid/loss 0.15 +- ", ""),
+        (
+            [[0.5, 0.6, 0.55], [0.5, 0.63, 0.5]],
+            "No winner: 2 of 2 configurations may be the best.",
+            "200 further seeds",
+        ),
     ],
 )
-def test_the_verdict_is_a_sentence(table, starts):
-    rows = results(table) if table else []
+def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, verdict, advice):
+    rows = [results([row])[0] for row in table]
     configurations = [Configuration({"x": str(n)}, (SweepJob(n, {"x": str(n)}, "finished"),)) for n in range(len(rows))]
-    verdict = describe_ranking(rank(rows, minimised=True), configurations, "valid/loss")
-    assert verdict[0].startswith(starts)
+    sentences = describe_ranking(rank(rows, minimised=True), configurations, "valid/loss")
+    assert sentences[0].startswith(verdict)
+    assert (advice in sentences[-1]) if advice else len(sentences) == 1
+
+
+def test_results_are_called_what_they_are():
+    rows = results([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]])
+    configurations = [Configuration({"x": str(n)}, ()) for n in range(2)]
+    [sentence] = describe_ranking(rank(rows, minimised=True), configurations, "valid/loss", "folds")
+    assert "(95% interval of 3 folds)" in sentence

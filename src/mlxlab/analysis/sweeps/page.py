@@ -62,7 +62,7 @@ def render_page(
             "classes": [each.standing.split(" ")[0] for each in ranking.entries],
             "hidden": len(rows[MAX_ROWS:]),
         },
-        method=describe_method(ranking, sweep.test_ratio),
+        method=describe_method(ranking, sweep.test_ratio, sweep.repetitions),
         importance=importance.note,
         images={"ranking": "", "importance": "", "parallel": "", "curves": ""}
         | {name: base64.b64encode(png).decode() for name, png in images.items()},

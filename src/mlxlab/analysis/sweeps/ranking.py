@@ -3,7 +3,8 @@
 The best of many configurations looks good by selection alone. Gutmann & Maymin (1987), "Is the selected population the
 best?", show what corrects for that, whatever their number: the two-sided t-test of the best one against every other
 must reject. Sood (2024), "Powerful rank verification for multivariate Gaussian data with any covariance structure",
-extends it to paired and unequal numbers of seeds. The variance is that of `noise`.
+extends it to paired and unequal numbers of seeds. The variance is that of `noise`. With fewer than three seeds of a
+configuration no winner is named: its results then say too little about its own noise.
 
 Which others are *worse than the best* is a claim about each of them: its p is multiplied by the number of all pairs of
 configurations (Bonferroni), because the best one was selected too.
@@ -22,6 +23,7 @@ from mlxlab.analysis.comparison import LEVEL
 from mlxlab.analysis.sweeps.noise import Array, Noise, estimate_noise
 
 POWER_QUANTILE = 0.8416  # of the normal distribution, for a power of 0.8
+MIN_SEEDS = 3  # of each configuration, for a winner
 MAX_SEEDS = 200  # that are suggested to settle a comparison
 
 Standing = Literal["winner", "best mean", "may be the best", "worse", ""]
@@ -36,7 +38,7 @@ class RankedConfiguration:
         index: of the configuration in the arguments of `rank`.
         count: of its results.
         mean: over the results that are compared.
-        margin: half the width of the confidence interval of the mean; NaN if the noise is unknown.
+        margin: half the width of the confidence interval of the mean; NaN of a single result.
         lead: of the best one, positive; 0 for the best one.
         p: of the lead, two-sided, not corrected; NaN for the best one or if the noise is unknown.
         standing: "" if the noise is unknown.
@@ -59,7 +61,7 @@ class Ranking:
         paired: the configurations are compared on common seeds, without what varies with the seed for all of them.
         closest: the configuration whose lead is the least certain; None without a comparison.
         seeds_needed: further seeds of each that would settle the lead over `closest` with a power of 0.8, if it is what
-            it seems; None if more than MAX_SEEDS, or if there is nothing to settle.
+            it seems, and no fewer than MIN_SEEDS takes; None if more than MAX_SEEDS, or if there is nothing to settle.
     """
 
     entries: tuple[RankedConfiguration, ...]
@@ -75,6 +77,11 @@ class Ranking:
     def contenders(self) -> list[RankedConfiguration]:
         """Those that may be the best."""
         return [each for each in self.entries if each.standing not in ("worse", "")]
+
+    @property
+    def short(self) -> list[RankedConfiguration]:
+        """Those with too few results for a winner to be named."""
+        return [each for each in self.entries if each.count < MIN_SEEDS]
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -92,29 +99,25 @@ def rank(configurations: Sequence[Results], *, minimised: bool, test_ratio: floa
     blocks = _common_repetitions(configurations)
     values = _without_block_effects(configurations, blocks, sign) if blocks else raw
     resolution = _resolution(np.concatenate(raw))
-    noise = estimate_noise([each - each.mean() for each in values], max(len(blocks) - 1, 0), resolution)
-    spread = estimate_noise([each - each.mean() for each in raw], 0, resolution)
+    noise = estimate_noise(_residuals(values), max(len(blocks) - 1, 0), resolution)
     means, counts = np.array([each.mean() for each in values]), np.array([len(each) for each in values])
-    best, *others = (int(index) for index in np.argsort(-means, kind="stable"))
-    p = _p_values(means, counts, noise, best, test_ratio)
-    unknown: list[Standing] = [""] * len(means)
-    standings = _standings(p, counts, best) if noise and others else unknown
-    margins = _margins(spread, np.array([len(each) for each in raw]), test_ratio)
+    order = [int(index) for index in np.argsort(-means, kind="stable")]
+    p, margins = _p_values(means, counts, noise, order[0], test_ratio), _margins(raw, resolution, test_ratio)
+    standings, leads = _standings(p, counts, order[0]), means[order[0]] - means
     entries = tuple(
-        RankedConfiguration(
-            index, len(raw[index]), sign * means[index], margins[index], means[best] - means[index], p[index], standing
-        )
-        for index in (best, *others)
-        for standing in [standings[index]]
+        RankedConfiguration(i, len(raw[i]), sign * means[i], margins[i], leads[i], p[i], standings[i]) for i in order
     )
-    if noise is None or not others:
+    if len(entries) == 1:
         return Ranking(entries, bool(blocks))
+    if noise is None:
+        return Ranking(entries, bool(blocks), None, MIN_SEEDS - 1)
     closest = max(entries[1:], key=lambda each: each.p)
-    needed = None
-    if standings[best] != "winner":
-        variance = float(noise.variances[best] + noise.variances[closest.index])
-        needed = _seeds_needed(closest.lead, variance, int(counts[best]), noise.degrees, test_ratio)
+    needed = _seeds_needed(entries[0], closest, counts, noise, test_ratio)
     return Ranking(entries, bool(blocks), closest, needed)
+
+
+def _residuals(values: Sequence[Array]) -> list[Array]:
+    return [each - each.mean() for each in values]
 
 
 def _p_values(means: Array, counts: Array, noise: Noise | None, best: int, test_ratio: float) -> list[float]:
@@ -132,32 +135,42 @@ def _p_values(means: Array, counts: Array, noise: Noise | None, best: int, test_
     return p
 
 
-def _margins(spread: Noise | None, counts: Array, test_ratio: float) -> list[float]:
-    """Half the width of the confidence interval of each mean."""
-    if spread is None:
+def _margins(values: Sequence[Array], resolution: float, test_ratio: float) -> list[float]:
+    """Half the width of the confidence interval of each mean; NaN of a single value."""
+    counts = np.array([len(each) for each in values])
+    noise = estimate_noise(_residuals(values), 0, resolution)
+    if noise is None:
         return [math.nan] * len(counts)
-    return list(_t_quantile(spread.degrees) * np.sqrt(spread.variances * (1 / counts + test_ratio)))
+    margins = _t_quantile(noise.degrees) * np.sqrt(noise.variances * (1 / counts + test_ratio))
+    return list(np.where(counts > 1, margins, math.nan))
 
 
 def _standings(p: list[float], counts: Array, best: int) -> list[Standing]:
-    """A single result of the best one is not evidence for it."""
     others, alpha = [each for index, each in enumerate(p) if index != best], 1 - LEVEL
+    if not others or math.isnan(others[0]):
+        return [""] * len(p)
     pairs = len(p) * (len(p) - 1) / 2
-    is_won = counts[best] > 1 and max(others) < alpha
+    is_won = counts.min() >= MIN_SEEDS and max(others) < alpha
     standings: list[Standing] = ["worse" if is_won or each * pairs < alpha else "may be the best" for each in p]
     standings[best] = "winner" if is_won else "best mean"
     return standings
 
 
-def _seeds_needed(lead: float, variance: float, count: int, degrees: float, test_ratio: float) -> int | None:
-    """Further results of each of two configurations at which a test would find `lead` with a power of 0.8."""
+def _seeds_needed(
+    best: RankedConfiguration, closest: RankedConfiguration, counts: Array, noise: Noise, test_ratio: float
+) -> int | None:
+    """Further results of each configuration at which a test would find the lead over `closest` with a power of 0.8."""
+    if best.standing == "winner":
+        return None
+    variance, count = float(noise.variances[best.index] + noise.variances[closest.index]), int(counts[best.index])
 
     def is_enough(n: int) -> bool:
-        quantile = _t_quantile(max(degrees, n - 1)) + POWER_QUANTILE
-        return lead > 0 and lead >= quantile * math.sqrt(variance * (1 / n + test_ratio))
+        quantile = _t_quantile(max(noise.degrees, n - 1)) + POWER_QUANTILE
+        return closest.lead > 0 and closest.lead >= quantile * math.sqrt(variance * (1 / n + test_ratio))
 
-    more = bisect_left(range(1, MAX_SEEDS + 1), True, key=lambda more: is_enough(count + more)) + 1
-    return more if more <= MAX_SEEDS else None
+    missing = max(MIN_SEEDS - int(counts.min()), 1)
+    more = bisect_left(range(missing, MAX_SEEDS + 1), True, key=lambda more: is_enough(count + more)) + missing
+    return missing if closest.p < 1 - LEVEL else more if more <= MAX_SEEDS else None
 
 
 def _t_quantile(degrees: float) -> float:
@@ -173,7 +186,8 @@ def _common_repetitions(configurations: Sequence[Results]) -> list[str]:
     if len(several) < 2:
         return []
     common = [name for name in several[0] if all(name in results for results in several)]
-    is_most = len(common) > 1 and 2 * len(common) >= max(map(len, several))
+    sizes = [len(results) for results in several]
+    is_most = len(common) >= min(MIN_SEEDS, *sizes) and 2 * len(common) >= max(sizes)
     return common if is_most and all(any(name in results for name in common) for results in configurations) else []
 
 

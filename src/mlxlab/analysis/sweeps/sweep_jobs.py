@@ -28,7 +28,7 @@ class SweepJob:
     state: State
     values: dict[str, float] = field(default_factory=dict)
     reason: str = ""
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all attempts
     same_as: int | None = None
     curve: tuple[tuple[int, float], ...] = ()
 
@@ -69,6 +69,12 @@ class Sweep:
         return [f"{key}={value}" for key, value in first.items() if key not in (*self.swept, *REPETITIONS)]
 
     @property
+    def repetitions(self) -> str:
+        """What the results of a configuration are, in the plural."""
+        varied = [key for key in REPETITIONS if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        return f"{REPETITIONS[varied[0]]}s" if len(varied) == 1 else "runs" if varied else "seeds"
+
+    @property
     def test_ratio(self) -> float:
         """Test rows / training rows of a fold."""
         return 1 / (self.folds - 1) if self.folds else 0.0
@@ -86,7 +92,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.point.items()) or "(the only one)"
+        return " ".join(f"{key}={value}" for key, value in self.point.items())
 
     def results(self, objective: str) -> dict[str, float]:
         """The values of finished jobs by repetition; a repetition counts once."""

@@ -3,60 +3,94 @@
 from collections.abc import Sequence
 
 from mlxlab.analysis.comparison import LEVEL
-from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, RankedConfiguration, Ranking
+from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 
 
-def describe_ranking(ranking: Ranking, configurations: Sequence[Configuration], objective: str) -> list[str]:
-    """Sentences; the first one is the verdict."""
+def describe_ranking(
+    ranking: Ranking, configurations: Sequence[Configuration], objective: str, repetitions: str = "seeds"
+) -> list[str]:
+    """Sentences; the first one is the verdict.
+
+    Args:
+        repetitions: what the results of a configuration are: seeds, folds or runs.
+    """
     if not ranking.entries:
         return ["No job has finished: there is nothing to rank."]
     best, names = ranking.entries[0], [each.name for each in configurations]
-    value = f"{objective} {number(best.mean)}"
+    value = f"{objective} {_mean(best, repetitions)}"
     if len(ranking.entries) == 1:
-        return [f"One configuration has finished: {names[best.index]}, {value}{_margin(best)}."]
-    if ranking.closest is None:
-        unknown = "No winner can be named: no configuration ran with several seeds, so the noise is unknown."
-        advice = "Repeat the best ones with several seeds, for example seed=range(1,6)."
-        return [f"{unknown} The best value is that of {names[best.index]}: {value}.", advice]
-    closest = ranking.closest
-    lead = f"{number(closest.lead)} from {names[closest.index]} (p {closest.p:.2g})"
+        return [f"One configuration has finished, there is nothing to compare{_after_colon(names[0])}: {value}."]
     if ranking.winner:
         others = "the other one" if len(names) == 2 else f"each of the {len(names) - 1} others"
-        verdict = f"Winner: {names[best.index]}, {value}{_margin(best)}, better than {others}"
-        return [f"{verdict}; the smallest difference is {lead}."]
+        return [f"Winner: {names[best.index]}, {value}, better than {others}. {_closest(ranking, names)}"]
+    if ranking.short:
+        return _describe_too_few(ranking, names, value, repetitions)
     verdict = f"No winner: {len(ranking.contenders)} of {len(names)} configurations may be the best."
-    mean = f"The best mean is that of {names[best.index]}: {value}{_margin(best)}; the smallest difference is {lead}."
-    return [f"{verdict} {mean}", _advice(ranking, best)]
+    mean = f"The best mean is that of {names[best.index]}: {value}. {_closest(ranking, names)}"
+    return [f"{verdict} {mean}", _advice(ranking, repetitions)]
 
 
-def _advice(ranking: Ranking, best: RankedConfiguration) -> str:
-    if best.count < 2:
-        return "The best mean is that of a single seed, which is not evidence: repeat it with several."
-    if ranking.seeds_needed is None:
-        return f"More than {MAX_SEEDS} further seeds of each would be needed to settle it: take either."
-    seeds = f"{ranking.seeds_needed} more seed{'s' * (ranking.seeds_needed > 1)}"
-    return f"If the difference is what it seems, {seeds} of each would settle it with a probability of 0.8."
+def _describe_too_few(ranking: Ranking, names: Sequence[str], value: str, repetitions: str) -> list[str]:
+    """Sentences on configurations of which some ran too rarely."""
+    best, short = ranking.entries[0], len(ranking.short)
+    verdict = f"No winner is named with fewer than {MIN_SEEDS} {repetitions} of each configuration"
+    if short < len(names):
+        verdict += f"; {short} of {len(names)} {'have' if short > 1 else 'has'} fewer"
+    elif ranking.closest is None:
+        verdict += "; each ran once, and a difference may be chance"
+    first = f"The best {'value' if best.count == 1 else 'mean'} is that of {names[best.index]}: {value}."
+    certainty = "" if ranking.closest is None else f" {_closest(ranking, names)}"
+    return [f"{verdict}. {first}{certainty}", _advice(ranking, repetitions)]
 
 
-def describe_method(ranking: Ranking, test_ratio: float) -> str:
-    """How the intervals and the verdict came about."""
-    compared = "on common seeds (paired)" if ranking.paired else "as independent samples"
-    sentences = [
-        f"Intervals of means: {LEVEL:.0%}, Student's t.",
-        f"Configurations are compared {compared}; variances are moderated over all of them (Smyth 2004).",
-        "A winner is better than every other configuration by a two-sided t-test at 5 %, which accounts for its having",
-        "been selected, from any number of them (Gutmann & Maymin 1987).",
-        "'Worse' has p < 0.05 after multiplication by the number of pairs (Bonferroni).",
-    ]
+def _advice(ranking: Ranking, repetitions: str) -> str:
+    needed, short = ranking.seeds_needed, len(ranking.short)
+    if needed is None:
+        return f"More than {MAX_SEEDS} further {repetitions} of each would be needed to settle it: take any of them."
+    more = f"{needed} more {repetitions if needed > 1 else repetitions.removesuffix('s')}"
+    if ranking.closest is None:
+        return f"It takes at least {more} of each, or of the best ones in a sweep of their own: seed=range(5)."
+    if short and ranking.closest.p < 1 - LEVEL:
+        ones = "each" if short == len(ranking.entries) else "the one that has" if short == 1 else "those that have"
+        return f"If the difference stays what it is, {more} of {ones}{' fewer' * (ones != 'each')} would settle it."
+    return f"If the difference is what it seems, {more} of each would settle it with a probability of 0.8."
+
+
+def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> str:
+    """How the intervals and the verdict came about; "" without any."""
+    if all(each.margin != each.margin for each in ranking.entries):
+        return ""
+    sentences = [f"+- and intervals: {LEVEL:.0%} confidence intervals of means, Student's t."]
+    if ranking.closest is not None:
+        compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
+        sentences += [
+            f"Configurations are compared {compared}; variances are moderated over all of them (Smyth 2004).",
+            f"A winner has {MIN_SEEDS} results or more, as all others have, and is better than each of them by a",
+            "two-sided t-test at 5 %, which accounts for its having been selected, from any number of them",
+            "(Gutmann & Maymin 1987).",
+            "'Worse' has p < 0.05 after multiplication by the number of pairs (Bonferroni).",
+        ]
     if test_ratio:
         sentences.append("Folds share training rows; the variances are corrected for it (Nadeau & Bengio 2003).")
     return " ".join(sentences)
 
 
-def _margin(entry: RankedConfiguration) -> str:
-    seeds = f"{entry.count} seed{'s' * (entry.count > 1)}"
-    return f" +- {number(entry.margin)} ({seeds})" if entry.margin == entry.margin else f" ({seeds})"
+def _mean(entry: RankedConfiguration, repetitions: str) -> str:
+    """`0.41 +- 0.01 (95 % interval, 3 seeds)`; of one seed the value."""
+    if entry.count == 1:
+        return f"{number(entry.mean)} (one {repetitions.removesuffix('s')})"
+    return f"{number(entry.mean)} +- {number(entry.margin)} ({LEVEL:.0%} interval of {entry.count} {repetitions})"
+
+
+def _closest(ranking: Ranking, names: Sequence[str]) -> str:
+    closest = ranking.closest
+    assert closest is not None
+    return f"The least certain lead is that over {names[closest.index]}: {number(closest.lead)} (p {closest.p:.2g})."
+
+
+def _after_colon(name: str) -> str:
+    return f" ({name})" if name else ""
 
 
 def number(value: float) -> str:
