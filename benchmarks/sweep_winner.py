@@ -47,28 +47,40 @@ def sweep_winner(
     numbers = SEEDS if seeds is None else (seeds,)
     heads = ("noise", "seeds", "winner, paired", "winner, other seeds")
     found = (f"{effect:g} sd better one named, paired", "other seeds", "on top of a plain ranking")
-    rows, false_winners = [(*heads, *found)], []
+    rows: list[tuple[str, ...]] = [(*heads, *found)]
+    false_winners = list[float]()
     for name, noise in NOISE.items():
         for number in numbers:
-            equal = [simulate(noise, sweeps, configurations, number, paired, 0.0) for paired in (True, False)]
-            better = [simulate(noise, sweeps, configurations, number, paired, effect) for paired in (True, False)]
+            equal, better = (_both(noise, sweeps, configurations, number, shift) for shift in (0.0, effect))
             false_winners += [each.any for each in equal]
-            cells = [f"{each.any:.1%}" for each in equal] + [f"{each.first:.1%}" for each in better]
-            rows.append((name, str(number), *cells, f"{better[1].first_on_top:.1%}"))
-    ties = [("seeds", "winner, paired", "winner, other seeds")]
-    for number in numbers:
-        two = [simulate(_two_best, 5 * sweeps, configurations, number, paired, 0.0) for paired in (True, False)]
-        ties.append((str(number), *(f"{each.any:.1%}" for each in two)))
+            cells = [each.any for each in equal] + [each.first for each in better] + [better[1].first_on_top]
+            rows.append((name, str(number), *(f"{cell:.1%}" for cell in cells)))
     title = f"{sweeps:,} sweeps of {configurations} equal configurations per cell; a plain ranking always has a winner"
-    text = table(title, rows)
-    text += "\n\n" + table(
-        f"{5 * sweeps:,} sweeps of two equal ones and {configurations - 2} that are 8 sd worse", ties
-    )
+    text = f"{table(title, rows)}\n\n{_two_equal(5 * sweeps, configurations, numbers)}"
     text += f"\n\nof equal configurations a winner is named in at most {max(false_winners):.1%} of the sweeps"
     if max(false_winners) > MAX_FALSE_WINNERS:
         message = f"a winner in {max(false_winners):.1%} of the sweeps of equal configurations; expected at most 5 %"
         raise UnexpectedResults(message, text)
     return text
+
+
+def _two_equal(sweeps: int, configurations: int, numbers: tuple[int, ...]) -> str:
+    """The case in which a false winner is most likely."""
+
+    def noise(random: np.random.Generator, shape: Shape) -> np.ndarray:
+        values = random.standard_normal(shape)
+        values[2:] -= 8
+        return values
+
+    rows: list[tuple[str, ...]] = [("seeds", "winner, paired", "winner, other seeds")]
+    for number in numbers:
+        rows.append((str(number), *(f"{each.any:.1%}" for each in _both(noise, sweeps, configurations, number, 0.0))))
+    return table(f"{sweeps:,} sweeps of two equal ones and {configurations - 2} that are 8 sd worse", rows)
+
+
+def _both(noise: Noise, sweeps: int, configurations: int, seeds: int, effect: float) -> list[Shares]:
+    """On common seeds, and on others."""
+    return [simulate(noise, sweeps, configurations, seeds, paired, effect) for paired in (True, False)]
 
 
 def simulate(noise: Noise, sweeps: int, configurations: int, seeds: int, paired: bool, effect: float) -> Shares:
@@ -93,10 +105,3 @@ def as_results(values: np.ndarray, paired: bool) -> list[Results]:
         {f"seed {seed if paired else row * width + seed}": float(value) for seed, value in enumerate(line)}
         for row, line in enumerate(values)
     ]
-
-
-def _two_best(random: np.random.Generator, shape: Shape) -> np.ndarray:
-    """The case in which a false winner is most likely."""
-    values = random.standard_normal(shape)
-    values[2:] -= 8
-    return values
