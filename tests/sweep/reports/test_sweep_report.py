@@ -129,7 +129,7 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
     sweep = read_sweep(tmp_path)
     assert [job.state for job in sweep.jobs] == ["finished", "finished", "pruned", "failed"]
     report = write_sweep_report(sweep, tmp_path)
-    assert report.verdict[0].startswith("No winner can be named: no configuration ran with several seeds")
+    assert report.verdict[0].startswith("No winner is named with fewer than 3 seeds of each configuration; each ran")
     assert "rate=0.0002" in report.verdict[0]
     assert "valid/loss 0.1 at step 10" in (tmp_path / "report.html").read_text()
 
