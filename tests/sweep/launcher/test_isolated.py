@@ -20,13 +20,15 @@ from mlxlab.sweep.launcher.jobs import JobResult, SweepContext
 from mlxlab.sweep.launcher.messages import Hello
 from support.sweep_jobs import WAYS, act, write_config
 
-OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2, "retry_failed": False}
+OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2, "retry_failed": False} | {
+    "jobs_per_process": None
+}
 
 
 @pytest.fixture
 def context(tmp_path, monkeypatch):
-    light = Hello(list(sys.path), list(sys.argv), ["support.sweep_jobs"], [], [])
-    monkeypatch.setattr(isolated, "hello", lambda context: light)
+    modules = ["support.sweep_jobs"]
+    monkeypatch.setattr(isolated, "hello", lambda _, limit: Hello([*sys.path], [*sys.argv], modules, [], [], limit))
     composer = write_config(tmp_path)
     config: DictConfig = composer.hydra.compose_config("train", [], RunMode.MULTIRUN)
     return SweepContext(config, HydraContext(composer.hydra.config_loader, Callbacks()), act)

@@ -1,4 +1,4 @@
-"""The launcher of `hydra/launcher=isolated`: each job in a process of its own, several at a time."""
+"""The launcher of `hydra/launcher=isolated`: jobs in processes of their own, several at a time."""
 
 import os
 import pickle
@@ -36,6 +36,7 @@ class RunningJob:
 
     job: ComposedJob
     more: bool
+    pid: int = 0
     attempts: int = 0
     seconds: float = 0.0  # of earlier attempts
     started: float = 0.0
@@ -44,7 +45,7 @@ class RunningJob:
 
 
 class IsolatedLauncher:
-    """Runs each job in a process of its own. One that crashes or hangs, or is killed, is a job that failed.
+    """Runs jobs in processes of their own. One that crashes or hangs, or is killed, is a job that failed.
 
     Args:
         n_jobs: jobs at a time; with more than one, each writes its output to `output.log` in its folder.
@@ -54,6 +55,8 @@ class IsolatedLauncher:
             job starts while as much is free as the largest one took.
         grace: seconds that a job which is stopped has for saving, before it is killed.
         retry_failed: start failed jobs again when a sweep is continued.
+        jobs_per_process: how many jobs one process runs, one after the other, as long as none of them fails; 1 with a
+            memory limit; null is no limit.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class IsolatedLauncher:
         memory_limit: Positive | None,
         grace: NonNegative,
         retry_failed: bool,
+        jobs_per_process: Size | None,
         *,
         context: SweepContext,
     ) -> None:
@@ -73,7 +77,7 @@ class IsolatedLauncher:
         self.n_jobs, self.timeout, self.retries, self.grace = n_jobs, timeout, retries, grace
         self.limit = None if memory_limit is None else int(memory_limit * _GB)
         self.context = context
-        self._processes = JobProcesses(hello(context))
+        self._processes = JobProcesses(hello(context, jobs_per_process if memory_limit is None else 1))
         self._running: dict[int, RunningJob] = {}
         self._queue: deque[RunningJob] = deque()
         self._peak_bytes = 0  # of the largest job so far
@@ -116,8 +120,8 @@ class IsolatedLauncher:
             ended = self._processes.wait(_POLL_SECONDS)
             if ended is not None and (result := self._finish(ended)) is not None:
                 return result
-            for pid, running in self._running.items():
-                self._enforce(pid, running)
+            for number, running in self._running.items():
+                self._enforce(number, running)
 
     def _start_queued(self) -> None:
         while self._queue and not self.stop_signal and len(self._running) < self.n_jobs and self._fits():
@@ -126,19 +130,20 @@ class IsolatedLauncher:
             job = HydraJob(running.job.config, self.context.task, self.context.callbacks)
             order = JobOrder(job, dict(os.environ), os.getcwd(), output)
             running.attempts, running.started = running.attempts + 1, time.monotonic()
-            self._running[self._processes.start(pickle.dumps(order), more=running.more)] = running
+            started = self._processes.start(pickle.dumps(order), more=running.more)
+            running.pid, self._running[started.number] = started.pid, running
 
     def _fits(self) -> bool:
         """Whether one more job fits in the free memory, once those that run have taken what they may."""
         needed = self.limit or self._peak_bytes
         if not needed or (self.limit is None and not self._running):
             return True
-        growing = sum(max(0, needed - process_memory(pid)) for pid in self._running)
+        growing = sum(max(0, needed - process_memory(running.pid)) for running in self._running.values())
         return free_memory() - growing >= needed
 
     def _finish(self, ended: Ended) -> JobResult | None:
-        """The result of a job whose process ended; None if it starts again."""
-        running = self._running.pop(ended.pid)
+        """The result of a job that ended; None if it starts again."""
+        running = self._running.pop(ended.number)
         running.seconds += time.monotonic() - running.started
         self._peak_bytes = max(self._peak_bytes, ended.peak_bytes)
         report = parse_json(ended.report, Report, "the report of a job", allow_nan=True) if ended.report else None
@@ -157,16 +162,16 @@ class IsolatedLauncher:
             running.job, report, attempts=running.attempts, seconds=running.seconds, peak_bytes=ended.peak_bytes
         )
 
-    def _enforce(self, pid: int, running: RunningJob) -> None:
+    def _enforce(self, number: int, running: RunningJob) -> None:
         """Stops a job that exceeds a limit, and all jobs after a signal."""
         now = time.monotonic()
-        if self.limit is not None and process_memory(pid) > self.limit:
+        if self.limit is not None and process_memory(running.pid) > self.limit:
             reason = f"took more than the {self.limit / _GB:g} GB of hydra.launcher.memory_limit"
             running.failure = Report(None, reason, 128 + signal.SIGKILL, interrupted=False)
-            self._processes.signal(pid, signal.SIGKILL)
+            self._processes.signal(number, signal.SIGKILL)
         elif self._interrupts.kills_jobs or (running.kill_at is not None and now > running.kill_at):
             running.kill_at = running.kill_at or now
-            self._processes.signal(pid, signal.SIGKILL)
+            self._processes.signal(number, signal.SIGKILL)
         elif running.kill_at is None:
             if self.timeout is not None and now - running.started > self.timeout:
                 reason = f"timeout: took more than {self.timeout:g} seconds"
@@ -174,14 +179,14 @@ class IsolatedLauncher:
             elif not self._interrupts.stops_jobs:
                 return
             running.kill_at = now + self.grace
-            self._processes.signal(pid, signal.SIGTERM)
+            self._processes.signal(number, signal.SIGTERM)
 
 
-def hello(context: SweepContext) -> Hello:
+def hello(context: SweepContext, jobs_per_process: int | None) -> Hello:
     """What the processes of a sweep import before their jobs come."""
     nodes = (node for _, node in walk(OmegaConf.to_container(context.config, resolve=False)) if isinstance(node, dict))
     targets = {str(node["_target_"]) for node in nodes if "_target_" in node}
     modules = {target.rpartition(".")[0] for target in targets if not target.startswith(("hydra.", "mlxlab.sweep."))}
     preload = [type(context.task).__module__, "mlxlab.experiment.experiment", "mlxlab.experiment.run", "numpy"]
     imported = ["mlxlab.experiment.train", *sorted(modules)]
-    return Hello(list(sys.path), list(sys.argv), preload, list(_PRELOAD_LATER), imported)
+    return Hello(list(sys.path), list(sys.argv), preload, list(_PRELOAD_LATER), imported, jobs_per_process)

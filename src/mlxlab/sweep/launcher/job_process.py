@@ -1,7 +1,9 @@
-"""A process forked for one job: it imports MLX, waits for its order, runs the job and sends its report."""
+"""A process forked for jobs: it imports MLX, waits for an order, runs the job, sends its report, and waits again."""
 
 import ctypes
+import itertools
 import json
+import math
 import os
 import pickle
 import signal
@@ -13,10 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mlxlab.sweep.launcher.messages import MAX_REPORT, Hello
+from mlxlab.sweep.launcher.memory import peak_memory, reset_peak
+from mlxlab.sweep.launcher.messages import Hello, Idle, Reported
+from mlxlab.sweep.launcher.process_state import ProcessState
+from mlxlab.training.stop_rule import VARIABLE
 
 if TYPE_CHECKING:
-    from mlxlab.sweep.launcher.job_run import HydraJob
+    from mlxlab.sweep.launcher.job_run import HydraJob, Report
 
 _PR_SET_PDEATHSIG = 1
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -32,15 +37,29 @@ class JobOrder:
     output: str | None
 
 
-def serve_order(channel: Connection, hello: Hello) -> NoReturn:
-    """Ends the process with the exit code of the job."""
+def serve_orders(channel: Connection, hello: Hello) -> NoReturn:
+    """Runs one job after another, until there is none or this process is not as it was before the first."""
     os.setpgid(0, 0)
     _die_with_parent()
     _prepare(hello.modules)
-    try:
-        order: JobOrder = pickle.loads(channel.recv_bytes())
-    except (EOFError, OSError):
-        os._exit(0)  # there is no further job
+    state = ProcessState.capture()
+    for count in itertools.count(1):
+        try:
+            order: JobOrder = pickle.loads(channel.recv_bytes())
+        except (EOFError, OSError):
+            sys.exit(0)  # there is no further job
+        reset_peak()
+        report = _run(order)
+        channel.send(Reported(json.dumps(asdict(report)), peak_memory()))
+        is_clean = report.exit_code == 0 and math.isfinite(report.value or 0.0) and not _sets_environment(order)
+        del order  # and with it what the job refers to
+        if not is_clean or count == hello.jobs_per_process or not state.restore():
+            sys.exit(report.exit_code)
+        channel.send(Idle())
+    raise AssertionError("endless")
+
+
+def _run(order: JobOrder) -> "Report":
     os.environ.clear()
     os.environ.update(order.environment)
     os.chdir(order.cwd)
@@ -49,8 +68,12 @@ def serve_order(channel: Connection, hello: Hello) -> NoReturn:
     report = order.job.run()
     sys.stdout.flush()
     sys.stderr.flush()
-    channel.send_bytes(json.dumps(asdict(report)).encode()[:MAX_REPORT])
-    sys.exit(report.exit_code)
+    return report
+
+
+def _sets_environment(order: JobOrder) -> bool:
+    """Whether the config sets variables, which libraries may read only once. A rule that stops a trial is no such."""
+    return bool(set(order.job.config.hydra.job.env_set) - {VARIABLE})
 
 
 def _prepare(modules: list[str]) -> None:

@@ -22,32 +22,34 @@ class JobProcesses:
         self.hello = hello
         self._server: subprocess.Popen[bytes] | None = None
         self._control: Connection
-        self._running: set[int] = set()
+        self._num_orders = 0
+        self._running: dict[int, int] = {}  # number of an order -> id of its process
         self._ended: deque[Ended] = deque()
 
-    def start(self, payload: bytes, *, more: bool) -> int:
-        """Starts a process for an order; returns its id, which is that of its process group too."""
+    def start(self, payload: bytes, *, more: bool) -> Started:
+        """Starts a job in a new process, or in one whose last job has ended."""
+        self._num_orders += 1
         for _ in range(3):
             try:
                 self._open()
-                self._control.send(Order(payload, more))
+                self._control.send(Order(self._num_orders, payload, more))
                 while True:
                     answer: Started | Ended = self._control.recv()
                     if isinstance(answer, Started):
-                        self._running.add(answer.pid)
-                        return answer.pid
+                        self._running[answer.number] = answer.pid
+                        return answer
                     self._add(answer)
             except (EOFError, OSError):
                 self._lose_server()
         raise OSError("the server that forks the processes of jobs cannot be started")
 
-    def signal(self, pid: int, number: signal.Signals) -> None:
-        """Sends a signal to a process and its children, if it has not ended."""
+    def signal(self, number: int, signal_number: signal.Signals) -> None:
+        """Sends a signal to the process of an order and its children, if the job has not ended."""
         with suppress(OSError):
-            self._control.send(Kill(pid, number))
+            self._control.send(Kill(number, signal_number))
 
     def wait(self, seconds: float) -> Ended | None:
-        """The next process that ends; None if none does within `seconds`."""
+        """The next job that ends; None if none does within `seconds`."""
         if not self._ended and self._server is None:
             time.sleep(seconds)
         elif not self._ended:
@@ -70,7 +72,7 @@ class JobProcesses:
             self._server = None
 
     def _add(self, ended: Ended) -> None:
-        self._running.discard(ended.pid)
+        self._running.pop(ended.number, None)
         self._ended.append(ended)
 
     def _open(self) -> None:
@@ -93,10 +95,10 @@ class JobProcesses:
     def _lose_server(self) -> None:
         """The server was killed: its processes too, where the kernel has not done that."""
         assert self._server is not None
-        for pid in self._running:
+        for number, pid in self._running.items():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            self._ended.append(Ended(pid, -signal.SIGKILL, 0, ""))
+            self._ended.append(Ended(number, -signal.SIGKILL, 0, ""))
         self._running.clear()
         self._server.kill()
         self._server.wait()

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-MAX_REPORT = 60_000  # bytes: fits the buffer of a socket, so that a process can end before it is read
-
 
 @dataclass(frozen=True)
 class Hello:
@@ -11,8 +9,9 @@ class Hello:
 
     Args:
         preload: modules that the server imports, none of which imports MLX.
-        preload_later: the same, once the first job runs.
+        preload_later: the same, once the first job runs, if each process is to run one job.
         modules: each process imports them, MLX too.
+        jobs_per_process: how many jobs a process may run, one after the other; null is no limit.
     """
 
     sys_path: list[str]
@@ -20,21 +19,23 @@ class Hello:
     preload: list[str]
     preload_later: list[str]
     modules: list[str]
+    jobs_per_process: int | None
 
 
 @dataclass(frozen=True)
 class Order:
     """Start a job: `payload` is the pickle of a `JobOrder`. `more`: another job will follow."""
 
+    number: int
     payload: bytes
     more: bool
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Send a signal to the process group of a job, if it has not ended."""
+    """Send a signal to the process group of an order's job, if it has not ended."""
 
-    pid: int
+    number: int
     signal: int
 
 
@@ -42,14 +43,28 @@ class Kill:
 class Started:
     """The answer to an `Order`."""
 
+    number: int
     pid: int
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process ended: exit code (negative for a signal), peak memory in bytes, and the JSON of a `Report` or ""."""
+    """A job ended: exit code (negative for a signal), peak memory in bytes, and the JSON of a `Report` or ""."""
 
-    pid: int
+    number: int
     exit_code: int
     peak_bytes: int
     report: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Of a process: what came of its job, as JSON, and the peak memory."""
+
+    report: str
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Of a process, after `Reported`: it can run another job."""
