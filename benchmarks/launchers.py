@@ -32,12 +32,13 @@ TRIVIAL = [
     "~callbacks.memory_monitor",
     "hydra.callbacks.parent_run.report=false",
 ]
+JOBLIB = "joblib, 2 at a time"
 LAUNCHERS = {  # name -> (overrides, package that it needs)
     "basic": (["hydra/sweeper=basic", "hydra/launcher=basic"], "hydra"),
     "in_process": (["hydra/launcher=in_process"], "hydra"),
     "isolated, 1 at a time": (["hydra/launcher=isolated"], "hydra"),
     "isolated, 2 at a time": (["hydra/launcher=isolated", "hydra.launcher.n_jobs=2"], "hydra"),
-    "joblib, 2 at a time": (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "joblib"),
+    JOBLIB: (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "joblib"),
     "submitit_local": (["hydra/launcher=submitit_local"], "submitit"),
 }
 
@@ -49,7 +50,7 @@ class Cost(NamedTuple):
     cpu: float
 
 
-def launchers(jobs: Size = 12, rounds: int = 3) -> str:
+def launchers(jobs: Size = 12, rounds: Size = 3) -> str:
     """Sweeps of `jobs` jobs and of two, in turn; the first round, which fills the caches, is not counted."""
     installed = {name: args for name, (args, package) in LAUNCHERS.items() if importlib.util.find_spec(package)}
     further: dict[str, list[Cost]] = {name: [] for name in installed}
@@ -58,19 +59,43 @@ def launchers(jobs: Size = 12, rounds: int = 3) -> str:
         for name, args in installed.items():
             with tempfile.TemporaryDirectory() as folder:
                 short, long = _sweep(args, 2, f"{folder}/short"), _sweep(args, jobs, f"{folder}/long")
-                each = Cost(*((b - a) / (jobs - 2) for a, b in zip(short, long, strict=True)))
-                if number and name == "in_process":
-                    training += _training(Path(folder) / "long", jobs)
             if number:
-                further[name].append(each)
-    own = Cost(*(statistics.median(values) for values in zip(*training, strict=True)))
-    rows: list[tuple[str, ...]] = [("launcher", "s per further job", "CPU s", "overhead s", "overhead CPU s")]
-    for name, costs in further.items():
-        seconds, cpu = (statistics.median(values) for values in zip(*costs, strict=True))
-        beyond = (seconds - own.seconds / _at_a_time(name), cpu - own.cpu)
-        rows.append((name, f"{seconds:.3f}", f"{cpu:.3f}", *(f"{value:.3f}" for value in beyond)))
+                further[name].append(Cost(*((b - a) / (jobs - 2) for a, b in zip(short, long, strict=True))))
+        training += _training(jobs)
+    own = _medians(training)
+    costs = {name: _medians(measured) for name, measured in further.items()}
+    beyond = {
+        name: Cost(cost.seconds - own.seconds / _at_a_time(name), cost.cpu - own.cpu) for name, cost in costs.items()
+    }
+    rows: list[tuple[str, ...]] = [
+        ("launcher", "s per further job", "CPU s", "overhead s", "overhead CPU s", "relative to joblib's")
+    ]
+    for name, cost in costs.items():
+        joblib = beyond[JOBLIB].cpu if JOBLIB in beyond else float("nan")
+        values = (f"{value:.3f}" for value in (*cost, *beyond[name]))
+        rows.append((name, *values, f"{beyond[name].cpu / joblib:.2f}"))
     title = f"sweeps of 2 and of {jobs} jobs, {rounds} rounds; training alone {own.seconds:.3f} s, {own.cpu:.3f} CPU s"
     return table(title, rows)
+
+
+def train_alone(jobs: int) -> list[Cost]:
+    """Each run but the first, which imports MLX, in this process without Hydra."""
+    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.experiment.experiment import run_config
+
+    overrides = [text for text in TRIVIAL if not text.startswith("hydra.")]
+    costs: list[Cost] = []
+    for seed in range(jobs):
+        config = Composer(ROOT / "conf", [*overrides, f"seed={seed}"]).checked_values(resolve=True)
+        with tempfile.TemporaryDirectory() as folder:
+            start, used = time.perf_counter(), time.process_time()
+            run_config(config, Path(folder))
+            costs.append(Cost(time.perf_counter() - start, time.process_time() - used))
+    return costs[1:]
+
+
+def _medians(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
 
 
 def _at_a_time(name: str) -> int:
@@ -88,7 +113,7 @@ def _sweep(args: list[str], jobs: int, folder: str) -> Cost:
     return Cost(seconds, used)
 
 
-def _training(folder: Path, jobs: int) -> list[Cost]:
-    """Of each job but the first, which imports MLX: one process runs them all, one after the other."""
-    manifests = [json.loads((folder / str(number) / "manifest.json").read_text()) for number in range(1, jobs)]
-    return [Cost(*(2 * [manifest["outcome"]["wall_seconds"]])) for manifest in manifests]
+def _training(jobs: int) -> list[Cost]:
+    code = f"import json, benchmarks.launchers as l; print('\\n' + json.dumps(l.train_alone({jobs})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [Cost(*cost) for cost in json.loads(done.stdout.splitlines()[-1])]

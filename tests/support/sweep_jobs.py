@@ -1,12 +1,20 @@
 """Jobs of sweeps that end in every way that a job can, in place of training."""
 
 import faulthandler
+import json
+import logging
 import os
+import random
 import signal
+import subprocess
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -25,6 +33,8 @@ WAYS = {
     "hang": "timeout: took more than 5 seconds",
     "memory": "took more than the 0.4 GB of hydra.launcher.memory_limit",
 }
+
+LEFT: list[Any] = []  # by jobs in their process
 
 CONFIG = """
 defaults: [_self_, override hydra/job_logging: none, override hydra/hydra_logging: none]
@@ -83,6 +93,58 @@ def act(config: DictConfig) -> float:
             return float(len(held))
         case "wait":
             time.sleep(600)
+        case "obey":
+            stop = threading.Event()
+            signal.signal(signal.SIGTERM, lambda *_: stop.set())
+            stop.wait()
+        case "litter":
+            litter()
+        case "look":
+            (folder / "seen.json").write_text(json.dumps(surroundings()))
+        case "grow":
+            LEFT.append(b"x" * 400_000_000)
+        case "child":
+            LEFT.append(subprocess.Popen(["sleep", "600"]))
+        case "thread":
+            threading.Thread(target=time.sleep, args=(0.3,)).start()
         case "slow":
             time.sleep(0.3)
     return 0.5 + config.seed
+
+
+def litter() -> None:
+    """Changes what every job of a process shares."""
+    os.environ["LITTER"] = "1"
+    os.chdir("/")
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    logging.getLogger().addHandler(logging.StreamHandler())
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger("litter").addHandler(logging.StreamHandler())
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("error")
+    random.seed(1)
+    np.random.seed(1)
+    np.seterr(all="ignore")
+    sys.path.append("/litter")
+    sys.argv.append("litter")
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def surroundings() -> dict[str, Any]:
+    """What `litter` changes, as a job finds it."""
+    os.umask(mask := os.umask(0))
+    return {
+        "environment": dict(os.environ),
+        "cwd": os.getcwd(),
+        "umask": mask,
+        "handlers": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "logging": [str(logging.getLogger(name).handlers) for name in ("", "litter")],
+        "level": [logging.getLogger().level, logging.root.manager.disable],
+        "warnings": [str(each) for each in warnings.filters],
+        "numpy": [str(np.random.get_state()[1].tolist()), str(np.geterr())],
+        "sys": [sys.path, sys.argv, sys.stdout.name],
+        "is seeded": random.random() == random.Random(1).random(),
+    }

@@ -1,5 +1,6 @@
 """Jobs in processes of their own: however one ends, the others finish, and nothing outlives the sweep."""
 
+import json
 import os
 import signal
 import sys
@@ -20,9 +21,8 @@ from mlxlab.sweep.launcher.jobs import JobResult, SweepContext
 from mlxlab.sweep.launcher.messages import Hello
 from support.sweep_jobs import WAYS, act, write_config
 
-OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2, "retry_failed": False} | {
-    "jobs_per_process": None
-}
+OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2, "retry_failed": False}
+OPTIONS["jobs_per_process"] = None
 
 
 @pytest.fixture
@@ -111,6 +111,30 @@ def test_a_job_waits_for_free_memory(context, monkeypatch):
     assert next(free) == 10**12
     with pytest.raises(ConfigError, match="memory_limit: expected no more than this machine has"):
         launcher(context, memory_limit=10**6)
+
+
+def test_a_process_runs_further_jobs_in_the_state_that_the_first_one_found(context):
+    with launcher(context) as jobs:
+        results = run_all(jobs, ["look", "litter", "look"])
+    assert len(set(map(process_of, results))) == 1
+    before, after = (json.loads((results[number].folder / "seen.json").read_text()) for number in (0, 2))
+    assert after == before
+    with launcher(context, jobs_per_process=1) as jobs:
+        assert len(set(map(process_of, run_all(jobs, ["good", "good"])))) == 2
+
+
+def test_a_process_that_a_job_did_not_leave_as_it_was_runs_no_further_job(context):
+    ways = ["obey", "raise", "nan", "grow", "child", "thread"]
+    with launcher(context, timeout=2) as jobs:
+        results = run_all(jobs, [each for way in ways for each in ("good", way)])
+    processes = list(map(process_of, results))
+    assert processes[::2] == processes[1::2]
+    assert len(set(processes)) == len(ways)
+    assert [result.state for result in results[1::2]] == ["finished", "failed", "failed", *["finished"] * 3]
+
+
+def process_of(result: JobResult) -> int:
+    return int((result.folder / "began").read_text().splitlines()[-1].split()[0])
 
 
 def context_folder(context: SweepContext) -> Path:

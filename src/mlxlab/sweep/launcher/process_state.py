@@ -108,7 +108,7 @@ def _logger_state(logger: logging.Logger) -> _LoggerState:
 
 def _new_logger_state(logger: logging.Logger) -> _LoggerState:
     """Of a module that was imported later, and configures its logger then only."""
-    silent = [each for each in logger.handlers if isinstance(each, logging.NullHandler)]
+    silent: list[logging.Handler] = [each for each in logger.handlers if isinstance(each, logging.NullHandler)]
     return logger.level, logger.propagate, False, silent
 
 
