@@ -39,12 +39,12 @@ SETTINGS = [
         "objective=valid/loss",
         "tracking=none",
         f"trainer.epochs={EPOCHS}",
-        "trainer.schedule.warmup=10",
     ),
     *("model.hidden_size=32", "model.num_heads=2", "model.intermediate_size=64", "model.num_layers=1"),
     *("data.baselines=false", "checkpointing.every_steps=1000", "checkpointing.background=false"),
     *("~callbacks.learning_curve", "~callbacks.memory_monitor"),
 ]
+WARMUP = "trainer.schedule.warmup=10"
 INTERVALS = ["trainer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"]
 INTERVALS += ["trainer.optimizer.weight_decay=tag(log,interval(1e-4,1))", "trainer.schedule.warmup=int(interval(1,60))"]
 
@@ -71,10 +71,10 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        values = [f"{domain.key}={domain}" for domain in SPACE]
+        values = [*(f"{domain.key}={domain}" for domain in SPACE), WARMUP]
         grid = search(folder / "grid", "hydra.sweeper.sampler=grid", *values)
         pruned = search(folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values)
-        noise = statistics.stdev(repeated(folder / "seeds", grid.best, seeds))
+        noise = statistics.stdev(repeated(folder / "seeds", grid.best, seeds, WARMUP))
         curves = {point(row): evaluations(grid.folder / row["trial"]) for row in grid.rows}
     ranks = sorted(float(row["valid/loss"]) for row in grid.rows)
     lines: list[tuple[str, ...]] = [
@@ -149,10 +149,10 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
     return Search(folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained))
 
 
-def repeated(folder: Path, row: dict[str, str], seeds: int) -> list[float]:
+def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> list[float]:
     """The objective of a trial with seeds from 1 on."""
     fixed = [f"{key}={value}" for key, value in row.items() if "." in key]
-    again = search(folder, "hydra.sweeper.sampler=grid", *fixed, f"seed=range(1,{seeds + 1})")
+    again = search(folder, "hydra.sweeper.sampler=grid", *fixed, *overrides, f"seed=range(1,{seeds + 1})")
     return [float(row["valid/loss"]) for row in again.rows]
 
 
