@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
+from mlxlab.estimate.graph import trace
 from mlxlab.estimate.step import StepOptions, TracedStep
 from mlxlab.models.build import build_model
+from mlxlab.ops.dropout import random_key
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
@@ -77,3 +79,16 @@ def test_the_estimate_is_within_15_percent_of_the_measured_peak_and_allocates_no
     assert memory.peak == pytest.approx(peak, rel=0.15)
     parts = memory.weights + memory.gradients + memory.optimizer + memory.batch + memory.activations
     assert parts == memory.peak
+
+
+def test_a_graph_holds_no_earlier_random_numbers_and_leaves_none():
+    def dropout(arrays):
+        return [arrays["x"] * mx.random.bernoulli(0.5, arrays["x"].shape)]
+
+    inputs = {"x": mx.zeros((2, 3))}
+    mx.random.seed(7)
+    expected = trace(dropout, inputs).operations
+    assert mx.random.key(7).tolist() == random_key().tolist()
+    drawn = [mx.random.uniform() for _ in range(20_000)]  # none evaluated: MLX's recursion would end in a crash
+    assert len(trace(dropout, inputs).operations) == len(expected)
+    assert len(drawn) == 20_000

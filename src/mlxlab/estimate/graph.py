@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxlab.ops.custom_gradient import DISTINCT, Forward, Gradient, distinct, recorded_by
+from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.ops.exp import Arrays
 
 Shape = tuple[int, ...]
@@ -72,7 +73,12 @@ def trace(function: Callable[[dict[str, mx.array]], Sequence[mx.array]], inputs:
             returned = list(function(arrays))
         return [*returned, *records.arrays]
 
-    mx.export_function(read, call, dict(inputs))
+    mx.eval(random_key())  # otherwise all draws since the last evaluation are part of the graph
+    restore_random_state = save_random_state()
+    try:
+        mx.export_function(read, call, dict(inputs))
+    finally:
+        restore_random_state()
     return records.put_into(graph)
 
 
