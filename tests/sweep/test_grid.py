@@ -37,7 +37,8 @@ def test_a_configuration_runs_once_however_it_is_asked_for(line, job):  # noqa: 
     assert [each.state for each in jobs(line)] == ["finished", "finished", "skipped"]
     assert "same config as job 0" in line.out
     assert line(*SWEEP, "seed=0,1,2", "data=titanic") == 0  # a larger sweep in the same folder
-    assert line(*SWEEP, "+seed=1", "name=null,other") == 0  # another command, one of whose jobs is known
+    assert "3 jobs known, 3 of them ended; 1 new" in line.err
+    assert line(*SWEEP, "data=titanic", "+seed=1", "name=null,other") == 0  # another command, with one known config
     assert job.seen == [("0", 0, None), ("1", 1, None), ("3", 2, None), ("5", 1, None)]
     assert [each.reason for each in jobs(line)[4:]] == ["same config as job 1", ""]
 
@@ -68,7 +69,7 @@ def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F
 def test_what_cannot_be_continued_is_refused_in_one_line(line, job):  # noqa: F811
     assert "expected the folder of a sweep" in line.refuses("sweep.resume=missing", code=66)
     assert line(*SWEEP, "seed=0,1") == 0
-    assert "only hydra.launcher... may be changed" in line.refuses("sweep.resume=s", "seed=3")
+    assert "expected hydra/launcher, hydra.launcher.* or" in line.refuses("sweep.resume=s", "seed=3")
     journal = line.project / "s" / "sweep.jsonl"
     text = journal.read_text()
     for override in ("hydra/launcher=submitit_slurm", "model._target_=os.system"):
@@ -76,3 +77,61 @@ def test_what_cannot_be_continued_is_refused_in_one_line(line, job):  # noqa: F8
         line.refuses("sweep.resume=s", code=77)
     journal.write_text(text.replace('"format":1', '"format":2'))
     assert "sweep.jsonl:1: sweep.format: expected one of 1" in line.refuses("sweep.resume=s", code=65)
+
+
+def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):  # noqa: F811
+    assert line(*SWEEP, "seed=0,1", "trainer.epochs=2") == 0
+    journal, sweep = line.project / "s" / "sweep.jsonl", f"the sweep in {line.project}/s has"
+    before = journal.read_bytes()
+    for changed, message in {
+        "trainer.epochs=2 objective=valid/accuracy": f"objective=valid/accuracy: {sweep} valid/loss; continue with",
+        "trainer.epochs=5": f"trainer.epochs=5: {sweep} trainer.epochs=2 (trainer.epochs=2,5 adds jobs); continue",
+        "trainer.epochs=2 data.fold=0 data.folds=2": "data.fold=0: not in the command of the sweep in",
+        "data=titanic": "trainer.epochs=2: missing, but in the command of the sweep in",
+    }.items():
+        assert message in line.refuses(*SWEEP, "seed=0,1", *changed.split(), lines=None)
+    assert journal.read_bytes() == before
+    assert line(*SWEEP, "seed=0,1", "trainer.epochs=2,3") == 0  # now swept
+    assert "2 jobs known, 2 of them ended; 2 new" in line.err
+    assert len(job.seen) == 4
+
+
+def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):  # noqa: F811
+    job.faults |= dict.fromkeys((0, 2), RunInterrupted("stopped at step 3 and saved", signal.SIGTERM))
+    assert line(*SWEEP, "seed=0,1") == 143
+    assert line(*SWEEP, "seed=2,3") == 143
+    job.faults.clear()
+    assert line("sweep.resume=s") == 0
+    assert sorted(seed for _, seed, _ in job.seen[2:]) == [0, 1, 2, 3]
+    assert "job 3 (seed=3): valid/loss 0.3 after" in line.err
+
+
+def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of_the_sweep(line, job):  # noqa: F811
+    message = "objective: the jobs have valid/accuracy and valid/loss; choose one: objective=..."
+    assert message in line.refuses(*SWEEP, "experiment=digits,diabetes")
+    assert line(*SWEEP, "experiment=digits,wine") == 0
+    assert "| valid/accuracy |" in line.out
+
+
+def test_data_files_are_looked_for_before_the_first_job(line, job):  # noqa: F811
+    (line.project / "first.txt").write_text("text")
+    streaming = [*SWEEP, "data=streaming", "model=transformer"]
+    assert "data.source: secnd.txt: no such file or folder" in line.refuses(
+        *streaming, "data.source=first.txt,secnd.txt", code=66
+    )
+    missing = ["data.source=first.txt", "data.validation.source=valid.txt"]
+    assert "data.validation.source: valid.txt: no such file" in line.refuses(*streaming, *missing, "seed=0,1", code=66)
+    assert not job.seen
+    assert not (line.project / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.sweep=foo", "hydra.sweep=foo: expected one of its keys: hydra.sweep.dir, hydra.sweep.subdir"),
+        ("hydra.launcher.njobs=2", "hydra.launcher.njobs=2: unknown key; did you mean hydra.launcher.n_jobs?"),
+        ("seed=2", "seed=2: contradicts seed=0,1; give one of them"),
+    ],
+)
+def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):  # noqa: F811
+    assert message in line.refuses("-m", "seed=0,1", "hydra/launcher=isolated", override)

@@ -1,15 +1,16 @@
-"""The command that started a sweep: the first line of its journal `sweep.jsonl`."""
+"""The command of a sweep: the first line of its journal `sweep.jsonl`, or a later one where a command added jobs."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypedDict
+from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from annotated_types import Ge, MaxLen
 
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular, parse_json
 
 FILE = "sweep.jsonl"
 MAX_LINE = 2**20  # bytes
+_KEY_END = 60  # bytes of a line in which the key of a command stands, after the time
 
 Texts: TypeAlias = Annotated[list[str], MaxLen(1000)]
 
@@ -24,22 +25,31 @@ class SweepStart(TypedDict):
     objective: str
 
 
-class _FirstLine(TypedDict):
+class _Line(TypedDict):
     t: Annotated[int, Ge(0)]
-    sweep: SweepStart
+    sweep: NotRequired[SweepStart]
+    job: NotRequired[dict[str, object]]
 
 
 def read_sweep_start(folder: Path) -> SweepStart:
-    """The command of the sweep in a folder.
+    """The last command of the sweep in a folder.
 
     Raises:
         InputNotFoundError: the folder holds no sweep.
         DataError: its journal is damaged.
     """
     path = folder / FILE
+    start: SweepStart | None = None
     try:
         with open_regular(path) as file:
-            line = file.readline(MAX_LINE)
+            while (line := file.readline(MAX_LINE)).endswith(b"\n"):
+                if start is None or b'"sweep"' in line[:_KEY_END]:
+                    text = line.decode("utf-8", "replace")
+                    start = parse_json(text, _Line, f"{path}:{1 if start is None else 'sweep'}").get("sweep", start)
+                    if start is None:
+                        break
     except InputNotFoundError:
         raise InputNotFoundError(f"{path}: not found; expected the folder of a sweep") from None
-    return parse_json(line.decode("utf-8", "replace"), _FirstLine, f"{path}:1")["sweep"]
+    if start is None:
+        raise DataError(f"{path}:1: expected the start of a sweep")
+    return start

@@ -161,7 +161,10 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)
-        raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
+        from mlxlab.config.hydra.job import is_sweep_job
+
+        hint = "" if is_sweep_job() else "; resume with resume=auto"  # a sweep is continued as a whole
+        raise RunInterrupted(f"stopped at step {step} and saved{hint}", stop_signal)
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
     if stop_rule() is not None:

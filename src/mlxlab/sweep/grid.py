@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.sweep.job_journal import FILE, SweepStart, open_job_journal
+from mlxlab.errors import ConfigError
+from mlxlab.sweep.continued_sweep import check_continued, sweep_start
+from mlxlab.sweep.job_journal import FILE, open_job_journal
 from mlxlab.sweep.job_list import JobList
 from mlxlab.sweep.job_table import job_table
 from mlxlab.sweep.launcher.build import is_own, open_jobs
@@ -21,6 +23,7 @@ from mlxlab.sweep.launcher.job_run import report_of
 from mlxlab.sweep.launcher.jobs import Jobs, SweepContext
 from mlxlab.sweep.launcher.results import job_result
 from mlxlab.sweep.parent_run import sweep_folder
+from mlxlab.sweep.search.study import FILE as STUDY
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +53,17 @@ class GridSweeper:
         1 if a job failed, 128 + the number of the signal that ended the sweep before its last job, else 0.
 
         Raises:
-            ConfigError: a setting of the launcher is not for this machine.
+            ConfigError: the folder holds another sweep, or a setting of the launcher is not for this machine.
             CannotCreateError: another process runs this sweep, or its folder cannot be made.
             DataError: the journal in the folder is damaged.
         """
         folder = sweep_folder(self.config)
-        with open_job_journal(folder, sweep_start(self.config)) as journal:
+        start = sweep_start(self.config)
+        if (folder / STUDY).exists():
+            raise ConfigError(f"{folder}: holds a search; expected hydra/sweeper=search, or another hydra.sweep.dir")
+        with open_job_journal(folder, start) as journal:
+            check_continued(journal.start, start, folder)
+            journal.record_start(start)
             OmegaConf.save(self.config, folder / "multirun.yaml")
             self.hydra.callbacks.on_multirun_start(config=self.config, config_name="train")
             exit_code = 1
@@ -71,8 +79,8 @@ class GridSweeper:
 
     def _run(self, jobs: JobList) -> int:
         """Runs the missing jobs; returns the number of a signal that stopped them, else 0."""
-        if ended := len(jobs.numbers) - len(jobs.missing):
-            logger.info(f"{ended} of {len(jobs.numbers)} jobs have ended earlier")
+        if known := len(jobs.all) - jobs.num_new:
+            logger.info(f"{known} jobs known, {len(jobs.all) - len(jobs.missing)} of them ended; {jobs.num_new} new")
         if not is_own(self.config):
             self._launch(jobs)
             return 0
@@ -116,17 +124,3 @@ def run_jobs(jobs: JobList, launcher: Jobs) -> None:
             running += 1
     for _ in range(running):
         jobs.end(launcher.wait())
-
-
-def sweep_start(config: DictConfig) -> SweepStart:
-    """The command of a sweep."""
-    own = as_typed(config.hydra.overrides.hydra)
-    typed = [text for text in own if not text.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))]
-    folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
-    return SweepStart(
-        format=1,
-        overrides=[*typed, *as_typed(config.hydra.overrides.task)],
-        config_dir=str(folders[0]) if folders else None,
-        config_name=str(config.hydra.job.config_name),
-        objective=str(config.objective),
-    )

@@ -1,6 +1,7 @@
 """`sweep.jsonl`, the journal of a sweep: the command that started it, and every change of one of its jobs.
 
-One JSON object per line; the last one of a job is what is known of it. A line survives `kill -9` once it is written.
+One JSON object per line; the last one of a job is what is known of it, that of a command what is continued. A line
+survives `kill -9` once it is written.
 """
 
 import time
@@ -76,6 +77,12 @@ class JobJournal:
     def __init__(self, path: Path, writer: RecordWriter, start: SweepStart, jobs: dict[int, Job]) -> None:
         self.path, self._writer, self.start, self.jobs = path, writer, start, jobs
 
+    def record_start(self, start: SweepStart) -> None:
+        """The command that continues the sweep, if it is another one."""
+        if start != self.start:
+            self.start = start
+            self._write({"sweep": dict(start)})
+
     def record(self, *jobs: Job) -> None:
         """A full disk does not end the sweep: what it refuses is kept in memory and goes out before anything newer."""
         for job in jobs:
@@ -109,7 +116,7 @@ def open_job_journal(folder: Path, start: SweepStart) -> Iterator[JobJournal]:
 
 
 def read_job_journal(folder: Path) -> tuple[SweepStart, list[Job]]:
-    """(the command, one record per job by number) of the sweep in a folder. An incomplete last line does not count.
+    """(last command, one record per job by number) of the sweep in a folder. An incomplete last line does not count.
 
     Raises:
         InputNotFoundError: there is no journal.
@@ -121,7 +128,7 @@ def read_job_journal(folder: Path) -> tuple[SweepStart, list[Job]]:
     try:
         for number, text in enumerate(_lines(path), 1):
             line = parse_json(text, _Line, f"{path}:{number}")
-            if len(line) != 2 or ("sweep" in line) != (number == 1):
+            if len(line) != 2 or (number == 1 and "sweep" not in line):
                 raise DataError(f"{path}:{number}: expected {'the start of a sweep' if number == 1 else 'a job'}")
             if "job" in line:
                 jobs[line["job"].number] = line["job"]

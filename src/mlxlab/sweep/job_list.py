@@ -4,8 +4,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.sweep.job_journal import MAX_JOBS, Job, JobJournal
+from mlxlab.sweep.job_table import varying_keys
+from mlxlab.sweep.launcher.isolated import OUTPUT
 from mlxlab.sweep.launcher.jobs import ComposedJob, JobResult, SweepContext, resumed
 
 _FAILED = 1
@@ -14,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class JobList:
-    """The jobs that a command asks for, with numbers in the order in which they were first asked for.
+    """The jobs of a sweep, with numbers in the order in which a command first asked for them.
 
     Args:
-        requested: overrides of each job.
+        requested: overrides of each job of the command; those that the journal lacks are added to it.
         retry_failed: whether those that failed earlier are missing too.
 
     Raises:
@@ -34,25 +37,25 @@ class JobList:
         retry_failed: bool,
     ) -> None:
         self.journal, self.context, self.folder = journal, context, folder
-        self.numbers = self._enroll(requested)
+        self.num_new = self._enroll(requested)
+        self._varying = varying_keys(self.all)
         ended = ("finished", "skipped") if retry_failed else ("finished", "skipped", "failed")
-        self.missing = [number for number in self.numbers if journal.jobs[number].state not in ended]
+        self.missing = [job.number for job in self.all if job.state not in ended]
 
     @property
     def all(self) -> list[Job]:
-        """Those of earlier commands too."""
+        """All jobs by number, those of earlier commands too."""
         return [self.journal.jobs[number] for number in sorted(self.journal.jobs)]
 
     def is_unfinished(self) -> bool:
-        """Whether a job has neither finished nor failed."""
-        return bool({"waiting", "running", "stopped"} & {self.journal.jobs[number].state for number in self.numbers})
+        """Whether a job waits, runs or was stopped."""
+        return any(job.state in ("waiting", "running", "stopped") for job in self.all)
 
     def exit_code(self, stop_signal: int) -> int:
         """1 if a job did not finish, 128 + the number of a signal before the end, else 0."""
         if stop_signal and self.is_unfinished():
             return 128 + stop_signal
-        states = {self.journal.jobs[number].state for number in self.numbers}
-        return 0 if states <= {"finished", "skipped"} else _FAILED
+        return 0 if all(job.state in ("finished", "skipped") for job in self.all) else _FAILED
 
     def compose(self, number: int) -> ComposedJob | None:
         """A job, ready to start; None if another one has the same config, or it cannot be composed."""
@@ -76,9 +79,7 @@ class JobList:
     def start(self, number: int) -> None:
         """Records that a job starts."""
         job = self.journal.jobs[number]
-        logger.info(
-            f"job {number} ({self.numbers.index(number) + 1} of {len(self.numbers)}): {', '.join(job.overrides)}"
-        )
+        logger.info(f"{self._name(job)}: starts, {self.missing.index(number) + 1} of {len(self.missing)}")
         attempts = job.attempts + (job.state == "running")  # one that was killed with the sweep
         self.journal.record(replace(job, state="running", reason="", exit_code=None, attempts=attempts))
 
@@ -96,25 +97,30 @@ class JobList:
         )
         self.journal.record(ended)
         if result.value is None:
-            logger.info(f"job {job.number} ({', '.join(job.overrides)}): {result.reason}")
+            output = result.folder / OUTPUT
+            logger.info(f"{self._name(job)}: {result.reason}{f' ({output})' if output.is_file() else ''}")
         else:
             objective = self.context.config.objective
-            logger.info(f"job {job.number}: {objective} {result.value:.6g} after {result.seconds:.1f} s")
+            logger.info(f"{self._name(job)}: {objective} {result.value:.6g} after {result.seconds:.1f} s")
 
-    def _enroll(self, requested: list[list[str]]) -> list[int]:
-        """The number of each job: that of an earlier command, or a new one."""
+    def _name(self, job: Job) -> str:
+        """Its number and the overrides that not all jobs have."""
+        texts = [text for text in job.overrides if override_name(text) in self._varying]
+        return f"job {job.number} ({' '.join(texts)})" if texts else f"job {job.number}"
+
+    def _enroll(self, requested: list[list[str]]) -> int:
+        """Adds the jobs that no earlier command asked for; returns their number."""
         earlier: dict[tuple[str, ...], list[int]] = {}
         for job in self.all:
-            earlier.setdefault(tuple(job.overrides), []).append(job.number)
-        numbers, new = list[int](), list[Job]()
+            earlier.setdefault(tuple(sorted(job.overrides)), []).append(job.number)
+        new = list[Job]()
         for overrides in requested:
-            if known := earlier.get(tuple(overrides)):
-                numbers.append(known.pop(0))
+            if known := earlier.get(tuple(sorted(overrides))):
+                known.pop(0)
                 continue
             number = len(self.journal.jobs) + len(new)
             new.append(Job(number, overrides, "", "waiting", "", None, 0, 0.0, None, str(number)))
-            numbers.append(number)
         if len(self.journal.jobs) + len(new) > MAX_JOBS:
             raise ConfigError(f"-m: {len(requested):,} jobs; the limit is {MAX_JOBS:,}")
         self.journal.record(*new)
-        return numbers
+        return len(new)

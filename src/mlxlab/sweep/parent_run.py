@@ -45,8 +45,9 @@ class ParentRun(Callback):
         self._tracker = instantiate(node, folder=folder, project=project_root())
         task = as_typed(config.hydra.overrides.task)
         is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
-        name = (None if is_of_job else config.get("name")) or f"sweep {folder.name}"
-        tags = {"overrides": " ".join(task), "kind": "sweep"}
+        kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
+        name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
+        tags = {"overrides": " ".join(task), "kind": kind}
         is_continued = (folder / JOURNAL).is_file() and any((folder / name).is_file() for name in (STUDY, JOBS))
         self._tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.uid = self._tracker.uid

@@ -78,7 +78,7 @@ def trial(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
 
     def run(launcher, seconds=None, **changes):
-        record, lines = new_record({**copy.deepcopy(QUESTION), **changes}), []
+        record, lines = new_record({**copy.deepcopy(QUESTION), **changes}, "trial"), []
         if (folder / "trial.json").exists():
             record = read_record(folder)
         with open_job_journal(folder, START) as journal:
@@ -174,7 +174,7 @@ def test_a_finished_baseline_is_reused_unless_its_data_differ(trial, monkeypatch
 
 
 def test_a_folder_answers_one_question(tmp_path):
-    write_record(tmp_path, new_record(QUESTION))
+    write_record(tmp_path, new_record(QUESTION, "trial"))
     check_question(tmp_path, QUESTION)
     check_question(tmp_path / "new", QUESTION)
     with pytest.raises(ConfigError, match=r"another trial: change was \['x=1'\]; choose another folder="):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mlxlab.analysis.trial.record import read_record
-from mlxlab.cli import trial
+from mlxlab.cli import train, trial
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.experiment import run_experiment
 from mlxlab.experiment.manifest import RunManifest
@@ -50,11 +50,14 @@ def command(tmp_path, monkeypatch, capfd):
     return run
 
 
-def test_an_interrupted_trial_continues_and_a_decided_one_stays(command, tmp_path):
+def test_an_interrupted_trial_continues_and_a_decided_one_stays(command, tmp_path, capfd):
     first = Runs(0.1, errors={(1, True): RunInterrupted("stopped", 2)})
     code, _, err = command(first, CHANGE, "budget=7steps")
     assert code == 130
     assert "interrupted; the same command continues" in err
+    assert train.main(["sweep.resume=t"]) == 2
+    command_line = f"mlxlab trial baseline=base hydra/launcher=in_process {CHANGE} budget=7steps folder=t"
+    assert f"a trial; its own command continues it: {command_line}" in capfd.readouterr().err
     second = Runs(0.1)
     code, out, err = command(second, CHANGE, "budget=7steps", "--json")
     record = json.loads(out)

@@ -82,10 +82,32 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
     assert not (line.project / "s" / "report.html").exists()
     assert "1 finished, 1 stopped" in line.out
     assert "stopped after 1 of 2 trials; continue: " in line.err
-    assert "--config-dir" in line.lines[-1]
-    assert line(*command) == 0
+    assert line.lines[-1].endswith(f"mlxlab train sweep.resume={line.project}/s")
+    assert line("sweep.resume=s") == 0
     assert [(name, resume) for name, _, resume in job.seen] == [("0", None), ("1", None), ("1", "auto")]
     assert {dropout for _, dropout, _ in job.seen} <= {0.2, 0.3}
+
+
+def test_a_search_continues_with_its_own_objective_and_with_more_trials(line, job):  # noqa: F811
+    search = [*SEARCH, "hydra.sweeper.sampler=random", "seed=range(9)"]
+    assert line(*search, "hydra.sweeper.trials=2") == 0
+    for other in ("objective=valid/accuracy", "hydra.sweeper.objectives=[valid/accuracy]"):
+        assert "objective: got valid/accuracy, that of the study is valid/loss" in line.refuses(*search, other)
+    assert "holds a search" in line.refuses("-m", "tracking=none", "hydra.sweep.dir=s", "seed=0,1")
+    assert line("sweep.resume=s", "hydra.sweeper.trials=4") == 0
+    assert [name for name, *_ in job.seen] == ["0", "1", "2", "3"]
+    assert line("sweep.resume=s") == 0
+    assert len(job.seen) == 4
+    assert line("-m", "tracking=none", "hydra.sweep.dir=g", "seed=0,1") == 0
+    assert "holds jobs of another sweep" in line.refuses(*SEARCH[:-1], "hydra.sweep.dir=g", "seed=range(3)")
+
+
+def test_a_stopped_trial_is_listed_as_stopped(line, job):  # noqa: F811
+    job.faults = {0: RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)}
+    assert line(*SEARCH, "hydra.sweeper.sampler=random", "seed=range(3)") == 143
+    [row] = table(line.project / "s")
+    assert row["state"] == "stopped"
+    assert "1 stopped" in line.out
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class TrialRecord(TypedDict):
 
     format: Literal[1]
     question: Question
+    command: str  # the first one that asked it
     error: float
     runs: list[RunRecord]
     gains: list[float]
@@ -75,9 +76,18 @@ class TrialRecord(TypedDict):
     seconds: NonNegative
 
 
-def new_record(question: Question) -> TrialRecord:
+def new_record(question: Question, command: str) -> TrialRecord:
     return TrialRecord(
-        format=1, question=question, error=ERROR, runs=[], gains=[], looks=[], verdict=None, reason="", seconds=0.0
+        format=1,
+        question=question,
+        command=command,
+        error=ERROR,
+        runs=[],
+        gains=[],
+        looks=[],
+        verdict=None,
+        reason="",
+        seconds=0.0,
     )
 
 

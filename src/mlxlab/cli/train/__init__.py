@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
+from mlxlab.cli.train.named_files import check_named_files
 from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
@@ -66,6 +67,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         name=flags.config_name or "train",
         multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
         choices=partial(experiment.resumed_choices, flags.overrides),
+        check_job=check_named_files,
     )
     if not flags.shell_completion:
         composer = experiment.with_past_run(composer)

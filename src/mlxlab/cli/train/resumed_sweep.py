@@ -12,6 +12,7 @@ from mlxlab.redact import has_credentials, why_refused
 
 KEY = "sweep.resume"
 _LAUNCHER = "hydra/launcher"
+_MAY_CHANGE = (_LAUNCHER, "hydra.launcher.", "hydra.sweeper.trials")
 _OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=in_process")
 
 
@@ -27,10 +28,13 @@ def resume_sweep(flags: Namespace) -> Namespace:
     if not named:
         return flags
     typed = [text for text in flags.overrides if text not in named]
-    if other := [text for text in typed if not override_name(text).startswith(("hydra.launcher.", _LAUNCHER))]:
-        raise ConfigError(f"{other[0]}: only hydra.launcher... may be changed with {KEY}=")
+    if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
+        expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
+        raise ConfigError(f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs")
     folder = Path(os.path.abspath(os.path.expanduser(named[-1].partition("=")[2].strip("'\""))))
     start = read_sweep_start(folder)
+    if "hydra/sweeper=paired" in start["overrides"]:
+        raise ConfigError(f"{folder}: a trial; its own command continues it: {_trial_command(folder)}")
     for text in start["overrides"]:
         if has_credentials(text):
             raise NotAllowedError(f"{folder}: {why_refused(text)}")
@@ -39,14 +43,22 @@ def resume_sweep(flags: Namespace) -> Namespace:
                 f"{folder}: {one_line(text, 80)} runs commands of its own; repeat the sweep's command"
             )
     changed = [override_name(text) for text in typed]
-    overrides = [text for text in start["overrides"] if override_name(text) not in changed]
+    if _LAUNCHER in changed:  # whose settings may be others
+        changed += [name for name in map(override_name, start["overrides"]) if name.startswith("hydra.launcher.")]
+    overrides = [text for text in start["overrides"] if override_name(text) not in changed] + typed
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return Namespace(
         **{
             **vars(flags),
-            "overrides": [*overrides, *typed, f"hydra.sweep.dir='{quoted}'"],
+            "overrides": [*overrides, f"hydra.sweep.dir='{quoted}'"],
             "config_dir": flags.config_dir or start["config_dir"],
             "config_name": flags.config_name or start["config_name"],
             "multirun": True,
         }
     )
+
+
+def _trial_command(folder: Path) -> str:
+    from mlxlab.analysis.trial.record import read_record
+
+    return read_record(folder)["command"]

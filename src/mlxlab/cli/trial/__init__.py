@@ -14,9 +14,12 @@ Examples
 """
 
 import logging
+import shlex
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.cli.trial.setup import Options, prepare_trial, read_budget, split_args
@@ -57,13 +60,15 @@ def _trial(
         jobs: runs at a time.
         json: prints JSON instead.
     """
+    given = {name: value for name, value in locals().items() if name != "args"}
     from mlxlab.analysis.trial.record import describe, exit_code, read_record
     from mlxlab.analysis.trial.sequential import MIN_PAIRS
     from mlxlab.cli.train.multirun import sweep
 
+    command = _command(given, args)
     limits, looks = read_budget(budget), [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]
     options = Options(limits, looks, metric, evaluation, min_gain, folder, jobs)
-    trial = prepare_trial(baseline, split_args(args, limits), options)
+    trial = prepare_trial(baseline, split_args(args, limits), options, command)
     is_decided = read_record(trial.folder)["verdict"] in ("keep", "discard")
     code = 0 if is_decided else sweep(trial.composer, trial.config, run_experiment)
     record = read_record(trial.folder)
@@ -76,6 +81,13 @@ def _trial(
     else:
         print(describe(record, trial.folder))
     return exit_code(record["verdict"])
+
+
+def _command(given: dict[str, object], args: list[str]) -> str:
+    """The command line with these options, as far as they are not the defaults."""
+    defaults = {name: parameter.default for name, parameter in signature(_trial).parameters.items()}
+    options = [f"{name}={value}" for name, value in given.items() if value != defaults[name] and name != "json"]
+    return f"{program.command('trial')} {shlex.join([*options[:1], *args, *options[1:]])}"
 
 
 main = build_main(__doc__, Subcommand(_trial, forward_prefix=""))

@@ -115,8 +115,11 @@ def split_args(args: list[str], limits: Budget) -> Texts:
     return texts
 
 
-def prepare_trial(baseline: str, texts: Texts, options: Options) -> Trial:
+def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -> Trial:
     """Checks the configs of both arms, and writes what the trial asks into its folder, unless it is there.
+
+    Args:
+        command: the whole command line, to be shown where the trial is to be continued.
 
     Raises:
         ConfigError: a config is not valid, both are equal, or the folder holds another trial.
@@ -144,7 +147,7 @@ def prepare_trial(baseline: str, texts: Texts, options: Options) -> Trial:
         first_seed=int(past.config["seed"]),
         code={"commit": code["commit"], "digest": code["digest"]},
     )
-    folder = _make_folder(options.folder, question)
+    folder = _make_folder(options.folder, question, command)
     return Trial(folder, *_compose_sweep(overrides["baseline"], texts.launcher, options, folder))
 
 
@@ -182,7 +185,7 @@ def _compose_sweep(
     return composer, config
 
 
-def _make_folder(folder: Path | None, question: Question) -> Path:
+def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
     """The folder with the question of the trial in it."""
     if folder is None:
         name = re.sub(r"[^a-zA-Z0-9]+", "-", " ".join(question["change"])).strip("-")[:40]
@@ -193,7 +196,7 @@ def _make_folder(folder: Path | None, question: Question) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "trial.json").exists():
-            write_record(folder, new_record(question))
+            write_record(folder, new_record(question, command))
     except OSError as error:
         raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
     return folder

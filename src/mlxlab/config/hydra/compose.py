@@ -45,6 +45,7 @@ class Composer:
     name: str = "train"  # of the primary config
     multirun: bool = False  # `-m`
     choices: Callable[[], dict[str, str]] = dict  # options of the run that is resumed, by group
+    check_job: Callable[[DictConfig], None] = lambda config: None  # of a sweep, with a valid config
 
     @cached_property
     def hydra(self) -> Hydra:
@@ -74,10 +75,16 @@ class Composer:
         """
         typed, issues = parse(self.overrides, self.multirun)
         config = master = None
+        objectives = list[str]()
         if self.multirun and not issues:
             master = self._sweep_config(typed)
         for texts in jobs_to_check(typed, master, issues) if self.multirun else [list(typed)]:
             config = self._job(texts, issues)
+            if self.multirun and config is not None and not issues:
+                self.check_job(config)
+                objectives.append(str(config.objective))
+        if len(names := dict.fromkeys(objectives)) > 1:
+            issues.append(ConfigIssue("objective", f"the jobs have {' and '.join(names)}; choose one: objective=..."))
         if issues:
             raise ConfigError(format_issues(issues))
         if config is None:
@@ -90,6 +97,7 @@ class Composer:
             self.overrides = list(forced(self.hydra, typed)[0].values())
             master = self._compose(RunMode.MULTIRUN)
         guard_hydra_node(master.hydra)
+        master.objective = objectives[0]  # also where an option that is swept sets it
         return master
 
     def checked_values(self, *, resolve: bool) -> dict[str, Any]:

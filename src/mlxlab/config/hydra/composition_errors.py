@@ -48,9 +48,14 @@ def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig
     """(config, overrides in it, issues): overrides that fail are dropped one by one; None if a file is at fault."""
     overrides = parse(typed, multirun=True)[0]
     texts, issues = forced(hydra, overrides)
+    failed: dict[str, int] = {}  # overrides of Hydra's own keys -> position of their issue
     while True:
         try:
-            return hydra.compose_config(name, list(texts.values()), RunMode.RUN), list(texts.values()), issues
+            config = hydra.compose_config(name, list(texts.values()), RunMode.RUN)
+            for text, position in failed.items():
+                if message := _hydra_key_error(config, overrides[text].key_or_group):
+                    issues[position] = ConfigIssue(issues[position].path, message)
+            return config, list(texts.values()), issues
         except NotAllowedError:
             raise
         except Exception as error:
@@ -63,7 +68,23 @@ def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig
                 issues.append(_issue(hydra, error, blamed))
             if blamed is None:
                 return None, [], issues
+            if overrides[blamed].is_hydra_override():
+                failed[blamed] = len(issues) - 1
             del texts[blamed]
+
+
+def _hydra_key_error(config: DictConfig, key: str) -> str | None:
+    """What is wrong with the name of one of Hydra's keys, in a config that lacks it; None if nothing is."""
+    names, node = key.split("."), config
+    for depth, name in enumerate(names):
+        keys = [str(each) for each in node]
+        if name not in keys:
+            return "unknown key" + suggestion(name, keys, f"{'.'.join(names[:depth])}.")
+        child = node._get_node(name)
+        if not isinstance(child, DictConfig):
+            return None
+        node = child
+    return f"expected one of its keys: {', '.join(f'{key}.{name!s}' for name in node)}"
 
 
 def _is_named(text: str, key: str, error: Exception) -> bool:

@@ -43,6 +43,11 @@ def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, 
     return folder, job.return_value if job.status == JobStatus.COMPLETED else cast(Exception, job._return_value)
 
 
+def is_sweep_job() -> bool:
+    """Whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 @contextmanager
 def job_config(config: DictConfig) -> Iterator[None]:
     """What a job would find in HydraConfig, its overrides above all, without an output folder."""

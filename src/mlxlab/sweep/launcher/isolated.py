@@ -48,7 +48,7 @@ class IsolatedLauncher:
     """Runs jobs in processes of their own. One that crashes or hangs, or is killed, is a job that failed.
 
     Args:
-        n_jobs: jobs at a time; with more than one, each writes its output to `output.log` in its folder.
+        n_jobs: jobs at a time. Each writes its output to `output.log` in its folder.
         timeout: seconds after which a job is stopped and has failed; null is no limit.
         retries: how often a job that crashed (not one that raised an error) starts again, from its latest checkpoint.
         memory_limit: GB that a job may take, and that must be free before it starts; null is no limit, and a further
@@ -126,9 +126,8 @@ class IsolatedLauncher:
     def _start_queued(self) -> None:
         while self._queue and not self.stop_signal and len(self._running) < self.n_jobs and self._fits():
             running = self._queue.popleft()
-            output = str(running.job.folder / OUTPUT) if self.n_jobs > 1 else None
             job = HydraJob(running.job.config, self.context.task, self.context.callbacks)
-            order = JobOrder(job, dict(os.environ), os.getcwd(), output)
+            order = JobOrder(job, dict(os.environ), os.getcwd(), str(running.job.folder / OUTPUT))
             running.attempts, running.started = running.attempts + 1, time.monotonic()
             started = self._processes.start(pickle.dumps(order), more=running.more)
             running.pid, self._running[started.number] = started.pid, running

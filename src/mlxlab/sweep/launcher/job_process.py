@@ -29,12 +29,12 @@ _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 @dataclass(frozen=True)
 class JobOrder:
-    """A job and its surroundings; its output goes to the file `output`, null is that of the sweep."""
+    """A job and its surroundings; its output goes to the file `output`."""
 
     job: "HydraJob"
     environment: dict[str, str]
     cwd: str
-    output: str | None
+    output: str
 
 
 def serve_orders(channel: Connection, hello: Hello) -> NoReturn:
@@ -63,8 +63,7 @@ def _run(order: JobOrder) -> "Report":
     os.environ.clear()
     os.environ.update(order.environment)
     os.chdir(order.cwd)
-    if order.output:
-        _redirect(Path(order.output))
+    _redirect(Path(order.output))
     report = order.job.run()
     sys.stdout.flush()
     sys.stderr.flush()

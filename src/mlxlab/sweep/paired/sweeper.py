@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.analysis.trial.record import FILE, TrialRecord, read_record
 from mlxlab.constraints import NonNegative
-from mlxlab.sweep.grid import sweep_start
+from mlxlab.sweep.continued_sweep import sweep_start
 from mlxlab.sweep.job_journal import open_job_journal
 from mlxlab.sweep.launcher.build import open_jobs
 from mlxlab.sweep.launcher.jobs import SweepContext

@@ -23,7 +23,6 @@ class Commands:
 
     def __init__(self, config: DictConfig, folder: Path, overrides: list[str]) -> None:
         self.folder, self.overrides = folder, overrides
-        self.typed = as_typed(config.hydra.overrides.task)
         self.hydra = [
             text for text in as_typed(config.hydra.overrides.hydra) if not text.lstrip("+").startswith("hydra.mode=")
         ]
@@ -40,8 +39,7 @@ class Commands:
 
     def continuation(self) -> str:
         """Runs the trials that are missing."""
-        hydra = [text for text in self.hydra if not text.lstrip("+").startswith("hydra.sweep.dir=")]
-        return self._command(["-m", *hydra, *self.typed, f"hydra.sweep.dir={self.folder}"])
+        return f"{program.command('train')} {shlex.join([f'sweep.resume={self.folder}'])}"
 
     def _command(self, args: list[str]) -> str:
         return f"{program.command('train')} {shlex.join([*self.flags, *args])}"

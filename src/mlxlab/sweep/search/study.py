@@ -186,11 +186,14 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
         now, before = settings["space"].get(key), stored["space"].get(key)
         if now != before:
             problems.append(f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}")
-    for override in sorted({*settings["overrides"]} ^ {*stored["overrides"]}):
-        problems.append(f"{override}: {'not in' if override in settings['overrides'] else 'missing, but in'} the study")
-    if settings["objectives"] != stored["objectives"]:
+    has_objectives = settings["objectives"] == stored["objectives"]
+    if not has_objectives:
         now, before = (", ".join(each["objectives"]) for each in (settings, stored))
-        problems.append(f"objectives: got {now}, those of the study are {before}")
+        problems.append(f"objective: got {now}, that of the study is {before}")
+    for override in sorted({*settings["overrides"]} ^ {*stored["overrides"]}):
+        if has_objectives or not override.startswith("objective="):  # which is named already
+            what = "not in" if override in settings["overrides"] else "missing, but in"
+            problems.append(f"{override}: {what} the study")
     if settings["sampler"] != stored["sampler"]:
         problems.append(f"hydra.sweeper.sampler={settings['sampler']}: the study has {stored['sampler']}")
     elif settings["sampler_settings"] != stored["sampler_settings"]:
@@ -202,8 +205,8 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
         if new != old:
             problems.append(f"hydra.sweeper.{key}={new}: the study has {old}")
     if problems:
-        advice = "continue it with the same settings, or choose another hydra.sweep.dir"
-        raise ConfigError("\n".join([*problems[:9], f"{path}: {advice}"]))
+        advice = f"continue {path.parent} with the same settings, or choose another hydra.sweep.dir"
+        raise ConfigError("\n".join([*problems[:9], advice] if problems[1:] else [f"{problems[0]}; {advice}"]))
 
 
 def _check_trials(trials: list[Trial], space: list[Domain], num_objectives: int, path: Path) -> None:

@@ -2,35 +2,40 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.hydra.search_space import Values, read_space
+from mlxlab.config.hydra.search_space import read_space
 from mlxlab.config.schema.root import Metric
 from mlxlab.constraints import Count, Ge, Lt, Size
 from mlxlab.errors import ConfigError, RunInterrupted
-from mlxlab.experiment.run import run_lock
-from mlxlab.metric_names import lower_is_better
+from mlxlab.sweep.continued_sweep import sweep_start
+from mlxlab.sweep.job_journal import open_job_journal
 from mlxlab.sweep.launcher.build import open_jobs
 from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.sweep.pruning.settings import Name as PrunerName
 from mlxlab.sweep.pruning.settings import read_pruning
 from mlxlab.sweep.reports.search_result import write_search_result
-from mlxlab.sweep.search import optuna_sampler
+from mlxlab.sweep.search.build_sampler import (
+    Name,
+    build_sampler,
+    check_sampler,
+    directions,
+    num_trials,
+    optuna_version,
+    sampler_settings,
+)
 from mlxlab.sweep.search.commands import Commands
-from mlxlab.sweep.search.optuna_sampler import Direction, OptunaSampler, Settings, TPESampler
-from mlxlab.sweep.search.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
-from mlxlab.sweep.search.study import FILE, MAX_TRIALS, Study, StudySettings, open_study
+from mlxlab.sweep.search.samplers import Sampler
+from mlxlab.sweep.search.study import FILE, Study, StudySettings, open_study
 from mlxlab.sweep.search.trial_launcher import TrialLauncher
 from mlxlab.sweep.search.trial_loop import run_trials
 from mlxlab.training.stop_rule import Unit
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_TRIALS = 20
 
 
 class SearchSweeper:
@@ -59,7 +64,7 @@ class SearchSweeper:
 
     def __init__(
         self,
-        sampler: Literal["tpe", "cma", "nsga", "random", "grid"],
+        sampler: Name,
         trials: Size | None,
         seed: Annotated[int, Ge(0), Lt(2**32)],
         objectives: list[Metric] | None,
@@ -77,39 +82,25 @@ class SearchSweeper:
         task: TaskFunction,
     ) -> None:
         self.config, self.context, self.task = config, context, task
-        self.sampler, self.seed = sampler, seed
-        self.overrides, self.space = read_space(
-            as_typed(config.hydra.overrides.task), {key: str(value) for key, value in params.items()}
-        )
+        in_file = {key: str(value) for key, value in params.items()}
+        overrides, self.space = read_space(as_typed(config.hydra.overrides.task), in_file)
         names = [str(name) for name in objectives or [config.objective]]
-        if sampler == "cma" and len(names) > 1:
-            raise ConfigError(f"hydra.sweeper.sampler=cma: expected one objective, got {len(names)}; use nsga or tpe")
-        self.objectives: dict[str, Direction] = {
-            name: "minimize" if lower_is_better(name) else "maximize" for name in names
-        }
-        if pruner != "none" and (len(names) > 1 or sampler in ("cma", "nsga")):
-            got = f"{len(names)} objectives" if len(names) > 1 else f"sampler={sampler}"
-            raise ConfigError(f"hydra.sweeper.pruner={pruner}: expected tpe, random or grid, one objective; got {got}")
+        check_sampler(sampler, pruner, len(names))
+        self.objectives = directions(names)
         budgets = budget_unit, min_budget, max_budget, reduction_factor
         direction = self.objectives[names[0]]
         self.pruning = read_pruning(pruner, *budgets, config=config, space=self.space, direction=direction)
-        self.overrides = [*self.overrides, *self.pruning.overrides]
-        self.num_trials = self._num_trials(trials)
-        self.sampler_settings: Settings = {}
-        version = None
-        if sampler != "grid" and sampler != "random":
-            version = optuna_sampler.version(sampler)
-            sizes = startup_trials, population_size
-            self.sampler_settings = optuna_sampler.sampler_settings(sampler, self.space, *sizes)
+        self.overrides = [*overrides, *self.pruning.overrides]
+        self.num_trials = num_trials(sampler, self.space, trials)
         self.settings: StudySettings = {
             "space": {domain.key: str(domain) for domain in self.space},
             "overrides": self.overrides,
             "objectives": self.objectives,
             "sampler": sampler,
-            "sampler_settings": self.sampler_settings if sampler == "grid" else {"seed": seed, **self.sampler_settings},
+            "sampler_settings": sampler_settings(sampler, self.space, seed, startup_trials, population_size),
             "pruner": pruner,
             "pruner_settings": self.pruning.settings,
-            "optuna": version,
+            "optuna": optuna_version(sampler),
         }
 
     def sweep(self) -> int:
@@ -124,8 +115,12 @@ class SearchSweeper:
         """
         folder = sweep_folder(self.config)
         commands = Commands(self.config, folder, self.overrides)
-        with run_lock(folder), open_study(folder / FILE, self.settings, self.space) as study:
-            sampler = self._build_sampler(study)
+        start = sweep_start(self.config)
+        with open_job_journal(folder, start) as journal, open_study(folder / FILE, self.settings, self.space) as study:
+            if journal.jobs:
+                raise ConfigError(f"{folder}: holds jobs of another sweep; choose another hydra.sweep.dir")
+            journal.record_start(start)
+            sampler = build_sampler(study, self.settings, self.space)
             OmegaConf.save(self.config, folder / "multirun.yaml")
             self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
             try:
@@ -148,33 +143,3 @@ class SearchSweeper:
         with open_jobs(self.config, self.context, self.task) as jobs:
             trial_jobs = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
             run_trials(study, sampler, self.pruning.pruner, self.num_trials, trial_jobs)
-
-    def _num_trials(self, trials: int | None) -> int:
-        """The number of trials of the whole study."""
-        size = num_combinations(self.space)
-        if self.sampler == "grid":
-            if size is None:
-                key = next(domain.key for domain in self.space if not isinstance(domain, Values))
-                raise ConfigError(f"hydra.sweeper.sampler=grid: {key}: expected values, choice(...) or range(...)")
-            if size > MAX_COMBINATIONS:
-                raise ConfigError(f"hydra.sweeper.sampler=grid: {size:,} combinations; the limit is {MAX_TRIALS:,}")
-        if self.sampler in ("grid", "random") and size is not None and (trials is None or trials > size):
-            trials = size
-        trials = DEFAULT_TRIALS if trials is None else trials
-        if trials > MAX_TRIALS:
-            raise ConfigError(f"hydra.sweeper.trials: expected at most {MAX_TRIALS:,}, got {trials:,}")
-        return trials
-
-    def _build_sampler(self, study: Study) -> Sampler:
-        if self.sampler == "grid":
-            return GridSampler([domain for domain in self.space if isinstance(domain, Values)])
-        if self.sampler == "random":
-            return RandomSampler(self.space, self.seed)
-        directions = list(self.objectives.values())
-        if self.sampler == "tpe":
-            return TPESampler(self.sampler_settings, self.seed, self.space, directions)
-        sampler = OptunaSampler(self.sampler, self.sampler_settings, self.seed, self.space, directions, study.trials)
-        if not sampler.is_replayed:
-            was, now = study.settings["optuna"], self.settings["optuna"]
-            logger.warning(f"optuna {now} proposes other trials than {was}: the sampler restarts from their results")
-        return sampler

@@ -52,7 +52,7 @@ class TrialLauncher:
     def start(self, trial: Trial, *, continues: bool, more: bool) -> None:
         point = override_texts(trial.point)
         until = "" if trial.budget is None else f", until {trial.budget} {self.pruning.unit}"
-        logger.info(f"trial {trial.number} ({trial.number + 1} of {self.num_trials}{until}): {' '.join(point)}")
+        logger.info(f"trial {trial.number} ({' '.join(point)}): starts, {trial.number + 1} of {self.num_trials}{until}")
         texts, own = [*self.overrides, *point], self.folder / str(trial.number)
         if continues and own.is_dir():
             texts = resumed(texts, own)
@@ -60,7 +60,14 @@ class TrialLauncher:
 
     def wait(self) -> tuple[int, TrialResult | None]:
         job = self.jobs.wait()
-        return job.number, None if job.state == "stopped" else self._result(job)
+        result = None if job.state == "stopped" else self._result(job)
+        outcome = job.reason if result is None else self._describe(result)
+        logger.info(f"trial {job.number}: {outcome} after {job.seconds:.1f} s")
+        return job.number, result
+
+    def _describe(self, result: TrialResult) -> str:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.objectives, result.values, strict=False))
+        return "; ".join(filter(None, [values, result.reason]))
 
     def _result(self, job: JobResult) -> TrialResult:
         if job.value is None:

@@ -1,0 +1,42 @@
+"""Whether the data files that a config names exist; they are not opened."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxlab.config.issues import value_at
+from mlxlab.errors import InputNotFoundError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
+_NO_FILES = ("sklearn:", "synthetic")
+
+
+def check_named_files(config: "DictConfig") -> None:
+    """Raises InputNotFoundError for a source that is no file, folder or glob, and no data set of the hub."""
+    from mlxlab.config.check import resolve
+    from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, find_files
+    from mlxlab.data.text.sources.open import is_local
+
+    values, _ = resolve(config.data)
+    for key, source in _named_sources(values):
+        if source.startswith(_NO_FILES) or os.path.lexists(Path(source).expanduser()):
+            continue
+        try:
+            if is_local(source) and not any(sign in source for sign in GLOB_CHARACTERS):
+                find_files(source)
+        except InputNotFoundError as error:
+            raise InputNotFoundError(f"data.{key}: {error}") from None
+
+
+def _named_sources(data: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """(key, source) of each that is set; a mixture replaces `source`."""
+    mixture = data.get("mixture")
+    if isinstance(mixture, dict):
+        yield from (("mixture", str(source)) for source in mixture)
+    for key in _SOURCES[1 if mixture else 0 :]:
+        if isinstance(source := value_at(data, key), str):
+            yield key, source
