@@ -57,7 +57,7 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     process.communicate()
     continued = run_here(*command, f"hydra.sweep.dir={tmp_path}/s")
     assert continued.returncode == 0, continued.stderr
-    assert "1 of 3 trials are finished" in continued.stderr
+    assert "1 of 3 trials have ended" in continued.stderr
     assert table(tmp_path / "s") == table(tmp_path / "whole")
     assert final_states(continued.stdout) == final_states(whole.stdout)[1:]
 

@@ -39,7 +39,7 @@ def _line(**changes: object) -> str:
     [
         (["{}"], "sweep.jsonl:1: 't' is missing"),
         ([_line()], "expected the start of a sweep"),
-        ([json.dumps({"t": 1, "sweep": START})] * 2, "sweep.jsonl:2: expected a job"),
+        ([json.dumps({"t": 1, "sweep": START}), json.dumps({"t": 1})], "sweep.jsonl:2: expected a job"),
         ([json.dumps({"t": 1, "sweep": START}), _line(folder="../0")], "expected a path inside"),
         ([json.dumps({"t": 1, "sweep": START}), _line(folder="/etc")], "expected a path inside"),
         ([json.dumps({"t": 1, "sweep": START}), _line(number=-1)], "job.number: expected Ge"),

@@ -35,6 +35,8 @@ from mlxlab.sweep.search.trial_launcher import TrialLauncher
 from mlxlab.sweep.search.trial_loop import run_trials
 from mlxlab.training.stop_rule import Unit
 
+_SIGNAL = 128
+
 logger = logging.getLogger(__name__)
 
 
@@ -113,33 +115,37 @@ class SearchSweeper:
             CannotCreateError: another process runs this search, or the folder cannot be made.
             DataError, WriteError: the study is damaged, or the disk cannot be written.
         """
-        folder = sweep_folder(self.config)
-        commands = Commands(self.config, folder, self.overrides)
-        start = sweep_start(self.config)
-        with open_job_journal(folder, start) as journal, open_study(folder / FILE, self.settings, self.space) as study:
+        folder, start = sweep_folder(self.config), sweep_start(self.config)
+        with open_job_journal(folder, start) as journal:
             if journal.jobs:
                 raise ConfigError(f"{folder}: holds jobs of another sweep; choose another hydra.sweep.dir")
-            journal.record_start(start)
-            sampler = build_sampler(study, self.settings, self.space)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-            self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
-            try:
-                try:
-                    self._run_all(study, sampler, folder)
-                finally:
-                    print(write_search_result(study, folder, commands), flush=True)
-                    self.context.callbacks.on_multirun_end(config=self.config, config_name="train")
-            except RunInterrupted as stop:
-                done = f"{len(study.ended)} of {self.num_trials} trials"
-                logger.info(f"stopped after {done}; continue: {commands.continuation()}")
-                return stop.exit_code
-            return 1 if any(trial.state == "failed" for trial in study.trials) else 0
+            with open_study(folder / FILE, self.settings, self.space) as study:
+                journal.record_start(start)
+                return self._search(study, folder)
 
-    def _run_all(self, study: Study, sampler: Sampler, folder: Path) -> None:
+    def _search(self, study: Study, folder: Path) -> int:
+        commands, exit_code = Commands(self.config, folder, self.overrides), 1
+        sampler = build_sampler(study, self.settings, self.space)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
+        try:
+            exit_code = self._run_trials(study, sampler, folder)
+        finally:
+            print(write_search_result(study, folder, commands), flush=True)
+            self.context.callbacks.on_multirun_end(config=self.config, config_name="train", exit_code=exit_code)
+        if exit_code > _SIGNAL:
+            done = f"{len(study.ended)} of {self.num_trials} trials"
+            logger.info(f"stopped after {done}; continue: {commands.continuation()}")
+        return exit_code
+
+    def _run_trials(self, study: Study, sampler: Sampler, folder: Path) -> int:
         if earlier := len(study.ended):
-            logger.info(f"{folder}: {earlier} of {self.num_trials} trials are finished")
-
+            logger.info(f"{folder}: {earlier} of {self.num_trials} trials have ended")
         names = str(self.config.objective), list(self.objectives)
         with open_jobs(self.config, self.context, self.task) as jobs:
-            trial_jobs = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
-            run_trials(study, sampler, self.pruning.pruner, self.num_trials, trial_jobs)
+            launcher = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
+            try:
+                run_trials(study, sampler, self.pruning.pruner, self.num_trials, launcher)
+            except RunInterrupted as stop:
+                return stop.exit_code
+        return 1 if any(trial.state == "failed" for trial in study.trials) else 0
