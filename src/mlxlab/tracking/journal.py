@@ -94,7 +94,7 @@ class Journal:
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.mlflow.experiment if self.mlflow else "",
-            "params": _texts(dict(_leaves("", params))),
+            "params": _texts(flatten(params)),
             "tags": _texts(provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags),
             "parent": parent if is_uid(parent) else None,
             "store": self.mlflow.address.shown if self.mlflow else None,
@@ -220,8 +220,12 @@ def _advice(destination: Destination, folder: Path) -> str:
     return f"nothing is lost, complete it with: {destination.remedy(folder)}"
 
 
+def flatten(params: Mapping[str, object]) -> dict[str, object]:
+    """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
+    return dict(_leaves("", params))
+
+
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    """The leaves of nested dicts and lists as `a.b.0` -> value; an empty one is a leaf."""
     items = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
     for key, item in items.items():
         yield from _leaves(f"{path}.{key}" if path else str(key), item)

@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.experiment.past_run.lookup import find_run_folder
+from mlxlab.experiment.past_run.lookup import find_run, find_run_folder
 from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401
 
 
@@ -16,5 +16,27 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
         find_run_folder(run_id, uri)
     (folder / "manifest.json").touch()
     assert {find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")} == {folder}
-    with pytest.raises(ConfigError, match="other: no such run; there is"):
+    with pytest.raises(ConfigError, match=r"other: no such run; .*runs list shows those that are tracked"):
         find_run_folder("other", uri)
+
+
+def test_at_most_three_names_are_suggested_and_no_ids():
+    names = [f"titanic-{number}" for number in range(50)] + ["0" * 32]
+    with pytest.raises(ConfigError) as error:
+        find_run(Names(names), "titanic")
+    assert str(error.value).count("titanic-") == 3
+    with pytest.raises(ConfigError, match="runs list"):
+        find_run(Names(names), "0" * 31 + "1")
+
+
+class Names:
+    """A reader that finds nothing."""
+
+    def __init__(self, names):
+        self._names = names
+
+    def find_runs(self, query):
+        return []
+
+    def names(self, kind):
+        return self._names

@@ -7,10 +7,11 @@
     mlxlab runs diff RUN RUN
     mlxlab runs open RUN
     mlxlab runs doctor [FOLDER ...] [dry_run=true]
-    mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
+    mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER] [register=true]
     mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
 
-RUN is the beginning of a run's id, its name, or its folder. `sync` refuses a folder that was recorded for another store
+RUN is the beginning of a run's id, its name, or its folder; show, compare, diff and open also take the folder of a run
+that is in no store (tracking=none). `sync` refuses a folder that was recorded for another store
 unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to. `doctor` closes runs whose
 process is dead, and uploads what was not sent, also of runs below FOLDER.
 

@@ -11,7 +11,8 @@ from mlxlab.cli.runs.select import check_keys, read_filter, select
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.past_run.lookup import find_run, open_reader
+from mlxlab.experiment.past_run.lookup import open_reader
+from mlxlab.experiment.past_run.past_runs import PastRuns
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff
@@ -93,9 +94,9 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    reader = open_reader(uri)
-    row = find_run(reader, run)
-    ranges, datasets = reader.metric_ranges(row.run_id), reader.datasets(row.run_id)
+    past_runs = PastRuns(uri)
+    row = past_runs.find(run)
+    ranges, datasets = past_runs.ranges(row), past_runs.datasets(row)
     if json:
         histories = {key: each._asdict() for key, each in ranges.items()}
         print_json(run_as_json(row, datasets=datasets, histories=histories))
@@ -110,8 +111,7 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    reader = open_reader(uri)
-    runs = [find_run(reader, name) for name in args]
+    runs = PastRuns(uri).find_all(args)
     if json:
         print_json([run_as_json(run) for run in runs])
     else:
@@ -125,9 +125,9 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    reader = open_reader(uri)
-    first, second = (find_run(reader, name) for name in args)
-    difference = diff(first, second, reader.datasets(first.run_id), reader.datasets(second.run_id))
+    past_runs = PastRuns(uri)
+    first, second = past_runs.find_all(args)
+    difference = diff(first, second, past_runs.datasets(first), past_runs.datasets(second))
     if json:
         print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
         return
@@ -140,6 +140,8 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
     if json or columns.params:
         reader.load_params(runs)
+    elif columns.metrics is None:
+        reader.load_params(runs[:20])  # for the objectives, which come first
     if json:
         best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
         print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])

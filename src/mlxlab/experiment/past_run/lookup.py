@@ -1,15 +1,20 @@
 """Finds a run by what a user calls it: its folder, or its id or name in the store."""
 
 import os
+import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
+from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+
+MAX_SUGGESTIONS = 3
+_id = re.compile(r"[0-9a-f]{32}")
 
 
 def open_reader(uri: str | None) -> RunReader:
@@ -27,11 +32,21 @@ def find_run(reader: RunReader, query: str) -> RunRow:
     matches = reader.find_runs(query)
     matches = [run for run in matches if run.run_id == query] or matches
     if not matches:
-        raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
+        raise ConfigError(f"{query}: no such run{_nearest(query, reader.names('runs'))}")
     if len(matches) > 1:
         ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
         raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
     return matches[0]
+
+
+def as_run_folder(name: str) -> Path | None:
+    """The absolute path of a run folder; None if `name` is no path. Raises InputNotFoundError for any other path."""
+    path = Path(os.path.expanduser(name))
+    if not path.is_dir() and "/" not in name:
+        return None
+    if not (path / MANIFEST).is_file():
+        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id or name of a run")
+    return path.absolute()
 
 
 def find_run_folder(name: str, uri: str | None = None) -> Path:
@@ -42,11 +57,8 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         ConfigError: as `find_run`.
         ServiceUnavailableError: the store cannot be read.
     """
-    path = Path(os.path.expanduser(name))
-    if path.is_dir() or "/" in name:
-        if not (path / MANIFEST).is_file():
-            raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run")
-        return path.absolute()
+    if folder := as_run_folder(name):
+        return folder
     try:
         run = find_run(open_reader(uri), name)
     except ServiceUnavailableError as error:
@@ -54,3 +66,11 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
     if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
         raise InputNotFoundError(f"{name}: the run folder {run.folder or 'of this run'} was not found")
     return Path(run.folder).absolute()
+
+
+def _nearest(query: str, names: list[str]) -> str:
+    """`; did you mean a, b?`, at most MAX_SUGGESTIONS of the names, else how to list them. Ids are not suggested."""
+    names = [name for name in dict.fromkeys(names) if not _id.fullmatch(name)]
+    near = get_close_matches(query, names, n=MAX_SUGGESTIONS)
+    near = near or [name for name in names if query and query.lower() in name.lower()][:MAX_SUGGESTIONS]
+    return f"; did you mean {', '.join(near)}?" if near else f"; {command('runs list')} shows those that are tracked"

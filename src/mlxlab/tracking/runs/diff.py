@@ -25,10 +25,16 @@ class RunDiff:
 
 
 def diff(first: RunRow, second: RunRow, first_data: Mapping[str, str], second_data: Mapping[str, str]) -> RunDiff:
+    first_code, second_code = _code(first.tags), _code(second.tags)
+    if not (first.is_stored and second.is_stored):  # a run folder does not tell all that a store knows
+        first_code, second_code = (
+            {key: one[key] for key in one if key in other}
+            for one, other in ((first_code, second_code), (second_code, first_code))
+        )
     return RunDiff(
         config=_changes(_pairs(first.params, second.params)),
         data=_changes(_pairs(first_data, second_data)),
-        code=_changes(_pairs(_code(first.tags), _code(second.tags))),
+        code=_changes(_pairs(first_code, second_code)),
         metrics=_pairs(first.metrics, second.metrics),
     )
 

@@ -10,7 +10,7 @@ Kind = Literal["metrics", "params", "tags", "experiments", "runs"]
 
 @dataclass
 class RunRow:
-    """A run in the store. Times in ms since 1970."""
+    """A run in a store, or as its folder describes it. Times in ms since 1970."""
 
     run_id: str
     name: str
@@ -25,6 +25,11 @@ class RunRow:
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_stored(self) -> bool:
+        """False if it was read from its run folder."""
+        return self.experiment_id != ""
 
 
 class MetricRange(NamedTuple):

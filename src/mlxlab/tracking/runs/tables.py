@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ from mlxlab.tracking.runs.diff import RunDiff
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
 MAX_METRICS = 4  # columns of a list
-_RESULTS = ("test/", "valid/", "train/", "")  # prefixes of metrics, in the order in which they are shown
+_MAIN = ("accuracy", "loss", "perplexity", "bits_per_byte", "r2", "rmse", "f1_macro", "roc_auc")  # shown first
+_SPLITS = ("valid", "test", "train")  # in the order in which they are shown
 
 
 class Columns(NamedTuple):
@@ -55,7 +56,8 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
         sections.append(markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l"))
     metrics = [
         [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
-        for key, (points, low, high, last_step) in sorted(ranges.items())
+        for key in _ordered(ranges, [run])
+        for points, low, high, last_step in [ranges[key]]
     ]
     if metrics:
         sections.append(markdown_table(["metric", "latest", "min", "max", "points", "last step"], metrics))
@@ -73,7 +75,7 @@ def format_comparison(runs: list[RunRow]) -> str:
         values = [run.params.get(key, "-") for run in runs]
         if len(set(values)) > 1:
             rows.append([key, *(_shorten(value, 32) for value in values)])
-    for key in sorted({key for run in runs for key in run.metrics}):
+    for key in _ordered({key for run in runs for key in run.metrics}, runs):
         rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
     return markdown_table(["run", *(run.run_id[:8] for run in runs)], rows)
 
@@ -115,10 +117,22 @@ def _format_duration(run: RunRow) -> str:
 
 
 def _default_metrics(runs: list[RunRow]) -> list[str]:
-    """The metrics that most of the runs have; results first."""
+    """The objectives first, then the main metrics that most of the runs have."""
     counts = Counter(key for run in runs for key in run.metrics)
-    groups = {key: next(i for i, prefix in enumerate(_RESULTS) if key.startswith(prefix)) for key in counts}
-    return sorted(counts, key=lambda key: (groups[key], -counts[key], key))[:MAX_METRICS]
+    names = _ordered(counts, runs)
+    return sorted(names, key=lambda key: 2 * counts[key] < len(runs))[:MAX_METRICS]  # stable
+
+
+def _ordered(keys: Iterable[str], runs: list[RunRow]) -> list[str]:
+    """Metrics in the order in which they are shown: objectives of the runs, main metrics, the others by name."""
+    objectives = {clean(run.tags["objective"]) for run in runs if "objective" in run.tags}
+
+    def rank(key: str) -> tuple[bool, int, int, str]:
+        split, _, name = key.partition("/")
+        main = _MAIN.index(name) if name in _MAIN else len(_MAIN)
+        return key not in objectives, main, _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), key
+
+    return sorted(keys, key=rank)
 
 
 def _shorten(text: str, limit: int = 100) -> str:

@@ -1,0 +1,109 @@
+"""A run as its folder describes it, in the form in which stores are read: one with `tracking=none` is in no store.
+
+Anyone may have written the folder: every file passes the checks of `files/untrusted.py`.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlxlab.config.check import read_stored_config
+from mlxlab.errors import InputNotFoundError
+from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
+from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.experiment.run_metrics import FILE as METRICS
+from mlxlab.experiment.run_metrics import RunMetrics
+from mlxlab.files.untrusted import read_json
+from mlxlab.tracking.journal import flatten
+from mlxlab.tracking.mlflow.client import clean, clean_params
+from mlxlab.tracking.provenance import VERSIONS
+from mlxlab.tracking.runs.diff import COMMIT
+from mlxlab.tracking.runs.reader import MetricRange, RunRow
+
+_STATUSES = {"DONE": "FINISHED", "PREEMPTED": "KILLED", "DEAD": "KILLED"}  # of a manifest -> of a store
+
+
+def read_run_folder(folder: Path) -> RunRow:
+    """The run in a folder. `experiment_id` is "": it was not read from a store.
+
+    Raises:
+        InputNotFoundError: it is no run folder.
+        DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
+    """
+    manifest, config = read_manifest(folder), _config(folder)
+    first, last = manifest["attempts"][0], manifest["attempts"][-1]
+    status = effective_status(folder)
+    params = config | {"choices": manifest.get("inputs", {}).get("choices", {})} if config else {}
+    return RunRow(
+        run_id=manifest["id"],
+        name=manifest["name"],
+        experiment="",
+        experiment_id="",
+        status=_STATUSES.get(status, status),
+        start=_milliseconds(first["start"]),
+        end=_milliseconds(last["end"]) if "end" in last else None,
+        uid=None,
+        parent=None,
+        folder=str(folder),
+        metrics=_metrics(folder, manifest),
+        params=clean_params({key: str(value) for key, value in flatten(params).items()}),
+        tags=_tags(folder, manifest),
+    )
+
+
+def folder_datasets(folder: Path) -> dict[str, str]:
+    """Name -> fingerprint of the data set, as it is tracked."""
+    digest, node = read_manifest(folder).get("inputs", {}).get("data"), _config(folder).get("data")
+    return {str(node["_target_"]).rpartition(".")[2]: digest} if digest and isinstance(node, dict) else {}
+
+
+def folder_ranges(folder: Path) -> dict[str, MetricRange]:
+    """The last value of each metric, and the range of the objective, whose history the folder has."""
+    manifest = read_manifest(folder)
+    outcome, step = manifest.get("outcome", {}), manifest.get("outcome", {}).get("steps", 0)
+    ranges = {key: MetricRange(1, value, value, step) for key, value in _metrics(folder, manifest).items()}
+    with suppress(InputNotFoundError):
+        evaluations = read_json(folder / METRICS, RunMetrics).get("evaluations", [])
+        values = [value for _, value in evaluations if value is not None]
+        if values and "objective" in outcome:
+            key = clean(outcome["objective"])
+            ranges[key] = MetricRange(len(evaluations), min(values), max(values), evaluations[-1][0])
+    return ranges
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Empty if the run ended before it was stored."""
+    with suppress(InputNotFoundError):
+        return read_stored_config(folder / "inference" / "config.yaml")
+    return {}
+
+
+def _metrics(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """Those of the last evaluation, and of the test rows; NaN where a value is not finite."""
+    metrics = dict(manifest.get("outcome", {}).get("final", {}))
+    with suppress(InputNotFoundError):
+        metrics |= read_json(folder / METRICS, RunMetrics)["test"]
+    return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
+
+
+def _tags(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Objective, command line, commit, versions."""
+    inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
+    tags = {"overrides": " ".join(inputs.get("overrides", []))}
+    objective, commit, lock = manifest.get("outcome", {}).get("objective"), git.get("commit"), _lock(folder)
+    versions = lock["versions"] if lock else inputs.get("versions", {})
+    tags |= {f"version.{name}": versions[name] for name in VERSIONS if name in versions}
+    tags |= {"objective": objective} if objective else {}
+    tags |= {COMMIT: commit, "git.dirty": git.get("dirty") or "unknown"} if commit else {}
+    return tags
+
+
+def _lock(folder: Path) -> RunLock | None:
+    with suppress(InputNotFoundError):
+        return read_lock(folder)
+    return None
+
+
+def _milliseconds(seconds: float) -> int | None:
+    """None for what is no time."""
+    return int(seconds * 1000) if 0 <= seconds < 253_402_300_800 else None

@@ -1,0 +1,78 @@
+"""A run that no store has is shown and compared by its folder, which anyone may have written."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from mlxlab.cli.runs import main
+from support.past_run import past_run
+
+
+@pytest.fixture(name="folder")
+def copied_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    shutil.copytree(past_run(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder, capsys, tmp_path):
+    assert main(["show", str(folder), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["status"], shown["folder"]) == ("first", "FINISHED", str(folder))
+    assert shown["params"]["trainer.max_steps"] == "3"
+    outcome = json.loads((folder / "manifest.json").read_text())["outcome"]
+    assert shown["metrics"]["valid/loss"] == outcome["final"]["valid/loss"]
+    assert shown["histories"]["valid/loss"]["last_step"] == 3
+    assert shown["datasets"]
+
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = other / "inference" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 3", "max_steps: 4"))
+    assert main(["diff", str(folder), str(other), "--json"]) == 0
+    difference = json.loads(capsys.readouterr().out)
+    assert difference["config"] == {"trainer.max_steps": ["3", "4"]}
+    assert (difference["data"], difference["code"]) == ({}, {})
+    assert main(["compare", str(folder), str(other)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if "/" in line).split()[1] == "valid/loss"  # the objective is the first metric
+    assert main(["open", str(folder)]) == 0
+    assert f"folder: {folder}" in capsys.readouterr().out
+    assert not (tmp_path / "none.db").exists()
+
+
+FOREIGN = {
+    "pipe": lambda folder: (os.unlink(folder / "metrics.json"), os.mkfifo(folder / "metrics.json")),
+    "link": lambda folder: (os.unlink(folder / "manifest.json"), os.symlink("/etc/passwd", folder / "manifest.json")),
+    "sparse": lambda folder: os.truncate(folder / "metrics.json", 2**40),
+    "deep": lambda folder: (folder / "run.lock").write_text("[" * 100_000 + "]" * 100_000),
+    "text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"),
+    "number": lambda folder: edit(folder / "manifest.json", outcome={"steps": 2**70}),
+    "nan": lambda folder: edit(folder / "manifest.json", outcome={"final": {"valid/loss": float("nan")}}),
+    "type": lambda folder: edit(folder / "manifest.json", inputs={"seed": []}),
+    "missing": lambda folder: (folder / "manifest.json").write_text('{"format": 2}'),
+    "folder": lambda folder: (os.unlink(folder / "run.lock"), (folder / "run.lock").mkdir()),
+    "target": lambda folder: (folder / "inference" / "config.yaml").write_text("model: {_target_: os.system}"),
+}
+
+
+@pytest.mark.parametrize("damage", FOREIGN)
+@pytest.mark.parametrize("command", ["show", "diff", "compare"])
+def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys):
+    FOREIGN[damage](folder)
+    code = main([command, str(folder), *([str(folder)] if command != "show" else [])])
+    message = capsys.readouterr().err
+    assert (code in (65, 66, 77), message.count("\n"), "Traceback" in message) == (True, 1, False), message
+
+
+def test_odd_times_and_control_characters_are_printed_as_text(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    attempt = manifest["attempts"][0] | {"start": 1e300, "end": -1e300}
+    edit(folder / "manifest.json", name="\x1b[2J\nname", attempts=[attempt])
+    assert main(["show", str(folder)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
