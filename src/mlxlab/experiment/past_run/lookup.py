@@ -45,7 +45,7 @@ def as_run_folder(name: str) -> Path | None:
     if not path.is_dir() and "/" not in name:
         return None
     if not (path / MANIFEST).is_file():
-        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id or name of a run")
+        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run")
     return path.absolute()
 
 
