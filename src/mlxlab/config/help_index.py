@@ -62,7 +62,7 @@ def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     """Every key of these options, with its default."""
     tree: dict[str, Any] = {}
     for group, option in options.items():
-        if option is not None and group not in ("experiment", "debug"):
+        if option is not None and group not in ("experiment", "sweep", "debug"):
             file = _find(conf, f"{group}/{option}")
             packages = (line.split()[-1] for line in _header(file) if line.startswith("@package"))
             node = tree

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.sweep_jobs import params_not_typed
 from mlxlab.errors import ConfigError
 from mlxlab.sweep.continued_sweep import check_continued, sweep_start
 from mlxlab.sweep.job_journal import FILE, open_job_journal
@@ -44,8 +45,10 @@ class GridSweeper:
         task: TaskFunction,
     ) -> None:
         self.config, self.hydra, self.task = config, context, task
-        texts = [*(f"{key}={value}" for key, value in params.items()), *as_typed(config.hydra.overrides.task)]
-        [self.requested] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(texts), None)
+        parser, texts = OverridesParser.create(), as_typed(config.hydra.overrides.task)
+        typed = parser.parse_overrides(texts)
+        in_file = parser.parse_overrides(params_not_typed(params, typed))
+        [self.requested] = BasicSweeper.split_arguments([*in_file, *typed], None)
 
     def sweep(self) -> int:
         """Runs the jobs that are missing in the sweep's folder; returns the exit code.

@@ -10,6 +10,7 @@ from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
 from mlxlab.cli.train.named_files import check_named_files
 from mlxlab.cli.train.resumed_sweep import resume_sweep
+from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel
@@ -38,10 +39,10 @@ Examples
     {program} model=transformer --help          the keys of another choice
 
 Flags
-    -m, --multirun       run every combination of the values given: a=1,2 b=3,4
+    -m, --multirun       run every combination of the values given: a=1,2 b=3,4; sweep=NAME needs no -m
                          with hydra/sweeper=search the trials that a sampler proposes: docs/sweeps.md
     sweep.resume=FOLDER  run the jobs that are missing in the folder of a sweep
-    --dry-run            print the growth schedule with the parameters after each operation, and stop
+    --dry-run            check everything, print the jobs of a sweep, or the growth schedule of one run, and stop
     --cfg job            print the composed config and stop; with --resolve also its interpolations
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
     --config-name NAME   another primary config than train
@@ -65,7 +66,9 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         overrides=flags.overrides,
         extra=_folder(flags.config_dir, "--config-dir"),
         name=flags.config_name or "train",
-        multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
+        multirun=flags.multirun
+        or names_sweep(flags.overrides)
+        or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
         choices=partial(experiment.resumed_choices, flags.overrides),
         check_job=check_named_files,
     )
@@ -75,7 +78,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         return _show(composer, flags)
     config = composer.checked()
     if flags.dry_run:
-        print(experiment.preview_growth(composer, config))
+        print(preview_sweep(composer, config) if composer.multirun else experiment.preview_growth(composer, config))
         return 0
     if not composer.multirun:
         experiment.run_composed(composer, config, owns_process=owns_process)
@@ -110,8 +113,6 @@ def _flags(argv: list[str]) -> "Namespace":
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
             raise ConfigError(f"--{name}: only together with --cfg")
-    if flags.dry_run and flags.multirun:
-        raise ConfigError("--dry-run: shows one experiment; leave out --multirun")
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags

@@ -1,5 +1,8 @@
 """The jobs of a sweep that are checked before the first one runs."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -37,10 +40,16 @@ def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues:
             f"{_PATH}={one_line(str(sweeper), 120)}: expected a component; choose one with hydra/sweeper=..."
         )
     params = sweeper.get("params") if isinstance(sweeper.get("params"), DictConfig) else {}
-    in_file, file_issues = parse([f"{key}={value}" for key, value in params.items()], multirun=True)
+    in_file, file_issues = parse(params_not_typed(params, typed.values()), multirun=True)
     issues += [ConfigIssue(f"{_PARAMS}.{issue.path}", issue.message) for issue in file_issues]
     is_grid = sweeper.get("_target_") in (_BASIC_SWEEPER, _GRID_SWEEPER) or sweeper.get("sampler") == "grid"
     return _grid(in_file | typed) if is_grid else _search(in_file | typed, issues)
+
+
+def params_not_typed(params: Mapping[Any, object], typed: Iterable[Override]) -> list[str]:
+    """`hydra.sweeper.params` as overrides, without the keys that are typed: what is typed counts."""
+    names = [override.get_key_element() for override in typed]
+    return [f"{key}={value}" for key, value in params.items() if str(key) not in names]
 
 
 def sweep_issues(hydra: DictConfig, label: LocateKey) -> list[ConfigIssue]:
