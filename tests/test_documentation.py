@@ -113,9 +113,9 @@ def test_every_documented_training_command_composes(args):
     if any(arg.startswith("--config-dir") for arg in args):
         pytest.skip("has a test of its own that makes the folder")
     is_search = "hydra/sweeper=search" in args
-    if "-m" in args and not is_search:  # the first job of the sweep
-        args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args if arg != "-m"]
-    args = [arg for arg in args if arg != "-m"]
+    if ("-m" in args or any(arg.startswith("sweep=") for arg in args)) and not is_search:  # the first job of the sweep
+        args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args]
+    args = [arg for arg in args if arg not in ("-m", "--dry-run")]
     Composer(conf_dir(), args, multirun=is_search, choices=lambda: RESUMED).checked()
 
 
