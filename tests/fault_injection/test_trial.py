@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 
@@ -53,19 +54,30 @@ def test_a_killed_trial_continues(tmp_path):
     assert all(each.count("DONE") == 1 for each in attempts(tmp_path / "t").values())
 
 
-def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, code):
     import psutil
 
     base = shutil.copytree(past_run(), tmp_path / "base")
-    command = [f"baseline={base}", "trainer.learning_rate=3e-3", "budget=2000steps", "seeds=2", f"folder={tmp_path}/t"]
-    process = start(*command, "trainer.eval_every=1000", script="trial", fresh=True)
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("t/*/run.lock")) and time.monotonic() < end:
-        time.sleep(0.1)
+    command = [f"baseline={base}", "trainer.learning_rate=3e-3", "budget=120steps", "seeds=2", f"folder={tmp_path}/t"]
+    command += ["trainer.eval_every=60", "checkpointing.every_steps=1"]
+    process = start(*command, script="trial", fresh=True)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("t/*/checkpoints/step-*")) and time.monotonic() < end:
+        time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(2)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
     assert "interrupted; the same command continues" in err
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    before = attempts(tmp_path / "t")
+    ended = run(*command, script="trial")
+    assert ended.returncode in (0, 10, 11), ended.stderr
+    assert len(read_record(tmp_path / "t")["gains"]) == 2
+    after = attempts(tmp_path / "t")
+    assert all(each.count("DONE") == 1 for each in after.values())
+    assert all(after[folder][: len(statuses)] == statuses for folder, statuses in before.items())
+    if number == signal.SIGTERM:  # it stopped the run, which continued
+        assert ["PREEMPTED", "DONE"] in after.values()
