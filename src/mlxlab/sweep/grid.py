@@ -24,6 +24,7 @@ from mlxlab.sweep.launcher.job_run import report_of
 from mlxlab.sweep.launcher.jobs import Jobs, SweepContext
 from mlxlab.sweep.launcher.results import job_result
 from mlxlab.sweep.parent_run import sweep_folder
+from mlxlab.sweep.progress_line import progress_line
 from mlxlab.sweep.search.study import FILE as STUDY
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class GridSweeper:
         if not is_own(self.config):
             self._launch(jobs)
             return 0
-        with open_jobs(self.config, self.hydra, self.task) as launcher:
+        with open_jobs(self.config, self.hydra, self.task) as launcher, progress_line(jobs.running):
             run_jobs(jobs, launcher)
             return launcher.stop_signal
 

@@ -39,6 +39,7 @@ class JobList:
         self.journal, self.context, self.folder = journal, context, folder
         self.num_new = self._enroll(requested)
         self._varying = varying_keys(self.all)
+        self.running = dict[int, Path]()  # folders of those that run now
         ended = ("finished", "skipped") if retry_failed else ("finished", "skipped", "failed")
         self.missing = [job.number for job in self.all if job.state not in ended]
 
@@ -80,12 +81,14 @@ class JobList:
         """Records that a job starts."""
         job = self.journal.jobs[number]
         logger.info(f"{self._name(job)}: starts, {self.missing.index(number) + 1} of {len(self.missing)}")
+        self.running[number] = self.folder / job.folder
         attempts = job.attempts + (job.state == "running")  # one that was killed with the sweep
         self.journal.record(replace(job, state="running", reason="", exit_code=None, attempts=attempts))
 
     def end(self, result: JobResult) -> None:
         """Records what came of a job."""
         job = self.journal.jobs[result.number]
+        self.running.pop(job.number, None)
         ended = replace(
             job,
             state=result.state,

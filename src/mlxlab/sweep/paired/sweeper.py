@@ -1,5 +1,8 @@
 """The sweeper of the command `trial`: trains a baseline and a change of it in pairs, until their gains decide."""
 
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +51,7 @@ class PairedSweeper:
             exit_code = 1
             try:
                 context = SweepContext(self.config, self.hydra, self.task)
-                with output_to_file(folder / OUTPUT) as show, open_jobs(self.config, self.hydra, self.task) as launcher:
+                with self._output(folder) as show, open_jobs(self.config, self.hydra, self.task) as launcher:
                     Pairs(folder, record, journal, context, launcher, show).run(self.seconds)
                     exit_code = 0 if record["verdict"] else 128 + launcher.stop_signal
             finally:
@@ -59,6 +62,12 @@ class PairedSweeper:
                     log=partial(log_trial, record, folder),
                 )
         return exit_code
+
+    def _output(self, folder: Path) -> AbstractContextManager[Callable[[str], None]]:
+        """What shows a line of progress. Runs in this process print to a file, others do so by themselves."""
+        if str(self.config.hydra.launcher._target_).endswith(".InProcessLauncher"):
+            return output_to_file(folder / OUTPUT)
+        return nullcontext(partial(print, file=sys.stderr, flush=True))
 
 
 def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:

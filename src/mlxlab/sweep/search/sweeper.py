@@ -16,6 +16,7 @@ from mlxlab.sweep.continued_sweep import sweep_start
 from mlxlab.sweep.job_journal import open_job_journal
 from mlxlab.sweep.launcher.build import open_jobs
 from mlxlab.sweep.parent_run import sweep_folder
+from mlxlab.sweep.progress_line import progress_line
 from mlxlab.sweep.pruning.settings import Name as PrunerName
 from mlxlab.sweep.pruning.settings import read_pruning
 from mlxlab.sweep.reports.search_result import write_search_result
@@ -145,7 +146,8 @@ class SearchSweeper:
         with open_jobs(self.config, self.context, self.task) as jobs:
             launcher = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
             try:
-                run_trials(study, sampler, self.pruning.pruner, self.num_trials, launcher)
+                with progress_line(launcher.running):
+                    run_trials(study, sampler, self.pruning.pruner, self.num_trials, launcher)
             except RunInterrupted as stop:
                 return stop.exit_code
         return 1 if any(trial.state == "failed" for trial in study.trials) else 0

@@ -39,6 +39,7 @@ class TrialLauncher:
     ) -> None:
         self.jobs, self.folder, self.overrides, self.pruning = jobs, folder, overrides, pruning
         self.objectives, self.num_trials = objectives, num_trials
+        self.running = dict[int, Path]()  # folders of trials
         self.returns_all = [objective] == objectives and not pruning.is_active
 
     @property
@@ -54,12 +55,14 @@ class TrialLauncher:
         until = "" if trial.budget is None else f", until {trial.budget} {self.pruning.unit}"
         logger.info(f"trial {trial.number} ({' '.join(point)}): starts, {trial.number + 1} of {self.num_trials}{until}")
         texts, own = [*self.overrides, *point], self.folder / str(trial.number)
+        self.running[trial.number] = own
         if continues and own.is_dir():
             texts = resumed(texts, own)
         self.jobs.start([*texts, *stopping(self.pruning.rule(trial))], trial.number, more=more)
 
     def wait(self) -> tuple[int, TrialResult | None]:
         job = self.jobs.wait()
+        self.running.pop(job.number, None)
         result = None if job.state == "stopped" else self._result(job)
         outcome = job.reason if result is None else self._describe(result)
         logger.info(f"trial {job.number}: {outcome} after {job.seconds:.1f} s")
