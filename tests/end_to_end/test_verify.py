@@ -102,7 +102,7 @@ def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
             config_to_reproduce({**lock, "config": config | {"model": {"_target_": target}}}, "run.lock")
     with pytest.raises(DataError):
         config_to_reproduce({**lock, "config": {}}, "run.lock")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"checkpoint elsewhere, which a lock does not hold; .*rerun="):
         config_to_reproduce({**lock, "forked_from": "elsewhere"}, "run.lock")
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from mlxlab import program
-from mlxlab.cli.args import describe_options, parse_args
+from mlxlab.cli.args import ArgumentCountError, describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -28,13 +28,15 @@ _INTERNAL_ERROR = 70
 class Subcommand:
     """A function that does what a subcommand is for; its parameters are the options.
 
-    `run=` may be left out of the first argument. After a bare `*` the function may declare: `args`, the further
-    arguments; `command_line`, all of it as a shell reads it; `more`, the values of the options of other targets.
+    `run=`, or the key `first`, may be left out of the first argument. After a bare `*` the function may declare:
+    `args`, the further arguments; `command_line`, all of it as a shell reads it; `more`, the values of the options of
+    other targets.
     """
 
     run: Callable[..., int | None]
     num_positional: tuple[int, int] = (0, 0)  # see `parse_args`
     forward_prefix: str | None = None  # see `parse_args`
+    first: str = "run"
     more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
 
     @property
@@ -43,8 +45,8 @@ class Subcommand:
 
     def __call__(self, typed: list[str]) -> int | None:
         parameters = inspect.signature(self.run).parameters
-        if "run" in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
-            typed = [f"run={typed[0]}", *typed[1:]]
+        if self.first in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
+            typed = [f"{self.first}={typed[0]}", *typed[1:]]
         counts, prefix = self.num_positional, self.forward_prefix
         values, args = parse_args(typed, self.targets, num_positional=counts, forward_prefix=prefix)
         more = {name: values.pop(name) for name in list(values) if name not in parameters}
@@ -75,7 +77,10 @@ def build_main(
         name, *args = args
         if name not in subcommand:
             raise ConfigError(f"{name}: unknown subcommand{suggestion(name, subcommand)}")
-        return subcommand[name](args)
+        try:
+            return subcommand[name](args)
+        except ArgumentCountError as error:
+            raise ConfigError(f"{error}{_usage(doc, name)}") from None
 
     def show_help(_: list[str]) -> str:
         lines = [format_help(doc)]
@@ -147,3 +152,9 @@ def report(error: BaseException) -> int:
 def format_help(doc: str | None) -> str:
     """A docstring, with `mlxlab SUBCOMMAND` in its indented lines as the user types it."""
     return re.sub(r"(?m)^( .*?)mlxlab (\S+)", lambda match: match[1] + program.command(match[2]), (doc or "").strip())
+
+
+def _usage(doc: str | None, name: str) -> str:
+    """`; usage: ...`, by the line of the help text that shows the subcommand; "" if there is none."""
+    line = re.search(rf"(?m)^ +(.*\b{re.escape(name)}\b.*)$", format_help(doc))
+    return f"; usage: {line[1]}" if line else ""

@@ -20,6 +20,10 @@ from mlxlab.errors import ConfigError
 from mlxlab.redact import unknown_key
 
 
+class ArgumentCountError(ConfigError):
+    """Too few or too many arguments without `=`."""
+
+
 def parse_args(
     args: Sequence[str],
     targets: Sequence[str],
@@ -37,6 +41,7 @@ def parse_args(
 
     Raises:
         ConfigError: a line for every unknown key with the nearest one, key given twice, and invalid value.
+        ArgumentCountError: a wrong number of arguments without `=`.
     """
     known = {name: key for target in targets for name, key in _keys(target).items()}
     values: dict[str, Any] = {}
@@ -72,7 +77,8 @@ def parse_args(
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
         extra = f": {positional[high]}" if len(positional) > high else ""
-        raise ConfigError(f"expected {expected} argument{'s' * (high != 1)} without `=`, got {len(positional)}{extra}")
+        plural = "s" * (high != 1)
+        raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
     return values, positional + forwarded
 
 

@@ -1,17 +1,15 @@
 """Moves MLflow stores of any release, files or SQLite, into the central store.
 
-    mlxlab migrate source=FILE|FOLDER|GLOB [dry_run=true] [--json]
+    mlxlab migrate FILE|FOLDER|GLOB [dry_run=true] [--json]
 
 Sources are only read. A second run adds what they have got since, and nothing twice.
 
 Example
-    mlxlab migrate source=~/old_projects dry_run=true
+    mlxlab migrate ~/old_projects dry_run=true
 """
 
-import json as json_format
-import sys
-
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.tracking.mlflow.address import resolve
@@ -44,13 +42,12 @@ def _migrate(
         expected = "expected an SQLite store with a local folder for artifacts"
         raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
     results = list(migrate(find_sources(source, address.database), address, dry_run=dry_run, backup=backup))
-    print(json_format.dumps(as_json(results), indent=1) if json else format_results(results))
+    if json:
+        print_json(as_json(results))
+    else:
+        print(format_results(results))
     if errors := [str(result.error) for result in results if result.error]:
         raise DataError("\n".join(errors))
 
 
-_main = build_main(__doc__, Subcommand(_migrate))
-
-
-def main(argv: list[str] | None = None) -> int:
-    return _main(["json=true" if arg == "--json" else arg for arg in (sys.argv[1:] if argv is None else argv)])
+main = build_main(__doc__, Subcommand(_migrate, first="source"))

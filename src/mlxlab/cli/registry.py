@@ -146,7 +146,8 @@ def _address(uri: str | None) -> Address:
 
 def _check_name(registry: RegistryReader, name: str) -> None:
     if name not in (known := registry.names()):
-        raise ConfigError(f"{name}: no such registered model{suggestion(name, known)}")
+        hint = suggestion(name, known) if known else "; none is registered: see tracking.register of train"
+        raise ConfigError(f"{name}: no such registered model{hint}")
 
 
 def _check_alias(alias: str) -> None:

@@ -179,7 +179,7 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "filter=status = finishd"], "did you mean FINISHED?"),
         (["list", "sweep=rum2"], "did you mean run2?"),
         (["list", "params=sed"], "params=sed: not in the store"),
-        (["diff", "run1"], "expected 2 arguments without `=`, got 1"),
+        (["diff", "run1"], "expected 2 arguments without `=`, got 1; usage: "),
         (["list", "--jsn"], "did you mean json?"),
         (["compare", "run1"], "expected 2 to 20 arguments without `=`, got 1"),
         (["sync", "--all"], "--all"),

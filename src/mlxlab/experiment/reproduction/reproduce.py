@@ -1,5 +1,6 @@
 """Trains the run of a `run.lock` again, in a new run folder, and compares the two."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from mlxlab.experiment.manifest import remove_unused
 from mlxlab.experiment.reproduction.compare import Comparison, compare
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.files.atomic import write_json
+from mlxlab.program import command
 
 FILE = "reproduction.json"
+
+logger = logging.getLogger(__name__)
 
 
 def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
@@ -30,6 +34,9 @@ def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
     """
     lock = read_lock(path)
     config = config_to_reproduce(lock, str(path))
+    if steps := lock["changed_at"]:
+        changed = ", ".join(map(str, steps[:5]))
+        logger.warning(f"{path}: a resume changed the config at step {changed}; the new run starts with the last one")
     check_parallel(config["trainer"]["parallel"])
     try:
         run_config(config, folder)
@@ -45,7 +52,8 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
     """The checked config of a lock, called `name` in messages, without what reaches beyond the run folder."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
-        raise ConfigError(f"{name}: starts from the checkpoint {start}; expected a start from initial weights")
+        remedy = f"train from it again with {command('train')} rerun=RUN, then compare with {command('runs diff')}"
+        raise ConfigError(f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}")
     config = check_stored_config(lock["config"], name)
     for callback in config["callbacks"].values():
         if isinstance(callback, dict) and "allow_outside" in callback:

@@ -53,7 +53,8 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
         address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
             if not (journals := sorted(folder.glob(JOURNALS))):
-                raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+                fault = f"has no {FILE}: no run was tracked there" if folder.is_dir() else "no such folder"
+                raise InputNotFoundError(f"{folder}: {fault}")
             for journal in journals:
                 try:
                     if (start := read_start(journal)) is None:

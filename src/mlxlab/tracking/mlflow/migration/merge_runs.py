@@ -2,14 +2,13 @@
 
 import sqlite3
 
-from mlxlab.tracking.mlflow.address import local_path
 from mlxlab.tracking.mlflow.migration.artifacts import Move
-from mlxlab.tracking.mlflow.migration.tables import columns
+from mlxlab.tracking.mlflow.migration.tables import RUNS, columns, fill_map, insert_rows
 
 MIGRATED = "mlxlab.migrated_from"  # tag: the store that a run or model was moved from
 
 _STATES = """
-select s.run_uuid, coalesce(s.artifact_uri, ''), m.target_id, m.location, c.artifact_uri,
+select s.run_uuid, coalesce(s.artifact_uri, ''), m.location, c.artifact_uri,
        case when c.run_uuid is null then 'new'
             when c.start_time is not s.start_time then 'other'
             when t.key is null then 'own'
@@ -57,43 +56,16 @@ where main.runs.run_uuid = s.run_uuid and main.runs.status in ('RUNNING', 'SCHED
 
 
 def map_runs(database: sqlite3.Connection, experiment: int) -> tuple[list[Move], int]:
-    """Fills `run_map`; returns the artifact folders to copy, and how many runs have an id that another run has.
-
-    Of the states, `new` runs are inserted, `known` ones were moved before, `own` ones are of the central store.
-    """
-    moves, others = [], 0
+    """Fills `run_map`; returns the artifact folders to copy, and how many runs have an id that another run has."""
     rows = database.execute(_STATES, (MIGRATED, experiment)).fetchall()
-    for run_id, source_uri, _, location, central_uri, state in rows:
-        uri = f"{location}/{run_id}/artifacts" if local_path(source_uri) else source_uri
-        uri = central_uri if state == "known" else uri
-        database.execute("insert into run_map values (?, ?, ?, ?)", (run_id, experiment, state, uri))
-        target = local_path(uri)
-        if state in ("new", "known") and local_path(source_uri) and target:
-            moves.append(Move(source_uri, run_id, target))
-        others += state == "other"
-    return moves, others
+    return fill_map(database, RUNS, experiment, rows), sum(row[-1] == "other" for row in rows)
 
 
 def insert_runs(database: sqlite3.Connection, experiment: int, source: str) -> tuple[int, int, int, int]:
     """Inserts new runs, and what known ones have got since; (runs, metrics, params, tags) that were not there."""
-    special = {"name": _NAME, "artifact_uri": "m.uri", "experiment_id": "e.target_id"}
-    names = columns(database, "main", "runs")
-    values = ", ".join(special.get(name, f"s.{name}") for name in names)
-    runs = database.execute(
-        f"insert into main.runs ({', '.join(names)}) select {values} from source.runs s"
-        " join run_map m on m.run_uuid = s.run_uuid join experiment_map e on e.source_id = s.experiment_id"
-        " where m.experiment = ? and m.state = 'new'",
-        (experiment,),
-    ).rowcount
-    counts = []
-    for table in ("metrics", "params", "tags"):
-        names = columns(database, "main", table)
-        values = ", ".join(f"s.{name}" for name in names)
-        query = (
-            f"insert or ignore into main.{table} ({', '.join(names)}) select {values} from source.{table} s"
-            " join run_map m on m.run_uuid = s.run_uuid where m.experiment = ? and m.state in ('new', 'known')"
-        )
-        counts.append(database.execute(query, (experiment,)).rowcount)
+    special = {"name": _NAME, "artifact_uri": "m.uri"}
+    runs = insert_rows(database, RUNS, "runs", experiment, only_new=True, special=special)
+    counts = [insert_rows(database, RUNS, table, experiment) for table in ("metrics", "params", "tags")]
     if counts[0]:
         database.execute(_LATEST, (experiment,))
     database.execute(

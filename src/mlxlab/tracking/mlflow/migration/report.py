@@ -31,10 +31,17 @@ def _lines(result: Result) -> list[str]:
     lines += [f"{path}: models:/{name}: {count} versions" for name, count in merged.versions.items()]
     lines += [f"{path}: {note}" for note in merged.notes]
     lines += [f"{path}: not moved: {line}" for line in result.skipped]
-    lines += [f"{path}: not moved: {count} rows of {table}" for table, count in result.left_out.items()]
+    if traces := result.left_out.get("trace_info", 0) + result.left_out.get("traces", 0):
+        lines.append(f"{path}: not moved: {traces} traces, with their spans and assessments; they stay in the source")
+    others = {table: count for table, count in result.left_out.items() if not _is_of_traces(table)}
+    lines += [f"{path}: not moved: {count} rows of {table}" for table, count in others.items()]
     if result.backup:
         lines.append(f"{result.backup}: the central store as it was before")
     return lines
+
+
+def _is_of_traces(table: str) -> bool:
+    return table.startswith(("trace", "span", "assessment")) or table == "entity_associations"
 
 
 def as_json(results: list[Result]) -> list[Mapping[str, object]]:
