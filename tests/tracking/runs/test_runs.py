@@ -249,7 +249,7 @@ def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
 def test_sync_takes_any_number_of_folders(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert runs.main(["sync", *(f"{tmp_path}/run{i}" for i in range(1001))]) == 66
-    assert "run0: has no journal.jsonl" in capsys.readouterr().err
+    assert "run0: no such folder" in capsys.readouterr().err
 
 
 def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project):
