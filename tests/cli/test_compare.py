@@ -90,6 +90,14 @@ def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
     assert lines[-1]["end"] == "FINISHED"
 
 
+def test_runs_without_an_accuracy_are_compared_by_their_objective(tmp_path, capsys):
+    for seed in range(3):
+        make_run(tmp_path / "a" / f"{seed}", seed, 0.5 + 0.01 * seed, metric="valid/loss")
+        make_run(tmp_path / "b" / f"{seed}", seed, 0.4 + 0.011 * seed, metric="valid/loss")
+    out = compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys).out
+    assert "- b against a, valid/loss: " in out
+
+
 def test_a_single_pair_gets_no_verdict(methods, capsys):
     out = compare(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
     assert "one pair: no verdict" in out

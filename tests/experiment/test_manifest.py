@@ -1,6 +1,7 @@
 """The manifest: what a run says of itself, whatever becomes of it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -235,3 +236,19 @@ def test_a_damaged_manifest_is_one_line_and_a_new_run_replaces_it(tmp_path, fiel
         manifest.begin({})
     assert read_manifest(tmp_path)["status"] == "DONE"
     assert len(caplog.messages) == 1
+
+
+def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin({})
+    path = tmp_path / "manifest.json"
+    killed = {"host": "here", "pid": 1, "process_start": 990.0, "start": 1000.0, "status": "RUNNING"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attempts": [killed], "status": "RUNNING"}))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    (tmp_path / "output.log").write_text("of the next attempt")
+    with RunManifest(tmp_path):
+        pass
+    fields = read_manifest(tmp_path)
+    assert fields["attempts"][0]["end"] == 1060.0
+    assert 60.0 <= fields["outcome"]["wall_seconds"] < 120.0

@@ -182,6 +182,13 @@ def find_runs(path: Path) -> list[Path]:
     raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
 
 
+def main_metric(folder: Path) -> str:
+    """valid/accuracy, or the objective of a run without it."""
+    outcome = manifest.read_manifest(folder).get("outcome", {})
+    accuracy = "valid/accuracy"
+    return accuracy if accuracy in outcome.get("final", {}) else outcome.get("objective", accuracy)
+
+
 def method_results(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> MethodResults:
     """A method's results by seed and fold.
 
@@ -206,7 +213,8 @@ def method_results(name: str, folders: Sequence[Path], metric: str, best: bool =
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
         metrics = {outcome.get("objective", "none"): outcome.get("best")} if best else outcome.get("final", {})
         if (value := metrics.get(metric)) is None:
-            known = ", ".join(sorted(metrics)) or "none"
+            main = outcome.get("objective", "")
+            known = ", ".join(sorted(metrics, key=lambda key: (key != main, key))) or "none"
             raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
         values[run] = value
         parameters.add(outcome.get("parameters"))

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from mlxlab.analysis.comparison import compare, find_runs, method_results
+from mlxlab.analysis.comparison import compare, find_runs, main_metric, method_results
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
@@ -47,7 +47,8 @@ def _compare(
         baseline: the method that the others are compared with.
         sweep: folder of a sweep, of which report.html and the files of report/ are written.
         metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower. null is
-            valid/accuracy; of a sweep its objective, and others are of the best evaluations.
+            valid/accuracy, of runs without one their objective; of a sweep its objective, and others are of the best
+            evaluations.
         relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one, which the validation rows have chosen.
         out: folder for comparison.md, .json and .png; null is the current one. Of the report, null is the sweep's.
@@ -61,9 +62,9 @@ def _compare(
         return
     if baseline is None:
         raise ConfigError("baseline=...: missing; expected the name of a method")
-    metric, out = metric or "valid/accuracy", out or Path()
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
+    metric, out = metric or main_metric(runs[baseline][0]), out or Path()
     methods = [method_results(name, paths, metric, evaluation == "best") for name, paths in runs.items()]
     comparison = compare(metric, methods, baseline)
     text = markdown(comparison, command_line, relative_to)

@@ -124,6 +124,8 @@ class RunManifest:
         host, pid, start = platform.node(), process.pid, process.create_time()
         attempt = Attempt(host=host, pid=pid, process_start=start, start=time.time(), status="RUNNING")
         self._fields = earlier or new
+        if earlier and "end" not in earlier["attempts"][-1]:
+            earlier["attempts"][-1]["end"] = _last_change(self.folder, earlier["attempts"][-1]["start"], start)
         self._fields["attempts"].append(attempt)
         self._write("RUNNING", durable=False)  # that of the thread is
         self._thread.start()
@@ -203,6 +205,14 @@ def read_manifest(folder: Path) -> Manifest:
         return read_json(path, Manifest)
     except InputNotFoundError:
         raise InputNotFoundError(f"{path}: not found; expected a run folder") from None
+
+
+def _last_change(folder: Path, start: float, before: float) -> float:
+    """When an attempt that was killed changed a file last: the process of the next one began at `before`."""
+    times = [start]
+    with suppress(OSError):
+        times += [path.stat().st_mtime for path in folder.iterdir()]
+    return max(time for time in times if time <= max(before, start))
 
 
 def remove_unused(folder: Path) -> None:

@@ -19,6 +19,7 @@ from mlxlab.config.hydra.search_space import Domain, Interval
 from mlxlab.errors import InputNotFoundError
 from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
+from mlxlab.sweep.reports.search_result import write_search_result
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
 from mlxlab.sweep.search.study import FILE as STUDY
 from mlxlab.sweep.search.study import StudySettings, open_study
@@ -36,6 +37,11 @@ SETTINGS = StudySettings(
     optuna=None,
 )
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class StubCommands:
+    def trial(self, point):
+        return f"train {point}"
 
 
 def write_journal(folder, jobs):
@@ -132,6 +138,46 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
     assert report.verdict[0].startswith("No winner is named with fewer than 3 seeds of each configuration; each ran")
     assert "rate=0.0002" in report.verdict[0]
     assert "valid/loss 0.1 at step 10" in (tmp_path / "report.html").read_text()
+
+
+def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
+    grid(tmp_path, seeds=1)
+    run = tmp_path / "1"
+    run.mkdir()
+    attempt = {"host": "here", "pid": 1, "process_start": 0.0, "start": 1000.0, "status": "RUNNING", "end": 1060.0}
+    attempts = [attempt, attempt | {"start": 2000.0, "end": 2005.0, "status": "DONE"}]
+    fields = {"format": 2, "id": "a", "name": "1", "status": "DONE", "attempts": attempts}
+    (run / "manifest.json").write_text(json.dumps(fields))
+    assert [job.seconds for job in read_sweep(tmp_path).jobs] == [2.5, 65.0, 2.5, 2.5]
+
+
+def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path):
+    grid(tmp_path, seeds=1)
+    write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert [row["interval"] for row in table(tmp_path / "report" / "ranking.csv")] == [""] * 4
+    page = Page((tmp_path / "report.html").read_text())
+    assert "+-" not in page.text
+    assert "Student" not in page.text
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    write_journal(alone, [Job(0, ["seed=0"], "", "finished", "", 0, 1, 2.5, 0.5, "0")])
+    report = write_sweep_report(read_sweep(alone), alone)
+    assert report.verdict == ["One configuration has finished, there is nothing to compare: valid/loss 0.5 (one seed)."]
+    page = Page(report.page.read_text())
+    assert "Ranking" not in page.text
+    assert "Importance" not in page.text
+
+
+def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path):
+    space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
+    with open_study(tmp_path / STUDY, SETTINGS, space) as study:
+        for number, state in enumerate(("finished", "finished", "paused")):
+            study.finish(study.add({"rate": 1e-4 * (number + 1)}), TrialResult([0.5 + number], "", state, 10), 1.0)
+        text = write_search_result(study, tmp_path, StubCommands())
+    assert text.splitlines()[-1].startswith("paused: saved at a rung and not promoted")
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert "Saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+    assert (tmp_path / "report" / "ranking.csv").read_text().startswith("rank,valid/loss,rate,")
 
 
 def test_a_folder_without_jobs_has_no_report(tmp_path):

@@ -9,12 +9,13 @@ import numpy as np
 
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
-from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep
+from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DPI = 160
 MAX_RANKED, MAX_LINES, MAX_KEYS, MAX_CURVES, MAX_TICKS = 25, 500, 8, 100, 8
 _GREY = "#b8b8b8"
 
@@ -37,25 +38,32 @@ def draw_figures(
 
 
 def _ranking(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> "Figure":
-    """A dot for each seed, the mean and its interval; the best configuration on top."""
+    """A dot for each seed, the mean and its interval, under the name; the best configuration on top."""
     entries = ranking.entries[:MAX_RANKED]
-    figure, axis = _new_figure(7.0, 0.8 + 0.3 * len(entries))
+    figure, axis = _new_figure(5.0, 0.7 + 0.42 * len(entries))
     for y, (entry, configuration) in enumerate(zip(entries, order, strict=False)):
         values = list(configuration.results(sweep.objective).values())
         color = "C2" if entry.standing == "winner" else _GREY if entry.standing == "worse" else "C0"
         axis.plot(values, [y] * len(values), ".", color=color, alpha=0.6)
-        axis.errorbar(entry.mean, y, xerr=_finite(entry.margin), fmt="|", color=color, markersize=12, capsize=3)
-    axis.set_yticks(range(len(entries)), [_name(each, 48) for each in order[: len(entries)]])
-    axis.set(xlabel=_label(f"{sweep.objective}: a dot per seed, mean, 95 % interval"), ylim=(len(entries) - 0.5, -0.5))
+        if np.isfinite(entry.margin):
+            axis.errorbar(entry.mean, y, xerr=entry.margin, fmt="|", color=color, markersize=10, capsize=3)
+        name = _name(configuration, 64)
+        axis.text(0.01, y - 0.28, name, fontsize=8, va="center", transform=axis.get_yaxis_transform())
+    axis.set_yticks([])
+    has_intervals = any(np.isfinite(entry.margin) for entry in entries)
+    one = sweep.repetitions.removesuffix("s")
+    marks = f": a dot per {one}, mean, 95 % interval" if has_intervals else f", one {one}"
+    axis.set(xlabel=_label(f"{sweep.objective}{marks}"), ylim=(len(entries) - 0.5, -0.7))
     return figure
 
 
 def _importance(importance: Importance) -> "Figure":
-    figure, axis = _new_figure(7.0, 0.9 + 0.32 * len(importance.shares))
-    axis.barh(range(len(importance.shares)), list(importance.shares.values()), color="C0")
-    axis.set_yticks(range(len(importance.shares)), [_label(key, 48) for key in importance.shares])
-    axis.invert_yaxis()
-    axis.set(xlabel="share of the importance of all keys", xlim=(0, 1))
+    figure, axis = _new_figure(5.0, 0.8 + 0.42 * len(importance.shares))
+    axis.barh(range(len(importance.shares)), list(importance.shares.values()), height=0.35, color="C0")
+    for y, key in enumerate(importance.shares):
+        axis.text(0.01, y - 0.33, _label(key, 64), fontsize=8, va="center", transform=axis.get_yaxis_transform())
+    axis.set_yticks([])
+    axis.set(xlabel="share of the importance of all keys", xlim=(0, 1), ylim=(len(importance.shares) - 0.5, -0.7))
     return figure
 
 
@@ -65,13 +73,13 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     from matplotlib.colors import Normalize
 
     entries, keys = ranking.entries[:MAX_LINES], sweep.swept[:MAX_KEYS]
-    figure, axis = _new_figure(1.5 + 1.6 * (len(keys) + 1), 4.0)
+    figure, axis = _new_figure(1.0 + 1.4 * (len(keys) + 1), 3.6)
     means = np.array([entry.mean for entry in entries])
     heights = [_heights(axis, x, [each.point[key] for each in order[: len(entries)]]) for x, key in enumerate(keys)]
     span = float(np.ptp(means)) or 1.0
     heights.append((means - means.min()) / span)
     for fraction in (0.0, 0.5, 1.0):
-        axis.text(len(keys) + 0.04, fraction, f"{means.min() + fraction * span:.4g}", fontsize=7, va="center")
+        axis.text(len(keys) + 0.04, fraction, f"{means.min() + fraction * span:.4g}", fontsize=8, va="center")
     scale, palette = Normalize(means.min(), means.min() + span), colormaps["viridis"]
     for line in range(len(entries) - 1, -1, -1):  # the best ones on top
         width, alpha = (2.2, 1.0) if line == 0 else (1.0, 0.6)
@@ -101,13 +109,14 @@ def _heights(axis: "Axes", x: int, texts: Sequence[str]) -> np.ndarray:
     shown = list(ticks.items())
     for index in np.unique(np.linspace(0, len(shown) - 1, min(len(shown), MAX_TICKS)).astype(int)):
         height, text = shown[index]
-        axis.text(x + 0.04, height, _label(text, 16), fontsize=7, va="center")
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        axis.text(x + 0.04, height, _label(text, 16), fontsize=8, va="center", bbox=box, zorder=5)
     return np.asarray(heights)
 
 
 def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     """The objective of every job by step; those of the best configurations in colour."""
-    figure, axis = _new_figure(7.0, 4.0)
+    figure, axis = _new_figure(5.0, 3.4)
     ranked = [(place, job) for place, each in enumerate(order) for job in each.jobs if len(job.curve) > 1][:MAX_CURVES]
     numbers = {job.number for _, job in ranked}
     others = [job for job in sweep.jobs if len(job.curve) > 1 and job.number not in numbers]
@@ -123,7 +132,7 @@ def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     axis.set(xlabel="step", ylabel=_label(sweep.objective))
     if named & set(range(5)):
         handles, labels = axis.get_legend_handles_labels()
-        axis.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axis.legend(handles[::-1], labels[::-1], fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
@@ -133,23 +142,24 @@ def _new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
 
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    axis = figure.subplots()
+    axis.tick_params(labelsize=8)
+    axis.locator_params(axis="x", nbins=6)
+    return figure, axis
 
 
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
-        figure.savefig(buffer, dpi=110, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(buffer, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _name(configuration: Configuration, limit: int) -> str:
     """Without the paths of its keys, if their last parts tell them apart."""
-    last = {key: key.rpartition(".")[2] for key in configuration.point}
-    is_unique = len(set(last.values())) == len(last)
-    pairs = ((last[key] if is_unique else key, value) for key, value in configuration.point.items())
-    return _label(" ".join(f"{key}={value}" for key, value in pairs), limit)
+    names = short_names(configuration.point)
+    return _label(" ".join(f"{names[key]}={value}" for key, value in configuration.point.items()), limit)
 
 
 def _label(text: str, limit: int = 60) -> str:
@@ -158,7 +168,3 @@ def _label(text: str, limit: int = 60) -> str:
     half = (limit - 3) // 2
     text = text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
     return text.replace("$", r"\$")
-
-
-def _finite(margin: float) -> float | None:
-    return margin if np.isfinite(margin) else None

@@ -1,6 +1,6 @@
 """The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,3 +125,9 @@ def _normal(text: str) -> str:
 def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
     """Overrides by key; those without a value, such as `~callbacks.x`, have an empty one."""
     return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in texts)}
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Keys without their paths, if their last parts tell them apart."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return last if len(set(last.values())) == len(last) else {key: key for key in last}

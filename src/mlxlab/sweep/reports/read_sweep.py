@@ -20,7 +20,7 @@ from mlxlab.redact import redact
 from mlxlab.sweep import job_journal
 from mlxlab.sweep.search import study
 
-MAX_JOBS_WITH_CURVES = 100
+MAX_JOBS_WITH_CURVES, MAX_MANIFESTS = 100, 1000  # that are read
 
 _Read: TypeAlias = tuple[tuple[str, ...], list[SweepJob], dict[int, Path]]  # objectives, jobs, run folders by number
 
@@ -45,9 +45,12 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
         objectives, jobs = (metric,), [_with_metric(job, folders[job.number], metric) for job in jobs]
         if not any(job.values for job in jobs):
             raise DataError(f"{folder}: no run has the metric {metric}")
-    for index, job in enumerate(jobs[:MAX_JOBS_WITH_CURVES]):
+    for index, job in enumerate(jobs):
         if job.same_as is None:
-            jobs[index] = replace(job, curve=_curve(folders[job.number], objectives[0]))
+            run = folders[job.number]
+            seconds = max(job.seconds, _seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
+            curve = _curve(run, objectives[0]) if index < MAX_JOBS_WITH_CURVES else ()
+            jobs[index] = replace(job, seconds=seconds, curve=curve)
     return Sweep(folder.name, objectives, tuple(jobs), _num_folds([folders[job.number] for job in jobs if job.values]))
 
 
@@ -114,6 +117,14 @@ def _with_metric(job: SweepJob, folder: Path, metric: str) -> SweepJob:
     with suppress(InputNotFoundError, DataError):
         value = read_json(folder / METRICS, RunMetrics)["metrics"].get(metric)
     return replace(job, values={} if value is None or job.state != "finished" else {metric: value})
+
+
+def _seconds_of_attempts(folder: Path) -> float:
+    """Of all processes that worked on a run, also of those that were killed with the sweep; 0 without a manifest."""
+    with suppress(InputNotFoundError, DataError):
+        attempts = manifest.read_manifest(folder)["attempts"]
+        return sum(max(each.get("end", each["start"]) - each["start"], 0.0) for each in attempts)
+    return 0.0
 
 
 def _curve(folder: Path, objective: str) -> tuple[tuple[int, float], ...]:

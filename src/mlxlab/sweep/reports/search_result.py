@@ -14,43 +14,52 @@ from mlxlab.sweep.search.trial import State, Trial
 
 TRIALS, RESULT = "trials.csv", "search.json"
 _MAX_ROWS = 20
+_PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
 
 
 def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
     """Writes both files; returns the table and the best trials as text."""
     best = best_trials(study)
     write_atomic(folder / TRIALS, _csv(study))
-    objectives = study.settings["objectives"]
-    counts = Counter(trial.state for trial in study.trials)
-    write_json(
-        folder / RESULT,
-        {
-            "sampler": study.settings["sampler"],
-            "sampler_settings": study.settings["sampler_settings"],
-            "pruner": study.settings["pruner"],
-            "pruner_settings": study.settings["pruner_settings"],
-            "optuna": study.settings["optuna"],
-            "objectives": objectives,
-            "space": study.settings["space"],
-            "trials": {state: counts[state] for state in get_args(State)},
-            "steps": sum(trial.step for trial in study.trials if trial.same_as is None),
-            "best": [
-                {
-                    "trial": trial.number,
-                    "values": dict(zip(objectives, trial.values, strict=True)),
-                    "overrides": trial.point,
-                    "command": commands.trial(trial.point),
-                }
-                for trial in best
-            ],
-        },
-    )
+    write_json(folder / RESULT, _as_json(study, best, commands))
     lines = [_table(study), ""]
     for trial in best[:_MAX_ROWS]:
-        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+        values = ", ".join(f"{name} {value:.6g}" for name, value in _values(study, trial).items())
         lines.append(f"best: trial {trial.number}, {values}\n    {commands.trial(trial.point)}")
+    counts = Counter(trial.state for trial in study.trials)
     total = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
-    return "\n".join([*lines, f"{total}; {folder / TRIALS}, {folder / RESULT}"])
+    lines.append(f"{total}; {folder / TRIALS}, {folder / RESULT}")
+    return "\n".join([*lines, *([_PAUSED] if counts["paused"] else [])])
+
+
+def _as_json(study: Study, best: list[Trial], commands: Commands) -> dict[str, object]:
+    """The contents of search.json."""
+    settings, counts = study.settings, Counter(trial.state for trial in study.trials)
+    return {
+        "sampler": settings["sampler"],
+        "sampler_settings": settings["sampler_settings"],
+        "pruner": settings["pruner"],
+        "pruner_settings": settings["pruner_settings"],
+        "optuna": settings["optuna"],
+        "objectives": settings["objectives"],
+        "space": settings["space"],
+        "trials": {state: counts[state] for state in get_args(State)},
+        "steps": sum(trial.step for trial in study.trials if trial.same_as is None),
+        "best": [
+            {
+                "trial": trial.number,
+                "values": _values(study, trial),
+                "overrides": trial.point,
+                "command": commands.trial(trial.point),
+            }
+            for trial in best
+        ],
+    }
+
+
+def _values(study: Study, trial: Trial) -> dict[str, float]:
+    """By objective."""
+    return dict(zip(study.settings["objectives"], trial.values, strict=True))
 
 
 def best_trials(study: Study) -> list[Trial]:

@@ -2,20 +2,22 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.analysis.sweeps.importance import measure_importance
+from mlxlab.analysis.sweeps.importance import Importance, measure_importance
 from mlxlab.analysis.sweeps.page import Column, count_jobs, job_table, ranking_table, render_page
-from mlxlab.analysis.sweeps.ranking import rank
-from mlxlab.analysis.sweeps.sweep_jobs import Sweep, group_configurations
+from mlxlab.analysis.sweeps.ranking import Ranking, rank
+from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
 from mlxlab.analysis.sweeps.verdict import describe_ranking
 from mlxlab.errors import WriteError
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 
 PAGE, FOLDER = "report.html", "report"
+_FIGURES = ("ranking", "importance", "parallel", "curves")
 
 
 class SweepReport(NamedTuple):
@@ -40,7 +42,24 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
         from mlxlab.analysis.sweeps.figures import draw_figures
 
         images = draw_figures(sweep, configurations, ranking, importance)
-    page = render_page(sweep, configurations, ranking, importance, verdict, images)
+    summary = _summary(sweep, configurations, ranking, verdict, importance)
+    files: dict[str, str | bytes] = {
+        PAGE: render_page(sweep, configurations, ranking, importance, verdict, images),
+        f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking)),
+        f"{FOLDER}/jobs.csv": _csv(*job_table(sweep, sweep.jobs)),
+    }
+    _write(folder, files | {f"{FOLDER}/{name}.png": png for name, png in images.items()}, summary)
+    return SweepReport(folder / PAGE, folder / FOLDER, verdict, summary)
+
+
+def _summary(
+    sweep: Sweep,
+    configurations: Sequence[Configuration],
+    ranking: Ranking,
+    verdict: list[str],
+    importance: Importance,
+) -> dict[str, object]:
+    """The contents of report.json."""
     summary: dict[str, object] = {
         "objective": sweep.objective,
         "jobs": count_jobs(sweep),
@@ -50,23 +69,24 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
         "ranking": [{**configurations[each.index].point, **asdict(each)} for each in ranking.entries],
         "importance": importance.shares,
     }
-    summary = without_nonfinite(summary)
+    plain: dict[str, object] = without_nonfinite(summary)
+    return plain
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes], summary: dict[str, object]) -> None:
+    """Writes files by their path in the folder; figures of an earlier report are removed."""
     target = folder / FOLDER
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("ranking", "importance", "parallel", "curves"):
-            (target / f"{name}.png").unlink(missing_ok=True)  # of an earlier report
-        for name, png in images.items():
-            write_atomic(target / f"{name}.png", png)
-        write_atomic(target / "ranking.csv", _csv(*ranking_table(sweep, configurations, ranking)))
-        write_atomic(target / "jobs.csv", _csv(*job_table(sweep, sweep.jobs)))
+        for name in _FIGURES:
+            if f"{FOLDER}/{name}.png" not in files:
+                (target / f"{name}.png").unlink(missing_ok=True)
+        for path, data in files.items():
+            write_atomic(folder / path, data)
         write_json(target / "report.json", summary)
-        write_atomic(folder / PAGE, page)
     except OSError as error:
-        raise WriteError(
-            f"{error.filename or target}: {error.strerror or error}; the report cannot be written"
-        ) from None
-    return SweepReport(folder / PAGE, target, verdict, summary)
+        path_text = error.filename or target
+        raise WriteError(f"{path_text}: {error.strerror or error}; the report cannot be written") from None
 
 
 def _csv(heads: list[Column], rows: list[list[str]]) -> str:
