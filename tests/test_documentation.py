@@ -105,11 +105,20 @@ def train_commands():
             yield shlex.split(line.replace("$S", "data.source=books.jsonl"), comments=True)
 
 
+LAUNCHER_PLUGINS = {  # option of hydra/launcher -> package
+    "joblib": "hydra_joblib_launcher",
+    "submitit_local": "hydra_submitit_launcher",
+    "submitit_slurm": "hydra_submitit_launcher",
+    "ray": "hydra_ray_launcher",
+}
 RESUMED = {"model/adapter": "lora", "data": "streaming"}  # options of the runs that documented commands resume
 
 
 @pytest.mark.parametrize("args", list(train_commands()), ids=" ".join)
 def test_every_documented_training_command_composes(args):
+    for option, package in LAUNCHER_PLUGINS.items():
+        if f"hydra/launcher={option}" in args:
+            pytest.importorskip(f"hydra_plugins.{package}")
     if any(arg.startswith("--config-dir") for arg in args):
         pytest.skip("has a test of its own that makes the folder")
     is_search = "hydra/sweeper=search" in args

@@ -1,8 +1,10 @@
 """The default sweeper: no configuration runs twice, and a folder continues its sweep. The experiment is replaced."""
 
 import signal
+from types import SimpleNamespace
 
 import pytest
+from hydra.core.plugins import Plugins
 
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
@@ -135,3 +137,20 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):  # noqa: F81
 )
 def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):  # noqa: F811
     assert message in line.refuses("-m", "seed=0,1", "hydra/launcher=isolated", override)
+
+
+def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch):  # noqa: F811
+    def give_up(*args, **options):
+        raise RuntimeError("a worker process was terminated\n\nby SIGKILL")
+
+    command = [*SWEEP, "seed=0,1", "hydra/launcher=basic"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Plugins, "instantiate_launcher", lambda *_: SimpleNamespace(launch=give_up))
+        assert line(*command) == 75
+    message = line.err.strip().splitlines()[-1]
+    assert message.startswith(
+        "hydra/launcher=basic: RuntimeError: a worker process was terminated by SIGKILL; the same"
+    )
+    assert "Traceback" not in line.err
+    assert [each.state for each in jobs(line)] == ["running", "running"]
+    assert line(*command) == 0

@@ -14,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.sweep_jobs import params_not_typed
-from mlxlab.errors import ConfigError
+from mlxlab.config.issues import one_line
+from mlxlab.errors import ConfigError, WorkerLostError
+from mlxlab.redact import redact
 from mlxlab.sweep.continued_sweep import check_continued, sweep_start
 from mlxlab.sweep.job_journal import FILE, open_job_journal
 from mlxlab.sweep.job_list import JobList
@@ -60,6 +62,7 @@ class GridSweeper:
             ConfigError: the folder holds another sweep, or a setting of the launcher is not for this machine.
             CannotCreateError: another process runs this sweep, or its folder cannot be made.
             DataError: the journal in the folder is damaged.
+        WorkerLostError: a launcher of a plugin gave up, for example because a job was killed.
         """
         folder = sweep_folder(self.config)
         start = sweep_start(self.config)
@@ -101,10 +104,20 @@ class GridSweeper:
             for composed in batch:
                 jobs.start(composed.number)
             start = time.monotonic()
-            returns = launcher.launch([composed.overrides for composed in batch], initial_job_idx=batch[0].number)
+            try:
+                returns = launcher.launch([composed.overrides for composed in batch], initial_job_idx=batch[0].number)
+            except OSError:
+                raise
+            except Exception as error:  # of the launcher itself: those of jobs are in what it returns
+                raise self._launcher_error(error) from error
             seconds = (time.monotonic() - start) / len(batch)
             for composed, returned in zip(batch, returns, strict=True):
                 jobs.end(job_result(composed, report_of(returned), attempts=1, seconds=seconds))
+
+    def _launcher_error(self, error: Exception) -> WorkerLostError:
+        choice = f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']}"
+        message = redact(one_line(f"{type(error).__name__}: {error}", 300))
+        return WorkerLostError(f"{choice}: {message}; the same command runs the jobs that are missing")
 
     def _report(self, jobs: JobList, folder: Path) -> None:
         print(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}", flush=True)
