@@ -1,6 +1,7 @@
-"""Seconds of each command of `runs` on a large store, in processes of their own."""
+"""Elapsed and CPU seconds of each command of `runs` on a large store, in processes of their own."""
 
 import random
+import resource
 import sqlite3
 import statistics
 import subprocess
@@ -41,12 +42,15 @@ def runs(runs: Size = 10_000, rows: Size = 1_000_000, rounds: int = 5) -> str:
         assert address.database is not None
         fill(address.database, runs, max(1, rows // (runs * len(METRICS))))
         megabytes = address.database.stat().st_size / 1e6
-        seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
         for _ in range(rounds + 1):
             for name, args in COMMANDS.items():
                 seconds[name].append(_time([*args, f"uri={address.uri}"]))
-    lines: list[tuple[str, ...]] = [("command", "median s", "max s")]
-    lines += [(name, f"{statistics.median(each[1:]):.2f}", f"{max(each[1:]):.2f}") for name, each in seconds.items()]
+    lines: list[tuple[str, ...]] = [("command", "median s", "max s", "median CPU s")]
+    for name, each in seconds.items():
+        elapsed, cpu = zip(*each[1:], strict=True)
+        values = (statistics.median(elapsed), max(elapsed), statistics.median(cpu))
+        lines.append((name, *(f"{value:.2f}" for value in values)))
     return table(f"{runs} runs, {rows} rows of metrics, {megabytes:.0f} MB, {rounds} rounds", lines)
 
 
@@ -106,7 +110,9 @@ def _metrics(runs: int, steps: int) -> Iterator[tuple[str, str, float, int, int]
             yield from ((run_id, key, rng.random(), start + step, step) for step in range(1, steps + 1))
 
 
-def _time(args: list[str]) -> float:
-    start = time.perf_counter()
+def _time(args: list[str]) -> tuple[float, float]:
+    """(elapsed, CPU) seconds of a command."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, check=False)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -122,6 +122,8 @@ def test_a_fork_begins_with_the_same_checkpoint_again(copied_run, line):  # noqa
     assert values(line, f"rerun={copied_run}").resume == str(checkpoint)
     assert line.runs[0][1].is_relative_to(line.project / "outputs")
     assert "leave out resume" in line.refuses(f"rerun={copied_run}", "resume=auto")
+    edit_json(copied_run / "run.lock", lambda fields: fields.update(forked_from="s3://elsewhere/run"))
+    assert "expected the path of a checkpoint" in line.refuses(f"rerun={copied_run}", code=65)
 
 
 @pytest.mark.parametrize(
