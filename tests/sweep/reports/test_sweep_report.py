@@ -4,15 +4,13 @@ import csv
 import io
 import json
 import os
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from mlxlab.cli.compare import main
 from mlxlab.config.hydra.search_space import Domain, Interval
@@ -24,6 +22,7 @@ from mlxlab.sweep.reports.sweep_report import write_sweep_report
 from mlxlab.sweep.search.study import FILE as STUDY
 from mlxlab.sweep.search.study import StudySettings, open_study
 from mlxlab.sweep.search.trial import TrialResult
+from support.browser import BROWSER, show
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"
 SETTINGS = StudySettings(
@@ -36,7 +35,6 @@ SETTINGS = StudySettings(
     pruner_settings={},
     optuna=None,
 )
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class StubCommands:
@@ -186,30 +184,17 @@ def test_a_folder_without_jobs_has_no_report(tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [400, 1600])
-def test_a_browser_shows_the_report(tmp_path, width):
-    assert BROWSER is not None
-    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE)), tmp_path)
-    frame = tmp_path / "frame.html"  # a window of Chromium is at least 500 pixels wide
-    frame.write_text(
-        f'<body style="margin: 0"><iframe src="report.html" width="{width}" height="2400" frameborder="0">'
-    )
-    requests = tmp_path / "requests.json"
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-    flags += [f"--user-data-dir={tmp_path}/profile", f"--window-size={width},2400", f"--log-net-log={requests}"]
-    shot = tmp_path / "shot.png"
-    subprocess.run(
-        [BROWSER, *flags, f"--screenshot={shot}", frame.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    from matplotlib.image import imread
-
-    image = imread(shot)
-    assert image.shape[0] == 2400
-    inked = (image[:, :width, :3].min(axis=-1) < 0.9).mean(axis=1)
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (400, "dark"), (1600, "light")])
+def test_a_browser_shows_the_report_without_overflow_and_requests(tmp_path, width, scheme):
+    long = "a_name_of_an_option_that_is_much_too_long_for_a_line_of_400_pixels"
+    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=long)), tmp_path)
+    shown = show(tmp_path / "report.html", tmp_path / "profile", width=width, scheme=scheme)
+    image = imread(io.BytesIO(shown.png))[..., :3]
+    assert shown.scroll_width == image.shape[1] == width
+    assert image.shape[0] > 1500
+    assert (image[0].max() < 0.2) == (scheme == "dark")  # the background
+    inked = (np.abs(image - image[0, 0]).max(axis=-1) > 0.1).mean(axis=1)
     assert np.count_nonzero(inked > 0) > 800  # lines of pixels with text or a figure
-    assert not re.search(r"https?://evil", requests.read_text())
+    assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
     if folder := os.environ.get("MLXLAB_SCREENSHOTS"):
-        shutil.copy(shot, Path(folder) / f"report-{width}.png")
+        (Path(folder) / f"report-{width}-{scheme}.png").write_bytes(shown.png)
