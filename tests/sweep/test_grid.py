@@ -111,7 +111,8 @@ def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):  # noqa: F811
 def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of_the_sweep(line, job):  # noqa: F811
     message = "objective: the jobs have valid/accuracy and valid/loss; choose one: objective=..."
     assert message in line.refuses(*SWEEP, "experiment=digits,diabetes")
-    assert line(*SWEEP, "experiment=digits,wine") == 0
+    assert line(*SWEEP, "experiment=digits,wine", "trainer.max_steps=1500") == 0
+    assert "trainer.max_steps=1500: a job ends earlier if it reaches trainer.epochs=" in line.err
     assert "| valid/accuracy |" in line.out
 
 
