@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.config.issues import value_at
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +19,7 @@ _NO_FILES = ("sklearn:", "synthetic")
 def check_named_files(config: "DictConfig") -> None:
     """Raises InputNotFoundError for a source that is no file, folder or glob, and no data set of the hub."""
     from mlxlab.config.check import resolve
-    from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, find_files
+    from mlxlab.data.text.sources.file_set import find_files
     from mlxlab.data.text.sources.open import is_local
 
     values, _ = resolve(config.data)
@@ -26,8 +27,9 @@ def check_named_files(config: "DictConfig") -> None:
         if source.startswith(_NO_FILES) or os.path.lexists(Path(source).expanduser()):
             continue
         try:
-            if is_local(source) and not any(sign in source for sign in GLOB_CHARACTERS):
-                find_files(source)
+            with suppress(DataError):  # of several formats, of which the data set may read one
+                if is_local(source):
+                    find_files(source)
         except InputNotFoundError as error:
             raise InputNotFoundError(f"data.{key}: {error}") from None
 
