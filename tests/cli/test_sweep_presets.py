@@ -3,8 +3,11 @@
 import pytest
 
 from mlxlab.cli.train import main
+from mlxlab.cli.train.sweep_preview import names_sweep
 from mlxlab.config.help_index import groups
+from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
+from mlxlab.sweep.search.commands import Commands
 
 SWEEPS = {  # with fewer values than the preset has, which what is typed replaces -> (what is first printed, last row)
     "titanic_folds": ("model=bert", "5 jobs; all: sweep=titanic_folds model=bert", ["4", "4"]),
@@ -36,3 +39,14 @@ def test_a_dry_run_of_values_that_are_typed_needs_no_preset(capsys):
     assert capsys.readouterr().out.startswith("2 jobs; all: trainer.epochs=2\n")
     assert main(["sweep=titanic_fold", "--dry-run"]) == 2
     assert "did you mean titanic_folds?" in capsys.readouterr().err
+
+
+def test_the_command_of_a_trial_trains_one_run_of_its_preset(tmp_path):
+    config = Composer(shipped_conf(), ["sweep=optuna_titanic"], multirun=True).checked()
+    command = Commands(config, tmp_path, ["sweep=optuna_titanic"]).trial({"model.dropout": 0.25})
+    words = command.split()
+    assert words[-3:] == ["hydra.mode=RUN", "sweep=optuna_titanic", "model.dropout=0.25"]
+    assert names_sweep(["sweep=optuna_titanic"])
+    assert not names_sweep(words[-3:])
+    assert not names_sweep(["sweep=null"])
+    assert not names_sweep(["sweep.resume=multirun/x"])

@@ -15,9 +15,10 @@ _KEY = "sweep"
 
 
 def names_sweep(overrides: list[str]) -> bool:
-    """Whether an option of the group `sweep` is typed: it makes several jobs, as `-m` does."""
+    """Whether an option of the group `sweep` is typed: it makes several jobs, as `-m` does, unless hydra.mode=RUN."""
     pairs = [text.lstrip("+").partition("=") for text in overrides]
-    return any(name == _KEY and option not in ("", "null") for name, _, option in pairs)
+    is_named = any(name == _KEY and option not in ("", "null") for name, _, option in pairs)
+    return is_named and ("hydra.mode", "=", "RUN") not in pairs
 
 
 def preview_sweep(composer: "Composer", config: "DictConfig") -> str:

@@ -35,7 +35,8 @@ class Commands:
     def trial(self, point: Point) -> str:
         """Trains the point of a trial again, as a run of its own."""
         hydra = [text for text in self.hydra if not text.lstrip("+").startswith(_OWN)]
-        return self._command([*hydra, *self.overrides, *override_texts(point)])
+        single = ["hydra.mode=RUN"] if any(text.startswith("sweep=") for text in self.overrides) else []
+        return self._command([*single, *hydra, *self.overrides, *override_texts(point)])
 
     def continuation(self) -> str:
         """Runs the trials that are missing."""
