@@ -67,7 +67,7 @@ def render_page(
         won=ranking.winner is not None,
         ranking=_ranking_section(sweep, configurations, ranking),
         method=describe_method(ranking, sweep.test_ratio, sweep.repetitions),
-        importance=importance.note if len(sweep.swept) > 1 else "",
+        importance=importance.note if len(sweep.swept) > 1 and len(ranking.entries) > 1 else "",
         images={"ranking": None, "importance": None, "parallel": None, "curves": None}
         | {name: _image(png) for name, png in images.items()},
         sections=[section for state in _SECTIONS if (section := _job_section(sweep, state))],
