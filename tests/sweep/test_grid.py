@@ -155,4 +155,8 @@ def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch
     )
     assert "Traceback" not in line.err
     assert [each.state for each in jobs(line)] == ["running", "running"]
+    job.faults[1] = RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
+    line(*command)
+    assert f"continue: the same command with hydra.sweep.dir={line.project}/s" in line.out
+    job.faults.clear()
     assert line(*command) == 0

@@ -122,7 +122,9 @@ class GridSweeper:
     def _report(self, jobs: JobList, folder: Path) -> None:
         print(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}", flush=True)
         if jobs.is_unfinished():
-            print(f"continue: {program.command('train')} sweep.resume={folder}", flush=True)
+            resume = f"{program.command('train')} sweep.resume={folder}"
+            repeat = f"the same command with hydra.sweep.dir={folder}"  # a plugin's launcher is not started from a file
+            print(f"continue: {resume if is_own(self.config) else repeat}", flush=True)
 
 
 def run_jobs(jobs: JobList, launcher: Jobs) -> None:
