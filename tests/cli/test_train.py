@@ -136,7 +136,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa
     monkeypatch.setattr(experiment, "run_experiment", run)
     assert line("-m", "seed=0,1,2", "tracking=none") == 1
     assert seen == [0, 1, 2]
-    assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was expected" in line.err
+    assert "job 1 (seed=1): rows.csv:3:5: a number was expected" in line.err
     assert "| 1   | 1    | failed   |" in line.out
     assert "1 failed, 2 finished; " in line.out
     assert "Traceback" not in line.err
@@ -182,7 +182,7 @@ def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch): 
     monkeypatch.setattr(experiment, "run_experiment", run)
     command = ["-m", "seed=0,1,2", "tracking=none", "hydra.sweep.dir=s"]
     assert line(*command) == 130
-    assert "1 finished, 1 paused, 1 waiting" in line.out
+    assert "1 finished, 1 stopped, 1 waiting" in line.out
     assert line(*command) == 0
     assert seen == [(0, None), (1, None), (1, "auto"), (2, None)]
     assert "3 finished" in line.out

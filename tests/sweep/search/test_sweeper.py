@@ -92,7 +92,8 @@ def test_a_search_continues_with_its_own_objective_and_with_more_trials(line, jo
     search = [*SEARCH, "hydra.sweeper.sampler=random", "seed=range(9)"]
     assert line(*search, "hydra.sweeper.trials=2") == 0
     for other in ("objective=valid/accuracy", "hydra.sweeper.objectives=[valid/accuracy]"):
-        assert "objective: got valid/accuracy, that of the study is valid/loss" in line.refuses(*search, other)
+        expected = "objective: got maximize valid/accuracy, that of the study is minimize valid/loss"
+        assert expected in line.refuses(*search, other)
     assert "holds a search" in line.refuses("-m", "tracking=none", "hydra.sweep.dir=s", "seed=0,1")
     assert line("sweep.resume=s", "hydra.sweeper.trials=4") == 0
     assert [name for name, *_ in job.seen] == ["0", "1", "2", "3"]

@@ -160,7 +160,7 @@ def test_nsga_searches_several_objectives(tmp_path):
         ({"space": {}}, "rate: got no values, the study searches"),
         ({"overrides": ["tracking=none", "seed=3"]}, "seed=3: not in the study"),
         ({"overrides": []}, "tracking=none: missing, but in the study"),
-        ({"objectives": {"valid/loss": "maximize"}}, "objectives: "),
+        ({"objectives": {"valid/loss": "maximize"}}, "objective: got maximize valid/loss, that of the study is min"),
         ({"sampler": "grid"}, "hydra.sweeper.sampler=grid: the study has random"),
         ({"sampler_settings": {"seed": 3}}, "seed=3: other settings of the sampler"),
         ({"pruner": "asha"}, "hydra.sweeper.pruner=asha: the study has none"),

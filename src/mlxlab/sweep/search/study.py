@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -176,6 +176,10 @@ def _read(connection: sqlite3.Connection, path: Path) -> tuple[StudySettings, li
     return parse_json(attributes[0], StudySettings, f"{path}: attributes"), trials
 
 
+def _described(objectives: Mapping[str, str]) -> str:
+    return ", ".join(f"{direction} {name}" for name, direction in objectives.items())
+
+
 def _texts(connection: sqlite3.Connection, column: str, rows: str) -> list[str]:
     return [str(text) for (text,) in connection.execute(f"select substr({column}, 1, {_MAX_CHARACTERS}) from {rows}")]
 
@@ -188,7 +192,7 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
             problems.append(f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}")
     has_objectives = settings["objectives"] == stored["objectives"]
     if not has_objectives:
-        now, before = (", ".join(each["objectives"]) for each in (settings, stored))
+        now, before = (_described(each["objectives"]) for each in (settings, stored))
         problems.append(f"objective: got {now}, that of the study is {before}")
     for override in sorted({*settings["overrides"]} ^ {*stored["overrides"]}):
         if has_objectives or not override.startswith("objective="):  # which is named already
