@@ -109,6 +109,28 @@ def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
     assert printed["ranking"][0]["p"] is None
 
 
+def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
+    texts = ["1000001", "1000002", "1000001.0", "1e-3", "0.001", "0.12345678", "0.123456789", "9007199254740993"]
+    jobs = [Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n)) for n, x in enumerate(texts)]
+    write_journal(tmp_path, jobs)
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    rows = table(tmp_path / "report" / "ranking.csv")
+    distinct = ["1000001", "1000002", "0.001", "0.12345678", "0.123456789", "9007199254740993"]
+    assert [row["x"] for row in rows] == distinct
+    assert [float(row["valid/loss"]) for row in rows] == [0, 1 / 7, 3 / 7, 5 / 7, 6 / 7, 1]
+    assert "x=1000001:" in report.verdict[0]
+
+
+def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
+    values = ["0.0001234567891", "0.00023456789"]
+    jobs = [Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n)) for n, x in enumerate(values)]
+    write_journal(tmp_path, jobs)
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert "x=0.000123457:" in report.verdict[0]
+    assert [row["x"] for row in table(tmp_path / "report" / "ranking.csv")] == values
+    assert "0.000123457" in Page(report.page.read_text()).text
+
+
 def test_names_and_reasons_of_strangers_are_text(tmp_path):
     write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=HOSTILE)), tmp_path)
     text = (tmp_path / "report.html").read_text()

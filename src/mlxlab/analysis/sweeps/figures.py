@@ -75,7 +75,7 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     entries, keys = ranking.entries[:MAX_LINES], sweep.swept[:MAX_KEYS]
     figure, axis = _new_figure(1.0 + 1.4 * (len(keys) + 1), 3.6)
     means = np.array([entry.mean for entry in entries])
-    heights = [_heights(axis, x, [each.point[key] for each in order[: len(entries)]]) for x, key in enumerate(keys)]
+    heights = [_heights(axis, x, key, order[: len(entries)]) for x, key in enumerate(keys)]
     span = float(np.ptp(means)) or 1.0
     heights.append((means - means.min()) / span)
     for fraction in (0.0, 0.5, 1.0):
@@ -93,8 +93,9 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     return figure
 
 
-def _heights(axis: "Axes", x: int, texts: Sequence[str]) -> np.ndarray:
+def _heights(axis: "Axes", x: int, key: str, order: Sequence[Configuration]) -> np.ndarray:
     """Heights from 0 to 1 of the values of a key, which are written next to its axis."""
+    texts, labels = ([each.point[key] for each in order], [each.labels[key] for each in order])
     try:
         numbers = np.array([float(text) for text in texts])
         if not np.isfinite(numbers).all():
@@ -105,7 +106,7 @@ def _heights(axis: "Axes", x: int, texts: Sequence[str]) -> np.ndarray:
         positions = np.array([float(names[text]) for text in texts])
     span = float(np.ptp(positions))
     heights = (positions - positions.min()) / span if span else np.full(len(texts), 0.5)
-    ticks = dict(sorted(zip(heights.round(6), texts, strict=True)))
+    ticks = dict(sorted(zip(heights.round(6), labels, strict=True)))
     shown = list(ticks.items())
     for index in np.unique(np.linspace(0, len(shown) - 1, min(len(shown), MAX_TICKS)).astype(int)):
         height, text = shown[index]
@@ -159,7 +160,7 @@ def _png(figure: "Figure") -> bytes:
 def _name(configuration: Configuration, limit: int) -> str:
     """Without the paths of its keys, if their last parts tell them apart."""
     names = short_names(configuration.point)
-    return _label(" ".join(f"{names[key]}={value}" for key, value in configuration.point.items()), limit)
+    return _label(" ".join(f"{names[key]}={value}" for key, value in configuration.labels.items()), limit)
 
 
 def _label(text: str, limit: int = 60) -> str:

@@ -82,9 +82,10 @@ def count_jobs(sweep: Sweep) -> str:
 
 
 def ranking_table(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking
+    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, *, full: bool
 ) -> tuple[list[Column], list[list[str]]]:
-    """A row for each configuration, the best one first."""
+    """A row for each configuration, the best one first; numbers in full precision or as a reader wants them."""
+    show = _exact if full else number
     heads = [Column("rank", True), Column(sweep.objective, True), *_key_columns(sweep.swept)]
     heads += [Column(name, True) for name in ("interval", sweep.repetitions, "behind the best", "p")]
     heads += [Column("standing"), *(Column(f"mean {name}", True) for name in sweep.objectives[1:])]
@@ -92,13 +93,19 @@ def ranking_table(
     for place, entry in enumerate(ranking.entries, 1):
         each = configurations[entry.index]
         low, high = entry.mean - entry.margin, entry.mean + entry.margin
-        interval = f"{number(low)} to {number(high)}" if low == low else ""
-        lead, p = (number(entry.lead) if place > 1 else ""), (f"{entry.p:.2g}" if entry.p == entry.p else "")
+        interval = f"{show(low)} to {show(high)}" if low == low else ""
+        lead = show(entry.lead) if place > 1 else ""
+        p = "" if entry.p != entry.p else _exact(entry.p) if full else f"{entry.p:.2g}"
         others = [each.results(name).values() for name in sweep.objectives[1:]]
-        more = [number(sum(values) / len(values)) if values else "" for values in others]
-        start = [str(place), number(entry.mean), *(each.point[key] for key in sweep.swept)]
+        more = [show(sum(values) / len(values)) if values else "" for values in others]
+        values_of_keys = each.point if full else each.labels
+        start = [str(place), show(entry.mean), *(values_of_keys[key] for key in sweep.swept)]
         rows.append([*start, interval, str(entry.count), lead, p, entry.standing, *more])
     return heads, rows
+
+
+def _exact(value: float) -> str:
+    return repr(float(value))
 
 
 def _key_columns(keys: Sequence[str]) -> list[Column]:
@@ -127,7 +134,7 @@ def _ranking_section(
     """None with fewer than two configurations."""
     if len(ranking.entries) < 2:
         return None
-    heads, rows = _without_empty(*ranking_table(sweep, configurations, ranking))
+    heads, rows = _without_empty(*ranking_table(sweep, configurations, ranking, full=False))
     classes = [each.standing.split(" ")[0] for each in ranking.entries]
     return {"heads": heads, "rows": rows[:MAX_ROWS], "classes": classes, "hidden": len(rows[MAX_ROWS:])}
 

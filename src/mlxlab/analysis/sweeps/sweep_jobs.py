@@ -1,13 +1,15 @@
 """The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mlxlab.metric_names import lower_is_better
 
 REPETITIONS = {"seed": "seed", "data.fold": "fold"}  # keys that repeat a configuration -> their names in words
 
+_Value: TypeAlias = int | float | str  # of a key
 State = Literal["finished", "failed", "pruned", "paused", "skipped", "unfinished"]
 
 
@@ -85,14 +87,24 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What jobs with the same values of the swept keys have in common; `results` by repetition."""
+    """What jobs with the same values of the swept keys have in common; `results` by repetition.
+
+    Args:
+        point: its values by key, in full precision.
+        short: those that are shown with fewer digits, which still differ from those of other configurations.
+    """
 
     point: dict[str, str]
     jobs: tuple[SweepJob, ...]
+    short: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.point | self.short
 
     @property
     def name(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.point.items())
+        return " ".join(f"{key}={value}" for key, value in self.labels.items())
 
     def results(self, objective: str) -> dict[str, float]:
         """The values of finished jobs by repetition; a repetition counts once."""
@@ -105,21 +117,37 @@ class Configuration:
 
 def group_configurations(sweep: Sweep) -> list[Configuration]:
     """The configurations with a result, in the order of their first jobs."""
-    keys, groups = sweep.swept, dict[tuple[str, ...], list[SweepJob]]()
+    keys, groups = sweep.swept, dict[tuple[_Value, ...], list[SweepJob]]()
     for job in sweep.jobs:
-        groups.setdefault(tuple(_normal(job.overrides.get(key, "")) for key in keys), []).append(job)
-    configurations = [
-        Configuration(dict(zip(keys, values, strict=True)), tuple(jobs)) for values, jobs in groups.items()
-    ]
+        groups.setdefault(tuple(_value(job.overrides.get(key, "")) for key in keys), []).append(job)
+    labels = [_short_texts({values[column] for values in groups}) for column in range(len(keys))]
+    configurations = []
+    for values, jobs in groups.items():
+        point = {key: _text(value) for key, value in zip(keys, values, strict=True)}
+        short = {key: texts[value] for key, texts, value in zip(keys, labels, values, strict=True)}
+        configurations.append(Configuration(point, tuple(jobs), short))
     return [each for each in configurations if each.results(sweep.objective)]
 
 
-def _normal(text: str) -> str:
-    """Numbers in one notation: `1e-3` and `0.001` are one value."""
-    try:
-        return f"{float(text):.6g}"
-    except ValueError:
-        return text
+def _value(text: str) -> _Value:
+    """Numbers by their value: `1e-3` and `0.001` are one."""
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        return value if math.isfinite(value) else text
+    return text
+
+
+def _text(value: _Value) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _short_texts(values: set[_Value]) -> dict[_Value, str]:
+    """A text for each value: floats with six digits, if these tell all values apart."""
+    short = {value: f"{value:.6g}" if isinstance(value, float) else str(value) for value in values}
+    return short if len(set(short.values())) == len(short) else {value: _text(value) for value in values}
 
 
 def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:

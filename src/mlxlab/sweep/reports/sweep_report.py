@@ -45,7 +45,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     summary = _summary(sweep, configurations, ranking, verdict, importance)
     files: dict[str, str | bytes] = {
         PAGE: render_page(sweep, configurations, ranking, importance, verdict, images),
-        f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking)),
+        f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(*job_table(sweep, sweep.jobs)),
     }
     _write(folder, files | {f"{FOLDER}/{name}.png": png for name, png in images.items()}, summary)
