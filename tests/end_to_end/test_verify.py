@@ -66,6 +66,10 @@ def test_wrong_arguments_are_one_line(folder, tmp_path):
     assert run_here("from=stat", str(folder), script="verify").returncode == 2
     missing = run_here(str(tmp_path), script="verify")
     assert (missing.returncode, missing.stderr.count("\n")) == (66, 1)
+    untracked = run_here("0a1b2c3d", f"out={tmp_path}/again", script="reproduce")
+    assert untracked.returncode in (2, 69)  # no such run, or no store
+    assert untracked.stderr.startswith("0a1b2c3d: ")
+    assert untracked.stderr.count("\n") == 1
 
 
 def test_reproduce_trains_the_same_run_and_names_the_step_of_another_loss(folder, tmp_path):

@@ -1,6 +1,6 @@
 """Trains a run again, by its run.lock, and says whether the results are the same.
 
-    mlxlab reproduce RUN_FOLDER_OR_LOCK [out=FOLDER] [tolerance=0.01]
+    mlxlab reproduce RUN [out=FOLDER] [tolerance=0.01]
 
 Prints `bit-exact`, `within tolerance`, or `diverged at step k` with what differs: data, code, versions of packages,
 device, threads. Exit code 0 for the first two, 76 for the third; with tolerance=0 all that is not bit-exact diverged.
@@ -19,26 +19,30 @@ from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.files.new_folder import refuse_existing
 
 
-def _reproduce(run: Path, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False) -> int:
+def _reproduce(run: str, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False) -> int:
     """Reproduces a run.
 
     Args:
-        run: a run folder, or a run.lock.
+        run: a run folder, a run.lock, or the id or name of a run in the store.
         out: the new run folder; a new one below outputs/ if not given.
         tolerance: of the relative difference of a loss, and of the best value of the objective.
         json: prints JSON.
     """
     from mlxlab import backend
+    from mlxlab.experiment.past_run.lookup import find_run_folder
     from mlxlab.experiment.reproduction.run_lock import read_lock
 
     folder = out or _new_folder()
     refuse_existing(folder)
-    read_lock(run)  # before MLX is imported
+    path = Path(run).expanduser()
+    if not path.exists() and "/" not in run:
+        path = find_run_folder(run)
+    read_lock(path)  # before MLX is imported
     backend.prepare()
     from mlxlab.experiment.reproduction.compare import describe
     from mlxlab.experiment.reproduction.reproduce import reproduce
 
-    comparison = reproduce(run, folder, tolerance)
+    comparison = reproduce(path, folder, tolerance)
     if json:
         print_json(comparison)
     else:
