@@ -43,7 +43,7 @@ def test_a_dry_run_of_values_that_are_typed_needs_no_preset(capsys):
 
 def test_the_command_of_a_trial_trains_one_run_of_its_preset(tmp_path):
     config = Composer(shipped_conf(), ["sweep=optuna_titanic"], multirun=True).checked()
-    command = Commands(config, tmp_path, ["sweep=optuna_titanic"]).trial({"model.dropout": 0.25})
+    command = Commands(config, ["sweep=optuna_titanic"]).trial({"model.dropout": 0.25})
     words = command.split()
     assert words[-3:] == ["hydra.mode=RUN", "sweep=optuna_titanic", "model.dropout=0.25"]
     assert names_sweep(["sweep=optuna_titanic"])

@@ -1,5 +1,6 @@
 """The default sweeper: no configuration runs twice, and a folder continues its sweep. The experiment is replaced."""
 
+import shlex
 import signal
 from types import SimpleNamespace
 
@@ -50,6 +51,8 @@ def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):  # no
     assert line(*SWEEP, "seed=0,1") == 1
     assert line(*SWEEP, "seed=0,1") == 1
     assert len(job.seen) == 2
+    command = f"train sweep.resume={line.project}/s hydra.launcher.retry_failed=true"
+    assert f"run failed jobs again: mlxlab {command}" in line.out
     del job.faults[1]
     assert line("sweep.resume=s", "hydra.launcher.retry_failed=true") == 0
     assert job.seen[2:] == [("1", 1, "auto")]
@@ -57,6 +60,7 @@ def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):  # no
         ("finished", 1, 0.0),
         ("finished", 2, 0.1),
     ]
+    assert "run failed jobs again" not in line.out
 
 
 def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F811
@@ -66,6 +70,15 @@ def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F
     job.faults.clear()
     assert line("sweep.resume=s") == 0
     assert job.seen == [("0", 0, None), ("1", 1, None), ("1", 1, "auto"), ("2", 2, None)]
+
+
+def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):  # noqa: F811
+    job.faults[1] = RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
+    assert line("-m", "tracking=none", "hydra.sweep.dir=my sweep", "seed=0,1") == 143
+    [command] = [text.partition(": ")[2] for text in line.out.splitlines() if text.startswith("continue: ")]
+    job.faults.clear()
+    assert line(*shlex.split(command)[2:]) == 0
+    assert job.seen[2:] == [("1", 1, "auto")]
 
 
 def test_what_cannot_be_continued_is_refused_in_one_line(line, job):  # noqa: F811

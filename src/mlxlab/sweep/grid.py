@@ -1,6 +1,7 @@
 """The sweeper of `hydra/sweeper=grid`: every combination of values, without the jobs that its folder already holds."""
 
 import logging
+import shlex
 import time
 from itertools import groupby
 from pathlib import Path
@@ -11,13 +12,12 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.sweep_jobs import params_not_typed
 from mlxlab.config.issues import one_line
 from mlxlab.errors import ConfigError, WorkerLostError
 from mlxlab.redact import redact
-from mlxlab.sweep.continued_sweep import check_continued, sweep_start
+from mlxlab.sweep.continued_sweep import check_continued, continuation, sweep_start
 from mlxlab.sweep.job_journal import FILE, open_job_journal
 from mlxlab.sweep.job_list import JobList
 from mlxlab.sweep.job_table import job_table
@@ -62,7 +62,7 @@ class GridSweeper:
             ConfigError: the folder holds another sweep, or a setting of the launcher is not for this machine.
             CannotCreateError: another process runs this sweep, or its folder cannot be made.
             DataError: the journal in the folder is damaged.
-        WorkerLostError: a launcher of a plugin gave up, for example because a job was killed.
+            WorkerLostError: a launcher of a plugin gave up, for example because a job was killed.
         """
         folder = sweep_folder(self.config)
         start = sweep_start(self.config)
@@ -122,9 +122,12 @@ class GridSweeper:
     def _report(self, jobs: JobList, folder: Path) -> None:
         print(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}", flush=True)
         if jobs.is_unfinished():
-            resume = f"{program.command('train')} sweep.resume={folder}"
-            repeat = f"the same command with hydra.sweep.dir={folder}"  # a plugin's launcher is not started from a file
-            print(f"continue: {resume if is_own(self.config) else repeat}", flush=True)
+            # a plugin's launcher is not started from a file
+            repeat = f"the same command with {shlex.quote(f'hydra.sweep.dir={folder}')}"
+            print(f"continue: {continuation(folder) if is_own(self.config) else repeat}", flush=True)
+        if is_own(self.config) and any(job.state == "failed" for job in jobs.all):
+            retry = continuation(folder, "hydra.launcher.retry_failed=true")
+            print(f"run failed jobs again: {retry}", flush=True)
 
 
 def run_jobs(jobs: JobList, launcher: Jobs) -> None:

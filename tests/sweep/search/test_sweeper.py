@@ -142,6 +142,8 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     search = ["-m", "hydra/sweeper=search", "hydra/launcher=in_process", "seed=0,1", *short]
     asha = run_here(*search, "hydra.sweeper.pruner=asha", f"hydra.sweep.dir={tmp_path}/asha")
     assert asha.returncode == 0, asha.stderr
+    assert asha.stderr.count(": starts, ") == 2
+    assert asha.stderr.count(": continues, ") == 1
     whole = run_here(*search, f"hydra.sweep.dir={tmp_path}/whole")
     assert Counter((row["state"], row["steps"]) for row in table(tmp_path / "asha")) == {
         ("paused", "2"): 1,

@@ -1,40 +1,58 @@
-"""Signals that a sweep receives: the first Ctrl-C starts no further job, the second one stops those that run."""
+"""Signals that a sweep receives: the first Ctrl-C starts no further job, the second one stops those that run.
+
+SIGTERM and SIGHUP stop them at once. Once they stop, the next Ctrl-C or SIGTERM kills them.
+"""
 
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WAITS, _STOPS, _KILLS = 1, 2, 3
+_LINES = {
+    _WAITS: "waiting for those that run; Ctrl-C again stops them",
+    _STOPS: "stopping those that run; Ctrl-C again kills them",
+    _KILLS: "killing those that run",
+}
+_SAME_SIGNAL = 1.0  # seconds: `timeout` sends SIGTERM to the process and again to its group
 
 
 class Interrupts:
-    """The signals so far."""
+    """What the signals so far ask for."""
 
     def __init__(self) -> None:
-        self.received: list[signal.Signals] = []
-
-    @property
-    def stop_signal(self) -> int:
-        """The first one, 0 if there was none: no further job is to be started."""
-        return self.received[0] if self.received else 0
+        self.stop_signal = 0  # the first one, 0 if there was none: no further job is to be started
+        self._level = 0
+        self._terminated = -_SAME_SIGNAL
 
     @property
     def stops_jobs(self) -> bool:
         """Whether running jobs are to save and stop."""
-        return len(self.received) > 1 or self.stop_signal in (signal.SIGTERM, signal.SIGHUP)
+        return self._level >= _STOPS
 
     @property
     def kills_jobs(self) -> bool:
         """Whether running jobs are to end at once."""
-        return self.received.count(signal.SIGINT) > 2
+        return self._level == _KILLS
 
     def receive(self, number: int, _: object = None) -> None:
-        self.received.append(signal.Signals(number))
-        kind = "killing" if self.kills_jobs else "stopping" if self.stops_jobs else "waiting for"
-        hint = "" if self.kills_jobs else "; Ctrl-C again " + ("kills them" if self.stops_jobs else "stops them")
-        print(f"\n{signal.Signals(number).name}: no further jobs; {kind} those that run{hint}", file=sys.stderr)
+        before = self._level
+        self.stop_signal = self.stop_signal or number
+        self._level = min(self._next_level(number), _KILLS)
+        if self._level != before:
+            print(f"\n{signal.Signals(number).name}: no further jobs; {_LINES[self._level]}", file=sys.stderr)
+
+    def _next_level(self, number: int) -> int:
+        if number == signal.SIGINT:
+            return self._level + 1
+        if number == signal.SIGHUP:
+            return max(self._level, _STOPS)
+        earlier, self._terminated = self._terminated, time.monotonic()
+        is_same = self._terminated - earlier < _SAME_SIGNAL
+        return self._level + (not is_same) if self._level >= _STOPS else _STOPS
 
 
 @contextmanager

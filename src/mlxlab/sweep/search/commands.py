@@ -1,7 +1,6 @@
-"""The commands that repeat a trial and continue a search, as the user types them."""
+"""The command that repeats a trial of a search, as the user types it."""
 
 import shlex
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -17,12 +16,11 @@ class Commands:
 
     Args:
         config: that of the sweep.
-        folder: of the sweep.
         overrides: of every trial.
     """
 
-    def __init__(self, config: DictConfig, folder: Path, overrides: list[str]) -> None:
-        self.folder, self.overrides = folder, overrides
+    def __init__(self, config: DictConfig, overrides: list[str]) -> None:
+        self.overrides = overrides
         self.hydra = [
             text for text in as_typed(config.hydra.overrides.hydra) if not text.lstrip("+").startswith("hydra.mode=")
         ]
@@ -37,10 +35,6 @@ class Commands:
         hydra = [text for text in self.hydra if not text.lstrip("+").startswith(_OWN)]
         single = ["hydra.mode=RUN"] if any(text.startswith("sweep=") for text in self.overrides) else []
         return self._command([*single, *hydra, *self.overrides, *override_texts(point)])
-
-    def continuation(self) -> str:
-        """Runs the trials that are missing."""
-        return f"{program.command('train')} {shlex.join([f'sweep.resume={self.folder}'])}"
 
     def _command(self, args: list[str]) -> str:
         return f"{program.command('train')} {shlex.join([*self.flags, *args])}"

@@ -12,7 +12,7 @@ from mlxlab.config.hydra.search_space import read_space
 from mlxlab.config.schema.root import Metric
 from mlxlab.constraints import Count, Ge, Lt, Size
 from mlxlab.errors import ConfigError, RunInterrupted
-from mlxlab.sweep.continued_sweep import sweep_start
+from mlxlab.sweep.continued_sweep import continuation, sweep_start
 from mlxlab.sweep.job_journal import open_job_journal
 from mlxlab.sweep.launcher.build import open_jobs
 from mlxlab.sweep.parent_run import sweep_folder
@@ -125,7 +125,7 @@ class SearchSweeper:
                 return self._search(study, folder)
 
     def _search(self, study: Study, folder: Path) -> int:
-        commands, exit_code = Commands(self.config, folder, self.overrides), 1
+        commands, exit_code = Commands(self.config, self.overrides), 1
         sampler = build_sampler(study, self.settings, self.space)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
@@ -136,7 +136,7 @@ class SearchSweeper:
             self.context.callbacks.on_multirun_end(config=self.config, config_name="train", exit_code=exit_code)
         if exit_code > _SIGNAL:
             done = f"{len(study.ended)} of {self.num_trials} trials"
-            logger.info(f"stopped after {done}; continue: {commands.continuation()}")
+            logger.info(f"stopped after {done}; continue: {continuation(folder)}")
         return exit_code
 
     def _run_trials(self, study: Study, sampler: Sampler, folder: Path) -> int:

@@ -53,7 +53,9 @@ class TrialLauncher:
     def start(self, trial: Trial, *, continues: bool, more: bool) -> None:
         point = override_texts(trial.point)
         until = "" if trial.budget is None else f", until {trial.budget} {self.pruning.unit}"
-        logger.info(f"trial {trial.number} ({' '.join(point)}): starts, {trial.number + 1} of {self.num_trials}{until}")
+        begins = "continues" if continues else "starts"
+        order = f"{trial.number + 1} of {self.num_trials}"
+        logger.info(f"trial {trial.number} ({' '.join(point)}): {begins}, {order}{until}")
         texts, own = [*self.overrides, *point], self.folder / str(trial.number)
         self.running[trial.number] = own
         if continues and own.is_dir():
