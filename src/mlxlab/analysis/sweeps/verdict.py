@@ -8,12 +8,17 @@ from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 
 
 def describe_ranking(
-    ranking: Ranking, configurations: Sequence[Configuration], objective: str, repetitions: str = "seeds"
+    ranking: Ranking,
+    configurations: Sequence[Configuration],
+    objective: str,
+    repetitions: str = "seeds",
+    folds: int | None = None,
 ) -> list[str]:
     """Sentences; the first one is the verdict.
 
     Args:
         repetitions: what the results of a configuration are: seeds, folds or runs.
+        folds: of the cross-validation, if there is one.
     """
     if not ranking.entries:
         return ["No job has finished: there is nothing to rank."]
@@ -25,29 +30,35 @@ def describe_ranking(
         others = "the other one" if len(names) == 2 else f"each of the {len(names) - 1} others"
         return [f"Winner: {names[best.index]}, {value}, better than {others}. {_closest(ranking, names)}"]
     if ranking.short:
-        return _describe_too_few(ranking, names, value, repetitions)
+        return _describe_too_few(ranking, names, value, repetitions, folds)
     verdict = f"No winner: {len(ranking.contenders)} of {len(names)} configurations may be the best."
     mean = f"The best mean is that of {names[best.index]}: {value}. {_closest(ranking, names)}"
-    return [f"{verdict} {mean}", _advice(ranking, repetitions)]
+    return [f"{verdict} {mean}", _advice(ranking, repetitions, folds)]
 
 
-def _describe_too_few(ranking: Ranking, names: Sequence[str], value: str, repetitions: str) -> list[str]:
+def _describe_too_few(
+    ranking: Ranking, names: Sequence[str], value: str, repetitions: str, folds: int | None
+) -> list[str]:
     """Sentences on configurations of which some ran too rarely."""
     best, short = ranking.entries[0], len(ranking.short)
-    verdict = f"No winner is named with fewer than {MIN_SEEDS} {repetitions} of each configuration"
+    what = "results" if repetitions == "folds" else repetitions
+    verdict = f"No winner is named with fewer than {MIN_SEEDS} {what} of each configuration"
     if short < len(names):
         verdict += f"; {short} of {len(names)} {'have' if short > 1 else 'has'} fewer"
     elif ranking.closest is None:
         verdict += "; each ran once, and a difference may be chance"
     first = f"The best {'value' if best.count == 1 else 'mean'} is that of {names[best.index]}: {value}."
     certainty = "" if ranking.closest is None else f" {_closest(ranking, names)}"
-    return [f"{verdict}. {first}{certainty}", _advice(ranking, repetitions)]
+    return [f"{verdict}. {first}{certainty}", _advice(ranking, repetitions, folds)]
 
 
-def _advice(ranking: Ranking, repetitions: str) -> str:
+def _advice(ranking: Ranking, repetitions: str, folds: int | None) -> str:
     needed, short = ranking.seeds_needed, len(ranking.short)
     if needed is None:
-        return f"More than {MAX_SEEDS} further {repetitions} of each would be needed to settle it: take any of them."
+        what = "runs" if repetitions == "folds" else repetitions
+        return f"More than {MAX_SEEDS} further {what} of each would be needed to settle it: take any of them."
+    if folds and repetitions == "folds" and needed > (left := folds - max(each.count for each in ranking.entries)):
+        return _advice_beyond_folds(ranking, needed, left, folds)
     more = f"{needed} more {repetitions if needed > 1 else repetitions.removesuffix('s')}"
     if ranking.closest is None:
         return f"It takes at least {more} of each, or of the best ones in a sweep of their own: seed=range(5)."
@@ -57,15 +68,30 @@ def _advice(ranking: Ranking, repetitions: str) -> str:
     return f"If the difference is what it seems, {more} of each would settle it with a probability of 0.8."
 
 
+def _advice_beyond_folds(ranking: Ranking, needed: int, left: int, folds: int) -> str:
+    """Where fewer folds are left than are needed: further results are those of other seeds."""
+    missing = folds - min(each.count for each in ranking.entries)
+    state = (
+        f"Not all {folds} folds of each have run: run these first, and"
+        if missing
+        else (f"All {folds} folds of each have run:")
+    )
+    seeds = 1 + max(-(-(needed - max(left, 0)) // folds), 1)
+    return (
+        f"{state} repeat them with {seeds} seeds, seed=range({seeds}), or split the data into more folds (data.folds)."
+    )
+
+
 def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> str:
     """How the intervals and the verdict came about; "" without any."""
     if all(each.margin != each.margin for each in ranking.entries):
         return ""
-    sentences = [f"+- and intervals: {LEVEL:.0%} confidence intervals of means, Student's t."]
+    sentences = [f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); +- is half their width."]
     if ranking.closest is not None:
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
-            f"Configurations are compared {compared}; variances are moderated over all of them (Smyth 2004).",
+            f"Configurations are compared {compared}. A few results say little about the variance of one",
+            "configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004).",
             f"A winner has {MIN_SEEDS} results or more, as all others have, and is better than each of them by a",
             "two-sided t-test at 5 %, which accounts for its having been selected, from any number of them",
             "(Gutmann & Maymin 1987).",
@@ -77,16 +103,20 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
 
 
 def _mean(entry: RankedConfiguration, repetitions: str) -> str:
-    """`0.41 +- 0.01 (95 % interval, 3 seeds)`; of one seed the value."""
+    """`0.41 +- 0.01 (3 seeds; +- is half the width of the 95% interval)`; of one seed the value."""
     if entry.count == 1:
         return f"{number(entry.mean)} (one {repetitions.removesuffix('s')})"
-    return f"{number(entry.mean)} +- {number(entry.margin)} ({LEVEL:.0%} interval of {entry.count} {repetitions})"
+    count = f"{entry.count} {repetitions}"
+    return f"{number(entry.mean)} +- {number(entry.margin)} ({count}; +- is half the width of the {LEVEL:.0%} interval)"
 
 
 def _closest(ranking: Ranking, names: Sequence[str]) -> str:
     closest = ranking.closest
     assert closest is not None
-    return f"The least certain lead is that over {names[closest.index]}: {number(closest.lead)} (p {closest.p:.2g})."
+    return (
+        f"The closest rival, {names[closest.index]}, is {number(closest.lead)} behind "
+        f"(p {closest.p:.2g}: the probability of such a difference if both were equally good)."
+    )
 
 
 def _after_colon(name: str) -> str:

@@ -36,7 +36,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     ranking = rank(results, minimised=sweep.minimised, test_ratio=sweep.test_ratio)
     means = {each.index: each.mean for each in ranking.entries}
     importance = measure_importance([each.point for each in configurations], [means[n] for n in range(len(means))])
-    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions)
+    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds)
     images = {}
     if len(configurations) > 1:
         from mlxlab.analysis.sweeps.figures import draw_figures
