@@ -112,6 +112,15 @@ def act(config: DictConfig) -> float:
     return 0.5 + config.seed
 
 
+def write_attempts(folder: Path, *seconds: float) -> float:
+    """The manifest of a run on which several processes worked, and its objective."""
+    process = {"host": "other", "pid": 1, "process_start": 0.0, "status": "RUNNING", "start": 0.0}
+    attempts = [{**process, "end": each} for each in seconds]
+    manifest = {"format": 2, "id": folder.name, "name": folder.name, "status": "DONE", "attempts": attempts}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return 0.5
+
+
 def litter() -> None:
     """Changes what every job of a process shares."""
     os.environ["LITTER"] = "1"

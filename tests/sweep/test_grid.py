@@ -10,7 +10,9 @@ from hydra.core.plugins import Plugins
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.sweep.job_journal import Job, read_job_journal
+from mlxlab.sweep.reports.read_sweep import read_sweep
 from support.configs import line  # noqa: F401
+from support.sweep_jobs import write_attempts
 
 SWEEP = ["-m", "tracking=none", "hydra.sweep.dir=s"]
 
@@ -70,6 +72,14 @@ def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F
     job.faults.clear()
     assert line("sweep.resume=s") == 0
     assert job.seen == [("0", 0, None), ("1", 1, None), ("1", 1, "auto"), ("2", 2, None)]
+
+
+def test_the_seconds_of_a_job_are_those_of_all_attempts(line, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5))
+    assert line(*SWEEP, "seed=0,1") == 0
+    assert [each.seconds for each in jobs(line)] == [78, 78]
+    assert "| 78.0 " in line.out
+    assert [each.seconds for each in read_sweep(line.project / "s").jobs] == [78, 78]
 
 
 def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):  # noqa: F811

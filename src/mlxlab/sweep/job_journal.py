@@ -48,7 +48,7 @@ class Job:
         reason: why it failed, was stopped or skipped, in one line.
         exit_code: that of its process, 128 + number for a signal; null if it has not ended.
         attempts: how often its process was started.
-        seconds: of all attempts that ended.
+        seconds: of all attempts that ended, and of those that were killed with the sweep.
         value: of the objective; null if there is none.
         folder: relative to that of the sweep.
     """

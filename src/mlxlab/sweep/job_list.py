@@ -7,6 +7,7 @@ from pathlib import Path
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.sweep.job_journal import MAX_JOBS, Job, JobJournal
+from mlxlab.sweep.job_seconds import seconds_of_attempts
 from mlxlab.sweep.job_table import varying_keys
 from mlxlab.sweep.launcher.isolated import OUTPUT
 from mlxlab.sweep.launcher.jobs import ComposedJob, JobResult, SweepContext, resumed
@@ -95,7 +96,7 @@ class JobList:
             reason=result.reason,
             exit_code=result.exit_code,
             attempts=job.attempts + result.attempts,
-            seconds=round(job.seconds + result.seconds, 3),
+            seconds=round(max(job.seconds + result.seconds, seconds_of_attempts(result.folder)), 3),
             value=result.value,
         )
         self.journal.record(ended)

@@ -13,6 +13,7 @@ from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
 from support.configs import line, user_config  # noqa: F401
 from support.processes import run_here, tiny_overrides
+from support.sweep_jobs import write_attempts
 
 SEARCH = ["-m", "hydra/sweeper=search", "tracking=none", "hydra.sweep.dir=s"]
 
@@ -63,6 +64,12 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
     assert "1 finished, 2 failed" in (line.project / "s" / "report.html").read_text()
     assert line(*grid) == 1  # nothing is missing: a failure is a result
     assert [name for name, *_ in job.seen] == ["0", "1", "2"]
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_attempts(line, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5))
+    assert line(*SEARCH, "hydra.sweeper.sampler=grid", "model.dropout=0,0.1") == 0
+    assert (line.project / "s" / "trials.csv").read_text().count(",78.0,") == 2
 
 
 def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_continues(line, job, user_config):  # noqa: F811

@@ -18,6 +18,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID_LOSS
 from mlxlab.redact import redact
 from mlxlab.sweep import job_journal
+from mlxlab.sweep.job_seconds import seconds_of_attempts
 from mlxlab.sweep.search import study
 
 MAX_JOBS_WITH_CURVES, MAX_MANIFESTS = 100, 1000  # that are read
@@ -48,7 +49,7 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
     for index, job in enumerate(jobs):
         if job.same_as is None:
             run = folders[job.number]
-            seconds = max(job.seconds, _seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
+            seconds = max(job.seconds, seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
             curve = _curve(run, objectives[0]) if index < MAX_JOBS_WITH_CURVES else ()
             jobs[index] = replace(job, seconds=seconds, curve=curve)
     return Sweep(folder.name, objectives, tuple(jobs), _num_folds([folders[job.number] for job in jobs if job.values]))
@@ -117,14 +118,6 @@ def _with_metric(job: SweepJob, folder: Path, metric: str) -> SweepJob:
     with suppress(InputNotFoundError, DataError):
         value = read_json(folder / METRICS, RunMetrics)["metrics"].get(metric)
     return replace(job, values={} if value is None or job.state != "finished" else {metric: value})
-
-
-def _seconds_of_attempts(folder: Path) -> float:
-    """Of all processes that worked on a run, also of those that were killed with the sweep; 0 without a manifest."""
-    with suppress(InputNotFoundError, DataError):
-        attempts = manifest.read_manifest(folder)["attempts"]
-        return sum(max(each.get("end", each["start"]) - each["start"], 0.0) for each in attempts)
-    return 0.0
 
 
 def _curve(folder: Path, objective: str) -> tuple[tuple[int, float], ...]:

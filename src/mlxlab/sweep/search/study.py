@@ -84,7 +84,7 @@ class Study:
                 state=result.state if result.values else "failed",
                 values=result.values,
                 reason=result.reason,
-                seconds=round(trial.seconds + seconds, 3),
+                seconds=round(max(trial.seconds + seconds, result.seconds), 3),
                 results=[*trial.results, one],
                 evaluations=[*result.evaluations],
             )

@@ -57,3 +57,4 @@ class TrialResult(NamedTuple):
     state: Stop | Literal["finished"] = "finished"
     step: int = 0
     evaluations: Sequence[float | None] = ()
+    seconds: float = 0.0  # of all attempts, as far as its run folder has them

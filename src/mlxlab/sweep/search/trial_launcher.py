@@ -9,6 +9,7 @@ from mlxlab.config.hydra.search_space import override_texts
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
+from mlxlab.sweep.job_seconds import seconds_of_attempts
 from mlxlab.sweep.launcher.jobs import JobResult, Jobs, resumed
 from mlxlab.sweep.pruning.settings import Pruning
 from mlxlab.sweep.search.trial import Trial, TrialResult
@@ -68,6 +69,8 @@ class TrialLauncher:
         result = None if job.state == "stopped" else self._result(job)
         outcome = job.reason if result is None else self._describe(result)
         logger.info(f"trial {job.number}: {outcome} after {job.seconds:.1f} s")
+        if result is not None:
+            result = result._replace(seconds=seconds_of_attempts(job.folder))
         return job.number, result
 
     def _describe(self, result: TrialResult) -> str:
