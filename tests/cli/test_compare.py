@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mlxlab.analysis import crossvalidation
+from mlxlab.analysis.trial.record import Question, new_record, write_record
 from mlxlab.cli.compare import main
 from mlxlab.experiment.manifest import RunManifest
 from support.processes import run, tiny_overrides
@@ -111,7 +112,10 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
         (["alone={0}/alone"], 2, "two or more"),
         (["alone={0}/alone", "better"], 2, "better: expected NAME=FOLDER"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
-        (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 65, "got valid/accuracy"),
+        (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 2, "there is valid/accuracy"),
+        (["alone={0}/alone", "better={0}/better", "metric=valid/acuracy"], 2, "did you mean valid/accuracy?"),
+        (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
+        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric=?"),
         (["alone={0}/alone", "better={0}/better", "evaluation=best"], 65, "best valid/accuracy"),
         (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "two runs of"),
         (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
@@ -200,3 +204,40 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
     empty = {key: {} for key in ("metrics", "final", "test", "intervals", "baselines", "reference")}
     (fold_run.folder / "metrics.json").write_text(json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty))
     assert crossvalidation.read_result(fold_run) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["swep={0}/alone"], "did you mean sweep=?"),
+        (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
+        (["sweep={0}/alone", "--jsn"], "did you mean json?"),
+        (["sweep={0}/alone", "a={0}/better"], "sweep= takes only metric=, out= and json="),
+    ],
+)
+def test_a_misspelt_option_is_no_method(methods, capsys, args, message):
+    assert main([arg.format(methods) for arg in args]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):
+    overrides = {"baseline": [], "changed": ["x=1"]}
+    question = Question(
+        baseline="b",
+        change=["x=1"],
+        overrides=overrides,
+        metric="valid/loss",
+        evaluation="best",
+        min_gain=None,
+        looks=[3, 12],
+        first_seed=0,
+        code={},
+    )
+    folder = methods / "alone"
+    write_record(folder, new_record(question, "mlxlab trial baseline=b x=1"))
+    before = sorted(folder.iterdir())
+    assert main([f"sweep={folder}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("its verdict is in trial.json and is printed by mlxlab trial baseline=b x=1")
+    assert sorted(folder.iterdir()) == before

@@ -5,12 +5,13 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.config.suggest import did_you_mean, nearest, suggestion
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.metric_names import lower_is_better
 
@@ -187,6 +188,24 @@ def main_metric(folder: Path) -> str:
     outcome = manifest.read_manifest(folder).get("outcome", {})
     accuracy = "valid/accuracy"
     return accuracy if accuracy in outcome.get("final", {}) else outcome.get("objective", accuracy)
+
+
+def metric_names(folder: Path) -> set[str]:
+    """The metrics in the manifest of a run."""
+    outcome = manifest.read_manifest(folder).get("outcome", {})
+    return {*outcome.get("final", {}), *filter(None, [outcome.get("objective")])}
+
+
+def check_metric(metric: str, known: Collection[str], where: str) -> None:
+    """Raises ConfigError, with the nearest name, if the runs have metrics, but not this one."""
+    if not known or metric in known:
+        return
+    kind, _, last = metric.rpartition("/")
+    same_kind = {name.removeprefix(f"{kind}/") for name in known if name.startswith(f"{kind}/")}
+    near = nearest(last, same_kind)  # names of one kind resemble each other
+    hint = did_you_mean(f"{kind}/{near}") if near else f"; there is {', '.join(sorted(known)[:12])}"
+    hint = hint if same_kind else suggestion(metric, known)
+    raise ConfigError(f"metric={metric}: no such metric of {where}{hint}")
 
 
 def method_results(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> MethodResults:

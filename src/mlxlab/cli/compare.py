@@ -15,15 +15,18 @@ Examples
 """
 
 import os
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
-from mlxlab.analysis.comparison import compare, find_runs, main_metric, method_results
+from mlxlab.analysis.comparison import check_metric, compare, find_runs, main_metric, method_results, metric_names
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.tracking.journal import Journal
 
@@ -56,14 +59,22 @@ def _compare(
         json: prints JSON instead of a table.
     """
     if sweep is not None:
-        if args or baseline or relative_to or experiment:
+        if args:
+            hint = did_you_mean(nearest(_key(args[0]), ("metric", "out", "json")))
+            raise ConfigError(f"{args[0]}: sweep= takes only metric=, out= and json={hint}")
+        if baseline or relative_to or experiment:
             raise ConfigError(f"sweep={sweep}: only with metric=, out= and json=; without methods")
         _report(sweep, metric, out or sweep, json)
         return
+    _refuse_misspelt_options(args)
     if baseline is None:
         raise ConfigError("baseline=...: missing; expected the name of a method")
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
+    if metric:
+        check_metric(
+            metric, {name for paths in runs.values() for run in paths for name in metric_names(run)}, "the runs"
+        )
     metric, out = metric or main_metric(runs[baseline][0]), out or Path()
     methods = [method_results(name, paths, metric, evaluation == "best") for name, paths in runs.items()]
     comparison = compare(metric, methods, baseline)
@@ -89,14 +100,31 @@ def _compare(
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
     """Writes the report of a sweep, and prints its verdict."""
+    from mlxlab.analysis.trial.record import FILE, read_record
     from mlxlab.sweep.reports.read_sweep import read_sweep
     from mlxlab.sweep.reports.sweep_report import write_sweep_report
 
+    if (folder / FILE).exists():
+        command = one_line(read_record(folder)["command"], 500)
+        raise ConfigError(f"sweep={folder}: a trial, not a sweep; its verdict is in {FILE} and is printed by {command}")
     report = write_sweep_report(read_sweep(folder, metric), out)
     if json:
         print_json(report.summary)
     else:
         print("\n".join([*report.verdict, f"report: {report.page}"]))
+
+
+def _refuse_misspelt_options(args: list[str]) -> None:
+    """Arguments that are named almost as an option, and are no folders or the only ones."""
+    options = [name for name in signature(_compare).parameters if name not in ("args", "command_line")]
+    for arg in args:
+        is_folder = all(os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(","))
+        if (not is_folder or len(args) < 2) and (meant := get_close_matches(_key(arg), options, n=1, cutoff=0.8)):
+            raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
+
+
+def _key(arg: str) -> str:
+    return arg.lstrip("-").partition("=")[0]
 
 
 def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[Path]]:

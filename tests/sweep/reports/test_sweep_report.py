@@ -131,6 +131,18 @@ def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
     assert "0.000123457" in Page(report.page.read_text()).text
 
 
+def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
+    grid(tmp_path, seeds=1)
+    (tmp_path / "1").mkdir()
+    metrics = {"valid/accuracy": 0.5, "valid/loss": 0.7}
+    fields = {"best_step": 1, "steps": 1, "main_metric": None, "metrics": metrics, "final": {}, "test": {}}
+    fields |= {"intervals": {}, "baselines": {}, "reference": {}}
+    (tmp_path / "1" / "metrics.json").write_text(json.dumps(fields))
+    assert main([f"sweep={tmp_path}", "metric=valid/acuracy"]) == 2
+    assert capsys.readouterr().err.endswith("did you mean valid/accuracy?\n")
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_names_and_reasons_of_strangers_are_text(tmp_path):
     write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=HOSTILE)), tmp_path)
     text = (tmp_path / "report.html").read_text()

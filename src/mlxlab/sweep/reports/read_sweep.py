@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from mlxlab.analysis.comparison import check_metric
 from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
 from mlxlab.checkpoint.listing import list_checkpoints, newest_state
 from mlxlab.config.hydra.search_space import override_texts
@@ -13,7 +14,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID_LOSS
 from mlxlab.redact import redact
@@ -34,7 +35,8 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
 
     Raises:
         InputNotFoundError: the folder holds no sweep.
-        DataError: its study or journal is damaged, or no run has the metric.
+        DataError: its study or journal is damaged, or no run has a finite value of the metric.
+        ConfigError: the runs have other metrics.
     """
     if (folder / study.FILE).exists():
         objectives, jobs, folders = _from_study(folder)
@@ -43,9 +45,12 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
     else:
         objectives, jobs, folders = _from_runs(folder)
     if metric is not None and (metric,) != objectives:
-        objectives, jobs = (metric,), [_with_metric(job, folders[job.number], metric) for job in jobs]
-        if not any(job.values for job in jobs):
-            raise DataError(f"{folder}: no run has the metric {metric}")
+        metrics = [_metrics(folders[job.number]) if job.state == "finished" else {} for job in jobs]
+        check_metric(metric, {name for each in metrics for name in each}, str(folder))
+        found = [{} if (value := each.get(metric)) is None else {metric: value} for each in metrics]
+        if not any(found):
+            raise DataError(f"{folder}: no run has a finite {metric}")
+        objectives, jobs = (metric,), [replace(job, values=each) for job, each in zip(jobs, found, strict=True)]
     for index, job in enumerate(jobs):
         if job.same_as is None:
             run = folders[job.number]
@@ -113,11 +118,11 @@ def _number(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdecimal() else 10**9, folder.name)
 
 
-def _with_metric(job: SweepJob, folder: Path, metric: str) -> SweepJob:
-    value = None
+def _metrics(folder: Path) -> Metrics:
+    """Of the best evaluation of a run; empty if it has none."""
     with suppress(InputNotFoundError, DataError):
-        value = read_json(folder / METRICS, RunMetrics)["metrics"].get(metric)
-    return replace(job, values={} if value is None or job.state != "finished" else {metric: value})
+        return read_json(folder / METRICS, RunMetrics)["metrics"]
+    return {}
 
 
 def _curve(folder: Path, objective: str) -> tuple[tuple[int, float], ...]:
