@@ -107,10 +107,24 @@ def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
 
 def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
     assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
-    assert "INTERVAL_SWEEP; give values" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
+    assert "an interval needs hydra/sweeper=search" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
     basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=0"]
     assert line("-m", *basic, "seed=0,1", "tracking=none") == 2
     assert line.err == "hydra.sweeper: invalid settings\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=interval(0,1)", "seed=interval(0,1): an interval: put -m hydra/sweeper=search in front"),
+        ("seed=tag(log,intervl(1,9))", "seed=tag(log,intervl(1,9)): unknown function intervl; did you mean interval?"),
+        ("sweep.dir=x", "sweep.dir=x: unknown key; did you mean hydra.sweep.dir?"),
+        ("sweep.resum=x", "sweep.resum=x: unknown key; did you mean sweep.resume?"),
+        ("sweep.resume=", "sweep.resume=: a value is missing; expected the folder of a sweep"),
+    ],
+)
+def test_a_mistake_in_a_sweep_has_its_remedy(line, override, message):  # noqa: F811
+    assert message in line.refuses(override)
 
 
 def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811

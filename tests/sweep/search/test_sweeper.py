@@ -127,6 +127,10 @@ def test_a_stopped_trial_is_listed_as_stopped(line, job):  # noqa: F811
         (["hydra.sweeper.pruner=hyper"], "pruner=hyper: expected one of none, median, asha, hyperband"),
         (["hydra.sweeper.pruner=asha", "hydra.sweeper.min_budget=90"], "min_budget=90: no rung before the end"),
         (
+            ["hydra.sweeper.pruner=asha", "trainer.max_steps=1,2"],
+            "trainer.max_steps: expected one value, since it is the budget of hydra.sweeper.pruner=asha, which cannot",
+        ),
+        (
             ["hydra.sweeper.pruner=asha", "hydra.sweeper.objectives=[valid/loss,valid/f1]"],
             "hydra.sweeper.pruner=asha: expected tpe, random or grid, one objective; got 2 objectives",
         ),

@@ -54,6 +54,8 @@ def select(
         if experiment not in (known := reader.names("experiments")):
             raise ConfigError(f"experiment={experiment}: not in the store{suggestion(experiment, known)}")
         parts.append(Condition("experiment", "", "=", experiment))
+    if sweep == "":
+        raise ConfigError("sweep=: a value is missing; expected the run of a sweep, by its id or name")
     if sweep is not None:
         parts.append(Condition("parent", "", "=", find_run(reader, sweep).run_id))
     return AllOf(tuple(parts)) if parts else None

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.experiment.sweep_start import read_sweep_start
-from mlxlab.redact import has_credentials, why_refused
+from mlxlab.redact import has_credentials, unknown_key, why_refused
 
 KEY = "sweep.resume"
 _LAUNCHER = "hydra/launcher"
 _MAY_CHANGE = (_LAUNCHER, "hydra.launcher.", "hydra.sweeper.trials")
+_KEYS = {"resume": KEY, "dir": "hydra.sweep.dir", "subdir": "hydra.sweep.subdir"}
 _OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=in_process")
 
 
@@ -24,6 +26,7 @@ def resume_sweep(flags: Namespace) -> Namespace:
         InputNotFoundError, DataError: the folder holds no sweep, or its journal is damaged.
         NotAllowedError: what the journal holds may not be run.
     """
+    _check_names(flags.overrides)
     named = [text for text in flags.overrides if override_name(text) == KEY]
     if not named:
         return flags
@@ -31,7 +34,9 @@ def resume_sweep(flags: Namespace) -> Namespace:
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
         expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
         raise ConfigError(f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs")
-    folder = Path(os.path.abspath(os.path.expanduser(named[-1].partition("=")[2].strip("'\""))))
+    if not (value := named[-1].partition("=")[2].strip("'\"")):
+        raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
+    folder = Path(os.path.abspath(os.path.expanduser(value)))
     start = read_sweep_start(folder)
     if "hydra/sweeper=paired" in start["overrides"]:
         raise ConfigError(f"{folder}: a trial; its own command continues it: {_trial_command(folder)}")
@@ -56,6 +61,15 @@ def resume_sweep(flags: Namespace) -> Namespace:
             "multirun": True,
         }
     )
+
+
+def _check_names(overrides: list[str]) -> None:
+    """Raises ConfigError, with the nearest key, for another key of `sweep.`, which is a group of options."""
+    for text in overrides:
+        name = override_name(text)
+        if name.startswith("sweep.") and name != KEY:
+            near = nearest(name.partition(".")[2], _KEYS)
+            raise ConfigError(unknown_key(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}"))
 
 
 def _trial_command(folder: Path) -> str:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import OverrideParseException
 from omegaconf import ListConfig, OmegaConf
 
 from mlxlab.config.issues import ConfigIssue, one_line
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 
 _MAX_CHARACTERS = 10_000
@@ -27,7 +28,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
             _check_limits(text)
             [override] = parser.parse_overrides([text])
             if override.is_sweep_override() and not multirun:
-                raise ConfigError("several values: put -m in front to run each of them, or [a,b] for a list")
+                raise ConfigError(_not_one_value(override))
             typed[text] = override
         except OverrideParseException as error:
             issues.append(ConfigIssue(one_line(text, 80), _parse_error(text, error)))
@@ -39,6 +40,12 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
         if before.lstrip("+") != text.lstrip("+"):
             issues.append(ConfigIssue(text, f"contradicts {before}; give one of them"))
     return typed, issues
+
+
+def _not_one_value(override: Override) -> str:
+    if override.value_type == ValueType.INTERVAL_SWEEP:
+        return "an interval: put -m hydra/sweeper=search in front to search it"
+    return "several values: put -m in front to run each of them, or [a,b] for a list"
 
 
 def _check_limits(text: str) -> None:
@@ -56,6 +63,10 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
     if re.search(r"^\s|\s=|=\s", text):
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
+    if unknown := re.search(r"Unknown function '(\w+)'", reason):
+        known = OverridesParser.create().functions.functions
+        if near := nearest(unknown[1], known):
+            return f"unknown function {unknown[1]}{did_you_mean(near)}"
     return f"cannot be read ({one_line(reason, 120)}); quote the value: key='\"...\"'"
 
 

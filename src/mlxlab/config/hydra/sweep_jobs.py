@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -80,6 +80,10 @@ def _grid(overrides: dict[str, Override]) -> list[list[str]]:
     """Every combination of the values."""
     fixed = [text for text, override in overrides.items() if override.is_hydra_override()]
     swept = [override for text, override in overrides.items() if text not in fixed]
+    for override in swept:
+        if override.value_type == ValueType.INTERVAL_SWEEP:
+            others = "a grid takes values, choice(...) or range(...)"
+            raise ConfigError(f"{override.input_line}: an interval needs hydra/sweeper=search; {others}")
     try:
         [jobs] = BasicSweeper.split_arguments(swept, None)
     except HydraException as error:

@@ -54,11 +54,14 @@ def read_pruning(
     if name == "none":
         return Pruning(NoPruner(), "steps", 0, {})
     trainer = config.trainer
-    unit = unit or ("steps" if trainer.max_steps is not None else "epochs")
+    searched = [domain.key for domain in space]
+    has_steps = trainer.max_steps is not None or LENGTHS["steps"] in searched
+    unit = unit or ("steps" if has_steps else "epochs")
     key = LENGTHS[unit]
     configured = trainer.max_steps if unit == "steps" else trainer.epochs
-    if any(domain.key == key for domain in space):
-        raise ConfigError(f"{key}: expected one value, since it is the budget of hydra.sweeper.pruner={name}")
+    if key in searched:
+        budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
+        raise ConfigError(f"{key}: expected one value, since it is {budget}")
     length = configured if max_budget is None else max_budget
     if length is None:
         raise ConfigError(f"hydra.sweeper.max_budget: expected a number of {unit}, since {key} is not set")
