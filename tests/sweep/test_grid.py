@@ -1,5 +1,6 @@
 """The default sweeper: no configuration runs twice, and a folder continues its sweep. The experiment is replaced."""
 
+import re
 import shlex
 import signal
 from types import SimpleNamespace
@@ -7,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.plugins import Plugins
 
-from mlxlab.errors import DataError, RunInterrupted
+from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment import experiment
+from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.past_run.lookup import find_run_folder
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.sweep.job_journal import Job, read_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from support.configs import line  # noqa: F401
@@ -102,6 +106,17 @@ def test_what_cannot_be_continued_is_refused_in_one_line(line, job):  # noqa: F8
         line.refuses("sweep.resume=s", code=77)
     journal.write_text(text.replace('"format":1', '"format":2'))
     assert "sweep.jsonl:1: sweep.format: expected one of 1" in line.refuses("sweep.resume=s", code=65)
+
+
+def test_the_folder_of_a_sweep_is_no_run(line, job):  # noqa: F811
+    assert line(*SWEEP, "seed=0,1") == 0
+    folder = line.project / "s"
+    advice = f"this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
+    for key in ("resume", "rerun"):
+        assert advice in line.refuses(f"{key}={folder}", code=66)
+    for read in (read_manifest, read_lock, find_run_folder):
+        with pytest.raises(InputNotFoundError, match=re.escape(advice)):
+            read(folder if read is not find_run_folder else str(folder))
 
 
 def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):  # noqa: F811

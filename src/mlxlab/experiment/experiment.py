@@ -90,9 +90,17 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
 
 
 def with_past_run(composer: "Composer") -> "Composer":
-    """A composer whose overrides name all that `rerun=<run>` takes over from a past run; raises as `expand_rerun`."""
-    from mlxlab.config.resume_overrides import override_name
+    """A composer whose overrides name all that `rerun=<run>` takes over from a past run; raises as `expand_rerun`.
 
+    Raises InputNotFoundError for the folder of a sweep.
+    """
+    from mlxlab.config.resume_overrides import override_name
+    from mlxlab.experiment.sweep_start import of_sweep
+
+    for text in composer.overrides:
+        name, _, value = text.partition("=")
+        if name == "resume" and (advice := of_sweep(Path(value.strip("'\"")).expanduser())):
+            raise InputNotFoundError(f"{text}: expected a run folder{advice}")
     if all(override_name(text) != "rerun" for text in composer.overrides):
         return composer
     from dataclasses import replace

@@ -20,6 +20,7 @@ import psutil
 
 from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking import provenance
@@ -204,7 +205,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
         return read_json(path, Manifest)
     except InputNotFoundError:
-        raise InputNotFoundError(f"{path}: not found; expected a run folder") from None
+        raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
 
 
 def _last_change(folder: Path, start: float, before: float) -> float:

@@ -31,6 +31,13 @@ class _Line(TypedDict):
     job: NotRequired[dict[str, object]]
 
 
+def of_sweep(folder: Path) -> str:
+    """What a message on a folder that holds no run ends with, if it is that of a sweep."""
+    if not (folder / FILE).is_file():
+        return ""
+    return f"; this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
+
+
 def read_sweep_start(folder: Path) -> SweepStart:
     """The last command of the sweep in a folder.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
+from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -45,7 +46,7 @@ def as_run_folder(name: str) -> Path | None:
     if not path.is_dir() and "/" not in name:
         return None
     if not (path / MANIFEST).is_file():
-        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run")
+        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}")
     return path.absolute()
 
 

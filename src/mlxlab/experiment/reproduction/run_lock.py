@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking import provenance
 
@@ -64,7 +65,7 @@ def read_lock(path: Path) -> RunLock:
     except InputNotFoundError:
         rounds = "; each of its rounds has its own" if (path / "rounds").is_dir() else ""
         expected = f"expected a run folder or its {FILE}{rounds}"
-        raise InputNotFoundError(f"{file}: not found; {expected}") from None
+        raise InputNotFoundError(f"{file}: not found; {expected}{of_sweep(path)}") from None
     except DataError as error:
         raise DataError(f"{error}; expected a {FILE} of this version") from None
     if lock["forked_from"] is not None and not lock["forked_from"].startswith("/"):  # not of a cloud, say
