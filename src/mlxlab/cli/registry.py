@@ -26,8 +26,9 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import is_better
 from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.errors import printable
-from mlxlab.tracking.mlflow.registry.model_registry import RegistryReader, Version
+from mlxlab.tracking.mlflow.registry.model_registry import Version
 from mlxlab.tracking.mlflow.registry.open_registry import read_registry, write_registry
+from mlxlab.tracking.mlflow.registry.registry_reader import RegistryReader
 from mlxlab.tracking.registration import ALIAS_RULE, is_alias
 
 MAX_METRICS = 4  # columns of a list
@@ -69,14 +70,28 @@ def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> 
     with read_registry(_address(uri)) as registry:
         _check_name(registry, name)
         first, second = (_find(registry, name, label) for label in labels)
+        note = "" if json or first.data == second.data else _describe_data(registry, first, second)
     if json:
         print_json([asdict(first), asdict(second)])
         return
     head = ["metric", f"version {first.number}", f"version {second.number}", "difference", "percent", "better"]
     keys = sorted(first.metrics.keys() | second.metrics.keys())
     print(markdown_table(head, [_comparison(key, first, second) for key in keys]))
-    if first.data != second.data:
-        print(f"trained on different data: {first.data or 'unknown'} and {second.data or 'unknown'}")
+    if note:
+        print(note)
+
+
+def _describe_data(registry: RegistryReader, first: Version, second: Version) -> str:
+    """How the training data of two versions differ; their fingerprints include the split, which the seed may choose."""
+    params = [registry.params(version.run_id) for version in (first, second)]
+    settings = [{key: each[key] for key in each if key.startswith("data.")} for each in params]
+    seeds = [printable(each.get("seed", "")) for each in params]
+    if first.data and second.data and settings[0] and settings[0] == settings[1] and seeds[0] != seeds[1]:
+        same = "the source and the settings of the data are the same"
+        return (
+            f"trained on different splits: {same}, the seeds are {seeds[0]} and {seeds[1]}, or the files have changed"
+        )
+    return f"trained on different data: {first.data or 'unknown'} and {second.data or 'unknown'}"
 
 
 def _promote(alias: str = "champion", uri: str | None = None, *, args: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mlxlab.cli.registry import main
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.client import MlflowStore
-from mlxlab.tracking.mlflow.registry.model_registry import ModelRegistry
+from mlxlab.tracking.mlflow.registry.model_registry import DATA, ModelRegistry
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
@@ -92,6 +92,23 @@ def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry
     assert registry.moves("titanic")[-1]["previous"] == 2
     with pytest.raises(ConfigError, match="no move of alias challenger"):
         registry.rollback("titanic", "challenger")
+
+
+def test_a_difference_by_seed_is_one_of_the_split(project, registry, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
+    registry.client.create_registered_model("titanic")
+    for seed, path in (("0", "x"), ("1", "x"), ("1", "y")):
+        run_id = registry.client.create_run("0").info.run_id
+        registry.client.log_param(run_id, "seed", seed)
+        registry.client.log_param(run_id, "data.path", path)
+        registry.client.create_model_version("titanic", f"file:{project}", run_id, tags={DATA: f"digest{seed}{path}"})
+        assert registry.params(run_id) == {"seed": seed, "data.path": path}
+    assert registry.params("0" * 32) == {}
+    assert main(["compare", "titanic", "1", "2"]) == main(["compare", "titanic", "2", "3"]) == 0
+    by_seed, by_source = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trained on")]
+    same = "the source and the settings of the data are the same, the seeds are 0 and 1, or the files have changed"
+    assert by_seed == f"trained on different splits: {same}"
+    assert by_source == "trained on different data: digest1x and digest1y"
 
 
 def test_a_registration_that_fails_is_one_line_and_the_run_is_complete(project, code):

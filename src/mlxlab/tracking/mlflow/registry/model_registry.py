@@ -8,8 +8,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar
 
 from annotated_types import Ge
 
@@ -59,22 +60,6 @@ class Version:
     aliases: tuple[str, ...] = ()
 
 
-class RegistryReader(Protocol):
-    """Reads a model registry."""
-
-    def names(self) -> list[str]:
-        """Registered models."""
-
-    def aliases(self, name: str) -> dict[str, int]:
-        """alias -> version"""
-
-    def versions(self, name: str) -> list[Version]:
-        """Newest first."""
-
-    def moves(self, name: str) -> list[AliasMove]:
-        """Moves of aliases that mlxlab made, oldest first; DataError if one is damaged."""
-
-
 class ModelRegistry:
     """The registry of an open store. Names that do not exist raise ConfigError, everything else what MLflow raises."""
 
@@ -94,6 +79,13 @@ class ModelRegistry:
         items: list[ModelVersion] = _all_pages(self.client.search_model_versions, f"name='{name}'")
         versions = [_version(item, aliases) for item in items]
         return sorted(versions, key=lambda version: -version.number)
+
+    def params(self, run_id: str) -> dict[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # the run was deleted
+            return dict(self.client.get_run(run_id).data.params)
+        return {}
 
     def moves(self, name: str) -> list[AliasMove]:
         tags = self.client.get_registered_model(name).tags
@@ -197,7 +189,8 @@ class ModelRegistry:
         margin = f" by more than {delta:g}" if delta else ""
         reason = f"{metric} {new:.6g} is {'' if better else 'not '}better than {old:.6g}{margin}"
         other = versions[number].data != holder.data
-        return better, reason + (f"; version {holder.number} was trained on other data" if other else "")
+        text = f"; version {holder.number} was trained on other data or another split of it"
+        return better, reason + (text if other else "")
 
 
 def _outcome_key(registration: Registration) -> str:

@@ -8,7 +8,8 @@ from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.errors import one_line
-from mlxlab.tracking.mlflow.registry.model_registry import ModelRegistry, RegistryReader
+from mlxlab.tracking.mlflow.registry.model_registry import ModelRegistry
+from mlxlab.tracking.mlflow.registry.registry_reader import RegistryReader
 from mlxlab.tracking.mlflow.registry.sqlite_registry import SqliteRegistry
 
 

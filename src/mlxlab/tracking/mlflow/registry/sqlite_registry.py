@@ -49,6 +49,9 @@ class SqliteRegistry:
             for number, created, run_id, source in rows
         ]
 
+    def params(self, run_id: str) -> dict[str, str]:
+        return dict(self._query("select key, value from params where run_uuid = ?", [run_id]))
+
     def moves(self, name: str) -> list[AliasMove]:
         query = "select key, value from registered_model_tags where name = ? and workspace = 'default' order by key"
         rows = self._query(query, [name])
