@@ -16,7 +16,7 @@ def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
 
     def run_here(args):
         codes.append(runs_main(args))
-        return 0.0
+        return 0.0, 0.0
 
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     monkeypatch.setattr(runs, "_time", run_here)

@@ -47,11 +47,12 @@ def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
-    assert "1 paused, 1 waiting" in out
+    assert "1 stopped, 1 waiting" in out
     assert "Traceback" not in err
     assert any(path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir())
     again = run(f"sweep.resume={tmp_path}")
     assert again.returncode == 0, again.stderr
-    states = [line for line in again.stdout.splitlines() if line.startswith("final_state=")]
-    assert states[0] == final_state(run(*settings, "seed=0", f"hydra.run.dir={tmp_path}/uninterrupted"))
-    assert len(states) == 2
+    printed = [(tmp_path / job / "output.log").read_text().splitlines() for job in ("0", "1")]
+    states = [[line for line in lines if line.startswith("final_state=")] for lines in printed]
+    assert states[0][-1] == final_state(run(*settings, "seed=0", f"hydra.run.dir={tmp_path}/uninterrupted"))
+    assert [len(each) for each in states] == [2, 1]  # of the stopped attempt and of the resumed one
