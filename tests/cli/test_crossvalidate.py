@@ -93,6 +93,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
         ("seeds=many", "seeds=many: expected a whole number >= 1 and <= 100"),
         ("--fast", "--fast: unknown flag"),
         ("seed=3", "seed=3: crossvalidate sets seed itself"),
+        ("sweep=learning_rate", "sweep=learning_rate: crossvalidate trains one config"),
         ("+data.fold=1", "+data.fold=1: crossvalidate sets data.fold itself"),
         ("teacher='", "teacher=': No closing quotation"),
         ("model=brt", "did you mean bert?"),

@@ -64,6 +64,8 @@ def _crossvalidate(
         key = arg.partition("=")[0].lstrip("+~")
         if arg.startswith("-"):
             raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help'])}")
+        if key == "sweep":
+            raise ConfigError(f"{arg}: crossvalidate trains one config on all folds, and no sweep; leave it out")
         if key in OWN_KEYS:
             raise ConfigError(f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder")
     if not any(arg.startswith("tracking=") for arg in args):
