@@ -58,7 +58,7 @@ trial     false keeps and power of `trial`, on simulated gains and on planted ch
           if more than 5 % of the changes that do nothing are kept, or less than 80 % of those that help
 sweep_winner  how often a sweep's report names a winner, of equal configurations and with a better one; exit code 1 if
           in more than 5 % of the sweeps of equal ones
-claims    measures claims of the documentation by their commands, records the values, and makes docs/claims.md
+claims    measures claims of the documentation by their commands, records the values, makes docs/explanation/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
 Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures

@@ -15,7 +15,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.tracking.mlflow import queue
 from support.processes import ROOT, run_here, tiny_overrides
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = [
     "model/size=nano",
     "model.num_layers=1",
@@ -36,7 +36,7 @@ def test_links_lead_to_files(page):
 
 def test_the_architecture_page_names_existing_modules():
     package = ROOT / "src" / "mlxlab"
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     for name in re.findall(r"`([a-z_/]+\.py)`", text):
         matches = [*package.rglob(name), *ROOT.glob(name)]
         assert matches, name
@@ -48,7 +48,8 @@ def test_the_table_of_packages_names_what_is_in_them():
     """A name in small letters is a module, a folder or a function of the package in its row, any other a definition."""
     package = ROOT / "src" / "mlxlab"
     sources = {file.relative_to(package).with_suffix(""): file.read_text() for file in package.rglob("*.py")}
-    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("| package | content |")[1]
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("| package | content |")[1]
     rows = [re.findall(r"`([^`]+)`", row) for row in re.findall(r"^\| .*$", table.split("\n\n")[0], re.M)]
     assert len(rows) > 10
     for first, *names in rows:
@@ -71,7 +72,7 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     assert spec.loader is not None
     architecture = module_from_spec(spec)
     spec.loader.exec_module(architecture)
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     drawing = text.split("## Layers")[1].split("```")[1]
     drawn = [
         set(re.findall(r"[a-z_]{3,}", re.sub(r"\(.*\)", "", line))) for line in drawing.splitlines() if line.strip()
@@ -91,7 +92,7 @@ def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
     if "streaming" in choice:
         args += [f"data.source={text}", "data.seq_len=16", "data.batch_size=4"]
     assert main(args) == 0
-    documented = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    documented = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
     records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     logged = {key for record in records for key in record.get("m", {})}
     assert logged
@@ -164,7 +165,7 @@ def test_own_files_become_predictions_by_the_commands_of_the_readme(tmp_path, mo
 
 def test_the_documented_loss_is_what_new_writes():
     """tests/cli/test_new.py trains with it."""
-    text = (ROOT / "docs" / "extending.md").read_text()
+    text = (ROOT / "docs" / "how_to" / "extending.md").read_text()
     files = render("loss", "brier")
     for kind, name in (("python", "src/brier/loss.py"), ("yaml", "src/brier/conf/trainer/loss/brier.yaml")):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)

@@ -13,7 +13,7 @@ from mlxlab.files.untrusted import ShapeError, read_json, read_text, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED, RECORDED = (Path(__file__).with_name(name) for name in ("claims.toml", "measured.json"))
-PAGE = ROOT / "docs" / "claims.md"
+PAGE = ROOT / "docs" / "explanation" / "claims.md"
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 

@@ -1,4 +1,4 @@
-"""Measures claims by their commands, records the values, and makes docs/claims.md."""
+"""Measures claims by their commands, records the values, and makes docs/explanation/claims.md."""
 
 import json
 import os

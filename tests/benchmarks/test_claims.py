@@ -80,7 +80,7 @@ def test_measuring_records_values_and_makes_the_page(small, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == ["seconds: takes 4.2 s", "share: which 29.9 % are"]
     assert out[2:] == ["README.md: expected 'which 29.9 % are' (claim share)"]
-    assert "| `seconds`: takes 4.2 s |" in one_line((small / "claims.md").read_text())
+    assert '| <a id="seconds"></a>`seconds`: takes 4.2 s |' in one_line((small / "claims.md").read_text())
 
 
 def test_a_claim_that_is_not_measured_or_exceeds_its_bound_is_a_fault(small):

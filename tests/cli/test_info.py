@@ -1,4 +1,4 @@
-"""`info`: exact parameter counts and sizes in memory; docs/measurements.md has the same."""
+"""`info`: exact parameter counts and sizes in memory; docs/explanation/measurements.md has the same."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.optim.optimizers import adamw
 
-MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements.md"
+MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "measurements.md"
 
 
 def test_the_command_prints_the_documented_table(capsys):

@@ -182,7 +182,7 @@ def test_titanic_distilled_runs_without_a_teacher(tmp_path):
 
 
 def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
-    text = (ROOT / "docs" / "extending.md").read_text()
+    text = (ROOT / "docs" / "how_to" / "extending.md").read_text()
     for kind, name in (("python", "mine.py"), ("yaml", "my_conf/trainer/loss/loudest.yaml")):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.S)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ NAME=FOLDER is a method and its runs: run folders, or folders of them such as cr
 the same seed and fold are pairs. The test is the paired t-test; for cross-validations with the variance corrected for
 the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
 
-With sweep= the report of a sweep is written again: docs/sweeps.md.
+With sweep= the report of a sweep is written again: docs/how_to/sweeps.md.
 
 Examples
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone

@@ -1,4 +1,4 @@
-"""All quantities of a snapshot, as metrics by name; docs/metrics.md lists them."""
+"""All quantities of a snapshot, as metrics by name; docs/reference/metrics.md lists them."""
 
 import logging
 import time

@@ -54,7 +54,7 @@ class KVCache:
 class LayerCache:
     """Keys and values of one layer: (B, H, length, D / H).
 
-    Concatenated for every token: preallocated blocks of 256 were not measurably faster on a CPU (docs/log.md).
+    Concatenated for every token: preallocated blocks of 256 were not faster on a CPU (docs/explanation/log.md).
     """
 
     def __init__(self, cache: KVCache) -> None:

@@ -134,5 +134,5 @@ def _reason(error: Exception) -> str:
     if kinds := _KIND.findall(text):
         return _REASONS[kinds[0]]
     if "redential" in text or "Missing" in text:
-        return "no usable credentials in the environment (see docs/cloud.md)"
+        return "no usable credentials in the environment (see docs/how_to/cloud.md)"
     return f"failed ({name})"

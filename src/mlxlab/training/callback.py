@@ -1,4 +1,4 @@
-"""The protocol of callbacks, and what the loop passes to them; docs/architecture.md has the order of events.
+"""The protocol of callbacks, and what the loop passes to them; docs/explanation/architecture.md has their order.
 
 A callback sees what earlier ones in the config logged at the same step. The checkpointer, which the loop holds itself,
 comes last: it saves what all of them did.

@@ -11,7 +11,7 @@ from mlxlab.training.state import StepResult, TrainState
 def log_totals(context: FitContext, state: TrainState, result: StepResult, callbacks: Iterable[Callback] = ()) -> None:
     """Logs means over the steps since the last log line, and what callbacks measure of this step.
 
-    docs/metrics.md documents the keys.
+    docs/reference/metrics.md documents the keys.
     """
     totals, state.running = state.running, RunningTotals()
     weight = max(totals.weight, 1e-9)

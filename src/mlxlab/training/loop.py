@@ -1,4 +1,4 @@
-"""The training loop; docs/architecture.md has the order of events."""
+"""The training loop; docs/explanation/architecture.md has the order of events."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The commands of docs/migration.md are what the old ones are translated into, and they run, on small data."""
+"""The commands of docs/how_to/migration.md are what the old ones are translated into, and they run, on small data."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from mlxlab.storage.providers import open_address
 from support.object_stores.emulators import emulator
 from support.processes import NO_PLOTS, ROOT, environment, run, run_here
 
-GUIDE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "how_to" / "migration.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^\| `((?:python|torchrun) .*?)` \| `(.*?)` \|$", GUIDE, re.M)
 SMALL = {
     "tracking": "none",

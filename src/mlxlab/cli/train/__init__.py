@@ -40,7 +40,7 @@ Examples
 
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4; sweep=NAME needs no -m
-                         with hydra/sweeper=search the trials that a sampler proposes: docs/sweeps.md
+                         with hydra/sweeper=search the trials that a sampler proposes: docs/how_to/sweeps.md
     sweep.resume=FOLDER  run the jobs that are missing in the folder of a sweep or search
     --dry-run            check everything, print the jobs of a sweep, or the growth schedule of one run, and stop
     --cfg job            print the composed config and stop; with --resolve also its interpolations

@@ -6,7 +6,7 @@
 The new command goes to standard output; flags without a counterpart, with the reason, and differences in meaning go to
 standard error. Configuration files that the line names are read: JSON, and Python without executing it. The new
 command is checked before it is printed: one with a wrong value is an error, and a missing option is named.
-docs/migration.md is the guide.
+docs/how_to/migration.md is the guide.
 """
 
 import shlex

@@ -198,7 +198,7 @@ ENHANCED_HYBRID = (
         "loss-function",
         choice("loss-function", LOSSES),
         "focal",
-        reason="not implemented here; the options are those of trainer/loss, and docs/extending.md adds one",
+        reason="not implemented here; the options are those of trainer/loss, and docs/how_to/extending.md adds one",
     ),
     Flag("gradient-clipping", default="true", reason="on unless trainer.step.max_grad_norm=null", kind="switch"),
     Flag("max-gradient-norm", "trainer.step.max_grad_norm={}", "1.0"),

@@ -23,7 +23,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the search space and what came of it. The states are explained in docs/sweeps.md."""
+    """One point of the search space and what came of it. The states are explained in docs/how_to/sweeps.md."""
 
     number: int
     point: Point

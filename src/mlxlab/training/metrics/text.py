@@ -41,7 +41,7 @@ class TextTotals:
             self.bytes += float((aux[TARGET_BYTES].astype(np.float64) * weights).sum())
 
     def metrics(self, total: float, weight: float) -> dict[str, float]:
-        """The metrics, given the sum of the losses in nats and that of the weights; docs/metrics.md defines them."""
+        """The metrics, given the sums of losses in nats and of weights; docs/reference/metrics.md defines them."""
         metrics = {"bits_per_byte": (total + self.rare_cost) / math.log(2) / self.bytes} if self.bytes else {}
         if not self.has_core:
             return metrics

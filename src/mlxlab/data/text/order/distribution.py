@@ -36,7 +36,7 @@ class TokenDistribution:
         return np.minimum(ratio * SCALE, MAX_SCORE // length).astype(np.int64)
 
     def measure(self, served: np.ndarray, alpha: float) -> dict[str, float]:
-        """The metrics of the tokens served so far; docs/metrics.md defines them. Empty before the first token."""
+        """Metrics of the tokens served, as docs/reference/metrics.md defines them. Empty before the first token."""
         if not served.any():
             return {}
         rare = served[self.rare]
