@@ -11,7 +11,7 @@ import pytest
 from mlxlab.ops import activations, attention, exp
 from mlxlab.ops import cross_entropy as cross_entropy_module
 from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
-from mlxlab.ops.cross_entropy import cross_entropy
+from mlxlab.ops.cross_entropy import cross_entropy, fused_cross_entropy
 from mlxlab.ops.dropout import Dropout, DropoutMask
 from mlxlab.ops.exp import broadcast_view, exp_and_sum, exp_of_negative, row_sum
 
@@ -97,6 +97,30 @@ def test_cross_entropy_and_its_slope(choose, shape, smoothing):
     targets = mx.array(np.random.default_rng(0).integers(0, shape[-1], shape[:-1]))
     logits = normal(*shape) * 5
     assert_near(both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6)
+
+
+@pytest.mark.parametrize("classes", [3, 64, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_for_gpus_has_the_values_and_slope_of_the_loss_of_mlx(classes, smoothing):
+    logits, targets = 3 * normal(4, 7, classes) + 1, mx.random.randint(0, classes, (4, 7), key=mx.random.key(1))
+
+    def value_and_slope(loss):
+        weights = mx.cos(mx.arange(28.0)).reshape(4, 7)
+        return *map(np.array, mx.value_and_grad(lambda x: (loss(x) * weights).sum())(logits)), np.array(loss(logits))
+
+    expected = value_and_slope(
+        lambda x: nn.losses.cross_entropy(x, targets, label_smoothing=smoothing, reduction="none")
+    )
+    assert_near((value_and_slope(lambda x: fused_cross_entropy(x, targets, smoothing)), expected), 2e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_for_gpus_reads_bfloat16_logits(smoothing):
+    logits, targets = (3 * normal(4, 3000)).astype(mx.bfloat16), mx.array([0, 7, 100, 2999])
+    loss, slope = mx.value_and_grad(lambda x: fused_cross_entropy(x, targets, smoothing).sum())(logits)
+    exact = nn.losses.cross_entropy(logits.astype(mx.float32), targets, label_smoothing=smoothing, reduction="sum")
+    assert (loss.dtype, slope.dtype) == (mx.float32, mx.bfloat16)
+    assert abs(loss.item() - exact.item()) < 0.02 * exact.item()  # on a CPU MLX reduces in bfloat16
 
 
 def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):

@@ -2,6 +2,7 @@
 
 Environment: `MLXLAB_BLAS=0` keeps the BLAS of the wheel; `MLXLAB_DEVICE=cpu|gpu` selects the device;
 `MLXLAB_MEMORY` limits the memory of MLX, in GB (default: 80 % of the machine or container).
+On macOS `AGX_RELAX_CDM_CTXSTORE_TIMEOUT` is set to 1 unless it is set already.
 """
 
 import os
@@ -14,11 +15,15 @@ from mlxlab.backend.openblas import use_openblas
 from mlxlab.errors import ConfigError
 
 CACHE_BYTES = 2 << 30  # MLX caches 32 MB of CPU buffers by default, so every step would map its logits again
+# Of Apple's driver, not of MLX: macOS kills long GPU work while a display is active (ml-explore/mlx issue 3267).
+METAL_TIMEOUT = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _state = {"blas": "as installed"}
 
 
 def prepare() -> str:
     """Prepares MLX, best before it is imported; returns the BLAS in use. ConfigError if the device is not available."""
+    if sys.platform == "darwin":
+        os.environ.setdefault(METAL_TIMEOUT, "1")
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
         try:
             _state["blas"] = "openblas" if use_openblas(_products_are_exact) else "as installed"
@@ -37,12 +42,22 @@ def prepare() -> str:
     if mx.default_device() == mx.Device(mx.cpu):
         mx.set_memory_limit(_memory_limit())
         mx.set_cache_limit(min(CACHE_BYTES, _memory_limit() // 4))
-    elif os.environ.get("MLXLAB_MEMORY"):
-        mx.set_memory_limit(_memory_limit())
-    elif mx.metal.is_available():  # beyond the recommended size Metal pages, or kills the process
-        mx.set_memory_limit(memory_budget())
-        mx.set_wired_limit(memory_budget())
+    else:
+        limit_gpu_memory()
     return _state["blas"]
+
+
+def limit_gpu_memory() -> None:
+    """Bounds what MLX allocates on a GPU, and what it caches: by default nearly all of the device's memory."""
+    import mlx.core as mx
+
+    budget = memory_budget()
+    mx.set_cache_limit(budget // 4)
+    if os.environ.get("MLXLAB_MEMORY"):
+        mx.set_memory_limit(budget)
+    elif mx.metal.is_available():  # beyond the recommended size Metal pages, or kills the process
+        mx.set_memory_limit(budget)
+        mx.set_wired_limit(budget)
 
 
 def describe() -> dict[str, str]:

@@ -14,6 +14,8 @@ FEW = 64  # classes: below that MLX's own form is as fast
 
 def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
     """(..., C), (...) -> (...), in float32: (1 - e) times that of the target plus e times the mean over all classes."""
+    if mx.default_device() == mx.Device(mx.gpu):
+        return fused_cross_entropy(logits, targets, label_smoothing)
     logits, classes = logits.astype(mx.float32), logits.shape[-1]
     if classes < FEW or not use_custom_ops():
         return nn.losses.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
@@ -36,6 +38,34 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
         return mx.put_along_axis(out, index, target_logits, axis=-1), mx.zeros_like(targets)
 
     return with_gradient(loss, gradient)(logits, targets)
+
+
+def fused_cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
+    """`cross_entropy` by MLX's kernel for GPUs, which reads bfloat16 logits without a float32 copy of them.
+
+    The kernel has no label smoothing: e times the logit of the target minus e times the mean logit are added.
+    """
+    values = mx.fast.cross_entropy(logits, targets)
+    if not label_smoothing:
+        return values
+    target_logits = mx.take_along_axis(logits, targets[..., None], axis=-1).squeeze(-1)
+    return values + label_smoothing * (target_logits.astype(mx.float32) - mean_logit(logits))
+
+
+def mean_logit(logits: mx.array) -> mx.array:
+    """(..., C) -> (...), in float32. GPUs sum bfloat16 in bfloat16: groups of 64 first, their sums in float32."""
+
+    def forward(logits: mx.array) -> Arrays:
+        *outer, classes = logits.shape
+        even = classes - classes % FEW
+        groups = logits[..., :even].reshape(*outer, even // FEW, FEW).sum(axis=-1).astype(mx.float32)
+        return ((groups.sum(axis=-1) + logits[..., even:].astype(mx.float32).sum(axis=-1)) / classes,)
+
+    def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
+        (logits,) = inputs
+        return (mx.broadcast_to((cotangent / logits.shape[-1]).astype(logits.dtype)[..., None], logits.shape),)
+
+    return with_gradient(forward, gradient)(logits)
 
 
 def binary_cross_entropy(

@@ -46,7 +46,11 @@ def with_gradient(forward: Forward, gradient: Gradient) -> Callable[..., mx.arra
         gradient: of the inputs, the cotangent of the value, and all that `forward` returned.
     """
     function = mx.custom_function(forward)
-    function.vjp(lambda inputs, cotangents, outputs: gradient(inputs, cotangents[0], outputs))
+
+    @function.vjp
+    def vjp(inputs: Arrays | mx.array, cotangents: Arrays, outputs: Arrays) -> Arrays:
+        # MLX passes a single input as itself.
+        return gradient((inputs,) if isinstance(inputs, mx.array) else inputs, cotangents[0], outputs)
 
     def value(*inputs: mx.array) -> mx.array:
         if (recorder := _recorder.get()) is not None:
