@@ -28,7 +28,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],
     ["files"],
-    ["errors", "constraints", "markdown", "metric_names", "program", "redact"],
+    ["errors", "constraints", "detached", "markdown", "metric_names", "program", "redact"],
 ]
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it

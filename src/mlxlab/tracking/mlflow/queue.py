@@ -18,10 +18,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
+from mlxlab.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_bytes, read_json
-from mlxlab.tracking.detached import start_detached
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.records import Time, is_uid
 

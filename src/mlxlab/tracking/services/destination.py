@@ -10,11 +10,11 @@ from typing import Annotated, NotRequired, TypedDict
 
 from annotated_types import Ge
 
+from mlxlab.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.program import command
-from mlxlab.tracking.detached import start_detached
 from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.records import Step, Uid, locate, utf8
 from mlxlab.tracking.services.service import Service

@@ -1,0 +1,108 @@
+"""Decides which kernels a process uses, by `backend.native` or `MLXLAB_NATIVE`, and loads them."""
+
+import logging
+import os
+from typing import Literal, get_args
+
+from mlxlab.errors import ConfigError
+from mlxlab.ops.native import state
+from mlxlab.ops.native.cache import BuildRecord, Cache
+from mlxlab.ops.native.state import KernelSet
+from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain
+
+VARIABLE = "MLXLAB_NATIVE"
+Mode = Literal["auto", "off", "require"]
+
+logger = logging.getLogger(__name__)
+
+
+def activate(mode: Mode = "auto", *, may_build: bool = True) -> KernelSet:
+    """Switches this process to the kernels that a mode asks for, and returns them. MLX has been prepared.
+
+    Args:
+        mode: auto uses the native kernels if they are built, and else starts a build in the background; require builds
+            them first; off uses those of MLX. `MLXLAB_NATIVE` replaces it.
+        may_build: whether auto starts a build.
+
+    Raises:
+        ConfigError: require, and there are none.
+    """
+    mode = mode_from_environment() or mode
+    state.deactivate()
+    if mode == "off" or (mode == "auto" and not on_cpu()):
+        return state.current()
+    try:
+        if mode == "require":
+            return load_or_build()
+        return _activate_if_built(may_build)
+    except KernelsUnavailable as reason:
+        if mode == "require":
+            raise ConfigError(f"backend.native=require: {reason}") from None
+        logger.info(f"native kernels are not used: {reason}")
+    return state.current()
+
+
+def mode_from_environment() -> Mode | None:
+    """That of `MLXLAB_NATIVE`; ConfigError if it is none."""
+    setting = os.environ.get(VARIABLE)
+    for mode in get_args(Mode):
+        if setting == mode:
+            return mode
+    if setting:
+        raise ConfigError(f"{VARIABLE}={setting[:40]}: expected one of {', '.join(get_args(Mode))}")
+    return None
+
+
+def on_cpu() -> bool:
+    import mlx.core as mx
+
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def load_or_build() -> KernelSet:
+    """Switches to the native kernels, which are built first if need be; raises KernelsUnavailable if that fails."""
+    from mlxlab.ops.native.build import build
+
+    if not on_cpu():
+        raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
+    toolchain, cache = find_toolchain(), Cache()
+    if (record := cache.record(toolchain.key)) is None or not _is_complete(toolchain, cache, record):
+        again = record is not None and not record["error"]  # its library was removed or damaged
+        logger.info(f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s")
+        record = build(toolchain, cache, again=again)
+        logger.info(f"native kernels: built in {record['seconds']:.0f} s")
+    return _load(toolchain, cache, record)
+
+
+def _activate_if_built(may_build: bool) -> KernelSet:
+    toolchain, cache = find_toolchain(), Cache()
+    record = cache.record(toolchain.key)
+    if record is not None and _is_complete(toolchain, cache, record):
+        return _load(toolchain, cache, record)
+    if may_build:
+        from mlxlab.ops.native.build import start_background_build
+
+        start_background_build(cache)
+        logger.info("native kernels are being built in the background; later runs use them")
+    return state.current()
+
+
+def _is_complete(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> bool:
+    """Whether there is nothing to build: the library of the record exists, or its build failed."""
+    if record["error"]:
+        return True
+    with cache.open_library(toolchain.key, record["sha256"]) as path:
+        return path is not None
+
+
+def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
+    if record["error"]:
+        raise KernelsUnavailable(f"{record['error']}; `mlxlab kernels build` tries again")
+    from mlxlab.ops.native.library import load
+
+    with cache.open_library(toolchain.key, record["sha256"]) as path:
+        if path is None:
+            raise KernelsUnavailable(f"{cache.path(toolchain.key, 'so')}: replaced while it was loaded")
+        features = load(path, cache.path(toolchain.key, "so"))
+    state.use(KernelSet(toolchain.digest, features))
+    return state.current()

@@ -1,0 +1,168 @@
+"""Builds the library with the machine's compiler and checks it, one process at a time.
+
+`python -m mlxlab.ops.native.build` is the build in the background.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TypedDict
+
+from mlxlab.detached import module_environment, start_detached
+from mlxlab.errors import DataError
+from mlxlab.files.atomic import temporary_name, write_atomic, write_json
+from mlxlab.files.untrusted import parse_json
+from mlxlab.ops.native.cache import BuildRecord, Cache
+from mlxlab.ops.native.toolchain import SOURCES, KernelsUnavailable, Toolchain, find_toolchain
+
+BUILD_SECONDS = 600.0
+CHECK_SECONDS = 300.0
+_MODULE = "mlxlab.ops.native"
+
+logger = logging.getLogger(__name__)
+
+
+class _CheckResult(TypedDict):
+    error: str | None
+    features: str
+
+
+def build(toolchain: Toolchain, cache: Cache, *, again: bool = False) -> BuildRecord:
+    """Builds unless a build with this key has ended before; waits for another process that builds.
+
+    Args:
+        again: builds in any case.
+
+    Raises:
+        KernelsUnavailable: the cache folder cannot be used.
+    """
+    cache.create()
+    waited, deadline = False, time.monotonic() + BUILD_SECONDS + CHECK_SECONDS
+    while True:
+        with cache.lock() as locked:
+            if locked:
+                record = None if again and not waited else cache.record(toolchain.key)
+                return record or _build(toolchain, cache)
+        if not waited:
+            logger.info("native kernels: waiting for another process that builds them")
+        waited = True
+        if time.monotonic() > deadline:
+            raise KernelsUnavailable(f"{cache.folder}: another process has been building for too long")
+        time.sleep(0.1)
+
+
+def start_background_build(cache: Cache) -> None:
+    """Starts a build that outlives this process, at low priority, unless one runs."""
+    cache.create()
+    if not cache.is_building():
+        start_detached(f"{_MODULE}.build", {"MLXLAB_NATIVE": "off"}, cache.folder / "background.txt")
+
+
+def main() -> None:
+    """Builds at low priority, unless another process does."""
+    os.nice(19)
+    cache = Cache()
+    toolchain = find_toolchain()
+    cache.create()
+    with cache.lock() as locked:
+        if locked and cache.record(toolchain.key) is None:
+            _build(toolchain, cache)
+
+
+def _build(toolchain: Toolchain, cache: Cache) -> BuildRecord:
+    """Builds, checks and records. The library appears complete, then its record: both by a rename."""
+    cache.remove_leftovers()
+    start, key = time.monotonic(), toolchain.key
+    folder = temporary_name(cache.folder / key)
+    folder.mkdir(mode=0o700)
+    try:
+        library = folder / "library.so"
+        command, result = toolchain.command(library), _CheckResult(error=None, features="")
+        result["error"], log = _compile(command, folder)
+        write_atomic(cache.path(key, "log"), log[-100_000:])
+        if result["error"] is None:
+            library.chmod(0o700)
+            result = _check(library)
+        sha256 = "" if result["error"] else hashlib.sha256(library.read_bytes()).hexdigest()
+        record = BuildRecord(
+            format=1,
+            sha256=sha256,
+            compiler=_describe_compiler(toolchain.compiler),
+            command=command,
+            mlx=toolchain.mlx_version,
+            seconds=time.monotonic() - start,
+            time=time.time(),
+            **result,
+        )
+        if sha256:
+            library.replace(cache.path(key, "so"))
+        write_json(cache.path(key, "json"), record)
+        cache.path(key, "json").chmod(0o600)
+        return record
+    except OSError as error:
+        raise KernelsUnavailable(f"{cache.folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile(command: list[str], folder: Path) -> tuple[str | None, str]:
+    """(error, output) of the compiler; its temporary files are in `folder`."""
+    code, output = _run(command, os.environ | {"TMPDIR": str(folder), "LC_ALL": "C"}, BUILD_SECONDS)
+    if code == 0:
+        return None, output
+    if code is None:
+        return f"the compiler took more than {BUILD_SECONDS:.0f} s", output
+    faults = [line for line in output.splitlines() if "error" in line] or output.splitlines()[-1:]
+    fault = "".join(faults[:1]).replace(f"{SOURCES}{os.sep}", "")[:200]
+    return f"the compiler failed with exit code {code} ({fault})", output
+
+
+def _check(library: Path) -> _CheckResult:
+    """The result of the self-check."""
+    command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
+    code, output = _run(command, module_environment() | {"MLXLAB_NATIVE": "off"}, CHECK_SECONDS)
+    if code != 0:
+        end = "took too long" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        return {"error": f"the self-check failed ({end}) {output[-200:]}".strip(), "features": ""}
+    try:
+        return parse_json(output.splitlines()[-1], _CheckResult, "self-check")
+    except (DataError, IndexError):
+        return {"error": f"the self-check failed: {output[-200:]}", "features": ""}
+
+
+def _run(command: list[str], environment: dict[str, str], seconds: float) -> tuple[int | None, str]:
+    """(exit code, output) of a command; it and its children are killed with this process's exceptions, and in time."""
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+            return process.returncode, output
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None, process.communicate()[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _describe_compiler(command: tuple[str, ...]) -> str:
+    _, output = _run([*command, "--version"], {**os.environ}, 10.0)
+    return output.splitlines()[0][:200] if output else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The cache of built libraries: a folder that only its user can write, checked before anything in it is loaded.
+
+<key>.so      a library that passed its self-check
+<key>.json    the record of the last build with this key, also of one that failed
+<key>.log     output of the compiler
+build.lock    held (`flock`) while a library is built
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+from mlxlab.constraints import Ge
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import leftovers
+from mlxlab.files.untrusted import open_regular, read_json, read_text
+from mlxlab.ops.native.toolchain import KernelsUnavailable
+
+MAX_LIBRARY = 2**27  # bytes
+MAX_LOG = 2**20
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class BuildRecord(TypedDict):
+    """How a build ended.
+
+    Attributes:
+        error: why its library is not used; None if it passed the self-check.
+        sha256: of the library, "" if there is none.
+        features: of the processor that it uses.
+        compiler: its first line about itself.
+        time: when the build ended, in seconds since 1970.
+    """
+
+    format: Literal[1]
+    error: str | None
+    sha256: str
+    features: str
+    compiler: str
+    command: list[str]
+    mlx: str
+    seconds: Annotated[float, Ge(0)]
+    time: float
+
+
+class Cache:
+    """The folder of the libraries. Every method raises KernelsUnavailable if someone else could have written there."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+
+    def create(self) -> None:
+        """Makes the folder if there is none, and removes what killed builds have left."""
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self.folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise KernelsUnavailable(f"{self.folder}: cannot be created ({error.strerror})") from None
+        self.check()
+
+    def check(self) -> None:
+        """Whether only this user can write there; a folder that does not exist passes."""
+        try:
+            status = os.lstat(self.folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KernelsUnavailable(f"{self.folder}: cannot be read ({error.strerror})") from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise KernelsUnavailable(f"{self.folder}: expected a folder, not a link or a file")
+        _check_owner(self.folder, status)
+
+    def record(self, key: str) -> BuildRecord | None:
+        """The record of the last build; None if there is none, or if it is damaged: that is built again."""
+        self.check()
+        try:
+            with open_regular(self.path(key, "json")) as file:
+                _check_owner(self.path(key, "json"), os.fstat(file.fileno()))
+            return read_json(self.path(key, "json"), BuildRecord)
+        except (InputNotFoundError, DataError):
+            return None
+
+    @contextmanager
+    def open_library(self, key: str, sha256: str) -> Iterator[Path | None]:
+        """A path to exactly the checked library, valid in the `with` block; None if it is not that of the record."""
+        self.check()
+        path = self.path(key, "so")
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open_regular(path))
+            except InputNotFoundError:
+                yield None
+                return
+            except DataError as error:
+                raise KernelsUnavailable(str(error)) from None
+            status = os.fstat(file.fileno())
+            _check_owner(path, status)
+            content = file.read(MAX_LIBRARY) if status.st_size <= MAX_LIBRARY else b""
+            matches = hashlib.sha256(content).hexdigest() == sha256
+            yield Path(f"/proc/self/fd/{file.fileno()}") if matches else None
+
+    def log(self, key: str) -> str:
+        """Output of the compiler in the last build, or ""."""
+        with suppress(InputNotFoundError, DataError):
+            return read_text(self.path(key, "log"), max_bytes=MAX_LOG)
+        return ""
+
+    def is_building(self) -> bool:
+        """Whether another process builds now."""
+        if not self.folder.is_dir():
+            return False
+        with self.lock() as locked:
+            return not locked
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Locks the folder for a build, if no other process has; yields whether it did."""
+        try:
+            file = os.open(self.folder / "build.lock", _LOCK_FLAGS, 0o600)
+        except OSError as error:
+            raise KernelsUnavailable(f"{self.folder}: cannot be written ({error.strerror})") from None
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise KernelsUnavailable(f"{self.folder}: cannot be locked ({error.strerror})") from None
+            yield True
+        finally:
+            os.close(file)
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary folders of builds that were killed."""
+        for path in leftovers(self.folder):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def clear(self) -> tuple[int, int]:
+        """Removes all libraries, records and logs; returns their number and size in bytes."""
+        self.check()
+        files = [path for pattern in ("*.so", "*.json", "*.log") for path in self.folder.glob(pattern)]
+        size = sum(path.lstat().st_size for path in files)
+        for path in files:
+            path.unlink(missing_ok=True)
+        self.remove_leftovers()
+        return len(files), size
+
+    def path(self, key: str, kind: Literal["so", "json", "log"]) -> Path:
+        return self.folder / f"{key}.{kind}"
+
+
+def default_folder() -> Path:
+    """`mlxlab/native` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~")) / ".cache"
+    return root / "mlxlab" / "native"
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise KernelsUnavailable(f"{path}: belongs to another user")
+    if status.st_mode & _OTHERS_WRITE:
+        raise KernelsUnavailable(f"{path}: other users can write it; expected mode 700")
