@@ -4,6 +4,8 @@ import gc
 import os
 from pathlib import Path
 
+import pytest
+
 # OpenBLAS's threads spin, and the suite runs many small processes on few cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MATPLOTLIBRC", str(Path(__file__).parent / "support" / "matplotlibrc"))
@@ -12,3 +14,24 @@ gc.set_threshold(50_000, 20, 50)
 
 # No test cuts the power: what a process wrote survives its death in any case, and a disk takes milliseconds each time.
 os.fsync = lambda descriptor: None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--native", choices=("on", "off"), default="off", help="native kernels in tests and their processes"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["MLXLAB_NATIVE"] = "require" if config.getoption("--native") == "on" else "off"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels(request: pytest.FixtureRequest) -> None:
+    """The kernels of this process; the native ones are built once, into the user's cache."""
+    if request.config.getoption("--native") == "on":
+        from mlxlab import backend
+        from mlxlab.ops.native.activation import activate
+
+        backend.prepare()
+        activate("require")

@@ -121,8 +121,10 @@ def load(run: str | os.PathLike[str], checkpoint: str = "best") -> "LoadedModel"
     backend.prepare()
     from mlxlab.inference.loaded_model import LoadedModel
     from mlxlab.inference.restore import restore_model
+    from mlxlab.ops.native.activation import activate_for_inference
 
     with _redacted():
+        activate_for_inference()
         return LoadedModel(restore_model(Path(os.path.expanduser(run)), checkpoint))
 
 

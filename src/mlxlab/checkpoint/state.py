@@ -192,6 +192,7 @@ class RunMetadata(TypedDict):
     tokenizer: str  # fingerprint
     teachers: dict[str, str]  # name -> digest of the weights
     initial_weights: dict[str, str]  # what `model.init_from` named -> digest of the weights
+    kernels: str  # as `KernelSet` is printed
     uid: str  # of the run in the tracking store, "" if it is not tracked
 
 
@@ -221,5 +222,6 @@ def empty_metadata() -> RunMetadata:
         tokenizer="",
         teachers={},
         initial_weights={},
+        kernels="",
         uid="",
     )

@@ -62,8 +62,10 @@ def _evaluate(
     backend.prepare()
     from mlxlab.experiment.report import value_table
     from mlxlab.inference.restore import restore_model
+    from mlxlab.ops.native.activation import activate_for_inference
     from mlxlab.training.evaluate import evaluate
 
+    activate_for_inference()
     restored = restore_model(run, checkpoint)
     batches, description = _eval_data(restored, overrides, run)
     log.info(f"{description}; step {restored.checkpoint.step} of {run}")

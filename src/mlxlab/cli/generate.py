@@ -68,7 +68,9 @@ def _generate(
     backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
     from mlxlab.inference.text_generator import load_generator
+    from mlxlab.ops.native.activation import activate_for_inference
 
+    activate_for_inference()
     sampling = _sampling(preset, more)
     stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
     if chat:

@@ -57,8 +57,10 @@ def _find(
     backend.prepare()
     from mlxlab.experiment.build import model_seed
     from mlxlab.experiment.session import build_session
+    from mlxlab.ops.native.activation import activate
     from mlxlab.training.lr_finder import find_learning_rate, plot_range_test, smoothed, suggest_learning_rate
 
+    activate(config["backend"]["native"])
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
         trainer, model, data, seed = session.trainer, session.model, session.data, model_seed(config)

@@ -72,7 +72,9 @@ def _predict(
     from mlxlab.inference.eval_data import row_reading
     from mlxlab.inference.predict import row_encoder
     from mlxlab.inference.restore import restore_model
+    from mlxlab.ops.native.activation import activate_for_inference
 
+    activate_for_inference()
     restored = restore_model(run, checkpoint)
     encoder, overrides = row_encoder(restored.encoder), read_overrides(args)
     data = override_data(restored, overrides)

@@ -68,6 +68,7 @@ class Inputs(TypedDict, total=False):
     tokenizer: str  # fingerprint
     teachers: dict[str, str]
     initial_weights: dict[str, str]
+    kernels: str
 
 
 class Outcome(TypedDict, total=False):

@@ -27,6 +27,7 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import Model, count_parameters, count_trainable
+from mlxlab.ops.native import state as kernels
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.state import TrainState
@@ -64,6 +65,7 @@ def run_metadata(
         "tokenizer": data.tokenizer.fingerprint,
         "teachers": teachers.digests,
         "initial_weights": initial_weights,
+        "kernels": str(kernels.current()),
         "uid": "",
     }
 
@@ -74,7 +76,7 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
-    tags |= rerun_tags(cfg)
+    tags |= rerun_tags(cfg) | {"kernels": str(kernels.current())}
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 
@@ -97,7 +99,7 @@ def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoin
     if metadata is not None:
         inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
-        inputs |= {"initial_weights": metadata["initial_weights"]}
+        inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
     return inputs
 
 

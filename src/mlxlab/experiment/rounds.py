@@ -21,6 +21,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
+from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.train import train
@@ -80,7 +81,9 @@ class DistillationRounds:
                 run_dir = self.context.run_dir / "rounds" / str(number)
                 with RunManifest(run_dir) as manifest:
                     shared_dir = self._round_dir(number)
+                    kernels = kernels_of_run(self._round_dir(1)) if number > 1 else None
                     context = replace(self.context, run_dir=run_dir, shared_dir=shared_dir, manifest=manifest)
+                    context = replace(context, kernels=kernels)
                     train(self.round_config(number), context)
                 if self.context.group.rank == 0:
                     self._record(number, tracker)

@@ -40,6 +40,7 @@ class RunContext:
     manifest: RunManifest
     signals: SignalHandler
     group: "ProcessGroup"
+    kernels: str | None = None  # those that the run must use, if it is a part of another one
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
         paths = {"folder": self.run_dir, "project": project_root()}

@@ -40,6 +40,7 @@ from mlxlab.experiment.report import (
 )
 from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
+from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS
@@ -59,6 +60,7 @@ def train(requested: Config, context: RunContext) -> float:
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     start = prepare_start(requested, context.shared_dir, context.group)
     cfg, changes, checkpoint, continues = start[:4]
+    use_kernels(start, context)
     forked_from = None if continues else checkpoint
     forked_path = None if forked_from is None else forked_from.path
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again

@@ -14,6 +14,7 @@ from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_callbacks
+from mlxlab.experiment.resume.kernels import resume_kernels
 from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
@@ -30,6 +31,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     with the result of training from the one before it; the first from step 0, if `from_start` or if it is the only one.
 
     Raises:
+        NotAllowedError: the kernels that the run used are not available.
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
@@ -80,6 +82,7 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
         requested = _requested_by_resume(start, end)
         planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested, changed)
     after, draw = (planned.after, planned.draws) if planned else (None, False)
+    resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
     session = build_session(cfg, folder, folder / "inference", tokenizer_dir=tokenizer, saved=after, draw=draw)
     state = session.init_state()
     if planned is not None and planned.checkpoint is not None:

@@ -18,8 +18,10 @@ class PyfuncModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         from mlxlab import backend
         from mlxlab.inference.restore import restore_model
+        from mlxlab.ops.native.activation import activate_for_inference
 
         backend.prepare()
+        activate_for_inference()
         self.restored = restore_model(Path(context.artifacts["run"]), context.artifacts["checkpoint"])
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.

@@ -78,7 +78,9 @@ def _quantize(
     backend.prepare()
     from mlxlab.analysis.quantization import quantize_run
     from mlxlab.models.options import Quantization
+    from mlxlab.ops.native.activation import activate_for_inference
 
+    activate_for_inference()
     quantization = Quantization(**options)
     report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
     if json:

@@ -64,6 +64,7 @@ def experiment(
     name: str | None,
     tags: dict[str, str | int | float | bool],
     objective: Metric,
+    backend: object,
     signals: object,
     resume: str | None,
     resume_policy: object,
@@ -83,6 +84,7 @@ def experiment(
         name: what the run is called in the store; null makes one from model, data and trainer.
         tags: words to find the run by, `tags={for: thesis}`.
         objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
+        backend: what it computes with.
         signals: what a signal does.
         resume: null starts a new run; auto resumes if the run folder holds a checkpoint; last, best and emergency
             need one there; else a checkpoint, a run folder, or its address: s3://, gs://, az:// or file://.

@@ -51,6 +51,7 @@ class RunDescription(TypedDict):
     command: str
     commit: str | None
     uncommitted_changes: str | None
+    kernels: str | None
     data: Tree
     parameters: float | None
     position: Position | None
@@ -87,6 +88,7 @@ def describe_run(folder: Path) -> RunDescription:
         "command": shlex.join([*command("train").split(), *inputs.get("overrides", [])]),
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
+        "kernels": inputs.get("kernels"),
         "data": _data(config, inputs.get("data")),
         "parameters": outcome.get("parameters"),
         "position": _position(manifest, state, config),

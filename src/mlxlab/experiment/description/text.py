@@ -34,6 +34,7 @@ def as_text(run: RunDescription) -> str:
         "parameters": f"{run['parameters']:,.0f}" if run["parameters"] else "",
         "command": run["command"],
         "commit": _commit(run),
+        "kernels": run["kernels"] or "",
         "options": " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items()),
     }
     width = max(map(len, facts))

@@ -12,6 +12,7 @@ from mlxlab.experiment.experiment import run_config
 from mlxlab.experiment.manifest import remove_unused
 from mlxlab.experiment.reproduction.compare import Comparison, compare
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.experiment.resume.kernels import mode_to_reproduce
 from mlxlab.files.atomic import write_json
 from mlxlab.program import command
 
@@ -38,6 +39,7 @@ def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
         changed = ", ".join(map(str, steps[:5]))
         logger.warning(f"{path}: a resume changed the config at step {changed}; the new run starts with the last one")
     check_parallel(config["trainer"]["parallel"])
+    config["backend"] |= {"native": mode_to_reproduce(lock["machine"].get("kernels", ""))}
     try:
         run_config(config, folder)
     except UserError:

@@ -30,7 +30,7 @@ class RunLock(TypedDict):
 
     Attributes:
         config: resolved.
-        machine: device, BLAS and its threads, processor, number of processes.
+        machine: device, BLAS and its threads, kernels, processor, number of processes.
         forked_from: the checkpoint of another run that the run started from.
         changed_at: the steps at which a resume changed the config; `config` is the last one.
     """
@@ -85,6 +85,7 @@ def machine(processes: int) -> dict[str, str]:
     """What else results may depend on. MLX has been imported."""
     from mlxlab import backend
     from mlxlab.backend.openblas import blas_threads
+    from mlxlab.ops.native import state as kernels
 
     description = backend.describe()
     threads = blas_threads() if description["blas"] == "openblas" else 1
@@ -92,6 +93,7 @@ def machine(processes: int) -> dict[str, str]:
     return {
         **description,
         "BLAS threads": str(threads),
+        "kernels": str(kernels.current()),
         "processor": provenance.cpu(),
         "system": system,
         "processes": str(processes),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from typing import Literal, get_args
 
 from mlxlab.errors import ConfigError
@@ -16,13 +17,12 @@ Mode = Literal["auto", "off", "require"]
 logger = logging.getLogger(__name__)
 
 
-def activate(mode: Mode = "auto", *, may_build: bool = True) -> KernelSet:
+def activate(mode: Mode) -> KernelSet:
     """Switches this process to the kernels that a mode asks for, and returns them. MLX has been prepared.
 
     Args:
         mode: auto uses the native kernels if they are built, and else starts a build in the background; require builds
             them first; off uses those of MLX. `MLXLAB_NATIVE` replaces it.
-        may_build: whether auto starts a build.
 
     Raises:
         ConfigError: require, and there are none.
@@ -34,11 +34,27 @@ def activate(mode: Mode = "auto", *, may_build: bool = True) -> KernelSet:
     try:
         if mode == "require":
             return load_or_build()
-        return _activate_if_built(may_build)
+        if not _load_if_built():
+            from mlxlab.ops.native.build import start_background_build
+
+            start_background_build(Cache())
+            logger.info("native kernels are being built in the background; later runs use them")
     except KernelsUnavailable as reason:
         if mode == "require":
             raise ConfigError(f"backend.native=require: {reason}") from None
         logger.info(f"native kernels are not used: {reason}")
+    return state.current()
+
+
+def activate_for_inference() -> KernelSet:
+    """`activate` for programs without a config, by `MLXLAB_NATIVE` alone; auto starts no build, and says nothing."""
+    mode = mode_from_environment()
+    if mode == "off" or mode == "require":
+        return activate(mode)
+    state.deactivate()
+    with suppress(KernelsUnavailable):
+        if on_cpu():
+            _load_if_built()
     return state.current()
 
 
@@ -74,17 +90,14 @@ def load_or_build() -> KernelSet:
     return _load(toolchain, cache, record)
 
 
-def _activate_if_built(may_build: bool) -> KernelSet:
+def _load_if_built() -> bool:
+    """Whether a build has ended; raises KernelsUnavailable if it failed."""
     toolchain, cache = find_toolchain(), Cache()
     record = cache.record(toolchain.key)
-    if record is not None and _is_complete(toolchain, cache, record):
-        return _load(toolchain, cache, record)
-    if may_build:
-        from mlxlab.ops.native.build import start_background_build
-
-        start_background_build(cache)
-        logger.info("native kernels are being built in the background; later runs use them")
-    return state.current()
+    if record is None or not _is_complete(toolchain, cache, record):
+        return False
+    _load(toolchain, cache, record)
+    return True
 
 
 def _is_complete(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> bool:
