@@ -54,7 +54,7 @@ def plain(**runtime):
 
 def optimized(accumulate):
     def new_step(**runtime):
-        return OptimizedStep(1.0, accumulate, False, "float32", False, "never", "one", False, **runtime)
+        return OptimizedStep(1.0, accumulate, False, None, "float32", False, "never", "one", False, **runtime)
 
     return new_step
 

@@ -36,6 +36,7 @@ OPTIMIZED_STEP = {  # arguments of OptimizedStep
     "max_grad_norm": 1.0,
     "accumulate": 1,
     "activation_checkpointing": False,
+    "head_chunk": None,
     "dtype": "float32",
     "allow_slow_dtype": False,
     "compile": "never",

@@ -18,6 +18,7 @@ OPTIMIZED = {
     "max_grad_norm": 1.0,
     "accumulate": 1,
     "activation_checkpointing": False,
+    "head_chunk": None,
     "dtype": "float32",
     "allow_slow_dtype": True,
     "compile": "never",

@@ -15,6 +15,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.estimate.graph import trace
 from mlxlab.estimate.replay import Replay
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.head_chunks import HeadChunk
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 from mlxlab.training.steps.microbatch import make_gradient_fn, restore_weights_after
@@ -37,6 +38,7 @@ class StepOptions:
     plain: bool = True
     accumulate: int = 1
     activation_checkpointing: bool = False
+    head_chunk: HeadChunk = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     one_graph: bool = True
 
@@ -149,6 +151,7 @@ class TracedStep:
             self.loss,
             dtype=getattr(mx, self.options.dtype),
             checkpointing=self.options.activation_checkpointing,
+            head_chunk=self.options.head_chunk,
         )
         with restore_weights_after(self.model):
             return gradient(traced, self.model.trainable_parameters())

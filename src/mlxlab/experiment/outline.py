@@ -65,6 +65,7 @@ def step_options(node: Config) -> StepOptions:
         plain=False,
         accumulate=accumulate,
         activation_checkpointing=node["activation_checkpointing"],
+        head_chunk=node["head_chunk"],
         dtype=node["dtype"] if node["allow_slow_dtype"] else "float32",
         one_graph=not node["retry_on_oom"],
     )

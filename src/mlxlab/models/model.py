@@ -109,7 +109,11 @@ class Model(nn.Module):
         x = self.backbone(tokens, segment_ids)
         if isinstance(self.head, Classifier):
             return self.head(self.backbone.pool(x, segment_ids))
-        return self.head(x, self.backbone.embedding)
+        return self.logits(x)
+
+    def logits(self, x: mx.array) -> mx.array:
+        """States of a language model's backbone (..., O) -> logits (..., V)."""
+        return cast(CausalHead | MaskedHead, self.head)(x, self.backbone.embedding)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.head_chunks import token_losses
 from mlxlab.training.metrics.labelled import labelled_metrics
 from mlxlab.training.metrics.text import TextTotals
 
@@ -56,17 +57,19 @@ def evaluate(
             if should_stop():
                 return None
             device_batch = to_device(batch._replace(aux={}))
-            logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
-            values = target_losses(logits, device_batch, task)
-            mx.eval(logits, values)
+            if task.kind == "language_modelling":
+                values, predictions = token_losses(model, device_batch, predict=text.needs_predictions(batch))
+                mx.eval(values)
+                text.add(batch, predictions)
+            else:
+                logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
+                values = target_losses(logits, device_batch, task)
+                mx.eval(logits, values)
+                examples.append(_labelled_examples(logits, batch, task, position))
+                position += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
             weights = batch.loss_weights
             total += float((np.array(values, np.float64) * weights).sum())
             weight += float(weights.sum())
-            if task.kind == "language_modelling":
-                text.add(batch, logits)
-            else:
-                examples.append(_labelled_examples(logits, batch, task, position))
-                position += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
     finally:
         model.train(was_training)
     loss = total / max(weight, 1e-9)

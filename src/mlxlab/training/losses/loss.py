@@ -67,7 +67,10 @@ class CrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing), {})
+        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return cross_entropy(logits, targets, self.label_smoothing)
 
 
 class WeightedCrossEntropyLoss(Loss):
@@ -112,15 +115,18 @@ class FocalLoss(Loss):
         self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
+        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        logits = logits.astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
             raise ConfigError(f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        target = mx.take_along_axis(log_p, batch.targets[..., None], axis=-1).squeeze(-1)
+        target = mx.take_along_axis(log_p, targets[..., None], axis=-1).squeeze(-1)
         values = -target
         if self.gamma:
             # At p = 1 the slope of (1 - p)^gamma is infinite for gamma < 1, and inf * 0 is NaN.
             values = values * mx.power(mx.maximum(1 - mx.exp(target), 1e-30), self.gamma)
         if self.alpha is not None:
-            values = values * mx.where(batch.targets == 1, self.alpha, 1 - self.alpha)
-        return LossTerms((1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1), {})
+            values = values * mx.where(targets == 1, self.alpha, 1 - self.alpha)
+        return (1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1)

@@ -44,7 +44,10 @@ class TaskLoss(Loss):
         self.compute = target_loss(task.kind, label_smoothing, huber_delta if regression == "huber" else None)
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(self.compute(model(batch.tokens, batch.segment_ids), batch.targets), {})
+        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return self.compute(logits, targets)
 
 
 def target_loss(kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None) -> TargetLoss:

@@ -25,8 +25,12 @@ class TextTotals:
     correct: float = 0.0  # of those
     has_core: bool = False
 
-    def add(self, batch: Batch, logits: mx.array) -> None:
-        """Adds a batch with the logits (B, T, V) of its targets."""
+    def needs_predictions(self, batch: Batch) -> bool:
+        """Whether `add` reads the predicted tokens."""
+        return IS_CORE in batch.aux
+
+    def add(self, batch: Batch, predictions: mx.array) -> None:
+        """Adds a batch with the most probable token of each of its targets, (B, T)."""
         weights, aux = batch.loss_weights, batch.aux
         if IS_CORE not in aux:
             if len(self.token_bytes):
@@ -35,7 +39,7 @@ class TextTotals:
         self.has_core = True
         is_core = weights * aux[IS_CORE]
         self.core += float(is_core.sum())
-        self.correct += float((is_core * (np.array(logits.argmax(axis=-1)) == batch.targets)).sum())
+        self.correct += float((is_core * (np.array(predictions) == batch.targets)).sum())
         self.rare_cost += float((aux[RARE_COST].astype(np.float64) * weights).sum())
         if TARGET_BYTES in aux:
             self.bytes += float((aux[TARGET_BYTES].astype(np.float64) * weights).sum())

@@ -17,6 +17,7 @@ from mlxlab.backend import memory_budget
 from mlxlab.ops.custom_gradient import checkpoint
 from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.step import PerExample, Sums, Totals, weighted_sum
@@ -112,7 +113,9 @@ def _peak_bytes(batch: DeviceBatch, compute: ComputeSums) -> int:
     return mx.get_peak_memory()
 
 
-def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool) -> Gradient:
+def make_gradient_fn(
+    model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool, head_chunk: HeadChunk = None
+) -> Gradient:
     """The gradient as a function of a batch and the weights, both in float32.
 
     Leaves the weights in the model; `restore_weights_after` puts the previous ones back.
@@ -120,7 +123,9 @@ def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoin
     Args:
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
         checkpointing: store only the input of each layer and recompute its activations in the backward pass.
+        head_chunk: tokens whose logits are computed at once.
     """
+    loss_function = ChunkedLoss(loss, head_chunk)
 
     def narrow(leaf: mx.array) -> mx.array:
         return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf
@@ -131,7 +136,7 @@ def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoin
             model.update(everything)  # frozen weights too
         model.update(weights)
         with activation_checkpointing(model, checkpointing):
-            return weighted_sum(loss, model, batch)
+            return weighted_sum(loss_function, model, batch)
 
     value_and_grad = mx.value_and_grad(total)
 

@@ -38,6 +38,9 @@ class OptimizedStep:
             measures before the first step how large they may be.
         activation_checkpointing: store only the input of each layer and recompute its activations: less memory, a
             third slower.
+        head_chunk: tokens whose logits a language model computes at once, and again for the gradient. auto is all if
+            their logits take at most 1 GB in float32, else as many as take 256 MB; null is all. Distillation, sums of
+            losses and adapters of the head with dropout always compute all.
         dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
         allow_slow_dtype: use bfloat16 even where its products are slower than in float32 (Linux without a GPU).
         compile: auto compiles where and once it pays, always at once, never not at all. Results are equal on a CPU.
@@ -51,6 +54,7 @@ class OptimizedStep:
         max_grad_norm: Positive | None,
         accumulate: Size | Literal["auto"],
         activation_checkpointing: bool,
+        head_chunk: Size | Literal["auto"] | None,
         dtype: Literal["float32", "bfloat16"],
         allow_slow_dtype: bool,
         compile: Mode,
@@ -72,7 +76,11 @@ class OptimizedStep:
                 " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
             )
         self.gradient = make_gradient_fn(
-            model, loss, dtype=mx.bfloat16 if narrow else mx.float32, checkpointing=activation_checkpointing
+            model,
+            loss,
+            dtype=mx.bfloat16 if narrow else mx.float32,
+            checkpointing=activation_checkpointing,
+            head_chunk=head_chunk,
         )
         self.budget = CompileBudget(compile)
         state: list[object] = [model.state, optimizer.state, mx.random.state]

@@ -1,5 +1,6 @@
 """Steps: one batch becomes one optimizer step."""
 
+from collections.abc import Callable
 from typing import Protocol, TypedDict
 
 import mlx.core as mx
@@ -11,7 +12,7 @@ from mlx.utils import tree_map
 from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.loss import Loss, LossTerms
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult
 
@@ -27,6 +28,7 @@ class Totals(TypedDict):
 
 
 Sums = tuple[Totals, PerExample]
+LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]  # a `Loss` among others
 
 
 class Step(Protocol):
@@ -66,7 +68,7 @@ class PlainStep:
         return step_result(scalars, per_example)
 
 
-def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
+def weighted_sum(loss: LossFunction, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
     """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
     weights, rows = batch.loss_weights, len(batch.loss_weights)
     total, terms = loss(model, batch)

@@ -1,0 +1,177 @@
+"""The head of a language model in chunks of tokens: the same losses and gradients, with less memory."""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.models.adapters.lora import LoRALayer
+from mlxlab.models.bert import Bert
+from mlxlab.models.model import Model, build_head
+from mlxlab.models.options import LoRA
+from mlxlab.models.transformer import Transformer
+from mlxlab.training import head_chunks
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.evaluate import evaluate
+from mlxlab.training.head_chunks import ChunkedLoss, chunk_size
+from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
+from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import weighted_sum
+from support.models import OPTIMIZED_STEP
+
+ROWS, LENGTH, VOCABULARY = 3, 7, 90
+FAMILIES = {
+    "tied": partial(Transformer, num_heads=2),
+    "untied": partial(Transformer, num_heads=2, tie_embeddings=False),
+    "masked": partial(Bert, num_heads=2, dropout=0.0),
+}
+
+
+def language_model(family: str, vocab_size: int = VOCABULARY) -> Model:
+    mx.random.seed(0)
+    backbone = FAMILIES[family](hidden_size=8, num_layers=1, intermediate_size=8, vocab_size=vocab_size)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
+    mx.eval(model.parameters())
+    return model
+
+
+def a_batch(rows: int = ROWS, length: int = LENGTH, vocab_size: int = VOCABULARY) -> DeviceBatch:
+    tokens, targets = (
+        mx.random.randint(0, vocab_size, (rows, length), key=mx.random.key(seed)).astype(mx.int32) for seed in (1, 2)
+    )
+    weights = mx.random.uniform(shape=(rows, length), key=mx.random.key(3))
+    return DeviceBatch(tokens, mx.ones_like(tokens), targets, weights, mx.arange(rows))
+
+
+def loss_and_gradients(model: Model, loss) -> tuple[float, dict[str, mx.array]]:
+    batch = a_batch()
+    (total, *_), gradients = nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch))()
+    return total.item(), flatten_arrays(gradients)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 20])
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(0.1), FocalLoss(None, 2.0, 0.0)], ids=["smooth", "focal"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_all_logits_at_once(family, loss, chunk):
+    model = language_model(family)
+    expected, gradients = loss_and_gradients(model, loss)
+    actual, chunked = loss_and_gradients(model, ChunkedLoss(loss, chunk))
+    assert actual == pytest.approx(expected, rel=1e-6)
+    for name, leaf in gradients.items():
+        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def add_adapter(model: Model, dropout: float = 0.0) -> None:
+    layer = LoRALayer(model.head.out, LoRA(rank=2, dropout=dropout))
+    layer.base.freeze()
+    layer.lora_a, layer.lora_b = (
+        mx.random.normal(array.shape, key=mx.random.key(5)) for array in (layer.lora_a, layer.lora_b)
+    )
+    model.head.out = layer
+
+
+def test_a_frozen_head_passes_the_gradient_on():
+    model = language_model("tied")
+    model.backbone.embedding.freeze()
+    expected, chunked = (
+        loss_and_gradients(model, loss)[1] for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
+    )
+    assert set(chunked) == set(expected)
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
+    model = language_model("untied")
+    model.freeze()
+    add_adapter(model)
+    expected, chunked = (
+        loss_and_gradients(model, loss)[1] for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
+    )
+    assert set(chunked) == set(expected) == {"head.out.lora_a", "head.out.lora_b"}
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"accumulate": 2},
+        {"activation_checkpointing": True},
+        pytest.param({"compile": "always"}, marks=pytest.mark.fault_injection),
+    ],
+)
+def test_a_step_in_chunks_is_that_of_all_logits_at_once(settings):
+    def weights_after(head_chunk):
+        model = language_model("tied")
+        optimizer = optim.SGD(0.1)
+        optimizer.init(model.trainable_parameters())
+        keys = OPTIMIZED_STEP | settings | {"head_chunk": head_chunk}
+        step = OptimizedStep(**keys, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+        results = [step(a_batch()) for _ in range(2)]
+        return results[-1].loss, flatten_arrays(model.parameters())
+
+    (loss, weights), (expected, reference) = weights_after(4), weights_after(None)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, leaf in reference.items():
+        np.testing.assert_allclose(weights[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_an_adapter_with_dropout_is_not_computed_twice():
+    model = language_model("untied")
+    add_adapter(model, dropout=0.5)
+    loss, batch = CrossEntropyLoss(0.0), a_batch()
+    mx.random.seed(0)
+    expected = loss(model, batch).total
+    mx.random.seed(0)
+    np.testing.assert_array_equal(ChunkedLoss(loss, 5)(model, batch).total, expected)
+
+
+def test_the_logits_of_all_tokens_are_never_held():
+    model, batch = language_model("tied", 20_000), a_batch(4, 128, 20_000)
+
+    def peak(chunk):
+        loss = ChunkedLoss(CrossEntropyLoss(0.0), chunk)
+        mx.eval(batch, model.parameters())
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch)[0])())
+        return mx.get_peak_memory() - before
+
+    all_logits = 4 * 4 * 128 * 20_000
+    assert peak(None) > 1.5 * all_logits
+    assert peak(16) < 0.4 * all_logits
+
+
+def test_auto_leaves_small_logits_whole(monkeypatch):
+    model, batch = language_model("tied"), a_batch()
+    assert chunk_size(model, batch, "auto") is None
+    monkeypatch.setattr(head_chunks, "MAX_BYTES", 4 * batch.tokens.size * VOCABULARY - 1)
+    monkeypatch.setattr(head_chunks, "CHUNK_BYTES", 4 * 5 * VOCABULARY)
+    assert chunk_size(model, batch, "auto") == 5
+    assert chunk_size(model, batch, None) is None
+    assert chunk_size(nn.Linear(2, 2), batch, "auto") is None
+
+
+def test_evaluation_in_chunks_has_the_same_metrics(monkeypatch):
+    device = a_batch()
+    core = (np.array(device.targets) % 2).astype(np.float32)
+    aux = {"is_core": core, "rare_cost": np.zeros_like(core), "target_bytes": np.ones_like(core)}
+    batch = Batch(*map(np.array, device[:5]), aux)
+    model, task = language_model("tied"), Task("language_modelling", VOCABULARY)
+    whole = evaluate(model, [batch], task)
+    monkeypatch.setattr(head_chunks, "MAX_BYTES", 0)
+    monkeypatch.setattr(head_chunks, "CHUNK_BYTES", 4 * 4 * VOCABULARY)
+    chunked = evaluate(model, [batch], task)
+    assert whole is not None
+    assert chunked is not None
+    assert chunked.metrics.keys() == whole.metrics.keys()
+    for name, value in whole.metrics.items():
+        assert chunked.metrics[name] == pytest.approx(value, rel=1e-6), name
