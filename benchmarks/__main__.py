@@ -9,7 +9,7 @@
     python -m benchmarks suite=steps [size=nano,tiny] [model=transformer,bert] [compare_with=torch,mlx_lm] [rounds=5]
                          [dropout=0] [save=benchmarks/steps]
     python -m benchmarks suite=operators [size=nano] [rounds=15]
-    python -m benchmarks suite=memory [size=small] [rounds=1]
+    python -m benchmarks suite=memory [size=small] [rounds=1] [vocabulary=4096]
     python -m benchmarks suite=startup [size=nano] [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
@@ -37,7 +37,7 @@ example_losses  overhead of logging the loss of every example
 generate  generation speed with and without key-value cache, for batch sizes 1 and 8
 steps     seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
 operators  speed of each operator for Linux CPU compared with that of MLX
-memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed
+memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed, all logits and chunks
 startup   seconds to the first step of a Titanic run, and overhead of the training loop
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
 loader    speed of the text loader in tokens/s, and time to seek to a position
