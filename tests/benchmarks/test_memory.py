@@ -12,8 +12,7 @@ from benchmarks import memory
 def measured(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "LENGTH", 64)
-        patch.setattr(memory, "VOCABULARY", 64)
-        return memory.measure(request.param, "nano", 0)
+        return memory.measure(request.param, "nano", 0, 64)
 
 
 def test_accumulation_needs_at_most_a_quarter_more_than_one_micro_batch_and_the_gradients(measured):

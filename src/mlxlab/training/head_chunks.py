@@ -91,9 +91,8 @@ def _chunked_values(model: Model, batch: DeviceBatch, loss: LogitLoss, size: int
     targets = batch.targets.reshape(-1)
 
     def values(x: mx.array, targets: mx.array, weights: Sequence[mx.array]) -> mx.array:
-        with _replaced(
-            layers, tree_unflatten([(name, new) for (name, _), new in zip(trained, weights, strict=True)]) or {}
-        ):
+        new = [(name, weight) for (name, _), weight in zip(trained, weights, strict=True)]
+        with _replaced(layers, tree_unflatten(new) if new else {}):
             return loss.of_logits(model.logits(x), targets)
 
     def forward(x: mx.array, *weights: mx.array) -> Arrays:
