@@ -107,6 +107,7 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     if name == "optimized":
         options: Any = {
             "activation_checkpointing": False,
+            "head_chunk": "auto",
             "dtype": "float32",
             "allow_slow_dtype": False,
             "compile": "always",
