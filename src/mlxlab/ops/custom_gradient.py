@@ -31,6 +31,11 @@ def recorded_by(recorder: Recorder) -> Iterator[None]:
         _recorder.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether functions with their own gradient are recorded now."""
+    return _recorder.get() is not None
+
+
 def distinct(arrays: Arrays) -> Arrays:
     """The arrays; under a recorder as other ones, for MLX exports what is computed twice from the same ones once."""
     if _recorder.get() is None:

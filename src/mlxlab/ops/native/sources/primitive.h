@@ -1,0 +1,110 @@
+// What the kernels share as primitives of MLX: memory of outputs, inputs without gaps, tasks in the order of a stream.
+#pragma once
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mlx/allocator.h"
+#include "mlx/array.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/ops.h"
+#include "mlx/primitives.h"
+
+#include "thread_pool.h"
+
+namespace mx = mlx::core;
+
+namespace mlxlab {
+
+using Arrays = std::vector<mx::array>;
+
+inline void require(bool condition, const std::string& message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+// Base of all kernels: float32 on a CPU. `eval_cpu` allocates, then leaves the work to the thread of its stream.
+class Kernel : public mx::Primitive {
+ public:
+  explicit Kernel(mx::Stream stream) : Primitive(stream) {}
+  void eval_gpu(const Arrays&, Arrays&) override { throw std::runtime_error("mlxlab's kernels are for CPUs"); }
+
+ protected:
+  template <class F>
+  void dispatch(F work) {
+    mx::cpu::get_command_encoder(stream()).dispatch(std::move(work));
+  }
+
+  static float* allocate(mx::array& out) {
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    return out.data<float>();
+  }
+  // In the memory of an input that nobody else holds, if there is one.
+  static float* allocate_over(mx::array& out, const mx::array& input) {
+    if (!input.is_donatable() || !input.flags().row_contiguous || input.nbytes() != out.nbytes()) return allocate(out);
+    out.copy_shared_buffer(input);
+    return out.data<float>();
+  }
+
+  // The numbers of an input in rows without gaps: where they are, or a copy that lives as long as the task.
+  template <class T = float>
+  const T* rows_of(const mx::array& input) {
+    if (input.flags().row_contiguous) return input.data<T>();
+    mx::array copy(input.shape(), input.dtype(), nullptr, {});
+    copy.set_data(mx::allocator::malloc(copy.nbytes()));
+    mx::cpu::get_command_encoder(stream()).add_temporary(copy);
+    const std::vector<int64_t> shape(input.shape().begin(), input.shape().end());
+    const std::vector<int64_t> strides(input.strides().begin(), input.strides().end());
+    dispatch([from = input.data<T>(), to = copy.data<T>(), shape, strides] { copy_rows(from, to, shape, strides); });
+    return copy.data<T>();
+  }
+
+ private:
+  template <class T>
+  static void copy_rows(const T* from, T* to, const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
+    const int64_t width = shape.back(), step = strides.back(), axes = shape.size();
+    int64_t rows = 1;
+    for (int64_t axis = 0; axis + 1 < axes; axis++) rows *= shape[axis];
+    parallel_for(rows, std::max<int64_t>(1, 8192 / std::max<int64_t>(1, width)), [&](size_t first, size_t end) {
+      for (int64_t row = first; row < (int64_t)end; row++) {
+        const T* line = from;
+        for (int64_t axis = axes - 2, rest = row; axis >= 0; rest /= shape[axis], axis--)
+          line += rest % shape[axis] * strides[axis];
+        for (int64_t i = 0; i < width; i++) to[row * width + i] = line[i * step];
+      }
+    });
+  }
+};
+
+inline mx::Stream cpu_stream() { return mx::default_stream(mx::Device(mx::Device::cpu)); }
+
+// The outputs of a kernel, float32.
+inline Arrays make_outputs(std::shared_ptr<Kernel> kernel, const std::vector<mx::Shape>& shapes, const Arrays& inputs) {
+  if (shapes.size() == 1) return {mx::array(shapes[0], mx::float32, kernel, inputs)};
+  return mx::array::make_arrays(shapes, std::vector<mx::Dtype>(shapes.size(), mx::float32), kernel, inputs);
+}
+
+// Of all gradients those that are wanted; inputs without one (indices, keys) get zeros.
+inline Arrays select_gradients(const Arrays& gradients, const Arrays& primals, const std::vector<int>& wanted, mx::Stream s) {
+  Arrays selected;
+  for (int i : wanted) selected.push_back(i < (int)gradients.size() ? gradients[i] : mx::zeros_like(primals[i], s));
+  return selected;
+}
+
+inline mx::Shape without_last(mx::Shape shape) {
+  shape.pop_back();
+  return shape;
+}
+inline mx::Shape with_last(mx::Shape shape, int size) {
+  shape.back() = size;
+  return shape;
+}
+
+}  // namespace mlxlab
+
+#define MLXLAB_NAME(kernel) \
+  const char* name() const override { return "mlxlab::" #kernel; }
+#define MLXLAB_EVAL void eval_cpu(const Arrays& in, Arrays& out) override
+#define MLXLAB_VJP \
+  Arrays vjp(const Arrays& primals, const Arrays& slopes, const std::vector<int>& wanted, const Arrays& outputs) override
