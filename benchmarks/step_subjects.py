@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROWS, LENGTH, VOCABULARY, RATE = 8, 256, 5000, 1e-4
-MLXLAB = ("simple", "optimized", "plain MLX")
+MLXLAB = ("simple", "optimized", "native", "native bfloat16", "plain MLX")
 SUBJECTS = (*MLXLAB, "mlx-lm", "PyTorch", "PyTorch compiled")
 
 
@@ -27,6 +27,10 @@ def main(name: str, family: str, size: str, dropout: str) -> None:
         from mlxlab import backend
 
         backend.prepare()
+    if name.startswith("native"):
+        from mlxlab.ops.native.activation import activate
+
+        activate("require")
     if name.startswith("PyTorch"):
         from benchmarks.torch_decoder import torch_module
 
@@ -104,12 +108,13 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=RATE)
     optimizer.init(model.trainable_parameters())
     kind: Any = PlainStep
-    if name == "optimized":
+    if name not in ("simple", "plain MLX"):
+        narrow = name.endswith("bfloat16")
         options: Any = {
             "activation_checkpointing": False,
             "head_chunk": "auto",
-            "dtype": "float32",
-            "allow_slow_dtype": False,
+            "dtype": "bfloat16" if narrow else "float32",
+            "allow_slow_dtype": narrow,
             "compile": "always",
             "cpu_streams": "auto",
             "retry_on_oom": False,

@@ -19,7 +19,7 @@ from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import Attention
 from mlxlab.models.model import PROJECTIONS
-from mlxlab.ops.attention import causal_mask
+from mlxlab.ops.attention import SegmentMask, causal_mask
 from mlxlab.training.device_batch import DeviceBatch
 
 _KEY = "trainer.loss.feature_matching"
@@ -146,6 +146,8 @@ def attention_map(call: LayerCall) -> mx.array:
     T = x.shape[1]
     q, k = layer.queries_and_keys(x)
     scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
+    if isinstance(mask, SegmentMask):
+        mask = mask.bias
     if isinstance(mask, str):  # "causal"
         mask = causal_mask(T, T, mx.float32)
     return mx.softmax(scores.astype(mx.float32) + mask, axis=-1).mean(axis=1)

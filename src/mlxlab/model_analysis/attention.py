@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.models.layers import Attention, LayerCache
-from mlxlab.ops.attention import causal_mask
+from mlxlab.ops.attention import Mask, SegmentMask, causal_mask
 
 MAX_QUERIES = 64  # positions of a row, evenly spaced: the weights of all would need (T, T) numbers per head
 
@@ -42,10 +42,12 @@ class _Recorder:
         self.real = (segment_ids[:, self.queries] > 0).astype(mx.float32)[:, None]  # (B, 1, Q)
         self.entropies: list[mx.array] = []  # (H,) each
 
-    def record(self, attention: Attention, x: mx.array, mask: mx.array | str) -> None:
+    def record(self, attention: Attention, x: mx.array, mask: Mask) -> None:
         q, k, _ = attention.project(x)
         k = mx.repeat(k, q.shape[1] // k.shape[1], axis=1)
         length = q.shape[2]
+        if isinstance(mask, SegmentMask):
+            mask = mask.bias
         if isinstance(mask, str):
             mask = causal_mask(length, length, q.dtype)
         bias = mask if mask.shape[-2] == 1 else mask[..., self.queries, :]
@@ -64,7 +66,7 @@ class _RecordedAttention(nn.Module):
         super().__init__()
         self.attention, self.recorder = attention, recorder
 
-    def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
         self.recorder.record(self.attention, x, mask)
         return self.attention(x, mask, layer_cache)
 

@@ -9,7 +9,9 @@ import mlx.nn as nn
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import Attention, FeedForward, attention_mask, follows, position_ids
+from mlxlab.ops.attention import Mask
 from mlxlab.ops.dropout import Dropout
+from mlxlab.ops.layers import Embedding, LayerNorm, Linear
 
 
 class Bert(nn.Module):
@@ -86,12 +88,12 @@ class Bert(nn.Module):
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
-        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.embedding = Embedding(vocab_size, hidden_size)
         if num_token_types:
-            self.type_embedding = nn.Embedding(num_token_types, hidden_size)
+            self.type_embedding = Embedding(num_token_types, hidden_size)
         if self.position_limit is not None:
-            self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
-        self.embedding_norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
+            self.position_embedding = Embedding(self.position_limit, hidden_size)
+        self.embedding_norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.layers = []
         thetas = (rope_theta, local_rope_theta or rope_theta) if self.position_limit is None else (None, None)
@@ -99,16 +101,16 @@ class Bert(nn.Module):
             theta = thetas[0] if self._is_global(layer) else thetas[1]
             attention = Attention(hidden_size, num_heads, num_heads, bias, dropout, theta, head_dim)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=bias)
-            norms: list[nn.Module] = [nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias) for _ in range(2)]
+            norms: list[nn.Module] = [LayerNorm(hidden_size, eps=norm_eps, bias=bias) for _ in range(2)]
             if layer == 0 and not first_attention_norm:
                 norms[0] = nn.Identity()
             gated = layer in gated_layers
             self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated))
         if pre_norm:
-            self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
+            self.last_norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.pooling = pooling
         if pooling == "dense":
-            self.pooler = nn.Linear(hidden_size, hidden_size)
+            self.pooler = Linear(hidden_size, hidden_size)
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         x = self.embedding(tokens)
@@ -170,11 +172,11 @@ class BertBlock(nn.Module):
         if gated:
             self.gate = mx.ones(1)
 
-    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask) -> mx.array:
         out = self._transform(x, mask)
         return x + self.gate * (out - x) if "gate" in self else out
 
-    def _transform(self, x: mx.array, mask: mx.array | str) -> mx.array:
+    def _transform(self, x: mx.array, mask: Mask) -> mx.array:
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

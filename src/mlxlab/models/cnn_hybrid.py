@@ -11,6 +11,7 @@ from mlxlab.models.bert import Bert
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.attention import MASK_VALUE
 from mlxlab.ops.dropout import Dropout
+from mlxlab.ops.layers import LayerNorm, Linear
 
 POOLED_SIZE = 512
 
@@ -91,8 +92,8 @@ class CnnHybrid(nn.Module):
         count = len(kernel_sizes) + bool(dilations)
         self.fusion = AttentionFusion(num_filters) if fusion == "attention" else ConcatFusion(count, num_filters)
         self.highway = [Highway(num_filters) for _ in range(2 if highway else 0)]
-        self.joined = nn.Linear(self.output_size, POOLED_SIZE)
-        self.joined_norm = nn.LayerNorm(POOLED_SIZE)
+        self.joined = Linear(self.output_size, POOLED_SIZE)
+        self.joined_norm = LayerNorm(POOLED_SIZE)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -142,7 +143,7 @@ class DilatedBranch(nn.Module):
         self.dilations = dilations
         self.convs = [nn.Conv1d(input_size, num_filters, 3) for _ in dilations]
         self.dropout = Dropout(dropout)
-        self.norm = nn.LayerNorm(num_filters)
+        self.norm = LayerNorm(num_filters)
 
     def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         outputs = [gelu(convolve(conv, x, segment_ids, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
@@ -154,10 +155,10 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, num_filters: int) -> None:
         super().__init__()
-        self.score_hidden = nn.Linear(num_filters, max(1, num_filters // 2))
-        self.score = nn.Linear(max(1, num_filters // 2), 1)
-        self.out = nn.Linear(num_filters, num_filters)
-        self.norm = nn.LayerNorm(num_filters)
+        self.score_hidden = Linear(num_filters, max(1, num_filters // 2))
+        self.score = Linear(max(1, num_filters // 2), 1)
+        self.out = Linear(num_filters, num_filters)
+        self.norm = LayerNorm(num_filters)
 
     def __call__(self, branches: list[mx.array], segment_ids: mx.array) -> mx.array:
         x = mx.stack(branches, axis=1)  # (B, N, T, F)
@@ -172,8 +173,8 @@ class ConcatFusion(nn.Module):
 
     def __init__(self, count: int, num_filters: int) -> None:
         super().__init__()
-        self.out = nn.Linear(count * num_filters, num_filters)
-        self.norm = nn.LayerNorm(num_filters)
+        self.out = Linear(count * num_filters, num_filters)
+        self.norm = LayerNorm(num_filters)
 
     def __call__(self, branches: list[mx.array], segment_ids: mx.array) -> mx.array:
         return self.norm(self.out(mx.concatenate(branches, axis=-1)))
@@ -184,8 +185,8 @@ class Highway(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(size, size)
-        self.transform = nn.Linear(size, size)
+        self.gate = Linear(size, size)
+        self.transform = Linear(size, size)
 
     def __call__(self, x: mx.array) -> mx.array:
         gate = mx.sigmoid(self.gate(x))

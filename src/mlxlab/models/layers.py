@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,10 +11,12 @@ from mlx.utils import tree_flatten
 from mlxlab.errors import ConfigError
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.ops.activations import gelu, glu, silu
-from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
+from mlxlab.ops.attention import MASK_VALUE, Mask, SegmentMask, scaled_dot_product_attention
+from mlxlab.ops.layers import Linear, RMSNorm
+from mlxlab.ops.rope import apply_rope
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"gelu": gelu, "relu": nn.relu, "silu": silu}
-GATES = {"swiglu": "silu", "geglu": "gelu"}
+GATES: dict[str, Literal["gelu", "silu"]] = {"swiglu": "silu", "geglu": "gelu"}
 
 
 class KVCache:
@@ -106,18 +109,18 @@ class Attention(nn.Module):
         width = num_heads * self.head_dim
         if rope_theta is not None and self.head_dim % 2:
             raise ConfigError(f"rotary positions need an even head dimension, got {self.head_dim}")
-        self.query = nn.Linear(hidden_size, width, bias=bias)
-        self.key = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
-        self.value = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
-        self.out = nn.Linear(width, hidden_size, bias=bias if out_bias is None else out_bias)
+        self.query = Linear(hidden_size, width, bias=bias)
+        self.key = Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
+        self.value = Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
+        self.out = Linear(width, hidden_size, bias=bias if out_bias is None else out_bias)
         if qk_norm_eps is not None:
-            self.query_norm = nn.RMSNorm(self.head_dim, eps=qk_norm_eps)
-            self.key_norm = nn.RMSNorm(self.head_dim, eps=qk_norm_eps)
+            self.query_norm = RMSNorm(self.head_dim, eps=qk_norm_eps)
+            self.key_norm = RMSNorm(self.head_dim, eps=qk_norm_eps)
         self.dropout = dropout
         self.rope_theta = rope_theta
         self.rope_periods = rope_scaling.periods(rope_theta, self.head_dim) if rope_theta and rope_scaling else None
 
-    def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
         B, T, _ = x.shape
         q, k, v = self.project(x, 0 if layer_cache is None else layer_cache.cache.offset)
@@ -148,32 +151,22 @@ class Attention(nn.Module):
         return x.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
 
 
-def apply_rope(
-    x: mx.array, theta: float, offset: int | mx.array = 0, periods: tuple[float, ...] | None = None
-) -> mx.array:
-    """Rotary positions (Su et al. 2021), the first being `offset` or (B,) of them: (B, H, T, D / H) -> the same.
-
-    `periods` are 1 / frequency, in place of those of the base `theta`.
-    """
-    if periods is not None:
-        freqs = mx.array(periods)
-        return mx.fast.rope(x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs)
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
-
-
 def attention_mask(
     segment_ids: mx.array, *, causal: bool, dtype: mx.Dtype, window: int | None = None
-) -> mx.array | str:
-    """The bias to add to attention scores, 0 where attention is allowed and -1e9 where not, or "causal".
+) -> mx.array | SegmentMask:
+    """The mask of whole rows; `segment_ids` (B, T) as in `SegmentMask`.
 
-    Integers are document numbers (B, T): a position attends to its own document; padding (0) is attended to by nobody
-    and attends to all real tokens, as in BERT: (B, 1, T, T). Booleans promise one document per row, padded on the right
-    only: (B, 1, 1, T), or "causal" without any array, for which fused kernels may skip half of the work.
-
-    With a `window` real tokens attend only to positions at most that far away: (B, 1, T, T).
+    With a `window` real tokens attend only to positions at most that far away: a bias to add to attention scores, 0
+    where attention is allowed and -1e9 where not, (B, 1, T, T).
     """
     if window is not None and window + 1 >= segment_ids.shape[1]:
         window = None  # every position is within it
+    bias = attention_bias(segment_ids, causal, dtype, window)
+    return SegmentMask(segment_ids, causal, bias) if window is None else cast(mx.array, bias)
+
+
+def attention_bias(segment_ids: mx.array, causal: bool, dtype: mx.Dtype, window: int | None) -> mx.array | str:
+    """The bias to add to attention scores, (B, 1, 1 or T, T); or "causal", of which fused kernels skip half."""
     if segment_ids.dtype == mx.bool_ and window is None:
         return "causal" if causal else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
     query, key = segment_ids[:, :, None], segment_ids[:, None, :]
@@ -210,15 +203,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, mlp_type: str, size: int, hidden_size: int, *, bias: bool) -> None:
         super().__init__()
-        self.activation = GATES.get(mlp_type, mlp_type)
+        self.activation = mlp_type
         if mlp_type in GATES:
-            self.gate = nn.Linear(size, hidden_size, bias=bias)
-        self.up = nn.Linear(size, hidden_size, bias=bias)
-        self.down = nn.Linear(hidden_size, size, bias=bias)
+            self.gate = Linear(size, hidden_size, bias=bias)
+        self.up = Linear(size, hidden_size, bias=bias)
+        self.down = Linear(hidden_size, size, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         if "gate" in self:
-            return self.down(glu(self.activation, self.gate(x), self.up(x)))
+            return self.down(glu(GATES[self.activation], self.gate(x), self.up(x)))
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 

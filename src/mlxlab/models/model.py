@@ -17,6 +17,7 @@ from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
+from mlxlab.ops.layers import LayerNorm, Linear, tied_logits
 
 PROJECTIONS = "feature_matching"  # submodule added to a student for feature matching; not part of a restored model
 
@@ -33,8 +34,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.dropout = Dropout(dropout)
         if hidden_size:
-            self.hidden = nn.Linear(input_size, hidden_size)
-        self.out = nn.Linear(hidden_size or input_size, num_classes, bias=bias)
+            self.hidden = Linear(input_size, hidden_size)
+        self.out = Linear(hidden_size or input_size, num_classes, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.dropout(x)
@@ -53,7 +54,7 @@ class CausalHead(nn.Module):
         super().__init__()
         self.is_identity = tied is None
         if tied is False:
-            self.out = nn.Linear(hidden_size, vocab_size, bias=False)
+            self.out = Linear(hidden_size, vocab_size, bias=False)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         if self.is_identity:
@@ -68,12 +69,12 @@ class MaskedHead(nn.Module):
         self, input_size: int, hidden_size: int, vocab_size: int, norm_eps: float = 1e-12, *, bias: bool = True
     ) -> None:
         super().__init__()
-        self.transform = nn.Linear(input_size, hidden_size, bias=bias)
-        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps, bias=bias)
+        self.transform = Linear(input_size, hidden_size, bias=bias)
+        self.norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.bias = mx.zeros((vocab_size,))
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
-        return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias
+        return tied_logits(embedding, self.norm(gelu(self.transform(x))), self.bias)
 
 
 Head = Classifier | CausalHead | MaskedHead

@@ -9,7 +9,9 @@ import mlx.nn as nn
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.models.layers import Attention, FeedForward, KVCache, LayerCache, attention_mask, position_ids
 from mlxlab.models.rope import Llama3Scaling
+from mlxlab.ops.attention import Mask
 from mlxlab.ops.dropout import Dropout
+from mlxlab.ops.layers import Embedding, LayerNorm, RMSNorm
 
 
 class Transformer(nn.Module):
@@ -73,9 +75,9 @@ class Transformer(nn.Module):
         self.classifier_bias = classifier_bias
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
-        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.embedding = Embedding(vocab_size, hidden_size)
         if self.position_limit is not None:
-            self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
+            self.position_embedding = Embedding(self.position_limit, hidden_size)
         self.dropout = Dropout(dropout)
         theta = rope_theta if self.position_limit is None else None
         heads = (num_heads, num_kv_heads or num_heads)
@@ -141,11 +143,11 @@ class DecoderBlock(nn.Module):
         self.feed_forward_norm, self.feed_forward = norms[1], feed_forward
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, layer_cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 def new_norm(norm_type: str, size: int, eps: float) -> nn.Module:
     """RMSNorm, or LayerNorm without bias."""
-    return nn.RMSNorm(size, eps=eps) if norm_type == "rms" else nn.LayerNorm(size, eps=eps, bias=False)
+    return RMSNorm(size, eps=eps) if norm_type == "rms" else LayerNorm(size, eps=eps, bias=False)

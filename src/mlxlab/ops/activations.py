@@ -1,12 +1,14 @@
-"""GELU, SiLU and gated linear units. On Linux CPU with their own gradients, computed in the forward pass."""
+"""GELU, SiLU and gated linear units. On Linux CPU native, or with their own gradients, from the forward pass."""
 
 import math
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.ops.custom_gradient import with_gradient
 from mlxlab.ops.exp import Arrays, exp_of_negative, fusion_barrier, use_custom_ops
+from mlxlab.ops.native import kernels
 
 # erf(x) = 1 - (a1 t + ... + a5 t^5) e^(-x^2), t = 1 / (1 + 0.3275911 x) (Abramowitz and Stegun 7.1.26): error 1.5e-7.
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -15,16 +17,22 @@ TINY = 1e-30
 
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x) with the normal distribution function (Hendrycks and Gimpel 2016), not its approximation by tanh."""
+    if kernels.usable(x):
+        return kernels.activation("gelu", x)
     return _gelu(x) if _rewrites(x) else nn.gelu(x)
 
 
 def silu(x: mx.array) -> mx.array:
     """x times its sigmoid."""
+    if kernels.usable(x):
+        return kernels.activation("silu", x)
     return _silu(x) if _rewrites(x) else nn.silu(x)
 
 
-def glu(kind: str, gate: mx.array, up: mx.array) -> mx.array:
+def glu(kind: Literal["gelu", "silu"], gate: mx.array, up: mx.array) -> mx.array:
     """`up` times the activated gate: silu or gelu (Shazeer 2020)."""
+    if kernels.usable(gate, up) and gate.shape == up.shape:
+        return kernels.activation(kind, gate, up)
     if kind == "silu" and _rewrites(gate):
         return _gated_by_silu(gate, up)
     return (silu if kind == "silu" else gelu)(gate) * up

@@ -1,22 +1,49 @@
-"""Softmax attention. On Linux CPU with its own gradient, normalized after the product with the values."""
+"""Softmax attention. On Linux CPU native, or with its own gradient, normalized after the product with the values."""
+
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from mlxlab.ops.custom_gradient import with_gradient
 from mlxlab.ops.dropout import DropoutMask, apply_dropout
 from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, fusion_barrier, use_custom_ops
+from mlxlab.ops.native import kernels
 
 MASK_VALUE = -1e9  # added to masked scores; infinity would give NaN for a row of padding only
 BLOCK = 64  # queries at a time under a causal mask
 
 
+@dataclass(frozen=True)
+class SegmentMask:
+    """Which positions of whole rows attend to which.
+
+    Args:
+        segment_ids: (B, T): a position attends to its own document; padding (0) is attended to by nobody and attends to
+            all real tokens, as in BERT. Booleans promise one document per row, padded on the right only.
+        causal: whether each position attends only to itself and what precedes it.
+        bias: the same, to add to the scores: (B, 1, 1 or T, T), or "causal".
+    """
+
+    segment_ids: mx.array
+    causal: bool
+    bias: mx.array | str
+
+
+Mask = mx.array | str | SegmentMask
+
+
 def scaled_dot_product_attention(
-    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, *, scale: float, dropout: float = 0.0
+    q: mx.array, k: mx.array, v: mx.array, mask: Mask, *, scale: float, dropout: float = 0.0
 ) -> mx.array:
     """(B, H, T, d), (B, K, S, d), (B, K, S, d) -> (B, H, T, d), every H / K query heads sharing keys and values.
 
-    `mask` is "causal", or a bias to add to the scores, (1 or B, 1 or H, 1 or T, S). `dropout` acts on the weights.
+    `mask` is "causal", a bias to add to the scores, (1 or B, 1 or H, 1 or T, S), or that of whole rows. `dropout` acts
+    on the weights.
     """
+    if isinstance(mask, SegmentMask):
+        if kernels.usable(q, k, v) and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] < kernels.MAX_SIZE:
+            return _native(q, k, v, mask, scale, dropout)
+        mask = mask.bias
     rewrite = use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1
     if not rewrite and not dropout:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
@@ -30,6 +57,16 @@ def scaled_dot_product_attention(
         mask = causal_mask(q.shape[2], k.shape[2], q.dtype)
     weights = mx.softmax((q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True)  # (B, H, T, S)
     return apply_dropout(weights, dropout) @ v
+
+
+def _native(q: mx.array, k: mx.array, v: mx.array, mask: SegmentMask, scale: float, dropout: float) -> mx.array:
+    one_document = mask.causal and mask.segment_ids.dtype == mx.bool_  # real tokens see no padding: it comes after them
+    segment_ids = None if one_document else mask.segment_ids
+    drawn = None
+    if dropout:
+        chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout)
+        drawn = (chosen.key, chosen.bound, chosen.scale)
+    return kernels.attention(q, k, v, scale=scale, causal=mask.causal, segment_ids=segment_ids, dropout=drawn)
 
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:

@@ -6,6 +6,7 @@ Only integer operations lead from the seed to a mask: MLX's generator of keys (T
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import cast
 
@@ -13,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.ops.custom_gradient import distinct
+from mlxlab.ops.native import kernels
 
 LEVELS = 2**16  # the fraction kept is a multiple of 1 / LEVELS
 
@@ -35,27 +37,46 @@ def apply_dropout(x: mx.array, dropped: float) -> mx.array:
 
 @dataclass(frozen=True)
 class DropoutMask:
-    """The elements kept, to apply to a value and to its gradient alike."""
+    """The elements kept, to apply to a value and to its gradient alike.
 
-    keep_mask: mx.array  # bool
-    scale: float
+    Args:
+        key: (2,) uint32, of the hash.
+        bound: elements whose 16 random bits are below are kept.
+    """
+
+    shape: tuple[int, ...]
+    key: mx.array
+    bound: int
 
     @classmethod
     def draw(cls, shape: tuple[int, ...], dropped: float) -> "DropoutMask":
-        bound = max(1, round((1 - dropped) * LEVELS))
-        numbers = _random_words(-(-prod(shape) // 2)).view(mx.uint16)[: prod(shape)].reshape(shape)
-        return cls(numbers <= mx.array(bound - 1, mx.uint16), LEVELS / bound)
+        """A mask by the next key of MLX's generator."""
+        # Advances the generator as MLX's own functions do, without their floating-point numbers.
+        state = random_key()
+        state[:], key = mx.random.split(state)
+        return cls(tuple(shape), key, max(1, round((1 - dropped) * LEVELS)))
+
+    @property
+    def scale(self) -> float:
+        """The inverse of the fraction kept."""
+        return LEVELS / self.bound
+
+    @cached_property
+    def keep_mask(self) -> mx.array:
+        """bool, of the shape."""
+        count = prod(self.shape)
+        numbers = _random_words(self.key, -(-count // 2)).view(mx.uint16)[:count].reshape(self.shape)
+        return numbers <= mx.array(self.bound - 1, mx.uint16)
 
     def apply(self, x: mx.array) -> mx.array:
+        if kernels.usable(x) and x.shape == self.shape:
+            return kernels.dropout(x, self.key, self.bound, self.scale)
         (keep_mask,) = distinct((self.keep_mask,))
         return x * (keep_mask.astype(x.dtype) * self.scale)
 
 
-def _random_words(count: int) -> mx.array:
-    """(count,) uint32: a hash (Wellons' lowbias32) of 0, 1, ... and of the next key of MLX's generator."""
-    # Advances the generator as MLX's own functions do, without their floating-point numbers.
-    state = random_key()
-    state[:], key = mx.random.split(state)
+def _random_words(key: mx.array, count: int) -> mx.array:
+    """(count,) uint32: a hash (Wellons' lowbias32) of 0, 1, ... and of a key."""
     x = mx.arange(count, dtype=mx.uint32) ^ key[0]
     x = (x ^ (x >> 16)) * mx.array(0x7FEB352D, mx.uint32)
     x = (x ^ key[1]) ^ (x >> 15)

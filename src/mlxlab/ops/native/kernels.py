@@ -151,8 +151,8 @@ def adamw(
     """AdamW with bias correction of many weights at once -> new weight, first and second moment of each.
 
     Args:
-        rates: (3 G + 2,): learning rate, number of the step and decay of each group; the factor of all gradients; and 1,
-            or 0 to change nothing.
+        rates: (3 G + 2,): learning rate, number of the step and decay of each group; the factor of all gradients; 1, or
+            0 to change nothing.
         arrays: weight, gradient, first and second moment of each weight.
         groups: the group of each weight.
     """

@@ -11,8 +11,10 @@ from mlx.utils import tree_map
 
 from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult
 
@@ -92,12 +94,16 @@ def clipped_update(
     if max_norm is not None:
         scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
     finite = mx.isfinite(totals["loss"]) & mx.isfinite(norm)
-    apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, totals["gradients"]))
+    if not apply_adamw(model, optimizer, totals["gradients"], scale, finite):
+        apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, totals["gradients"]))
     return norm, finite
 
 
 def global_norm(tree: Tree) -> mx.array:
-    squares = [mx.square(leaf.astype(mx.float32)).sum() for leaf in flatten_arrays(tree).values()]
+    leaves = list(flatten_arrays(tree).values())
+    if kernels.usable(*leaves):
+        return mx.sqrt(kernels.square_sum(leaves))
+    squares = [mx.square(leaf.astype(mx.float32)).sum() for leaf in leaves]
     return mx.sqrt(sum(squares, mx.array(0.0)))
 
 

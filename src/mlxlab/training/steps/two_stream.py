@@ -18,6 +18,7 @@ from mlxlab import backend
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import Attention
 from mlxlab.ops.dropout import Dropout
+from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, shapes_of
@@ -38,7 +39,13 @@ def use_two_streams(streams: Streams, model: nn.Module, *, eligible: bool) -> bo
         raise ConfigError("trainer.step.cpu_streams=two: expected a model without dropout; use auto")
     if streams != "auto":
         return streams == "two"
-    return eligible and backend.on_linux_cpu() and backend.blas_threads() > 1 and not has_dropout(model)
+    return (
+        eligible
+        and not state.is_active()
+        and backend.on_linux_cpu()
+        and backend.blas_threads() > 1
+        and not has_dropout(model)
+    )
 
 
 def has_dropout(model: nn.Module) -> bool:

@@ -1,0 +1,69 @@
+"""The optimizer step of AdamW in one native kernel, which reads and writes each weight and its moments once."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_unflatten
+
+from mlxlab.ops.native import kernels
+from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
+
+
+def apply_adamw(
+    model: nn.Module, optimizer: optim.Optimizer, gradients: Tree, scale: mx.array, finite: mx.array
+) -> bool:
+    """Updates weights and optimizer if `finite` holds; False, and nothing changes, where the kernel does not apply.
+
+    Args:
+        gradients: float32, not yet multiplied by `scale`.
+    """
+    parts = _adamw_parts(optimizer)
+    weights, leaves = flatten_arrays(model.trainable_parameters()), flatten_arrays(gradients)
+    if not parts or not kernels.usable(*weights.values(), *leaves.values()):
+        return False
+    paths: list[str] = []
+    groups: list[int] = []
+    moments: list[dict[str, mx.array]] = []
+    split = optimizer._split_dictionary(gradients) if isinstance(optimizer, optim.MultiOptimizer) else [gradients]
+    for index, (part, own) in enumerate(zip(parts, split, strict=True)):
+        state = flatten_arrays(part.state)
+        for path in flatten_arrays(own):
+            paths.append(path)
+            groups.append(index)
+            moments.append({name: state[f"{path}.{name}"] for name in ("m", "v")})
+    rates = _advance(parts, scale, finite)
+    arrays = [(weights[path], leaves[path], each["m"], each["v"]) for path, each in zip(paths, moments, strict=True)]
+    new = kernels.adamw(rates, arrays, groups, tuple(parts[0].betas), parts[0].eps)
+    model.update(tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)]))
+    for index, part in enumerate(parts):
+        changed = {
+            f"{path}.{name}": array
+            for path, group, (_, m, v) in zip(paths, groups, new, strict=True)
+            if group == index
+            for name, array in (("m", m), ("v", v))
+        }
+        assign_leaves(part.state, flatten_arrays(part.state) | changed)
+    return True
+
+
+def _adamw_parts(optimizer: optim.Optimizer) -> list[Any]:
+    """The optimizers of all groups, if each is AdamW with bias correction and the same constants; else none."""
+    parts: list[Any] = optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]
+    if any(type(part) is not optim.AdamW or not part.bias_correction or not part._initialized for part in parts):
+        return []
+    constants = {(*part.betas, part.eps) for part in parts}
+    return parts if len(constants) == 1 else []
+
+
+def _advance(parts: list[Any], scale: mx.array, finite: mx.array) -> mx.array:
+    """Advances rates and step counts as `apply_gradients` does, if `finite` holds; returns the kernel's rates."""
+    rates: list[mx.array] = []
+    for part in parts:
+        for name, schedule in part._schedulers.items():
+            part.state[name] = mx.where(finite, schedule(part.step), part.state[name])
+        after = part.step + 1
+        rates += [part.learning_rate, after, mx.array(part.weight_decay)]
+        part.state["step"] = mx.where(finite, after, part.step)
+    return mx.stack([rate.astype(mx.float32) for rate in (*rates, scale, finite)])
