@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.model_analysis.attention import attention_entropy
 from mlxlab.models.build import build_model
-from mlxlab.models.layers import attention_mask
+from mlxlab.models.layers import attention_bias
 from support.models import make_model, weights_of
 
 SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 32, "dropout": 0.5}
@@ -45,7 +45,7 @@ def test_entropies_are_those_of_the_weights(name, boolean):
     for layer in encoder.layers:
         layer.attention.__class__ = Spy
     model(tokens, segments)
-    mask = attention_mask(mx.array(SEGMENTS), causal=name == "transformer", dtype=mx.float32)
+    mask = attention_bias(mx.array(SEGMENTS), name == "transformer", mx.float32, None)
     for layer, x, measured in zip(encoder.layers, inputs, entropies, strict=True):
         q, k, _ = layer.attention.project(x)
         k = mx.repeat(k, 4 // k.shape[1], axis=1)
@@ -59,7 +59,7 @@ def test_entropies_are_those_of_the_weights(name, boolean):
 
 def _within_rows(causal: bool) -> mx.array:
     """The mask of rows of one document each."""
-    return attention_mask(mx.array((SEGMENTS > 0).astype(np.int32)), causal=causal, dtype=mx.float32)
+    return attention_bias(mx.array((SEGMENTS > 0).astype(np.int32)), causal, mx.float32, None)
 
 
 def test_long_rows_are_sampled_and_a_uniform_attention_has_the_logarithm_of_the_length():
