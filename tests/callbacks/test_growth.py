@@ -500,7 +500,13 @@ def test_a_rollback_returns_to_the_settings_of_the_checkpoint(tmp_path):
 
 
 def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():
-    options = {"accumulate": 2, "activation_checkpointing": False, "dtype": "float32", "allow_slow_dtype": False}
+    options = {
+        "accumulate": 2,
+        "activation_checkpointing": False,
+        "head_chunk": None,
+        "dtype": "float32",
+        "allow_slow_dtype": False,
+    }
     step = partial(OptimizedStep, max_grad_norm=1.0, compile="never", cpu_streams="one", retry_on_oom=False, **options)
     freeze = {"id": "freeze", "op": "freeze", "patterns": ["embedding"], "when": {"or_steps": 2}}
     thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
