@@ -55,6 +55,7 @@ class Subject:
     def step(self) -> StepResult:
         """One optimizer step, recorded in the state; nothing is logged or saved."""
         result = self.take_step(to_device(self.batch))._replace(batch=self.batch)
+        self.state.advance(self.batch)
         self.state.record(result)
         return result
 

@@ -91,6 +91,9 @@ class WeightAnalysis(Callback):
         elif self.kinds != {"attention"} and not self._short_of_memory(state):
             self._start(state)  # what the first evaluation is compared with
 
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if not self.kinds:
             return

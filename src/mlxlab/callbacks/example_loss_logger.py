@@ -49,6 +49,9 @@ class ExampleLossLogger(Callback):
             self._thread = threading.Thread(target=self._write, args=(stream,), name="example losses", daemon=True)
             self._thread.start()
 
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step, ids = state.progress.step, result.batch.example_ids
         if self.every_steps is None or not result.trained or step % self.every_steps:

@@ -38,6 +38,9 @@ class ProgressBar(Callback):
         self._start = self._last_line = time.monotonic()
         self._first_step = step
 
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self._bar is not None:
             self._bar.update(state.progress.step - self._bar.n)

@@ -174,7 +174,7 @@ def refuse_ended(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, ch
     """ConfigError for a changed model in a run without further steps, which would not save it."""
     progress = checkpoint.state["progress"]
     state.data.load_state_dict(checkpoint.state["data"])
-    if trainer.is_done(progress.step, state.data.epoch, progress.tokens):
+    if trainer.is_done(progress, state.data.epoch):
         keys = [key for key in changes if key.startswith(("model", "data"))]
         expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
         raise ConfigError(f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}")

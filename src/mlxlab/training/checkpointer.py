@@ -45,6 +45,9 @@ class NoCheckpointer(Callback):
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
         return ""
 
@@ -84,6 +87,9 @@ class Checkpointer:
                 f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
                 " lower checkpointing.keep, or free some space"
             )
+
+    def needs_sync(self, state: TrainState) -> bool:
+        return self.every_steps is not None and state.progress.step % self.every_steps == 0
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step, control = state.progress.step, context.control

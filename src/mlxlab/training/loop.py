@@ -1,8 +1,9 @@
 """The training loop; docs/explanation/architecture.md has the order of events."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,7 +18,9 @@ from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.log_totals import log_totals
+from mlxlab.training.run_ahead import may_start_next, runs_ahead
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
+from mlxlab.training.steps.step import AsyncStep
 from mlxlab.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ class TrainingLoop:
         self.resumed: Checkpoint | None = None
         self.step_model: nn.Module | None = None  # that `self.step` trains
         self.step_settings: tuple[int | None, ...] = ()
+        self.runs_ahead = False
+        self.in_flight: Callable[[], StepResult] | None = None  # reads the step before the one that is started next
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -64,9 +69,14 @@ class TrainingLoop:
             try:
                 for batch in self.context.timer.waiting(state.data):
                     batch = self.trainer.annotate(batch, state.fraction_done)
-                    state.optimizer.learning_rate = self.schedule(mx.array(state.progress.schedule_step))
-                    mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
-                    result = self.step(to_device(group.shard(batch)))._replace(batch=batch)
+                    read = self._start_step(batch)
+                    if self.in_flight is not None:
+                        self._read_in_flight(self.in_flight)
+                    state.advance(batch)
+                    if self.runs_ahead and may_start_next(self.trainer, self.context, state, self.hooks):
+                        self.in_flight = read
+                        continue
+                    result = read()
                     state.record(result)
                     self._check_finite()
                     self._check_limits()
@@ -82,6 +92,27 @@ class TrainingLoop:
         for hook in self.hooks:
             hook.on_end(self.context, state)
 
+    def _start_step(self, batch: Batch) -> Callable[[], StepResult]:
+        """Begins a step, or takes it if steps do not overlap; the returned function reads the result."""
+        state, group = self.state, self.context.group
+        state.optimizer.learning_rate = self.schedule(mx.array(state.progress.schedule_step))
+        mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
+        device_batch = to_device(group.shard(batch))
+        if self.runs_ahead:
+            read = cast(AsyncStep, self.step).start(device_batch)
+            return lambda: read()._replace(batch=batch)
+        result = self.step(device_batch)._replace(batch=batch)
+        return lambda: result
+
+    def _read_in_flight(self, read: Callable[[], StepResult]) -> None:
+        """Ends the step before the one just started, with which nothing was due."""
+        self.in_flight = None
+        result = read()
+        self.state.record(result)
+        self._sync_requests()
+        for callback in self.callbacks:
+            callback.on_step(self.context, self.state, result)
+
     def _build_step(self) -> None:
         """Makes schedule and step for the model, the optimizer and the settings of the state.
 
@@ -95,6 +126,7 @@ class TrainingLoop:
         if self.step_model is not state.model or self.step_settings != step_settings:
             self.step = self.trainer.make_step(state, self.context.group)
             self.step_model, self.step_settings = state.model, step_settings
+            self.runs_ahead = runs_ahead(self.trainer.async_steps, self.step, self.context.group.size)
         state.model.train()
         self.control.rebuild = False
 
@@ -141,9 +173,7 @@ class TrainingLoop:
         return result
 
     def _evaluation_due(self) -> bool:
-        every, step = self.trainer.eval_every, self.state.progress.step
-        at_cadence = step % every == 0 if every else self.state.data.at_epoch_start
-        return (step > 0 and at_cadence) or self.control.stop_reason == "done"
+        return self.trainer.evaluation_due(self.state) or self.control.stop_reason == "done"
 
     def _evaluate(self) -> Evaluation | None:
         """None if a signal asked to stop."""
@@ -178,9 +208,7 @@ class TrainingLoop:
             control.stop_signal, control.stop_reason = signal, f"signal {signal}"
 
     def _check_limits(self) -> None:
-        progress = self.state.progress
-        done = self.trainer.is_done(progress.step, self.state.data.epoch, progress.tokens)
-        if done and not self.control.stop_reason:
+        if self.trainer.is_done(self.state.progress, self.state.data.epoch) and not self.control.stop_reason:
             self.control.stop_reason = "done"
 
     def _check_finite(self) -> None:

@@ -76,17 +76,22 @@ class TrainState:
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
     plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None  # of a whole run. Not saved
 
-    def record(self, result: StepResult) -> None:
-        """Adds one step to the counters, immediately: the check for a rollback reads them after every step."""
-        batch, progress, running = result.batch, self.progress, self.running
+    def advance(self, batch: Batch) -> None:
+        """Counts the batch of one step: all that is known before the device has computed it."""
+        progress, running = self.progress, self.running
         tokens = int(np.count_nonzero(batch.segment_ids))
         progress.step += 1
         progress.samples += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
         progress.tokens += tokens
-        progress.nonfinite_steps += not result.finite
-        progress.consecutive_nonfinite = 0 if result.finite else progress.consecutive_nonfinite + 1
         running.tokens += tokens
         running.token_slots += batch.segment_ids.size
+        self.data_state = self.data.state_dict()
+
+    def record(self, result: StepResult) -> None:
+        """Adds the result of one step, immediately: the check for a rollback reads the counters after every step."""
+        progress, running = self.progress, self.running
+        progress.nonfinite_steps += not result.finite
+        progress.consecutive_nonfinite = 0 if result.finite else progress.consecutive_nonfinite + 1
         if result.finite:
             running.loss += result.loss
             running.weight += result.weight
@@ -94,7 +99,6 @@ class TrainState:
             running.steps += 1
             for name, value in result.terms.items():
                 running.terms[name] = running.terms.get(name, 0.0) + value
-        self.data_state = self.data.state_dict()
 
     @contextmanager
     def eval_weights(self) -> Iterator[nn.Module]:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from mlxlab.checkpoint.state import ChangedSettings, Resize
+from mlxlab.checkpoint.state import ChangedSettings, Progress, Resize
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.dataset import RunLength
@@ -41,6 +41,9 @@ class Trainer:
         parallel: data shards every batch among the processes that mlx.launch started; fsdp is not implemented.
         ema_decay: decay of a moving average of the weights, which is then evaluated and saved; null for none.
         worker_timeout: seconds that a process waits for the others before it saves and ends (exit 75).
+        async_steps: auto starts a step on a GPU before the result of the one before is read, unless a log line, an
+            evaluation, a save or a callback needs that first; always does so on a CPU too, never nowhere. Weights,
+            metrics and checkpoints are the same. In one process only.
         loss: what is minimised.
         step: takes one optimizer step on a batch.
         optimizer: how gradients change the weights.
@@ -61,6 +64,7 @@ class Trainer:
     max_rollbacks: Count
     parallel: Literal["none", "data", "fsdp"]
     worker_timeout: Positive
+    async_steps: Literal["auto", "always", "never"]
     ema_decay: Share | None
     loss: Loss
     step: Callable[..., Step]
@@ -104,10 +108,15 @@ class Trainer:
         step = self.step if settings.accumulate is None else partial(self.step, accumulate=settings.accumulate)
         return replace(self, **changes, step=step)
 
-    def is_done(self, step: int, epoch: int, tokens: int) -> bool:
+    def is_done(self, progress: Progress, epoch: int) -> bool:
         """Whether a limit of the run is reached."""
-        limits = ((self.max_steps, step), (self.epochs, epoch), (self.max_tokens, tokens))
+        limits = ((self.max_steps, progress.step), (self.epochs, epoch), (self.max_tokens, progress.tokens))
         return any(limit is not None and value >= limit for limit, value in limits)
+
+    def evaluation_due(self, state: TrainState) -> bool:
+        """Whether the step just taken is one after which the model is evaluated; the last one of the run always is."""
+        every, step = self.eval_every, state.progress.step
+        return step > 0 and (step % every == 0 if every else state.data.at_epoch_start)
 
     def early_end(self, batches_per_epoch: int | None) -> str:
         """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""

@@ -57,6 +57,9 @@ class RunLockRecorder(Callback):
         self.forked_from = earlier["forked_from"]
         self.losses = {step: loss for step, loss in earlier["losses"].items() if int(step) <= state.progress.step}
 
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         if result.trained and has_one_digit(step):

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Literal, TypeVar
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.microbatch import MicroBatcher, make_gradient_fn, restore_weights_after
-from mlxlab.training.steps.step import PerExample, Sums, Totals, clipped_update, stack_scalars, step_result
+from mlxlab.training.steps.step import Evaluate, PerExample, Sums, Totals, clipped_update, stack_scalars, step_result
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,12 @@ class OptimizedStep:
         self.one_graph = not (activation_checkpointing or retry_on_oom or self.two_stream) and self.group.size == 1
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
+        return self._start(batch, mx.eval)()
+
+    def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
+        return self._start(batch, mx.async_eval)
+
+    def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         start = time.monotonic()
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):
@@ -108,11 +115,11 @@ class OptimizedStep:
             scalars = stack_scalars(totals, norm, finite, per_example)
             del totals  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
-        mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
+        evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
         self.budget.seconds -= time.monotonic() - start
         traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
-        return step_result(scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
+        return partial(step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
