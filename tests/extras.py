@@ -29,6 +29,7 @@ from mlxlab.markdown import markdown_table
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # extra: what its tests import
     "cloud": ("obstore",),
+    "docs": ("mkdocs",),
     "hub": ("datasets", "huggingface_hub"),
     "sweep": ("optuna",),
     "ui": ("flask",),  # mlflow-skinny, which is always installed, brings all but the server

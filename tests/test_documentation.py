@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from documentation.pages import ROOT_PAGES
 
 from mlxlab.cli.new import render
 from mlxlab.cli.train import main
@@ -15,7 +16,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.tracking.mlflow import queue
 from support.processes import ROOT, run_here, tiny_overrides
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = [
     "model/size=nano",
     "model.num_layers=1",
@@ -27,11 +28,32 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if "://" not in link:
-            assert (page.parent / link).exists(), link
+def anchors(page):
+    """Those of the headings, as code hosts and the site make them, and those in HTML."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.DOTALL), re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    slugs = [re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain]
+    return {*slugs, *re.findall(r'<a id="([^"]+)">', text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_their_anchors(page):
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if "://" not in link and (link or anchor):
+            target = page.parent / link if link else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = re.findall(r"([\w/]+\.md)", nav)
+    assert len(listed) == len(set(listed))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert pages | set(ROOT_PAGES.values()) == {page for page in listed if not page.startswith("reference/exit")}
+    for folder in {page.parent for page in PAGES}:
+        assert len(list(folder.glob("*.md"))) <= 16, folder
 
 
 def test_the_architecture_page_names_existing_modules():

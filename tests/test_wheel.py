@@ -61,8 +61,16 @@ def mlxlab(folder, *args):
 def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/explanation/log.md", ".ci/run"} <= names
-    for folder in ("src", "conf", "scripts", "tests", "benchmarks"):
+    assert {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "docs/explanation/log.md",
+        ".ci/run",
+        "mkdocs.yml",
+    } <= names
+    for folder in ("src", "conf", "scripts", "tests", "benchmarks", "documentation"):
         files = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")}
         assert files <= names
     assert not [name for name in names if {".cache", "__pycache__", "outputs", "mlruns"} & set(name.split("/"))]

@@ -19,7 +19,7 @@ class ConfigError(UserError, exit_code=2):
 
 
 class DataError(UserError, exit_code=65):
-    """Input data is malformed; names file:line:column."""
+    """Input data is malformed; the message names file:line:column."""
 
 
 class InputNotFoundError(UserError, exit_code=66):
@@ -27,7 +27,7 @@ class InputNotFoundError(UserError, exit_code=66):
 
 
 class ServiceUnavailableError(UserError, exit_code=69):
-    """A service or package that this run needs is unavailable."""
+    """A required service or package is unavailable."""
 
 
 class CannotCreateError(UserError, exit_code=73):
@@ -39,19 +39,21 @@ class WriteError(UserError, exit_code=74):
 
 
 class WorkerLostError(UserError, exit_code=75):
-    """Another process of this run exited; the run can be resumed."""
+    """Another process of this run exited or hangs; the run is saved, and `resume=auto` continues it."""
 
 
 class CheckpointUnavailableError(UserError, exit_code=76):
-    """No usable checkpoint."""
+    """There is no usable checkpoint, or `verify` or `reproduce` found a difference."""
 
 
 class NotAllowedError(UserError, exit_code=77):
-    """Refused for safety: code that may not be built, a file that may not be read, a frozen key."""
+    """Not allowed: code that may not be built, a file that may not be read, a key that may not change on resume, data
+    that changed since the checkpoint.
+    """
 
 
 class DivergenceError(UserError, exit_code=78):
-    """Loss or gradients stayed non-finite for too long."""
+    """Loss or gradients stayed non-finite for `trainer.max_nonfinite_steps` steps in a row, after all rollbacks."""
 
 
 class RunInterrupted(UserError):

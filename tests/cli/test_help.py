@@ -85,6 +85,12 @@ def test_help_shows_the_keys_of_another_choice():
     assert "model.kernel_sizes=" not in show_help([])
     assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
     assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
+    distilled = show_help(["trainer=distill"])  # this option extends another one, and overrides its loss
+    assert "trainer.distillation.rounds=" in distilled
+    assert "trainer.epochs=" in distilled
+    assert "trainer.loss.temperature=" in distilled
+    assert "data.tokenizer.vocab_size=1024" in distilled  # of an option that extends another one
+    assert "data.tokenizer.min_frequency=" in distilled
 
 
 @pytest.mark.parametrize("sign", [" ", "="])

@@ -43,6 +43,18 @@ def show(page: Path, profile: Path, *, width: int, scheme: str) -> Shown:
         tab.close()
 
 
+def evaluate(page: Path, profile: Path, script: str) -> object:
+    """The value of a script, or of its promise, in a page that has been loaded."""
+    tab = _Tab(profile)
+    try:
+        tab.call("Page.enable")
+        tab.call("Page.navigate", url=page.as_uri())
+        tab.wait_for("Page.loadEventFired")
+        return tab.call("Runtime.evaluate", expression=script, awaitPromise=True)["result"].get("value")
+    finally:
+        tab.close()
+
+
 class _Tab:
     """A browser of its own with one tab; `events` by name, as they arrived."""
 

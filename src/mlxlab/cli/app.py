@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from mlxlab import program
@@ -21,7 +20,7 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.redact import has_credentials, redact, why_refused
 
-_INTERNAL_ERROR = 70
+INTERNAL_ERROR = 70
 
 
 @dataclass(frozen=True)
@@ -60,36 +59,47 @@ class Subcommand:
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
 
 
-def build_main(
-    doc: str | None, subcommand: Subcommand | Mapping[str, Subcommand], *, needs_args: bool = True
-) -> Callable[..., int]:
+@dataclass(frozen=True)
+class CommandLine:
     """The `main` of a module of this package.
 
     Args:
         doc: the help text, followed by that of all options.
-        subcommand: what it does, or several subcommands, one of which the first argument names.
+        subcommands: what it does, by the first argument that names it; by "" if there is only one.
         needs_args: a command line without arguments prints the help.
     """
 
-    def act(args: list[str]) -> int | None:
-        if isinstance(subcommand, Subcommand):
-            return subcommand(args)
-        name, *args = args
-        if name not in subcommand:
-            raise ConfigError(f"{name}: unknown subcommand{suggestion(name, subcommand)}")
-        try:
-            return subcommand[name](args)
-        except ArgumentCountError as error:
-            raise ConfigError(f"{error}{_usage(doc, name)}") from None
+    doc: str | None
+    subcommands: Mapping[str, Subcommand]
+    needs_args: bool = True
 
-    def show_help(_: list[str]) -> str:
-        lines = [format_help(doc)]
-        for name, each in ({"": subcommand} if isinstance(subcommand, Subcommand) else subcommand).items():
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        return run_subcommand(argv, act=self._act, show_help=self._help, needs_args=self.needs_args)
+
+    def _act(self, args: list[str]) -> int | None:
+        if "" in self.subcommands:
+            return self.subcommands[""](args)
+        name, *args = args
+        if name not in self.subcommands:
+            raise ConfigError(f"{name}: unknown subcommand{suggestion(name, self.subcommands)}")
+        try:
+            return self.subcommands[name](args)
+        except ArgumentCountError as error:
+            raise ConfigError(f"{error}{_usage(self.doc, name)}") from None
+
+    def _help(self, _: list[str]) -> str:
+        lines = [format_help(self.doc)]
+        for name, each in self.subcommands.items():
             options = [line for target in each.targets for line in describe_options(target)]
             lines += ["", f"Options of {name}" if name else "Options", "", *options] if options else []
         return "\n".join(lines)
 
-    return partial(run_subcommand, act=act, show_help=show_help, needs_args=needs_args)
+
+def build_main(
+    doc: str | None, subcommand: Subcommand | Mapping[str, Subcommand], *, needs_args: bool = True
+) -> CommandLine:
+    """The `main` of a module of this package, with one subcommand or several."""
+    return CommandLine(doc, {"": subcommand} if isinstance(subcommand, Subcommand) else subcommand, needs_args)
 
 
 def run_subcommand(
@@ -146,7 +156,7 @@ def report(error: BaseException) -> int:
         print(redact(str(error)), file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
-    return _INTERNAL_ERROR
+    return INTERNAL_ERROR
 
 
 def format_help(doc: str | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from textwrap import wrap
 from types import NoneType
-from typing import Any, get_origin
+from typing import Any, NamedTuple, get_origin
 
 from mlxlab.config.issues import format_issues, one_line, shown
 from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
@@ -107,17 +107,32 @@ def _parse_yaml(text: str) -> object:
         return text
 
 
-def describe_options(target: str) -> list[str]:
-    """A paragraph per option: its default, its type, its meaning."""
+class OptionHelp(NamedTuple):
+    name: str
+    default: str | None
+    expected: str
+    description: str
+
+
+def option_help(target: str) -> list[OptionHelp]:
+    """Every option of a target; the default of one that is required is None."""
     module, _, name = target.rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    lines = []
+    options = []
     for key, option in _keys(target).items():
         is_list = get_origin(unwrap(option.hint)[0]) is list  # the signature of a dataclass hides a new list
-        default = [] if is_list else parameters[key].default
-        head = f"{key}=..." if option.required else f"{key}={shown(default)}"
-        lines += two_columns(head, f"{describe(option.hint)}; {option.doc}", 30)
-    return lines
+        default = None if option.required else shown([] if is_list else parameters[key].default)
+        options.append(OptionHelp(key, default, describe(option.hint), option.doc))
+    return options
+
+
+def describe_options(target: str) -> list[str]:
+    """A paragraph per option: its default, its type, its meaning."""
+    paragraphs = (
+        two_columns(f"{name}={'...' if default is None else default}", f"{expected}; {description}", 30)
+        for name, default, expected, description in option_help(target)
+    )
+    return [line for lines in paragraphs for line in lines]
 
 
 def two_columns(head: str, text: str, column: int) -> list[str]:

@@ -19,10 +19,20 @@ from mlxlab.errors import ConfigError
 
 
 class KeyHelp(NamedTuple):
+    """A key as `--help` lists it; `value` is the default as the file has it, `hint` the type of what is expected."""
+
     key: str
-    default: str
-    expected: str
+    value: object
+    hint: object
     description: str
+
+    @property
+    def default(self) -> str:
+        return shown(self.value).replace("'", "")
+
+    @property
+    def expected(self) -> str:
+        return describe(self.hint)
 
 
 def folders(conf: Path, args: list[str]) -> list[Path]:
@@ -47,13 +57,13 @@ def groups(conf: list[Path]) -> dict[str, dict[str, str]]:
 
 def chosen(conf: list[Path], overrides: list[str] | None = None) -> dict[str, str | None]:
     """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups."""
-    options = dict(_defaults(_find(conf, "train"), ""))
+    options = dict(_defaults(conf, "train", ""))
     for override in overrides or []:
         group, _, option = override.partition("=")
         if _find(conf, f"{group}/{option}").is_file():
             options[group] = option
     for group, choice in list(options.items()):
-        for inner, default in _defaults(_find(conf, f"{group}/{choice}"), group):
+        for inner, default in dict(_defaults(conf, f"{group}/{choice}", group)).items():
             options.setdefault(inner, default)
     return options
 
@@ -63,13 +73,57 @@ def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     tree: dict[str, Any] = {}
     for group, option in options.items():
         if option is not None and group not in ("experiment", "sweep", "debug"):
-            file = _find(conf, f"{group}/{option}")
-            packages = (line.split()[-1] for line in _header(file) if line.startswith("@package"))
             node = tree
-            for name in next(packages, group.replace("/", ".")).split("."):
+            for name in _package(conf, group, option).split("."):
                 node = node.setdefault(name, {})
-            node.update(_load(file))
+            node.update(_values(conf, group, option))
     return list(_node({**tree, **_load(_find(conf, "train"))}, TARGET, ""))
+
+
+def option_lines(conf: list[Path], group: str, option: str) -> list[KeyHelp]:
+    """The keys that one option has, or sets."""
+    values, path = _values(conf, group, option), _package(conf, group, option)
+    if "_target_" in values:
+        return list(_node(values, str(values["_target_"]), path))
+    own = [f"{path}.{name}" for name in values]
+    every = lines(conf, chosen(conf, [f"{group}={option}"]))
+    return [line for line in every if any(f"{line.key}.".startswith(f"{key}.") for key in own)]
+
+
+def sweep_lines(conf: list[Path]) -> list[KeyHelp]:
+    """The keys of the callbacks of sweeps, in Hydra's own node of the primary config."""
+    hydra = _load(_find(conf, "train")).get("hydra", {})
+    callbacks = hydra.get("callbacks", {}).items()
+    return [line for name, node in callbacks for line in _key(node, None, "", f"hydra.callbacks.{name}")]
+
+
+def _package(conf: list[Path], group: str, option: str) -> str:
+    """The path of the node that an option is."""
+    header = _header(_find(conf, f"{group}/{option}"))
+    return next((line.split()[-1] for line in header if line.startswith("@package")), group.replace("/", "."))
+
+
+def _values(conf: list[Path], group: str, option: str) -> dict[str, Any]:
+    """The values of an option, with those of the options of its group that it extends."""
+    values = _load(_find(conf, f"{group}/{option}"))
+    for base in _bases(values):
+        values = _merged(_values(conf, group, base), values)
+    return values
+
+
+def _bases(values: dict[str, Any]) -> list[str]:
+    defaults = values.get("defaults")
+    return [entry for entry in defaults or () if isinstance(entry, str) and entry != "_self_"]
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both, the values of `second` where both have one; mappings are merged, but a new component replaces."""
+    result = dict(first)
+    for key, value in second.items():
+        old = result.get(key)
+        is_merged = isinstance(old, dict) and isinstance(value, dict) and "_target_" not in value
+        result[key] = _merged(old, value) if is_merged and old is not None else value
+    return result
 
 
 def _find(conf: list[Path], name: str) -> Path:
@@ -78,12 +132,16 @@ def _find(conf: list[Path], name: str) -> Path:
     return next(filter(Path.is_file, paths), paths[0])
 
 
-def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
-    """(group, option) of each entry of the defaults list of an option of `group`."""
+def _defaults(conf: list[Path], name: str, group: str) -> Iterator[tuple[str, str | None]]:
+    """(group, option) of each entry of the defaults list of an option of `group`; a later one replaces an earlier."""
     with suppress(ConfigError):
-        for name, option, _ in read_yaml(file).defaults():
-            if not name.startswith("override "):
-                yield name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}", option
+        file = read_yaml(_find(conf, name))
+        for base in _bases(file.values):
+            yield from _defaults(conf, f"{group}/{base}", group)
+        for entry, option, _ in file.defaults():
+            inner = entry.removeprefix("override ")
+            if inner == entry or (group and not inner.startswith("/")):
+                yield inner.lstrip("/") if inner.startswith("/") or not group else f"{group}/{inner}", option
 
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
@@ -102,7 +160,7 @@ def _key(value: object, hint: object, description: str, path: str) -> Iterator[K
         for name, item in value.items():
             yield from _key(item, inner, "", f"{path}.{name}")
     elif not isinstance(hint, Component):
-        yield KeyHelp(path, shown(value).replace("'", ""), describe(hint), description.rstrip("."))
+        yield KeyHelp(path, value, hint, description.rstrip("."))
 
 
 def _hidden_size(option: tuple[str, str]) -> int:

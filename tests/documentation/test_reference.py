@@ -1,0 +1,150 @@
+"""The generated reference is complete: groups, options, keys, commands, exit codes; and so is metrics.md."""
+
+import re
+import signal
+from functools import cache
+
+import pytest
+import yaml
+from documentation.exit_codes import exit_codes
+from documentation.pages import generated_pages
+
+from mlxlab.cli.main import main, subcommands
+from mlxlab.config.help_index import groups
+from mlxlab.config.paths import shipped_conf
+from mlxlab.config.schema.root import TARGET, Metric, node_signature
+from mlxlab.config.schema.signature import Record, signature
+from support.processes import ROOT
+
+METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+MEASURED = r"(?:train|data|throughput|compile|memory|growth|analysis|example_losses)/[a-z_]+"  # prefixes of metrics
+
+
+@cache
+def pages(folder):
+    return "\n".join(text for name, text in generated_pages().items() if name.startswith(f"reference/{folder}"))
+
+
+def rows(text):
+    """What the tables have in code in their first column."""
+    return set(re.findall(r"^\| `([^`]+)`", text, re.M))
+
+
+def files():
+    """(group, path of the node, values) of every file of conf/ that is an option with keys of its own."""
+    for file in sorted(shipped_conf().rglob("*.yaml")):
+        group = file.relative_to(shipped_conf()).parent.as_posix()
+        text = file.read_text(encoding="utf-8")
+        if "# @package _global_" not in text:
+            package = re.search(r"^# @package (\S+)", text, re.M)
+            path = package[1] if package else "" if group == "." else group.replace("/", ".")
+            yield group, path, yaml.safe_load(text) or {}
+
+
+def nodes(path, values):
+    """(path, target, values) of everything with a `_target_`."""
+    if "_target_" in values:
+        yield path, values["_target_"], values
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from nodes(f"{path}.{key}".lstrip("."), value)
+
+
+def records(hint):
+    if isinstance(hint, Record):
+        yield hint
+        for key in signature(hint.target).keys.values():
+            yield from records(key.hint)
+    for inner in getattr(hint, "__args__", ()):
+        yield from records(inner)
+
+
+def test_every_group_and_option_is_in_the_reference():
+    text = pages("config")
+    for group, options in groups([shipped_conf()]).items():
+        assert f"## `{group}`" in text
+        for option in options:
+            assert option in text.split(f"## `{group}`")[1].split("\n## ")[0], (group, option)
+    for group in ("launcher", "sweeper"):
+        for file in (shipped_conf() / "hydra" / group).glob("*.yaml"):
+            assert file.stem in rows(text.split(f"## `hydra/{group}`")[1])
+
+
+def test_every_key_is_in_the_reference():
+    documented, num_keys = rows(pages("config")), 0
+    for _, path, values in files():
+        for node, target, keys in nodes(path, values):
+            for name in node_signature(target, node).keys.keys() & keys.keys():
+                key = f"{node}.{name}"
+                inner = any(other.startswith(f"{key}.") for other in documented)  # of a component
+                assert key in documented or inner or keys[name] is None or isinstance(keys[name], dict), key
+                num_keys += 1
+    for name in signature(TARGET).keys:
+        assert (
+            name in documented
+            or name in groups([shipped_conf()])
+            or any(key.startswith(f"{name}.") for key in documented)
+        ), name
+    assert num_keys > 200
+
+
+def test_every_key_of_a_mapping_in_a_list_is_in_the_reference():
+    text, num_fields = pages("config"), 0
+    for _, path, values in files():
+        for node, target, _ in nodes(path, values):
+            for key in node_signature(target, node).keys.values():
+                for record in records(key.hint):
+                    for field in signature(record.target).keys:
+                        assert f"`{field}`" in text, (record, field)
+                        num_fields += 1
+    assert num_fields > 50
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_every_command_and_its_options_are_in_the_reference(name, capsys):
+    page = generated_pages()[f"reference/commands/{name}.md"]
+    assert f"| [`{name}`]({name}.md) |" in generated_pages()["reference/commands/index.md"]
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    if name == "train":  # its groups and keys have pages of their own
+        options = re.findall(r"^    (-[-\w]+|sweep\.\w+)", text, re.M)
+        assert len(options) > 5
+        assert all(option in page for option in options)
+    else:
+        options = re.findall(r"^(\w+)=", text.partition("\n\nOptions")[2], re.M)
+        assert set(options) == rows(page)
+
+
+def test_every_exit_code_is_in_the_reference_and_in_the_readme():
+    source = (ROOT / "src" / "mlxlab" / "errors.py").read_text()
+    defined = {0, 70, *map(int, re.findall(r"exit_code=(\d+)\)", source))}
+    defined |= {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    assert set(exit_codes()) == defined
+    assert len(set(exit_codes().values())) == len(defined)
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
+    in_readme = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")}
+    assert in_readme == defined
+
+
+@cache
+def source():
+    return "\n".join(file.read_text() for file in (ROOT / "src" / "mlxlab").rglob("*.py"))
+
+
+def test_every_metric_is_documented():
+    documented = set(re.findall(r"`([a-z_]+/[\w/<>]+)`", METRICS))
+    assert set(Metric.__args__) <= documented
+    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - {"data/titanic"}  # the name of a folder
+    assert len(logged) > 20
+    assert logged - groups([shipped_conf()]).keys() <= documented
+
+
+def test_every_documented_metric_is_in_the_source():
+    """By the last part of its name, which may follow a prefix that the program adds, or precede a number."""
+    cells = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+)", METRICS, re.M)
+    keys = [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+    assert len(keys) > 60
+    words = set(re.findall(r"[a-z0-9_]+", source()))
+    for key in keys:
+        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", key.rpartition("/")[2]).strip("_")
+        assert not last or any(word.endswith(last) for word in words), key
