@@ -16,6 +16,7 @@ from mlx.utils import tree_map
 from mlxlab.backend import memory_budget
 from mlxlab.ops.custom_gradient import checkpoint
 from mlxlab.ops.dropout import random_key, save_random_state
+from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
 from mlxlab.training.losses.loss import Loss
@@ -114,7 +115,13 @@ def _peak_bytes(batch: DeviceBatch, compute: ComputeSums) -> int:
 
 
 def make_gradient_fn(
-    model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool, head_chunk: HeadChunk = None
+    model: nn.Module,
+    loss: Loss,
+    *,
+    dtype: mx.Dtype,
+    checkpointing: bool,
+    head_chunk: HeadChunk = None,
+    bfloat16_products: bool = False,
 ) -> Gradient:
     """The gradient as a function of a batch and the weights, both in float32.
 
@@ -124,6 +131,7 @@ def make_gradient_fn(
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
         checkpointing: store only the input of each layer and recompute its activations in the backward pass.
         head_chunk: tokens whose logits are computed at once.
+        bfloat16_products: native products round their inputs to bfloat16; activations stay in `dtype`.
     """
     loss_function = ChunkedLoss(loss, head_chunk)
 
@@ -141,7 +149,8 @@ def make_gradient_fn(
     value_and_grad = mx.value_and_grad(total)
 
     def gradient(batch: DeviceBatch, weights: Tree) -> Sums:
-        (loss, weight, per_example), gradients = value_and_grad(weights, batch)
+        with kernels.bfloat16_products(bfloat16_products):
+            (loss, weight, per_example), gradients = value_and_grad(weights, batch)
         return {"loss": loss, "weight": weight, "gradients": gradients}, per_example
 
     return gradient

@@ -15,6 +15,7 @@ from mlx.utils import tree_map
 from mlxlab.backend import on_linux_cpu
 from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -43,7 +44,9 @@ class OptimizedStep:
             their logits take at most 1 GB in float32, else as many as take 256 MB; null is all. Distillation, sums of
             losses and adapters of the head with dropout always compute all.
         dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
-        allow_slow_dtype: use bfloat16 even where its products are slower than in float32 (Linux without a GPU).
+            On a Linux CPU only the products are in bfloat16, by native kernels; activations stay float32.
+        allow_slow_dtype: use bfloat16 even where its products are slower than in float32: on a Linux CPU without
+            instructions for them (AVX512-BF16), or without native kernels.
         compile: auto compiles where and once it pays, always at once, never not at all. Results are equal on a CPU.
         cpu_streams: auto computes both halves of a batch at the same time where that is faster and the model has no
             dropout (Linux without a GPU, two cores); sums of halves round differently from those of the full batch.
@@ -70,28 +73,24 @@ class OptimizedStep:
         self.model, self.optimizer, self.group = model, optimizer, group or ProcessGroup()
         self.max_grad_norm = max_grad_norm
         self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
-        narrow = dtype == "bfloat16" and (allow_slow_dtype or not on_linux_cpu())
-        if dtype == "bfloat16" and not narrow:
-            logger.warning(
-                "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
-                " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
-            )
+        precision = choose_precision(dtype, allow_slow=allow_slow_dtype)
         self.gradient = make_gradient_fn(
             model,
             loss,
-            dtype=mx.bfloat16 if narrow else mx.float32,
+            dtype=mx.bfloat16 if precision == "bfloat16" else mx.float32,
             checkpointing=activation_checkpointing,
             head_chunk=head_chunk,
+            bfloat16_products=precision == "bfloat16 products",
         )
         self.budget = CompileBudget(compile)
-        state: list[object] = [model.state, optimizer.state, mx.random.state]
-        self.full_step = CompiledFunction(self._full_step, state, self.budget)
-        self.first_sums = CompiledFunction(self._sums, state, self.budget)
-        self.add_sums = CompiledFunction(self._sums, state, self.budget)
-        self.apply_totals = CompiledFunction(self._apply_totals, state, self.budget)
+        arrays: list[object] = [model.state, optimizer.state, mx.random.state]
+        self.full_step = CompiledFunction(self._full_step, arrays, self.budget)
+        self.first_sums = CompiledFunction(self._sums, arrays, self.budget)
+        self.add_sums = CompiledFunction(self._sums, arrays, self.budget)
+        self.apply_totals = CompiledFunction(self._apply_totals, arrays, self.budget)
         self.two_stream: TwoStreamGradients | None = None
         compiles = self.budget.seconds < math.inf
-        eligible = compiles and not narrow and not activation_checkpointing and self.group.size == 1
+        eligible = compiles and precision == "float32" and not activation_checkpointing and self.group.size == 1
         if use_two_streams(cpu_streams, model, eligible=eligible):
             self.two_stream = TwoStreamGradients(model, self.gradient, self.budget)
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
@@ -142,6 +141,25 @@ class OptimizedStep:
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
         return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
+
+
+def choose_precision(
+    dtype: Literal["float32", "bfloat16"], *, allow_slow: bool
+) -> Literal["float32", "bfloat16", "bfloat16 products"]:
+    """What a step computes in; warns where bfloat16 would be slower than float32 and is not used."""
+    if dtype == "float32" or not on_linux_cpu():
+        return dtype
+    native = state.is_active()
+    if native and (allow_slow or "bfloat16" in state.current().features):
+        return "bfloat16 products"
+    if allow_slow:
+        return "bfloat16"
+    reason = "this processor has no instructions for it" if native else "its products bypass the BLAS"
+    logger.warning(
+        f"trainer.step.dtype=bfloat16: slower than float32 on this Linux CPU, {reason}; computing in float32"
+        " (trainer.step.allow_slow_dtype=true overrides this)"
+    )
+    return "float32"
 
 
 def _add(totals: Totals | None, new: Totals) -> Totals:
