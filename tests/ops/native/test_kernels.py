@@ -5,9 +5,9 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 import pytest
-import references
 
 from mlxlab.ops.native import kernels
+from support import kernel_references as references
 
 pytestmark = pytest.mark.usefixtures("native")
 SEEDS = range(12)
