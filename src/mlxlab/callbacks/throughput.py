@@ -65,7 +65,7 @@ class ThroughputMonitor(Callback):
 
 
 def _language_model(state: TrainState) -> Model | None:
-    model = state.model
+    model = state.whole_model
     return model if isinstance(model, Model) and not isinstance(model.head, Classifier) else None
 
 

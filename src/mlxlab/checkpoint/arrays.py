@@ -1,7 +1,7 @@
 """Arrays by path: the weights of a model, or the state of its optimizer."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 import mlx.core as mx
@@ -55,6 +55,13 @@ def evaluate_finite(arrays: Arrays, name: str) -> None:
     if nonfinite:
         more = f" and {len(nonfinite) - 1} more arrays" if len(nonfinite) > 1 else ""
         raise DataError(f"{name}: damaged weights: {nonfinite[0]}{more} holds NaN or infinity")
+
+
+def owner_of(path: str, weights: Container[str]) -> str | None:
+    """The weight of an optimizer state: `states.0.<path>.m` belongs to `<path>`, so does `average.<path>`."""
+    keys = path.split(".")
+    candidates = (".".join(keys[i:j]) for i in range(len(keys)) for j in (len(keys), len(keys) - 1))
+    return next((candidate for candidate in candidates if candidate in weights), None)
 
 
 def swap_weights(weights: Arrays, optimizer: Arrays, old: str, new: str) -> tuple[Arrays, Arrays]:

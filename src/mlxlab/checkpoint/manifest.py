@@ -19,6 +19,7 @@ from mlxlab.files.untrusted import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+CHUNK_BYTES = 1 << 24
 FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file directly in the checkpoint folder
 
 
@@ -47,10 +48,12 @@ def write_manifest(folder: Path, *, step: int, best_step: int) -> None:
     """Flushes every file of the folder to the disk, then writes the manifest and flushes it too."""
     files: dict[str, FileEntry] = {}
     for path in sorted(folder.iterdir()):
+        digest = xxhash.xxh3_128()
         with path.open("rb") as file:
             fsync(file.fileno())
-            data = file.read()
-        files[path.name] = {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
+            while data := file.read(CHUNK_BYTES):
+                digest.update(data)
+            files[path.name] = {"size": file.tell(), "xxh3_128": digest.hexdigest()}
     fields = {"format": FORMAT, "step": step, "best_step": best_step, "files": files}
     with (folder / MANIFEST).open("xb") as file:
         file.write(json.dumps(fields | {"checksum": _own_checksum(fields)}, indent=1).encode())

@@ -1,15 +1,17 @@
-"""Reads safetensors files: bytes whose checksum is right, or files that anyone may have written."""
+"""Reads safetensors files: bytes whose checksum is right, or files that anyone may have written; writes large ones."""
 
 import io
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, Protocol, TypedDict, cast
 
 import mlx.core as mx
+import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.constraints import Count, MaxLen
@@ -20,6 +22,21 @@ MAX_HEADER_BYTES = 64 * 2**20
 MAX_DIMENSIONS = 8
 ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
 ITEM_BYTES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8}
+
+
+DTYPES = {mx.bool_: "BOOL", mx.uint8: "U8", mx.int8: "I8", mx.uint16: "U16", mx.int16: "I16", mx.float16: "F16"}
+DTYPES |= {mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32", mx.float32: "F32", mx.uint64: "U64", mx.int64: "I64"}
+
+
+class ArrayStream(Protocol):
+    """Arrays by path that are not in memory together: shapes and dtypes first, then each array, read once in order."""
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[tuple[int, ...], mx.Dtype]]:
+        """(shape, dtype) of every array, in the order in which they are read."""
+        ...
+
+    def __getitem__(self, path: str) -> mx.array: ...
 
 
 class TensorEntry(TypedDict):
@@ -54,6 +71,24 @@ def parse_arrays(data: bytes) -> Arrays:
     while sys.getrefcount(source) > before and time.monotonic() < deadline:
         time.sleep(0.0002)
     return arrays
+
+
+def write_safetensors(path: Path, arrays: Arrays | ArrayStream) -> None:
+    """Writes arrays by path; those of a stream one after the other. Raises OSError or RuntimeError as the file does."""
+    if isinstance(arrays, dict):
+        mx.save_safetensors(str(path), arrays, {"format": "mlx"})
+        return
+    header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+    end = 0
+    for name, (shape, dtype) in arrays.kinds.items():
+        start, end = end, end + prod(shape) * dtype.size
+        header[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in arrays.kinds:
+            file.write(np.array(mx.contiguous(arrays[name]).reshape(-1).view(mx.uint8), copy=False).data)
 
 
 def _check_header(path: Path) -> None:

@@ -13,13 +13,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import mlx.core as mx
-
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
 from mlxlab.checkpoint.names import EMERGENCY, REPLACED, STEP, committed_paths, folder_name, step_of
-from mlxlab.checkpoint.safetensors import parse_arrays
+from mlxlab.checkpoint.safetensors import ArrayStream, parse_arrays, write_safetensors
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
@@ -56,8 +54,8 @@ class CheckpointStore:
     def save(
         self,
         step: int,
-        weights: Arrays,
-        optimizer: Arrays,
+        weights: Arrays | ArrayStream,
+        optimizer: Arrays | ArrayStream,
         state: SavedState,
         frozen: Arrays | None = None,
         *,
@@ -81,7 +79,7 @@ class CheckpointStore:
         temporary.mkdir(mode=0o700)
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
-                mx.save_safetensors(str(temporary / f"{name}.safetensors"), arrays, {"format": "mlx"})
+                write_safetensors(temporary / f"{name}.safetensors", arrays)
             (temporary / STATE).write_text(json.dumps(state, default=asdict), encoding="utf-8")
             write_manifest(temporary, step=step, best_step=best_step)
             fsync_folder(temporary)

@@ -105,14 +105,18 @@ class DistillationReport(Callback):
         """Metrics, parameters and milliseconds per batch of student and teacher; empty if a signal interrupts it."""
         batches = list(islice(self.valid, self.max_batches))
         metrics: dict[str, dict[str, float]] = {}
-        with state.eval_weights():
+        counts = {"student": count_parameters(state.whole_model), "teacher": count_parameters(self.teachers.ensemble)}
+
+        def should_stop() -> bool:
+            return context.group.all_reduce_max([context.control.stop_signal]) != [0]
+
+        with context.group.computing(), state.eval_weights():
             for name, model in {"student": state.model, "teacher": self.teachers.ensemble}.items():
                 evaluate(model, batches, self.task, limit=1)  # compiles
                 start = time.perf_counter()
-                evaluation = evaluate(model, batches, self.task, should_stop=lambda: context.control.stop_signal != 0)
+                evaluation = evaluate(model, batches, self.task, should_stop=should_stop)
                 if evaluation is None:
                     return {}
                 milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
-                parameters = float(count_parameters(model))
-                metrics[name] = {**evaluation.metrics, "parameters": parameters, "ms per batch": milliseconds}
+                metrics[name] = {**evaluation.metrics, "parameters": float(counts[name]), "ms per batch": milliseconds}
         return metrics

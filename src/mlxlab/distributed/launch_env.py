@@ -23,8 +23,8 @@ def is_launched() -> bool:
 
 
 def check_parallel(parallel: str) -> None:
-    """Raises ConfigError for a `trainer.parallel` that this process cannot do: fsdp, or data without a launcher."""
-    if parallel == "fsdp":
-        raise ConfigError("trainer.parallel=fsdp: not implemented: it needs a backend with sum_scatter; use data")
-    if parallel == "data" and not is_launched():
-        raise ConfigError("trainer.parallel=data: expected a process of `launch nproc=...`, this one was started alone")
+    """Raises ConfigError for a `trainer.parallel` of several processes without a launcher."""
+    if parallel != "none" and not is_launched():
+        raise ConfigError(
+            f"trainer.parallel={parallel}: expected a process of `launch nproc=...`, this one was started alone"
+        )

@@ -1,20 +1,24 @@
-"""Process groups: several processes take one optimizer step together (data parallel).
+"""Process groups: several processes take one optimizer step together (data parallel, with whole weights or shards).
 
 All ranks draw the same global batches, and each computes its rows. Losses and gradients are summed over all ranks and
 divided once by the total weight: neither the order of the data nor the sums depend on the number of processes.
 """
 
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Literal, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from mlxlab.backend import on_linux_cpu
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, WorkerLostError
@@ -35,11 +39,15 @@ class ProcessGroup:
 
     Args:
         timeout: seconds that a rank waits for the others before it gives up.
+        shards_weights: each process holds a shard of every weight, and gathers it inside of its computations.
     """
 
-    def __init__(self, group: mx.distributed.Group | None = None, timeout: float = 0.0) -> None:
+    def __init__(
+        self, group: mx.distributed.Group | None = None, timeout: float = 0.0, *, shards_weights: bool = False
+    ) -> None:
         self.group, self.timeout = group, timeout
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
+        self.shards_weights = shards_weights and self.size > 1
         self._global_rows = 0  # of the last batch
         self._waiting_since: float | None = None
         self._save_on_loss: Callable[[], str] = lambda: ""
@@ -47,14 +55,17 @@ class ProcessGroup:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def shard(self, batch: Batch) -> Batch:
-        """The rows of a global batch for this rank: rank, rank + size, ...; if it has none, one row of weight 0."""
+        """The rows of a global batch for this rank: rank, rank + size, ...; where it has fewer, rows of weight 0.
+
+        All ranks have the same number of rows, and so of micro-batches.
+        """
         if self.size == 1:
             return batch
         self._global_rows = len(batch.example_ids)
-        if self.rank < self._global_rows:
-            return tree_map(lambda array: array[self.rank :: self.size], batch)
-        first: Batch = tree_map(lambda array: array[:1], batch)
-        return first._replace(loss_weights=np.zeros_like(first.loss_weights))
+        rows = np.arange(self.rank, self._global_rows + self.rank, self.size)
+        shard: Batch = tree_map(lambda array: array[np.where(rows < self._global_rows, rows, 0)], batch)
+        is_real = (rows < self._global_rows).reshape(-1, *[1] * (batch.loss_weights.ndim - 1))
+        return shard._replace(loss_weights=np.where(is_real, shard.loss_weights, np.float32(0)))
 
     def all_reduce_sum(self, tree: T, per_example: PerExample) -> tuple[T, PerExample]:
         """Sums of a tree of float32 arrays over all ranks; and numbers by row, of the shard (R,) -> the batch (B,)."""
@@ -63,7 +74,8 @@ class ProcessGroup:
         indices = mx.arange(self.rank, self._global_rows, self.size)
         scattered = {name: mx.zeros(self._global_rows) for name in per_example}
         if indices.size:
-            scattered = {name: zeros.at[indices].add(per_example[name]) for name, zeros in scattered.items()}
+            real = {name: sums[: indices.size] for name, sums in per_example.items()}
+            scattered = {name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()}
         leaves = cast(list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered}))
         summed: list[tuple[str, mx.array]] = []
         for bucket in bucket_leaves(leaves):
@@ -73,6 +85,72 @@ class ProcessGroup:
             summed += [(path, array.reshape(leaf.shape)) for (path, leaf), array in zip(bucket, arrays, strict=True)]
         result = tree_unflatten(summed)
         return result["tree"], result["per_example"]
+
+    def norm_over_shards(self, norm: mx.array) -> mx.array:
+        """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""
+        return mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group)) if self.shards_weights else norm
+
+    def longest(self, seconds: float) -> float:
+        """The time of the slowest rank, where they must decide alike; else that of this one."""
+        return self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6 if self.shards_weights else seconds
+
+    def all_gather(self, shard: mx.array) -> mx.array:
+        """The arrays of all ranks, concatenated along the first axis; lazy, as above."""
+        return mx.distributed.all_gather(shard, group=self.group)
+
+    def sum_scatter(self, rows: mx.array) -> mx.array:
+        """Row `rank` of the sum over all ranks: (size, n) -> (1, n); lazy, as above."""
+        if self._has_sum_scatter:
+            return mx.distributed.sum_scatter(rows, group=self.group)
+        # Contiguous: a slice would keep the whole sum in memory.
+        return mx.contiguous(mx.distributed.all_sum(rows, group=self.group)[self.rank : self.rank + 1])
+
+    @cached_property
+    def _has_sum_scatter(self) -> bool:
+        """Not on a ring, which refuses it when it is evaluated."""
+        try:
+            with self.lockstep():
+                mx.eval(mx.distributed.sum_scatter(mx.zeros((self.size, 1)), group=self.group))
+        except WorkerLostError as error:
+            if "not supported" not in str(error):
+                raise
+            return False
+        return True
+
+    @contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """Inside, evaluations communicate: the time of computations counts towards the timeout too.
+
+        Raises:
+            WorkerLostError: another process exited.
+        """
+        before, self._waiting_since = self._waiting_since, time.monotonic() if self.size > 1 else None
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or re.search("alloc|out of memory", str(error), re.IGNORECASE):
+                raise
+            message = f"process {self.rank} of {self.size}: another process exited ({error}){self._save_on_loss()}"
+            raise WorkerLostError(message) from None
+        finally:
+            self._waiting_since = None if before is None else time.monotonic()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around computations of the model: in `lockstep` if it gathers weights, and with few operations in flight.
+
+        MLX allocates results when it dispatches an operation, on a CPU long before their inputs can be freed.
+        """
+        if not self.shards_weights:
+            yield
+            return
+        limit = mx.set_memory_limit(1) if on_linux_cpu() else None
+        try:
+            with self.lockstep():
+                yield
+        finally:
+            if limit is not None:
+                mx.set_memory_limit(limit)
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """Element-wise maximum over all ranks."""
@@ -110,14 +188,8 @@ class ProcessGroup:
     def _collective(self, operation: Callable[..., mx.array], array: mx.array) -> mx.array:
         mx.eval(array)  # the work of this rank does not count towards the timeout of the others
         result = operation(array, group=self.group)
-        self._waiting_since = time.monotonic()
-        try:
+        with self.lockstep():
             mx.eval(result)
-        except RuntimeError as error:
-            message = f"process {self.rank} of {self.size}: another process exited ({error}){self._save_on_loss()}"
-            raise WorkerLostError(message) from None
-        finally:
-            self._waiting_since = None
         return result
 
     def _watch(self) -> None:
@@ -155,7 +227,7 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
         fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher" if path else "MLX cannot start a group"
         raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
-        raise ConfigError(f"trainer.parallel=none: expected data, this is one of {group.size()} processes")
+        raise ConfigError(f"trainer.parallel=none: expected data or fsdp, this is one of {group.size()} processes")
     if parallel != "none":
         check_parallel(parallel)
-    return ProcessGroup(group, timeout)
+    return ProcessGroup(group, timeout, shards_weights=parallel == "fsdp")

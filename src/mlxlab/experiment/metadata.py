@@ -110,7 +110,7 @@ def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
         "objective": objective,
         "best": history.best,
         "best_step": history.best_step,
-        "parameters": count_parameters(state.model),
+        "parameters": count_parameters(state.whole_model),
         "speed": history.latest(TOKENS_PER_SEC),
         "steps": state.progress.step,
         "tokens": state.progress.tokens,

@@ -12,6 +12,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import RowEncoder
 from mlxlab.distillation.teachers import DistillationReport
+from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
@@ -61,6 +62,8 @@ def train(requested: Config, context: RunContext) -> float:
     start = prepare_start(requested, context.shared_dir, context.group)
     cfg, changes, checkpoint, continues = start[:4]
     use_kernels(start, context)
+    if context.group.shards_weights:
+        refuse_unsharded(cfg)
     forked_from = None if continues else checkpoint
     forked_path = None if forked_from is None else forked_from.path
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
@@ -148,7 +151,8 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
         DivergenceError: no evaluation was finite.
     """
     signals, step = context.signals, state.progress.step
-    stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
+    stop_signal = session.context.control.stop_signal or signals.stop_signal
+    (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
     assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
@@ -181,10 +185,18 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
 def report_run(session: Session, state: TrainState, context: RunContext) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
     data, signals, tracker, run_dir = session.data, context.signals, session.context.tracker, context.run_dir
-    args = (context.shared_dir, session.trainer.eval_batches, lambda: signals.stop_signal != 0)
-    results = evaluate_at_end(state, data, tracker, *args)
+    stop_signal = 0
+
+    def should_stop() -> bool:
+        nonlocal stop_signal
+        (stop_signal,) = context.group.all_reduce_max([signals.stop_signal])
+        return stop_signal != 0
+
+    args = (context.shared_dir, session.trainer.eval_batches, should_stop)
+    with context.group.computing():
+        results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
-        return signals.stop_signal
+        return stop_signal
     print(write_report(state, results, run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")

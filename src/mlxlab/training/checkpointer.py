@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
@@ -21,11 +22,12 @@ from mlxlab.checkpoint.names import FOLDER, step_of
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.constraints import Size
+from mlxlab.distributed.gathered_arrays import GatheredArrays
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.optim.optimizers import flatten_arrays
-from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.state import NO_STEP, StepResult, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +35,26 @@ logger = logging.getLogger(__name__)
 class Payload(NamedTuple):
     """The content of a checkpoint: weights and optimizer state by path, all other state, and weights that it shares."""
 
-    weights: Arrays
-    optimizer: Arrays
+    weights: Arrays | GatheredArrays
+    optimizer: Arrays | GatheredArrays
     state: SavedState
     frozen: Arrays
 
 
 class NoCheckpointer(Callback):
-    """Saves nothing. With a run folder it can load what rank 0 saves there."""
+    """Saves nothing, but hands its shards to rank 0. With a run folder it can load what rank 0 saves there."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        if state.sharding.is_sharded and saves_now(context, state):
+            payload = checkpoint_payload(context, state)
+            finite_on_all_ranks(context, state)
+            finish_gathering(payload)
+
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        self.on_step(context, state, NO_STEP)
 
     def needs_sync(self, state: TrainState) -> bool:
         return False
@@ -79,6 +90,7 @@ class Checkpointer:
         if frozen:
             self.store.base.scan()
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
+        size *= context.group.size if state.sharding.is_sharded else 1
         need = (self.store.keep + 2) * size  # the newest, the best, and that being written
         need += sum(array.nbytes for array in frozen.values())
         free = shutil.disk_usage(self.store.folder.parent).free
@@ -97,14 +109,14 @@ class Checkpointer:
         is_best = result.evaluation is not None and state.history.best_step == step
         # Cleared before the save: a request that arrives during it asks for another one.
         requested, control.save_requested = control.save_requested, False
-        if due or is_best or requested:
+        if saves_now(context, state, due or is_best or requested):
             self._save(context, state)
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         """Always saves the last state; as an emergency checkpoint if a signal ended the run early."""
         step = state.progress.step
         self.finish()
-        if not self._has(step):
+        if saves_now(context, state, not self._has(step)):
             self._save(context, state)
             self.finish()
         if not self._has(step):
@@ -122,6 +134,9 @@ class Checkpointer:
         """Saves the state before a step that could not be finished; returns the end of a message that says so."""
         self.finish()
         step = state.progress.step
+        if not self._has(step) and state.sharding.is_sharded:
+            saved = max(map(step_of, self.store.paths()), default=0)
+            return f"; it held shards of the weights: resume=auto continues from step {saved}"
         if not self._has(step):
             payload = checkpoint_payload(context, state)
             payload.state["data"] = state.data_state  # the iterator is already one batch ahead
@@ -141,26 +156,29 @@ class Checkpointer:
 
     def _save(self, context: FitContext, state: TrainState) -> None:
         payload = checkpoint_payload(context, state)
+        best_step, emergency = state.history.best_step, context.control.stop_signal != 0
+        write = partial(self._write, state.progress.step, best_step=best_step, emergency=emergency)
+        self.finish()
+        if state.sharding.is_sharded:  # array by array, in this thread: the other ranks take part
+            write(payload, finite=finite_on_all_ranks(context, state))
+            finish_gathering(payload)
+            return
         # Before the first step the optimizer's arrays are lazy: no other thread can compute them.
         mx.eval(payload.weights, payload.optimizer, payload.frozen)
         # Arrays never change in place, so holding them is a snapshot; all other state is copied.
         payload = payload._replace(state=deepcopy(payload.state))
-        args = (state.progress.step, payload, state.history.best_step)
-        write = partial(self._write, *args, emergency=context.control.stop_signal != 0)
-        self.finish()
         if self.background:
-            self._writer = threading.Thread(target=write, name="checkpoint")
+            self._writer = threading.Thread(target=write, args=(payload,), name="checkpoint")
             self._writer.start()
         else:
-            write()
+            write(payload)
 
-    def _write(self, step: int, payload: Payload, best_step: int, *, emergency: bool) -> None:
+    def _write(
+        self, step: int, payload: Payload, *, best_step: int, emergency: bool, finite: bool | None = None
+    ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
-        # NumPy, because this thread must not compute on the device. Trained weights are float32.
-        arrays = (*payload.weights.values(), *payload.optimizer.values())
-        floats = [array for array in arrays if array.dtype in (mx.float32, mx.float16)]
         try:
-            if not all(np.isfinite(np.array(array)).all() for array in floats):
+            if not (finite if finite is not None else is_finite(payload.weights) and is_finite(payload.optimizer)):
                 raise RuntimeError("weights or optimizer state are not finite")
             self.store.save(step, *payload, best_step=best_step, emergency=emergency)
             self._warned = False
@@ -171,6 +189,29 @@ class Checkpointer:
             self._warned = True
 
 
+def saves_now(context: FitContext, state: TrainState, due: bool = False) -> bool:
+    """Whether a save is due on rank 0: the ranks that hold shards learn it from there."""
+    return context.group.all_reduce_max([due]) == [1] if state.sharding.is_sharded else due
+
+
+def finish_gathering(payload: Payload) -> None:
+    """Takes part in gathering the arrays that this process did not read."""
+    for arrays in (payload.weights, payload.optimizer):
+        if isinstance(arrays, GatheredArrays):
+            arrays.finish()
+
+
+def is_finite(arrays: Mapping[str, mx.array]) -> bool:
+    # NumPy, because a background thread must not compute on the device. Trained weights are float32.
+    floats = [array for array in arrays.values() if array.dtype in (mx.float32, mx.float16)]
+    return all(np.isfinite(np.array(array)).all() for array in floats)
+
+
+def finite_on_all_ranks(context: FitContext, state: TrainState) -> bool:
+    finite = all(map(is_finite, saved_arrays(state)))
+    return context.group.all_reduce_max([not finite]) == [0]
+
+
 def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     """Weights and optimizer state by path, as a checkpoint holds them."""
     weights = dict(tree_flatten(state.model.parameters())) | state.replaced_weights
@@ -178,11 +219,12 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
 
 
 def checkpoint_payload(context: FitContext, state: TrainState) -> Payload:
-    """The content of a checkpoint."""
+    """The content of a checkpoint; that of shards is gathered when it is read."""
     state.before_save()
     weights, optimizer = saved_arrays(state)
     weights, frozen = split_frozen(state.model, weights)
-    return Payload(weights, optimizer, {**state.state_dict(), "metadata": context.metadata, "base": ""}, frozen)
+    whole = state.sharding.whole(weights), state.sharding.whole(optimizer)
+    return Payload(*whole, {**state.state_dict(), "metadata": context.metadata, "base": ""}, frozen)
 
 
 def split_frozen(model: nn.Module, weights: Arrays) -> tuple[Arrays, Arrays]:
@@ -197,5 +239,5 @@ def final_state_digest(state: TrainState) -> str:
     position = {"step": state.progress.step, "data": state.data.state_dict()}
     result = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
     for arrays in saved_arrays(state):
-        update_hash(result, arrays)
+        update_hash(result, state.sharding.whole(arrays))
     return result.hexdigest()

@@ -62,6 +62,7 @@ class TrainingLoop:
         if resume is not None:
             state.restore(resume)
             state.load_state_dict(resume.state)
+        state.shard(group)
         self._build_step()
         self._start(resumed=resume is not None)
         state.model.train()
@@ -101,7 +102,8 @@ class TrainingLoop:
         if self.runs_ahead:
             read = cast(AsyncStep, self.step).start(device_batch)
             return lambda: read()._replace(batch=batch)
-        result = self.step(device_batch)._replace(batch=batch)
+        with group.computing():
+            result = self.step(device_batch)._replace(batch=batch)
         return lambda: result
 
     def _read_in_flight(self, read: Callable[[], StepResult]) -> None:
@@ -181,7 +183,7 @@ class TrainingLoop:
         def should_stop() -> bool:
             return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
 
-        with self.state.eval_weights() as model:
+        with self.context.group.computing(), self.state.eval_weights() as model:
             evaluation = evaluate(
                 model, self.valid, self.task, limit=self.trainer.eval_batches, should_stop=should_stop
             )

@@ -18,10 +18,12 @@ from mlxlab.checkpoint.state import ChangedSettings, History, Progress, Resize, 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import match_vocab_size
+from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.distributed.sharding import FullySharded, Replicated, Sharding
 from mlxlab.errors import ConfigError
 from mlxlab.models.build import Architecture
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.optimizers import EMAOptimizer, assign_leaves, flatten_arrays
+from mlxlab.training.optim.optimizers import EMAOptimizer, assign_leaves, flatten_arrays, map_leaves
 
 EMPTY = np.zeros((0, 0), np.int32)
 NO_ROWS = Batch(EMPTY, EMPTY, EMPTY, EMPTY.astype(np.float32), np.zeros(0, np.int64))
@@ -75,6 +77,8 @@ class TrainState:
     new_model: Callable[[Architecture], nn.Module] = _no_model  # Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
     plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None  # of a whole run. Not saved
+    sharding: Sharding = field(default_factory=Replicated)  # of weights and optimizer state. Not saved
+    outline: nn.Module | None = None  # `whole_model`, once it was made. Not saved
 
     def advance(self, batch: Batch) -> None:
         """Counts the batch of one step: all that is known before the device has computed it."""
@@ -108,7 +112,8 @@ class TrainState:
         if isinstance(self.optimizer, EMAOptimizer):
             self.model.update(self.optimizer.average)
         try:
-            yield self.model
+            with self.sharding.gathered(self.model):
+                yield self.model
         finally:
             self.model.update(before)
             self.replaced_weights = {}
@@ -178,13 +183,30 @@ class TrainState:
         self.model, self.optimizer, self.architecture = model, optimizer, architecture
         self.progress.model_step = self.progress.step
 
+    def shard(self, group: ProcessGroup) -> None:
+        """Splits weights and optimizer state among the processes, if their group holds them in shards."""
+        if not group.shards_weights:
+            return
+        shapes = {path: leaf.shape for path, leaf in flatten_arrays(self.model.trainable_parameters()).items()}
+        self.sharding = FullySharded(group, shapes)
+        for tree in (self.model, self.optimizer.state):
+            map_leaves(tree, lambda path, leaf: self.sharding.split({path: leaf})[path])
+
+    @property
+    def whole_model(self) -> nn.Module:
+        """A model of the whole shapes: `model`, or another one without weights if that has shards."""
+        if not self.sharding.is_sharded:
+            return self.model
+        self.outline = self.outline or self.new_model(self.architecture)
+        return self.outline
+
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones.
 
         Raises:
             CorruptCheckpointError: the arrays are those of another model or optimizer.
         """
-        weights, optimizer = swap_weights(weights, optimizer, TRAINED, AVERAGE)
+        weights, optimizer = map(self.sharding.split, swap_weights(weights, optimizer, TRAINED, AVERAGE))
         self.model.load_weights(list(weights.items()))
         check_arrays(optimizer, flatten_arrays(self.optimizer.state), "optimizer")
         assign_leaves(self.optimizer.state, optimizer)

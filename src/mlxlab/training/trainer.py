@@ -17,6 +17,7 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
@@ -38,7 +39,8 @@ class Trainer:
         label_smoothing: fraction of the target spread over all classes, in the training loss only; 0 for a regression.
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient before the run rolls back.
         max_rollbacks: times that the run returns to the last good checkpoint, past the data, before it ends (exit 78).
-        parallel: data shards every batch among the processes that mlx.launch started; fsdp is not implemented.
+        parallel: data shards every batch among the processes that mlx.launch started, fsdp also weights, gradients and
+            optimizer state, and computes every layer a second time in the backward pass.
         ema_decay: decay of a moving average of the weights, which is then evaluated and saved; null for none.
         worker_timeout: seconds that a process waits for the others before it saves and ends (exit 75).
         async_steps: auto starts a step on a GPU before the result of the one before is read, unless a log line, an
@@ -128,7 +130,8 @@ class Trainer:
 
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
         make_contiguous(state.model)
-        return self.step(model=state.model, loss=self.loss, optimizer=state.optimizer, group=group)
+        loss = ShardedLoss(self.loss, state.sharding) if state.sharding.is_sharded else self.loss
+        return self.step(model=state.model, loss=loss, optimizer=state.optimizer, group=group)
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> Batch:
         """The batch with the arrays that the loss adds to it, at this fraction of the run."""

@@ -109,13 +109,15 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
             checkpoint = load_checkpoint(path)
             model = state.model_of(Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"]))
             before = model.parameters()
-            check_arrays(checkpoint.weights, named_parameters(model), "model")
-            model.load_weights(list(checkpoint.weights.items()))
+            weights = state.sharding.split(checkpoint.weights)
+            check_arrays(weights, named_parameters(model), "model")
+            model.load_weights(list(weights.items()))
         except (OSError, CorruptCheckpointError, CheckpointUnavailableError) as error:
             logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")
         else:
             try:
-                yield model, best
+                with state.sharding.gathered(model):
+                    yield model, best
             finally:
                 model.update(before)
             return

@@ -4,7 +4,7 @@ Each gets `parameters`, the weights that are trained by path, the paths of those
 `groups.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Unpack, cast
 
 import mlx.core as mx
@@ -141,8 +141,13 @@ def one_kind(
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
-def assign_leaves(tree: Tree | list[object], leaves: Arrays, prefix: str = "") -> None:
-    """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
+def assign_leaves(tree: Tree | list[object], leaves: Arrays) -> None:
+    """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list, in place."""
+    map_leaves(tree, lambda path, _: leaves[path])
+
+
+def map_leaves(tree: Tree | list[object], function: Callable[[str, mx.array], mx.array], prefix: str = "") -> None:
+    """Replaces the arrays of a nested dict or list one after the other by a function of their paths and themselves.
 
     In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
     using the old one.
@@ -151,9 +156,9 @@ def assign_leaves(tree: Tree | list[object], leaves: Arrays, prefix: str = "") -
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
         path = f"{prefix}{key}"
         if isinstance(container[key], dict | list):
-            assign_leaves(container[key], leaves, f"{path}.")
+            map_leaves(container[key], function, f"{path}.")
         elif isinstance(container[key], mx.array):
-            container[key] = leaves[path]
+            container[key] = function(path, container[key])
 
 
 def flatten_arrays(tree: Tree | list[object]) -> Arrays:

@@ -13,6 +13,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxlab.backend import on_linux_cpu
+from mlxlab.checkpoint.arrays import owner_of
 from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import state
@@ -22,7 +23,16 @@ from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.microbatch import MicroBatcher, make_gradient_fn, restore_weights_after
-from mlxlab.training.steps.step import Evaluate, PerExample, Sums, Totals, clipped_update, stack_scalars, step_result
+from mlxlab.training.steps.step import (
+    Evaluate,
+    PerExample,
+    Sums,
+    Totals,
+    clipped_update,
+    stack_scalars,
+    step_result,
+    sum_over_ranks,
+)
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
@@ -109,13 +119,13 @@ class OptimizedStep:
             scalars, per_example = self.full_step(batch)
         else:
             totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows)
-            totals, per_example = self.group.all_reduce_sum(totals, per_example)
+            totals, per_example = sum_over_ranks(self.group, totals, per_example)
             norm, finite = self.apply_totals(totals)
             scalars = stack_scalars(totals, norm, finite, per_example)
             del totals  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
         evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        self.budget.seconds -= time.monotonic() - start
+        self.budget.seconds -= self.group.longest(time.monotonic() - start)
         traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
         return partial(step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
@@ -140,7 +150,7 @@ class OptimizedStep:
         return self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
-        return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
+        return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)
 
 
 def choose_precision(
@@ -193,12 +203,10 @@ def weight_chunks(sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 def states_by_weight(state: Mapping[str, T], weights: Collection[str]) -> dict[str, list[T]]:
-    """The optimizer state of each weight: `states.0.<path>.m` belongs to `<path>`, so does `average.<path>`."""
+    """The optimizer state of each weight."""
     states: dict[str, list[T]] = {}
     for name, leaf in state.items():
-        keys = name.split(".")
-        candidates = (".".join(keys[i:j]) for i in range(len(keys)) for j in (len(keys), len(keys) - 1))
-        owner = next((path for path in candidates if path in weights), None)
+        owner = owner_of(name, weights)
         if owner is not None:
             states.setdefault(owner, []).append(leaf)
     return states

@@ -80,8 +80,8 @@ class PlainStep:
     def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         (loss, weight, per_example), gradients = self.gradient(batch)
         totals: Totals = {"loss": loss, "weight": weight, "gradients": gradients}
-        totals, per_example = self.group.all_reduce_sum(totals, per_example)
-        norm, finite = clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
+        totals, per_example = sum_over_ranks(self.group, totals, per_example)
+        norm, finite = clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)
         scalars = stack_scalars(totals, norm, finite, per_example)
         evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
         return partial(step_result, scalars, per_example)
@@ -102,12 +102,25 @@ def weighted_sum(loss: LossFunction, model: nn.Module, batch: DeviceBatch) -> tu
     return sums["loss"].sum(), weights.sum(), {name: stacked[index] for index, name in enumerate(sums)}
 
 
+def sum_over_ranks(group: ProcessGroup, totals: Totals, per_example: PerExample) -> Sums:
+    """The totals of the batch of all ranks; gradients of shards are summed already."""
+    if not group.shards_weights:
+        return group.all_reduce_sum(totals, per_example)
+    mx.eval(totals, per_example)
+    sums, per_example = group.all_reduce_sum({"loss": totals["loss"], "weight": totals["weight"]}, per_example)
+    return {"loss": sums["loss"], "weight": sums["weight"], "gradients": totals["gradients"]}, per_example
+
+
 def clipped_update(
-    model: nn.Module, optimizer: optim.Optimizer, totals: Totals, max_norm: float | None
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    totals: Totals,
+    max_norm: float | None,
+    group: ProcessGroup | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Applies the gradients, divided by the weight and clipped, if they and the loss are finite; (norm, finite)."""
     scale = 1 / mx.maximum(totals["weight"], 1e-9)
-    norm = scale * global_norm(totals["gradients"])
+    norm = scale * (group or ProcessGroup()).norm_over_shards(global_norm(totals["gradients"]))
     if max_norm is not None:
         scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
     finite = mx.isfinite(totals["loss"]) & mx.isfinite(norm)

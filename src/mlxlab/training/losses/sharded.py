@@ -1,0 +1,29 @@
+"""The loss of a model whose weights are sharded among processes."""
+
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.data.batch import Batch
+from mlxlab.distributed.sharding import Sharding
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import Loss, LossTerms
+
+
+class ShardedLoss:
+    """Another loss, computed while the weights of the model are gathered where they are needed."""
+
+    def __init__(self, loss: Loss, sharding: Sharding) -> None:
+        self.loss, self.sharding = loss, sharding
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        with self.sharding.gathered(model):
+            return self.loss(model, batch)
+
+    def setup(self, model: nn.Module, seed: int) -> None:
+        self.loss.setup(model, seed)
+
+    def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
+        return self.loss.annotate(batch, fraction_done)
+
+    def flush(self) -> None:
+        self.loss.flush()
