@@ -10,6 +10,7 @@
                          [dropout=0] [save=benchmarks/steps]
     python -m benchmarks suite=operators [size=nano] [rounds=15]
     python -m benchmarks suite=memory [size=small] [rounds=1] [vocabulary=4096]
+    python -m benchmarks suite=fsdp [size=small] [nproc=2] [rows=2] [length=32] [steps=5]
     python -m benchmarks suite=startup [size=nano] [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
@@ -38,6 +39,7 @@ generate  generation speed with and without key-value cache, for batch sizes 1 a
 steps     seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
 operators  speed of each operator for Linux CPU compared with that of MLX
 memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed, all logits and chunks
+fsdp      memory per process and seconds of a step with trainer.parallel=none, data and fsdp
 startup   seconds to the first step of a Titanic run, and overhead of the training loop
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
 loader    speed of the text loader in tokens/s, and time to seek to a position
@@ -84,6 +86,7 @@ SUITES = {  # module and function of benchmarks
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
     "memory": ("memory", "memory"),
+    "fsdp": ("fsdp", "fsdp"),
     "operators": ("formulations", "operators"),
     "distill": ("distilling", "distilling"),
     "steps": ("steps", "steps"),

@@ -47,8 +47,8 @@ class Subject:
             tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
         )
         self.context = FitContext("valid/loss", tracker or NoTracker())
-        trainer = instantiate(_trainer())
-        self.state = trainer.init_state(model, _NoData())
+        trainer = instantiate(trainer_node())
+        self.state = trainer.init_state(model, NoData())
         self.take_step = trainer.make_step(self.state)
         model.train()
 
@@ -60,7 +60,7 @@ class Subject:
         return result
 
 
-class _NoData:
+class NoData:
     """Training data without batches: the subject passes its own."""
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,9 +77,10 @@ class _NoData:
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def _trainer() -> dict[str, Any]:
+def trainer_node(step: str = "plain") -> dict[str, Any]:
+    """The config of a trainer that never ends, with a small constant learning rate."""
     node = read_config("trainer/simple")
-    groups = {"loss": "cross_entropy", "step": "plain", "optimizer": "adamw", "schedule": "constant"}
+    groups = {"loss": "cross_entropy", "step": step, "optimizer": "adamw", "schedule": "constant"}
     node |= {name: read_config(f"trainer/{name}/{option}") for name, option in groups.items()}
     node["loss"]["label_smoothing"] = 0.0
     node["schedule"]["warmup"] = 0

@@ -19,7 +19,8 @@ from support.processes import run, tiny_overrides
         (["callbacks.csv.path=../../x.csv"], 77, "outside the run folder"),
         (["trainer=optimized", "trainer.step.accumulate=1000"], 2, "1000 micro-batches of a batch of"),
         (["trainer.parallel=data"], 2, "expected a process of `launch nproc=...`"),
-        (["trainer.parallel=fsdp"], 2, "sum_scatter"),
+        (["trainer.parallel=fsdp"], 2, "expected a process of `launch nproc=...`"),
+        (["trainer.parallel=tensor"], 2, "trainer.parallel=tensor: expected one of none, data, fsdp, got tensor"),
     ],
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )

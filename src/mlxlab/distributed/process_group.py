@@ -48,6 +48,7 @@ class ProcessGroup:
         self.group, self.timeout = group, timeout
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
         self.shards_weights = shards_weights and self.size > 1
+        self.working_bytes = 0  # that a step needs in addition to weights and optimizer state, without activations
         self._global_rows = 0  # of the last batch
         self._waiting_since: float | None = None
         self._save_on_loss: Callable[[], str] = lambda: ""
@@ -144,7 +145,7 @@ class ProcessGroup:
         if not self.shards_weights:
             yield
             return
-        limit = mx.set_memory_limit(1) if on_linux_cpu() else None
+        limit = mx.set_memory_limit(mx.get_active_memory() + self.working_bytes) if on_linux_cpu() else None
         try:
             with self.lockstep():
                 yield

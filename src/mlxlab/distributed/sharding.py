@@ -12,6 +12,7 @@ gathered weights from the forward to the backward pass.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
+from math import prod
 from typing import Any, Protocol, cast
 
 import mlx.core as mx
@@ -25,6 +26,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.ops.dropout import random_key
 
 Shape = tuple[int, ...]
+COPIES = 4  # of a gathered layer that exist at the same time
+MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
 
 
 class Sharding(Protocol):
@@ -97,6 +100,17 @@ class FullySharded:
             if owner is not None and arrays[path].shape == self.shard_shapes[owner]
         }
         return GatheredArrays(self.group, arrays, shapes)
+
+    def working_bytes(self, model: nn.Module) -> int:
+        """What a step needs in addition to weights and optimizer state: gradients, and one layer that is gathered.
+
+        That layer has weights, gradients, their sum and copies in messages. Activations are not counted.
+        """
+        layers = find_layers(model)
+        sizes = dict.fromkeys(["", *layers], 0)
+        for path, shape in self.shapes.items():
+            sizes[next((name for name in layers if path.startswith(f"{name}.")), "")] += 4 * prod(shape)
+        return max(sum(sizes.values()) // self.group.size + COPIES * max(sizes.values()), MIN_WORKING_BYTES)
 
     @contextmanager
     def gathered(self, model: nn.Module) -> Iterator[None]:

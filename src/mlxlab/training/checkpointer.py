@@ -136,7 +136,7 @@ class Checkpointer:
         step = state.progress.step
         if not self._has(step) and state.sharding.is_sharded:
             saved = max(map(step_of, self.store.paths()), default=0)
-            return f"; it held shards of the weights: resume=auto continues from step {saved}"
+            return f"; its shards are lost, continue from step {saved} with resume=auto"
         if not self._has(step):
             payload = checkpoint_payload(context, state)
             payload.state["data"] = state.data_state  # the iterator is already one batch ahead

@@ -188,9 +188,10 @@ class TrainState:
         if not group.shards_weights:
             return
         shapes = {path: leaf.shape for path, leaf in flatten_arrays(self.model.trainable_parameters()).items()}
-        self.sharding = FullySharded(group, shapes)
+        self.sharding = sharding = FullySharded(group, shapes)
         for tree in (self.model, self.optimizer.state):
-            map_leaves(tree, lambda path, leaf: self.sharding.split({path: leaf})[path])
+            map_leaves(tree, lambda path, leaf: sharding.split({path: leaf})[path])
+        group.working_bytes = sharding.working_bytes(self.model)
 
     @property
     def whole_model(self) -> nn.Module:

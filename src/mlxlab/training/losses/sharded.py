@@ -1,5 +1,7 @@
 """The loss of a model whose weights are sharded among processes."""
 
+from collections.abc import Callable
+
 import mlx.nn as nn
 import numpy as np
 
@@ -7,6 +9,8 @@ from mlxlab.data.batch import Batch
 from mlxlab.distributed.sharding import Sharding
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
+
+LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]
 
 
 class ShardedLoss:
@@ -18,6 +22,16 @@ class ShardedLoss:
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         with self.sharding.gathered(model):
             return self.loss(model, batch)
+
+    def around(self, wrap: Callable[[Loss], LossFunction]) -> LossFunction:
+        """`wrap(loss)` instead of the loss, which then finds whole weights in the model."""
+        wrapped = wrap(self.loss)
+
+        def compute(model: nn.Module, batch: DeviceBatch) -> LossTerms:
+            with self.sharding.gathered(model):
+                return wrapped(model, batch)
+
+        return compute
 
     def setup(self, model: nn.Module, seed: int) -> None:
         self.loss.setup(model, seed)

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import mlx.core as mx
@@ -20,6 +21,7 @@ from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.step import PerExample, Sums, Totals, weighted_sum
 
@@ -133,7 +135,8 @@ def make_gradient_fn(
         head_chunk: tokens whose logits are computed at once.
         bfloat16_products: native products round their inputs to bfloat16; activations stay in `dtype`.
     """
-    loss_function = ChunkedLoss(loss, head_chunk)
+    chunked = partial(ChunkedLoss, chunk=head_chunk)
+    loss_function = loss.around(chunked) if isinstance(loss, ShardedLoss) else chunked(loss)
 
     def narrow(leaf: mx.array) -> mx.array:
         return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf

@@ -14,7 +14,8 @@ from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult
@@ -32,7 +33,6 @@ class Totals(TypedDict):
 
 Evaluate = Callable[..., None]  # mx.eval or mx.async_eval
 Sums = tuple[Totals, PerExample]
-LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]  # a `Loss` among others
 
 
 class Step(Protocol):
