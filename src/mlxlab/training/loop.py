@@ -57,8 +57,7 @@ class TrainingLoop:
             DivergenceError: loss or gradients stayed non-finite, and no rollback is left.
             WorkerLostError: another process exited or does not respond.
         """
-        state, group = self.state, self.context.group
-        self.resumed = resume
+        state, group, self.resumed = self.state, self.context.group, resume
         if resume is not None:
             state.restore(resume)
             state.load_state_dict(resume.state)
@@ -184,9 +183,8 @@ class TrainingLoop:
             return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
 
         with self.context.group.computing(), self.state.eval_weights() as model:
-            evaluation = evaluate(
-                model, self.valid, self.task, limit=self.trainer.eval_batches, should_stop=should_stop
-            )
+            limit = self.trainer.eval_batches
+            evaluation = evaluate(model, self.valid, self.task, limit=limit, should_stop=should_stop)
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
             self.untracked = metrics
