@@ -8,7 +8,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.claims import ledger as ledger_module
 from benchmarks.claims import measure
-from benchmarks.claims.ledger import PAGE, one_line, read_ledger, within
+from benchmarks.claims.ledger import PAGE, one_line, read_ledger, within, without_links
 from benchmarks.claims.page import render
 from benchmarks.steps import _summary
 
@@ -33,10 +33,20 @@ def test_the_page_of_claims_is_up_to_date(ledger):
 
 
 def test_every_figure_of_the_readme_is_in_a_claim(ledger):
-    text = one_line(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+    text = without_links(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL))
     for known in (*SETTINGS, *map(ledger.statement, ledger.claims)):
         text = text.replace(known, "")
     assert [text[max(0, figure.start() - 40) : figure.end() + 20] for figure in FIGURE.finditer(text)] == []
+
+
+def test_every_figure_links_to_its_claim(ledger):
+    """The link is in the text of the claim, or close to it where that is output of a command."""
+    for name, claim in ledger.claims.items():
+        text = (ROOT / claim["page"]).read_text()
+        links = [link.start() for link in re.finditer(rf"\]\([^()]*claims\.md#{name}\)", text)]
+        where = without_links(text).index(ledger.statement(name))
+        near = [len(without_links(text[:link])) for link in links]
+        assert any(-200 < position - where < 1000 for position in near), name
 
 
 def test_claims_of_older_programs_name_claims_of_the_ledger(ledger):
