@@ -10,6 +10,7 @@ from mlxlab.ops.native import state
 from mlxlab.ops.native.cache import BuildRecord, Cache
 from mlxlab.ops.native.state import KernelSet
 from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain
+from mlxlab.program import command
 
 VARIABLE = "MLXLAB_NATIVE"
 Mode = Literal["auto", "off", "require"]
@@ -75,18 +76,23 @@ def on_cpu() -> bool:
     return mx.default_device() == mx.Device(mx.cpu)
 
 
-def load_or_build() -> KernelSet:
-    """Switches to the native kernels, which are built first if need be; raises KernelsUnavailable if that fails."""
+def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
+    """Switches to the native kernels, which are built first if need be; raises KernelsUnavailable if that fails.
+
+    Args:
+        retry: builds them also if an earlier build failed; `again` also if they are built.
+    """
     from mlxlab.ops.native.build import build
 
     if not on_cpu():
         raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
     toolchain, cache = find_toolchain(), Cache()
-    if (record := cache.record(toolchain.key)) is None or not _is_complete(toolchain, cache, record):
-        again = record is not None and not record["error"]  # its library was removed or damaged
+    record = cache.record(toolchain.key)
+    if record is None or again or (retry and record["error"]):
         logger.info(f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s")
-        record = build(toolchain, cache, again=again)
-        logger.info(f"native kernels: built in {record['seconds']:.0f} s")
+        record = build(toolchain, cache, again=record is not None)
+        if record["error"] is None:
+            logger.info(f"native kernels: built in {record['seconds']:.0f} s")
     return _load(toolchain, cache, record)
 
 
@@ -94,23 +100,15 @@ def _load_if_built() -> bool:
     """Whether a build has ended; raises KernelsUnavailable if it failed."""
     toolchain, cache = find_toolchain(), Cache()
     record = cache.record(toolchain.key)
-    if record is None or not _is_complete(toolchain, cache, record):
+    if record is None:
         return False
     _load(toolchain, cache, record)
     return True
 
 
-def _is_complete(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> bool:
-    """Whether there is nothing to build: the library of the record exists, or its build failed."""
-    if record["error"]:
-        return True
-    with cache.open_library(toolchain.key, record["sha256"]) as path:
-        return path is not None
-
-
 def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
     if record["error"]:
-        raise KernelsUnavailable(f"{record['error']}; `mlxlab kernels build` tries again")
+        raise KernelsUnavailable(f"{record['error']} ({command('kernels')} info)")
     from mlxlab.ops.native.library import load
 
     with cache.open_library(toolchain.key, record["sha256"]) as path:

@@ -86,13 +86,14 @@ def _build(toolchain: Toolchain, cache: Cache) -> BuildRecord:
         command, result = toolchain.command(library), _CheckResult(error=None, features="")
         result["error"], log = _compile(command, folder)
         write_atomic(cache.path(key, "log"), log[-100_000:])
-        if result["error"] is None:
+        if compiled := result["error"] is None:
             library.chmod(0o700)
             result = _check(library)
         sha256 = "" if result["error"] else hashlib.sha256(library.read_bytes()).hexdigest()
         record = BuildRecord(
             format=1,
             sha256=sha256,
+            self_check="passed" if sha256 else "failed" if compiled else "not run",
             compiler=_describe_compiler(toolchain.compiler),
             command=command,
             mlx=toolchain.mlx_version,
@@ -119,8 +120,8 @@ def _compile(command: list[str], folder: Path) -> tuple[str | None, str]:
     if code is None:
         return f"the compiler took more than {BUILD_SECONDS:.0f} s", output
     faults = [line for line in output.splitlines() if "error" in line] or output.splitlines()[-1:]
-    fault = "".join(faults[:1]).replace(f"{SOURCES}{os.sep}", "")[:200]
-    return f"the compiler failed with exit code {code} ({fault})", output
+    fault = "".join(faults[:1]).replace(f"{SOURCES}{os.sep}", "")[:200] or "without a message"
+    return f"the compiler failed with exit code {code}: {fault}", output
 
 
 def _check(library: Path) -> _CheckResult:

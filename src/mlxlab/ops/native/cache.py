@@ -34,6 +34,7 @@ class BuildRecord(TypedDict):
     Attributes:
         error: why its library is not used; None if it passed the self-check.
         sha256: of the library, "" if there is none.
+        self_check: its result; it is not run if the compiler failed.
         features: of the processor that it uses.
         compiler: its first line about itself.
         time: when the build ended, in seconds since 1970.
@@ -42,6 +43,7 @@ class BuildRecord(TypedDict):
     format: Literal[1]
     error: str | None
     sha256: str
+    self_check: Literal["passed", "failed", "not run"]
     features: str
     compiler: str
     command: list[str]
@@ -57,7 +59,7 @@ class Cache:
         self.folder = folder or default_folder()
 
     def create(self) -> None:
-        """Makes the folder if there is none, and removes what killed builds have left."""
+        """Makes the folder if there is none."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
@@ -79,14 +81,19 @@ class Cache:
         _check_owner(self.folder, status)
 
     def record(self, key: str) -> BuildRecord | None:
-        """The record of the last build; None if there is none, or if it is damaged: that is built again."""
+        """The record of the last build; None if there is none, or if it or its library is damaged."""
         self.check()
+        path = self.path(key, "json")
         try:
-            with open_regular(self.path(key, "json")) as file:
-                _check_owner(self.path(key, "json"), os.fstat(file.fileno()))
-            return read_json(self.path(key, "json"), BuildRecord)
+            with open_regular(path) as file:
+                _check_owner(path, os.fstat(file.fileno()))
+            record = read_json(path, BuildRecord)
         except (InputNotFoundError, DataError):
             return None
+        if record["error"]:
+            return record
+        with self.open_library(key, record["sha256"]) as library:
+            return record if library else None
 
     @contextmanager
     def open_library(self, key: str, sha256: str) -> Iterator[Path | None]:
@@ -145,14 +152,26 @@ class Cache:
             shutil.rmtree(path, ignore_errors=True)
 
     def clear(self) -> tuple[int, int]:
-        """Removes all libraries, records and logs; returns their number and size in bytes."""
+        """Removes all libraries, records and logs; returns the number of libraries, and bytes in all."""
         self.check()
-        files = [path for pattern in ("*.so", "*.json", "*.log") for path in self.folder.glob(pattern)]
-        size = sum(path.lstat().st_size for path in files)
-        for path in files:
-            path.unlink(missing_ok=True)
-        self.remove_leftovers()
-        return len(files), size
+        if not self.folder.is_dir():
+            return 0, 0
+        with self.lock() as locked:
+            if not locked:
+                raise KernelsUnavailable(f"{self.folder}: another process builds; wait until it has ended")
+            size, files = self.size(), self._files()
+            for path in files:
+                path.unlink(missing_ok=True)
+            self.remove_leftovers()
+        return sum(path.suffix == ".so" for path in files), size
+
+    def size(self) -> int:
+        """Bytes of the libraries, records and logs."""
+        self.check()
+        return sum(path.lstat().st_size for path in self._files())
+
+    def _files(self) -> list[Path]:
+        return [path for pattern in ("*.so", "*.json", "*.log", "*.txt") for path in self.folder.glob(pattern)]
 
     def path(self, key: str, kind: Literal["so", "json", "log"]) -> Path:
         return self.folder / f"{key}.{kind}"

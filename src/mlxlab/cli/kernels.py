@@ -1,0 +1,74 @@
+"""Builds the native CPU kernels, says what is known about them, or removes them.
+
+    mlxlab kernels info [--json]
+    mlxlab kernels build [--again]
+    mlxlab kernels clear
+
+`train` builds them by itself (`backend.native`, docs/reference/kernels.md); a build before many runs lets all of them
+use the kernels.
+
+Exit codes: 0; 69 if they cannot be built on this machine, the compiler failed, or the self-check did; 73 if `clear`
+cannot use the cache folder, or another process builds.
+"""
+
+import logging
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
+from mlxlab.errors import CannotCreateError, ServiceUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+def _info(json: bool = False) -> None:
+    """Prints the state of the kernels.
+
+    Args:
+        json: prints a JSON object instead of lines.
+    """
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.ops.native.cache import Cache
+    from mlxlab.ops.native.description import as_text, describe
+
+    description = describe(Cache())
+    if json:
+        print_json(description)
+    else:
+        print(as_text(description))
+
+
+def _build(again: bool = False) -> None:
+    """Builds the kernels, also where an earlier build failed.
+
+    Args:
+        again: builds them although they are built.
+    """
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.ops.native.activation import load_or_build
+    from mlxlab.ops.native.toolchain import KernelsUnavailable
+
+    try:
+        kernels = load_or_build(retry=True, again=again)
+    except KernelsUnavailable as reason:
+        raise ServiceUnavailableError(f"native kernels: {reason}") from None
+    print(kernels)
+
+
+def _clear() -> None:
+    """Removes all built kernels of this user."""
+    from mlxlab.ops.native.cache import Cache
+    from mlxlab.ops.native.toolchain import KernelsUnavailable
+
+    cache = Cache()
+    try:
+        count, size = cache.clear()
+    except KernelsUnavailable as reason:
+        raise CannotCreateError(str(reason)) from None
+    print(f"{cache.folder}: removed {count} {'library' if count == 1 else 'libraries'}, {size / 1e6:.1f} MB")
+
+
+main = build_main(__doc__, {"info": Subcommand(_info), "build": Subcommand(_build), "clear": Subcommand(_clear)})
