@@ -81,6 +81,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name.split("/")[0] for name in names} == {"mlxlab", f"mlxlab-{__version__}.dist-info"}
     assert f"mlxlab-{__version__}.dist-info/licenses/LICENSE" in names
     assert {"mlxlab/data/titanic/titanic.csv", "mlxlab/py.typed"} <= set(names)
+    sources = {path.name for path in (ROOT / "src" / "mlxlab" / "ops" / "native" / "sources").iterdir()}
+    assert {f"mlxlab/ops/native/sources/{name}" for name in sources} <= set(names)
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 

@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
 
 # What a process reads when it runs; other variables are read at the start of an interpreter.
 READ_LATE = {
-    *("MLXLAB_ALLOWED_TARGETS", "MLXLAB_NATIVE", "MLX_HOSTFILE", "MLX_RANK"),
+    *("MLXLAB_ALLOWED_TARGETS", "MLXLAB_NATIVE", "MLXLAB_NATIVE_ARCH", "MLX_HOSTFILE", "MLX_RANK"),
     *("CXX", "PATH", "PYTHONPATH", "XDG_CACHE_HOME"),
 }
 READ_BY_STORES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,12 +29,30 @@ _MODULE = "mlxlab.ops.native"
 logger = logging.getLogger(__name__)
 
 
-class _CheckResult(TypedDict):
+class CheckResult(TypedDict):
+    """Why a library may not be used, None if it may, and the features of the processor that it uses."""
+
     error: str | None
     features: str
 
 
-def build(toolchain: Toolchain, cache: Cache, *, again: bool = False) -> BuildRecord:
+Check = Callable[[Path], CheckResult]
+
+
+def check_library(library: Path) -> CheckResult:
+    """The result of the self-check, in a process that may crash."""
+    command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
+    code, output = _run(command, module_environment() | {"MLXLAB_NATIVE": "off"}, CHECK_SECONDS)
+    if code != 0:
+        end = "took too long" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        return {"error": f"the self-check failed: {' '.join([end, *output.split()])[-200:]}", "features": ""}
+    try:
+        return parse_json(output.splitlines()[-1], CheckResult, "self-check")
+    except (DataError, IndexError):
+        return {"error": f"the self-check failed: {output[-200:]}", "features": ""}
+
+
+def build(toolchain: Toolchain, cache: Cache, *, again: bool = False, check: Check = check_library) -> BuildRecord:
     """Builds unless a build with this key has ended before; waits for another process that builds.
 
     Args:
@@ -48,7 +67,7 @@ def build(toolchain: Toolchain, cache: Cache, *, again: bool = False) -> BuildRe
         with cache.lock() as locked:
             if locked:
                 record = None if again and not waited else cache.record(toolchain.key)
-                return record or _build(toolchain, cache)
+                return record or _build(toolchain, cache, check)
         if not waited:
             logger.info("native kernels: waiting for another process that builds them")
         waited = True
@@ -72,10 +91,10 @@ def main() -> None:
     cache.create()
     with cache.lock() as locked:
         if locked and cache.record(toolchain.key) is None:
-            _build(toolchain, cache)
+            _build(toolchain, cache, check_library)
 
 
-def _build(toolchain: Toolchain, cache: Cache) -> BuildRecord:
+def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
     """Builds, checks and records. The library appears complete, then its record: both by a rename."""
     cache.remove_leftovers()
     start, key = time.monotonic(), toolchain.key
@@ -83,12 +102,14 @@ def _build(toolchain: Toolchain, cache: Cache) -> BuildRecord:
     folder.mkdir(mode=0o700)
     try:
         library = folder / "library.so"
-        command, result = toolchain.command(library), _CheckResult(error=None, features="")
+        command, result = toolchain.command(library), CheckResult(error=None, features="")
         result["error"], log = _compile(command, folder)
+        if result["error"] is None and not library.is_file():
+            result["error"] = "the compiler wrote no library"
         write_atomic(cache.path(key, "log"), log[-100_000:])
         if compiled := result["error"] is None:
             library.chmod(0o700)
-            result = _check(library)
+            result = check(library)
         sha256 = "" if result["error"] else hashlib.sha256(library.read_bytes()).hexdigest()
         record = BuildRecord(
             format=1,
@@ -103,8 +124,9 @@ def _build(toolchain: Toolchain, cache: Cache) -> BuildRecord:
         )
         if sha256:
             library.replace(cache.path(key, "so"))
-        write_json(cache.path(key, "json"), record)
-        cache.path(key, "json").chmod(0o600)
+        write_json(folder / "record.json", record)
+        (folder / "record.json").chmod(0o600)
+        (folder / "record.json").replace(cache.path(key, "json"))
         return record
     except OSError as error:
         raise KernelsUnavailable(f"{cache.folder}: cannot be written ({error.strerror or error})") from None
@@ -122,19 +144,6 @@ def _compile(command: list[str], folder: Path) -> tuple[str | None, str]:
     faults = [line for line in output.splitlines() if "error" in line] or output.splitlines()[-1:]
     fault = "".join(faults[:1]).replace(f"{SOURCES}{os.sep}", "")[:200] or "without a message"
     return f"the compiler failed with exit code {code}: {fault}", output
-
-
-def _check(library: Path) -> _CheckResult:
-    """The result of the self-check."""
-    command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
-    code, output = _run(command, module_environment() | {"MLXLAB_NATIVE": "off"}, CHECK_SECONDS)
-    if code != 0:
-        end = "took too long" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
-        return {"error": f"the self-check failed ({end}) {output[-200:]}".strip(), "features": ""}
-    try:
-        return parse_json(output.splitlines()[-1], _CheckResult, "self-check")
-    except (DataError, IndexError):
-        return {"error": f"the self-check failed: {output[-200:]}", "features": ""}
 
 
 def _run(command: list[str], environment: dict[str, str], seconds: float) -> tuple[int | None, str]:

@@ -106,7 +106,8 @@ def as_text(description: Description) -> str:
     if description["library"]:
         facts["library"] = f"{description['library']} ({description['library_bytes'] / 1e6:.1f} MB)"
     facts["cache"] = f"{description['cache']} ({description['cache_bytes'] / 1e6:.1f} MB)"
+    facts = {name: value for name, value in facts.items() if value}
     width = max(map(len, facts))
-    lines = [f"{name:{width}}  {value}" for name, value in facts.items() if value]
+    lines = [f"{name:{width}}  {value}" for name, value in facts.items()]
     output = description["compiler_output"].splitlines()[-OUTPUT_LINES:] if status == "failed" else []
     return "\n".join([*lines, *(f"  {line[:200]}" for line in output)])
