@@ -93,21 +93,26 @@ def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):
     assert "(9,)" in record.getMessage()
 
 
-def test_auto_compiles_once_the_run_has_taken_as_long_as_compiling_would(monkeypatch):
+def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace_takes(monkeypatch):
     monkeypatch.setattr(compile, "on_linux_cpu", lambda: True)
     monkeypatch.setattr(compile, "has_kernel_compiler", lambda: True)
     budget = CompileBudget("auto")
     double = CompiledFunction(lambda x: x * 2, [], budget)
     assert (double(mx.array(2.0)).item(), double.traces) == (4.0, set())
-    budget.seconds -= compile.TRACE_SECONDS
+    budget.add_step(budget.trace_seconds / compile.SAVED)
+    assert double(mx.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    assert not double.traces
     assert (double(mx.array(2.0)).item(), len(double.traces)) == (4.0, 1)
+    budget.add_step(1.0)  # the trace took less than that, and so would the next one
+    assert budget.trace_seconds < compile.SAVED
+    assert (double(mx.ones(3)).tolist(), len(double.traces)) == ([2.0, 2.0, 2.0], 2)
 
 
 @pytest.mark.parametrize(("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")])
 def test_without_a_compiler_auto_never_compiles(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert CompileBudget("auto").seconds == float("inf") or mx.default_device() != mx.Device(mx.cpu)
-    assert CompileBudget("always").seconds == 0
+    assert CompileBudget("auto").trace_seconds == float("inf") or mx.default_device() != mx.Device(mx.cpu)
+    assert CompileBudget("always").trace_seconds == 0
 
 
 def test_kernels_are_built_in_a_folder_that_only_the_user_can_write(tmp_path, monkeypatch):

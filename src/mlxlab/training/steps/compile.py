@@ -1,7 +1,8 @@
 """Compiled steps: one trace per combination of shapes, up to a limit, and only where compiling saves time.
 
-On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels) and saves a quarter of the time of each
-step. `auto` runs uncompiled for as long: the ski-rental rule, at worst twice the time of the better choice. On GPUs
+On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels), 4 s with native kernels, and saves a
+quarter of the time of each step on batches of its shapes. `auto` traces shapes once their steps have lost as much time
+uncompiled as a trace takes: the ski-rental rule, which loses at most twice as much as the better choice. On GPUs
 kernels are built quickly, and fused ones round differently, so `auto` compiles from the first step.
 """
 
@@ -9,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from mlx.utils import tree_flatten
 
 from mlxlab.backend import on_linux_cpu
 from mlxlab.ops.dropout import save_random_state
+from mlxlab.ops.native import state
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 logger = logging.getLogger(__name__)
@@ -28,17 +31,50 @@ Mode = Literal["auto", "always", "never"]
 Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every array
 MAX_TRACES = 8  # traces are never freed, and the lookup is linear
 TRACE_SECONDS = 15.0  # of the first trace on a Linux CPU
+NATIVE_TRACE_SECONDS = 4.0  # of the first trace with native kernels, which leave less to build
+SAVED = 0.25  # of the time of a step, by compiling it
 
 
 class CompileBudget:
-    """The seconds for which a run stays uncompiled: none, as many as compiling takes, or infinitely many."""
+    """Whether it pays to trace batches of some shapes, in one run.
 
-    def __init__(self, mode: Mode) -> None:
-        self.seconds = 0.0
+    Args:
+        adapts: expect a trace to take as long as the one before; else all processes of a run decide alike.
+
+    Attributes:
+        trace_seconds: what a trace costs: nothing where it is not waited for, and infinitely much if it is not wanted.
+    """
+
+    def __init__(self, mode: Mode, *, adapts: bool = True) -> None:
+        self.trace_seconds, self.adapts = 0.0, adapts
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
-            self.seconds = math.inf
+            self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
-            self.seconds = TRACE_SECONDS
+            self.trace_seconds = NATIVE_TRACE_SECONDS if state.is_active() else TRACE_SECONDS
+        self._uncompiled: dict[Shapes, float] = {}  # seconds of steps
+        self._running: set[Shapes] = set()
+
+    def may_compile(self) -> bool:
+        """False if nothing will ever be traced."""
+        return self.trace_seconds < math.inf
+
+    def pays(self, shapes: Shapes) -> bool:
+        """Whether to trace these shapes now; if not, the step that runs is counted for them."""
+        if self.trace_seconds == 0 or SAVED * self._uncompiled.get(shapes, 0.0) >= self.trace_seconds:
+            return True
+        self._running.add(shapes)
+        return False
+
+    def add_step(self, seconds: float) -> None:
+        """Counts the time of a step for the shapes that it ran uncompiled."""
+        for shapes in self._running:
+            self._uncompiled[shapes] = self._uncompiled.get(shapes, 0.0) + seconds
+        self._running.clear()
+
+    def add_trace(self, seconds: float) -> None:
+        """What a trace took: the next ones use its kernels, and will take about as long or less."""
+        if self.adapts:
+            self.trace_seconds = min(self.trace_seconds, seconds)
 
 
 class CompiledFunction(Generic[Result]):
@@ -46,22 +82,22 @@ class CompiledFunction(Generic[Result]):
 
     Args:
         function: of trees of arrays; only the first argument may change its shapes from call to call.
-        state: trees of arrays that it changes in place: of a model, an optimizer, the random number generator.
-        budget: nothing is compiled before it is used up, or once MLX has refused to trace.
+        arrays: trees of those that it changes in place: of a model, an optimizer, the random number generator.
+        budget: decides which shapes are traced; none, once MLX has refused to trace.
     """
 
-    def __init__(self, function: Callable[..., Result], state: list[object], budget: CompileBudget) -> None:
-        self.function, self.state, self.budget = function, state, budget
-        self.compiled: Callable[..., Result] = mx.compile(function, inputs=state, outputs=state)
+    def __init__(self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget) -> None:
+        self.function, self.arrays, self.budget = function, arrays, budget
+        self.compiled: Callable[..., Result] = mx.compile(function, inputs=arrays, outputs=arrays)
         self.traces: set[Shapes] = set()
         self._warned = False
 
     def __call__(self, *arguments: object) -> Result:
-        if self.budget.seconds > 0:
-            return self.function(*arguments)
         shapes = shapes_of(arguments[0])
         if shapes in self.traces:
             return self.compiled(*arguments)
+        if not self.budget.pays(shapes):
+            return self.function(*arguments)
         if len(self.traces) < MAX_TRACES:
             return self._trace(shapes, arguments)
         if not self._warned:
@@ -73,20 +109,21 @@ class CompiledFunction(Generic[Result]):
         return self.function(*arguments)
 
     def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
-        before, restore_random_state = flatten_arrays(self.state), save_random_state()
+        before, restore_random_state, start = flatten_arrays(self.arrays), save_random_state(), time.monotonic()
         try:
             with private_kernels():
                 out = self.compiled(*arguments)
-                mx.eval(out, self.state)
+                mx.eval(out, self.arrays)
         except ValueError as error:
             if "transformation" not in str(error):
                 raise
-            self.budget.seconds = math.inf
+            self.budget.trace_seconds = math.inf
             logger.warning("trainer.step.compile: the loss reads the values of arrays; the step is not compiled")
-            assign_leaves(self.state, before)
+            assign_leaves(self.arrays, before)
             restore_random_state()
             return self.function(*arguments)
         self.traces.add(shapes)
+        self.budget.add_trace(time.monotonic() - start)
         return out
 
 

@@ -1,7 +1,6 @@
 """A compiled step with gradient accumulation and low precision, otherwise equivalent to the plain step."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -92,15 +91,19 @@ class OptimizedStep:
             head_chunk=head_chunk,
             bfloat16_products=precision == "bfloat16 products",
         )
-        self.budget = CompileBudget(compile)
+        self.budget = CompileBudget(compile, adapts=not self.group.shards_weights)
         arrays: list[object] = [model.state, optimizer.state, mx.random.state]
         self.full_step = CompiledFunction(self._full_step, arrays, self.budget)
         self.first_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.add_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.apply_totals = CompiledFunction(self._apply_totals, arrays, self.budget)
         self.two_stream: TwoStreamGradients | None = None
-        compiles = self.budget.seconds < math.inf
-        eligible = compiles and precision == "float32" and not activation_checkpointing and self.group.size == 1
+        eligible = (
+            self.budget.may_compile()
+            and precision == "float32"
+            and not activation_checkpointing
+            and self.group.size == 1
+        )
         if use_two_streams(cpu_streams, model, eligible=eligible):
             self.two_stream = TwoStreamGradients(model, self.gradient, self.budget)
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
@@ -125,7 +128,7 @@ class OptimizedStep:
             del totals  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
         evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        self.budget.seconds -= self.group.longest(time.monotonic() - start)
+        self.budget.add_step(self.group.longest(time.monotonic() - start))
         traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
         return partial(step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
