@@ -27,6 +27,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["models", "distributed"],
     ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],
+    ["html"],
     ["files"],
     ["errors", "constraints", "detached", "markdown", "metric_names", "program", "redact"],
 ]

@@ -122,4 +122,7 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     written = json.loads((tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail)
     assert written["methods"][1]["gain"]["verdict"] == "significant gain"
     assert (tmp_path / "new" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.suffix for path in paths] == [".md", ".json", ".png"]
+    assert [path.suffix for path in paths] == [".md", ".json", ".png", ".html"]
+    page = paths[-1].read_text()
+    assert "Significant gain" in page
+    assert "data:image/png;base64," in page

@@ -87,6 +87,7 @@ def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
         "comparison.md",
         "comparison.json",
         "comparison.png",
+        "comparison.html",
     ]
     assert lines[-1]["end"] == "FINISHED"
 

@@ -13,10 +13,16 @@ from sklearn.metrics import f1_score
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Baseline
-from mlxlab.experiment.final_evaluation.evaluate import MODEL, evaluate_at_end, judge
+from mlxlab.experiment.final_evaluation.evaluate import (
+    MODEL,
+    FinalEvaluation,
+    evaluate_at_end,
+    judge,
+    unigram_loss,
+)
 from mlxlab.experiment.final_evaluation.files import write_csv, write_files
 from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
-from mlxlab.experiment.report import verdict, write_report
+from mlxlab.experiment.report import baseline_report, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.tracker import NoTracker
@@ -232,20 +238,24 @@ def judged(correct_model, correct_baseline):
     return judge(task, "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
 
 
+def verdict_of(results):
+    return baseline_report(FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(results,)))[0].split("\n\n")[
+        1
+    ]
+
+
 def test_the_verdict_compares_on_the_same_rows():
     hard = np.arange(400) < 100  # rows that both get wrong: they widen both intervals, not that of the difference
     better = ~hard & (np.arange(400) < 360)
-    assert verdict(judged(~hard * 1.0, ~hard * 1.0), "accuracy") == (
+    assert verdict_of(judged(~hard * 1.0, ~hard * 1.0)) == (
         "On the validation rows no significant difference between this model and rule, the best baseline:"
         " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval 0.0000 to 0.0000)."
     )
     results = judged(better * 1.0, ~hard * 1.0)
-    assert verdict(results, "accuracy").startswith(
-        "On the validation rows rule is better than this model: accuracy 0.75"
-    )
-    assert "against 0.6500 (difference 0.1000, 95 % interval 0.07" in verdict(results, "accuracy")
-    assert "this model is better than rule, the best baseline: accuracy 0.75" in verdict(
-        judged(~hard * 1.0, better * 1.0), "accuracy"
+    assert verdict_of(results).startswith("On the validation rows rule is better than this model: accuracy 0.75")
+    assert "against 0.6500 (difference 0.1000, 95 % interval 0.07" in verdict_of(results)
+    assert "this model is better than rule, the best baseline: accuracy 0.75" in verdict_of(
+        judged(~hard * 1.0, better * 1.0)
     )
     low, high = results.gains["rule"]
     theory = 1.96 * np.sqrt(0.1 * 0.9 / 400)
@@ -298,3 +308,11 @@ def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
     assert {int(label.get_text()) for label in figure.axes[0].get_xticklabels()} <= set(range(25))
     curve = plot_precision_recall(rng.random((2000, 300)), targets, [str(i) for i in range(300)])
     assert curve.axes[0].get_legend().get_texts()[0].get_text() == "mean over 100 classes"
+
+
+def test_the_unigram_loss_is_the_entropy_of_the_targets():
+    targets, weights = np.array([[0, 0, 1, 9]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
+    batch = Batch(targets, targets, targets, weights, np.zeros(1, np.int64))
+    expected = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
+    assert unigram_loss([batch, batch], 1) == unigram_loss([batch, batch], 9) == pytest.approx(expected)
+    assert unigram_loss([], 9) == 0.0

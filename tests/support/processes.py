@@ -15,7 +15,11 @@ import psutil
 from support.forks import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_PLOTS = ["~callbacks.learning_curve", "~callbacks.memory_monitor"]  # a third of the time of a short run
+NO_PLOTS = [
+    "~callbacks.learning_curve",
+    "~callbacks.memory_monitor",
+    "~callbacks.report",
+]  # a third of the time of a short run
 TINY = [
     "tracking=none",
     "trainer.max_steps=60",

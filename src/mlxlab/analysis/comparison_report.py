@@ -8,19 +8,22 @@ from statistics import fmean
 from textwrap import wrap
 
 from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
+from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 
 
 def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.md (`text`), NAME.json and NAME.png; returns their paths."""
+    """Writes NAME.md (`text`), NAME.json, NAME.png and NAME.html, which holds them all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "png")]
+    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "png", "html")]
     write_atomic(paths[0], text + "\n")
     write_json(paths[1], without_nonfinite(as_json(comparison)))
     _draw(comparison, paths[2])
+    write_atomic(paths[3], render_page(read_comparison_page(folder, name)))
     return paths
 
 

@@ -34,11 +34,14 @@ def list_checkpoints(folder: Path) -> list[CheckpointEntry]:
     return [_entry(path) for path in committed_paths(folder)]
 
 
-def newest_state(checkpoints: list[CheckpointEntry]) -> SavedState | None:
-    """The state in the newest checkpoint whose `state.json` is intact; None if there is none."""
+def newest_state(checkpoints: list[CheckpointEntry], max_bytes: int | None = None) -> SavedState | None:
+    """The state in the newest checkpoint whose `state.json` is intact, and no larger; None if there is none."""
     for each in checkpoints:
         try:
-            return parse_state(read_file(each.path, read_manifest(each.path), STATE))
+            manifest = read_manifest(each.path)
+            size = manifest["files"][STATE]["size"] if STATE in manifest["files"] else 0
+            if max_bytes is None or size <= max_bytes:
+                return parse_state(read_file(each.path, manifest, STATE))
         except (CorruptCheckpointError, CheckpointUnavailableError, DataError, UnicodeDecodeError):
             continue
     return None

@@ -25,7 +25,7 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
         UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
     """
     from mlxlab.config.hydra.job import run_as_job
-    from mlxlab.experiment.manifest import remove_unused
+    from mlxlab.experiment.run import remove_unused
 
     check_parallel(config.trainer.parallel)
     _set_run_dir(composer, config)

@@ -3,10 +3,10 @@
 Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_status` detects that it is dead.
 """
 
+import copy
 import logging
 import math
 import platform
-import shutil
 import threading
 import time
 import uuid
@@ -20,6 +20,7 @@ import psutil
 
 from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -44,6 +45,7 @@ class Attempt(TypedDict):
     end: NotRequired[float]
     exit_code: NotRequired[int]
     error: NotRequired[str]
+    warnings: NotRequired[list[str]]
 
 
 class Parent(TypedDict):
@@ -69,6 +71,7 @@ class Inputs(TypedDict, total=False):
     teachers: dict[str, str]
     initial_weights: dict[str, str]
     kernels: str
+    messages: list[str]  # on the data and the teachers
 
 
 class Outcome(TypedDict, total=False):
@@ -104,13 +107,13 @@ class Manifest(TypedDict):
 class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
-    An attempt that fails before `begin`, say because its overrides were refused, leaves the status of the one before.
+    An attempt that fails before `begin`, say by a refused override, leaves the status of the one before.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock, self._warned = threading.Lock(), False
-        self._code = provenance.UNKNOWN_CODE
+        self._code, self._warnings = provenance.UNKNOWN_CODE, WarningList()
         self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
     def __enter__(self) -> "RunManifest":
@@ -129,27 +132,36 @@ class RunManifest:
         if earlier and "end" not in earlier["attempts"][-1]:
             earlier["attempts"][-1]["end"] = _last_change(self.folder, earlier["attempts"][-1]["start"], start)
         self._fields["attempts"].append(attempt)
+        logging.getLogger("mlxlab").addHandler(self._warnings)
         self._write("RUNNING", durable=False)  # that of the thread is
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.end(error)
+        logging.getLogger("mlxlab").removeHandler(self._warnings)
+        with self._lock:
+            self._write(self._fields["status"])
+
+    def end(self, error: BaseException | None) -> Manifest:
+        """The manifest of a run that ends with this error, or none; nothing is written yet."""
         interrupted = isinstance(error, KeyboardInterrupt | RunInterrupted)
         status: Status = "DONE" if error is None else "PREEMPTED" if interrupted else "FAILED"
         exit_code = error.exit_code if isinstance(error, UserError) else {"DONE": 0, "PREEMPTED": 130}.get(status, 1)
         self._thread.join(3.0)
         with self._lock:
-            attempts = self._fields["attempts"]
-            attempts[-1] |= {"status": status, "end": time.time(), "exit_code": exit_code}
+            last = self._fields["attempts"][-1]
+            last |= {"warnings": self._warnings.lines} if self._warnings.lines else {}
+            last |= {"status": status, "end": last.get("end", time.time()), "exit_code": exit_code}
             if error is not None:
-                attempts[-1]["error"] = (str(error) or type(error).__name__)[:2000]
+                last["error"] = (str(error) or type(error).__name__)[:2000]
+            self._fields["status"] = self._earlier_status or status
             if self._earlier_status is None or status == "DONE":
-                wall = sum(attempt["end"] - attempt["start"] for attempt in attempts if "end" in attempt)
-                self._fields.setdefault("outcome", {})
-                self._fields["outcome"] |= {"wall_seconds": wall, "exit_code": exit_code}
-                self._write(status)
-            else:
-                self._write(self._earlier_status)
+                wall = sum(each["end"] - each["start"] for each in self._fields["attempts"] if "end" in each)
+                outcome = self._fields.setdefault("outcome", {})
+                outcome |= {"wall_seconds": wall, "exit_code": exit_code}
+                self._fields["status"] = status
+            return copy.deepcopy(self._fields)
 
     @property
     def id(self) -> str:
@@ -215,15 +227,6 @@ def _last_change(folder: Path, start: float, before: float) -> float:
     with suppress(OSError):
         times += [path.stat().st_mtime for path in folder.iterdir()]
     return max(time for time in times if time <= max(before, start))
-
-
-def remove_unused(folder: Path) -> None:
-    """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
-    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
-    with suppress(OSError, InputNotFoundError, DataError):
-        begun = "inputs" in read_manifest(folder)
-        if not begun and {path.name for path in folder.iterdir()} <= names:
-            shutil.rmtree(folder)
 
 
 def effective_status(folder: Path) -> str:

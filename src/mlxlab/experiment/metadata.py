@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from mlxlab.config.resume_overrides import Changes, add_overrides, override_name
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.past_run.rerun import rerun_tags
@@ -29,7 +27,7 @@ from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as kernels
 from mlxlab.tracking.journal import PARENT
-from mlxlab.tracking.tracker import Status, Tracker
+from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -86,8 +84,15 @@ def run_name(cfg: Config, run_dir: Path) -> str:
     return cfg["name"] or "-".join(options) or run_dir.name
 
 
-def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoint | None = None) -> Inputs:
-    """What the manifest records before training; `fork` is the checkpoint of another run that this one starts from."""
+def run_inputs(
+    cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoint | None = None, messages: Sequence[str] = ()
+) -> Inputs:
+    """What the manifest records before training.
+
+    Args:
+        fork: the checkpoint of another run that this one starts from.
+        messages: on the data and the teachers.
+    """
     inputs: Inputs = {
         "overrides": cli_overrides(),
         "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),
@@ -100,6 +105,7 @@ def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoin
         inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
+        inputs |= {"messages": [*messages]}
     return inputs
 
 
@@ -133,20 +139,6 @@ def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> lis
 def package_versions() -> dict[str, str]:
     """Versions of the packages on which a bitwise resume depends."""
     return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
-
-
-@contextmanager
-def tracked_until_end(tracker: Tracker) -> Iterator[None]:
-    """Closes the run of the tracker with the status that it ended with."""
-    status: Status = "FAILED"
-    try:
-        yield
-        status = "FINISHED"
-    except (KeyboardInterrupt, RunInterrupted):
-        status = "KILLED"
-        raise
-    finally:
-        tracker.end(status)
 
 
 def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:

@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
-from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, SplitResults
+from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation
 from mlxlab.experiment.final_evaluation.files import class_names
+from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.experiment.run_metrics import FILE, RunMetrics
+from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
 from mlxlab.training.metrics.bootstrap import resample_count
@@ -37,6 +38,8 @@ def write_report(state: TrainState, results: FinalEvaluation, folder: Path) -> s
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
         paragraphs += [" ".join(notes(results, history)), *baseline_report(results)]
+    for name, values in results.text_baselines.items():
+        paragraphs.append(f"{VALID_LOSS} of {name}, the baseline: {number(values[VALID_LOSS])}")
     if history.reference:
         paragraphs.append(side_by_side(history.reference))
     if history.events:
@@ -62,8 +65,14 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "test": _keyed({split: each.metrics for split, each in splits.items() if split == "test"}),
         "intervals": _keyed({split: each.intervals for split, each in splits.items()}),
         "baselines": {
-            name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names
+            **{name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names},
+            **{name: {**values} for name, values in results.text_baselines.items()},
         },
+        "gains": {
+            name: {f"{split}/{results.main_metric}": each.gains[name] for split, each in splits.items()}
+            for name in names
+        },
+        "rows": {split: len(each.evaluation.ids) for split, each in splits.items()},
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
         "evaluations": [*history.evaluations],
         "state": "finished",
@@ -122,24 +131,10 @@ def baseline_report(results: FinalEvaluation) -> list[str]:
         [f"{metric} of", *(each.split for each in splits)],
         [[name, *map(number, row), *[""] * (len(splits) - len(row))] for name, row in ranking],
     )
-    return [f"{table}\n\n{verdict(splits[-1], metric)}"]
-
-
-def verdict(results: SplitResults, metric: str) -> str:
-    """Whether the best baseline or the model is better, by the interval of their difference on the same rows."""
-    sign = -1 if lower_is_better(metric) else 1
-    best = max(results.baselines, key=lambda name: sign * results.baselines[name][metric])
-    model, baseline, (low, high) = results.metrics[metric], results.baselines[best][metric], results.gains[best]
-    names, values = f"this model and {best}, the best baseline", (model, baseline)
-    sentence = f"no significant difference between {names}"
-    if high < 0:
-        sentence, values, (low, high) = f"{best} is better than this model", (baseline, model), (-high, -low)
-    elif low > 0:
-        sentence = f"this model is better than {best}, the best baseline"
-    first, second = map(number, values)
-    difference = f"difference {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
-    rows = {"valid": "validation", "test": "test"}[results.split]
-    return f"On the {rows} rows {sentence}: {metric} {first} against {second} ({difference})."
+    last = splits[-1]
+    baselines = {name: values[metric] for name, values in last.baselines.items()}
+    gain = last.gains[best_baseline(metric, baselines)]
+    return [f"{table}\n\n{verdict(last.split, metric, last.metrics[metric], baselines, gain)}"]
 
 
 def final_metrics(history: History) -> dict[str, float]:
@@ -188,11 +183,6 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
 
 def value_table(title: str, rows: Iterable[tuple[str, float]]) -> str:
     return markdown_table([title, "value"], [(name, number(value)) for name, value in rows])
-
-
-def number(value: float) -> str:
-    """Four decimals, or four digits of what is very large or small; rounding errors are 0."""
-    return f"{value:.4g}" if 1e-9 < abs(value) < 0.001 or abs(value) >= 1e5 else f"{value:.4f}"
 
 
 def log_lines(*lines: str) -> None:

@@ -18,12 +18,14 @@ from mlxlab.config.resume_overrides import key_class
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, build_data
+from mlxlab.experiment.build import Config, build_callbacks, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
-from mlxlab.experiment.metadata import run_inputs, tracked_until_end
+from mlxlab.experiment.metadata import run_inputs
 from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.run_report.callback import find_report
+from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
@@ -68,9 +70,10 @@ class DistillationRounds:
     def run(self) -> float:
         """Trains the missing rounds; returns the ensemble's value of the objective."""
         tracker, done = self.context.build_tracker(self.cfg["tracking"]), len(self.state["done"])
+        report = find_report(build_callbacks(self.cfg, self.context.run_dir))
         tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
         tracker.start(self.cfg, tags, resumed=self.resumed, name=self.cfg["name"] or f"{self.folder.name} rounds")
-        with tracked_until_end(tracker), _parent_run(tracker.uid):
+        with tracked_until_end(tracker, self.context, report), _parent_run(tracker.uid):
             if self.resumed:
                 tracker.truncate_after(done)
             self._write()

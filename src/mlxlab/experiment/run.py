@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import CannotCreateError, WriteError
-from mlxlab.experiment.manifest import RunManifest
+from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
+from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.storage.no_cloud import NoCloud
@@ -122,3 +123,12 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
+    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
+    with suppress(OSError, InputNotFoundError, DataError):
+        begun = "inputs" in read_manifest(folder)
+        if not begun and {path.name for path in folder.iterdir()} <= names:
+            shutil.rmtree(folder)

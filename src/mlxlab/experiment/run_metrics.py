@@ -18,6 +18,16 @@ class RunMetrics(TypedDict):
     intervals: dict[str, tuple[float | None, float | None]]  # of the best weights, by key
     baselines: dict[str, Metrics]  # by name
     reference: dict[str, Metrics]  # of student and teacher
+    gains: NotRequired[
+        dict[str, dict[str, tuple[float | None, float | None]]]
+    ]  # by baseline and key of the main metric:
+    # the interval of how much better the model is
+    rows: NotRequired[dict[str, int]]  # by split: those that the intervals are of
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
     state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
     reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines
+
+
+def number(value: float) -> str:
+    """Four decimals, or four digits of what is very large or small; rounding errors are 0."""
+    return f"{value:.4g}" if 1e-9 < abs(value) < 0.001 or abs(value) >= 1e5 else f"{value:.4f}"

@@ -1,6 +1,7 @@
 """Trains one run from start to report."""
 
 from pathlib import Path
+from typing import cast
 
 from mlxlab.backend import memory_budget
 from mlxlab.callbacks.csv_logger import metrics_table
@@ -20,6 +21,7 @@ from mlxlab.experiment.cloud.run_files import RunFiles
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
 from mlxlab.experiment.final_evaluation.files import write_files
 from mlxlab.experiment.final_evaluation.plots import save_plots
+from mlxlab.experiment.final_evaluation.samples import write_samples
 from mlxlab.experiment.metadata import (
     log_config_changes,
     log_transfer,
@@ -28,7 +30,6 @@ from mlxlab.experiment.metadata import (
     run_name,
     run_outcome,
     run_tags,
-    tracked_until_end,
 )
 from mlxlab.experiment.past_run.rerun import changes_since
 from mlxlab.experiment.report import (
@@ -45,11 +46,14 @@ from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS
+from mlxlab.experiment.run_report.callback import RunReport, find_report
+from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
 from mlxlab.growth.schedule import KEY
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
+from mlxlab.models.model import Model
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -94,15 +98,17 @@ def train(requested: Config, context: RunContext) -> float:
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := initial or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
-    context.manifest.begin(run_inputs(cfg, metadata, forked_from), tracker.uid, name)
-    with tracked_until_end(tracker):
+    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session.messages), tracker.uid, name)
+    report = find_report(callbacks)
+    with tracked_until_end(tracker, context, report):
         if continues:
             tracker.truncate_after(last_step)
         checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
         with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):
             origin = (session.context.metadata, context.manifest, context.group.size)
             lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
-            return finish(session, fit_session(session, state, [*callbacks, lock], checkpoint, context), context, lock)
+            state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
+            return finish(session, state, context, lock, report)
 
 
 def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
@@ -143,8 +149,10 @@ def fit_session(
     return session.fit(state, callbacks, checkpointer, checkpoint)
 
 
-def finish(session: Session, state: TrainState, context: RunContext, lock: RunLockRecorder) -> float:
-    """Reports a run that ended.
+def finish(
+    session: Session, state: TrainState, context: RunContext, lock: RunLockRecorder, report: RunReport | None
+) -> float:
+    """Evaluates a run that ended.
 
     Raises:
         RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
@@ -162,7 +170,7 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
     reason, best = session.context.control.stop_reason, state.history.best
     stop = stop_of(reason)
     if not stop_signal and stop is None:
-        stop_signal = report_run(session, state, context)
+        stop_signal = report_run(session, state, context, report)
     print(f"final_state={digest}", flush=True)
     if stop_signal:
         if message := signals.requeue_job():
@@ -182,7 +190,7 @@ def finish(session: Session, state: TrainState, context: RunContext, lock: RunLo
     return best
 
 
-def report_run(session: Session, state: TrainState, context: RunContext) -> int:
+def report_run(session: Session, state: TrainState, context: RunContext, report: RunReport | None) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
     data, signals, tracker, run_dir = session.data, context.signals, session.context.tracker, context.run_dir
     stop_signal = 0
@@ -211,6 +219,9 @@ def report_run(session: Session, state: TrainState, context: RunContext) -> int:
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
         tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
+    if generates and report and report.samples and context.group.rank == 0:
+        with state.eval_weights() as model:
+            write_samples(cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens)
     predicts = isinstance(encoder, RowEncoder)
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates=generates, predicts=predicts)]))
     return 0

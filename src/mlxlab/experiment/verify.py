@@ -16,6 +16,7 @@ from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.resume.kernels import resume_kernels
 from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
+from mlxlab.experiment.run_report.record_verification import record_verification
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
 from mlxlab.inference.restore import restore_encoder
@@ -30,6 +31,8 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     First the checksums of every checkpoint are computed. Then each is compared, weights and optimizer, bit for bit,
     with the result of training from the one before it; the first from step 0, if `from_start` or if it is the only one.
 
+    What was found is recorded in `verify.json`, and in `report.html` if there is one.
+
     Raises:
         NotAllowedError: the kernels that the run used are not available.
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
@@ -42,6 +45,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     for path in paths:
         checkpoints.append(load_named(str(path), folder))
         yield f"{path.name}: checksums hold"
+    same: list[int] = []  # steps
     pairs = list(zip([None, *checkpoints], checkpoints, strict=False))
     for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
         if changed := _changes_between(folder, start, end):
@@ -50,8 +54,12 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         difference = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
         if difference:
-            raise CheckpointUnavailableError(f"{end.path.name}: {difference} is not what training from {since} gives")
+            message = f"{end.path.name}: {difference} is not what training from {since} gives"
+            record_verification(folder, same, message)
+            raise CheckpointUnavailableError(message)
+        same.append(end.step)
         yield f"{end.path.name}: bitwise what training from {since} gives"
+    record_verification(folder, same)
 
 
 def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> list[int]:

@@ -1,18 +1,15 @@
-"""The report of a sweep as one HTML page: readable without scripts, and without a request to anywhere."""
+"""The report of a sweep as a page: the verdict, the ranking, figures, and the jobs that did not finish."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from mlxlab.analysis.sweeps import figures
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
 from mlxlab.analysis.sweeps.verdict import describe_method, number
+from mlxlab.html.blocks import MAX_ROWS, Block, Card, Column, Image, Page, Paragraph, Section, Table
 
-MAX_ROWS = 200
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
     "failed": ("Failed jobs", ""),
     "pruned": ("Pruned jobs", "Ended early by the pruner; they are not in the ranking."),
@@ -25,55 +22,68 @@ _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
         "Not started, still running, or stopped; the command of the sweep with the same hydra.sweep.dir runs them.",
     ),
 }
-_SORT = """
-for (const head of document.querySelectorAll("th")) head.addEventListener("click", () => {
-  const body = head.closest("table").tBodies[0], column = head.cellIndex, up = head.dataset.up !== "1";
-  head.dataset.up = up ? "1" : "0";
-  const text = row => row.cells[column].textContent, value = row => parseFloat(text(row));
-  const compare = (a, b) => isNaN(value(a)) || isNaN(value(b)) ? text(a).localeCompare(text(b)) : value(a) - value(b);
-  for (const row of [...body.rows].sort((a, b) => up ? compare(a, b) : compare(b, a))) body.append(row);
-});
-"""
+_FIGURES = {
+    "ranking": "Mean and interval of each configuration, with a dot for each seed",
+    "importance": "Share of each key",
+    "parallel": "A line for each configuration through its values and its objective",
+    "curves": "Objective of each job by step",
+}
 
 
-class Column(NamedTuple):
-    """`name`, and on the page its last part, if that is enough to tell the keys apart."""
-
-    name: str
-    number: bool = False
-    long: bool = False
-    short: str = ""
-
-
-def render_page(
+def sweep_page(
     sweep: Sweep,
     configurations: Sequence[Configuration],
     ranking: Ranking,
     importance: Importance,
     verdict: Sequence[str],
     images: Mapping[str, bytes],
-) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
-    digest = base64.b64encode(hashlib.sha256(_SORT.encode()).digest()).decode()
-    return page.render(
+) -> Page:
+    """The page of a sweep; `images` are PNG files by the name of the figure."""
+    figure = {name: Image(png, _FIGURES[name], figures.DPI) for name, png in images.items()}
+    fixed = f". All jobs: {' '.join(sweep.fixed)}" if sweep.fixed else ""
+    is_shown = len(sweep.swept) > 1 and len(ranking.entries) > 1
+    sections = [
+        Section("Ranking", _ranking_blocks(sweep, configurations, ranking, figure)),
+        Section("Importance of the keys", _importance_blocks(importance, figure) if is_shown else []),
+        Section("Parallel coordinates", [figure[name] for name in ("parallel",) if name in figure]),
+        Section("Learning curves", [figure[name] for name in ("curves",) if name in figure]),
+        *(_job_section(sweep, state) for state in _SECTIONS),
+    ]
+    has_winner = ranking.winner is not None
+    return Page(
         title=f"Sweep {sweep.name}",
-        counts=count_jobs(sweep),
-        fixed=" ".join(sweep.fixed),
-        verdict=verdict,
-        won=ranking.winner is not None,
-        ranking=_ranking_section(sweep, configurations, ranking),
-        method=describe_method(ranking, sweep.test_ratio, sweep.repetitions),
-        importance=importance.note if len(sweep.swept) > 1 and len(ranking.entries) > 1 else "",
-        images={"ranking": None, "importance": None, "parallel": None, "curves": None}
-        | {name: _image(png) for name, png in images.items()},
-        sections=[section for state in _SECTIONS if (section := _job_section(sweep, state))],
-        script=Markup(_SORT),
-        script_hash=f"sha256-{digest}",
+        subtitle=f"{count_jobs(sweep)}{fixed}",
+        summary=[Paragraph(text, is_verdict=True, is_good=has_winner) for text in verdict],
+        cards=_cards(sweep, configurations, ranking),
+        sections=[section for section in sections if section.blocks],
     )
+
+
+def _cards(sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking) -> list[Card]:
+    """What was tried, what is best, by how much, and how sure that is."""
+    if not ranking.entries:
+        return []
+    best, keys = ranking.entries[0], ", ".join(short_names(sweep.swept).values()) or "nothing but repetitions"
+    names = short_names(sweep.swept)
+    setting = " ".join(f"{names[key]}={value}" for key, value in configurations[best.index].labels.items())
+    tried = f"{len(ranking.entries)} configuration{'s' * (len(ranking.entries) != 1)}"
+    counts = sorted({entry.count for entry in ranking.entries})
+    each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    cards = [
+        Card("What was tried?", tried, [f"Values of {keys}.", f"{each} {sweep.repetitions} of each."]),
+        Card("Which setting won?" if ranking.winner else "Which is the best so far?", setting or "the only one"),
+    ]
+    direction = "lower is better" if sweep.minimised else "higher is better"
+    interval = f"95 % interval +- {number(best.margin)}" if best.margin == best.margin else "one result, no interval"
+    cards.append(Card("How good is it?", f"{sweep.objective} {number(best.mean)}", [f"{direction}; {interval}."]))
+    if (closest := ranking.closest) is not None:
+        rival = configurations[closest.index].name
+        lead, p = number(closest.lead), f"p {closest.p:.2g}"
+        sure = "Yes" if ranking.winner else "No"
+        cards.append(Card("Is that more than chance?", sure, [f"{lead} ahead of {rival} ({p})."]))
+    elif len(ranking.entries) > 1:
+        cards.append(Card("Is that more than chance?", "Not known", ["Each configuration ran once."]))
+    return cards
 
 
 def count_jobs(sweep: Sweep) -> str:
@@ -118,7 +128,11 @@ def job_table(sweep: Sweep, jobs: Sequence[SweepJob]) -> tuple[list[Column], lis
     fixed = {text.partition("=")[0] for text in sweep.fixed}
     keys = dict.fromkeys(key for job in sweep.jobs for key in job.overrides if key not in fixed)
     heads = [Column("job", True), Column("state"), *_key_columns(list(keys))]
-    heads += [*(Column(name, True) for name in sweep.objectives), Column("seconds", True), Column("reason", long=True)]
+    heads += [
+        *(Column(name, True) for name in sweep.objectives),
+        Column("seconds", True),
+        Column("reason", is_text=True),
+    ]
     rows = []
     for job in jobs:
         values = [repr(job.values[name]) if name in job.values else "" for name in sweep.objectives]
@@ -128,39 +142,42 @@ def job_table(sweep: Sweep, jobs: Sequence[SweepJob]) -> tuple[list[Column], lis
     return heads, rows
 
 
-def _ranking_section(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking
-) -> dict[str, object] | None:
-    """None with fewer than two configurations."""
-    if len(ranking.entries) < 2:
-        return None
-    heads, rows = _without_empty(*ranking_table(sweep, configurations, ranking, full=False))
-    classes = [each.standing.split(" ")[0] for each in ranking.entries]
-    return {"heads": heads, "rows": rows[:MAX_ROWS], "classes": classes, "hidden": len(rows[MAX_ROWS:])}
+def _ranking_blocks(
+    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, figure: Mapping[str, Image]
+) -> list[Block]:
+    """Empty with fewer than two configurations."""
+    blocks: list[Block] = []
+    if len(ranking.entries) > 1:
+        heads, rows = _without_empty(*ranking_table(sweep, configurations, ranking, full=False))
+        classes = [each.standing.split(" ")[0] for each in ranking.entries]
+        blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True))
+    if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
+        blocks.append(Paragraph(method, is_note=True))
+    return [*blocks, *([figure["ranking"]] if "ranking" in figure else [])]
 
 
-def _job_section(sweep: Sweep, state: State) -> dict[str, object] | None:
-    """The jobs in a state, with their reasons first."""
+def _importance_blocks(importance: Importance, figure: Mapping[str, Image]) -> list[Block]:
+    return [Paragraph(importance.note), *([figure["importance"]] if "importance" in figure else [])]
+
+
+def _job_section(sweep: Sweep, state: State) -> Section:
+    """The jobs in a state, with their reasons first; without blocks if there are none."""
+    title, meaning = _SECTIONS[state]
     jobs = [job for job in sweep.jobs if job.state == state]
     if not jobs:
-        return None
-    heads, rows = job_table(sweep, jobs[:MAX_ROWS])
+        return Section(title, [])
+    heads, rows = job_table(sweep, jobs[: MAX_ROWS + 1])
     order = sorted(range(len(heads)), key=lambda column: (heads[column].name != "job", heads[column].name != "reason"))
     order = [column for column in order if heads[column].name != "state"]
     heads, rows = [heads[column] for column in order], [[row[column] for column in order] for row in rows]
     heads, rows = _without_empty(heads, rows)
-    title, meaning = _SECTIONS[state]
-    hidden = len(jobs[MAX_ROWS:])
-    return {"title": title, "meaning": meaning, "heads": heads, "rows": rows, "hidden": hidden}
+    hidden = f"{len(jobs) - MAX_ROWS} of them only in report/jobs.csv." if len(jobs) > MAX_ROWS else ""
+    note = " ".join(filter(None, [meaning, hidden]))
+    table = Table(heads, rows[:MAX_ROWS], is_sortable=True)
+    return Section(title, [Paragraph(note, is_note=True), table] if note else [table])
 
 
 def _without_empty(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
     """The columns in which any row has something."""
     columns = [column for column in range(len(heads)) if any(row[column] for row in rows)]
     return [heads[column] for column in columns], [[row[column] for column in columns] for row in rows]
-
-
-def _image(png: bytes) -> dict[str, object]:
-    """A figure and its width in inches, from the header of the PNG."""
-    width = int.from_bytes(png[16:20], "big") / figures.DPI
-    return {"data": base64.b64encode(png).decode(), "inches": round(width, 2)}

@@ -61,9 +61,12 @@ def _trial(
         json: prints JSON instead.
     """
     given = {name: value for name, value in locals().items() if name != "args"}
+    from mlxlab.analysis.trial.page import trial_page
     from mlxlab.analysis.trial.record import describe, exit_code, read_record
     from mlxlab.analysis.trial.sequential import MIN_PAIRS
     from mlxlab.cli.train.multirun import sweep
+    from mlxlab.experiment.run_report.write import FILE as REPORT
+    from mlxlab.html.page import write_page
 
     command = _command(given, args)
     limits, looks = read_budget(budget), [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]
@@ -72,6 +75,7 @@ def _trial(
     is_decided = read_record(trial.folder)["verdict"] in ("keep", "discard")
     code = 0 if is_decided else sweep(trial.composer, trial.config, run_experiment)
     record = read_record(trial.folder)
+    write_page(trial_page(record, trial.folder), trial.folder / REPORT)
     if code:
         logger.info(record["reason"])
         return code

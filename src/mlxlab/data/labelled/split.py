@@ -10,6 +10,7 @@ import numpy as np
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
 
+SHARED_INPUT, LEFT_OUT = "have the input of a row of", "left out"  # in messages on rows that stand in two splits
 OnOverlap = Literal["warn", "drop", "error"]
 NO_CODE = -1
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from mlxlab.config.issues import one_line, shown
 from mlxlab.experiment.description.run import RunDescription
 from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.experiment.report import number
+from mlxlab.experiment.run_metrics import number
 from mlxlab.markdown import markdown_table
 from mlxlab.redact import redact
 

@@ -4,9 +4,10 @@ The metrics get intervals, and the baselines are judged on the same rows.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,10 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
-from mlxlab.data.batch import Task
+from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.metric_names import TEST, VALID_LOSS, lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
@@ -32,6 +33,7 @@ from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
 
 MODEL = "this model"
+UNIGRAM_BATCHES = 64
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
@@ -58,6 +60,7 @@ class FinalEvaluation:
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
     thresholds: Thresholds = 0.5  # of labels, chosen on the validation examples
+    text_baselines: Mapping[str, dict[str, float]] = field(default_factory=dict)  # of a language model, by name and key
 
     @property
     def main_metric(self) -> str:
@@ -79,8 +82,11 @@ def evaluate_at_end(
         max_batches: validation batches at most, as in training; all test batches are evaluated.
     """
     task = data.task
-    if task.kind == "language_modelling" or state.history.best is None:
+    if state.history.best is None:
         return FinalEvaluation(task)
+    if task.kind == "language_modelling":
+        unigram = unigram_loss(data.valid, min(max_batches or UNIGRAM_BATCHES, UNIGRAM_BATCHES))
+        return FinalEvaluation(task, text_baselines={"unigram": {VALID_LOSS: unigram}})
     with best_weights(state, folder) as (model, step):
         valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
         has_test = next(iter(data.test), None) is not None
@@ -97,6 +103,14 @@ def evaluate_at_end(
         metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
         tracker.log_metrics(state.progress.step, metrics)
     return FinalEvaluation(task, step, tuple(splits), thresholds[MODEL])
+
+
+def unigram_loss(batches: Iterable[Batch], limit: int) -> float:
+    """The lowest mean loss of predicting each target by token frequencies alone, on at most `limit` batches."""
+    targets = [batch.targets[batch.loss_weights > 0] for batch in islice(batches, limit)]
+    _, counts = np.unique(np.concatenate(targets or [np.zeros(0, np.int32)]), return_counts=True)
+    shares = counts / max(counts.sum(), 1)
+    return float(-(shares * np.log(shares)).sum())
 
 
 @contextmanager

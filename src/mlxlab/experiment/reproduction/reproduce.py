@@ -9,10 +9,10 @@ from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import run_config
-from mlxlab.experiment.manifest import remove_unused
 from mlxlab.experiment.reproduction.compare import Comparison, compare
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.resume.kernels import mode_to_reproduce
+from mlxlab.experiment.run import remove_unused
 from mlxlab.files.atomic import write_json
 from mlxlab.program import command
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.analysis.sweeps.importance import Importance, measure_importance
-from mlxlab.analysis.sweeps.page import Column, count_jobs, job_table, ranking_table, render_page
+from mlxlab.analysis.sweeps.page import count_jobs, job_table, ranking_table, sweep_page
 from mlxlab.analysis.sweeps.ranking import Ranking, rank
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
 from mlxlab.analysis.sweeps.verdict import describe_ranking
 from mlxlab.errors import WriteError
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.html.blocks import Column
+from mlxlab.html.page import render_page
 
 PAGE, FOLDER = "report.html", "report"
 _FIGURES = ("ranking", "importance", "parallel", "curves")
@@ -44,7 +46,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
         images = draw_figures(sweep, configurations, ranking, importance)
     summary = _summary(sweep, configurations, ranking, verdict, importance)
     files: dict[str, str | bytes] = {
-        PAGE: render_page(sweep, configurations, ranking, importance, verdict, images),
+        PAGE: render_page(sweep_page(sweep, configurations, ranking, importance, verdict, images)),
         f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(*job_table(sweep, sweep.jobs)),
     }

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Writes reports: scripts/report.py outputs/..."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.report import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A trial as a page: the change, the verdict, and the gain of each pair of runs."""
+
+from pathlib import Path
+
+from mlxlab.analysis.trial.record import RunRecord, TrialRecord
+from mlxlab.html.blocks import Block, Card, Charts, Column, Commands, Page, Paragraph, Section, Table
+from mlxlab.html.line_chart import LineChart
+from mlxlab.metric_names import lower_is_better
+
+_ANSWERS = {
+    "keep": "Yes: keep it",
+    "discard": "No: discard it",
+    "undecided": "Undecided",
+    None: "Not decided yet",
+}
+
+
+def trial_page(record: TrialRecord, folder: Path) -> Page:
+    question, change = record["question"], " ".join(record["question"]["change"])
+    verdict = record["verdict"]
+    sections = [
+        Section("Pairs of runs", [_pairs(record), Paragraph("* a finished run that was used again", is_note=True)]),
+        Section("Gain by the number of pairs", _looks(record)),
+        Section("Command", [Commands({"continues, or prints the verdict": record["command"]})]),
+    ]
+    return Page(
+        title=f"Trial: {change}"[:120],
+        subtitle=f"Baseline {question['baseline']}; trial in {folder.absolute()}",
+        status=verdict or "running or interrupted",
+        is_good=verdict != "discard",
+        summary=[Paragraph(record["reason"], is_verdict=True, is_good=verdict == "keep")] if record["reason"] else [],
+        cards=_cards(record, change),
+        sections=[section for section in sections if section.blocks],
+    )
+
+
+def _cards(record: TrialRecord, change: str) -> list[Card]:
+    question, pairs = record["question"], len(record["gains"])
+    better = "lower" if lower_is_better(question["metric"]) else "higher"
+    last = record["looks"][-1] if record["looks"] else {}
+    mean, low, high = (last.get(key) for key in ("mean", "low", "high"))
+    interval = [f"95 % interval {low:+.4g} to {high:+.4g}, valid at all looks."] if _are_numbers(low, high) else []
+    gain = f"{mean:+.4g}" if isinstance(mean, float | int) else "Not known"
+    evidence = f"{pairs} pair{'s' * (pairs != 1)} of runs"
+    seeds = "Both runs of a pair have the same seed, data order and initial weights."
+    error = f"A keep without a gain has a probability of {record['error']:.1%}."
+    judged = f"Judged by the {question['evaluation']} {question['metric']}."
+    direction = f"In {question['metric']}, {better} is better; a gain is positive."
+    return [
+        Card("What was changed?", change or "nothing", [judged]),
+        Card("Is the change a gain?", _ANSWERS[record["verdict"]], [record["reason"]] if record["reason"] else []),
+        Card("How large is it?", gain, [direction, *interval]),
+        Card("How sure is that?", evidence, [seeds, error]),
+    ]
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, float | int) for value in values)
+
+
+def _pairs(record: TrialRecord) -> Table:
+    by_seed: dict[int, dict[str, RunRecord]] = {}
+    for run in record["runs"]:
+        by_seed.setdefault(run["seed"], {})[run["arm"]] = run
+    gains, rows = iter(record["gains"]), []
+    for seed, runs in sorted(by_seed.items()):
+        gain = next(gains, None) if len(runs) == 2 else None
+        cells = [_value(runs.get(arm)) for arm in ("baseline", "changed")]
+        rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
+    return Table([Column(name, is_number=True) for name in ("seed", "baseline", "changed", "gain")], rows)
+
+
+def _value(run: RunRecord | None) -> str:
+    if run is None:
+        return ""
+    return "failed" if run["value"] is None else f"{run['value']:.6f}{'*' * run['reused']}"
+
+
+def _looks(record: TrialRecord) -> list[Block]:
+    lines: dict[str, list[tuple[float, float | None]]] = {}
+    for look in record["looks"]:
+        pairs = look.get("pairs")
+        for name in ("mean", "low", "high"):
+            value = look.get(name)
+            if isinstance(pairs, int) and isinstance(value, float | int):
+                lines.setdefault(name, []).append((pairs, value))
+    chart = LineChart("Mean gain and its interval", lines, x_label="pairs")
+    return [Charts([chart])] if len(record["looks"]) > 1 and chart.finite else []

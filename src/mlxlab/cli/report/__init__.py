@@ -1,0 +1,36 @@
+"""Writes the report of a run, sweep, comparison or trial as one HTML file.
+
+    mlxlab report FOLDER [out=FILE] [--open]
+
+A run writes its report.html itself when it ends, and a sweep too. This command is for older ones, for those that were
+killed, and for folders of comparisons, cross-validations and trials. The file needs no network and no other file.
+"""
+
+import webbrowser
+from pathlib import Path
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
+
+
+def _report(folder: Path, out: Path | None = None, open: bool = False, json: bool = False) -> None:
+    """Writes a report.
+
+    Args:
+        folder: of a run, a sweep, a comparison, a cross-validation or a trial.
+        out: the file; report.html in the folder if not given.
+        open: opens it in the browser.
+        json: prints JSON.
+    """
+    from mlxlab.sweep.reports.any_report import write_any_report
+
+    paths = write_any_report(folder, out)
+    if json:
+        print_json({"reports": [str(path) for path in paths]})
+    else:
+        print("\n".join(f"report: {path}" for path in paths))
+    for path in paths if open else []:
+        webbrowser.open(path.absolute().as_uri())
+
+
+main = build_main(__doc__, Subcommand(_report, first="folder"))

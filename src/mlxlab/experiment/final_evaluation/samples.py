@@ -1,0 +1,57 @@
+"""Text that a language model generates at the end of a run, `samples.json`: a new document, and validation text."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from mlxlab.data.dataset import DataModule
+from mlxlab.errors import DataError
+from mlxlab.experiment.run_report.samples_file import FILE, TextSample
+from mlxlab.files.atomic import write_json
+from mlxlab.inference.generate import GenerationConfig, generate
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.models.model import Model
+from mlxlab.tracking.tracker import Tracker
+
+SECONDS = 0.5  # after which the texts end
+PROMPT = 24  # tokens of validation text
+
+
+def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int) -> None:
+    """Writes and logs texts of a causal language model; none if its logits are not finite."""
+    prompts = sample_prompts(data, count)
+    samples: list[TextSample] = []
+    with suppress(DataError):
+        samples = generate_samples(model, data, prompts, max_tokens)
+    if samples:
+        write_json(folder / FILE, samples)
+        tracker.log_artifact(folder / FILE)
+
+
+def sample_prompts(data: DataModule, count: int) -> list[list[int]]:
+    """Token ids: the end of a document, after which another one begins, then beginnings of validation rows."""
+    end = data.tokenizer.eos_id
+    prompts = [[end]] if end is not None else []
+    batch = next(iter(data.valid), None)
+    for tokens, segments in zip(batch.tokens, batch.segment_ids, strict=True) if batch is not None else ():
+        if len(row := tokens[np.asarray(segments) > 0][:PROMPT]):
+            prompts.append([int(token) for token in row])
+    return prompts[:count]
+
+
+def generate_samples(model: Model, data: DataModule, prompts: Sequence[list[int]], max_tokens: int) -> list[TextSample]:
+    """A sample for each prompt."""
+    shown = ["" if prompt == [data.tokenizer.eos_id] else data.tokenizer.decode(prompt) for prompt in prompts]
+    samples = [TextSample(prompt=text, text="", end="time") for text in shown]
+    start = time.monotonic()
+    if prompts:
+        request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
+        for chunk in generate(model, data.tokenizer, prompts, SamplingParams(), request):
+            samples[chunk.row]["text"] += chunk.text
+            samples[chunk.row]["end"] = chunk.end or "time"
+            if time.monotonic() - start > SECONDS:
+                break
+    return samples

@@ -1,0 +1,151 @@
+"""Reasons to trust the results of a run, or not to: each is a check with its state and one sentence."""
+
+from math import isfinite
+
+from mlxlab.config.issues import one_line, value_at
+from mlxlab.data.labelled.split import LEFT_OUT, SHARED_INPUT
+from mlxlab.experiment.run_report.results import Results
+from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.html.blocks import Check
+from mlxlab.metric_names import LOSS, VALID_LOSS
+
+_RISE = 0.05  # of the validation loss after its minimum, as a share of it
+_CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
+_MAX_SHOWN = 3
+
+
+def all_checks(files: RunFiles, results: Results) -> list[Check]:
+    checks = [
+        _complete(files),
+        _held_out(files, results),
+        _overlap(files),
+        _overfitting(files),
+        _calibration(results),
+        _steps(files),
+        _warnings(files),
+        _seeds(files),
+        _code(files),
+        _verified(files),
+        _reproduced(files),
+    ]
+    return [check for check in checks if check is not None]
+
+
+def _complete(files: RunFiles) -> Check | None:
+    if files.faults:
+        shown = "; ".join(files.faults[:_MAX_SHOWN])
+        more = f" (and {len(files.faults) - _MAX_SHOWN} more)" if len(files.faults) > _MAX_SHOWN else ""
+        return Check("warning", "Damaged files", f"{shown}{more}. This report lacks what they hold.")
+    if files.status == "DONE":
+        return None
+    error = files.attempt.get("error")
+    return Check("warning", "Not finished", one_line(error, 300) if error else "The run has not ended on its own.")
+
+
+def _held_out(files: RunFiles, results: Results) -> Check | None:
+    if results.value is None:
+        return None
+    if results.split == "test":
+        return Check("good", "Test rows", "They chose neither weights nor thresholds of this run.")
+    count = len(files.metrics.get("evaluations", [])) if files.metrics else 0
+    choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
+    return Check("warning", "No test data", f"The same validation data {choice}, which flatters the figures.")
+
+
+def _overlap(files: RunFiles) -> Check | None:
+    target = str(value_at(files.config, "data._target_") if files.config else "")
+    messages = files.manifest.get("inputs", {}).get("messages")
+    if messages is None:
+        return None
+    shared = [line for line in messages if SHARED_INPUT in line]
+    if shared:
+        is_left = all(f"; {LEFT_OUT}" not in line for line in shared)
+        return Check("warning" if is_left else "good", "Data overlap", one_line("; ".join(shared), 400))
+    if target.startswith("mlxlab.data.labelled."):
+        return Check("good", "Data overlap", "No row has the input of a row of another split.")
+    return Check("unknown", "Data overlap", "This data set does not look for examples that stand in two splits.")
+
+
+def _overfitting(files: RunFiles) -> Check | None:
+    """By the validation loss, which may rise while the training loss falls."""
+    curve = files.state["history"].curve if files.state else []
+    valid = [(step, m[VALID_LOSS]) for step, m in curve if VALID_LOSS in m and isfinite(m[VALID_LOSS])]
+    if len(valid) < 2:
+        return None
+    step, lowest = min(valid, key=lambda point: point[1])
+    last_step, last = valid[-1]
+    train = next((m[LOSS] for _, m in reversed(curve) if LOSS in m and isfinite(m[LOSS])), None)
+    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}." if train is not None else ""
+    if last > lowest + _RISE * abs(lowest):
+        rise = (last - lowest) / abs(lowest) if lowest else float("inf")
+        text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"
+        return Check("warning", "Overfitting", text)
+    return Check("good", "Overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
+
+
+def _calibration(results: Results) -> Check | None:
+    error = results.values.get("calibration_error")
+    if error is None:
+        return None
+    text = f"Expected calibration error {error:.3f}: so much do confidence and accuracy differ."
+    state = "good" if error <= _CALIBRATED else "warning" if error > _MISCALIBRATED else "unknown"
+    names = {"good": "Calibrated", "warning": "Badly calibrated", "unknown": "Roughly calibrated"}
+    return Check("good" if state == "unknown" else state, names[state], text)  # type: ignore[arg-type]
+
+
+def _steps(files: RunFiles) -> Check | None:
+    if files.state is None:
+        return None
+    progress = files.state["progress"]
+    if progress.nonfinite_steps or progress.rollbacks:
+        text = f"{progress.nonfinite_steps:,} of {progress.step:,} steps were skipped: loss or gradient not finite"
+        back = f"; {progress.rollbacks} returns to an earlier checkpoint" if progress.rollbacks else ""
+        return Check("warning", "Skipped steps", f"{text}{back}.")
+    return Check("good", "Finite steps", f"None of the {progress.step:,} steps was skipped.")
+
+
+def _warnings(files: RunFiles) -> Check | None:
+    lines = [line for attempt in files.manifest["attempts"] for line in attempt.get("warnings", [])]
+    if not lines:
+        return None
+    more = f" (and {len(lines) - _MAX_SHOWN} more)" if len(lines) > _MAX_SHOWN else ""
+    return Check("warning", "Warnings of the run", "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN]) + more)
+
+
+def _seeds(files: RunFiles) -> Check | None:
+    seed = files.manifest.get("inputs", {}).get("seed")
+    if seed is None:
+        return None
+    return Check(
+        "unknown", "Other seeds", f"This is one run, with seed {seed}: it does not tell how much another differs."
+    )
+
+
+def _code(files: RunFiles) -> Check | None:
+    git = files.manifest.get("git", {})
+    if not (commit := git.get("commit")):
+        return Check("unknown", "Code", "The commit of the code is not known.")
+    if git.get("dirty") == "false":
+        return Check("good", "Code", f"Commit {commit[:12]}, without uncommitted changes.")
+    return Check("warning", "Uncommitted code", f"Commit {commit[:12]} with changes, which run.lock holds.")
+
+
+def _verified(files: RunFiles) -> Check | None:
+    found = files.verification
+    if found is None:
+        return Check("unknown", "Verification", "Not verified yet: mlxlab verify trains between the checkpoints again.")
+    if found["difference"]:
+        return Check("warning", "Verification failed", one_line(found["difference"], 300))
+    last, newest = max(found["steps"], default=0), files.state["progress"].step if files.state else 0
+    text = f"Training again gave the checkpoints bit for bit, up to step {last:,} of {newest:,}."
+    return Check("good" if last >= newest else "unknown", "Verified", text)
+
+
+def _reproduced(files: RunFiles) -> Check | None:
+    found = files.reproduction
+    if found is None:
+        return None
+    if found["result"] == "diverged":
+        what = ", ".join(each["what"] for each in found["differences"][:_MAX_SHOWN]) or "nothing that is recorded"
+        return Check("warning", "Not reproduced", f"It diverged from the run that it repeats; {what} differs.")
+    return Check("good", "Reproduced", f"This run repeats another one: {found['result']}, {found['steps']:,} losses.")

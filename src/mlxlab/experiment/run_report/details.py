@@ -1,0 +1,98 @@
+"""The end of a report: the commands to type next, and what the run consisted of, folded."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from mlxlab.config.issues import one_line
+from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
+
+
+def detail_sections(files: RunFiles) -> list[Section]:
+    sections = [
+        Section("Commands", [Commands(_commands(files))]),
+        Section("Data", _data(files), is_folded=True),
+        Section("Config", _config(files), is_folded=True),
+        Section("Environment and attempts", _environment(files), is_folded=True),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def _commands(files: RunFiles) -> dict[str, str]:
+    folder = str(files.folder)
+    run = shlex.quote(f"run={folder}")
+    resume = f"mlxlab train {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"
+    usable = any(not each.fault for each in files.checkpoints)
+    commands = {}
+    if files.status != "DONE":
+        commands["resume"] = resume
+    elif usable and not files.rounds:
+        commands["train longer"] = f"{resume} trainer.epochs=N"
+    if usable:
+        is_labelled = bool(files.metrics and files.metrics["main_metric"])
+        use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
+        commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
+        commands["verify"] = f"mlxlab verify {run}"
+    if files.lock is not None:
+        commands["reproduce"] = f"mlxlab reproduce {shlex.quote(folder)}"
+    overrides = files.manifest.get("inputs", {}).get("overrides", [])
+    commands["train anew, as typed"] = f"mlxlab train {shlex.join(overrides)}"
+    return commands
+
+
+def _data(files: RunFiles) -> list[Block]:
+    inputs, node = files.manifest.get("inputs", {}), files.config.get("data")
+    facts = {}
+    if isinstance(node, dict):
+        facts = {name: _value(value) for name, value in node.items() if value is not None}
+        facts["class"] = facts.pop("_target_", "")
+    facts |= {f"{name} fingerprint": inputs[name] for name in ("data", "tokenizer") if inputs.get(name)}
+    messages = "\n".join(inputs.get("messages", []))
+    blocks: list[Block] = [Listing(messages)] if messages else []
+    return [*blocks, Facts(facts)] if facts else blocks
+
+
+def _value(value: object) -> str:
+    return one_line(json.dumps(value) if isinstance(value, dict | list) else str(value), 400)
+
+
+def _config(files: RunFiles) -> list[Block]:
+    if not files.config:
+        return []
+    import yaml
+
+    inputs = files.manifest.get("inputs", {})
+    choices = " ".join(f"{group}={option}" for group, option in inputs.get("choices", {}).items())
+    facts = {"typed": shlex.join(inputs.get("overrides", [])), "options": choices}
+    text = yaml.dump(files.config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    return [Facts({name: each for name, each in facts.items() if each}), Listing(text)]
+
+
+def _environment(files: RunFiles) -> list[Block]:
+    git, facts = files.manifest.get("git", {}), dict[str, str]()
+    if commit := git.get("commit"):
+        changes = {"true": " with uncommitted changes", "false": ""}
+        facts["commit"] = commit + changes.get(git.get("dirty") or "", " (uncommitted changes unknown)")
+    versions: Mapping[str, str] = files.manifest.get("inputs", {}).get("versions", {})
+    if files.lock is not None:
+        facts |= files.lock["machine"]
+        versions = files.lock["versions"]
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    facts |= {"run": files.manifest["id"], "final state": files.manifest.get("outcome", {}).get("final_state", "")}
+    columns = [Column("attempt", True), Column("began"), Column("seconds", True), Column("status"), Column("host")]
+    rows = []
+    for number, each in enumerate(files.manifest["attempts"], 1):
+        seconds = f"{each['end'] - each['start']:,.0f}" if "end" in each else ""
+        error = f": {one_line(each['error'], 200)}" if "error" in each else ""
+        rows.append([str(number), moment(each["start"]), seconds, f"{each['status']}{error}", each["host"]])
+    return [Facts({name: text for name, text in facts.items() if text}), Table(columns, rows)]
+
+
+def moment(seconds: float) -> str:
+    """A time since 1970 as a date in UTC."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.4g} s"

@@ -1,0 +1,172 @@
+"""What a page consists of: cards and checks at the top, then sections of blocks. `page` escapes all text."""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from mlxlab.html.line_chart import LineChart
+
+MAX_ROWS = 200
+_MAX_PIXELS = 20_000  # of a side of an image
+
+CheckState = Literal["good", "warning", "unknown"]
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """`is_note` is small print, `is_verdict` a conclusion, which is set off; `is_good` colours it."""
+
+    text: str
+    is_note: bool = False
+    is_verdict: bool = False
+    is_good: bool = False
+    kind: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`name`, and on the page `short` where that tells the columns apart; `is_text` is for sentences."""
+
+    name: str
+    is_number: bool = False
+    is_text: bool = False
+    short: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """At most `MAX_ROWS` rows are shown; `rest` says where the others are. `classes` are styles of the rows."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    classes: Sequence[str] = ()
+    rest: str = ""
+    is_sortable: bool = False
+    kind: ClassVar[str] = "table"
+
+    @property
+    def shown(self) -> Sequence[Sequence[str]]:
+        return self.rows[:MAX_ROWS]
+
+    @property
+    def hidden(self) -> int:
+        return len(self.rows[MAX_ROWS:])
+
+
+@dataclass(frozen=True)
+class Image:
+    """A PNG file; `text` says what it shows. `dpi` is that of its figure."""
+
+    png: bytes
+    text: str
+    dpi: int
+    kind: ClassVar[str] = "image"
+
+    @property
+    def inches(self) -> float:
+        return round(png_width(self.png) / self.dpi, 2)
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Line charts next to each other."""
+
+    charts: Sequence[LineChart]
+    kind: ClassVar[str] = "charts"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images next to each other."""
+
+    images: Sequence[Image]
+    kind: ClassVar[str] = "images"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    facts: Mapping[str, str]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Command lines by what they are for."""
+
+    commands: Mapping[str, str]
+    kind: ClassVar[str] = "commands"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Lines as they are, such as a config."""
+
+    text: str
+    kind: ClassVar[str] = "listing"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Generated text after its prompt."""
+
+    title: str
+    prompt: str
+    text: str
+    kind: ClassVar[str] = "sample"
+
+
+Block: TypeAlias = Paragraph | Table | Image | Images | Charts | Facts | Commands | Listing | Sample
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its blocks; one that `is_folded` is opened by its reader."""
+
+    title: str
+    blocks: Sequence[Block]
+    is_folded: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """The answer to one question: `question` as a heading, a short answer, and what explains it."""
+
+    question: str
+    answer: str
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One reason to trust results, or not to."""
+
+    state: CheckState
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """`status` is shown next to the title; it `is_good` or not."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    status: str = ""
+    is_good: bool = True
+    summary: Sequence[Paragraph] = ()
+    cards: Sequence[Card] = ()
+    checks: Sequence[Check] = field(default=())
+
+
+def png_width(data: bytes) -> int:
+    """The width in pixels of a PNG file; ValueError if the data does not begin as one of a sensible size."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        raise ValueError("not a PNG file")
+    width, height = struct.unpack(">II", data[16:24])
+    if not (0 < width <= _MAX_PIXELS and 0 < height <= _MAX_PIXELS):
+        raise ValueError(f"an image of {width} x {height} pixels, expected at most {_MAX_PIXELS} x {_MAX_PIXELS}")
+    return int(width)

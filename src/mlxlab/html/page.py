@@ -1,0 +1,64 @@
+"""A page as one HTML file: readable without scripts, on a phone, in the dark and in print; it requests nothing.
+
+Whatever is shown may come from strangers: it is escaped, without credentials and control characters, and limited.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from mlxlab.errors import WriteError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.html.blocks import Page, Table
+from mlxlab.redact import redact
+
+MAX_TEXT = 20_000  # characters of one text
+# Control characters and lone surrogates, and those that change the direction of the text around them.
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SORT = """
+for (const head of document.querySelectorAll(".sortable th")) head.addEventListener("click", () => {
+  const body = head.closest("table").tBodies[0], column = head.cellIndex, up = head.dataset.up !== "1";
+  head.dataset.up = up ? "1" : "0";
+  const text = row => row.cells[column].textContent, value = row => parseFloat(text(row));
+  const compare = (a, b) => isNaN(value(a)) || isNaN(value(b)) ? text(a).localeCompare(text(b)) : value(a) - value(b);
+  for (const row of [...body.rows].sort((a, b) => up ? compare(a, b) : compare(b, a))) body.append(row);
+});
+"""
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML; the same page is the same text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: object) -> object:
+        return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    settings = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(autoescape=True, finalize=shown, **settings)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    is_sortable = any(isinstance(block, Table) and block.is_sortable for each in page.sections for block in each.blocks)
+    script = _SORT if is_sortable else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.from_string(template).render(
+        page=page,
+        script=Markup(script),
+        policy=Markup(f"; script-src 'sha256-{digest}'" if script else ""),
+    )
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Writes a page as an HTML file; WriteError if that fails."""
+    try:
+        write_atomic(path, render_page(page).encode("utf-8"))
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror or error}; the report cannot be written") from None
+    return path
+
+
+def clean(text: str) -> str:
+    """Text as it is shown."""
+    text = _HIDDEN.sub(" ", text[: MAX_TEXT + 1])
+    return redact(text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ... (shortened)")

@@ -1,0 +1,85 @@
+"""Pages: escaped, complete, and drawn whatever the numbers are."""
+
+import math
+
+import pytest
+
+from mlxlab.html.blocks import MAX_ROWS, Card, Charts, Check, Column, Facts, Listing, Page, Section, Table, png_width
+from mlxlab.html.line_chart import MAX_POINTS, LineChart
+from mlxlab.html.page import MAX_TEXT, clean, render_page
+from support.html_pages import ParsedPage
+
+HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=alert(2)>&amp;'\""
+
+
+def test_every_text_of_a_page_is_escaped():
+    chart = LineChart(HOSTILE, {HOSTILE: [(0, 1.0), (1, 2.0)], "b": [(0, 1.0)]}, x_label=HOSTILE, mark=(0.5, HOSTILE))
+    blocks = [Table([Column(HOSTILE, short=HOSTILE)], [[HOSTILE]]), Facts({HOSTILE: HOSTILE}), Listing(HOSTILE)]
+    section = Section(HOSTILE, [*blocks, Charts([chart])])
+    page = Page(HOSTILE, HOSTILE, [section], HOSTILE, cards=[Card(HOSTILE, HOSTILE, [HOSTILE])])
+    parsed = ParsedPage(render_page(page))
+    assert {"script", "img"}.isdisjoint(parsed.tags)
+    assert parsed.addresses == parsed.handlers == []
+    assert parsed.text.count("onerror=alert(2)") == 14
+
+
+def test_text_is_limited_and_without_control_characters_and_credentials():
+    assert clean("a\x00b\x1b[31m\u202ec\n\td\ud800") == "a b [31m c\n\td "
+    assert clean("s3://me:secret123@host/x") == "s3://***@host/x"
+    assert len(clean("x" * 10**6)) < MAX_TEXT + 50
+
+
+def test_a_table_shows_its_first_rows_and_counts_the_others():
+    page = Page(
+        "t", "", [Section("s", [Table([Column("n")], [[str(n)] for n in range(MAX_ROWS + 7)], rest="in t.csv")])]
+    )
+    parsed = ParsedPage(render_page(page))
+    assert parsed.tags.count("tr") == MAX_ROWS + 1
+    assert "7 more in t.csv." in parsed.text
+
+
+def test_a_page_has_a_script_only_to_sort_tables():
+    for is_sortable in (False, True):
+        table = Table([Column("n")], [["1"]], is_sortable=is_sortable)
+        html = render_page(Page("t", "", [Section("s", [table])], checks=[Check("good", "a", "b")]))
+        assert ("<script>" in html) == ("script-src 'sha256-" in html) == is_sortable
+        assert "default-src 'none'" in html
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0],
+        [0.0, 0.0],
+        [5, 5, 5],
+        [1e-12, 2e-12],
+        [1e99, -1e99],
+        [math.pi * 1e-9, 3.0],
+        [-3.0, -2.5],
+        [1e15, 1e15 + 1],
+    ],
+)
+def test_charts_of_all_kinds_of_numbers_stay_inside_their_frame(values):
+    drawing = LineChart("t", {"a": list(enumerate(values))}, mark=(0, "best")).draw()
+    xs, ys = zip(*(map(float, point.split(",")) for point in drawing.paths["a"].split()), strict=True)
+    assert 52 <= min(xs) <= max(xs) <= 388
+    assert 12 <= min(ys) <= max(ys) <= 196
+    assert 2 <= len(drawing.y_ticks) <= 9
+    assert len({label for _, label in drawing.y_ticks}) == len(drawing.y_ticks) or max(map(abs, values)) > 1e14
+    assert all(12 <= y <= 196 for y, _ in drawing.y_ticks)
+
+
+def test_charts_leave_out_what_is_not_finite_and_thin_long_lines():
+    points = [(step, None if step % 7 == 0 else 1.0 / (step + 1)) for step in range(10_000)]
+    chart = LineChart("t", {"a": [*points, (10_000, 1e308)], "none": [(0, None)]})
+    assert list(chart.finite) == ["a"]
+    assert len(chart.finite["a"]) <= MAX_POINTS
+    assert LineChart("t", {"a": [(0, None)]}).draw() is None
+
+
+def test_only_png_files_of_a_sensible_size_are_images():
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+    assert png_width(head + (640).to_bytes(4, "big") + (480).to_bytes(4, "big") + bytes(9)) == 640
+    for data in (b"", b"<svg onload=alert(1)>" * 9, head + b"\xff" * 17, head):
+        with pytest.raises(ValueError, match=r"PNG|pixels"):
+            png_width(data)

@@ -1,0 +1,30 @@
+"""Reads an HTML page as a browser would: tags, addresses and text."""
+
+from html.parser import HTMLParser
+
+
+class ParsedPage(HTMLParser):
+    """Tags, addresses, and the text outside of styles and scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.addresses, self.texts, self.handlers = [], [], [], []
+        self._inside = ""
+        self.feed(html)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self._inside = tag
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside not in ("style", "script"):
+            self.texts.append(data)
