@@ -124,5 +124,5 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     assert (tmp_path / "new" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     assert [path.suffix for path in paths] == [".md", ".json", ".png", ".html"]
     page = paths[-1].read_text()
-    assert "Significant gain" in page
+    assert "distilled against alone: significant gain" in page
     assert "data:image/png;base64," in page

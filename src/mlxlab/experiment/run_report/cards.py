@@ -81,8 +81,9 @@ def _how_good(files: RunFiles, results: Results) -> Card:
     count = f"{results.rows:,} {kind} rows" if results.rows else f"{kind} data"
     direction = "lower is better" if lower_is_better(results.metric) else "higher is better"
     lines = [". ".join(filter(None, [f"On the {count}; {direction}", low_high])) + ".", _which_evaluation(files)]
-    others = [f"{each} {shown(results.values[each])}" for each in _others(results)]
-    return Card("How good is it?", f"{name} {shown(results.value)}", [*lines, ", ".join(others).capitalize()])
+    others = [f"{each.replace('_', ' ')} {shown(results.values[each])}" for each in _others(results)]
+    answer = f"{kind} {name} {shown(results.value)}"
+    return Card("How good is it?", answer, [*lines, *([", ".join(others).capitalize() + "."] if others else [])])
 
 
 def _others(results: Results) -> list[str]:
@@ -133,6 +134,6 @@ def _trust(checks: Sequence[Check]) -> Card:
     unknown = [check.title for check in checks if check.state == "unknown"]
     lines = [f"Attention: {', '.join(warnings).lower()}."] if warnings else []
     lines += [f"Not known: {', '.join(unknown).lower()}."] if unknown else []
-    good = count - len(warnings) - len(unknown)
-    answer = f"{good} of {count} checks hold" if count > good else f"All {count} checks hold"
+    lines.append(f"{count - len(warnings) - len(unknown)} of {count} checks hold; all of them are below.")
+    answer = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}" if warnings else "No warning"
     return Card(question, answer, lines)

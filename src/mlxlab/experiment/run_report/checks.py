@@ -75,7 +75,8 @@ def _overfitting(files: RunFiles) -> Check | None:
     step, lowest = min(valid, key=lambda point: point[1])
     last_step, last = valid[-1]
     train = next((m[LOSS] for _, m in reversed(curve) if LOSS in m and isfinite(m[LOSS])), None)
-    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}." if train is not None else ""
+    is_comparable = train is not None and not files.manifest.get("inputs", {}).get("teachers")
+    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}." if is_comparable else ""
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"

@@ -34,10 +34,6 @@ class Results:
     def value(self) -> float | None:
         return self.values.get(self.metric)
 
-    @property
-    def is_labelled(self) -> bool:
-        return bool(self.baselines) and self.metric != "loss"
-
 
 def results_of(files: RunFiles) -> Results:
     metrics, outcome = files.metrics, files.manifest.get("outcome", {})
@@ -93,11 +89,10 @@ def compared_with_best(results: Results) -> str:
     best = best_baseline(results.metric, results.baselines)
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
-    if results.gain is None:
-        return f"{'Better' if gain > 0 else 'No better'} than {best}"
-    if results.gain[0] > 0:
-        return f"Better than {best}"
-    return f"Worse than {best}" if results.gain[1] < 0 else f"No better than {best}"
+    low, high = results.gain or (gain, gain)  # without an interval by the value itself
+    if low > 0:
+        return f"Better than {best} by {shown(gain)}"
+    return f"Worse than {best} by {shown(-gain)}" if high < 0 else f"No better than {best}"
 
 
 def first_evaluation(files: RunFiles) -> tuple[int, float] | None:

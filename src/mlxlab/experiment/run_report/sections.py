@@ -98,11 +98,12 @@ def _interval(pair: tuple[float | None, float | None] | None) -> str:
 
 def _curves(files: RunFiles) -> list[Block]:
     if files.state is None:
-        return []
+        losses = files.lock["losses"] if files.lock else {}
+        chart = LineChart("Loss", {LOSS: sorted((int(step), value) for step, value in losses.items())})
+        return [Charts([chart])] if chart.finite else []
     history = files.state["history"]
     best = (history.best_step, "best") if history.best is not None else None
-    losses = {LOSS: _points(history, LOSS), VALID_LOSS: _points(history, VALID_LOSS)}
-    charts = [LineChart("Loss", losses, mark=best)]
+    charts = [LineChart("Loss", {name: _points(history, name) for name in (LOSS, VALID_LOSS)}, mark=best)]
     objective = files.manifest.get("outcome", {}).get("objective", str(files.config.get("objective", VALID_LOSS)))
     names = [objective, *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
     drawn = [LineChart(name, {name: _points(history, name)}, mark=best) for name in names if name != VALID_LOSS]
