@@ -20,7 +20,7 @@ def test_every_text_of_a_page_is_escaped():
     parsed = ParsedPage(render_page(page))
     assert {"script", "img"}.isdisjoint(parsed.tags)
     assert parsed.addresses == parsed.handlers == []
-    assert parsed.text.count("onerror=alert(2)") == 14
+    assert parsed.text.count("onerror=alert(2)") == 17
 
 
 def test_text_is_limited_and_without_control_characters_and_credentials():
