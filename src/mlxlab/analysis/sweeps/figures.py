@@ -80,7 +80,10 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     heights.append((means - means.min()) / span)
     for fraction in (0.0, 0.5, 1.0):
         axis.text(len(keys) + 0.04, fraction, f"{means.min() + fraction * span:.4g}", fontsize=8, va="center")
-    scale, palette = Normalize(means.min(), means.min() + span), colormaps["viridis"]
+    scale, palette = (
+        Normalize(means.min(), means.min() + span),
+        colormaps["viridis" if sweep.minimised else "viridis_r"],
+    )
     for line in range(len(entries) - 1, -1, -1):  # the best ones on top
         width, alpha = (2.2, 1.0) if line == 0 else (1.0, 0.6)
         y = [column[line] for column in heights]

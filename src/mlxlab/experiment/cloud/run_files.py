@@ -14,7 +14,7 @@ BASE = "base"
 TOP = ""
 # By folder, what a run writes; nothing else is copied, for a run folder may be any folder
 FILES = {
-    TOP: r"(manifest|resume_changes|transfer|metrics)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock"
+    TOP: r"(manifest|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock"
     r"|(metrics|mistakes|per_class)\.csv",
     "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
 }

@@ -43,4 +43,5 @@ def _report(tracker: Tracker, context: "RunContext", failure: BaseException | No
     except UserError as error:
         logger.warning(str(error))
     else:
+        logger.info(f"report: {path}")
         tracker.log_artifact(path)
