@@ -219,7 +219,7 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
         tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
-    if generates and report and report.samples and context.group.rank == 0:
+    if generates and report and report.samples and context.group.rank == 0 and not state.sharding.is_sharded:
         with state.eval_weights() as model:
             write_samples(cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens)
     predicts = isinstance(encoder, RowEncoder)

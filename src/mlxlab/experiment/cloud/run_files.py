@@ -14,8 +14,8 @@ BASE = "base"
 TOP = ""
 # By folder, what a run writes; nothing else is copied, for a run folder may be any folder
 FILES = {
-    TOP: r"(manifest|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl|summary\.md|run\.lock"
-    r"|(metrics|mistakes|per_class)\.csv",
+    TOP: r"(manifest|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
+    r"|(metrics|mistakes|per_class)\.csv|summary\.md|run\.lock",
     "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
 }
 LASTING = {"analysis": r"snapshot-[0-9a-f-]+\.safetensors", "example_losses": r"\d{9,}\.arrows"}  # may be many
