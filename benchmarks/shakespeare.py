@@ -20,6 +20,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import build_data, build_model
 from mlxlab.models.model import count_parameters
+from mlxlab.ops.native.activation import activate
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 
@@ -31,6 +32,7 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
     if source is None or compare_with != "torch":
         raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch")
     torch_module()
+    activate()  # as the train command does, with kernels that are built already
     with tempfile.TemporaryDirectory() as folder:
         cfg = _composed(source, rounds, "simple")
         data = build_data(cfg, Path(folder), None, Path(folder))

@@ -1,7 +1,7 @@
-"""Process of one subject of the step benchmark. Arguments: name, family, size, dropout.
+"""Process of one subject of the step benchmark. Arguments: name, family, size, dropout, rows, length, vocabulary.
 
-All subjects take the same steps: 8 x 256 random tokens of a vocabulary of 5,000, cross-entropy over all tokens, AdamW,
-float32. For every line "n" of standard input it runs n steps and prints a line of JSON.
+All subjects take the same steps: random tokens, cross-entropy over all of them, AdamW, float32 unless the name says
+otherwise. For every line "n" of standard input it runs n steps and prints a line of JSON.
 """
 
 import json
@@ -11,44 +11,57 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROWS, LENGTH, VOCABULARY, RATE = 8, 256, 5000, 1e-4
-MLXLAB = ("simple", "optimized", "native", "native bfloat16", "plain MLX")
-SUBJECTS = (*MLXLAB, "mlx-lm", "PyTorch", "PyTorch compiled")
+RATE = 1e-4
+NATIVE = ("simple", "optimized", "optimized bfloat16")
+MLXLAB = (*NATIVE, "MLX's kernels", "plain MLX")
+PYTORCH = ("PyTorch", "PyTorch compiled", "PyTorch compiled bfloat16", "PyTorch one thread")
 
 
-def main(name: str, family: str, size: str, dropout: str) -> None:
+@dataclass(frozen=True)
+class Shape:
+    """Of the batch of all steps: rows, tokens of each, and how many different ones."""
+
+    rows: int = 8
+    length: int = 256
+    vocabulary: int = 5000
+
+
+def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
+    shape = Shape(*map(int, sizes))
     if name in ("plain MLX", "mlx-lm"):
         os.environ["MLXLAB_CUSTOM_OPS"] = "0"  # the operators of MLX
     else:
         from mlxlab import backend
 
         backend.prepare()
-    if name.startswith("native"):
+    if name in NATIVE:
         from mlxlab.ops.native.activation import activate
 
         activate("require")
-    if name.startswith("PyTorch"):
+    if name in PYTORCH:
         from benchmarks.torch_decoder import torch_module
 
-        torch_module()
+        torch = torch_module()
+        torch.set_num_threads(1 if name.endswith("one thread") else torch.get_num_threads())
     import mlx.core as mx
 
     mx.eval(mx.zeros(1))
     baseline: Any = resident()
     from benchmarks.subject import language_model
 
-    model = language_model(family, size, VOCABULARY, dropout=float(dropout))
+    model = language_model(family, size, shape.vocabulary, dropout=float(dropout))
     if name == "mlx-lm":
-        mlx_lm_steps(size, partial(turns, baseline))
+        mlx_lm_steps(size, shape, partial(turns, baseline))
         return
     if name in MLXLAB:
-        step, loss = mlxlab_step(name, model)
+        step, loss = mlxlab_step(name, model, shape)
     else:
-        step, loss = torch_step(model, family, compiled=name.endswith("compiled"))
+        step, loss = torch_step(name, model, family, shape)
     for _ in turns(baseline, loss()):
         step()
 
@@ -83,17 +96,17 @@ def peak() -> int:
     return maxrss if sys.platform == "darwin" else maxrss * 1024
 
 
-def tokens() -> tuple[Any, Any]:
-    """(8, 256) inputs and targets."""
+def tokens(shape: Shape) -> tuple[Any, Any]:
+    """(rows, length) inputs and targets."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
+    ids = rng.integers(0, shape.vocabulary, (shape.rows, shape.length + 1)).astype(np.int32)
     return ids[:, :-1], ids[:, 1:]
 
 
-def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], float]]:
-    """The step of trainer=simple or trainer=optimized, and a function that returns the initial loss."""
+def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any], Callable[[], float]]:
+    """The step of trainer=simple or trainer=optimized, and a function that returns the loss."""
     import numpy as np
 
     from mlxlab.data.batch import Batch
@@ -103,8 +116,8 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     from mlxlab.training.steps.optimized import OptimizedStep
     from mlxlab.training.steps.step import PlainStep
 
-    inputs, targets = tokens()
-    batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(ROWS))
+    inputs, targets = tokens(shape)
+    batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(shape.rows))
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=RATE)
     optimizer.init(model.trainable_parameters())
     kind: Any = PlainStep
@@ -131,38 +144,41 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     return lambda: take_step(to_device(batch)), loss
 
 
-def torch_step(mlx_model: Any, family: str, *, compiled: bool) -> tuple[Callable[[], Any], Callable[[], float]]:
+def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Callable[[], Any], Callable[[], float]]:
     """As `mlxlab_step`, in PyTorch."""
     from benchmarks.torch_decoder import torch_decoder, torch_module
     from benchmarks.torch_encoder import torch_encoder
 
     torch = torch_module()
     model = (torch_decoder if family == "transformer" else torch_encoder)(mlx_model)
-    inputs, targets = (torch.from_numpy(x).long() for x in tokens())
+    inputs, targets = (torch.from_numpy(x).long() for x in tokens(shape))
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
-    forward = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8, fused=name.endswith("one thread"))
+    forward = torch.compile(model) if "compiled" in name else model
+    narrow = name.endswith("bfloat16")
     cross_entropy = torch.nn.functional.cross_entropy
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        cross_entropy(forward(inputs).view(-1, VOCABULARY), targets.view(-1)).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            loss = cross_entropy(forward(inputs).view(-1, shape.vocabulary), targets.view(-1))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
     def loss() -> float:
         model.eval()
         with torch.no_grad():
-            value = cross_entropy(model(inputs).view(-1, VOCABULARY), targets.view(-1)).item()
+            value = cross_entropy(model(inputs).view(-1, shape.vocabulary), targets.view(-1)).item()
         model.train()
         return float(value)
 
     return step, loss
 
 
-def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
+def mlx_lm_steps(size: str, shape: Shape, turns: Callable[[], Iterator[None]]) -> None:
     """mlx-lm's trainer with its Llama of the same shape; its loop fetches a batch before every step."""
     import tempfile
 
@@ -174,23 +190,23 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
 
     from benchmarks.config import read_config
 
-    shape = read_config(f"model/size/{size}")
+    sizes = read_config(f"model/size/{size}")
     model = Model(
         ModelArgs(
             model_type="llama",
-            hidden_size=shape["hidden_size"],
-            num_hidden_layers=shape["num_layers"],
-            intermediate_size=shape["intermediate_size"],
-            num_attention_heads=shape["num_heads"],
+            hidden_size=sizes["hidden_size"],
+            num_hidden_layers=sizes["num_layers"],
+            intermediate_size=sizes["intermediate_size"],
+            num_attention_heads=sizes["num_heads"],
             rms_norm_eps=1e-5,
-            vocab_size=VOCABULARY,
+            vocab_size=shape.vocabulary,
             tie_word_embeddings=True,
         )
     )
     mx.eval(model.parameters())
-    inputs, targets = tokens()
+    inputs, targets = tokens(shape)
     rows = mx.array(np.concatenate([inputs, targets[:, -1:]], axis=1))
-    lengths = mx.array([[0, LENGTH]] * ROWS)
+    lengths = mx.array([[0, shape.length]] * shape.rows)
 
     def batches(**ignored: Any) -> Iterator[tuple[mx.array, mx.array]]:
         for _ in turns():
@@ -198,8 +214,8 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # it prints reports
         never: Any = dict.fromkeys(("iters", "steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
-        args = TrainingArgs(batch_size=ROWS, adapter_file=f"{folder}/adapters.safetensors", **never)
-        train(model, optim.AdamW(RATE), [0] * ROWS, args=args, iterate_batches=batches)
+        args = TrainingArgs(batch_size=shape.rows, adapter_file=f"{folder}/adapters.safetensors", **never)
+        train(model, optim.AdamW(RATE), [0] * shape.rows, args=args, iterate_batches=batches)
 
 
 if __name__ == "__main__":

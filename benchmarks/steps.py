@@ -1,18 +1,26 @@
 """Seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch; one process each, in turn."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import table
-from benchmarks.step_subjects import LENGTH, ROWS, VOCABULARY
+from benchmarks.step_subjects import Shape
 from mlxlab.errors import ConfigError
 
+AVX2 = {
+    "MLXLAB_NATIVE_ARCH": "haswell",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
 BURST = 4.0  # seconds of steps per turn: the first step finds the CPU caches filled by other processes
 NEEDS = {
     "torch": ("torch", "pip install torch (CPU build)"),
@@ -42,6 +50,11 @@ def steps(
     compare_with: str = "",
     rounds: int = 5,
     dropout: float | None = None,
+    bfloat16: bool = False,
+    isa: str = "",
+    rows: int = 8,
+    length: int = 256,
+    vocabulary: int = 5000,
     save: str | None = None,
 ) -> str:
     """Returns a table, and writes it to `save`.md and `save`.json.
@@ -52,22 +65,30 @@ def steps(
         compare_with: torch, mlx_lm or both; neither is a dependency.
         rounds: bursts of steps of each subject, in turn.
         dropout: for all models; None for the value in model/*.yaml.
+        bfloat16: whether products in bfloat16 are measured too.
+        isa: avx2 lets nobody use wider instructions.
+        rows: of the batch, with `length` tokens each, of `vocabulary` different ones.
     """
-    subjects = ["simple", "optimized", "plain MLX", *_others(compare_with)]
+    if isa not in ("", "avx2"):
+        raise ConfigError(f"isa={isa}: expected avx2")
+    shape = Shape(rows, length, vocabulary)
+    subjects = ["simple", "optimized", "MLX's kernels", "plain MLX", *_others(compare_with)]
+    if bfloat16:
+        subjects += ["optimized bfloat16"] + ["PyTorch compiled bfloat16"] * ("PyTorch" in subjects)
     defaults = {"transformer": 0.0, "bert": 0.1}
     results: list[dict[str, Any]] = []
-    rows: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     for family in model.split(","):
         names = [name for name in subjects if name != "mlx-lm" or family == "transformer"]
         rate = defaults[family] if dropout is None else dropout
         for option in size.split(","):
-            measurements = _measure(names, family, option, rate, rounds)
+            measurements = _measure(names, (family, option, str(rate), *map(str, astuple(shape))), rounds, isa)
             figures = [vars(measurement) for measurement in measurements]
             results.append({"model": family, "size": option, "dropout": rate, "subjects": figures})
-            rows += _rows(f"{family} {option}", measurements)
+            lines += _rows(f"{family} {option}", measurements)
     head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to simple", "peak MB", "initial loss")
-    title = f"step of {ROWS} x {LENGTH} tokens, {VOCABULARY} classes, float32, AdamW; medians of {rounds} bursts"
-    text = "\n\n".join([table(title, [head, *rows]), *_summary(results)])
+    title = f"step of {rows} x {length} tokens, {vocabulary} classes, float32, AdamW; medians of {rounds} bursts"
+    text = "\n\n".join([table(title, [head, *lines]), *_summary(results)])
     if save is not None:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{save}.md").write_text(text + "\n")
@@ -88,6 +109,10 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
         lines.append(f"plain MLX takes {stock[0]:.1f} to {stock[-1]:.1f} times as long as optimized")
     if torch := ratios("optimized", "PyTorch"):
         lines.append(f"optimized takes {torch[0]:.2f} to {torch[-1]:.2f} of the time of PyTorch")
+    if compiled := ratios("optimized", "PyTorch compiled"):
+        lines.append(f"optimized takes {compiled[0]:.2f} to {compiled[-1]:.2f} of the time of PyTorch compiled")
+    if narrow := ratios("optimized bfloat16", "PyTorch compiled bfloat16"):
+        lines.append(f"in bfloat16 it takes {narrow[0]:.2f} to {narrow[-1]:.2f} of the time of PyTorch compiled")
     return lines
 
 
@@ -97,16 +122,16 @@ def _others(compare_with: str) -> list[str]:
         module, command = NEEDS[name]
         if find_spec(module) is None:
             raise ConfigError(f"compare_with={name}: {module} is not installed; run: {command}")
-        subjects += ["PyTorch", "PyTorch compiled"] if name == "torch" else ["mlx-lm"]
+        subjects += ["PyTorch", "PyTorch compiled", "PyTorch one thread"] if name == "torch" else ["mlx-lm"]
     return subjects
 
 
-def _measure(subjects: list[str], family: str, size: str, dropout: float, rounds: int) -> list[Measurement]:
+def _measure(subjects: list[str], model: tuple[str, ...], rounds: int, isa: str) -> list[Measurement]:
     """Keeps all processes alive, but runs one at a time."""
     measurements = [Measurement(name) for name in subjects]
     workers = []
     for measurement in measurements:
-        workers.append(_Worker(measurement, family, size, dropout))
+        workers.append(_Worker(measurement, model, AVX2 if isa else {}))
         workers[-1].start()
     for _ in range(rounds):
         for worker in workers:
@@ -117,11 +142,14 @@ def _measure(subjects: list[str], family: str, size: str, dropout: float, rounds
 
 
 class _Worker:
-    def __init__(self, measurement: Measurement, family: str, size: str, dropout: float) -> None:
+    def __init__(self, measurement: Measurement, model: tuple[str, ...], environment: dict[str, str]) -> None:
         self.measurement, self.count = measurement, 1
-        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, family, size, str(dropout)]
+        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, *model]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        settings = os.environ | environment
+        self.process = subprocess.Popen(
+            command, env=settings, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
 
     def start(self) -> None:
         """Runs the first steps, which compile, unmeasured."""

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,15 @@ def kernels(request: pytest.FixtureRequest) -> None:
 
         backend.prepare()
         activate("require")
+
+
+@pytest.fixture
+def mlx_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Only those of MLX, whatever the rest of the suite uses."""
+    from mlxlab.ops.native import state
+
+    before = state.current()
+    monkeypatch.setenv("MLXLAB_NATIVE", "off")
+    state.deactivate()
+    yield
+    state.use(before)

@@ -14,18 +14,12 @@ from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
 from mlxlab.ops.cross_entropy import cross_entropy, fused_cross_entropy
 from mlxlab.ops.dropout import Dropout, DropoutMask
 from mlxlab.ops.exp import broadcast_view, exp_and_sum, exp_of_negative, row_sum
-from mlxlab.ops.native import state
 
 MODULES = (activations, attention, cross_entropy_module)
 
 
-@pytest.fixture(autouse=True)
-def without_native_kernels():
-    """These are tests of the forms for MLX alone."""
-    before = state.current()
-    state.deactivate()
-    yield
-    state.use(before)
+# The forms for MLX alone.
+pytestmark = pytest.mark.usefixtures("mlx_kernels")
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_dora_and_the_average_of_adapters_train():
     assert moved == set(names)
 
 
+@pytest.mark.usefixtures("mlx_kernels")
 def test_the_frozen_weights_are_narrow_where_the_trained_ones_are():
     """A product of float32 and bfloat16 would be float32: nothing would be saved."""
     dtypes = []

@@ -224,6 +224,7 @@ def test_bfloat16_steps_are_close_to_float32_and_apply_changes_below_its_resolut
     assert any((slow[name] != leaf).any() for name, leaf in before.items())
 
 
+@pytest.mark.usefixtures("mlx_kernels")
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
 def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
     seen = {}
@@ -242,6 +243,7 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
     assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
 
 
+@pytest.mark.usefixtures("mlx_kernels")
 def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, caplog):
     monkeypatch.setattr(sys, "platform", "linux")
     _, actual = take_steps(small_model("bert"), dtype="bfloat16")

@@ -8,7 +8,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
 from mlxlab.ops.native import kernels
-from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
+from mlxlab.training.optim.optimizers import EMAOptimizer, Tree, assign_leaves, flatten_arrays
 
 
 def apply_adamw(
@@ -19,6 +19,15 @@ def apply_adamw(
     Args:
         gradients: float32, not yet multiplied by `scale`.
     """
+    if isinstance(optimizer, EMAOptimizer):
+        averaged: Tree = {name: optimizer.state[name] for name in ("average", "count")}
+        before = flatten_arrays(averaged)
+        if not apply_adamw(model, optimizer.optimizer, gradients, scale, finite):
+            return False
+        optimizer.add_to_average(model.trainable_parameters())
+        after = flatten_arrays(averaged)
+        assign_leaves(averaged, {name: mx.where(finite, leaf, before[name]) for name, leaf in after.items()})
+        return True
     parts = _adamw_parts(optimizer)
     weights, leaves = flatten_arrays(model.trainable_parameters()), flatten_arrays(gradients)
     if not parts or not kernels.usable(*weights.values(), *leaves.values()):

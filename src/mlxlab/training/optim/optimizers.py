@@ -186,13 +186,17 @@ class EMAOptimizer(optim.Optimizer):
 
     def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         after = self.optimizer.apply_gradients(gradients, parameters)
+        self.add_to_average(after)
+        return after
+
+    def add_to_average(self, weights: Tree) -> None:
+        """Counts a step that ended with these weights."""
         average, count = self.average, self.state["count"]
         n = count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
-        before, new = flatten_arrays(average), flatten_arrays(after)
+        before, new = flatten_arrays(average), flatten_arrays(weights)
         assign_leaves(average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
         count["steps"] = count["steps"] + 1
-        return after
 
     @property
     def average(self) -> Tree:

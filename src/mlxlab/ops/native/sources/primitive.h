@@ -11,6 +11,7 @@
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/ops.h"
 #include "mlx/primitives.h"
+#include "mlx/scheduler.h"
 
 #include "thread_pool.h"
 
@@ -31,9 +32,13 @@ class Kernel : public mx::Primitive {
   void eval_gpu(const Arrays&, Arrays&) override { throw std::runtime_error("mlxlab's kernels are for CPUs"); }
 
  protected:
+  // A task of its own: MLX lets the host run at most 10 tasks ahead, each of which holds the memory of its outputs.
   template <class F>
   void dispatch(F work) {
-    mx::cpu::get_command_encoder(stream()).dispatch(std::move(work));
+    const mx::Stream s = stream();
+    mx::scheduler::notify_new_task(s);
+    mx::scheduler::enqueue(s, std::move(work));
+    mx::scheduler::enqueue(s, [s] { mx::scheduler::notify_task_completion(s); });
   }
 
   static float* allocate(mx::array& out) {
