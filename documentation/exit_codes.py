@@ -2,6 +2,7 @@
 
 from documentation.tables import table
 from mlxlab import errors
+from mlxlab.analysis.trial.record import EXIT_CODES
 from mlxlab.cli.app import INTERNAL_ERROR
 from mlxlab.experiment.signals import STOP_SIGNALS
 
@@ -14,7 +15,12 @@ expected, and the nearest valid name. Its class decides the exit code, as in `sy
 
 def exit_codes() -> dict[int, str]:
     """Every exit code of the commands, and what it means."""
-    codes = {0: "Done.", INTERNAL_ERROR: "A bug, with its traceback. Please report it."}
+    codes = {code: f"The verdict of `trial` is {verdict}." for verdict, code in EXIT_CODES.items()}
+    codes |= {
+        0: "Done.",
+        1: "A job of a sweep failed; the others are done.",
+        INTERNAL_ERROR: "A bug, with its traceback. Please report it.",
+    }
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
     for kind in kinds:
         codes.setdefault(kind.exit_code, " ".join((kind.__doc__ or "").split()))

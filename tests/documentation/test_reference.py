@@ -117,7 +117,7 @@ def test_every_command_and_its_options_are_in_the_reference(name, capsys):
 
 def test_every_exit_code_is_in_the_reference_and_in_the_readme():
     source = (ROOT / "src" / "mlxlab" / "errors.py").read_text()
-    defined = {0, 70, *map(int, re.findall(r"exit_code=(\d+)\)", source))}
+    defined = {0, 1, 10, 11, 70, *map(int, re.findall(r"exit_code=(\d+)\)", source))}
     defined |= {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     assert set(exit_codes()) == defined
     assert len(set(exit_codes().values())) == len(defined)

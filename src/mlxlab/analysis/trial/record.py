@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypedDict
 from mlxlab.analysis.trial.sequential import ERROR, Look, Verdict
 from mlxlab.config.issues import shown
 from mlxlab.config.paths import display_path
-from mlxlab.constraints import Count, Ge, MaxLen, NonNegative, Seed
+from mlxlab.constraints import Ge, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_json
@@ -15,6 +15,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.markdown import markdown_table
 
 FILE = "trial.json"
+EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # of the command
 _MAX_BYTES = 4 * 2**20
 
 Arm = Literal["baseline", "changed"]
@@ -153,9 +154,3 @@ def _cell(run: RunRecord | None) -> str:
     if run["value"] is None:
         return "failed"
     return f"{run['value']:.6f}{'*' if run['reused'] else ''}"
-
-
-def exit_code(verdict: Verdict) -> int:
-    """Of the command: 0 keep, 10 discard, 11 undecided."""
-    codes: dict[Verdict, Count] = {"keep": 0, "discard": 10, "undecided": 11}
-    return codes[verdict]

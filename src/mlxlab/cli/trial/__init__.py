@@ -62,7 +62,7 @@ def _trial(
     """
     given = {name: value for name, value in locals().items() if name != "args"}
     from mlxlab.analysis.trial.page import trial_page
-    from mlxlab.analysis.trial.record import describe, exit_code, read_record
+    from mlxlab.analysis.trial.record import EXIT_CODES, describe, read_record
     from mlxlab.analysis.trial.sequential import MIN_PAIRS
     from mlxlab.cli.train.multirun import sweep
     from mlxlab.experiment.run_report.write import FILE as REPORT
@@ -84,7 +84,7 @@ def _trial(
         print_json({"folder": str(trial.folder), **record})
     else:
         print(describe(record, trial.folder))
-    return exit_code(record["verdict"])
+    return EXIT_CODES[record["verdict"]]
 
 
 def _command(given: dict[str, object], args: list[str]) -> str:
