@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from documentation.pages import ROOT_PAGES
 
+import mlxlab
 from mlxlab.cli.new import render
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
@@ -119,6 +120,11 @@ def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
     logged = {key for record in records for key in record.get("m", {})}
     assert logged
     assert logged <= documented
+
+
+def test_the_citation_names_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", text, re.M) == [mlxlab.__version__]
 
 
 def train_commands():
