@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
@@ -34,18 +36,34 @@ STEP_KINDS = {
     "compiled": partial(OptimizedStep, **OPTIMIZED_STEP | {"max_grad_norm": 0.05, "compile": "always"}),
 }
 GROUPS = {"groups": [{"pattern": "head.*", "lr_scale": 3.0, "weight_decay": 0.1}], "layer_decay": 0.8}
-QUICK = ["bert-simple", "transformer-optimized"]
+ROLLBACK = "-rollback"  # one step is not finite, and the run returns to its checkpoint
+QUICK = ["bert-simple", "transformer-optimized", f"bert-simple{ROLLBACK}"]
 CASES = [*QUICK, "bert-optimized", "transformer-simple", "transformer-compiled"]
+
+
+class OverflowingBatches(RandomBatches):
+    """The loss of the third batch is infinite."""
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        batch = super().batch(rows)
+        return batch._replace(loss_weights=batch.loss_weights * np.inf) if self.index == SAVED + 1 else batch
 
 
 def train(case: str, folder: Path, group: ProcessGroup, *, resumed: Path | None = None) -> Run:
     """A run that saves its checkpoints in a folder, from its start or from the one of SAVED steps of another run."""
-    family, step = case.split("-")
+    family, step = case.removesuffix(ROLLBACK).split("-")
+    data = OverflowingBatches(batch_size=5) if case.endswith(ROLLBACK) else RandomBatches(batch_size=5)
     model = build_model(MODELS[family], kind="classification", num_classes=2, vocab_size=21, seed=0)
-    run = make_run(model, RandomBatches(batch_size=5), group=group, metadata=empty_metadata())
+    run = make_run(model, data, group=group, metadata=empty_metadata())
     optimizer = partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8, **GROUPS)
     trainer = make_trainer(
-        epochs=None, max_steps=STEPS, eval_every=SAVED, ema_decay=0.9, step=STEP_KINDS[step], optimizer=optimizer
+        epochs=None,
+        max_steps=STEPS,
+        max_nonfinite_steps=1,
+        eval_every=SAVED,
+        ema_decay=0.9,
+        step=STEP_KINDS[step],
+        optimizer=optimizer,
     )
     if group.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
