@@ -12,6 +12,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from mlxlab.backend import release_memory
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import ChangedSettings, History, Progress, Resize, RunningTotals, TrainStateDict
@@ -192,6 +193,7 @@ class TrainState:
         for tree in (self.model, self.optimizer.state):
             map_leaves(tree, lambda path, leaf: sharding.split({path: leaf})[path])
         group.working_bytes = sharding.working_bytes(self.model)
+        release_memory()  # of the whole weights
 
     @property
     def whole_model(self) -> nn.Module:
