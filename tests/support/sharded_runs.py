@@ -69,7 +69,9 @@ def train(case: str, folder: Path, group: ProcessGroup, *, resumed: Path | None 
         folder.mkdir(parents=True, exist_ok=True)
     saver = Checkpointer(SAVED, 9, background=True, folder=folder) if group.rank == 0 else NoCheckpointer(folder)
     checkpoint = CheckpointStore(resumed / "checkpoints").load(f"step-{SAVED}") if resumed else None
-    return fit(trainer, run, checkpointer=saver, checkpoint=checkpoint)
+    fit(trainer, run, checkpointer=saver, checkpoint=checkpoint)
+    assert checkpoint is None or not group.shards_weights or not checkpoint.weights, "whole weights stay in memory"
+    return run
 
 
 def main(folder: Path, cases: list[str]) -> None:

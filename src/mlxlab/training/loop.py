@@ -61,7 +61,7 @@ class TrainingLoop:
         if resume is not None:
             state.restore(resume)
             state.load_state_dict(resume.state)
-        state.shard(group)
+        state.shard(group, resume)
         self._build_step()
         self._start(resumed=resume is not None)
         state.model.train()

@@ -184,8 +184,11 @@ class TrainState:
         self.model, self.optimizer, self.architecture = model, optimizer, architecture
         self.progress.model_step = self.progress.step
 
-    def shard(self, group: ProcessGroup) -> None:
-        """Splits weights and optimizer state among the processes, if their group holds them in shards."""
+    def shard(self, group: ProcessGroup, restored: Checkpoint | None = None) -> None:
+        """Splits weights and optimizer state among the processes, if their group holds them in shards.
+
+        The arrays of the checkpoint that was restored are removed from it: it would hold all of them during the run.
+        """
         if not group.shards_weights:
             return
         shapes = {path: leaf.shape for path, leaf in flatten_arrays(self.model.trainable_parameters()).items()}
@@ -193,7 +196,10 @@ class TrainState:
         for tree in (self.model, self.optimizer.state):
             map_leaves(tree, lambda path, leaf: sharding.split({path: leaf})[path])
         group.working_bytes = sharding.working_bytes(self.model)
-        release_memory()  # of the whole weights
+        if restored is not None:
+            restored.weights.clear()
+            restored.optimizer.clear()
+        release_memory()
 
     @property
     def whole_model(self) -> nn.Module:

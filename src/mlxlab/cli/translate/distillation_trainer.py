@@ -58,7 +58,9 @@ FULL_BATCH = BatchFlags("per-device-train-batch-size", 2, "gradient-accumulation
 SIMPLE_BATCH = BatchFlags("batch-size", 8)
 COMMAND = (
     Flag(
-        "explicit-prefetching", reason="shards are not gathered ahead: data parallel, without sharding", kind="switch"
+        "explicit-prefetching",
+        reason="the weights of a layer are gathered when it is computed (trainer.parallel=fsdp)",
+        kind="switch",
     ),
     Flag(
         "mixed-precision",
