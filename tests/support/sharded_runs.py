@@ -80,7 +80,8 @@ def main(folder: Path, cases: list[str]) -> None:
         run = train(case, folder / "two" / case, group)
         held = sum(array.size for _, array in tree_flatten(run.model.parameters()))
         print(case, held, flush=True)
-        train(case, folder / "resumed" / case, group, resumed=folder / "one" / case)
+        if not case.endswith(ROLLBACK):  # a folder without a checkpoint of its own cannot return to it
+            train(case, folder / "resumed" / case, group, resumed=folder / "one" / case)
 
 
 if __name__ == "__main__":
