@@ -5,6 +5,10 @@
     python -m benchmarks suite=tracking [size=nano] [rounds=9]
     python -m benchmarks suite=example_losses [size=nano] [rounds=60]
     python -m benchmarks suite=generate [size=nano] [rounds=5]
+    python -m benchmarks suite=decoding [shape=nano,tiny,smollm2] [compare_with=torch,mlx_lm] [rounds=5]
+    python -m benchmarks suite=evaluation [size=nano,tiny] [model=transformer,bert] [compare_with=torch] [rounds=5]
+    python -m benchmarks suite=checkpoints [size=small] [compare_with=torch] [rounds=7]
+    python -m benchmarks suite=tokenizer_training source=<text file> [vocab_size=8192] [rounds=5]
     python -m benchmarks suite=distill [rounds=9]
     python -m benchmarks suite=steps [size=nano,tiny] [model=transformer,bert] [compare_with=torch,mlx_lm] [rounds=5]
                          [dropout=0] [bfloat16=true] [isa=avx2] [rows=8] [length=256] [vocabulary=5000]
@@ -37,6 +41,10 @@ cloud     overhead of copies of checkpoints in an object store, and in one with 
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server
 example_losses  overhead of logging the loss of every example
 generate  generation speed with and without key-value cache, for batch sizes 1 and 8
+decoding  generation speed compared with mlx-lm and transformers, up to the shape of SmolLM2-135M
+evaluation  seconds of an evaluation of a language model, compared with PyTorch
+checkpoints  seconds to write and to read a checkpoint, compared with torch.save and torch.load
+tokenizer_training  seconds to train a byte-level BPE, compared with Hugging Face tokenizers
 steps     seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
 operators  speed of each operator for Linux CPU compared with that of MLX
 memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed, all logits and chunks
@@ -86,6 +94,10 @@ SUITES = {  # module and function of benchmarks
     "tracking": ("tracking", "tracking"),
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
+    "decoding": ("decoding", "decoding"),
+    "evaluation": ("evaluation", "evaluation"),
+    "checkpoints": ("checkpoints", "checkpoints"),
+    "tokenizer_training": ("tokenizer_training", "tokenizer_training"),
     "memory": ("memory", "memory"),
     "fsdp": ("fsdp", "fsdp"),
     "operators": ("formulations", "operators"),
@@ -112,6 +124,7 @@ SUITES = {  # module and function of benchmarks
 }
 LISTS = {  # keys with several values, separated by commas
     "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),
+    "shape": ("nano", "tiny", "small", "medium", "large", "xlarge", "smollm2"),
     "model": ("transformer", "bert", "cnn_hybrid"),
     "compare_with": ("torch", "mlx_lm"),
 }

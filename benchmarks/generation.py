@@ -43,7 +43,7 @@ def _row(trial: Trial, slow: Trial) -> tuple[str, ...]:
     )
 
 
-class _NoText:
+class NoText:
     """A tokenizer without end token: only the number of tokens matters."""
 
     eos_id = vocabulary = None
@@ -54,7 +54,7 @@ class _NoText:
 
 
 def _cached(model: Model, prompts: list[list[int]]) -> None:
-    for _ in generate(model, _NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)):
+    for _ in generate(model, NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)):
         pass
 
 

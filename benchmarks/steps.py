@@ -5,9 +5,11 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.alternate import table
@@ -131,7 +133,8 @@ def _measure(subjects: list[str], model: tuple[str, ...], rounds: int, isa: str)
     measurements = [Measurement(name) for name in subjects]
     workers = []
     for measurement in measurements:
-        workers.append(_Worker(measurement, model, AVX2 if isa else {}))
+        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, *model]
+        workers.append(Worker(measurement, command, AVX2 if isa else {}))
         workers[-1].start()
     for _ in range(rounds):
         for worker in workers:
@@ -141,12 +144,15 @@ def _measure(subjects: list[str], model: tuple[str, ...], rounds: int, isa: str)
     return measurements
 
 
-class _Worker:
-    def __init__(self, measurement: Measurement, model: tuple[str, ...], environment: dict[str, str]) -> None:
+class Worker:
+    """A process of a subject: for every line "n" it takes n steps and prints a line of JSON."""
+
+    def __init__(
+        self, measurement: Measurement, command: list[str], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.measurement, self.count = measurement, 1
-        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, *model]
         pipe = subprocess.PIPE
-        settings = os.environ | environment
+        settings = {**os.environ, **environment}
         self.process = subprocess.Popen(
             command, env=settings, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
         )
