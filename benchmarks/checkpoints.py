@@ -49,7 +49,11 @@ def torch_variants(arrays: tuple[Any, ...], path: Path) -> dict[str, Callable[[]
     from benchmarks.torch_decoder import torch_module
 
     torch = torch_module()
-    state = [{name: torch.from_numpy(np.array(array)) for name, array in leaves.items()} for leaves in arrays]
+
+    def tensor(array: mx.array) -> Any:
+        return torch.from_numpy(np.array(array.astype(mx.int64) if array.dtype == mx.uint64 else array))
+
+    state = [{name: tensor(array) for name, array in leaves.items()} for leaves in arrays]
 
     def write_durably() -> None:
         torch.save(state, path)
