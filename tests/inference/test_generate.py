@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
+from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
@@ -283,3 +284,22 @@ def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_
     dog = restricted.encode("the dog", special=False)
     assert f"prompt 2: {dog.count(vocabulary.rare_id)} of {len(dog)} tokens are rare ones" in caplog.text
     assert "prompt 1" not in caplog.text
+
+
+def test_two_blas_threads_compute_the_prompt_and_one_each_further_token(rope, tokenizer, monkeypatch):
+    used, extend = [], Transformer.extend
+
+    def counted(self, tokens, cache):
+        used.append(blas_threads())
+        return extend(self, tokens, cache)
+
+    monkeypatch.setattr(Transformer, "extend", counted)
+    before = blas_threads(2)
+    try:
+        if blas_threads() != 2:
+            pytest.skip("one OpenBLAS thread")
+        tokens_of(rope, tokenizer, prompts(5), max_tokens=3)
+        assert used == [2, 1, 1]
+        assert blas_threads() == 2
+    finally:
+        blas_threads(before)

@@ -1,6 +1,7 @@
 """Generates text with a causal language model: batched, with a key-value cache."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, cast
 
@@ -8,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.backend import blas_threads, one_blas_thread
 from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
@@ -207,8 +209,10 @@ class _ContextWindow:
             T = max(map(len, windows))
             self.cache = self.backbone.new_cache([T - len(window) for window in windows])
             tokens = [[0] * (T - len(window)) + window for window in windows]
-        states = self.backbone.extend(mx.array(tokens), self.cache)[:, -1:]
-        return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))
+        # Two OpenBLAS threads spin longer than they compute on the products of one token.
+        with one_blas_thread() if len(tokens[0]) == 1 and blas_threads() <= 2 else nullcontext():
+            states = self.backbone.extend(mx.array(tokens), self.cache)[:, -1:]
+            return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))
 
     def drop_ended(self) -> None:
         active = [i for i, row in enumerate(self.rows) if not row.end]
