@@ -73,6 +73,7 @@ def test_charts_leave_out_what_is_not_finite_and_thin_long_lines():
     points = [(step, None if step % 7 == 0 else 1.0 / (step + 1)) for step in range(10_000)]
     chart = LineChart("t", {"a": [*points, (10_000, 1e308)], "none": [(0, None)]})
     assert list(chart.finite) == ["a"]
+    assert max(y for _, y in LineChart("t", {"a": [(0, 1.0), (1, 1e308), (2, -1e308)]}).finite["a"]) == 1.0
     assert len(chart.finite["a"]) <= MAX_POINTS
     assert LineChart("t", {"a": [(0, None)]}).draw() is None
 
