@@ -28,7 +28,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],
     ["html"],
-    ["files"],
+    ["files", "terminal"],
     ["errors", "constraints", "detached", "markdown", "metric_names", "program", "redact"],
 ]
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}

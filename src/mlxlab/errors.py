@@ -27,7 +27,7 @@ class InputNotFoundError(UserError, exit_code=66):
 
 
 class ServiceUnavailableError(UserError, exit_code=69):
-    """A required service or package is unavailable."""
+    """A required service or package is unavailable, or `doctor` found an error."""
 
 
 class CannotCreateError(UserError, exit_code=73):

@@ -1,10 +1,12 @@
-"""Shell completion of `mlxlab`, through the script that Hydra writes."""
+"""Shell completion of `mlxlab`: what can follow a line, and the scripts for the shells."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from mlxlab.cli.completion import SHELLS
 from mlxlab.cli.main import main, subcommands
 from support.processes import environment
 
@@ -16,7 +18,14 @@ from support.processes import environment
         ("mlxlab tr", ["train", "translate", "trial"]),
         ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"]),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),
-        ("mlxlab runs list", []),
+        ("mlxlab lr_find trainer.ep", ["trainer.epochs="]),
+        ("mlxlab runs l", ["list"]),
+        ("mlxlab runs list limit=5 s", ["sort=", "status=", "sweep="]),
+        ("mlxlab export gguf dtype=", ["dtype=float32", "dtype=float16"]),
+        ("mlxlab kernels build again=", ["again=true", "again=false"]),
+        ("mlxlab doctor ", ["timeout=", "--json", "--help"]),
+        ("mlxlab evaluate run=outputs/a", []),
+        ("mlxlab nonsense ", []),
     ],
 )
 def test_a_line_is_completed(line, completions, monkeypatch, capsys):
@@ -26,23 +35,43 @@ def test_a_line_is_completed(line, completions, monkeypatch, capsys):
 
 
 def test_bash_completes_the_installed_program(tmp_path):
-    """The script runs in bash with a program called mlxlab, as after `eval "$(mlxlab -sc install=bash)"`."""
+    """`mlxlab completion install` writes a file that bash reads once, whatever else is in it."""
     program = tmp_path / "mlxlab"
     program.write_text(f"#!{sys.executable}\nimport sys\nfrom mlxlab.cli.main import main\nsys.exit(main())\n")
     program.chmod(0o755)
+    (tmp_path / ".bashrc").write_text("alias mine=true")
     script = """
-        eval "$(mlxlab -sc install=bash)"
-        complete -p mlxlab > /dev/null || exit 3
-        COMP_LINE="mlxlab train model=" COMP_POINT=19 COMP_WORDS=(mlxlab train model=) COMP_CWORD=2
-        hydra_bash_completion
-        echo "${COMPREPLY[@]}"
+        mlxlab completion install bash > /dev/null && mlxlab completion install bash > /dev/null || exit 3
+        . ~/.bashrc
+        complete -p mlxlab > /dev/null || exit 4
+        for COMP_LINE in "mlxlab train model=b" "mlxlab verif"; do
+            COMP_POINT=${#COMP_LINE}
+            _mlxlab
+            printf "<%s>" "${COMPREPLY[@]}"
+        done
     """
     env = environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ":".join(filter(None, sys.path))}
+    env = {key: value for key, value in env.items() if not key.startswith("XDG_")} | {"HOME": str(tmp_path)}
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (
-        0,
-        ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"],
-    )
+    assert (done.returncode, done.stdout) == (0, "<bert ><verify >")  # bash takes `=` for the end of a word
+    lines = (tmp_path / ".bashrc").read_text().splitlines()
+    assert (lines[0], len(lines)) == ("alias mine=true", 2)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_script_is_correct_for_its_shell(shell, capsys):
+    assert main(["completion", "show", shell]) == 0
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = capsys.readouterr().out
+    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_shell_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("SHELL", "/bin/fsh")
+    assert main(["completion", "install"]) == 2
+    assert capsys.readouterr().err == "fsh: expected one of bash, zsh, fish; did you mean fish?\n"
 
 
 @pytest.mark.parametrize("args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join)

@@ -118,7 +118,7 @@ def test_the_dispatcher_knows_its_subcommands(capsys):
     assert dispatcher.main([]) == 0
     out = capsys.readouterr().out
     assert {"train", "runs"} <= set(dispatcher.subcommands())
-    assert all(f"    {subcommand} " in out for subcommand in dispatcher.subcommands())
+    assert all(f"  {subcommand} " in out for subcommand in dispatcher.subcommands())
     assert dispatcher.main(["trainn"]) == 2
     assert capsys.readouterr().err == "trainn: unknown subcommand; did you mean train?\n"
     assert dispatcher.main(["train", "--help"]) == 0

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab import program
+from mlxlab import program, terminal
 from mlxlab.cli.args import ArgumentCountError, describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
@@ -113,7 +113,7 @@ def run_subcommand(
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         if (needs_args and not args) or {"-h", "--help", "help"} & set(args):
-            print(show_help(args))
+            terminal.show_help(show_help(args))
             return 0
         configure_logging()
         for arg in args:  # configs and commands are printed and stored
@@ -153,7 +153,7 @@ def configure_logging() -> None:
 def report(error: BaseException) -> int:
     """Prints a user's error as one line, an internal error as a traceback; returns the exit code."""
     if isinstance(error, UserError):
-        print(redact(str(error)), file=sys.stderr)
+        print(terminal.styled(redact(str(error)), "red", sys.stderr), file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
     return INTERNAL_ERROR

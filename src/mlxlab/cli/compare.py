@@ -20,6 +20,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Literal
 
+from mlxlab import terminal
 from mlxlab.analysis.comparison import check_metric, compare, find_runs, main_metric, method_results, metric_names
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.cli.app import Subcommand, build_main
@@ -95,7 +96,7 @@ def _compare(
     if json:
         print_json(as_json(comparison))
     else:
-        print(text)
+        terminal.show(text)
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+from mlxlab import terminal
 from mlxlab.analysis.comparison_report import as_json
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Subcommand, build_main
@@ -91,7 +92,7 @@ def _crossvalidate(
     if json:
         print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
     else:
-        print(text)
+        terminal.show(text)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.args import parse_value
 from mlxlab.cli.print_json import print_json
@@ -75,7 +76,7 @@ def _evaluate(
     if json:
         print_json(result.metrics)
     else:
-        print(value_table("metric", result.metrics.items()))
+        terminal.show(value_table("metric", result.metrics.items()))
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:

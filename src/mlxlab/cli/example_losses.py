@@ -14,17 +14,20 @@ Examples
     mlxlab train data.select='{mode: hardest, percent: 25, source: outputs/2026-01-02/first}'
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
+from mlxlab.markdown import markdown_table
 
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 
@@ -56,7 +59,14 @@ def _top(
         print_json(ranking.to_dict("records"))
         return
     print(f"{len(ranking)} {mode} of {len(usable)} examples, by {by}")
-    print(ranking.to_string(index=False, na_rep="", col_space=10, float_format="{:.4g}".format))
+    rows = [[_cell(value) for value in row] for row in ranking.itertuples(index=False)]
+    terminal.show(markdown_table(list(COLUMNS), rows, "lr"))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
 
 
 def _merge(out: Path, *, args: list[str]) -> None:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
@@ -76,7 +77,7 @@ def _find(
         print_json({"suggestion": best, "plot": str(out), "steps": curve_json})
         return
     rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]]
-    print(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
+    terminal.show(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
     print(f"\n{len(points)} steps, up to {curve.rates[-1]:.2g}; plot: {out}")
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 

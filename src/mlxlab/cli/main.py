@@ -1,4 +1,4 @@
-"""`mlxlab SUBCOMMAND ...`: one module of this package per subcommand, each with a `main(argv)`."""
+"""`mlxlab COMMAND ...`: one module of this package per command, each with a `main(argv)`."""
 
 import importlib
 import os
@@ -8,20 +8,14 @@ from pathlib import Path
 
 from mlxlab import __version__
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigError
-
-_FOOTER = """
-`mlxlab SUBCOMMAND --help` lists the options of a subcommand.
-`eval "$(mlxlab -sc install=bash)"` completes subcommands, and the groups and keys of `train` (also zsh, fish)."""
+from mlxlab.errors import ConfigError, ServiceUnavailableError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit code; that of an unknown one is 2."""
+    """Runs a command and returns its exit code; that of an unknown one is 2."""
     name, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
-        lines = [f"    {name:<15} {heading}" for name, heading in subcommands().items()]
-        print("\n".join(["mlxlab SUBCOMMAND ...", "", *lines, _FOOTER]))
-        return 0
+        return _print_overview()
     if name == "--version":
         print(f"mlxlab {__version__}")
         return 0
@@ -31,8 +25,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name}: unknown subcommand{suggestion(name, subcommands())}", file=sys.stderr)
         return ConfigError.exit_code
     if argv is None:
-        sys.argv[1:] = args  # the subcommand owns the process, as a script does
-    return int(importlib.import_module(f"mlxlab.cli.{name}").main(None if argv is None else args))
+        sys.argv[1:] = args  # the command owns the process, as a script does
+    try:
+        module = importlib.import_module(f"mlxlab.cli.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "mlxlab").partition(".")[0] == "mlxlab":
+            raise
+        print(f"{name}: the package {error.name} is not installed; mlxlab doctor says what is missing", file=sys.stderr)
+        return ServiceUnavailableError.exit_code
+    return int(module.main(None if argv is None else args))
 
 
 def subcommands() -> dict[str, str]:
@@ -45,18 +46,22 @@ def subcommands() -> dict[str, str]:
     return {name: text.splitlines()[0].strip('"') for name, text in texts.items() if is_subcommand.search(text)}
 
 
-def _complete(args: list[str]) -> int:
-    """Prints the script to `eval` (`install=bash`), or what can follow the line typed so far (`query=bash`).
+def _print_overview() -> int:
+    from mlxlab.cli.overview import overview
 
-    Hydra's script runs `mlxlab -sc query=bash` with the line in COMP_LINE; to Hydra, `mlxlab train` is the program.
-    """
+    try:
+        print(overview(subcommands()), flush=True)
+    except BrokenPipeError:  # `mlxlab | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _complete(args: list[str]) -> int:
+    """Prints what can follow the line in COMP_LINE (`query=bash`), or what Hydra does with other arguments."""
+    if args == ["query=bash"]:
+        from mlxlab.cli.completion.candidates import print_candidates
+
+        return print_candidates(os.environ.get("COMP_LINE", ""), list(subcommands()))
     from mlxlab.cli import train
 
-    if any(arg.startswith("query=") for arg in args):
-        start, *typed = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
-        if not typed:
-            print(" ".join(name for name in subcommands() if name.startswith(start)))
-        if not typed or start != "train":
-            return 0
-        os.environ["COMP_LINE"] = " ".join(["mlxlab", *typed])
     return train.main(["-sc", *args])

@@ -8,6 +8,7 @@ Example
     mlxlab migrate ~/old_projects dry_run=true
 """
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
@@ -45,7 +46,7 @@ def _migrate(
     if json:
         print_json(as_json(results))
     else:
-        print(format_results(results))
+        terminal.show(format_results(results))
     if errors := [str(result.error) for result in results if result.error]:
         raise DataError("\n".join(errors))
 

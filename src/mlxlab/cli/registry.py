@@ -17,6 +17,7 @@ Example
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
@@ -48,7 +49,7 @@ def _list(json: bool = False, uri: str | None = None, *, args: list[str]) -> Non
             if json:
                 print_json([asdict(version) for version in versions])
             else:
-                print(_version_table(versions))
+                terminal.show(_version_table(versions))
             return
         models = {name: registry.aliases(name) for name in registry.names()}
     if json:
@@ -56,7 +57,7 @@ def _list(json: bool = False, uri: str | None = None, *, args: list[str]) -> Non
     else:
         pairs = {name: [f"{alias}={version}" for alias, version in aliases.items()] for name, aliases in models.items()}
         rows = [[name, ", ".join(texts)] for name, texts in pairs.items()]
-        print(markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models")
+        terminal.show(markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models")
 
 
 def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> None:
@@ -76,7 +77,7 @@ def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> 
         return
     head = ["metric", f"version {first.number}", f"version {second.number}", "difference", "percent", "better"]
     keys = sorted(first.metrics.keys() | second.metrics.keys())
-    print(markdown_table(head, [_comparison(key, first, second) for key in keys]))
+    terminal.show(markdown_table(head, [_comparison(key, first, second) for key in keys]))
     if note:
         print(note)
 
@@ -148,7 +149,7 @@ def _history(alias: str | None = None, json: bool = False, uri: str | None = Non
         ]
         for move in moves
     ]
-    print(markdown_table(["time", "alias", "", "from", "to", "reason"], rows, "l") if rows else "no moves")
+    terminal.show(markdown_table(["time", "alias", "", "from", "to", "reason"], rows, "l") if rows else "no moves")
     for each, last in {move["alias"]: move["version"] for move in moves}.items():
         if (now := aliases.get(each)) != last:
             where = "was deleted" if now is None else f"was moved to version {now}"

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 import mlx.nn as nn
 
+from mlxlab import terminal
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.issues import split_key
@@ -162,7 +163,7 @@ class DistillationRounds:
         table = markdown_table(head, rows, align="rrrrl")
         write_atomic(self.folder / "rounds.md", f"# {self.folder.name}\n\n{table}\n")
         tracker.log_artifact(self.folder / "rounds.md")
-        print(f"{table}\nrun folder: {self.folder}")
+        terminal.show(f"{table}\nrun folder: {self.folder}")
         value = done[-1]["ensemble"].get(metric)
         return float("nan") if value is None else value
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import cast
 
+from mlxlab import terminal
 from mlxlab.backend import memory_budget
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
@@ -205,7 +206,7 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
         results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
         return stop_signal
-    print(write_report(state, results, run_dir))
+    terminal.show(write_report(state, results, run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     if results.splits:

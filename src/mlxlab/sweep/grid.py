@@ -12,6 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mlxlab import terminal
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.sweep_jobs import params_not_typed
 from mlxlab.config.issues import one_line
@@ -120,7 +121,7 @@ class GridSweeper:
         return WorkerLostError(f"{choice}: {message}; the same command runs the jobs that are missing")
 
     def _report(self, jobs: JobList, folder: Path) -> None:
-        print(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}", flush=True)
+        terminal.show(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}")
         if jobs.is_unfinished():
             # a plugin's launcher is not started from a file
             repeat = f"the same command with {shlex.quote(f'hydra.sweep.dir={folder}')}"

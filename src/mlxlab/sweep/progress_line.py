@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from shutil import get_terminal_size
 
+from mlxlab import terminal
 from mlxlab.config.issues import one_line
 from mlxlab.sweep.launcher.isolated import OUTPUT
 
@@ -23,14 +23,15 @@ def progress_line(running: Mapping[int, Path]) -> Iterator[None]:
     Args:
         running: the folders of jobs by number; it may change.
     """
-    if not sys.stderr.isatty():
+    if not terminal.is_terminal(sys.stderr):
         yield
         return
     ended = threading.Event()
 
     def show() -> None:
         while not ended.wait(_SECONDS):
-            sys.stderr.write(_CLEAR + describe(running)[: get_terminal_size().columns - 1] + "\r")
+            width = terminal.columns(sys.stderr) or terminal.DEFAULT_COLUMNS
+            sys.stderr.write(_CLEAR + describe(running)[: width - 1] + "\r")
             sys.stderr.flush()
 
     def clear(_: logging.LogRecord) -> bool:  # messages begin on an empty line

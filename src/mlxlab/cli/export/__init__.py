@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.export.published import export_gguf, export_hf
 from mlxlab.cli.print_json import print_json
@@ -86,7 +87,7 @@ def _quantize(
     if json:
         print_json(asdict(report))
     else:
-        print(f"{report.text()}\n\n{out}")
+        terminal.show(f"{report.text()}\n\n{out}")
 
 
 OPTIONS = "mlxlab.models.options.Quantization"

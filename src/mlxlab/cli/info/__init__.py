@@ -1,4 +1,4 @@
-"""Prints what a training run needs, what a run was and how it ended, sizes of models, and frequencies of tokens.
+"""Prints what a run needs, or what it was and how it ended; sizes of models; frequencies of tokens.
 
     mlxlab info [model=transformer] [data=...] [any other key of train]
     mlxlab info run=RUN_FOLDER
@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.info.sizes import memory, presets
 from mlxlab.cli.info.token_frequencies import tokens
@@ -57,7 +58,7 @@ def estimate(json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json(asdict(needs))
     else:
-        print(needs.text())
+        terminal.show(needs.text())
 
 
 def describe(run: Path, json: bool = False) -> None:
@@ -74,7 +75,7 @@ def describe(run: Path, json: bool = False) -> None:
     from mlxlab.experiment.description.text import as_json, as_text
 
     description = describe_run(run)
-    print(as_json(description) if json else as_text(description))
+    terminal.show(as_json(description) if json else as_text(description))
 
 
 _SUBCOMMANDS = {

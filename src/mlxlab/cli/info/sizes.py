@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import yaml
 
+from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le
@@ -36,11 +37,15 @@ def presets(
         rates_json = {"new_weights": LEARNING_RATES, "pretrained": FINE_TUNING_RATES}
         print_json({"parameters": parameters, "learning_rates": rates_json, "by_memory": BY_MEMORY})
         return
-    print(markdown_table(["size", *models], [[size, *(f"{n:,}" for n in each)] for size, each in counts.items()]))
+    by_size = [[size, *(f"{n:,}" for n in each)] for size, each in counts.items()]
     rates = [[f"new weights, {size}", f"{rate:g}"] for size, rate in LEARNING_RATES.items()]
     rates += [[f"pretrained {family}", rate] for family, rate in FINE_TUNING_RATES.items()]
-    print("", markdown_table(["trainer.learning_rate of", "rate"], rates), "", sep="\n")
-    print(markdown_table(["memory", "trainer=optimized data=streaming with"], [*map(list, BY_MEMORY.items())], "ll"))
+    tables = (
+        markdown_table(["size", *models], by_size),
+        markdown_table(["trainer.learning_rate of", "rate"], rates),
+        markdown_table(["memory", "trainer=optimized data=streaming with"], [*map(list, BY_MEMORY.items())], "ll"),
+    )
+    terminal.show("\n\n".join(tables))
 
 
 def memory(
@@ -66,7 +71,7 @@ def memory(
         print_json(table)
         return
     rows = [[size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in parts.values())] for size, parts in table.items()]
-    print(markdown_table(["size", *table[SIZES[0]]], rows))
+    terminal.show(markdown_table(["size", *table[SIZES[0]]], rows))
 
 
 def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:

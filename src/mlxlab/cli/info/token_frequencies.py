@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Size
@@ -57,7 +58,7 @@ def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), json: bo
         [str(value).replace("|", "\\|") for value in (row | {"share": f"{row['share']:.4%}"}).values()] for row in rows
     ]
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
-    print("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
+    terminal.show("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
 
 
 def _outliers(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int) -> list[dict[str, object]]:

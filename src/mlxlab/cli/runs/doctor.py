@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import InputNotFoundError, UserError
@@ -47,7 +48,7 @@ def doctor(uri: str | None = None, dry_run: bool = False, json: bool = False, *,
     else:
         head = ["run", "name", "state", "reason", "action"]
         table = [[row["run"][:8], *(row[key] for key in head[1:])] for row in rows]
-        print(markdown_table(head, table, "l") if rows else "no run is recorded as running")
+        terminal.show(markdown_table(head, table, "l") if rows else "no run is recorded as running")
     if not dry_run:
         _repair(address, diagnoses, [folder for folder, reason in folders.items() if not reason])
 

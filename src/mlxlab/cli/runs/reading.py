@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
+from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.cli.runs.as_json import run_as_json
 from mlxlab.cli.runs.select import check_keys, read_filter, select
@@ -101,7 +102,7 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         histories = {key: each._asdict() for key, each in ranges.items()}
         print_json(run_as_json(row, datasets=datasets, histories=histories))
     else:
-        print(format_run(row, ranges, datasets))
+        terminal.show(format_run(row, ranges, datasets))
 
 
 def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -115,7 +116,7 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
     if json:
         print_json([run_as_json(run) for run in runs])
     else:
-        print(format_comparison(runs))
+        terminal.show(format_comparison(runs))
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -131,7 +132,7 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
     if json:
         print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
         return
-    print(format_diff(first, second, difference))
+    terminal.show(format_diff(first, second, difference))
     commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
     if len(commits) == 2:
         log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
@@ -146,7 +147,7 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
         best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
         print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
     else:
-        print(format_list(runs, columns) if runs else "no runs")
+        terminal.show(format_list(runs, columns) if runs else "no runs")
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab import terminal
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
 from mlxlab.cli.train.named_files import check_named_files
@@ -47,7 +48,7 @@ Flags
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
     --config-name NAME   another primary config than train
     --info [WHAT]        where Hydra finds its configs: defaults-tree, searchpath, plugins, ...
-    --hydra-help         Hydra's own help; -sc install=bash prints shell completion
+    --hydra-help         Hydra's own help
 
 Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<job>/.
 """
@@ -78,7 +79,8 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         return _show(composer, flags)
     config = composer.checked()
     if flags.dry_run:
-        print(preview_sweep(composer, config) if composer.multirun else experiment.preview_growth(composer, config))
+        preview = preview_sweep if composer.multirun else experiment.preview_growth
+        terminal.show(preview(composer, config))
         return 0
     if not composer.multirun:
         experiment.run_composed(composer, config, owns_process=owns_process)

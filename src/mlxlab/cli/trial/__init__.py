@@ -1,4 +1,4 @@
-"""Says whether a change is a gain: trains it and a baseline with the same seeds until a sequential test decides.
+"""Says whether a change is a gain: trains it and a baseline in pairs until a sequential test decides.
 
     mlxlab trial baseline=RUN [key=value ...] [seeds=auto] [budget=200steps,10m] [max_seeds=12]
 
@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab import program
+from mlxlab import program, terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.cli.trial.setup import Options, prepare_trial, read_budget, split_args
@@ -83,7 +83,7 @@ def _trial(
     if json:
         print_json({"folder": str(trial.folder), **record})
     else:
-        print(describe(record, trial.folder))
+        terminal.show(describe(record, trial.folder))
     return EXIT_CODES[record["verdict"]]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mlxlab import terminal
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.search_space import read_space
 from mlxlab.config.schema.root import Metric
@@ -132,7 +133,7 @@ class SearchSweeper:
         try:
             exit_code = self._run_trials(study, sampler, folder)
         finally:
-            print(write_search_result(study, folder, commands), flush=True)
+            terminal.show(write_search_result(study, folder, commands))
             self.context.callbacks.on_multirun_end(config=self.config, config_name="train", exit_code=exit_code)
         if exit_code > _SIGNAL:
             done = f"{len(study.ended)} of {self.num_trials} trials"

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -78,6 +79,16 @@ def version(path: Path) -> str:
     if len(rows) != 1:
         raise StoreUnavailableError(f"{path}: not an MLflow store: it names no schema")
     return rows[0][0]
+
+
+def installed_version() -> str:
+    """The schema's version of the installed MLflow, which is not imported."""
+    from alembic.script import ScriptDirectory
+
+    spec = find_spec("mlflow")
+    assert spec is not None
+    [package] = spec.submodule_search_locations or []
+    return str(ScriptDirectory(os.path.join(package, "store", "db_migrations")).get_current_head())
 
 
 def delete_metrics_after(engine: "Engine", run_id: str, step: int) -> None:

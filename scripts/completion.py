@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Completes commands and options in a shell: scripts/completion.py install|show bash|zsh|fish"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.completion import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Checks the installation, and says what to do about each finding: scripts/doctor.py [--json]"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.doctor import main
+
+if __name__ == "__main__":
+    sys.exit(main())

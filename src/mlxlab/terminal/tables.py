@@ -1,0 +1,68 @@
+"""Markdown tables in a text, as lists where they are wider than the terminal."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from textwrap import wrap
+
+_RULE = re.compile(r"\|(-+:?\|)+")
+
+
+def fit_tables(text: str, width: int, heading: Callable[[str], str] = str) -> str:
+    """The text, in which each table that is wider than `width` is a list.
+
+    The first cell of a row is the heading of the others, each of which has a line with the name of its column. Tables
+    are as `markdown_table` makes them: all lines are of equal length.
+    """
+    lines = text.split("\n")
+    fitted: list[str] = []
+    while lines:
+        if len(lines) > 1 and _RULE.fullmatch(lines[1]) and len(lines[1]) == len(lines[0]) > width:
+            count = next((i for i, line in enumerate(lines) if not _is_row(line, lines[1])), len(lines))
+            fitted += _as_list(lines[:count], width, heading)
+            del lines[:count]
+        else:
+            fitted.append(lines.pop(0))
+    return "\n".join(fitted)
+
+
+def _is_row(line: str, rule: str) -> bool:
+    return line.startswith("|") and len(line) == len(rule)
+
+
+def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Iterator[str]:
+    bars = [match.start() for match in re.finditer(r"\|", table[1])]  # a cell may contain others
+    head, _, *rows = ([line[a + 1 : b].strip() for a, b in pairwise(bars)] for line in table)
+    if len(head) == 2:
+        first, *lines = _pairs([(row[0], row[1]) for row in [head, *rows]], width)
+        yield heading(first)
+        yield from lines
+        return
+    column = _column([f"  {name}" for name in head[1:]], width)
+    for title, *values in rows:
+        yield heading(title or "-")
+        for name, value in zip(head[1:], values, strict=True):
+            yield from hang(f"  {name}", value, column, width) if value else ()
+
+
+def _pairs(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
+    column = _column([name for name, _ in rows], width)
+    for name, value in rows:
+        yield from hang(name, value, column, width)
+
+
+def _column(names: list[str], width: int) -> int:
+    """Where values begin beside their names; longer names get a line of their own."""
+    return min(max(map(len, names)) + 2, 2 * width // 3)
+
+
+def hang(head: str, text: str, column: int, width: int) -> list[str]:
+    """`head`, and `text` from `column` on, in lines of at most `width`; words that are longer are not broken.
+
+    A head that reaches the column gets a line of its own.
+    """
+    lines = wrap(text, max(width - column, 1), break_long_words=False, break_on_hyphens=False) or [""]
+    padded = [f"{' ' * column}{line}".rstrip() for line in lines]
+    if len(head) < column or not head:
+        return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]
+    return [head, *padded] if text else [head]

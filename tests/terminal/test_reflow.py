@@ -1,0 +1,54 @@
+"""Help texts in narrow terminals."""
+
+import importlib
+
+import pytest
+
+from mlxlab.cli.app import CommandLine
+from mlxlab.cli.main import subcommands
+from mlxlab.cli.train import show_help
+from mlxlab.terminal.reflow import reflow
+
+TEXT = """Does something, and then something else, and then
+it ends.
+
+    mlxlab command option=value another=value
+
+first   a text that is long enough to be wrapped, and goes on
+        in a second line
+second  short
+
+option_with_a_name_that_is_long=default
+                    what it means"""
+
+
+def test_a_text_that_fits_stays_as_it_is():
+    assert reflow(TEXT, 80) == TEXT
+
+
+def test_paragraphs_and_columns_are_wrapped_and_commands_are_not():
+    assert reflow(TEXT, 36).splitlines() == [
+        "Does something, and then something",
+        "else, and then it ends.",
+        "",
+        "    mlxlab command option=value another=value",
+        "",
+        "first   a text that is long enough",
+        "        to be wrapped, and goes on",
+        "        in a second line",
+        "second  short",
+        "",
+        "option_with_a_name_that_is_long=default",
+        "      what it means",
+    ]
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_no_help_text_loses_a_word(name):
+    main = importlib.import_module(f"mlxlab.cli.{name}").main
+    text = main._help([]) if isinstance(main, CommandLine) else show_help([])
+    for width in (40, 80):
+        fitted = reflow(text, width)
+        assert fitted.split() == text.split()
+        too_long = [line for line in fitted.splitlines() if len(line) > width and " " in line.strip()]
+        assert all(line.startswith("  ") or line.count(" ") <= 1 or "=" in line for line in too_long), too_long

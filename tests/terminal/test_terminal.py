@@ -1,0 +1,53 @@
+"""Width and colours, in real terminals and without one."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mlxlab import terminal
+from support.pseudo_terminal import run_in_terminal
+
+FACTS = "from mlxlab import terminal as t; print(t.columns(), t.styled('text', 'red'))"
+RED = "\x1b[31mtext\x1b[0m"
+
+
+@pytest.mark.parametrize(
+    ("columns", "variables", "expected"),
+    [
+        (40, {}, f"40 {RED}"),
+        (0, {}, f"80 {RED}"),
+        (40, {"COLUMNS": "100", "NO_COLOR": "1"}, "100 text"),
+        (40, {"COLUMNS": "wide", "TERM": "dumb"}, "40 text"),
+    ],
+    ids=["terminal", "unknown width", "NO_COLOR", "dumb"],
+)
+def test_width_and_colour_are_those_of_the_terminal(columns, variables, expected):
+    assert run_in_terminal(["-c", FACTS], columns, variables).text == f"{expected}\n"
+
+
+def test_a_file_has_no_width_and_no_colours():
+    done = subprocess.run([sys.executable, "-c", FACTS], capture_output=True, text=True, check=True)
+    assert done.stdout == "None text\n"
+
+
+def test_a_closed_stream_and_none_are_no_terminals(tmp_path):
+    stream = (tmp_path / "file").open("w")
+    stream.close()
+    assert not terminal.is_terminal(stream)
+    assert not terminal.is_terminal(None)
+
+
+def test_results_of_a_command_fit_a_narrow_terminal():
+    screen = run_in_terminal(["-m", "mlxlab", "info", "presets"], 40)
+    assert screen.code == 0
+    assert "\x1b[1mnano\x1b[0m" in screen.lines
+    assert "  transformer LM          3,622,528" in screen.lines
+    assert max(len(line) for line in screen.lines if "\x1b" not in line) <= 40
+
+
+def test_help_and_errors_fit_a_narrow_terminal():
+    screen = run_in_terminal(["-m", "mlxlab", "runs", "--help"], 40)
+    assert "limit=20\n      a whole number >= 1 and <= 100000;\n      how many runs are listed.\n" in screen.text
+    error = run_in_terminal(["-m", "mlxlab", "runs", "lsit"], 40)
+    assert (error.code, error.text) == (2, "\x1b[31mlsit: unknown subcommand; did you mean list?\x1b[0m\n")
