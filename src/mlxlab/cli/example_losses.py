@@ -69,18 +69,22 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _merge(out: Path, *, args: list[str]) -> None:
+def _merge(out: Path, json: bool = False, *, args: list[str]) -> None:
     """Merges per-example losses.
 
     Args:
         out: the Parquet file to write.
+        json: prints JSON instead.
     """
     rows = example_losses.merge([Path(arg) for arg in args])
     try:
         example_losses.write(rows, out)
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
-    print(f"{out}: {len(rows['id'])} examples")
+    if json:
+        print_json({"output": str(out), "examples": len(rows["id"])})
+    else:
+        print(f"{out}: {len(rows['id'])} examples")
 
 
 SOURCES = (1, sys.maxsize)  # the number of SOURCE arguments

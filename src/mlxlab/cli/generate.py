@@ -37,6 +37,7 @@ def _generate(
     preset: str | None = None,
     chat: bool = False,
     system: str | None = None,
+    json: bool = False,
     *,
     more: dict[str, Any],
 ) -> None:
@@ -51,9 +52,10 @@ def _generate(
         chat: talk with the model by its chat template: a message per line of standard input, until it ends or /exit;
             /reset forgets the conversation.
         system: what the model is told before a chat.
+        json: prints a JSON line for the prompt, too.
     """
-    if chat and (prompt or prompts is not None):
-        raise ConfigError("chat=true: expected neither prompt= nor prompts=; messages come from standard input")
+    if chat and (prompt or prompts is not None or json):
+        raise ConfigError("chat=true: expected neither prompt=, prompts= nor --json; messages come from standard input")
     if system is not None and not chat:
         raise ConfigError("system=: expected chat=true")
     if prompt and prompts is not None:
@@ -87,7 +89,7 @@ def _generate(
             log.warning(f"prompt {number}: truncated to its last {request.context_length} of {length} tokens")
     start = time.perf_counter()
     chunks = writer.stream(texts, sampling, request)
-    tokens, ended = _print_text(texts[0], chunks) if prompts is None else _print_lines(texts, chunks)
+    tokens, ended = _print_lines(texts, chunks) if json or prompts is not None else _print_text(texts[0], chunks)
     seconds = time.perf_counter() - start
     log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
@@ -46,6 +47,7 @@ def _predict(
     batch_size: Size = 64,
     keep: list[str] = [],  # noqa: B006
     format: Literal["full", "kaggle"] = "full",
+    json: bool = False,
     *,
     args: list[str],
 ) -> None:
@@ -59,6 +61,7 @@ def _predict(
         batch_size: rows that the model reads at once; changes no result beyond rounding.
         keep: columns of the input to copy to the output; [] writes the number of the row instead.
         format: full, or kaggle: the columns of keep= and the label under its own name, as Kaggle takes it.
+        json: prints JSON instead of the path of the output.
     """
     if format == "kaggle" and not keep:
         raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
@@ -91,7 +94,10 @@ def _predict(
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")
-    print(output)
+    if json:
+        print_json({"output": str(output), "rows": count})
+    else:
+        print(output)
 
 
 def _chunks(

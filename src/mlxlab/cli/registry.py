@@ -95,12 +95,13 @@ def _describe_data(registry: RegistryReader, first: Version, second: Version) ->
     return f"trained on different data: {first.data or 'unknown'} and {second.data or 'unknown'}"
 
 
-def _promote(alias: str = "champion", uri: str | None = None, *, args: list[str]) -> None:
+def _promote(alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
     """Gives an alias to a version.
 
     Args:
         alias: the one to move.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
     """
     name, label = args
     _check_alias(alias)
@@ -108,22 +109,30 @@ def _promote(alias: str = "champion", uri: str | None = None, *, args: list[str]
         _check_name(registry, name)
         version = _find(registry, name, label).number
         moved = registry.move(name, alias, version, "promoted")
-    print(f"{name}: {alias} {'is' if moved else 'was already'} version {version}")
+    _print_move(name, alias, version, moved, "was already", json)
 
 
-def _rollback(alias: str = "champion", uri: str | None = None, *, args: list[str]) -> None:
+def _rollback(alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
     """Gives an alias back to the version that had it before.
 
     Args:
         alias: the one to move.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
     """
     [name] = args
     _check_alias(alias)
     with write_registry(_address(uri)) as registry:
         _check_name(registry, name)
         version, moved = registry.rollback(name, alias)
-    print(f"{name}: {alias} {'is' if moved else 'was already rolled back to'} version {version}")
+    _print_move(name, alias, version, moved, "was already rolled back to", json)
+
+
+def _print_move(name: str, alias: str, version: int, moved: bool, otherwise: str, json: bool) -> None:
+    if json:
+        print_json({"model": name, "alias": alias, "version": version, "moved": moved})
+    else:
+        print(f"{name}: {alias} {'is' if moved else otherwise} version {version}")
 
 
 def _history(alias: str | None = None, json: bool = False, uri: str | None = None, *, args: list[str]) -> None:

@@ -9,21 +9,27 @@ for the device and the versions that the run was made with.
 from pathlib import Path
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 
 
-def _verify(run: Path, from_scratch: bool = False) -> None:
+def _verify(run: Path, from_scratch: bool = False, json: bool = False) -> None:
     """Verifies a run folder.
 
     Args:
         run: a run folder.
         from_scratch: also trains up to the first checkpoint, which is otherwise done only if it is the only one.
+        json: prints JSON instead.
     """
     from mlxlab import backend
 
     backend.prepare()
     from mlxlab.experiment.verify import verify_run
 
-    for line in verify_run(run, from_start=from_scratch):
+    lines = verify_run(run, from_start=from_scratch)
+    if json:
+        print_json({"verified": True, "lines": list(lines)})
+        return
+    for line in lines:
         print(line, flush=True)
     print("verified")
 

@@ -9,11 +9,12 @@ its own, so that a broken package cannot crash or stop the others. `mlxlab runs 
 Exit codes: 0 without errors, also with warnings; 69 with errors.
 """
 
+from json import dumps
+
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.doctor.finding import Finding, Status
 from mlxlab.cli.doctor.groups import examine
-from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Positive
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.terminal.tables import hang
@@ -36,7 +37,7 @@ def _doctor(timeout: Positive = 60.0, json: bool = False) -> int:
         if not json:
             print("\n".join(_lines(each)), flush=True)
     if json:
-        print_json(findings)
+        print(dumps(findings, indent=1))
     else:
         print(f"\n{_summary(findings)}")
     return ServiceUnavailableError.exit_code if any(each["status"] == "error" for each in findings) else 0

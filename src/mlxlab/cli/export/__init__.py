@@ -25,7 +25,7 @@ from typing import Any
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.export.published import export_gguf, export_hf
+from mlxlab.cli.export.published import export_gguf, export_hf, print_output
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
@@ -33,13 +33,14 @@ from mlxlab.errors import ConfigError
 log = logging.getLogger(__name__)
 
 
-def _merge(run: Path, out: Path, checkpoint: str = "best") -> None:
+def _merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
     """Folds adapters into the weights.
 
     Args:
         run: a run folder.
         out: the folder to write; it must not exist.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        json: prints JSON instead.
     """
     from mlxlab import backend
 
@@ -48,7 +49,7 @@ def _merge(run: Path, out: Path, checkpoint: str = "best") -> None:
 
     restored = merge_adapters(run, out, checkpoint)
     log.info(f"merged the adapters of step {restored.checkpoint.step} of {run}")
-    print(out)
+    print_output(out, json)
 
 
 def _quantize(

@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mlxlab.cli.print_json import print_json
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def export_hf(
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     dequantize: bool = False,
     separate_adapters: bool = False,
+    json: bool = False,
 ) -> None:
     """Writes a folder for transformers and mlx-lm.
 
@@ -27,6 +29,7 @@ def export_hf(
         dtype: type of the weights.
         dequantize: write the weights of quantised layers as numbers too, for transformers.
         separate_adapters: write adapters to OUT/adapters for mlx-lm instead of folding them in.
+        json: prints JSON instead.
     """
     restored = _restore(run, out, checkpoint)
     from mlxlab.inference.trained_model import origin_of, trained_model
@@ -34,11 +37,15 @@ def export_hf(
 
     origin = origin_of(restored, run.absolute().name, _commit(run))
     export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
-    print(out)
+    print_output(out, json)
 
 
 def export_gguf(
-    run: Path, out: Path, checkpoint: str = "best", dtype: Literal["float32", "float16"] = "float32"
+    run: Path,
+    out: Path,
+    checkpoint: str = "best",
+    dtype: Literal["float32", "float16"] = "float32",
+    json: bool = False,
 ) -> None:
     """Writes a GGUF file.
 
@@ -47,6 +54,7 @@ def export_gguf(
         out: the file to write, FILE.gguf; it must not exist.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         dtype: type of the matrices.
+        json: prints JSON instead.
     """
     if out.suffix != ".gguf":
         raise ConfigError(f"out={out}: expected the name of a file that ends in .gguf")
@@ -55,7 +63,14 @@ def export_gguf(
     from mlxlab.interop import gguf
 
     gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
-    print(out)
+    print_output(out, json)
+
+
+def print_output(out: Path, json: bool) -> None:
+    if json:
+        print_json({"output": str(out)})
+    else:
+        print(out)
 
 
 def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":

@@ -1,8 +1,10 @@
 """Builds the native CPU kernels, says what is known about them, or removes them.
 
-    mlxlab kernels info [--json]
+    mlxlab kernels info
     mlxlab kernels build [--again]
     mlxlab kernels clear
+
+All print JSON with --json.
 
 `train` builds them by itself (`backend.native`, docs/reference/kernels.md); a build before many runs lets all of them
 use the kernels.
@@ -39,11 +41,12 @@ def _info(json: bool = False) -> None:
         print(as_text(description))
 
 
-def _build(again: bool = False) -> None:
+def _build(again: bool = False, json: bool = False) -> None:
     """Builds the kernels, also where an earlier build failed.
 
     Args:
         again: builds them although they are built.
+        json: prints JSON instead.
     """
     from mlxlab import backend
 
@@ -55,11 +58,18 @@ def _build(again: bool = False) -> None:
         kernels = load_or_build(retry=True, again=again)
     except KernelsUnavailable as reason:
         raise ServiceUnavailableError(f"native kernels: {reason}") from None
-    print(kernels)
+    if json:
+        print_json({"kernels": str(kernels)})
+    else:
+        print(kernels)
 
 
-def _clear() -> None:
-    """Removes all built kernels of this user."""
+def _clear(json: bool = False) -> None:
+    """Removes all built kernels of this user.
+
+    Args:
+        json: prints JSON instead.
+    """
     from mlxlab.ops.native.cache import Cache
     from mlxlab.ops.native.toolchain import KernelsUnavailable
 
@@ -68,6 +78,9 @@ def _clear() -> None:
         count, size = cache.clear()
     except KernelsUnavailable as reason:
         raise CannotCreateError(str(reason)) from None
+    if json:
+        print_json({"cache": str(cache.folder), "libraries": count, "bytes": size})
+        return
     print(f"{cache.folder}: removed {count} {'library' if count == 1 else 'libraries'}, {size / 1e6:.1f} MB")
 
 

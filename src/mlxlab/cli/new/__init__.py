@@ -21,6 +21,7 @@ from string import Template
 
 from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import folders, groups
 from mlxlab.config.paths import conf_dir, display_path
 from mlxlab.config.suggest import did_you_mean, suggestion
@@ -55,11 +56,12 @@ _FILES = {  # path in the package -> template; `$kind/` holds those that differ
 }
 
 
-def new(folder: Path = Path("."), *, args: list[str]) -> None:
+def new(folder: Path = Path("."), json: bool = False, *, args: list[str]) -> None:
     """Writes the package into a folder of its name.
 
     Args:
         folder: an existing folder, in which the one of the package is made.
+        json: prints JSON instead.
     """
     kind, name = args
     if kind not in KINDS:
@@ -67,10 +69,12 @@ def new(folder: Path = Path("."), *, args: list[str]) -> None:
     _check_name(name, KINDS[kind].group, folder)
     path = write_package(kind, name, folder)
     shown = shlex.quote(display_path(path) if path.is_absolute() else f"./{path}")  # a bare name is on the index to pip
-    print(f"{shown}: a package with the {KINDS[kind].title} {name}. Next:")
-    print(f"    pip install -e {shown}")
-    print(f"    python -m pytest {shown}")
-    print(f"    {program.command('train')} {Template(KINDS[kind].arguments).substitute(name=name)}")
+    train = f"{program.command('train')} {Template(KINDS[kind].arguments).substitute(name=name)}"
+    commands = [f"pip install -e {shown}", f"python -m pytest {shown}", train]
+    if json:
+        print_json({"folder": str(path), "next": commands})
+    else:
+        print("\n    ".join([f"{shown}: a package with the {KINDS[kind].title} {name}. Next:", *commands]))
 
 
 def write_package(kind: str, name: str, folder: Path) -> Path:

@@ -15,7 +15,7 @@ that is in no store (tracking=none). `sync` refuses a folder that was recorded f
 unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to. `doctor` closes runs whose
 process is dead, and uploads what was not sent, also of runs below FOLDER.
 
-All but sync print JSON with --json.
+All print JSON with --json.
 
 A filter has conditions joined by `and`, `or`, `not` and parentheses. A condition compares a field with a value by one
 of = != < <= > >=, `in ('a', 'b')` or `like 'bert%'`. Fields are metrics.KEY (its latest value), params.KEY, tags.KEY,

@@ -1,8 +1,10 @@
 """`mlxlab runs sync`: uploads runs that are not in the store yet."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.address import resolve
@@ -19,6 +21,7 @@ def sync(
     mode: Literal["online", "offline"] | None = None,
     log_models: bool = False,
     space: str | None = None,
+    json: bool = False,
     *,
     args: list[str],
 ) -> None:
@@ -34,20 +37,28 @@ def sync(
         mode: of W&B; null takes WANDB_MODE, else online.
         log_models: whether the best checkpoint is uploaded to W&B.
         space: of Hugging Face, for Trackio; null records on this machine.
+        json: prints JSON instead: a list of the lines.
     """
     folders = [Path(arg).absolute() for arg in args]
     if to != "mlflow":
         options = {"entity": entity, "mode": mode, "log_models": log_models} if to == "wandb" else {"space": space}
-        return _sync_to(to, {"project": project, **options}, folders)
+        _print(_sync_to(to, {"project": project, **options}, folders), json)
+        return
     address = resolve(uri, artifacts, project_root())
     for folder in folders if uri is None else ():
         check_store(folder, address)
-    for line in flush(address, folders, registers=register):
+    _print(flush(address, folders, registers=register), json)
+
+
+def _print(lines: Iterator[str], json: bool) -> None:
+    if json:
+        print_json(list(lines))
+        return
+    for line in lines:
         print(line, flush=True)
-    return None
 
 
-def _sync_to(name: str, options: dict[str, str | bool | None], folders: list[Path]) -> None:
+def _sync_to(name: str, options: dict[str, str | bool | None], folders: list[Path]) -> Iterator[str]:
     from mlxlab.tracking.services.upload import SERVICES, upload_folder
 
     if not folders:
@@ -55,5 +66,4 @@ def _sync_to(name: str, options: dict[str, str | bool | None], folders: list[Pat
     service = SERVICES[name](**options)
     service.check()
     for folder in folders:
-        for line in upload_folder(service, folder, project_root()):
-            print(line, flush=True)
+        yield from upload_folder(service, folder, project_root())

@@ -14,16 +14,18 @@ import sys
 
 from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 
 
-def _translate(defaults: bool = False, table: str | None = None, *, args: list[str]) -> None:
+def _translate(defaults: bool = False, table: str | None = None, json: bool = False, *, args: list[str]) -> None:
     """Prints the new command.
 
     Args:
         defaults: also write what the old program used without a flag.
         table: instead of a command print the flags of an old program, as Markdown.
+        json: prints JSON instead: the command as a list of arguments, and the notes.
     """
     from mlxlab.cli.translate.tables import flag_table
     from mlxlab.cli.translate.translation import translate
@@ -41,9 +43,12 @@ def _translate(defaults: bool = False, table: str | None = None, *, args: list[s
             check_options(translation.to, translation.args)
     except ConfigError as error:
         raise ConfigError(translation.as_typed(str(error))) from None
+    command = translation.to if translation.to.startswith("python ") else program.command(translation.to)
+    if json:
+        print_json({"command": [*shlex.split(command), *translation.args], "notes": list(translation.notes)})
+        return
     for note in translation.notes:
         print(note, file=sys.stderr)
-    command = translation.to if translation.to.startswith("python ") else program.command(translation.to)
     print(" ".join([command, *map(quoted, translation.args)]))
 
 

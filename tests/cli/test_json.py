@@ -1,0 +1,76 @@
+"""Every command that prints facts prints them as JSON, too."""
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlxlab.cli.app import CommandLine
+from mlxlab.cli.main import main, subcommands
+from support.processes import environment
+
+WITHOUT_JSON = {
+    "train": "its results are files of the run folder: summary.json, metrics.csv",
+    "launch": "as train",
+    "ui": "serves until it is stopped",
+    "completion show": "prints a script",
+}
+
+
+def commands():
+    """(name, function) of every subcommand."""
+    for name in subcommands():
+        module = importlib.import_module(f"mlxlab.cli.{name}")
+        command_lines = [value for value in vars(module).values() if isinstance(value, CommandLine)]
+        if not command_lines:
+            yield name, None
+        for command_line in command_lines:
+            for subcommand, each in command_line.subcommands.items():
+                yield f"{name} {subcommand}".strip(), each.run
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_option_json_or_a_reason_not_to(name):
+    run = COMMANDS[name]
+    has_json = run is not None and inspect.signature(run).parameters.get("json") is not None
+    assert has_json != (name in WITHOUT_JSON), WITHOUT_JSON.get(name, "add json: bool = False")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["new", "loss", "json_test_loss", "folder={folder}"],
+        ["translate", "python mlx_bert_cli.py train --train t.csv --epochs 5"],
+        ["kernels", "clear"],
+        ["completion", "install", "fish"],
+        ["runs", "sync"],
+        ["info", "memory"],
+    ],
+    ids=lambda args: " ".join(args[:2]),
+)
+def test_standard_output_is_one_json_document(args, tmp_path, monkeypatch, capsys):
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
+    args = [arg.replace("{folder}", str(tmp_path)) for arg in args]
+    assert main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("package", ["psutil", "numpy"])
+def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, tmp_path):
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('missing', name='{package}')")
+    env = environment() | {"PYTHONPATH": ":".join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "mlxlab", "example_losses", "top", "x"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (69, 1)
+    assert f"the package {package} is not installed" in done.stderr
+    probe = "import mlxlab.cli.doctor, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True, check=True)
+    assert package not in done.stdout.split()
