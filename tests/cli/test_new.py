@@ -99,7 +99,7 @@ def test_the_packages_satisfy_the_linter(packages):
         (["data", "class"], "class: a keyword of Python; did you mean my_class?"),
         (["data", "titanic"], "titanic: data=titanic exists already; did you mean my_titanic?"),
         (["loss", "focal"], "focal: trainer/loss=focal exists already"),
-        (["data", "json"], "json: a Python module of this name is installed; did you mean my_json?"),
+        (["data", "glob"], "glob: a Python module of this name is installed; did you mean my_glob?"),
         (["data"], "expected 2 arguments without `=`, got 1"),
     ],
 )
