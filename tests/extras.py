@@ -6,6 +6,7 @@ An environment holds `.[cpu,EXTRA]`, pytest and pytest-xdist, nothing else, and 
 skipped for want of the extra is an error; other skips are listed. Needs the network, and some minutes for each extra.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import tomllib
 import venv
 import xml.etree.ElementTree
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,12 +113,12 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     python = folder / "env" / "bin" / "python"
     venv.create(folder / "env", with_pip=True)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    installing = _seconds(
-        partial(_run, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", *TOOLS)
+    installing = seconds(
+        partial(call, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", *TOOLS)
     )
-    _run(f"{extra}: pip check", *pip, "check")
+    call(f"{extra}: pip check", *pip, "check")
     command = [python, "-m", "mlxlab", "train", *QUICK]
-    training = _seconds(partial(_run, f"{extra}: quick experiment", *command, folder=folder))
+    training = seconds(partial(call, f"{extra}: quick experiment", *command, folder=folder))
     report = folder / "report.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={folder / 'tests'}"]
     subprocess.run([python, "-m", "pytest", *options, *files_using(extra)], cwd=ROOT, check=False)
@@ -128,17 +129,20 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     return [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)], faults(extra, result)
 
 
-def _seconds(action: partial[None]) -> float:
+def seconds(action: Callable[[], object]) -> float:
+    """Duration of a call."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
-def _run(title: str, *command: str | Path, folder: Path = ROOT) -> None:
-    """Raises ServiceUnavailableError, with the end of the output, if the command fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def call(title: str, *command: str | Path, folder: Path = ROOT) -> str:
+    """What the command prints, without PYTHONPATH; ServiceUnavailableError with the end of its output if it fails."""
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ServiceUnavailableError(f"{title}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
 
 
 def main(argv: Sequence[str] | None = None) -> int:

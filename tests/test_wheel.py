@@ -18,6 +18,7 @@ TINY = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
 
 
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+IGNORED = {".cache", "__pycache__", "outputs", "multirun", "mlruns"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,12 @@ def call(command, folder, **more):
     return done.stdout
 
 
+def files_of(folder):
+    """Those that git does not ignore."""
+    files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return [path for path in files if not IGNORED & set(path.relative_to(ROOT).parts)]
+
+
 def mlxlab(folder, *args):
     return call([folder / "env" / "bin" / "python", "-m", "mlxlab", *args], folder)
 
@@ -70,19 +77,20 @@ def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
         ".ci/run",
         "mkdocs.yml",
     } <= names
-    for folder in ("src", "conf", "scripts", "tests", "benchmarks", "documentation"):
-        files = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")}
-        assert files <= names
-    assert not [name for name in names if {".cache", "__pycache__", "outputs", "mlruns"} & set(name.split("/"))]
+    for folder in ("src", "conf", "scripts", "tests", "benchmarks", "documentation", "docs", "examples"):
+        assert {str(path.relative_to(ROOT)) for path in files_of(folder)} <= names
+    assert not [name for name in names if IGNORED & set(name.split("/"))]
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"mlxlab", f"mlxlab-{__version__}.dist-info"}
     assert f"mlxlab-{__version__}.dist-info/licenses/LICENSE" in names
-    assert {"mlxlab/data/titanic/titanic.csv", "mlxlab/py.typed"} <= set(names)
-    sources = {path.name for path in (ROOT / "src" / "mlxlab" / "ops" / "native" / "sources").iterdir()}
-    assert {f"mlxlab/ops/native/sources/{name}" for name in sources} <= set(names)
+    package = {str(path.relative_to(ROOT / "src")) for path in files_of("src/mlxlab")}
+    files = package | {f"mlxlab/{path.relative_to(ROOT)}" for path in files_of("conf")}
+    assert files == {name for name in names if name.startswith("mlxlab/")}
+    suffixes = {Path(name).suffix for name in files}
+    assert {".typed", ".csv", ".cpp", ".h", ".jinja", ".tmpl", ".yaml"} <= suffixes  # data, kernels, reports, templates
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 
