@@ -1,7 +1,6 @@
 """The Python API: the three steps of the command line in one process, its errors, and the notebook that shows it."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -166,22 +165,3 @@ def test_a_second_interrupt_does_not_end_the_kernel_of_a_notebook(tmp_path):
     assert done.returncode == 0
     alone = fresh_process(INTERRUPT.replace("sys.modules[", "{}["), tmp_path)
     assert alone.returncode == 130
-
-
-def test_the_quickstart_notebook_runs_and_is_valid(tmp_path):
-    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in notebook["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in notebook["cells"]:
-        extra = {"outputs", "execution_count"} if cell["cell_type"] == "code" else set()
-        assert cell.keys() == {"cell_type", "id", "metadata", "source"} | extra
-        assert all(isinstance(line, str) for line in cell["source"])
-    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    lines = [f"exec(compile({source!r}, 'cell', 'exec'))" for source in sources]
-    show = "print([row['label'] for row in model.predict([passenger])], run.folder)"
-    done = fresh_process("\n".join([*lines, show]), tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "did you mean trainer.max_steps?" in done.stdout
-    assert f"PosixPath('{tmp_path / 'outputs'}" in repr(done.stdout) or str(tmp_path / "outputs") in done.stdout
-    assert os.listdir(tmp_path / "outputs")

@@ -1,0 +1,1 @@
+"""Binding sites in DNA sequences, as parts of mlxlab experiments."""

@@ -1,0 +1,27 @@
+"""examples/ci: the steps of the workflow."""
+
+import pytest
+import yaml
+from tests.wheel_versions import supported_versions
+
+from support.example_projects import EXAMPLES, programs, shell
+
+[JOB] = yaml.safe_load((EXAMPLES / "ci" / "train-and-verify.yml").read_text())["jobs"].values()
+STEPS = {step["name"]: step["run"] for step in JOB["steps"] if "run" in step}
+
+
+def test_the_workflow_runs_on_every_supported_version_of_python():
+    assert JOB["strategy"]["matrix"]["python"] == supported_versions()
+    assert list(STEPS) == ["Install", "Train", "Verify", "Check the accuracy"]
+
+
+@pytest.mark.fault_injection
+def test_its_steps_train_verify_and_accept_the_model(tmp_path):
+    path = programs(tmp_path / "bin")
+    printed = {name: shell(run, tmp_path, PATH=path) for name, run in STEPS.items() if name != "Install"}
+    assert printed["Verify"].endswith("verified\n")
+    assert printed["Check the accuracy"].startswith("accuracy 0.")
+    weights = next((tmp_path / "outputs" / "ci" / "checkpoints").glob("step-00000040/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(AssertionError, match="step-00000040"):
+        shell(STEPS["Verify"], tmp_path, PATH=path)
