@@ -6,11 +6,12 @@ import shutil
 import sys
 
 import pytest
+import yaml
 
 from support.example_projects import EXAMPLES, programs, shell, shell_lines
 from support.processes import ROOT
 
-SMALL = {"1200": "200", "experiment=motifs": "experiment=motifs trainer.max_steps=6 trainer.eval_every=3 tracking=none"}
+SMALL = {"1200": "200", "experiment=motifs": "experiment=motifs trainer.max_steps=4 trainer.eval_every=2 tracking=none"}
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +23,31 @@ def site(tmp_path_factory):
     return f"{folder}{os.pathsep}{ROOT / 'src'}"
 
 
-def follow_readme(folder, site, changes):
+def follow_readme(folder, site, changes, commands):
     project = shutil.copytree(EXAMPLES / "motifs", folder / "motifs", ignore=shutil.ignore_patterns("src"))
     path = programs(folder / "bin")
     for line in shell_lines(project / "README.md"):
         for old, new in changes.items():
             line = line.replace(old, new)
-        if not line.startswith("pip install"):
+        if line.startswith(commands):
             shell(line, project, PATH=path, PYTHONPATH=site)
     return project
 
 
-def test_the_commands_of_the_readme_end_in_predictions(site, tmp_path):
-    project = follow_readme(tmp_path, site, SMALL)
-    with (project / "predictions.csv").open() as file:
-        assert [row["sequence"][4:11] for row in csv.DictReader(file)] == ["TTGACTC", "TTCCATC"]
+def test_the_installed_package_trains_with_all_of_its_parts(site, tmp_path):
+    project = follow_readme(tmp_path, site, SMALL, ("python make", "mlxlab train"))
+    parts = yaml.safe_load((project / "outputs" / "motifs" / "inference" / "config.yaml").read_text())
+    assert parts["data"]["_target_"] == "motifs.dataset.Motifs"
+    assert parts["trainer"]["loss"]["_target_"] == "motifs.loss.GeneralisedCrossEntropy"
 
 
 @pytest.mark.fault_injection
 def test_the_model_finds_the_site_and_the_tests_of_the_package_pass(site, tmp_path):
-    project = follow_readme(tmp_path, site, {"hydra.run.dir": "tracking=none hydra.run.dir"})
+    project = follow_readme(
+        tmp_path, site, {"hydra.run.dir": "tracking=none hydra.run.dir"}, ("python", "mlxlab", "printf")
+    )
     with (project / "predictions.csv").open() as file:
-        assert [row["label"] for row in csv.DictReader(file)] == ["bound", "unbound"]
+        rows = list(csv.DictReader(file))
+    assert [(row["sequence"][4:11], row["label"]) for row in rows] == [("TGACTCA", "bound"), ("TCCATCA", "unbound")]
     printed = shell(f"{sys.executable} -m pytest -q -p no:cacheprovider", project, PYTHONPATH=site)
     assert "8 passed" in printed
