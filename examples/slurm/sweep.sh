@@ -9,7 +9,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.log
 # Three learning rates with two seeds each. Two minutes before its time limit a task saves, goes back into the queue and
-# continues from there. Arguments are further overrides: sbatch sweep.sh trainer.epochs=20
+# continues from there. Arguments are overrides of other keys: sbatch sweep.sh trainer.epochs=20
 set -euo pipefail
 
 learning_rates=(1e-4 3e-4 1e-3)

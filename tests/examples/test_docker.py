@@ -16,6 +16,7 @@ from support.processes import ROOT
 
 TEXT = (EXAMPLES / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
 STAGES = [re.findall(r"^([A-Z]+) (.*)$", stage, re.M) for stage in re.split(r"^FROM .*$", TEXT, flags=re.M)[1:]]
+SHORT = "trainer.max_steps=10 trainer.eval_every=5 trainer.schedule.warmup=2"
 
 
 def test_every_copied_path_exists_and_the_wheel_is_built_from_them():
@@ -57,9 +58,7 @@ def test_the_commands_of_the_readme_work_in_what_the_dockerfile_makes(tmp_path):
     assert os.path.samefile(shutil.which("mlxlab", path=offline["PATH"]), tmp_path / "env" / "bin" / "mlxlab")
     for line in shell_lines(EXAMPLES / "docker" / "README.md"):
         if line.startswith("docker run"):
-            command = line.split(" mlxlab ")[1].replace(
-                "experiment=quick", "experiment=quick trainer.max_steps=10 trainer.eval_every=5"
-            )
+            command = line.split(" mlxlab ")[1].replace("experiment=quick", f"experiment=quick {SHORT}")
             shell(f"{entrypoint[0]} {command}", work, **variables)
     assert (work / "predictions.csv").is_file()
     assert (work / ".cache").is_dir()
