@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.extras import MODULES, faults, feature_extras, files_using, main, read_report
+from tests.extras import MODULES, NO_FEATURE, ROOT, faults, feature_extras, files_using, main, read_report
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="passes"/>
@@ -24,6 +24,12 @@ def test_every_extra_that_adds_a_feature_has_tests():
     assert {"cloud", "hub", "ui", "zoo"} <= feature_extras() <= set(MODULES)
     for extra in feature_extras():
         assert files_using(extra), extra
+
+
+def test_the_readme_lists_every_extra():
+    table = (ROOT / "README.md").read_text().split("## Extras\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == feature_extras() | NO_FEATURE
 
 
 def test_a_report_is_counted(tmp_path):
