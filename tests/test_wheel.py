@@ -18,7 +18,7 @@ TINY = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
 
 
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-IGNORED = {".cache", "__pycache__", "outputs", "multirun", "mlruns"}
+IGNORED = {".cache", ".pytest_cache", ".ruff_cache", "__pycache__", "outputs", "multirun", "mlruns"}
 
 
 @pytest.fixture(scope="module")
