@@ -20,7 +20,7 @@ from support.processes import environment
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),
         ("mlxlab lr_find trainer.ep", ["trainer.epochs="]),
         ("mlxlab runs l", ["list"]),
-        ("mlxlab runs list limit=5 s", ["sort=", "status=", "sweep="]),
+        ("mlxlab runs list sort=loss s", ["status=", "sweep="]),
         ("mlxlab export gguf dtype=", ["dtype=float32", "dtype=float16"]),
         ("mlxlab kernels build again=", ["again=true", "again=false"]),
         ("mlxlab doctor ", ["timeout=", "--json", "--help"]),
