@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from benchmarks.steps import Measurement, Worker
+from benchmarks.steps import Measurement, bursts
 from mlxlab.errors import ConfigError
 
 NATIVE = "mlxlab, native kernels"
@@ -35,19 +35,8 @@ def peers(compare_with: str, known: Sequence[str]) -> list[str]:
 
 
 def measure(module: str, names: Sequence[str], args: Sequence[str], rounds: int) -> list[Measurement]:
-    """Bursts of calls of each subject, in turn; all processes stay alive, and one runs at a time."""
-    measurements = [Measurement(name) for name in names]
-    workers = []
-    for measurement in measurements:
-        command = ["-m", "benchmarks.peer_process", module, measurement.name, *args]
-        workers.append(Worker(measurement, [sys.executable, *command]))
-        workers[-1].start()
-    for _ in range(rounds):
-        for worker in workers:
-            worker.burst()
-    for worker in workers:
-        worker.end()
-    return measurements
+    """Bursts of calls of each subject, in turn."""
+    return bursts(names, ["benchmarks.peer_process", module], args, rounds)
 
 
 def rows(title: str, measurements: list[Measurement], amount: float = 0.0) -> list[tuple[str, ...]]:

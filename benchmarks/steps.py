@@ -5,7 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,7 +84,8 @@ def steps(
         names = [name for name in subjects if name != "mlx-lm" or family == "transformer"]
         rate = defaults[family] if dropout is None else dropout
         for option in size.split(","):
-            measurements = _measure(names, (family, option, str(rate), *map(str, astuple(shape))), rounds, isa)
+            model_args = (family, option, str(rate), *map(str, astuple(shape)))
+            measurements = bursts(names, ["benchmarks.step_subjects"], model_args, rounds, AVX2 if isa else {})
             figures = [vars(measurement) for measurement in measurements]
             results.append({"model": family, "size": option, "dropout": rate, "subjects": figures})
             lines += _rows(f"{family} {option}", measurements)
@@ -128,13 +129,23 @@ def _others(compare_with: str) -> list[str]:
     return subjects
 
 
-def _measure(subjects: list[str], model: tuple[str, ...], rounds: int, isa: str) -> list[Measurement]:
-    """Keeps all processes alive, but runs one at a time."""
+def bursts(
+    subjects: Sequence[str],
+    program: Sequence[str],
+    args: Sequence[str],
+    rounds: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[Measurement]:
+    """Bursts of each subject, in turn; all processes stay alive, and one runs at a time.
+
+    Args:
+        program: its module, and arguments before the name of the subject; `args` come after it.
+    """
     measurements = [Measurement(name) for name in subjects]
     workers = []
     for measurement in measurements:
-        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, *model]
-        workers.append(Worker(measurement, command, AVX2 if isa else {}))
+        command = [sys.executable, "-m", *program, measurement.name, *args]
+        workers.append(Worker(measurement, command, environment))
         workers[-1].start()
     for _ in range(rounds):
         for worker in workers:
@@ -147,9 +158,7 @@ def _measure(subjects: list[str], model: tuple[str, ...], rounds: int, isa: str)
 class Worker:
     """A process of a subject: for every line "n" it takes n steps and prints a line of JSON."""
 
-    def __init__(
-        self, measurement: Measurement, command: list[str], environment: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, measurement: Measurement, command: list[str], environment: Mapping[str, str]) -> None:
         self.measurement, self.count = measurement, 1
         pipe = subprocess.PIPE
         settings = {**os.environ, **environment}
