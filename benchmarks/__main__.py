@@ -12,7 +12,7 @@
     python -m benchmarks suite=distill [rounds=9]
     python -m benchmarks suite=steps [size=nano,tiny] [model=transformer,bert] [compare_with=torch,mlx_lm] [rounds=5]
                          [dropout=0] [bfloat16=true] [isa=avx2] [rows=8] [length=256] [vocabulary=5000]
-                         [save=benchmarks/steps]
+                         [only=simple,optimized] [save=benchmarks/steps]
     python -m benchmarks suite=operators [size=nano] [rounds=15]
     python -m benchmarks suite=memory [size=small] [rounds=1] [vocabulary=4096]
     python -m benchmarks suite=fsdp [size=small] [nproc=2] [rows=2] [length=32] [steps=5]

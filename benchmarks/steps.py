@@ -54,6 +54,7 @@ def steps(
     dropout: float | None = None,
     bfloat16: bool = False,
     isa: str = "",
+    only: str = "",
     rows: int = 8,
     length: int = 256,
     vocabulary: int = 5000,
@@ -69,6 +70,7 @@ def steps(
         dropout: for all models; None for the value in model/*.yaml.
         bfloat16: whether products in bfloat16 are measured too.
         isa: avx2 lets nobody use wider instructions.
+        only: subjects, separated by commas; all if it is empty.
         rows: of the batch, with `length` tokens each, of `vocabulary` different ones.
     """
     if isa not in ("", "avx2"):
@@ -77,6 +79,9 @@ def steps(
     subjects = ["simple", "optimized", "MLX's kernels", "plain MLX", *_others(compare_with)]
     if bfloat16:
         subjects += ["optimized bfloat16"] + ["PyTorch compiled bfloat16"] * ("PyTorch" in subjects)
+    if unknown := set(chosen := only.split(",") if only else subjects) - set(subjects):
+        raise ConfigError(f"only={unknown.pop()}: expected some of {', '.join(subjects)}")
+    subjects = [name for name in subjects if name in chosen]
     defaults = {"transformer": 0.0, "bert": 0.1}
     results: list[dict[str, Any]] = []
     lines: list[tuple[str, ...]] = []
@@ -89,7 +94,7 @@ def steps(
             figures = [vars(measurement) for measurement in measurements]
             results.append({"model": family, "size": option, "dropout": rate, "subjects": figures})
             lines += _rows(f"{family} {option}", measurements)
-    head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to simple", "peak MB", "initial loss")
+    head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to the first", "peak MB", "initial loss")
     title = f"step of {rows} x {length} tokens, {vocabulary} classes, float32, AdamW; medians of {rounds} bursts"
     text = "\n\n".join([table(title, [head, *lines]), *_summary(results)])
     if save is not None:
@@ -200,7 +205,7 @@ class Worker:
 
 
 def _rows(title: str, measurements: list[Measurement]) -> list[tuple[str, ...]]:
-    simple = measurements[0].median
+    first = measurements[0].median
     rows: list[tuple[str, ...]] = []
     for measurement in measurements:
         if measurement.error:
@@ -213,7 +218,7 @@ def _rows(title: str, measurements: list[Measurement]) -> list[tuple[str, ...]]:
                 f"{measurement.median:.3f}",
                 f"{min(measurement.seconds):.3f}",
                 f"{statistics.median(measurement.cpu):.3f}",
-                f"{measurement.median / simple:.2f} x",
+                f"{measurement.median / first:.2f} x",
                 f"{measurement.bytes / 1e6:.0f}",
                 "" if measurement.loss is None else f"{measurement.loss:.5f}",
             )
