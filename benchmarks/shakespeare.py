@@ -32,7 +32,7 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
     if source is None or compare_with != "torch":
         raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch")
     torch_module()
-    activate()  # as the train command does, with kernels that are built already
+    activate("require")
     with tempfile.TemporaryDirectory() as folder:
         cfg = _composed(source, rounds, "simple")
         data = build_data(cfg, Path(folder), None, Path(folder))
@@ -65,7 +65,8 @@ def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
 
     def take_step(batch: Batch) -> None:
         state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
-        state.record(step(to_device(batch))._replace(batch=batch))
+        state.advance(batch)
+        state.record(step(to_device(batch)))
 
     return take_step
 
