@@ -55,6 +55,7 @@ from mlxlab.growth.schedule import KEY
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
+from mlxlab.ops.native import state as native
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -91,7 +92,8 @@ def train(requested: Config, context: RunContext) -> float:
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
-    log_lines(*tracker.describe())
+    kernels = [f"kernels: {native.current()}"] if native.is_active() else []
+    log_lines(*kernels, *tracker.describe())
     if cfg["rerun"] is not None and not continues:
         log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])

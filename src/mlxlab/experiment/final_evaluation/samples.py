@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import DataError
 from mlxlab.experiment.run_report.samples_file import FILE, TextSample
 from mlxlab.files.atomic import write_json
@@ -22,18 +24,25 @@ PROMPT = 24  # tokens of validation text
 
 def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int) -> None:
     """Writes and logs texts of a causal language model; none if its logits are not finite."""
-    prompts = sample_prompts(data, count)
+    tokenizer = tokenizer_of(data)
+    prompts = sample_prompts(data, tokenizer, count)
     samples: list[TextSample] = []
     with suppress(DataError):
-        samples = generate_samples(model, data, prompts, max_tokens)
+        samples = generate_samples(model, tokenizer, prompts, max_tokens)
     if samples:
         write_json(folder / FILE, samples)
         tracker.log_artifact(folder / FILE)
 
 
-def sample_prompts(data: DataModule, count: int) -> list[list[int]]:
+def tokenizer_of(data: DataModule) -> Tokenizer:
+    """That of the batches now: a growth operation may have given all tokens their own ids."""
+    tokenizer = data.tokenizer
+    return tokenizer if tokenizer.vocabulary is None or vocabulary_of(data.train) else tokenizer.original
+
+
+def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:
     """Token ids: the end of a document, after which another one begins, then beginnings of validation rows."""
-    end = data.tokenizer.eos_id
+    end = tokenizer.eos_id
     prompts = [[end]] if end is not None else []
     batch = next(iter(data.valid), None)
     for tokens, segments in zip(batch.tokens, batch.segment_ids, strict=True) if batch is not None else ():
@@ -42,14 +51,16 @@ def sample_prompts(data: DataModule, count: int) -> list[list[int]]:
     return prompts[:count]
 
 
-def generate_samples(model: Model, data: DataModule, prompts: Sequence[list[int]], max_tokens: int) -> list[TextSample]:
+def generate_samples(
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_tokens: int
+) -> list[TextSample]:
     """A sample for each prompt."""
-    shown = ["" if prompt == [data.tokenizer.eos_id] else data.tokenizer.decode(prompt) for prompt in prompts]
+    shown = ["" if prompt == [tokenizer.eos_id] else tokenizer.decode(prompt) for prompt in prompts]
     samples = [TextSample(prompt=text, text="", end="time") for text in shown]
     start = time.monotonic()
     if prompts:
         request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
-        for chunk in generate(model, data.tokenizer, prompts, SamplingParams(), request):
+        for chunk in generate(model, tokenizer, prompts, SamplingParams(), request):
             samples[chunk.row]["text"] += chunk.text
             samples[chunk.row]["end"] = chunk.end or "time"
             if time.monotonic() - start > SECONDS:

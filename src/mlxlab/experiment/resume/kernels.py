@@ -32,8 +32,6 @@ def use_kernels(start: Start, context: RunContext) -> None:
             raise ConfigError("backend.native: the processes of this run have different kernels; expected one machine")
         log_lines("native kernels are not used: the processes of this run have different ones")
         state.deactivate()
-    if state.is_active():
-        log_lines(f"kernels: {state.current()}")
 
 
 def resume_kernels(earlier: str, mode: Mode) -> None:
