@@ -30,7 +30,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalization (Ba et al. 2016) over the last axis."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if not kernels.usable(x) or "weight" not in self or self.weight.dtype != x.dtype:
+        if "weight" not in self or not kernels.usable(x, *self.parameters().values()):
             return super().__call__(x)
         return kernels.norm(x, self.weight, self.bias if "bias" in self else None, self.eps, centered=True)
 

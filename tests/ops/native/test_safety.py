@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.custom_gradient import recorded_by
-from mlxlab.ops.native import kernels, self_check
+from mlxlab.ops.native import kernels, library, self_check
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -53,7 +54,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
             for actual, wanted in zip(every_result(), expected, strict=True):
                 np.testing.assert_array_equal(actual, wanted)
     finally:
-        kernels.set_threads(2)
+        library.set_threads()
 
 
 def test_streams_of_two_threads_compute_at_the_same_time():
@@ -66,8 +67,10 @@ def test_streams_of_two_threads_compute_at_the_same_time():
 
     for _ in range(2):
         threading.Thread(target=work, daemon=True).start()
-    while len(results) < 2:
+    deadline = time.monotonic() + 60
+    while len(results) < 2 and time.monotonic() < deadline:
         np.testing.assert_array_equal(every_result()[0], expected[0])
+    assert len(results) == 2
     for result in results:
         for actual, wanted in zip(result, expected, strict=True):
             np.testing.assert_array_equal(actual, wanted)
@@ -76,15 +79,18 @@ def test_streams_of_two_threads_compute_at_the_same_time():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kernels.linear(mx.zeros((3, 4)), mx.zeros((5, 6))), "linear: (3, 4, ) does not fit weights (5, 6, )"),
+        (lambda: kernels.linear(mx.zeros((3, 4)), mx.zeros((5, 6))), "linear: (3, 4) does not fit weights (5, 6)"),
         (lambda: kernels.linear(mx.zeros((3, 4)), mx.zeros((5, 4)), mx.zeros(4)), "expected a bias (5,)"),
-        (lambda: kernels.linear(mx.zeros((3, 4), mx.bfloat16), mx.zeros((5, 4))), "expected another dtype"),
-        (lambda: kernels.norm(mx.zeros((3, 4)), mx.zeros(5), None, 1e-5, centered=True), "expected (4,), got (5, )"),
+        (
+            lambda: kernels.linear(mx.zeros((3, 4), mx.bfloat16), mx.zeros((5, 4))),
+            "linear: expected float32, got bfloat16",
+        ),
+        (lambda: kernels.norm(mx.zeros((3, 4)), mx.zeros(5), None, 1e-5, centered=True), "expected (4,), got (5,)"),
         (lambda: kernels.norm(mx.zeros((3, 0)), mx.zeros(0), None, 1e-5, centered=True), "empty input"),
-        (lambda: kernels.activation("gelu", mx.zeros(3), mx.zeros(4)), "activation: (3, ) and (4, )"),
-        (lambda: kernels.activation("gelu", mx.zeros((2**16, 2**15))), "more than 2^31 numbers"),
-        (lambda: kernels.cross_entropy(mx.zeros((3, 4)), mx.zeros(2), 0.0), "logits (3, 4, ) and targets (2, )"),
-        (lambda: kernels.kl_divergence(mx.zeros((3, 4)), mx.zeros((3, 5)), 1.0), "(3, 4, ) and (3, 5, )"),
+        (lambda: kernels.activation("gelu", mx.zeros(3), mx.zeros(4)), "activation: (3,) and (4,)"),
+        (lambda: kernels.activation("gelu", mx.zeros((2**16, 2**15))), "more than 2^31 elements"),
+        (lambda: kernels.cross_entropy(mx.zeros((3, 4)), mx.zeros(2), 0.0), "logits (3, 4) and targets (2,)"),
+        (lambda: kernels.kl_divergence(mx.zeros((3, 4)), mx.zeros((3, 5)), 1.0), "(3, 4) and (3, 5)"),
         (lambda: kernels.rope(mx.zeros((1, 1, 3, 5)), mx.zeros((3, 5))), "expected (B, H, T, even)"),
         (lambda: kernels.dropout(mx.zeros(3), mx.zeros(3, mx.uint32), 1, 1.0), "a key of two words"),
         (lambda: kernels.embedding(mx.zeros(3), mx.zeros(3)), "expected a table (V, D)"),
@@ -127,6 +133,22 @@ def test_what_the_kernels_do_not_take_is_computed_by_mlx():
     for x in (mx.ones(3, mx.float16), mx.zeros((0, 3)), mx.zeros((2**16, 2**15))):
         assert not kernels.usable(x)
     assert gelu(mx.zeros((0, 3))).shape == (0, 3)
+
+
+def test_a_program_may_end_while_a_kernel_computes():
+    done = run("x = mx.random.normal((4000, 2000)); mx.async_eval(kernels.linear(x, x))")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 2.0])
+def test_the_self_check_refuses_wrong_values_and_wrong_gradients(monkeypatch, wrong):
+    right = kernels.rope
+    monkeypatch.setattr(kernels, "rope", lambda x, table: right(x, table) * wrong)
+    assert "rotary positions" in self_check.check()
+    function = mx.custom_function(right)
+    function.vjp(lambda inputs, cotangent, output: [cotangent * wrong, inputs[1] * 0])
+    monkeypatch.setattr(kernels, "rope", function)
+    assert "rotary positions" in self_check.check()
 
 
 @pytest.mark.fault_injection

@@ -30,8 +30,24 @@ static bool loops() {
   return right;
 }
 
+// Every index but the failing one is done, and the next loop runs as before.
+static bool failures() {
+  for (int again = 0; again < 100; again++) {
+    std::atomic<int> done = 0;
+    try {
+      pool().run(100, [&](size_t i) { i == 37 ? throw i : done++; });
+      return false;
+    } catch (size_t index) {
+      if (index != 37 || done != 99) return false;
+    }
+    pool().set_threads(2 + again % 3);
+    if (!every_index_once(100)) return false;
+  }
+  return true;
+}
+
 int main(int argc, char**) {
-  bool right = loops(), other = false;
+  bool right = loops() && failures(), other = false;
   std::thread thread([&] { other = true; for (int i = 0; i < 500; i++) other &= every_index_once(100); });
   for (int i = 0; i < 500; i++) right &= every_index_once(100);
   thread.join();

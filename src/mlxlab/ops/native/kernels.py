@@ -1,6 +1,7 @@
 """Typed functions of the native library, float32 on a CPU. Arrays may have any strides; ValueError for wrong shapes.
 
-They are functions of lazy arrays with gradients, like MLX's own, and can be compiled; but they cannot be exported.
+They are functions of lazy arrays with first derivatives, and can be compiled; but they have no `mx.vmap`, `mx.jvp` or
+second derivatives, and cannot be exported: `MLXLAB_NATIVE=off` for those.
 """
 
 import ctypes
@@ -111,7 +112,7 @@ def attention(
     """(B, H, T, d), (B, K, T, d), (B, K, T, d) -> (B, H, T, d).
 
     Args:
-        segment_ids: (B, T), as for `mlxlab.ops.attention.AttentionMask`.
+        segment_ids: (B, T), as for `mlxlab.ops.attention.SegmentMask`.
         dropout: key (2,) uint32, bound and scale of a `mlxlab.ops.dropout.DropoutMask`.
     """
     segments = None if segment_ids is None else segment_ids.astype(mx.int32)

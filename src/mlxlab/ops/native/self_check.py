@@ -1,6 +1,7 @@
 """Compares every native kernel and its gradients with the same formula in MLX's operators."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import mlx.core as mx
@@ -35,7 +36,12 @@ def _largest_error(kernel: Function, formula: Function, inputs: tuple[mx.array, 
     if inputs:
         found += mx.vjp(lambda *arrays: [kernel(*arrays)], list(inputs), [weights])[1]
         expected += mx.vjp(lambda *arrays: [formula(*arrays)], list(inputs), [weights])[1]
-    return max(_relative(a, b) for a, b in zip(found, expected, strict=True))
+    return _worst(_relative(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _worst(errors: Iterable[float]) -> float:
+    """Infinite if one is NaN, which `max` would drop."""
+    return max(math.inf if math.isnan(error) else error for error in errors)
 
 
 def _relative(a: mx.array, b: mx.array) -> float:
@@ -128,4 +134,4 @@ def _adamw_error() -> float:
         if taken:
             expected = reference.apply_gradients({"w": gradient * 0.5}, expected)
     moments = reference.state["w"]
-    return max(_relative(a, b) for a, b in zip(state, (expected["w"], moments["m"], moments["v"]), strict=True))
+    return _worst(_relative(a, b) for a, b in zip(state, (expected["w"], moments["m"], moments["v"]), strict=True))

@@ -116,8 +116,8 @@ class OptimizedStep:
         return self._start(batch, mx.async_eval)
 
     def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
-        start = time.monotonic()
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
+        start = time.monotonic()
         if self.one_graph and rows >= len(batch.example_ids):
             scalars, per_example = self.full_step(batch)
         else:

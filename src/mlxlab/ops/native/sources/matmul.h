@@ -79,8 +79,9 @@ class BlockedProduct {
         in_place_(Format::READS_ROWS_IN_PLACE && !product.a.transposed && product.a.stride % 1024 != 0) {}
 
   void compute() {
-    static Workspace shared;
-    static std::mutex shared_in_use;
+    // Never destroyed: a stream's thread may compute after the destructors of this library.
+    static Workspace& shared = *new Workspace;
+    static std::mutex& shared_in_use = *new std::mutex;
     static thread_local Workspace own;
     std::unique_lock<std::mutex> lock(shared_in_use, std::try_to_lock);
     const size_t size = cuts_.group * TILE_COLUMNS * words(cuts_.depth);

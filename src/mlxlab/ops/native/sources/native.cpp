@@ -9,6 +9,9 @@
 #include "norm.h"
 #include "update.h"
 
+#include <sstream>
+
+#include "mlx/utils.h"
 #include "mlx/version.h"
 
 using namespace mlxlab;
@@ -29,15 +32,21 @@ mx::array& array_of(void* object) {
 }
 
 std::string shape_text(const mx::array& x) {
-  std::string text = "(";
-  for (auto size : x.shape()) text += std::to_string(size) + ", ";
-  return text + ")";
+  std::string text;
+  for (auto size : x.shape()) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + (x.ndim() == 1 ? ",)" : ")");
+}
+
+std::string dtype_text(mx::Dtype dtype) {
+  std::ostringstream text;
+  text << dtype;
+  return text.str();
 }
 
 mx::array checked(void* object, mx::Dtype dtype, const char* what) {
   mx::array x = array_of(object);
-  require(x.dtype() == dtype, std::string(what) + ": expected another dtype");
-  require(x.size() < size_t{1} << 31, std::string(what) + ": more than 2^31 numbers");
+  require(x.dtype() == dtype, std::string(what) + ": expected " + dtype_text(dtype) + ", got " + dtype_text(x.dtype()));
+  require(x.size() < size_t{1} << 31, std::string(what) + ": more than 2^31 elements");
   return x;
 }
 mx::array floats(void* object, const char* what) { return checked(object, mx::float32, what); }

@@ -55,7 +55,7 @@ class Kernel : public mx::Primitive {
   // The numbers of an input in rows without gaps: where they are, or a copy that lives as long as the task.
   template <class T = float>
   const T* rows_of(const mx::array& input) {
-    if (input.flags().row_contiguous) return input.data<T>();
+    if (input.flags().row_contiguous || input.ndim() == 0) return input.data<T>();
     mx::array copy(input.shape(), input.dtype(), nullptr, {});
     copy.set_data(mx::allocator::malloc(copy.nbytes()));
     mx::cpu::get_command_encoder(stream()).add_temporary(copy);

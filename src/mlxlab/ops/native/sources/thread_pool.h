@@ -7,10 +7,12 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
 #include <type_traits>
+#include <utility>
 
 #include <pthread.h>
 #if defined(__x86_64__)
@@ -34,16 +36,18 @@ class ThreadPool {
 
   // Sets the number of threads, the caller's own included. Threads are never ended.
   void set_threads(int count) {
-    std::lock_guard<std::mutex> lock(in_loop_);
+    while (in_loop_.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
     threads_ = std::clamp(count, 1, MAX_THREADS);
     for (; started_ < threads_; started_++) std::thread([this, self = started_] { serve(self); }).detach();
+    in_loop_.clear(std::memory_order_release);
   }
 
-  // Calls f(i) for i in [0, n). Serially within another loop, and while another thread's loop is running.
+  // Calls f(i) for i in [0, n). Serially within another loop, and while another thread's loop is running. If f throws,
+  // the other indices are still done, and one of the exceptions is thrown here.
   template <class F>
   void run(size_t n, F&& f) {
     const int threads = threads_;
-    if (threads == 1 || n <= 1 || n >= MAX_INDEX || !in_loop_.try_lock()) {
+    if (threads == 1 || n <= 1 || n >= MAX_INDEX || in_loop_.test_and_set(std::memory_order_acquire)) {
       for (size_t i = 0; i < n; i++) f(i);
       return;
     }
@@ -61,7 +65,9 @@ class ThreadPool {
     finished_.fetch_add(mine, std::memory_order_acq_rel);
     for (int spins = 0; finished_.load(std::memory_order_acquire) != n; spins++)
       spins < 20000 ? spin_pause() : std::this_thread::yield();
-    in_loop_.unlock();
+    const std::exception_ptr failure = std::exchange(failure_, nullptr);
+    in_loop_.clear(std::memory_order_release);
+    if (failure) std::rethrow_exception(failure);
   }
 
  private:
@@ -86,7 +92,12 @@ class ThreadPool {
         const bool own = k == 0;  // from the front of its own stretch, from the back of others
         const uint64_t rest = own ? seen + (uint64_t{1} << 20) : seen - 1;
         if (!left.compare_exchange_weak(seen, rest, std::memory_order_acq_rel)) continue;
-        call_(context_, own ? first_of(seen) : end_of(seen) - 1);
+        try {
+          call_(context_, own ? first_of(seen) : end_of(seen) - 1);
+        } catch (...) {
+          std::lock_guard<std::mutex> lock(failing_);
+          failure_ = std::current_exception();
+        }
         done++;
         seen = left.load(std::memory_order_acquire);
       }
@@ -110,7 +121,9 @@ class ThreadPool {
     }
   }
 
-  std::mutex in_loop_;
+  std::atomic_flag in_loop_ = ATOMIC_FLAG_INIT;
+  std::mutex failing_;
+  std::exception_ptr failure_;
   std::atomic<int> threads_{1};
   int started_ = 1;
   uint64_t loop_ = 0;

@@ -83,7 +83,7 @@ MLXLAB_INLINE float max_of_lanes(Floats x) {
   return most;
 }
 
-// e^x to 2e-7, 0 below -87; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r.
+// e^x to 2e-7, 0 below -87, e^88 above 88; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r.
 MLXLAB_INLINE Floats exponential(Floats x) {
   Floats lowest = Floats{} - 87.f, highest = Floats{} + 88.f;
   Floats y = x < lowest ? lowest : x;
