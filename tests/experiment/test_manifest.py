@@ -172,8 +172,9 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     assert len(facts["inputs"]["config_hash"]) == 64
 
     settings = [*tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
-    for number, status in [(signal.SIGTERM, "PREEMPTED"), (signal.SIGKILL, "RUNNING")]:
-        process = start(*settings, f"hydra.run.dir={tmp_path}/stopped")
+    attempts = [(settings, signal.SIGTERM, "PREEMPTED"), (["resume=auto"], signal.SIGKILL, "RUNNING")]
+    for typed, number, status in attempts:
+        process = start(*typed, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)
         wait_until_begun(tmp_path / "stopped", process)
         assert effective_status(tmp_path / "stopped") == "RUNNING"
@@ -183,6 +184,7 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     assert effective_status(tmp_path / "stopped") == "DEAD"
     assert not psutil.pid_exists(read_manifest(tmp_path / "stopped")["attempts"][-1]["pid"])
     assert len(read_manifest(tmp_path / "stopped")["attempts"]) == 2
+    assert "trainer.max_steps=100000" in read_manifest(tmp_path / "stopped")["inputs"]["overrides"]
 
 
 def wait_until_begun(folder, process):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,8 +78,8 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 
-def run_name(cfg: Config, run_dir: Path) -> str:
-    choices = group_choices()
+def run_name(cfg: Config, choices: Mapping[str, str], run_dir: Path) -> str:
+    """That of the config, or the options that the run began with."""
     options = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
     return cfg["name"] or "-".join(options) or run_dir.name
 
@@ -102,7 +102,12 @@ def run_inputs(
         "versions": package_versions(),
     }
     if metadata is not None:
-        inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
+        # Those of all attempts: a resume composes nothing of what the run began with.
+        inputs |= {
+            "overrides": metadata["overrides"],
+            "config_hash": metadata["config_hash"],
+            "teachers": metadata["teachers"],
+        }
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
         inputs |= {"messages": [*messages]}

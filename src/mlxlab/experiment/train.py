@@ -87,8 +87,8 @@ def train(requested: Config, context: RunContext) -> float:
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
-    initial, name = session.initial_weights, run_name(cfg, run_dir)
-    metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint, start.requested)
+    metadata = run_metadata(cfg, data, session.teachers, session.initial_weights, checkpoint, start.requested)
+    name = run_name(cfg, metadata["choices"], run_dir)
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
@@ -99,7 +99,7 @@ def train(requested: Config, context: RunContext) -> float:
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
-    if transfer := initial or carried:
+    if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
     context.manifest.begin(run_inputs(cfg, metadata, forked_from, session.messages), tracker.uid, name)
     report = find_report(callbacks)
