@@ -4,10 +4,10 @@ from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.split import LEFT_OUT, SHARED_INPUT
-from mlxlab.experiment.run_report.results import Results
+from mlxlab.experiment.run_report.results import Results, compared_with_best
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
-from mlxlab.metric_names import LOSS, VALID_LOSS
+from mlxlab.metric_names import LOSS, VALID_LOSS, lower_is_better
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
 _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
@@ -17,6 +17,7 @@ _MAX_SHOWN = 3
 def all_checks(files: RunFiles, results: Results) -> list[Check]:
     checks = [
         _complete(files),
+        _baselines(results),
         _held_out(files, results),
         _overlap(files),
         _overfitting(files),
@@ -40,6 +41,18 @@ def _complete(files: RunFiles) -> Check | None:
         return None
     error = files.attempt.get("error")
     return Check("warning", "Not finished", one_line(error, 300) if error else "The run has not ended on its own.")
+
+
+def _baselines(results: Results) -> Check | None:
+    """Against the weakest baseline, which takes no training, and the best one."""
+    if not (text := compared_with_best(results)) or results.value is None:
+        return None
+    sign = -1 if lower_is_better(results.metric) else 1
+    weakest = min(results.baselines, key=lambda name: sign * results.baselines[name])
+    if sign * (results.value - results.baselines[weakest]) <= 0:
+        advice = "train longer, raise trainer.learning_rate, or start from model.pretrained"
+        return Check("warning", "Learned nothing", f"{results.metric} is no better than that of {weakest}: {advice}.")
+    return Check("good" if text.startswith("Better") else "warning", "Baselines", f"{text}.")
 
 
 def _held_out(files: RunFiles, results: Results) -> Check | None:
