@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.trial.finished_runs import FinishedRuns
-from mlxlab.analysis.trial.record import Question, check_question, exit_code, new_record, read_record, write_record
+from mlxlab.analysis.trial.record import EXIT_CODES, Question, check_question, new_record, read_record, write_record
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.sweep.job_journal import open_job_journal, read_job_journal
@@ -125,7 +125,7 @@ def test_a_changed_run_that_fails_by_itself_is_discarded(trial, result, verdict)
         assert error.value.exit_code == int(result[:2])
     else:
         record, _, _ = trial(launcher)
-        assert (record["verdict"], exit_code(record["verdict"])) == ("discard", 10)
+        assert (record["verdict"], EXIT_CODES[record["verdict"]]) == ("discard", 10)
         assert record["reason"] == f"seed 6 changed failed: {result.partition(': ')[2]}"
 
 
@@ -148,7 +148,7 @@ def test_no_pair_begins_after_the_time_is_up(trial, monkeypatch):
     times = iter(range(1000))
     monkeypatch.setattr("mlxlab.sweep.paired.pairs.time.monotonic", lambda: next(times))
     record, launcher, _ = trial(Launcher(loss), seconds=3)
-    assert (record["verdict"], exit_code(record["verdict"])) == ("undecided", 11)
+    assert (record["verdict"], EXIT_CODES[record["verdict"]]) == ("undecided", 11)
     assert launcher.started == [0, 1]
     assert record["reason"] == "no decision within the 3 seconds of budget="
 
