@@ -54,6 +54,6 @@ def show(text: str) -> None:
 
 
 def show_help(text: str) -> None:
-    """Prints a help text; on a terminal that is too narrow for it, its paragraphs and columns are wrapped anew."""
+    """Prints a help text; on a terminal that is too narrow for it, its paragraphs and columns are wrapped again."""
     width = columns()
     print(text if width is None else reflow(text, width))

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 from mlxlab.terminal.tables import hang
 
-MIN_TEXT = 20  # columns of text beside a head; with less it is placed below
+MIN_TEXT = 20  # columns of text after a head; with less it is placed below
 _BELOW = 6  # columns by which text below its head is indented
 _COLUMNS = re.compile(r"( *\S.*?  +)(\S.*)")  # a head, two spaces or more, a text
 _COMMAND = re.compile(r" +([\w./-]*\.py|mlxlab|pip|python|eval)\b")
 
 
 def reflow(text: str, width: int) -> str:
-    """The text in lines of at most `width`: paragraphs are wrapped, and texts beside a head are below each other.
+    """The text in lines of at most `width`: paragraphs are wrapped, and texts after a head are aligned.
 
     A command is never broken: a terminal wraps it so that it can be copied.
     """

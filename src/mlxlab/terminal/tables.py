@@ -52,7 +52,7 @@ def _pairs(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
 
 
 def _column(names: list[str], width: int) -> int:
-    """Where values begin beside their names; longer names get a line of their own."""
+    """Where values begin after their names; longer names get a line of their own."""
     return min(max(map(len, names)) + 2, 2 * width // 3)
 
 

@@ -1,4 +1,4 @@
-"""What a kernel does beside its numbers: threads, streams, processes, wrong inputs, memory."""
+"""What a kernel does besides computing: threads, streams, processes, wrong inputs, memory."""
 
 import re
 import subprocess

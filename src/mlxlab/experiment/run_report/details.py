@@ -38,7 +38,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
     if files.lock is not None:
         commands["reproduce"] = f"mlxlab reproduce {shlex.quote(folder)}"
     overrides = files.manifest.get("inputs", {}).get("overrides", [])
-    commands["train anew, as typed"] = f"mlxlab train {shlex.join(overrides)}"
+    commands["train again, as typed"] = f"mlxlab train {shlex.join(overrides)}"
     return commands
 
 
