@@ -66,9 +66,10 @@ class CompileBudget:
         return False
 
     def add_step(self, seconds: float) -> None:
-        """Counts the time of a step for the shapes that it ran uncompiled."""
+        """Divides the time of a step among the shapes that it ran uncompiled."""
+        share = seconds / max(len(self._running), 1)
         for shapes in self._running:
-            self._uncompiled[shapes] = self._uncompiled.get(shapes, 0.0) + seconds
+            self._uncompiled[shapes] = self._uncompiled.get(shapes, 0.0) + share
         self._running.clear()
 
     def add_trace(self, seconds: float) -> None:
