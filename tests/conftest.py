@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,4 +48,25 @@ def mlx_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLXLAB_NATIVE", "off")
     state.deactivate()
     yield
+    state.use(before)
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """The native kernels, whatever the rest of the suite uses."""
+    if platform.system() != "Linux":
+        pytest.skip("the kernels are for Linux")
+    from mlxlab import backend
+    from mlxlab.ops.native import state
+    from mlxlab.ops.native.activation import activate
+    from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
+
+    backend.prepare()
+    try:
+        find_toolchain()
+    except KernelsUnavailable as reason:
+        pytest.skip(str(reason))
+    before = state.current()
+    monkeypatch.setenv("MLXLAB_NATIVE", "require")
+    yield activate("require")
     state.use(before)

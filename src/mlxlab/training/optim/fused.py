@@ -46,13 +46,12 @@ def apply_adamw(
     arrays = [(weights[path], leaves[path], each["m"], each["v"]) for path, each in zip(paths, moments, strict=True)]
     new = kernels.adamw(rates, arrays, groups, tuple(parts[0].betas), parts[0].eps)
     model.update(tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)]))
-    for index, part in enumerate(parts):
-        changed = {
-            f"{path}.{name}": array
-            for path, group, (_, m, v) in zip(paths, groups, new, strict=True)
-            if group == index
-            for name, array in (("m", m), ("v", v))
-        }
+    changed = {
+        f"{path}.{name}": array
+        for path, (_, m, v) in zip(paths, new, strict=True)
+        for name, array in (("m", m), ("v", v))
+    }
+    for part in parts:
         assign_leaves(part.state, flatten_arrays(part.state) | changed)
     return True
 
