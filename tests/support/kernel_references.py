@@ -11,6 +11,18 @@ def linear(x, w, b=None):
     return x @ w.T + (0 if b is None else b)
 
 
+def round_mantissa(x, bits):
+    """To the nearest number with so many bits, ties to even: 8 are those of bfloat16."""
+    mantissa, exponent = np.frexp(x.astype(np.float32).astype(np.float64))
+    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+
+
+def linear_in_bfloat16(x, w, b, cotangent):
+    """The value, and the gradients of x, w and b. Every factor of a product is rounded, the sum of the bias is not."""
+    narrow_x, narrow_w, narrow_c = (round_mantissa(array, 8) for array in (x, w, cotangent))
+    return narrow_x @ narrow_w.T + b, narrow_c @ narrow_w, narrow_c.T @ narrow_x, cotangent.sum(axis=0)
+
+
 def gelu(x, up=1.0):
     return x * 0.5 * (1 + erf(x / math.sqrt(2))) * up
 
