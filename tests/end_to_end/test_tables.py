@@ -30,13 +30,24 @@ def test_an_experiment_on_a_table_is_judged_against_its_baselines(tmp_path, expe
 @pytest.mark.parametrize("experiment", ["breast_cancer", "digits"])
 def test_an_experiment_on_a_larger_table_trains(tmp_path, experiment):
     assert train(experiment, tmp_path, "data.baselines=false")["baselines"] == {}
+    inputs = json.loads((tmp_path / "manifest.json").read_text())["inputs"]
+    assert inputs["truncated_rows"] / inputs["rows"] < 0.05
+
+
+def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
+    done = run_here("experiment=wine", *SHORT, "data.baselines=false", "data.seq_len=16", f"hydra.run.dir={tmp_path}")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    inputs, [warning] = manifest["inputs"], manifest["attempts"][-1]["warnings"]
+    assert inputs["truncated_rows"] == inputs["rows"] == 178
+    assert warning.startswith("178 of 178 rows (100.0 %) are longer than data.seq_len=16 tokens and are truncated; ")
+    assert warning in done.stderr
 
 
 def train(experiment, folder, *overrides):
     """The metrics of a short run."""
     done = run_here(f"experiment={experiment}", *SHORT, *overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
-    assert "reach data.seq_len" not in done.stderr
+    assert "rows are longer than data.seq_len" not in done.stderr
     metrics = json.loads((folder / "metrics.json").read_text())
     assert math.isfinite(metrics["metrics"]["valid/loss"])
     return metrics

@@ -72,6 +72,8 @@ class Inputs(TypedDict, total=False):
     initial_weights: dict[str, str]
     kernels: str
     messages: list[str]  # on the data and the teachers
+    rows: int  # examples whose length was measured, of all splits
+    truncated_rows: int  # those of them that are longer than `data.seq_len`
 
 
 class Outcome(TypedDict, total=False):

@@ -15,6 +15,7 @@ from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.resume_overrides import Changes, add_overrides, override_name, record_changes
 from mlxlab.data.dataset import DataModule
+from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.experiment.build import Config
@@ -32,6 +33,7 @@ from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import InitialWeights
+    from mlxlab.experiment.session import Session
 
 
 def run_metadata(
@@ -85,13 +87,16 @@ def run_name(cfg: Config, choices: Mapping[str, str], run_dir: Path) -> str:
 
 
 def run_inputs(
-    cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoint | None = None, messages: Sequence[str] = ()
+    cfg: Config,
+    metadata: RunMetadata | None = None,
+    fork: Checkpoint | None = None,
+    session: "Session | None" = None,
 ) -> Inputs:
     """What the manifest records before training.
 
     Args:
         fork: the checkpoint of another run that this one starts from.
-        messages: on the data and the teachers.
+        session: its messages are on the data and the teachers.
     """
     inputs: Inputs = {
         "overrides": cli_overrides(),
@@ -110,7 +115,11 @@ def run_inputs(
         }
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
-        inputs |= {"messages": [*messages]}
+    if session is not None:
+        inputs |= {"messages": [*session.messages]}
+        if isinstance(session.data, MeasuresRows):
+            lengths = session.data.row_lengths
+            inputs |= {"rows": lengths.rows, "truncated_rows": lengths.too_long}
     return inputs
 
 

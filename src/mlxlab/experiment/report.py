@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation
 from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
@@ -147,6 +149,12 @@ def describe_training(model: Model) -> list[str]:
     """A line for the user where weights are frozen."""
     trained, total = count_trainable(model), count_parameters(model)
     return [f"trains {trained:,} of {total:,} parameters ({trained / total:.2%})"] if trained < total else []
+
+
+def warn_of_long_rows(data: DataModule, model: Model) -> None:
+    """A warning if many rows are longer than `data.seq_len`."""
+    if isinstance(data, MeasuresRows) and data.row_lengths.are_many:
+        logger.warning(data.row_lengths.advise(model.backbone.position_limit))
 
 
 def describe_memory(state: TrainState, budget: int) -> list[str]:

@@ -38,6 +38,7 @@ from mlxlab.experiment.report import (
     describe_training,
     log_lines,
     next_commands,
+    warn_of_long_rows,
     write_pruned,
     write_report,
 )
@@ -84,6 +85,7 @@ def train(requested: Config, context: RunContext) -> float:
         return train(requested, context)  # from an older checkpoint
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
+    warn_of_long_rows(data, session.model)
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
@@ -101,7 +103,7 @@ def train(requested: Config, context: RunContext) -> float:
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
-    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session.messages), tracker.uid, name)
+    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session), tracker.uid, name)
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):
         if continues:

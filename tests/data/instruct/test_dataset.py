@@ -138,9 +138,13 @@ def test_validation_shares_no_conversation_with_training(new_data):
 
 
 def test_long_conversations_are_counted(new_data):
-    lines = " ".join(new_data(seq_len=40).sources)
-    assert "conversations are longer than seq_len=40: dropped (data.truncation=drop)" in lines
-    assert "truncated to their end (data.truncation=left)" in " ".join(new_data(seq_len=40, truncation="left").sources)
+    lengths = new_data(seq_len=40).row_lengths
+    assert lengths.are_many
+    assert "are longer than data.seq_len=40 tokens and are dropped (data.truncation=drop)" in lengths.advise(None)
+    left = new_data(seq_len=40, truncation="left").row_lengths
+    assert "truncated to their end (data.truncation=left)" in left.describe()
+    assert left.needed == lengths.needed > 40
+    assert new_data(seq_len=lengths.needed).row_lengths.share <= 0.05
     with pytest.raises(DataError, match=r"no answer fits in data\.seq_len=8: the longest of"):
         new_data(seq_len=8)
 

@@ -48,6 +48,25 @@ def test_rows_become_batches_of_their_texts_and_classes(make):
     assert not list(data.test)
 
 
+@pytest.mark.parametrize("columns", ["text", ["text", "more"]])
+def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is_measured(make, columns):
+    rows = [{"text": "ab " * (4 * n), "more": "c" * n, "label": n % 2} for n in range(2, 82)]
+    whole = make(rows, text_column=columns, seq_len=4096)
+    batches = [*whole.train, *whole.valid]
+    lengths = np.sort(np.concatenate([(batch.segment_ids > 0).sum(axis=1) for batch in batches]))
+    data = make(rows, text_column=columns, seq_len=int(lengths[60]))
+    measured = data.row_lengths
+    assert measured.too_long == (lengths > lengths[60]).sum() == 19
+    assert 0 <= measured.needed - lengths[76] < 8  # 76 of 80 are as long or shorter
+    assert not any("data.seq_len" in line for line in data.sources)  # a warning says it
+    assert f"data.seq_len={measured.needed} holds 95 % of the rows whole" in measured.advise(None)
+    assert measured.advise(40).endswith("but the model has positions for 40 (model.max_position_embeddings)")
+    enough = make(rows, text_column=columns, seq_len=measured.needed)
+    assert 0 < enough.row_lengths.too_long <= 4
+    assert not enough.row_lengths.are_many
+    assert f"are longer than data.seq_len={measured.needed} tokens and are truncated" in enough.sources[-1]
+
+
 def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
     first, second = make(), make()
     assert any("token cache miss" in line for line in first.sources)

@@ -167,6 +167,7 @@ class InstructDataset:
             *vocabulary_lines,
             f"chat template: {self.template.name}; loss on: {loss_on}",
         ]
+        self.row_lengths = statistics.row_lengths(seq_len, truncation)
         self.sources = [*lines, *statistics.lines(train.name, seq_len, truncation)]
 
     def baselines(self) -> Sequence[Baseline]:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 
+import numpy as np
+
 from mlxlab.data.instruct.encoder import Truncation
 from mlxlab.data.instruct.packing import ConversationStream
+from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import DataError
 
@@ -20,21 +23,24 @@ class Statistics:
 
     conversations: int
     too_long: int  # before truncation
+    needed: int  # tokens that hold 95 % of them whole
     used: int  # with tokens that are targets
     tokens: int  # of those
     targets: int
     batches_per_epoch: int | None  # estimated unless `complete`
     complete: bool  # all conversations of an epoch were measured
 
+    def row_lengths(self, seq_len: int, truncation: Truncation) -> RowLengths:
+        sample = "" if self.complete else "; only the first of them were measured"
+        action = f"{ACTIONS[truncation]} (data.truncation={truncation}{sample})"
+        return RowLengths(seq_len, self.conversations, self.too_long, self.needed, action)
+
     def lines(self, name: str, seq_len: int, truncation: Truncation) -> list[str]:
         """Lines for the log; the last one summarises."""
         which = f"{self.conversations}" if self.complete else f"the first {self.conversations}"
         lines = []
-        if self.too_long:
-            policy = f"{ACTIONS[truncation]} (data.truncation={truncation})"
-            lines.append(
-                f"{name}: {self.too_long} of {which} conversations are longer than seq_len={seq_len}: {policy}"
-            )
+        if (lengths := self.row_lengths(seq_len, truncation)).too_long and not lengths.are_many:
+            lines.append(f"{name}: {lengths.describe()}")
         if without := self.conversations - self.used - (self.too_long if truncation == "drop" else 0):
             lines.append(f"{name}: {without} of {which} conversations have no answer among their tokens: dropped")
         share = self.targets / self.tokens
@@ -61,6 +67,7 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed
     return Statistics(
         conversations=len(texts),
         too_long=sum(conversation.full_length > seq_len for conversation in encoded),
+        needed=round_up(float(np.quantile([each.full_length for each in encoded], QUANTILE, method="higher"))),
         used=len(used),
         tokens=sum(len(conversation.tokens) for conversation in used),
         targets=sum(int(conversation.is_target.sum()) for conversation in used),

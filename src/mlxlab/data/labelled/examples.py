@@ -1,7 +1,7 @@
 """Labelled rows as training and evaluation batches: what all labelled data sets share."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
 from mlxlab.data.tokenizers.fit import Corpus
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
@@ -70,6 +71,7 @@ class LabelledExamples:
         tokens_key = content_key(format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content)
         path = run.cache / f"labelled-{tokens_key}.tokens"
         self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len)
+        self.row_lengths = measure_lengths(self._tokens.lengths, seq_len, self._full_lengths)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
         chosen = options["select"].chosen(run.seed, split.train)
         self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))
@@ -91,7 +93,7 @@ class LabelledExamples:
             *(f"{rows.name}: {line}" for line in fit.lines),
             *self._describe_selection(),
             f"{rows.name}: token cache {self._tokens.outcome} {path.name}",
-            self._describe_tokens(seq_len),
+            self._describe_tokens(),
         ]
 
     @property
@@ -139,6 +141,11 @@ class LabelledExamples:
         table = self.rows.table(self.renderer.columns, self._numbers[positions])
         return self.encoder.tokenize(self.renderer.render(table))
 
+    def _full_lengths(self, positions: np.ndarray) -> list[int]:
+        table = self.rows.table(self.renderer.columns, self._numbers[positions])
+        tokens = replace(self.encoder, seq_len=NO_LIMIT).tokenize(self.renderer.render(table))
+        return [*map(len, tokens)]
+
     def _training_texts(self) -> Iterator[str]:
         for table in self.rows.blocks(self.renderer.columns, self.split.train):
             yield from (text for texts in self.renderer.render(table) for text in texts)
@@ -158,9 +165,8 @@ class LabelledExamples:
         is_subset = len(self._shown) < len(self.split.train)
         return [f"{self.rows.name}: {len(self._shown)} training rows selected"] if is_subset else []
 
-    def _describe_tokens(self, seq_len: int) -> str:
-        lengths = self._tokens.lengths
-        cut = int((lengths >= seq_len).sum())
-        text = f"{lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row"
-        truncated = f"; {cut} rows reach data.seq_len={seq_len} and are cut there" if cut else ""
-        return f"{self.rows.name}: {text}{truncated}"
+    def _describe_tokens(self) -> str:
+        lengths, measured = self._tokens.lengths, self.row_lengths
+        text = f"{lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,}), at most {lengths.max()} a row"
+        too_long = f"; {measured.describe()}" if measured.too_long and not measured.are_many else ""
+        return f"{self.rows.name}: {text}{too_long}"

@@ -81,6 +81,7 @@ class TextClassificationDataset:
         self.task, self.tokenizer, self.encoder = self.examples.task, self.examples.tokenizer, self.examples.encoder
         self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
+        self.row_lengths = self.examples.row_lengths
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
         self.texts, self._has_baselines = self.examples.texts, options["baselines"]
 

@@ -14,6 +14,7 @@ from mlxlab.data.cache import cached, content_key
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic.baselines import predictions
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
@@ -125,13 +126,14 @@ class TitanicDataset:
         if is_subset:
             self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())
         self._lengths = lengths = np.array([*map(len, self._tokens)])  # of all sentences, drawn or not
+        self.row_lengths = measure_lengths(np.array([*map(len, tokens)]), seq_len, self._full_lengths)
         self.sources = [
             *source_rows.description,
             f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
             *(f"{self.name}: {line}" for line in fit.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
             f"{self.name}: token cache {outcome} {path.name}",
-            f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",
+            self._describe_tokens(),
         ]
         batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
@@ -159,6 +161,16 @@ class TitanicDataset:
         """Tokens of every sentence of the training rows, row by row and one per template; then those for evaluation."""
         texts = [*self.encoder.all_texts(self.train_rows), *self.encoder.texts(self.valid_rows)]
         return self.tokenizer.encode_batch(texts, self.encoder.seq_len)
+
+    def _describe_tokens(self) -> str:
+        lengths, measured = self._lengths, self.row_lengths
+        text = f"{lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,}), at most {lengths.max()} a row"
+        too_long = f"; {measured.describe()}" if measured.too_long and not measured.are_many else ""
+        return f"{self.name}: {text}{too_long}"
+
+    def _full_lengths(self, sentences: np.ndarray) -> list[int]:
+        texts = [*self.encoder.all_texts(self.train_rows), *self.encoder.texts(self.valid_rows)]
+        return [*map(len, self.tokenizer.encode_batch([texts[i] for i in sentences], NO_LIMIT))]
 
     def _from_bytes(self, data: bytes) -> list[np.ndarray]:
         """The inverse of `_to_bytes`; raises DataError unless `_tokenize` could have returned the result."""

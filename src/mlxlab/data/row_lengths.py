@@ -1,0 +1,72 @@
+"""How many rows of a data set are longer than `data.seq_len`, and which length would hold nearly all of them."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+MANY = 0.05  # share of rows that is worth a warning
+QUANTILE = 1 - MANY
+NO_LIMIT = 2**30  # tokens of a row
+MAX_MEASURED = 1024  # rows at the limit whose full length is measured
+
+
+class RowLengths(NamedTuple):
+    """Rows by their number of tokens, before truncation."""
+
+    seq_len: int  # the limit
+    rows: int
+    too_long: int  # rows above the limit
+    needed: int  # `data.seq_len` that holds 95 % of the rows, a multiple of 8
+    action: str = "truncated"  # what happens to those above the limit
+
+    @property
+    def share(self) -> float:
+        return self.too_long / max(self.rows, 1)
+
+    @property
+    def are_many(self) -> bool:
+        return self.share > MANY
+
+    def describe(self) -> str:
+        count = f"{self.too_long:,} of {self.rows:,} rows ({100 * self.share:.1f} %)"
+        return f"{count} are longer than data.seq_len={self.seq_len} tokens and are {self.action}"
+
+    def advise(self, position_limit: int | None) -> str:
+        """`describe`, and a longer limit; `position_limit` is that of the model, if it has one."""
+        advice = f"{self.describe()}; data.seq_len={self.needed} holds {100 * QUANTILE:.0f} % of the rows whole"
+        if position_limit is not None and self.needed > position_limit:
+            advice += f", but the model has positions for {position_limit} (model.max_position_embeddings)"
+        return advice
+
+
+@runtime_checkable
+class MeasuresRows(Protocol):
+    """A data set that knows the lengths of its rows before truncation."""
+
+    @property
+    def row_lengths(self) -> RowLengths: ...
+
+
+def measure_lengths(
+    lengths: np.ndarray, seq_len: int, full_lengths: Callable[[np.ndarray], Sequence[int]]
+) -> RowLengths:
+    """Measures rows that were truncated already.
+
+    Args:
+        lengths: (N,) tokens of each row, at most `seq_len`.
+        full_lengths: tokens of the rows of these numbers without truncation; called for a sample of them.
+    """
+    at_limit = np.flatnonzero(lengths >= seq_len)
+    if not len(at_limit):
+        return RowLengths(seq_len, len(lengths), 0, seq_len)
+    sample = at_limit[np.linspace(0, len(at_limit) - 1, min(len(at_limit), MAX_MEASURED)).astype(np.int64)]
+    full = np.asarray(full_lengths(sample))
+    too_long = round(float(np.mean(full > seq_len)) * len(at_limit))
+    # The shortest rows are below the limit; the quantile of all is another one of those at it.
+    position = max(0.0, 1 - (1 - QUANTILE) * len(lengths) / len(at_limit))
+    return RowLengths(seq_len, len(lengths), too_long, round_up(float(np.quantile(full, position, method="higher"))))
+
+
+def round_up(length: float) -> int:
+    return -(-int(length) // 8) * 8
