@@ -3,9 +3,11 @@
 import os
 import signal
 import stat
+import time
 
 import pytest
 
+from mlxlab.experiment import signals
 from mlxlab.experiment.signals import CAUGHT, SignalHandler
 from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
 
@@ -18,6 +20,34 @@ def test_signal_handlers_and_mask_are_restored():
     listener.stop()
     after = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert after == before
+
+
+def test_a_signal_after_the_last_step_lets_the_run_finish_its_report(tmp_path):
+    settings = tiny_overrides("trainer.max_steps=2", "data.baselines=true", f"hydra.run.dir={tmp_path}")
+    process = start(*settings)
+    while '"outcome"' not in read(tmp_path / "manifest.json"):  # training has ended
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "SIGTERM: training has ended, finishing the report" in err
+    assert (tmp_path / "STATUS.DONE").exists()
+    assert "tfidf_logistic_regression" in out
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_report_that_takes_long_after_a_signal_is_left_for_a_resume(monkeypatch, capsys):
+    handler = SignalHandler(requeue=False)
+    handler.may_finish_report = True
+    handler._receive(signal.SIGTERM)
+    assert (handler.stop_signal, handler.report_stop_signal) == (signal.SIGTERM, 0)
+    monkeypatch.setattr(signals, "REPORT_SECONDS", 0.0)
+    assert handler.report_stop_signal == signal.SIGTERM
+    assert "SIGTERM: finishing the current step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "requeued"), [("SIGTERM", True), ("SIGINT", False)])

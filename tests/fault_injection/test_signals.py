@@ -108,6 +108,7 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_server, 
         if attempt.returncode == 128 + signum and phase not in ("start", "data"):
             notice.append(time.monotonic() - sent)
         over = phase in ("report", "end", "over") or "final_state" in attempt.out or at_its_end(attempt)
+        over = over or "training has ended" in attempt.err
         begun = phase != "start" or attempt.returncode not in (-signum, 128 + signum)
         check_end(signum, attempt.returncode, begun, over, statuses(tmp_path / str(number)))
         assert phase == "start" or "Traceback" not in attempt.err, attempt.err

@@ -67,13 +67,14 @@ def open_run(
     """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
-        owns_process: the process ends after this run: a signal that arrives after its end changes neither the exit code
-            nor what is still printed.
+        owns_process: the process ends after this run: a signal that arrives after its last step changes neither the
+            exit code nor what is still printed, if the report takes a few seconds.
 
     Raises:
         CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
     """
     signals = instantiate(signals_node, SignalHandler)
+    signals.may_finish_report = owns_process
     with run_lock(run_dir):
         signals.start()
         try:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from mlxlab.program import in_notebook
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
+REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
 
 
 class SignalHandler:
     """Stops the run on SIGTERM, SIGINT or SIGHUP, saves on SIGUSR1; a second SIGINT ends the process at once.
+
+    A run whose training had ended before the signal has some seconds to finish its report, unless others follow it.
 
     In a notebook a second SIGINT raises KeyboardInterrupt instead. Outside the main thread signals are not received.
 
@@ -32,9 +36,10 @@ class SignalHandler:
     """
 
     def __init__(self, requeue: bool) -> None:
-        self.requeue = requeue
+        self.requeue, self.may_finish_report = requeue, False
         self.received: list[int] = []
         self.control: Control | None = None
+        self._stopped_at = 0.0  # when the first signal arrived that asks to stop
         self._closed = False
         self._is_active = False
 
@@ -76,6 +81,12 @@ class SignalHandler:
         """The first signal that asks to stop, 0 if none does."""
         return next((number for number in self.received if number in STOP_SIGNALS), 0)
 
+    @property
+    def report_stop_signal(self) -> int:
+        """`stop_signal`, for the report of a run whose training has ended: 0 while there is time to finish it."""
+        in_time = self.may_finish_report and time.monotonic() - self._stopped_at < REPORT_SECONDS
+        return 0 if in_time else self.stop_signal
+
     def attach(self, control: "Control") -> None:
         """Passes signals to the training loop, including those received so far."""
         self.control = control
@@ -92,10 +103,15 @@ class SignalHandler:
         if number == signal.SIGINT and signal.SIGINT in self.received:
             self._end_at_once(in_main_thread=frame is not None)
             return
+        if number in STOP_SIGNALS and not self.stop_signal:
+            self._stopped_at = time.monotonic()
         self.received.append(number)
         if number in STOP_SIGNALS and self.received.count(number) == 1:
-            name = signal.Signals(number).name
-            print(f"\n{name}: finishing the current step, then saving; Ctrl-C again ends at once", file=sys.stderr)
+            is_trained = self.may_finish_report and self.control is not None and self.control.stop_reason
+            task = (
+                "training has ended, finishing the report" if is_trained else "finishing the current step, then saving"
+            )
+            print(f"\n{signal.Signals(number).name}: {task}; Ctrl-C again ends at once", file=sys.stderr)
         self._notify()
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:

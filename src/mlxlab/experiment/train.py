@@ -164,7 +164,7 @@ def finish(
         DivergenceError: no evaluation was finite.
     """
     signals, step = context.signals, state.progress.step
-    stop_signal = session.context.control.stop_signal or signals.stop_signal
+    stop_signal = session.context.control.stop_signal or signals.report_stop_signal
     (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
@@ -182,8 +182,11 @@ def finish(
             log_lines(message)
         from mlxlab.config.hydra.job import is_sweep_job
 
+        done = f"stopped at step {step} and saved"
+        if reason == "done":
+            done += ": all steps are done, the final evaluation is not"
         hint = "" if is_sweep_job() else "; resume with resume=auto"  # a sweep is continued as a whole
-        raise RunInterrupted(f"stopped at step {step} and saved{hint}", stop_signal)
+        raise RunInterrupted(f"{done}{hint}", stop_signal)
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
     if stop_rule() is not None:
@@ -202,7 +205,7 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
 
     def should_stop() -> bool:
         nonlocal stop_signal
-        (stop_signal,) = context.group.all_reduce_max([signals.stop_signal])
+        (stop_signal,) = context.group.all_reduce_max([signals.report_stop_signal])
         return stop_signal != 0
 
     args = (context.shared_dir, session.trainer.eval_batches, should_stop)
