@@ -6,6 +6,7 @@ Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_sta
 import copy
 import logging
 import math
+import os
 import platform
 import threading
 import time
@@ -72,7 +73,7 @@ class Inputs(TypedDict, total=False):
     initial_weights: dict[str, str]
     kernels: str
     messages: list[str]  # on the data and the teachers
-    rows: int  # examples whose length was measured, of all splits
+    rows: int  # examples whose length was measured
     truncated_rows: int  # those of them that are longer than `data.seq_len`
 
 
@@ -113,8 +114,7 @@ class RunManifest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock, self._warned = threading.Lock(), False
+        self.folder, self._lock, self._warned = folder, threading.Lock(), False
         self._code, self._warnings = provenance.UNKNOWN_CODE, WarningList()
         self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
@@ -125,12 +125,11 @@ class RunManifest:
                 earlier = read_manifest(self.folder)
         except DataError as error:
             logger.warning(f"{error}; replaced by a new one")
-        process = psutil.Process()
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
-        new = Manifest(format=FORMAT, id=uuid.uuid4().hex, name=self.folder.name, status="RUNNING", attempts=[])
-        host, pid, start = platform.node(), process.pid, process.create_time()
+        host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
         attempt = Attempt(host=host, pid=pid, process_start=start, start=time.time(), status="RUNNING")
-        self._fields = earlier or new
+        new_id, name = uuid.uuid4().hex, self.folder.name
+        self._fields = earlier or Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[])
         if earlier and "end" not in earlier["attempts"][-1]:
             earlier["attempts"][-1]["end"] = _last_change(self.folder, earlier["attempts"][-1]["start"], start)
         self._fields["attempts"].append(attempt)
@@ -160,8 +159,7 @@ class RunManifest:
             self._fields["status"] = self._earlier_status or status
             if self._earlier_status is None or status == "DONE":
                 wall = sum(each["end"] - each["start"] for each in self._fields["attempts"] if "end" in each)
-                outcome = self._fields.setdefault("outcome", {})
-                outcome |= {"wall_seconds": wall, "exit_code": exit_code}
+                self._fields.setdefault("outcome", {}).update({"wall_seconds": wall, "exit_code": exit_code})
                 self._fields["status"] = status
             return copy.deepcopy(self._fields)
 
