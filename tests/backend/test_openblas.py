@@ -69,6 +69,23 @@ for name in ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm"):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+ENDS_WHILE_COMPUTING = """
+from mlxlab import backend
+backend.prepare()
+import mlx.core as mx
+x = mx.ones((800, 800))
+mx.async_eval(x @ x @ x @ x @ x @ x @ x)
+"""
+
+
+@needs_linux_cpu
+def test_a_process_may_end_while_openblas_computes():
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", ENDS_WHILE_COMPUTING]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_it_can_be_turned_off():
     assert answer(MLXLAB_BLAS="0") == "blas as installed as installed 0"
 

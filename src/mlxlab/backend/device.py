@@ -5,6 +5,7 @@ Environment: `MLXLAB_BLAS=0` keeps the BLAS of the wheel; `MLXLAB_DEVICE=cpu|gpu
 On macOS `AGX_RELAX_CDM_CTXSTORE_TIMEOUT` is set to 1 unless it is set already.
 """
 
+import atexit
 import os
 import sys
 import warnings
@@ -26,7 +27,9 @@ def prepare() -> str:
         os.environ.setdefault(METAL_TIMEOUT, "1")
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
         try:
-            _state["blas"] = "openblas" if use_openblas(_products_are_exact) else "as installed"
+            if use_openblas(_products_are_exact):
+                _state["blas"] = "openblas"
+                atexit.register(_wait_for_products, os.getpid())
         except (OSError, ImportError) as error:
             _state["blas"] = "reference"
             warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=2)
@@ -92,6 +95,14 @@ def _products_are_exact() -> bool:
     a, b = np.arange(35, dtype=np.float32).reshape(5, 7), np.arange(21, dtype=np.float32).reshape(7, 3)
     with mx.stream(mx.cpu):
         return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
+
+
+def _wait_for_products(process: int) -> None:
+    """OpenBLAS hangs or crashes if the process ends while a thread of MLX computes with it."""
+    import mlx.core as mx
+
+    if os.getpid() == process:  # a forked child has none of the threads
+        mx.synchronize(mx.default_stream(mx.cpu))
 
 
 def _memory_limit() -> int:
