@@ -16,7 +16,9 @@
     python -m benchmarks suite=operators [size=nano] [rounds=15]
     python -m benchmarks suite=memory [size=small] [rounds=1] [vocabulary=4096]
     python -m benchmarks suite=fsdp [size=small] [nproc=2] [rows=2] [length=32] [steps=5]
+    python -m benchmarks suite=overlap [size=nano] [nproc=2] [rows=8] [length=256] [rounds=7] [step=optimized]
     python -m benchmarks suite=startup [size=nano] [rounds=5]
+    python -m benchmarks suite=native_build [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
     python -m benchmarks suite=streaming_memory source=<file> [rounds=1]
@@ -49,7 +51,9 @@ steps     seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's tra
 operators  speed of each operator for Linux CPU compared with that of MLX
 memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed, all logits and chunks
 fsdp      memory per process and seconds of a step with trainer.parallel=none, data and fsdp
+overlap   seconds of a data-parallel step without sums of gradients, with sums after the backward pass, and during it
 startup   seconds to the first step of a Titanic run, and overhead of the training loop
+native_build  seconds to build the native kernels while a run trains, to find and to load them; their part of the wheel
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
 loader    speed of the text loader in tokens/s, and time to seek to a position
 streaming_memory  resident memory of the text loader after N and 10 N documents, streamed and in memory
@@ -100,10 +104,12 @@ SUITES = {  # module and function of benchmarks
     "tokenizer_training": ("tokenizer_training", "tokenizer_training"),
     "memory": ("memory", "memory"),
     "fsdp": ("fsdp", "fsdp"),
+    "overlap": ("overlap", "overlap"),
     "operators": ("formulations", "operators"),
     "distill": ("distilling", "distilling"),
     "steps": ("steps", "steps"),
     "startup": ("startup", "startup"),
+    "native_build": ("native_build", "native_build"),
     "shakespeare": ("shakespeare", "shakespeare"),
     "loader": ("loader", "loader"),
     "streaming_memory": ("streaming_memory", "streaming_memory"),

@@ -30,7 +30,7 @@ def fsdp(size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, s
         lines: list[tuple[str, ...]] = [("parallel", "peak", "ratio", "resident", "ratio", "saving", "ratio", "s/step")]
         alone: dict[str, Any] = {}
         for parallel, count in (("none", 1), ("data", nproc), ("fsdp", nproc)):
-            ranks = measure(parallel, count, size, step, rows, length, steps)
+            ranks = measure("fsdp_subject", count, parallel, size, step, rows, length, steps)
             worst = {key: max(rank[key] for rank in ranks) for key in ranks[0]}
             alone = alone or worst
             cells = [parallel]
@@ -42,9 +42,9 @@ def fsdp(size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, s
     return "\n\n".join(tables)
 
 
-def measure(parallel: str, count: int, *settings: object) -> list[dict[str, Any]]:
-    """What `benchmarks.fsdp_subject` prints, of each rank."""
-    args = ["-m", "benchmarks.fsdp_subject", parallel, *map(str, settings)]
+def measure(module: str, count: int, *settings: object) -> list[dict[str, Any]]:
+    """What a module of benchmarks prints in each of `count` processes of a ring."""
+    args = ["-m", f"benchmarks.{module}", *map(str, settings)]
     command = [sys.executable, *args]
     if count > 1:
         with socket.create_server(("127.0.0.1", 0)) as free:

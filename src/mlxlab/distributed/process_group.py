@@ -25,7 +25,7 @@ from mlxlab.errors import ConfigError, WorkerLostError
 
 T = TypeVar("T")
 PerExample = dict[str, mx.array]  # name -> (R,): a number for each row
-BUCKET_SIZE = 1 << 23  # numbers sent in one message: 32 MB of float32
+BUCKET_SIZE = 1 << 20  # numbers sent in one message: 4 MB of float32
 MAX_TEXT_BYTES = 4096
 POLL_SECONDS = 0.25
 
@@ -78,14 +78,30 @@ class ProcessGroup:
             real = {name: sums[: indices.size] for name, sums in per_example.items()}
             scattered = {name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()}
         leaves = cast(list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered}))
+        leaves.reverse()  # a backward pass ends with the first layer
         summed: list[tuple[str, mx.array]] = []
         for bucket in bucket_leaves(leaves):
-            flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
-            offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
-            arrays = mx.split(self._collective(mx.distributed.all_sum, flat), offsets)
-            summed += [(path, array.reshape(leaf.shape)) for (path, leaf), array in zip(bucket, arrays, strict=True)]
+            summed += self._start_sum(bucket)
+        mx.eval(tree, per_example)  # the work of this rank does not count towards the timeout of the others
+        with self.lockstep():
+            mx.eval([array for _, array in summed])
         result = tree_unflatten(summed)
         return result["tree"], result["per_example"]
+
+    def _start_sum(self, bucket: list[tuple[str, mx.array]]) -> list[tuple[str, mx.array]]:
+        """Starts the computation of some leaves, and their sum in a stream of its own, which waits for the leaves."""
+        with mx.stream(self._communication):
+            flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
+            offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
+            sums = mx.split(mx.distributed.all_sum(flat, group=self.group), offsets)
+            arrays = [(path, array.reshape(leaf.shape)) for (path, leaf), array in zip(bucket, sums, strict=True)]
+        mx.async_eval(arrays)
+        return arrays
+
+    @cached_property
+    def _communication(self) -> mx.Stream:
+        """A stream beside that of the computations; NCCL sums in those of the GPU."""
+        return mx.default_stream(mx.default_device()) if mx.cuda.is_available() else mx.new_stream(mx.cpu)
 
     def norm_over_shards(self, norm: mx.array) -> mx.array:
         """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""

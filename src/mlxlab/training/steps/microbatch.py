@@ -52,8 +52,11 @@ class MicroBatcher:
         rows = count if self.accumulate == "auto" else -(-count // self.accumulate)
         return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
 
-    def sum_gradients(self, batch: DeviceBatch, compute: ComputeSums, rows: int) -> Sums:
+    def sum_gradients(self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False) -> Sums:
         """The totals over all targets, and the sums for each row, from micro-batches of `rows` rows.
+
+        Args:
+            lazy: leaves the last micro-batch to be evaluated by the caller, where no failed allocation is repeated.
 
         Raises:
             RuntimeError, MemoryError: an allocation failed, and there is no retry or one row is too many.
@@ -61,7 +64,7 @@ class MicroBatcher:
         restore_random_state = save_random_state()
         while True:
             try:
-                return _sum_micro_batches(split(batch, rows), compute)
+                return _sum_micro_batches(split(batch, rows), compute, lazy=lazy and not self.retry_on_oom)
             except (RuntimeError, MemoryError) as error:
                 # MLX has no exception of its own for running out of memory.
                 failed = isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error), re.IGNORECASE)
@@ -74,13 +77,14 @@ class MicroBatcher:
             logger.warning(f"out of memory: repeating the step with micro-batches of {rows} rows")
 
 
-def _sum_micro_batches(micro_batches: list[DeviceBatch], compute: ComputeSums) -> Sums:
+def _sum_micro_batches(micro_batches: list[DeviceBatch], compute: ComputeSums, *, lazy: bool) -> Sums:
     totals: Totals | None = None
     rows: list[PerExample] = []
-    for micro_batch in micro_batches:
-        # Evaluated one by one: a graph of all of them would hold all their activations.
+    for index, micro_batch in enumerate(micro_batches, 1):
         totals, per_example = compute(micro_batch, totals)
-        mx.eval(totals, per_example)
+        # Evaluated one by one: a graph of all of them would hold all their activations.
+        if not lazy or index < len(micro_batches):
+            mx.eval(totals, per_example)
         rows.append(per_example)
     assert totals is not None
     return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in rows[0]}

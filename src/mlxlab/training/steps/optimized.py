@@ -121,7 +121,8 @@ class OptimizedStep:
         if self.one_graph and rows >= len(batch.example_ids):
             scalars, per_example = self.full_step(batch)
         else:
-            totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows)
+            lazy = self.group.size > 1 and not self.group.shards_weights  # their sum overlaps the backward pass
+            totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows, lazy=lazy)
             totals, per_example = sum_over_ranks(self.group, totals, per_example)
             norm, finite = self.apply_totals(totals)
             scalars = stack_scalars(totals, norm, finite, per_example)
