@@ -93,19 +93,57 @@ def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):
     assert "(9,)" in record.getMessage()
 
 
-def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace_takes(monkeypatch):
+class Clock:
+    """A clock that the functions below move on: by as much for a trace as for a call."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def doubling(self, seconds, budget) -> CompiledFunction:
+        def double(x):
+            self.now += seconds
+            return x * 2
+
+        return CompiledFunction(double, [], budget)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """That of compiled steps on a Linux CPU."""
+    clock = Clock()
+    monkeypatch.setattr(compile, "time", clock)
     monkeypatch.setattr(compile, "on_linux_cpu", lambda: True)
     monkeypatch.setattr(compile, "has_kernel_compiler", lambda: True)
+    return clock
+
+
+def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace_takes(clock):
     budget = CompileBudget("auto")
-    double = CompiledFunction(lambda x: x * 2, [], budget)
-    assert (double(mx.array(2.0)).item(), double.traces) == (4.0, set())
-    budget.add_step(budget.trace_seconds / compile.SAVED)
-    assert double(mx.ones(3)).tolist() == [2.0, 2.0, 2.0]
-    assert not double.traces
-    assert (double(mx.array(2.0)).item(), len(double.traces)) == (4.0, 1)
-    budget.add_step(1.0)  # the trace took less than that, and so would the next one
-    assert budget.trace_seconds < compile.SAVED
-    assert (double(mx.ones(3)).tolist(), len(double.traces)) == ([2.0, 2.0, 2.0], 2)
+    seconds = budget.trace_seconds / 2
+    double = clock.doubling(seconds, budget)
+    traces = []
+    for size in [2] * 9 + [3] * 5:
+        with budget.timed():
+            assert double(mx.ones(size)).tolist() == [2.0] * size
+        traces.append(len(double.traces))
+    assert budget.trace_seconds == seconds, "the next trace is expected to take as long"
+    assert traces == [0] * 8 + [1] * 5 + [2]
+
+
+def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
+    budget = CompileBudget("auto")
+    budget.trace_seconds = 5.0
+    parts = [clock.doubling(seconds, budget) for seconds in (10.0, 2.0)]
+    traced = []
+    for _ in range(12):
+        for part in parts:
+            with budget.timed():
+                part(mx.ones(2))
+        traced.append([len(part.traces) for part in parts])
+    assert traced == [[0, 0]] * 2 + [[1, 0]] * 8 + [[1, 1]] * 2
 
 
 @pytest.mark.parametrize(("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")])

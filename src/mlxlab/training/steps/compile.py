@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, Literal, TypeVar, cast
@@ -20,6 +20,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxlab.backend import on_linux_cpu
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.dropout import save_random_state
 from mlxlab.ops.native import state
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
@@ -38,43 +39,42 @@ SAVED = 0.25  # of the time of a step, by compiling it
 class CompileBudget:
     """Whether it pays to trace batches of some shapes, in one run.
 
-    Args:
-        adapts: expect a trace to take as long as the one before; else all processes of a run decide alike.
-
     Attributes:
         trace_seconds: what a trace costs: nothing where it is not waited for, and infinitely much if it is not wanted.
     """
 
-    def __init__(self, mode: Mode, *, adapts: bool = True) -> None:
-        self.trace_seconds, self.adapts = 0.0, adapts
+    def __init__(self, mode: Mode, group: ProcessGroup | None = None) -> None:
+        self.trace_seconds, self.group = 0.0, group or ProcessGroup()
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
             self.trace_seconds = NATIVE_TRACE_SECONDS if state.is_active() else TRACE_SECONDS
-        self._uncompiled: dict[Shapes, float] = {}  # seconds of steps
-        self._running: set[Shapes] = set()
+        self._uncompiled: dict[Hashable, float] = {}  # seconds by function and shapes
+        self._running: Hashable = None
 
     def may_compile(self) -> bool:
         """False if nothing will ever be traced."""
         return self.trace_seconds < math.inf
 
-    def pays(self, shapes: Shapes) -> bool:
-        """Whether to trace these shapes now; if not, the step that runs is counted for them."""
-        if self.trace_seconds == 0 or SAVED * self._uncompiled.get(shapes, 0.0) >= self.trace_seconds:
+    def pays(self, trace: Hashable) -> bool:
+        """Whether to make this trace, of a function and shapes, now; if not, the time of the call counts for it."""
+        if self.trace_seconds == 0 or SAVED * self._uncompiled.get(trace, 0.0) >= self.trace_seconds:
             return True
-        self._running.add(shapes)
+        self._running = trace
         return False
 
-    def add_step(self, seconds: float) -> None:
-        """Divides the time of a step among the shapes that it ran uncompiled."""
-        share = seconds / max(len(self._running), 1)
-        for shapes in self._running:
-            self._uncompiled[shapes] = self._uncompiled.get(shapes, 0.0) + share
-        self._running.clear()
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, one compiled function is called and its result evaluated; a trace is not counted."""
+        self._running, start = None, time.monotonic()
+        yield
+        seconds = self.group.longest(time.monotonic() - start)
+        if self._running is not None:
+            self._uncompiled[self._running] = self._uncompiled.get(self._running, 0.0) + seconds
 
     def add_trace(self, seconds: float) -> None:
         """What a trace took: the next ones use its kernels, and will take about as long or less."""
-        if self.adapts:
+        if not self.group.shards_weights:  # where all ranks must decide alike
             self.trace_seconds = min(self.trace_seconds, seconds)
 
 
@@ -97,7 +97,7 @@ class CompiledFunction(Generic[Result]):
         shapes = shapes_of(arguments[0])
         if shapes in self.traces:
             return self.compiled(*arguments)
-        if not self.budget.pays(shapes):
+        if not self.budget.pays((id(self), shapes)):
             return self.function(*arguments)
         if len(self.traces) < MAX_TRACES:
             return self._trace(shapes, arguments)

@@ -1,7 +1,6 @@
 """A compiled step with gradient accumulation and low precision, otherwise equivalent to the plain step."""
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Literal, TypeVar
@@ -91,7 +90,7 @@ class OptimizedStep:
             head_chunk=head_chunk,
             bfloat16_products=precision == "bfloat16 products",
         )
-        self.budget = CompileBudget(compile, adapts=not self.group.shards_weights)
+        self.budget = CompileBudget(compile, self.group)
         arrays: list[object] = [model.state, optimizer.state, mx.random.state]
         self.full_step = CompiledFunction(self._full_step, arrays, self.budget)
         self.first_sums = CompiledFunction(self._sums, arrays, self.budget)
@@ -117,19 +116,20 @@ class OptimizedStep:
 
     def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
-        start = time.monotonic()
         if self.one_graph and rows >= len(batch.example_ids):
-            scalars, per_example = self.full_step(batch)
+            with self.budget.timed():
+                scalars, per_example = self.full_step(batch)
+                evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
         else:
             lazy = self.group.size > 1 and not self.group.shards_weights  # their sum overlaps the backward pass
             totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows, lazy=lazy)
             totals, per_example = sum_over_ranks(self.group, totals, per_example)
-            norm, finite = self.apply_totals(totals)
-            scalars = stack_scalars(totals, norm, finite, per_example)
-            del totals  # frees the gradients before the weights are evaluated
-            eval_in_chunks(self.model, self.optimizer)
-        evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        self.budget.add_step(self.group.longest(time.monotonic() - start))
+            with self.budget.timed():
+                norm, finite = self.apply_totals(totals)
+                scalars = stack_scalars(totals, norm, finite, per_example)
+                del totals  # frees the gradients before the weights are evaluated
+                eval_in_chunks(self.model, self.optimizer)
+                evaluate(scalars, per_example)
         traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
         return partial(step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
@@ -151,7 +151,10 @@ class OptimizedStep:
         if self.two_stream is not None and len(batch.example_ids) > 1:
             new, rows = self.two_stream(batch)
             return _add(totals, new), rows
-        return self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
+        with self.budget.timed():
+            sums = self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
+            mx.eval(sums)
+        return sums
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
         return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)

@@ -4,8 +4,9 @@ Each half has its own thread, stream, compiled gradient and BLAS thread. Only fo
 numbers belong to a thread, and the halves would draw other numbers than the full batch.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from functools import cache
+from functools import cache, partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Literal
@@ -62,7 +63,7 @@ class TwoStreamGradients:
     """The sums of a batch of at least two rows, from those of its halves."""
 
     def __init__(self, model: nn.Module, gradient: Gradient, budget: CompileBudget) -> None:
-        self.model = model
+        self.model, self.budget = model, budget
         self.first_half, self.second_half = (CompiledFunction(gradient, [], budget) for _ in range(2))
 
     def __call__(self, batch: DeviceBatch) -> Sums:
@@ -74,26 +75,26 @@ class TwoStreamGradients:
         with backend.one_blas_thread(), restore_weights_after(self.model):
             weights = self.model.trainable_parameters()
             pending: Future[Sums] = Future()
-            _second_thread().put((pending, self.second_half, second, weights))
+            _second_thread().put((pending, partial(self._evaluate, self.second_half, second, weights)))
             if not parallel:
                 wait([pending])
             try:
-                totals, rows = _evaluate(self.first_half, first, weights)
+                totals, rows = self._evaluate(self.first_half, first, weights)
             finally:
                 wait([pending])  # never leave while the thread is computing
         totals2, rows2 = pending.result()
         summed = tree_map(lambda a, b: a + b, totals, totals2)
         return summed, {name: mx.concatenate([rows[name], rows2[name]]) for name in rows}
 
+    def _evaluate(self, gradient: Gradient, batch: DeviceBatch, weights: Tree) -> Sums:
+        """Evaluates in this thread: a lazy array belongs to the thread that made it."""
+        with self.budget.timed():
+            sums = gradient(batch, weights)
+            mx.eval(sums)
+        return sums
 
-def _evaluate(gradient: Gradient, batch: DeviceBatch, weights: Tree) -> Sums:
-    """Evaluates in this thread: a lazy array belongs to the thread that made it."""
-    sums = gradient(batch, weights)
-    mx.eval(sums)
-    return sums
 
-
-Request = tuple[Future[Sums], Gradient, DeviceBatch, Tree]
+Request = tuple[Future[Sums], Callable[[], Sums]]
 
 
 @cache
@@ -107,12 +108,12 @@ def _second_thread() -> SimpleQueue[Request]:
     def work() -> None:
         mx.set_default_stream(mx.new_stream(mx.cpu))
         while True:
-            pending, gradient, batch, weights = requests.get()
+            pending, compute = requests.get()
             try:
-                pending.set_result(_evaluate(gradient, batch, weights))
+                pending.set_result(compute())
             except BaseException as error:
                 pending.set_exception(error)
-            del pending, batch, weights  # holds no gradients while it waits for the next batch
+            del pending, compute  # holds no gradients while it waits for the next batch
 
     Thread(target=work, daemon=True, name="second stream").start()
     return requests
