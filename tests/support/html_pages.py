@@ -14,11 +14,12 @@ class ParsedPage(HTMLParser):
 
     @property
     def text(self):
-        return " ".join(" ".join(self.texts).split())
+        return " ".join(" ".join(self.texts).replace(" \0 ", "").split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self._inside = tag
+        self.texts += ["\0"] * (tag == "wbr")  # the text goes on
         self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
         self.handlers += [name for name, _ in attributes if name.startswith("on")]
 

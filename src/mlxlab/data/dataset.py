@@ -63,6 +63,15 @@ class HasEncoder(Protocol):
     def encoder(self) -> Encoder: ...
 
 
+@runtime_checkable
+class CountsExamples(Protocol):
+    """A data set that knows how many examples its splits have."""
+
+    @property
+    def num_examples(self) -> Mapping[str, int]:
+        """By split: `training` (those that are shown), `validation`, and `test` where there are some."""
+
+
 class Baseline(NamedTuple):
     """Predictions of a method without a neural network that was fitted on the training rows.
 

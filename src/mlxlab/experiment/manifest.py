@@ -21,6 +21,7 @@ import psutil
 
 from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.experiment.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.atomic import write_json
@@ -75,6 +76,7 @@ class Inputs(TypedDict, total=False):
     messages: list[str]  # on the data and the teachers
     rows: int  # examples whose length was measured
     truncated_rows: int  # those of them that are longer than `data.seq_len`
+    facts: RunFacts
 
 
 class Outcome(TypedDict, total=False):

@@ -26,7 +26,10 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Column:
-    """`name`, and on the page `short` where that tells the columns apart; `is_text` is for sentences."""
+    """`name`, and on the page `short` where that tells the columns apart; `is_text` is for sentences.
+
+    In a number, what follows a line break is small print: an interval, say.
+    """
 
     name: str
     is_number: bool = False
@@ -132,11 +135,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """The answer to one question: `question` as a heading, a short answer, and what explains it."""
+    """The answer to one question: `question` as a heading, a short answer, and what explains it: `facts` by name."""
 
     question: str
     answer: str
     lines: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines by name through (x, y); `mark` is an x with its name, drawn as a dotted line."""
+    """Lines by name through (x, y); `mark` is an x with its name, drawn as a dotted line.
+
+    `end` is where the x axis ends that begins at 0: charts with the same one can be read side by side. None fits the
+    axis to the points.
+    """
 
     title: str
     lines: Mapping[str, Points]
     x_label: str = "step"
     mark: tuple[float, str] | None = None
+    end: float | None = None
 
     @property
     def finite(self) -> dict[str, list[tuple[float, float]]]:
@@ -57,7 +62,8 @@ class LineChart:
         points = [point for line in lines.values() for point in line]
         if not points:
             return None
-        x_axis, y_axis = _axis([x for x, _ in points], is_tight=True), _axis([y for _, y in points])
+        ends = [] if self.end is None else [0.0, self.end]
+        x_axis, y_axis = _counting_axis([*ends, *(x for x, _ in points)]), _axis([y for _, y in points])
         width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
         def across(x: float) -> float:
@@ -88,20 +94,28 @@ class Drawing:
     mark: tuple[float, str] | None
 
 
-def _axis(values: Sequence[float], is_tight: bool = False) -> Axis:
-    """A range with round ticks around values, or from the lowest to the highest of them."""
-    low, high = min(values), max(values)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        margin = 0.1 * abs(low) or 1.0
-        low, high = low - margin, high + margin
+def _axis(values: Sequence[float]) -> Axis:
+    """A range with round ticks around values."""
+    low, high = _range(values)
     step = _round_step((high - low) / 4)
-    first, last = (
-        (math.ceil(low / step), math.floor(high / step))
-        if is_tight
-        else (math.floor(low / step), math.ceil(high / step))
-    )
-    ticks = tuple(n * step for n in range(first, last + 1))
-    return Axis(low, high, ticks) if is_tight else Axis(ticks[0], ticks[-1], ticks)
+    ticks = tuple(n * step for n in range(math.floor(low / step), math.ceil(high / step) + 1))
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def _counting_axis(values: Sequence[float]) -> Axis:
+    """From the lowest to the highest of some counts, with round ticks in between."""
+    low, high = _range(values)
+    step = max(_round_step((high - low) / 6), 1.0)
+    return Axis(low, high, tuple(n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)))
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """The lowest and the highest value; more than that if they are equal."""
+    low, high = min(values), max(values)
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        return low, high
+    margin = 0.1 * abs(low) or 1.0
+    return low - margin, high + margin
 
 
 def _round_step(step: float) -> float:

@@ -30,7 +30,7 @@ for (const head of document.querySelectorAll(".sortable th")) head.addEventListe
 def render_page(page: Page) -> str:
     """The page as HTML; the same page is the same text."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def shown(value: object) -> object:
         return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -38,6 +38,7 @@ def render_page(page: Page) -> str:
     template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     settings = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(autoescape=True, finalize=shown, **settings)
+    environment.filters["breakable"] = lambda text: Markup(_breakable(str(escape(clean(text)))))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     is_sortable = any(isinstance(block, Table) and block.is_sortable for each in page.sections for block in each.blocks)
     script = _SORT if is_sortable else ""
@@ -47,6 +48,12 @@ def render_page(page: Page) -> str:
         script=Markup(script),
         policy=Markup(f"; script-src 'sha256-{digest}'" if script else ""),
     )
+
+
+def _breakable(html: str) -> str:
+    """Escaped text in which lines may break at each slash, and in long words at other signs between their parts."""
+    html = re.sub(r"/(?=[^\s/])", "/<wbr>", html)
+    return re.sub(r"[^\s<>&;/]{24,}", lambda word: re.sub(r"[_.,=-](?=\w)", r"\g<0><wbr>", word[0]), html)
 
 
 def write_page(page: Page, path: Path) -> Path:

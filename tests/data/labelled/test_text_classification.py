@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.data.labelled.text_classification import TextClassificationDataset
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
@@ -122,11 +123,13 @@ def test_the_longer_text_of_a_pair_is_truncated_and_both_end_with_the_separator(
 def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
     valid = write("valid.csv", [*ROWS[:3], {"text": "only here", "label": "bad"}])
     kept = make(valid_source=valid)
-    assert any("3 rows of training have the input of a row of validation" in line for line in kept.sources)
+    assert any("3 training rows have the same input as validation rows" in line for line in kept.sources)
     dropped = make(valid_source=valid, on_overlap="drop")
     assert len(texts_of(dropped, dropped.train)) == len(ROWS) - 3
     assert len(texts_of(dropped, dropped.valid)) == 4
-    with pytest.raises(DataError, match="3 rows of training"):
+    overlaps = [[overlap for line in data.sources if (overlap := parse_overlap(line))] for data in (kept, dropped)]
+    assert overlaps == [[(3, "training", "validation", False)], [(3, "training", "validation", True)]]
+    with pytest.raises(DataError, match="3 training rows"):
         make(valid_source=valid, on_overlap="error")
 
 

@@ -102,6 +102,12 @@ class LabelledExamples:
         return self.targets.of(np.arange(len(self.split.train)))[0]
 
     @property
+    def num_examples(self) -> dict[str, int]:
+        """By split; of the training rows those that are selected."""
+        sizes = {"training": len(self._shown), "validation": len(self.split.valid), "test": len(self.split.test)}
+        return {split: size for split, size in sizes.items() if size}
+
+    @property
     def class_counts(self) -> list[int]:
         """Selected training rows of each class, or with each label; empty for numbers."""
         values, _ = self.targets.of(self._shown)

@@ -10,7 +10,14 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.split import LEFT_OUT, SHARED_INPUT, OnOverlap, SplitOptions, parse_times, split_rows
+from mlxlab.data.labelled.split import (
+    OnOverlap,
+    Overlap,
+    SplitOptions,
+    describe_overlap,
+    parse_times,
+    split_rows,
+)
 from mlxlab.data.text.document import OnError
 from mlxlab.errors import DataError
 
@@ -170,13 +177,11 @@ def _overlaps(
         if not (count := int(shared.sum())):
             continue
         first = rows.location(int(parts[earlier][np.argmax(shared)]))
-        line = f"{count} rows of {SPLITS[earlier]} {SHARED_INPUT} {SPLITS[later]}, the first at {first}"
-        if on_overlap == "error":
-            raise DataError(f"{rows.name}: {line} (data.on_overlap=drop leaves them out)")
+        overlap = Overlap(count, SPLITS[earlier], SPLITS[later], left_out=on_overlap == "drop")
         if on_overlap == "drop":
             parts[earlier] = parts[earlier][~shared]
-            line += f"; {LEFT_OUT}, {len(parts[earlier])} rows of {SPLITS[earlier]} remain"
-        else:
-            line += "; data.on_overlap=drop leaves them out"
+        line = describe_overlap(overlap, first, len(parts[earlier]))
+        if on_overlap == "error":
+            raise DataError(f"{rows.name}: {line.replace('; data', ' (data')})")
         lines.append(f"{rows.name}: {line}")
     return parts, lines

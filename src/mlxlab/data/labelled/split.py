@@ -1,5 +1,6 @@
 """Splits rows into training, validation and test rows."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,8 @@ import numpy as np
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
 
-SHARED_INPUT, LEFT_OUT = "have the input of a row of", "left out"  # in messages on rows that stand in two splits
+_OVERLAP = re.compile(r"\b(\d{1,15}) (\w+) rows have the same input as (\w+) rows, (.*)")
+_LEFT_OUT = "left out, "
 OnOverlap = Literal["warn", "drop", "error"]
 NO_CODE = -1
 
@@ -38,6 +40,31 @@ class SplitOptions:
         if self.time_column is not None and len(given) > 1:
             other = next(setting for setting in given if not setting.startswith("data.time_column"))
             raise ConfigError(f"data.time_column={self.time_column}: validates on the last rows; not with {other}")
+
+
+class Overlap(NamedTuple):
+    """Rows of one split that have the same input as rows of another one; `left_out`: they are not used."""
+
+    rows: int
+    split: str
+    other: str
+    left_out: bool
+
+
+def describe_overlap(overlap: Overlap, first: str, remaining: int) -> str:
+    """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
+    rows, split, other, left_out = overlap
+    line = f"{rows} {split} rows have the same input as {other} rows, the first at {first}"
+    rest = f"{_LEFT_OUT}{remaining} {split} rows remain" if left_out else "data.on_overlap=drop leaves them out"
+    return f"{line}; {rest}"
+
+
+def parse_overlap(line: str) -> Overlap | None:
+    """What a line of `describe_overlap` says; None for another line."""
+    if (match := _OVERLAP.search(line)) is None:
+        return None
+    rows, split, other, rest = match.groups()
+    return Overlap(int(rows), split, other, f"; {_LEFT_OUT}" in rest)
 
 
 class Split(NamedTuple):

@@ -84,6 +84,7 @@ class TextClassificationDataset:
         self.row_lengths = self.examples.row_lengths
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
         self.texts, self._has_baselines = self.examples.texts, options["baselines"]
+        self.num_examples = self.examples.num_examples
 
     def baselines(self) -> list[Baseline]:
         return self.examples.text_baselines() if self._has_baselines else []

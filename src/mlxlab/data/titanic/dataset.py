@@ -140,6 +140,10 @@ class TitanicDataset:
         slices = [slice(start, start + eval_batch_size) for start in range(0, len(split.valid), eval_batch_size)]
         self.valid = [self.encoder.collate(split.valid[rows], valid_tokens[rows]) for rows in slices]
 
+    @property
+    def num_examples(self) -> dict[str, int]:
+        return {"training": len(self.shown), "validation": len(self.valid_rows)}
+
     def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The row of each example of an epoch, and the index in `_tokens` of its sentence.
 

@@ -3,14 +3,15 @@
 from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
-from mlxlab.data.labelled.split import LEFT_OUT, SHARED_INPUT
-from mlxlab.experiment.run_report.results import Results, compared_with_best
+from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.experiment.run_report.results import Results, compared_with_best, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
-from mlxlab.metric_names import LOSS, VALID_LOSS, lower_is_better
+from mlxlab.metric_names import LOSS, VALID_LOSS
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
 _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
+_MANY_TRUNCATED = 0.05  # of all rows
 _MAX_SHOWN = 3
 
 
@@ -20,6 +21,7 @@ def all_checks(files: RunFiles, results: Results) -> list[Check]:
         _baselines(results),
         _held_out(files, results),
         _overlap(files),
+        _truncated(files),
         _overfitting(files),
         _calibration(results),
         _steps(files),
@@ -47,11 +49,13 @@ def _baselines(results: Results) -> Check | None:
     """Against the weakest baseline, which takes no training, and the best one."""
     if not (text := compared_with_best(results)) or results.value is None:
         return None
-    sign = -1 if lower_is_better(results.metric) else 1
-    weakest = min(results.baselines, key=lambda name: sign * results.baselines[name])
-    if sign * (results.value - results.baselines[weakest]) <= 0:
+    if results.may_be_chance:
+        values = f"{shown(results.value)}, that of {results.weakest} {shown(results.baselines[results.weakest])}"
         advice = "train longer, raise trainer.learning_rate, or start from model.pretrained"
-        return Check("warning", "Learned nothing", f"{results.metric} is no better than that of {weakest}: {advice}.")
+        if results.learned_nothing:
+            return Check("warning", "Learned nothing", f"{results.metric} {values}: {advice}.")
+        chance = "the 95 % interval of the difference includes 0"
+        return Check("warning", "May be chance", f"{results.metric} {values}, and {chance}: {advice}.")
     return Check("good" if text.startswith("Better") else "warning", "Baselines", f"{text}.")
 
 
@@ -70,13 +74,37 @@ def _overlap(files: RunFiles) -> Check | None:
     messages = files.manifest.get("inputs", {}).get("messages")
     if messages is None:
         return None
-    shared = [line for line in messages if SHARED_INPUT in line]
-    if shared:
-        is_left = all(f"; {LEFT_OUT}" not in line for line in shared)
-        return Check("warning" if is_left else "good", "Data overlap", one_line("; ".join(shared), 400))
+    overlaps = [overlap for line in messages if (overlap := parse_overlap(line)) is not None]
+    kept = [each for each in overlaps if not each.left_out]
+    if kept:
+        counts = " and ".join(f"{each.rows:,} {each.split} rows also occur in the {each.other} rows" for each in kept)
+        advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+        return Check("warning", "Repeated rows", f"{counts}: {advice}.")
+    if overlaps:
+        counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in overlaps)
+        return Check("good", "Repeated rows", f"{counts} that also occur in another split were left out.")
     if target.startswith("mlxlab.data.labelled."):
-        return Check("good", "Data overlap", "No row has the input of a row of another split.")
-    return Check("unknown", "Data overlap", "This data set does not look for examples that stand in two splits.")
+        return Check("good", "Repeated rows", "No row occurs in two splits.")
+    return Check("unknown", "Repeated rows", "This data set does not look for examples that occur in two splits.")
+
+
+def _truncated(files: RunFiles) -> Check | None:
+    """Of rows that are longer than `data.seq_len` the model does not read the end."""
+    inputs = files.manifest.get("inputs", {})
+    if not (rows := inputs.get("rows", 0)):
+        return None
+    truncated, seq_len = inputs.get("truncated_rows", 0), value_at(files.config, "data.seq_len")
+    limit = f"data.seq_len={seq_len}" if isinstance(seq_len, int) else "data.seq_len"
+    share = truncated / rows
+    if share > _MANY_TRUNCATED:
+        text = (
+            f"{truncated:,} of {rows:,} rows ({share:.0%}) are longer than {limit}: the model does not read their end."
+        )
+        return Check("warning", "Truncated rows", text)
+    text = (
+        f"{truncated:,} of {rows:,} rows are longer than {limit}." if truncated else f"All {rows:,} rows fit {limit}."
+    )
+    return Check("good", "Row length", text)
 
 
 def _overfitting(files: RunFiles) -> Check | None:
@@ -101,6 +129,9 @@ def _calibration(results: Results) -> Check | None:
     error = results.values.get("calibration_error")
     if error is None:
         return None
+    if results.may_be_chance:
+        text = f"the shares of the classes alone are calibrated too, and this model is no better (error {error:.3f})"
+        return Check("unknown", "Calibration", f"Not meaningful: {text}.")
     text = f"Expected calibration error {error:.3f}: so much do confidence and accuracy differ."
     state = "good" if error <= _CALIBRATED else "warning" if error > _MISCALIBRATED else "unknown"
     names = {"good": "Calibrated", "warning": "Badly calibrated", "unknown": "Roughly calibrated"}

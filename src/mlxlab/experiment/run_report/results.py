@@ -1,10 +1,10 @@
 """The results of a run in the terms of its report: which metric counts, on which examples, compared with what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.run_metrics import Metrics, RunMetrics, number
+from mlxlab.experiment.run_metrics import Metrics, number
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better
 
@@ -29,10 +29,30 @@ class Results:
     rows: int | None
     baselines: dict[str, float]  # of the metric
     gain: tuple[float, float] | None  # on the best baseline
+    weakest_gain: tuple[float, float] | None = None  # on the weakest one
 
     @property
     def value(self) -> float | None:
         return self.values.get(self.metric)
+
+    @property
+    def weakest(self) -> str:
+        """The weakest baseline, which takes no training: the most frequent class, the mean, token frequencies."""
+        sign = -1 if lower_is_better(self.metric) else 1
+        return min(self.baselines, key=lambda name: sign * self.baselines[name], default="")
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether the model is no better than the weakest baseline; False if either is not known."""
+        if self.value is None or not self.baselines:
+            return False
+        sign = -1 if lower_is_better(self.metric) else 1
+        return sign * (self.value - self.baselines[self.weakest]) <= 0
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the model has learned nothing, or is not better than the weakest baseline by more than chance."""
+        return self.learned_nothing or (self.weakest_gain is not None and self.weakest_gain[0] <= 0)
 
 
 def results_of(files: RunFiles) -> Results:
@@ -41,8 +61,7 @@ def results_of(files: RunFiles) -> Results:
     best: Metrics = metrics["metrics"] if metrics else {**history.best_metrics} if history else outcome.get("final", {})
     split = "test" if metrics and metrics["test"] else "valid"
     values = _of(metrics["test"], TEST) if metrics and split == "test" else _of(best, VALID)
-    objective = outcome.get("objective") or str(files.config.get("objective", VALID_LOSS))
-    metric = (metrics and metrics["main_metric"]) or _main_metric(values, objective.removeprefix(VALID))
+    metric = (metrics and metrics["main_metric"]) or _main_metric(values, objective_of(files).removeprefix(VALID))
     key = f"{split}/{metric}"
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
     rows = metrics.get("rows", {}).get(split) if metrics else None
@@ -51,8 +70,14 @@ def results_of(files: RunFiles) -> Results:
         if metrics is None
         else {name: value for name, each in metrics["baselines"].items() if (value := each.get(key)) is not None}
     )
-    gain = _gain(metrics, metric, baselines, key) if metrics else None
-    return Results(metric, split, values, interval, rows, baselines, gain)
+    results = Results(metric, split, values, interval, rows, baselines, None)
+    if metrics is None or not baselines:
+        return results
+    gains = [
+        _finite(metrics.get("gains", {}).get(name, {}).get(key))
+        for name in (best_baseline(metric, baselines), results.weakest)
+    ]
+    return replace(results, gain=gains[0], weakest_gain=gains[1])
 
 
 def _main_metric(values: Metrics, objective: str) -> str:
@@ -69,12 +94,6 @@ def _finite(pair: tuple[float | None, float | None] | None) -> tuple[float, floa
     return pair[0], pair[1]
 
 
-def _gain(metrics: RunMetrics, metric: str, baselines: dict[str, float], key: str) -> tuple[float, float] | None:
-    if not baselines:
-        return None
-    return _finite(metrics.get("gains", {}).get(best_baseline(metric, baselines), {}).get(key))
-
-
 def baseline_sentence(results: Results) -> str:
     """Whether the model is better than the best baseline; "" where that is not known."""
     if results.gain is None or results.value is None:
@@ -87,6 +106,8 @@ def compared_with_best(results: Results) -> str:
     if not results.baselines or results.value is None:
         return ""
     best = best_baseline(results.metric, results.baselines)
+    if results.may_be_chance:
+        return f"{'Learned nothing: no' if results.learned_nothing else 'No'} better than {results.weakest}"
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
     low, high = results.gain or (gain, gain)  # without an interval by the value itself
@@ -95,14 +116,27 @@ def compared_with_best(results: Results) -> str:
     return f"Worse than {best} by {shown(-gain)}" if high < 0 else f"No better than {best}"
 
 
-def first_evaluation(files: RunFiles) -> tuple[int, float] | None:
-    """Step and objective of the first evaluation that is finite, if the run had more than one."""
+def objective_of(files: RunFiles) -> str:
+    """The metric by which the best evaluation is chosen."""
+    return files.manifest.get("outcome", {}).get("objective") or str(files.config.get("objective", VALID_LOSS))
+
+
+def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:
+    """Step and values of the first evaluation that is finite, if the run had more than one.
+
+    The values are that of the objective and, where the newest checkpoint has it, that of a metric of the results.
+    """
     if files.metrics and "evaluations" in files.metrics:
         evaluations = files.metrics["evaluations"]
     else:
         evaluations = [*files.state["history"].evaluations] if files.state else []
     finite = [(step, value) for step, value in evaluations if value is not None and isfinite(value)]
-    return finite[0] if len(finite) > 1 else None
+    if len(finite) < 2:
+        return None
+    (step, value), key = finite[0], f"{VALID}{metric}"
+    logged = dict(files.state["history"].curve).get(step, {}) if files.state else {}
+    values: Metrics = {objective_of(files): value}
+    return step, values | ({key: logged[key]} if key in logged else {})
 
 
 def shown(value: float | None) -> str:

@@ -16,6 +16,7 @@ from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.experiment.run_facts import RunFacts
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.experiment.run_report.samples_file import FILE as SAMPLES
@@ -52,6 +53,10 @@ class RunFiles:
     reproduction: Comparison | None = None
     plots: dict[str, bytes] = field(default_factory=dict)  # PNG files by name
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def facts(self) -> RunFacts:
+        return self.manifest.get("inputs", {}).get("facts", {})
 
     @property
     def attempt(self) -> Any:

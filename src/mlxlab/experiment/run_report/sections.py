@@ -1,14 +1,12 @@
 """What a report shows below its first screen: results, curves, errors, samples, and what the run consisted of."""
 
-from math import isfinite
-
-from mlxlab.checkpoint.state import History
-from mlxlab.experiment.run_metrics import Metrics
-from mlxlab.experiment.run_report.results import UNIGRAM, Results, baseline_sentence, shown
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics
+from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
+from mlxlab.experiment.run_report.metric_titles import metric_title
+from mlxlab.experiment.run_report.results import ROWS, UNIGRAM, Results, baseline_sentence, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import (
     Block,
-    Charts,
     Column,
     Image,
     Images,
@@ -17,18 +15,7 @@ from mlxlab.html.blocks import (
     Section,
     Table,
 )
-from mlxlab.html.line_chart import LineChart, Points
-from mlxlab.metric_names import (
-    GRAD_NORM,
-    LEARNING_RATE,
-    LOSS,
-    TEST,
-    TOKENS_PER_SEC,
-    VALID,
-    VALID_LOSS,
-    lower_is_better,
-)
-from mlxlab.training.metrics.labelled import MAIN_METRIC
+from mlxlab.metric_names import TEST, VALID, lower_is_better
 
 PLOT_DPI = 120
 _ERROR_PLOTS = {
@@ -38,13 +25,14 @@ _ERROR_PLOTS = {
     "predicted": "Predicted by true value",
 }
 _DRAWN = ("learning_curve",)  # here as charts
-_MAX_MISTAKES = 15
+_MAX_MISTAKES, _MAX_TEXT = 15, 250
 
 
 def result_sections(files: RunFiles, results: Results) -> list[Section]:
     sections = [
         Section("Results", _results(files, results)),
-        Section("Learning curves", _curves(files)),
+        Section("Learning curves", learning_curves(files)),
+        Section("Evaluations", evaluation_table(files), is_folded=True),
         Section("Errors", _errors(files)),
         Section("Most confident mistakes", _mistakes(files)),
         Section("Generated text", _samples(files)),
@@ -62,23 +50,33 @@ def _results(files: RunFiles, results: Results) -> list[Block]:
         blocks.append(Paragraph(sentence, is_verdict=True, is_good="this model is better" in sentence))
     if results.baselines and results.value is not None:
         blocks.append(_baseline_table(results))
-    metrics = files.metrics
-    if metrics is None:
-        rows = [[name, shown(value)] for name, value in results.values.items()]
-        return [*blocks, Table([Column("metric"), Column("validation", True)], rows)] if rows else blocks
-    columns, table = (
-        [Column("metric")],
-        {key.removeprefix(VALID): [key.removeprefix(VALID)] for key in metrics["metrics"]},
-    )
-    for title, prefix, values in (("validation", VALID, metrics["metrics"]), ("test", TEST, metrics["test"])):
+    if files.metrics is not None:
+        return [*blocks, *_metric_table(files, files.metrics)]
+    rows = [[metric_title(name, files), shown(value)] for name, value in results.values.items()]
+    return [*blocks, Table([Column("metric"), Column("validation", True)], rows)] if rows else blocks
+
+
+def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
+    """The metrics of each split, with the intervals of those that have one."""
+    splits = {VALID: metrics["metrics"], TEST: metrics["test"]}
+    names = dict.fromkeys(key.removeprefix(prefix) for prefix, values in splits.items() for key in values)
+    if not names:
+        return []
+    columns, rows = [Column("metric")], [[metric_title(name, files)] for name in names]
+    for prefix, values in splits.items():
         if values:
-            columns += [Column(title, True), Column("95 % interval", True)]
-            for name, cells in table.items():
-                cells += [shown(values[f"{prefix}{name}"]) if f"{prefix}{name}" in values else ""]
-                cells += [_interval(metrics["intervals"].get(f"{prefix}{name}"))]
-    if not any(row[2::2] != [""] * len(row[2::2]) for row in table.values()):  # no intervals
-        columns, table = columns[:2], {name: row[:2] for name, row in table.items()}
-    return [*blocks, Table(columns, list(table.values()))] if table else blocks
+            split = prefix.removesuffix("/")
+            count = metrics.get("rows", {}).get(split)
+            columns.append(Column(ROWS[split] + (f" ({count:,} rows)" if count else ""), True))
+            for row, name in zip(rows, names, strict=True):
+                row.append(_with_interval(f"{prefix}{name}", values, metrics))
+    note = Paragraph("The range below a value is its 95 % interval (bootstrap over the rows).", is_note=True)
+    return [Table(columns, rows), *([note] if metrics["intervals"] else [])]
+
+
+def _with_interval(key: str, values: Metrics, metrics: RunMetrics) -> str:
+    interval = _interval(metrics["intervals"].get(key))
+    return "\n".join(filter(None, [shown(values[key]), interval])) if key in values else ""
 
 
 def _baseline_table(results: Results) -> Table:
@@ -96,37 +94,21 @@ def _interval(pair: tuple[float | None, float | None] | None) -> str:
     return "" if pair is None or None in pair else f"{shown(pair[0])} to {shown(pair[1])}"
 
 
-def _curves(files: RunFiles) -> list[Block]:
-    if files.state is None:
-        losses = files.lock["losses"] if files.lock else {}
-        chart = LineChart("Loss", {LOSS: sorted((int(step), value) for step, value in losses.items())})
-        return [Charts([chart])] if chart.finite else []
-    history = files.state["history"]
-    best = (history.best_step, "best") if history.best is not None else None
-    charts = [LineChart("Loss", {name: _points(history, name) for name in (LOSS, VALID_LOSS)}, mark=best)]
-    objective = files.manifest.get("outcome", {}).get("objective", str(files.config.get("objective", VALID_LOSS)))
-    names = [objective, *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
-    drawn = [LineChart(name, {name: _points(history, name)}, mark=best) for name in names if name != VALID_LOSS]
-    charts += [chart for chart in drawn if chart.finite][:1]
-    charts += [LineChart(name, {name: _points(history, name)}) for name in (LEARNING_RATE, GRAD_NORM, TOKENS_PER_SEC)]
-    charts = [chart for chart in charts if chart.finite][:3]
-    return [Charts(charts)] if charts else []
-
-
-def _points(history: History, name: str) -> Points:
-    return [
-        (step, metrics[name] if isfinite(metrics[name]) else None) for step, metrics in history.curve if name in metrics
-    ]
-
-
 def _errors(files: RunFiles) -> list[Block]:
     images = [Image(files.plots[name], text, PLOT_DPI) for name, text in _ERROR_PLOTS.items() if name in files.plots]
-    blocks: list[Block] = [Images(images)] if images else []
-    if len(files.per_class) > 1:
-        head, *rows = files.per_class
-        blocks.append(
-            Table([Column(name, index > 1) for index, name in enumerate(head)], rows, rest="in per_class.csv")
-        )
+    return [*([Images(images)] if images else []), *_by_class(files)]
+
+
+def _by_class(files: RunFiles) -> list[Block]:
+    """A table for each split."""
+    head, *rows = files.per_class or [[]]
+    titles = {"f1": "F1", "support": "rows"}
+    columns = [Column(titles.get(name, name), name != "class") for name in head]
+    blocks: list[Block] = []
+    for split in dict.fromkeys(row[0] for row in rows):
+        own = [row[1:] for row in rows if row[0] == split]
+        title = f"{ROWS.get(split, split).capitalize()} rows by class:"
+        blocks += [Paragraph(title), Table(columns[1:], own, rest="in per_class.csv")]
     return blocks
 
 
@@ -136,10 +118,15 @@ def _mistakes(files: RunFiles) -> list[Block]:
     head, *rows = files.mistakes
     kinds = [Column(name, is_text=name == "text", is_number=name in ("id", head[-1])) for name in head]
     order = [4, 2, 3, 1, 0]  # text after what matters, so that phones show it
-    table = Table([kinds[n] for n in order], [[row[n] for n in order] for row in rows[:_MAX_MISTAKES]])
+    shortened = [[_shortened(cell) for cell in row] for row in rows[:_MAX_MISTAKES]]
+    table = Table([kinds[n] for n in order], [[row[n] for n in order] for row in shortened])
     rest = len(rows[_MAX_MISTAKES:])
-    note = f"Of validation rows; {rest} more in mistakes.csv." if rest else "Of validation rows."
-    return [table, Paragraph(note, is_note=True)]
+    more = f" and {rest} more" if rest else ""
+    return [table, Paragraph(f"Of the validation rows. Whole texts{more} are in mistakes.csv.", is_note=True)]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} ..."
 
 
 def _samples(files: RunFiles) -> list[Block]:

@@ -76,6 +76,7 @@ class TableDataset:
         self.sources = [*(f"{rows.name}: {line}" for line in lines), *self.examples.sources]
         self.class_counts, self.texts = self.examples.class_counts, self.examples.texts
         self._renderer, self._has_baselines = renderer, options["baselines"]
+        self.num_examples = self.examples.num_examples
 
     def baselines(self) -> list[Baseline]:
         if not self._has_baselines:

@@ -1,0 +1,61 @@
+"""What a run trains, in numbers and names, for its manifest and its report."""
+
+from typing import TYPE_CHECKING, TypedDict
+
+from mlxlab.data.batch import TaskKind
+from mlxlab.data.dataset import CountsExamples, HasEncoder, RowEncoder
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.models.model import count_parameters, count_trainable
+
+if TYPE_CHECKING:
+    from mlxlab.experiment.session import Session
+
+MAX_NAMES = 20  # of classes and columns
+_KINDS = {"BPE": "BPE", "WordPiece": "WordPiece", "Unigram": "unigram", "WordLevel": "words"}
+
+
+class RunFacts(TypedDict, total=False):
+    """What the model is to do, and with what; `examples` by split."""
+
+    task: TaskKind
+    masked: bool
+    label: str  # column
+    columns: list[str]  # that the model reads
+    classes: list[str]  # names of the first classes or labels
+    num_classes: int
+    examples: dict[str, int]
+    tokenizer: str  # kind
+    vocab_size: int
+    parameters: int
+    trainable_parameters: int
+    batches_per_epoch: int
+
+
+def run_facts(session: "Session") -> RunFacts:
+    """The facts before the first step."""
+    data, task = session.data, session.data.task
+    facts = RunFacts(
+        task=task.kind,
+        masked=task.masked,
+        tokenizer=tokenizer_kind(data.tokenizer),
+        vocab_size=data.tokenizer.vocab_size,
+        parameters=count_parameters(session.model),
+        trainable_parameters=count_trainable(session.model),
+    )
+    if task.kind in ("classification", "multi_label"):
+        facts |= {"classes": [*task.labels[:MAX_NAMES]], "num_classes": task.num_classes}
+    if isinstance(data, HasEncoder) and isinstance(encoder := data.encoder, RowEncoder):
+        facts |= {"label": encoder.label_column, "columns": [*encoder.columns[:MAX_NAMES]]}
+    if isinstance(data, CountsExamples):
+        facts["examples"] = {**data.num_examples}
+    if (batches := data.train.batches_per_epoch) is not None:
+        facts["batches_per_epoch"] = batches
+    return facts
+
+
+def tokenizer_kind(tokenizer: Tokenizer) -> str:
+    """Such as `byte-level BPE`."""
+    if tokenizer.alphabet is not None:
+        return "characters"
+    model, decoder = (type(part).__name__ for part in (tokenizer.inner.model, tokenizer.inner.decoder))
+    return f"{'byte-level ' * (decoder == 'ByteLevel')}{_KINDS.get(model, model)}"

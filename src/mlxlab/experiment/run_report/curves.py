@@ -1,0 +1,53 @@
+"""The learning curves of a run, as charts and as numbers."""
+
+from functools import partial
+from math import isfinite
+
+from mlxlab.checkpoint.state import History
+from mlxlab.experiment.run_report.results import objective_of, shown
+from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.html.blocks import Block, Charts, Column, Table
+from mlxlab.html.line_chart import LineChart, Points
+from mlxlab.metric_names import GRAD_NORM, LEARNING_RATE, LOSS, TOKENS_PER_SEC, VALID, VALID_LOSS
+from mlxlab.training.metrics.labelled import MAIN_METRIC
+
+
+def learning_curves(files: RunFiles) -> list[Block]:
+    """The axis of the steps is the same in all charts."""
+    if files.state is None:
+        losses = files.lock["losses"] if files.lock else {}
+        losses_chart = LineChart("Loss", {LOSS: sorted((int(step), value) for step, value in losses.items())})
+        return [Charts([losses_chart])] if losses_chart.finite else []
+    history = files.state["history"]
+    chart = partial(LineChart, end=max([1, *(step for step, _ in history.curve)]))
+    best = (history.best_step, "best") if history.best is not None else None
+    charts = [chart("Loss", {name: _points(history, name) for name in (LOSS, VALID_LOSS)}, mark=best)]
+    names = [objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
+    drawn = [chart(name, {name: _points(history, name)}, mark=best) for name in names if name != VALID_LOSS]
+    charts += [each for each in drawn if each.finite][:1]
+    charts += [chart(name, {name: _points(history, name)}) for name in (LEARNING_RATE, GRAD_NORM, TOKENS_PER_SEC)]
+    charts = [each for each in charts if each.finite][:3]
+    return [Charts(charts)] if charts else []
+
+
+def evaluation_table(files: RunFiles) -> list[Block]:
+    """The numbers of the curves at each evaluation; nothing of a run with one."""
+    if files.state is None:
+        return []
+    history = files.state["history"]
+    steps, logged = [step for step, _ in history.evaluations], dict(history.curve)
+    candidates = [LOSS, VALID_LOSS, objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
+    names = [name for name in dict.fromkeys(candidates) if any(name in logged.get(step, {}) for step in steps)]
+    rows = [
+        [f"{step:,}", *(shown(logged.get(step, {})[name]) if name in logged.get(step, {}) else "" for name in names)]
+        for step in steps
+    ]
+    classes = ["own" if step == history.best_step else "" for step in steps]
+    columns = [Column("step", True), *(Column(name, True) for name in names)]
+    return [Table(columns, rows, classes)] if len(rows) > 1 else []
+
+
+def _points(history: History, name: str) -> Points:
+    return [
+        (step, metrics[name] if isfinite(metrics[name]) else None) for step, metrics in history.curve if name in metrics
+    ]
