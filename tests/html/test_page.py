@@ -78,6 +78,33 @@ def test_charts_leave_out_what_is_not_finite_and_thin_long_lines():
     assert LineChart("t", {"a": [(0, None)]}).draw() is None
 
 
+def test_charts_with_the_same_end_have_the_same_axis_from_0():
+    lines = ([(10, 1.0), (20, 3.0), (95, 2.0)], [(30, 5.0), (90, 4.0)])
+    drawings = [LineChart("t", {"a": line}, end=95).draw() for line in lines]
+    assert drawings[0].x_ticks == drawings[1].x_ticks
+    assert [label for _, label in drawings[0].x_ticks] == ["0", "20", "40", "60", "80"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("/home/someone/data/reviews.csv", ["/home/", "someone/", "data/", "reviews.", "csv"]),
+        ("data.source=/home/someone/x", ["data.", "source=", "/home/", "someone/", "x"]),
+        ("valid/accuracy of step 3", ["valid/accuracy of step 3"]),
+        ("incomprehensibilities", ["incomprehensibilities"]),
+    ],
+)
+def test_paths_break_at_slashes_and_not_inside_words(text, pieces):
+    html = render_page(Page("t", "", [Section("s", [Facts({"path": text})])]))
+    assert "<wbr>".join(pieces) in html
+    assert text in ParsedPage(html).text
+
+
+def test_what_follows_a_line_break_in_a_number_is_small():
+    table = Table([Column("n", is_number=True)], [["0.5\n0.4 to <0.6>"]])
+    assert "0.5<br><small>0.4 to &lt;0.6&gt;</small></td>" in render_page(Page("t", "", [Section("s", [table])]))
+
+
 def test_only_png_files_of_a_sensible_size_are_images():
     head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
     assert png_width(head + (640).to_bytes(4, "big") + (480).to_bytes(4, "big") + bytes(9)) == 640

@@ -9,8 +9,7 @@ from textwrap import wrap
 
 from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
 from mlxlab.analysis.comparison_page import read_comparison_page
-from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID

@@ -16,7 +16,7 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import build_data
-from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.export import check_output, restore_single, write_export
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.restore import RestoredModel

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import without_nonfinite
 
 
 def print_json(value: object) -> None:

@@ -5,26 +5,24 @@ Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_sta
 
 import copy
 import logging
-import math
 import os
 import platform
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import psutil
 
 from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
-from mlxlab.experiment.run_facts import RunFacts
+from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
-from mlxlab.files.atomic import write_json
+from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking import provenance
 
@@ -241,12 +239,3 @@ def effective_status(folder: Path) -> str:
         if abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0:
             return "RUNNING"
     return "DEAD"
-
-
-def without_nonfinite(value: object) -> Any:
-    """A JSON value with null for NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nonfinite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,9 +13,8 @@ from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation
 from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
-from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable

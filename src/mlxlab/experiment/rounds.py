@@ -20,7 +20,7 @@ from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data
-from mlxlab.experiment.manifest import RunManifest, without_nonfinite
+from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.metadata import run_inputs
 from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
@@ -28,7 +28,7 @@ from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_report.callback import find_report
 from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.train import train
-from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.markdown import markdown_table

@@ -3,13 +3,14 @@
 import base64
 import fcntl
 import json
+import math
 import os
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, object] | None"
 
@@ -56,6 +57,15 @@ def temporary_name(path: Path) -> Path:
 def write_json(path: Path, value: Json, *, indent: int | None = 1, durable: bool = False) -> None:
     """`write_atomic` of a JSON document. NaN and infinities are refused: no strict reader accepts them."""
     write_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n", durable=durable)
+
+
+def without_nonfinite(value: object) -> Any:
+    """A JSON value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nonfinite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pack_bytes(data: bytes) -> str:

@@ -1,13 +1,16 @@
-"""The checks of a report: is the model better than what takes no training?"""
+"""The checks of a report: is the model better than what takes no training? Do rows repeat, or are they cut off?"""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mlxlab.experiment.run_report.checks import _baselines
+from mlxlab.experiment.run_report.checks import _baselines, _calibration, _overlap, _truncated
 from mlxlab.experiment.run_report.results import Results
+from mlxlab.experiment.run_report.run_files import RunFiles
 
-RESULTS = Results("accuracy", "valid", {"accuracy": 0.8}, None, 100, {"majority": 0.6, "tfidf": 0.75}, (0.01, 0.09))
+VALUES = {"accuracy": 0.8, "calibration_error": 0.01}
+RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfidf": 0.75}, (0.01, 0.09), (0.1, 0.3))
 
 
 @pytest.mark.parametrize(
@@ -16,7 +19,7 @@ RESULTS = Results("accuracy", "valid", {"accuracy": 0.8}, None, 100, {"majority"
         (0.8, (0.01, 0.09), "good", "Baselines", "Better than tfidf by 0.0500."),
         (0.76, (-0.03, 0.05), "warning", "Baselines", "No better than tfidf."),
         (0.65, (-0.2, -0.01), "warning", "Baselines", "Worse than tfidf by 0.1000."),
-        (0.6, (-0.3, -0.01), "warning", "Learned nothing", "accuracy is no better than that of majority"),
+        (0.6, (-0.3, -0.01), "warning", "Learned nothing", "Accuracy 0.6000, that of majority (the most frequent"),
     ],
 )
 def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain, state, name, text):
@@ -25,7 +28,50 @@ def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain,
     assert check.text.startswith(text)
 
 
+def test_a_lead_on_the_weakest_baseline_may_be_chance():
+    check = _baselines(replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
+    assert (check.state, check.title) == ("warning", "May be chance")
+
+
 def test_errors_are_better_when_lower_and_without_baselines_there_is_no_check():
-    results = replace(RESULTS, metric="rmse", values={"rmse": 2.0}, baselines={"mean": 1.5, "ridge": 1.0}, gain=None)
+    baselines = {"mean": 1.5, "ridge": 1.0}
+    results = replace(RESULTS, metric="rmse", values={"rmse": 2.0}, baselines=baselines, gain=None, weakest_gain=None)
     assert _baselines(results).title == "Learned nothing"
     assert _baselines(replace(results, baselines={})) is None
+
+
+def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
+    assert _calibration(RESULTS).state == "good"
+    for changed in ({"values": VALUES | {"accuracy": 0.6}}, {"weakest_gain": (-0.1, 0.5)}):
+        assert _calibration(replace(RESULTS, **changed)).state == "unknown"
+
+
+def files(**inputs):
+    return RunFiles(Path("x"), {"inputs": inputs}, "DONE", config={"data": {"seq_len": 64}})
+
+
+@pytest.mark.parametrize(
+    ("rows", "truncated", "state", "text"),
+    [
+        (1000, 51, "warning", "51 of 1,000 rows (5%) are longer than data.seq_len=64: the model does not read"),
+        (1000, 50, "good", "50 of 1,000 rows are longer than data.seq_len=64."),
+        (1000, 0, "good", "All 1,000 rows fit data.seq_len=64."),
+    ],
+)
+def test_many_rows_that_are_cut_off_are_a_warning(rows, truncated, state, text):
+    check = _truncated(files(rows=rows, truncated_rows=truncated))
+    assert check.state == state
+    assert check.text.startswith(text)
+    assert _truncated(files()) is None
+
+
+def test_repeated_rows_are_counted_in_plain_words():
+    lines = [
+        "a.csv: 46 training rows have the same input as test rows, the first at a.csv:2; data.on_overlap=drop leaves",
+        "a.csv: 10 validation rows have the same input as test rows, the first at a.csv:9; data.on_overlap=drop",
+    ]
+    check = _overlap(files(messages=lines))
+    counts = "46 training rows and 10 validation rows also occur in the test rows"
+    assert (check.state, check.text.split(":")[0]) == ("warning", counts)
+    left_out = [line.replace("data.on_overlap=drop", "left out, 3 rows remain") for line in lines]
+    assert _overlap(files(messages=left_out)).state == "good"

@@ -48,7 +48,7 @@ def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_
     assert [page.text.index(question) for question in QUESTIONS] == sorted(map(page.text.index, QUESTIONS))
     metrics = json.loads((finished / "metrics.json").read_text())
     assert f"validation accuracy {metrics['metrics']['valid/accuracy']:.4f}" in page.text
-    assert "bert nano on titanic" in page.text
+    assert "bert on titanic" in page.text
     assert "majority: accuracy" in page.text
     assert "No test data." in page.text
     assert "None of the 4 steps was skipped." in page.text
@@ -176,7 +176,7 @@ def test_a_run_that_fails_is_reported_as_far_as_it_got(tmp_path):
     text = ParsedPage((tmp_path / "run" / "report.html").read_text()).text
     assert "failed" in text
     assert "Not finished. " in text
-    assert "bert nano on titanic" in text
+    assert "bert on titanic" in text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

@@ -9,8 +9,7 @@ from mlxlab.config.issues import shown
 from mlxlab.config.paths import display_path
 from mlxlab.constraints import Ge, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.files.atomic import write_json
+from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.markdown import markdown_table
 

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from mlxlab.config.issues import one_line, shown
 from mlxlab.experiment.description.run import RunDescription
-from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.experiment.run_metrics import number
+from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
 from mlxlab.redact import redact
 

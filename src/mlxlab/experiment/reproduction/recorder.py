@@ -6,9 +6,9 @@ from pathlib import Path
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.errors import UserError
-from mlxlab.experiment.manifest import Outcome, RunManifest, without_nonfinite
+from mlxlab.experiment.manifest import Outcome, RunManifest
 from mlxlab.experiment.reproduction.run_lock import FILE, Losses, RunLock, machine, read_lock, versions
-from mlxlab.files.atomic import write_json
+from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

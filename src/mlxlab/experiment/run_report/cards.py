@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from mlxlab.experiment.run_report.metric_titles import metric_title
 from mlxlab.experiment.run_report.results import (
     ROWS,
-    UNIGRAM,
     Results,
+    baseline_title,
     compared_with_best,
     first_evaluation,
     objective_of,
@@ -62,15 +62,13 @@ def _compared(files: RunFiles, results: Results) -> Card:
     sign = -1 if lower_is_better(results.metric) else 1
     ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
     for name, value in ranked[:_MAX_BASELINES]:
-        label = UNIGRAM if name == "unigram" else name.replace("_", " ")
-        lines.append(f"{label}: {results.metric.replace('_', ' ')} {shown(value)}")
+        lines.append(f"{baseline_title(name)}: {results.metric.replace('_', ' ')} {shown(value)}")
     if first := first_evaluation(files, results.metric):
         step, values = first
         lines.append(f"First evaluation, step {step:,}: {', '.join(f'{k} {shown(v)}' for k, v in values.items())}")
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
-    answer = compared_with_best(results).replace("unigram", "token frequencies").replace("_", " ")
-    return Card(question, answer or lines.pop(0), lines)
+    return Card(question, compared_with_best(results) or lines.pop(0), lines)
 
 
 def _teacher_line(results: Results, reference: dict[str, dict[str, float | None]]) -> str:

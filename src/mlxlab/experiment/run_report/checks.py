@@ -4,7 +4,7 @@ from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.split import parse_overlap
-from mlxlab.experiment.run_report.results import Results, compared_with_best, shown
+from mlxlab.experiment.run_report.results import Results, baseline_title, compared_with_best, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
@@ -50,12 +50,13 @@ def _baselines(results: Results) -> Check | None:
     if not (text := compared_with_best(results)) or results.value is None:
         return None
     if results.may_be_chance:
-        values = f"{shown(results.value)}, that of {results.weakest} {shown(results.baselines[results.weakest])}"
+        weakest = f"{baseline_title(results.weakest)} {shown(results.baselines[results.weakest])}"
+        values = f"{results.metric.replace('_', ' ').capitalize()} {shown(results.value)}, that of {weakest}"
         advice = "train longer, raise trainer.learning_rate, or start from model.pretrained"
         if results.learned_nothing:
-            return Check("warning", "Learned nothing", f"{results.metric} {values}: {advice}.")
+            return Check("warning", "Learned nothing", f"{values}: {advice}.")
         chance = "the 95 % interval of the difference includes 0"
-        return Check("warning", "May be chance", f"{results.metric} {values}, and {chance}: {advice}.")
+        return Check("warning", "May be chance", f"{values}, and {chance}: {advice}.")
     return Check("good" if text.startswith("Better") else "warning", "Baselines", f"{text}.")
 
 
@@ -77,9 +78,12 @@ def _overlap(files: RunFiles) -> Check | None:
     overlaps = [overlap for line in messages if (overlap := parse_overlap(line)) is not None]
     kept = [each for each in overlaps if not each.left_out]
     if kept:
-        counts = " and ".join(f"{each.rows:,} {each.split} rows also occur in the {each.other} rows" for each in kept)
+        texts = []
+        for other in dict.fromkeys(each.other for each in kept):
+            counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in kept if each.other == other)
+            texts.append(f"{counts} also occur in the {other} rows")
         advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
-        return Check("warning", "Repeated rows", f"{counts}: {advice}.")
+        return Check("warning", "Repeated rows", f"{'; '.join(texts)}: {advice}.")
     if overlaps:
         counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in overlaps)
         return Check("good", "Repeated rows", f"{counts} that also occur in another split were left out.")

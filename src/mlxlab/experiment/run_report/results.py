@@ -9,7 +9,11 @@ from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better
 
 ROWS = {"valid": "validation", "test": "test"}
-UNIGRAM = "token frequencies alone (unigram)"
+_BASELINES = {  # those whose name does not say what they do
+    "majority": "majority (the most frequent class)",
+    "mean": "mean (of the training values)",
+    "unigram": "token frequencies alone (unigram)",
+}
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,28 @@ def baseline_sentence(results: Results) -> str:
     return verdict(results.split, results.metric, results.value, results.baselines, results.gain)
 
 
+def baseline_title(name: str) -> str:
+    return _BASELINES.get(name, name.replace("_", " "))
+
+
 def compared_with_best(results: Results) -> str:
     """The same in a few words, for a card."""
     if not results.baselines or results.value is None:
         return ""
     best = best_baseline(results.metric, results.baselines)
     if results.may_be_chance:
-        return f"{'Learned nothing: no' if results.learned_nothing else 'No'} better than {results.weakest}"
+        no_better = "Learned nothing: no better" if results.learned_nothing else "No better"
+        return f"{no_better} than {_short_name(results.weakest)}"
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
     low, high = results.gain or (gain, gain)  # without an interval by the value itself
     if low > 0:
-        return f"Better than {best} by {shown(gain)}"
-    return f"Worse than {best} by {shown(-gain)}" if high < 0 else f"No better than {best}"
+        return f"Better than {_short_name(best)} by {shown(gain)}"
+    return f"Worse than {_short_name(best)} by {shown(-gain)}" if high < 0 else f"No better than {_short_name(best)}"
+
+
+def _short_name(baseline: str) -> str:
+    return {"unigram": "token frequencies"}.get(baseline, baseline.replace("_", " "))
 
 
 def objective_of(files: RunFiles) -> str:

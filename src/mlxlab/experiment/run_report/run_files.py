@@ -13,10 +13,10 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
-from mlxlab.experiment.run_facts import RunFacts
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.experiment.run_report.samples_file import FILE as SAMPLES

@@ -3,7 +3,7 @@
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
 from mlxlab.experiment.run_report.metric_titles import metric_title
-from mlxlab.experiment.run_report.results import ROWS, UNIGRAM, Results, baseline_sentence, shown
+from mlxlab.experiment.run_report.results import ROWS, Results, baseline_sentence, baseline_title, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import (
     Block,
@@ -81,12 +81,12 @@ def _with_interval(key: str, values: Metrics, metrics: RunMetrics) -> str:
 
 def _baseline_table(results: Results) -> Table:
     """The model and its baselines, the best one first."""
-    values = {"unigram": UNIGRAM} | {name: name for name in results.baselines}
-    named = {values[name] if name != "unigram" else UNIGRAM: value for name, value in results.baselines.items()}
+    named = {baseline_title(name): value for name, value in results.baselines.items()}
     named["this model"] = results.value or 0.0
     ranked = sorted(named.items(), key=lambda item: item[1], reverse=not lower_is_better(results.metric))
     classes = ["own" if name == "this model" else "" for name, _ in ranked]
-    columns = [Column("model"), Column(f"{results.split}/{results.metric}", is_number=True)]
+    title = f"{results.metric.replace('_', ' ')} ({ROWS[results.split]})"
+    columns = [Column("model"), Column(title, is_number=True)]
     return Table(columns, [[name, shown(value)] for name, value in ranked], classes)
 
 

@@ -3,7 +3,7 @@
 from pathlib import PurePath
 
 from mlxlab.config.issues import one_line, value_at
-from mlxlab.experiment.run_facts import RunFacts
+from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Card
 
@@ -21,9 +21,8 @@ def training_card(files: RunFiles) -> Card:
         "Teachers": one_line(", ".join(files.manifest.get("inputs", {}).get("teachers", {})), 160),
         "Training": _length(files),
     }
-    return Card(
-        "What was trained?", one_line(_answer(files), 120), facts={k: text for k, text in facts.items() if text}
-    )
+    known = {name: text for name, text in facts.items() if text}
+    return Card("What was trained?", one_line(_answer(files), 120), facts=known)
 
 
 def _answer(files: RunFiles) -> str:
@@ -36,7 +35,7 @@ def _answer(files: RunFiles) -> str:
         model = ", ".join(filter(None, [model, f"{_short(count)} parameters" if count else "", f"from {origin}"]))
     else:
         model = " ".join(filter(None, [model, _chosen_size(files)]))
-    return " on ".join(filter(None, [model, data])) or files.manifest["name"]
+    return (", on " if origin else " on ").join(filter(None, [model, data])) or files.manifest["name"]
 
 
 def _chosen_size(files: RunFiles) -> str:

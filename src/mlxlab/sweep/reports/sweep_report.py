@@ -13,8 +13,7 @@ from mlxlab.analysis.sweeps.ranking import Ranking, rank
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
 from mlxlab.analysis.sweeps.verdict import describe_ranking
 from mlxlab.errors import WriteError
-from mlxlab.experiment.manifest import without_nonfinite
-from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.blocks import Column
 from mlxlab.html.page import render_page
 

@@ -1,34 +1,17 @@
-"""What a run trains, in numbers and names, for its manifest and its report."""
+"""The facts of a run, from its session."""
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from mlxlab.data.batch import TaskKind
 from mlxlab.data.dataset import CountsExamples, HasEncoder, RowEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.models.model import count_parameters, count_trainable
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
 
-MAX_NAMES = 20  # of classes and columns
+_MAX_NAMES = 20  # of classes and columns
 _KINDS = {"BPE": "BPE", "WordPiece": "WordPiece", "Unigram": "unigram", "WordLevel": "words"}
-
-
-class RunFacts(TypedDict, total=False):
-    """What the model is to do, and with what; `examples` by split."""
-
-    task: TaskKind
-    masked: bool
-    label: str  # column
-    columns: list[str]  # that the model reads
-    classes: list[str]  # names of the first classes or labels
-    num_classes: int
-    examples: dict[str, int]
-    tokenizer: str  # kind
-    vocab_size: int
-    parameters: int
-    trainable_parameters: int
-    batches_per_epoch: int
 
 
 def run_facts(session: "Session") -> RunFacts:
@@ -43,9 +26,9 @@ def run_facts(session: "Session") -> RunFacts:
         trainable_parameters=count_trainable(session.model),
     )
     if task.kind in ("classification", "multi_label"):
-        facts |= {"classes": [*task.labels[:MAX_NAMES]], "num_classes": task.num_classes}
+        facts |= {"classes": [*task.labels[:_MAX_NAMES]], "num_classes": task.num_classes}
     if isinstance(data, HasEncoder) and isinstance(encoder := data.encoder, RowEncoder):
-        facts |= {"label": encoder.label_column, "columns": [*encoder.columns[:MAX_NAMES]]}
+        facts |= {"label": encoder.label_column, "columns": [*encoder.columns[:_MAX_NAMES]]}
     if isinstance(data, CountsExamples):
         facts["examples"] = {**data.num_examples}
     if (batches := data.train.batches_per_epoch) is not None:

@@ -1,0 +1,20 @@
+"""What a run trains, in numbers and names, for its manifest and its report."""
+
+from typing import TypedDict
+
+
+class RunFacts(TypedDict, total=False):
+    """What the model is to do, and with what; `examples` by split."""
+
+    task: str  # as `Task.kind`
+    masked: bool
+    label: str  # column
+    columns: list[str]  # that the model reads
+    classes: list[str]  # names of the first classes or labels
+    num_classes: int
+    examples: dict[str, int]
+    tokenizer: str  # kind
+    vocab_size: int
+    parameters: int
+    trainable_parameters: int
+    batches_per_epoch: int
