@@ -19,6 +19,7 @@ from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.experiment.build import Config
+from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.past_run.rerun import rerun_tags
 from mlxlab.experiment.report import final_metrics, log_lines
@@ -81,8 +82,10 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
 
 
 def run_name(cfg: Config, choices: Mapping[str, str], run_dir: Path) -> str:
-    """That of the config, or the options that the run began with."""
-    options = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
+    """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
+    is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
+    groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
+    options = [choices[group] for group in groups if group in choices]
     return cfg["name"] or "-".join(options) or run_dir.name
 
 
@@ -116,7 +119,7 @@ def run_inputs(
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
     if session is not None:
-        inputs |= {"messages": [*session.messages]}
+        inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
         if isinstance(session.data, MeasuresRows):
             lengths = session.data.row_lengths
             inputs |= {"rows": lengths.rows, "truncated_rows": lengths.too_long}
