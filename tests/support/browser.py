@@ -43,14 +43,16 @@ def show(page: Path, profile: Path, *, width: int, scheme: str) -> Shown:
         tab.close()
 
 
-def evaluate(page: Path, profile: Path, script: str) -> object:
+def evaluate(page: Path, profile: Path, script: str, *, width: int = 1280) -> object:
     """The value of a script, or of its promise, in a page that has been loaded."""
     tab = _Tab(profile)
     try:
+        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         tab.call("Page.enable")
         tab.call("Page.navigate", url=page.as_uri())
         tab.wait_for("Page.loadEventFired")
-        return tab.call("Runtime.evaluate", expression=script, awaitPromise=True)["result"].get("value")
+        params = {"expression": script, "awaitPromise": True, "returnByValue": True}
+        return tab.call("Runtime.evaluate", **params)["result"].get("value")
     finally:
         tab.close()
 

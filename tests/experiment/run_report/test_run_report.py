@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import tracemalloc
 
@@ -11,7 +12,7 @@ import xxhash
 from mlxlab.checkpoint.manifest import MANIFEST, read_manifest
 from mlxlab.cli.report import main
 from mlxlab.experiment.run_report.write import write_run_report
-from support.browser import BROWSER, show
+from support.browser import BROWSER, evaluate, show
 from support.html_pages import ParsedPage
 from support.processes import run, tiny_overrides
 
@@ -26,6 +27,7 @@ def finished(tmp_path_factory):
     overrides.remove("~callbacks.report")
     done = run(*overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
+    (folder / "stderr.txt").write_text(done.stderr)
     return folder
 
 
@@ -49,7 +51,7 @@ def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_
     metrics = json.loads((finished / "metrics.json").read_text())
     assert f"validation accuracy {metrics['metrics']['valid/accuracy']:.4f}" in page.text
     assert "bert on titanic" in page.text
-    assert "majority: accuracy" in page.text
+    assert "majority (the most frequent class): accuracy" in page.text
     assert "No test data." in page.text
     assert "None of the 4 steps was skipped." in page.text
     assert "Confusion matrix" in html
@@ -58,6 +60,44 @@ def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert html.count("<img ") == html.count('alt="') >= 3
     assert "<script" not in html
+
+
+def test_the_first_card_says_what_was_learned_from_what_and_for_how_long(finished):
+    text = ParsedPage((finished / "report.html").read_text()).text
+    assert "Task classification of Survived, 2 classes: died, survived" in text
+    assert "Data titanic; 713 training, 178 validation rows; columns pclass, name, sex, age and " in text
+    assert re.search(r"Model [\d,]{5,} parameters, from random weights Tokenizer byte-level BPE, [\d,]+ tokens", text)
+    assert re.search(r"Training 4 steps \(0.0\d+ epochs\), [\d,]+ tokens in \d+ s", text)
+
+
+def test_weights_that_were_loaded_are_named_with_their_number_and_what_of_them_is_trained(folder):
+    inputs = json.loads((folder / "manifest.json").read_text())["inputs"]
+    facts = inputs["facts"] | {"parameters": 22_800_000, "trainable_parameters": 98_304}
+    choices = inputs["choices"] | {"model/size": "nano", "model/adapter": "lora"}
+    parents = [{"kind": "pretrained", "of": "/home/someone/models/all-minilm"}]
+    inputs |= {"facts": facts, "choices": choices, "parents": parents}
+    outcome = json.loads((folder / "manifest.json").read_text())["outcome"] | {"parameters": 22_713_216}
+    change(folder / "manifest.json", inputs=inputs, outcome=outcome)
+    text = parsed(folder).text
+    assert "bert, 22.7 M parameters, from models/all-minilm, on titanic" in text
+    assert "22,713,216 parameters, 98,304 of them trained (0.4%), adapter lora, from models/all-minilm" in text
+
+
+def test_the_report_says_of_evaluations_what_the_terminal_said(finished):
+    text = ParsedPage((finished / "report.html").read_text()).text
+    logged = (finished / "stderr.txt").read_text()
+    (loss,) = re.findall(r"step 2/4 .*valid/loss (\d\.\d{4})", logged)
+    assert f"First evaluation, step 2: valid/loss {loss}" in text
+    assert re.search(r"Weights of the best of 2 evaluations by valid/loss, at step [24] of 4\.", text)
+
+
+def test_averages_over_classes_are_named(folder):
+    assert "precision of survived" in parsed(folder).text
+    inputs = json.loads((folder / "manifest.json").read_text())["inputs"]
+    change(folder / "manifest.json", inputs=inputs | {"facts": inputs["facts"] | {"num_classes": 3}})
+    text = parsed(folder).text
+    for title in ("precision, weighted average", "F1, macro average", "F1, micro average", "ROC AUC, macro average"):
+        assert title in text
 
 
 def test_the_report_is_a_function_of_the_folder(finished, capsys):
@@ -186,3 +226,21 @@ def test_a_browser_shows_the_report_without_overflow_and_requests(folder, tmp_pa
     shown = show(write_run_report(folder), tmp_path / "profile", width=width, scheme=scheme)
     assert shown.scroll_width == width
     assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
+
+
+BEYOND = """[document.scrollingElement.scrollWidth <= innerWidth,
+  [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 &&
+    !e.closest(".scroll, pre, svg")).map(e => e.outerHTML.slice(0, 80)),
+  [...document.querySelectorAll(".scroll:has(table)")].map(e => e.scrollWidth > e.clientWidth)]"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_on_a_phone_wide_tables_scroll_inside_their_box_and_those_of_the_results_need_not(folder, tmp_path):
+    with (folder / "mistakes.csv").open("w") as file:
+        head = ("id", "text", "true", "predicted", "probability")
+        csv.writer(file).writerows([head, ["1", "x" * 300, "a" * 60, "b" * 60, "0.9"]])
+    fits, beyond, scrolls = evaluate(write_run_report(folder), tmp_path / "profile", BEYOND, width=390)
+    assert fits
+    assert beyond == []
+    assert scrolls[:2] == [False, False]  # baselines and metrics
+    assert any(scrolls)
