@@ -96,7 +96,7 @@ def evaluated(kind, tmp_path, max_batches=None):
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
     results = evaluate_at_end(run.state, data, tracker, tmp_path, max_batches)
     (tmp_path / "inference").mkdir()
-    summary = write_report(run.state, results, tmp_path)
+    summary = write_report(run.state, results, tmp_path, "valid/loss")
     write_files(results, data, tracker, tmp_path)
     save_plots(results, tracker, tmp_path)
     return results, data, tracker, summary
@@ -122,6 +122,7 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
         assert low < each.metrics[main] < high
     assert "On the test rows oracle is better than this model" in summary
     assert "test (40 rows)" in summary
+    assert summary.startswith("best of 1 evaluations by valid/loss, step 4 of 4:")
     plots = {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
     plots |= {"confusion.png"} if kind == "classification" else set()
     assert {path.name for path in (tmp_path / "plots").iterdir()} == plots
@@ -222,7 +223,7 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_pat
     results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
-    summary = write_report(run.state, results, tmp_path)
+    summary = write_report(run.state, results, tmp_path, "valid/loss")
     assert "these figures are of the last step, 12" in summary
     assert "Precision, recall and F1 are of class 'yes'." in summary
     assert results.splits[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]

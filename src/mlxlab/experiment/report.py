@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 V = TypeVar("V")
 
 
-def write_report(state: TrainState, results: FinalEvaluation, folder: Path) -> str:
-    """Writes `summary.md` and `metrics.json`; returns the summary as text."""
+def write_report(state: TrainState, results: FinalEvaluation, folder: Path, objective: str) -> str:
+    """Writes `summary.md` and `metrics.json`; returns the summary as text. `objective` chose the best evaluation."""
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
     paragraphs = [f"no evaluation was finite: {evaluations} evaluations, {progress.step} steps"]
     if best:
-        heading = f"best of {evaluations} evaluations, step {history.best_step} of {progress.step}:"
+        heading = f"best of {evaluations} evaluations by {objective}, step {history.best_step} of {progress.step}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
