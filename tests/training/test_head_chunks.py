@@ -17,11 +17,11 @@ from mlxlab.models.transformer import Transformer
 from mlxlab.training import head_chunks
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.head_chunks import ChunkedLoss, chunk_size
+from mlxlab.training.head_chunks import TARGET_INDEX, ChunkedLoss, chunk_size, with_target_index
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.optimized import OptimizedStep
-from mlxlab.training.steps.step import weighted_sum
+from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import OPTIMIZED_STEP
 
 ROWS, LENGTH, VOCABULARY = 3, 7, 90
@@ -98,6 +98,7 @@ def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
         np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -107,20 +108,59 @@ def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
         pytest.param({"compile": "always"}, marks=pytest.mark.fault_injection),
     ],
 )
-def test_a_step_in_chunks_is_that_of_all_logits_at_once(settings):
+def test_a_step_in_chunks_is_that_of_all_logits_at_once(settings, share):
     def weights_after(head_chunk):
-        model = language_model("tied")
+        model, batch = language_model("tied"), masked_out(a_batch(), share)
         optimizer = optim.SGD(0.1)
         optimizer.init(model.trainable_parameters())
         keys = OPTIMIZED_STEP | settings | {"head_chunk": head_chunk}
-        step = OptimizedStep(**keys, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
-        results = [step(a_batch()) for _ in range(2)]
+        parts = {"model": model, "loss": CrossEntropyLoss(0.0), "optimizer": optimizer}
+        step = PlainStep(1.0, **parts) if head_chunk is None else OptimizedStep(**keys, **parts)
+        results = [step(batch) for _ in range(2)]
         return results[-1].loss, flatten_arrays(model.parameters())
 
     (loss, weights), (expected, reference) = weights_after(4), weights_after(None)
     assert loss == pytest.approx(expected, rel=1e-5)
     for name, leaf in reference.items():
         np.testing.assert_allclose(weights[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def masked_out(batch: DeviceBatch, share: float) -> DeviceBatch:
+    """The batch with a target at this share of the tokens, and a bad one elsewhere."""
+    has_target = mx.random.uniform(shape=batch.targets.shape, key=mx.random.key(4)) < share
+    return batch._replace(loss_weights=mx.where(has_target, batch.loss_weights, 0.0))
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(family, chunk, monkeypatch):
+    model, batch = language_model(family), masked_out(a_batch(), 0.3)
+    computed: list[int] = []
+    logits = Model.logits
+    monkeypatch.setattr(Model, "logits", lambda self, x: (computed.append(len(x)), logits(self, x))[1])
+
+    def gradients(loss, batch):
+        (total, _, rows), leaves = nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch))()
+        return total.item(), flatten_arrays({"rows": rows, "leaves": leaves})
+
+    expected, reference = gradients(CrossEntropyLoss(0.1), batch)
+    computed.clear()
+    actual, selected = gradients(ChunkedLoss(CrossEntropyLoss(0.1), chunk), with_target_index(batch))
+    assert max(computed) <= (chunk or ROWS * LENGTH // 2)
+    assert actual == pytest.approx(expected, rel=1e-6)
+    for name, leaf in reference.items():
+        np.testing.assert_allclose(selected[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def test_a_batch_has_one_of_few_numbers_of_selected_tokens_so_that_few_steps_are_traced():
+    batch, sizes = a_batch(4, 100), set()
+    for targets in range(401):
+        weights = mx.array((np.arange(400) < targets).astype(np.float32)).reshape(4, 100)
+        index = with_target_index(batch._replace(loss_weights=weights)).aux.get(TARGET_INDEX)
+        sizes.add(None if index is None else index.size)
+        if index is not None:
+            assert set(range(targets)) <= set(np.array(index).tolist())
+    assert sizes == {None, *range(50, 400, 50)}
 
 
 def test_an_adapter_with_dropout_is_not_computed_twice():

@@ -1,11 +1,16 @@
-"""The head of a language model by chunks of tokens, so that the logits of all tokens, (B, T, V), are never held."""
+"""The head of a language model: for the tokens that have a target, by chunks, so that (B, T, V) logits are never held.
 
+In instruction tuning and masked language modelling most tokens have no target: their logits would be multiplied by 0.
+"""
+
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol, TypeGuard, cast, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.constraints import Size
@@ -20,6 +25,9 @@ from mlxlab.training.optim.optimizers import Tree
 MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks ...
 CHUNK_BYTES = 1 << 28  # ... of this size
 
+TARGET_INDEX = "target_index"  # in `aux`, (N,) int32: positions in the flat batch, all those with a target among them
+INDEX_SIZES = 8  # different N at most, for batches of one shape: a compiled step is traced for each of them
+
 HeadChunk = Size | Literal["auto"] | None  # tokens of a chunk; None is all
 
 
@@ -32,23 +40,50 @@ class LogitLoss(Protocol):
 
 
 class ChunkedLoss:
-    """A loss whose logits are computed in chunks, and again for the gradient, where it and the model allow that."""
+    """A loss whose logits are computed in chunks, and again for the gradient, where it and the model allow that.
+
+    Of a batch with a `TARGET_INDEX` only the logits at that index are computed; the loss is 0 elsewhere.
+    """
 
     def __init__(self, loss: Loss, chunk: HeadChunk) -> None:
         self.loss, self.chunk = loss, chunk
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        size = chunk_size(model, batch, self.chunk)
-        if size is None or not isinstance(self.loss, LogitLoss) or _drops_out(cast(Model, model)):
+        index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, self.chunk)
+        if (index is None and size is None) or not (isinstance(self.loss, LogitLoss) and computes_parts(model)):
             return self.loss(model, batch)
-        return LossTerms(_chunked_values(cast(Model, model), batch, self.loss, size), {})
+        x, targets = _states_and_targets(model, batch, index)
+        if size is None:
+            values = self.loss.of_logits(model.logits(x), targets)
+        else:
+            values = _chunked_values(model, x, targets, self.loss, size)
+        return LossTerms(_at_index(values, index, batch.targets.shape), {})
+
+
+def computes_parts(model: nn.Module) -> TypeGuard[Model]:
+    """Whether the logits of some tokens can be computed without those of all, and again."""
+    return _has_separate_head(model) and not _drops_out(model)
+
+
+def with_target_index(batch: DeviceBatch) -> DeviceBatch:
+    """The batch with a `TARGET_INDEX`, unless nearly all tokens have a target. Reads the weights of the batch."""
+    weights = np.array(batch.loss_weights).reshape(-1)
+    is_target = weights > 0
+    quantum = -(-len(weights) // INDEX_SIZES)
+    count = max(-(-int(is_target.sum()) // quantum), 1) * quantum
+    if count >= len(weights):
+        return batch
+    # All targets and the first other tokens, in the order of the batch.
+    index = np.sort(np.argsort(~is_target, kind="stable")[:count])
+    return batch._replace(aux={**batch.aux, TARGET_INDEX: mx.array(index.astype(np.int32))})
 
 
 def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | None:
     """Tokens of a chunk; None if the logits are computed at once: they fit, or the model is no language model."""
     if chunk is None or not _has_separate_head(model):
         return None
-    tokens, vocab_size = batch.tokens.size, model.backbone.embedding.weight.shape[0]
+    index, vocab_size = batch.aux.get(TARGET_INDEX), model.backbone.embedding.weight.shape[0]
+    tokens = batch.tokens.size if index is None else index.size
     if chunk == "auto":
         chunk = tokens if 4 * tokens * vocab_size <= MAX_BYTES else max(CHUNK_BYTES // (4 * vocab_size), 1)
     return chunk if chunk < tokens else None
@@ -56,20 +91,20 @@ def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | 
 
 def token_losses(model: nn.Module, batch: DeviceBatch, *, predict: bool) -> tuple[mx.array, mx.array]:
     """Cross-entropy, and if `predict` the most probable token, of each target: (B, T) twice. Has no gradient."""
-    size = chunk_size(model, batch, "auto")
-    if size is None:
+    if not _has_separate_head(model):
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
         return cross_entropy(logits, batch.targets), logits.argmax(axis=-1)
-    model = cast(Model, model)
-    x, targets = _flat_states(model, batch), batch.targets.reshape(-1)
+    batch = with_target_index(batch)
+    index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, "auto")
+    x, targets = _states_and_targets(model, batch, index)
     losses, predictions = list[mx.array](), list[mx.array]()
-    for rows in _slices(len(x), size):
+    for rows in _slices(len(x), size or len(x)):
         logits = model.logits(x[rows]).astype(mx.float32)
         losses.append(cross_entropy(logits, targets[rows]))
-        predictions.append(logits.argmax(axis=-1) if predict else targets[rows])
+        predictions.append(logits.argmax(axis=-1).astype(mx.int32) if predict else targets[rows])
         mx.eval(losses[-1], predictions[-1])  # before the logits of the next chunk are computed
     shape = batch.targets.shape
-    return mx.concatenate(losses).reshape(shape), mx.concatenate(predictions).reshape(shape)
+    return _at_index(mx.concatenate(losses), index, shape), _at_index(mx.concatenate(predictions), index, shape)
 
 
 def _has_separate_head(model: nn.Module) -> TypeGuard[Model]:
@@ -84,11 +119,10 @@ def _drops_out(model: Model) -> bool:
     return any(isinstance(module, Dropout) and module.p > 0 and module.training for module in modules)
 
 
-def _chunked_values(model: Model, batch: DeviceBatch, loss: LogitLoss, size: int) -> mx.array:
-    """The loss of every target, (B, T). Each chunk waits for the one before: MLX would hold several at once."""
+def _chunked_values(model: Model, x: mx.array, targets: mx.array, loss: LogitLoss, size: int) -> mx.array:
+    """States (N, O), targets (N,) -> losses (N,). Each chunk waits for the one before: MLX would hold several at once."""
     layers = {"head": model.head, "embedding": model.backbone.embedding}
     trained = cast(list[tuple[str, mx.array]], tree_flatten(_trained(layers)))
-    targets = batch.targets.reshape(-1)
 
     def values(x: mx.array, targets: mx.array, weights: Sequence[mx.array]) -> mx.array:
         new = [(name, weight) for (name, _), weight in zip(trained, weights, strict=True)]
@@ -118,13 +152,21 @@ def _chunked_values(model: Model, batch: DeviceBatch, loss: LogitLoss, size: int
             done = [slope, *sums]
         return mx.concatenate(slopes), *(total.astype(w.dtype) for total, w in zip(sums, weights, strict=True))
 
-    x = _flat_states(model, batch)
-    return with_gradient(forward, gradient)(x, *(array for _, array in trained)).reshape(batch.targets.shape)
+    return with_gradient(forward, gradient)(x, *(array for _, array in trained))
 
 
-def _flat_states(model: Model, batch: DeviceBatch) -> mx.array:
+def _states_and_targets(model: Model, batch: DeviceBatch, index: mx.array | None) -> tuple[mx.array, mx.array]:
+    """States (N, O) of the backbone and targets (N,), at the index or of all tokens."""
     states = model.backbone(batch.tokens, batch.segment_ids)  # (B, T, O)
-    return states.reshape(-1, states.shape[-1])
+    x, targets = states.reshape(-1, states.shape[-1]), batch.targets.reshape(-1)
+    return (x, targets) if index is None else (mx.take(x, index, axis=0), targets[index])
+
+
+def _at_index(values: mx.array, index: mx.array | None, shape: Sequence[int]) -> mx.array:
+    """(N,) -> (B, T), 0 where the index names nothing."""
+    if index is not None:
+        values = mx.zeros(math.prod(shape), values.dtype).at[index].add(values)
+    return values.reshape(shape)
 
 
 def _slices(count: int, size: int) -> list[slice]:

@@ -1,5 +1,6 @@
 """Every kernel against NumPy in float64 over random shapes, and its gradients against finite differences of that."""
 
+import time
 from functools import partial
 
 import mlx.core as mx
@@ -186,3 +187,18 @@ def test_adamw(seed, rng):
             expected = references.adamw(each[0], 0.5 * each[1], *each[2:], *rates[group], (0.9, 0.99), 1e-8)
             for array, wanted, before in zip(new, expected, (old[0], *old[2:]), strict=True):
                 assert_close(array, np.asarray(wanted)) if finite else np.testing.assert_array_equal(array, before)
+
+
+def test_the_time_to_compile_a_step_of_many_weights_is_proportional_to_their_number():
+    """`mx.compile` compares the outputs of a kernel with each other: one kernel for 400 adapters took minutes."""
+
+    def seconds(count):
+        arrays = [tuple(mx.ones(8) for _ in range(4)) for _ in range(count)]
+        rates = mx.array([1e-3, 1.0, 0.0, 1.0, 1.0])
+        step = mx.compile(lambda arrays: kernels.adamw(rates, arrays, [0] * count, (0.9, 0.99), 1e-8))
+        start = time.process_time()
+        mx.eval(step(arrays))
+        return time.process_time() - start
+
+    seconds(8)
+    assert seconds(256) < 16 * seconds(64)  # 4 times as long; one kernel for all weights: 64 times

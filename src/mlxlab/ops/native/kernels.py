@@ -35,6 +35,9 @@ _SIGNATURES: dict[str, list[type]] = {
     "adamw": [*[_POINTER] * 4, _INT, _DOUBLE, _DOUBLE, _FLOAT],
 }
 MAX_SIZE = 2**31  # numbers of an array, and weights of an attention
+# Weights of one AdamW kernel. `mx.compile` compares all outputs of a kernel with each other, for every input: the time
+# of a trace grows with the cube of this number (420 adapters in one kernel took four minutes).
+WEIGHTS_PER_KERNEL = 16
 
 _library: ctypes.PyDLL | None = None
 _bfloat16 = False
@@ -158,9 +161,12 @@ def adamw(
         groups: the group of each weight.
     """
     new = [mx.array(0.0) for _ in range(3 * len(arrays))]
-    addresses = _addresses([array for each in arrays for array in each])
-    numbers = (ctypes.c_int * len(groups))(*groups)
-    _check(_bound().mlxlab_adamw(_addresses(new), id(rates), addresses, numbers, len(groups), *betas, eps))
+    for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
+        chunk = slice(start, start + WEIGHTS_PER_KERNEL)
+        outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
+        inputs, numbers = _addresses([array for each in arrays[chunk] for array in each]), groups[chunk]
+        numbers = (ctypes.c_int * len(numbers))(*numbers)
+        _check(_bound().mlxlab_adamw(outputs, id(rates), inputs, numbers, len(numbers), *betas, eps))
     return list(zip(new[::3], new[1::3], new[2::3], strict=True))
 
 

@@ -16,6 +16,7 @@ from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.head_chunks import LogitLoss, computes_parts, with_target_index
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
@@ -90,6 +91,8 @@ class OptimizedStep:
             head_chunk=head_chunk,
             bfloat16_products=precision == "bfloat16 products",
         )
+        # Not with sharded weights (`ShardedLoss`): their processes must decide alike what they trace.
+        self.selects_targets = isinstance(loss, LogitLoss) and computes_parts(model)
         self.budget = CompileBudget(compile, self.group)
         arrays: list[object] = [model.state, optimizer.state, mx.random.state]
         self.full_step = CompiledFunction(self._full_step, arrays, self.budget)
@@ -104,7 +107,7 @@ class OptimizedStep:
             and self.group.size == 1
         )
         if use_two_streams(cpu_streams, model, eligible=eligible):
-            self.two_stream = TwoStreamGradients(model, self.gradient, self.budget)
+            self.two_stream = TwoStreamGradients(model, self.gradient, self.budget, self._select_targets)
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
         self.one_graph = not (activation_checkpointing or retry_on_oom or self.two_stream) and self.group.size == 1
 
@@ -117,6 +120,7 @@ class OptimizedStep:
     def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):
+            batch = self._select_targets(batch)
             with self.budget.timed():
                 scalars, per_example = self.full_step(batch)
                 evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
@@ -151,10 +155,14 @@ class OptimizedStep:
         if self.two_stream is not None and len(batch.example_ids) > 1:
             new, rows = self.two_stream(batch)
             return _add(totals, new), rows
+        batch = self._select_targets(batch)
         with self.budget.timed():
             sums = self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
             mx.eval(sums)
         return sums
+
+    def _select_targets(self, batch: DeviceBatch) -> DeviceBatch:
+        return with_target_index(batch) if self.selects_targets else batch
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
         return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)

@@ -60,15 +60,22 @@ def has_dropout(model: nn.Module) -> bool:
 
 
 class TwoStreamGradients:
-    """The sums of a batch of at least two rows, from those of its halves."""
+    """The sums of a batch of at least two rows, from those of its halves; `prepare` is applied to each of these."""
 
-    def __init__(self, model: nn.Module, gradient: Gradient, budget: CompileBudget) -> None:
-        self.model, self.budget = model, budget
+    def __init__(
+        self,
+        model: nn.Module,
+        gradient: Gradient,
+        budget: CompileBudget,
+        prepare: Callable[[DeviceBatch], DeviceBatch] = lambda batch: batch,
+    ) -> None:
+        self.model, self.budget, self.prepare = model, budget, prepare
         self.first_half, self.second_half = (CompiledFunction(gradient, [], budget) for _ in range(2))
 
     def __call__(self, batch: DeviceBatch) -> Sums:
         half = len(batch.example_ids) // 2
-        first, second = (tree_map(lambda x, rows=rows: x[rows], batch) for rows in (slice(half), slice(half, None)))
+        halves = (tree_map(lambda x, rows=rows: x[rows], batch) for rows in (slice(half), slice(half, None)))
+        first, second = map(self.prepare, halves)
         mx.eval(first, second)
         # Whatever is not a known trace puts its weights into the model: then one half after the other.
         parallel = shapes_of(first) in self.first_half.traces and shapes_of(second) in self.second_half.traces
