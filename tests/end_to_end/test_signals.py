@@ -68,6 +68,39 @@ def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeue
         assert calls.read_text() == "requeue 4711\n"
 
 
+SLOW_DATA = """
+import time
+
+class Slow:
+    def __init__(self, source: str, *, seed, cache, pretrained, masked, one_document, width, parameters, folder, restored,
+                 run_length) -> None:
+        for _ in range(1200):
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_data_are_read_ends_the_run_at_once(tmp_path, name):
+    (tmp_path / "slow_data.py").write_text(SLOW_DATA)
+    environment = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "slow_data.Slow"}
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "slow.yaml").write_text("_target_: slow_data.Slow\nsource: none\n")
+    settings = [setting for setting in TINY if not setting.startswith("data.")]
+    config = ["--config-dir", str(tmp_path / "conf"), "data=slow", f"hydra.run.dir={tmp_path}/run"]
+    process = start(*config, *settings, fresh=True, **environment)
+    while "reading the data ..." not in (line := process.stderr.readline()):  # said after three seconds
+        assert line, "ended"
+    sent = time.monotonic()
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20  # seconds of the interpreter's end, on a busy machine
+    assert process.returncode == 128 + getattr(signal, name)
+    assert f"{name}: ending before the first step" in err
+    assert "stopped before the first step; nothing was trained" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "run" / "STATUS.PREEMPTED").exists()
+
+
 def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     """SIGTERM reaches the sweep, not its job, which is in a process group of its own."""
     settings = tiny_overrides("trainer.max_steps=30", "callbacks.progress_bar.bar=off")

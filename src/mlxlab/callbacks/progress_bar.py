@@ -9,16 +9,17 @@ from tqdm import tqdm
 
 from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
 from mlxlab.program import in_notebook
+from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 30.0  # between lines in a log; evaluations get one of their own
-
 
 class ProgressBar(Callback):
     """Writes to standard error, so that standard output holds results only.
+
+    Lines come after 3 seconds, then every half minute, and for every evaluation.
 
     Args:
         bar: auto draws a bar on a terminal and in a notebook, and writes lines elsewhere; always and never choose; off
@@ -35,7 +36,7 @@ class ProgressBar(Callback):
         if self.draws:
             total = state.planned_steps
             self._bar = _bar_class()(total=total, initial=step, unit="step", dynamic_ncols=True, leave=True)
-        self._start = self._last_line = time.monotonic()
+        self._start, self._next_line = time.monotonic(), FIRST_SECONDS
         self._first_step = step
 
     def needs_sync(self, state: TrainState) -> bool:
@@ -46,10 +47,10 @@ class ProgressBar(Callback):
             self._bar.update(state.progress.step - self._bar.n)
             self._bar.set_postfix_str(summary(context, state), refresh=False)
         elif self.mode != "off":
-            now = time.monotonic()
-            if result.evaluation is not None or now - self._last_line >= LINE_SECONDS:
-                self._last_line = now
-                logger.info(self._line(context, state, now - self._start))
+            seconds = time.monotonic() - self._start
+            if result.evaluation is not None or seconds >= self._next_line:
+                self._next_line = seconds + LINE_SECONDS
+                logger.info(self._line(context, state, seconds))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self._bar is not None:
@@ -80,9 +81,3 @@ def summary(context: FitContext, state: TrainState) -> str:
     names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor])
     values = {name: state.history.latest(name) for name in names}
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
-
-
-def duration(seconds: float) -> str:
-    """h:mm:ss."""
-    minutes, remainder = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{remainder:02d}"

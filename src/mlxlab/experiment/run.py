@@ -76,6 +76,8 @@ def open_run(
     signals = instantiate(signals_node, SignalHandler)
     signals.may_finish_report = owns_process
     with run_lock(run_dir):
+        # Not if others wait for this process, or its sweep would have to start the job again.
+        signals.ends_preparation = owns_process and parallel == "none"
         signals.start()
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):

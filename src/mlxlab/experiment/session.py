@@ -19,6 +19,7 @@ from mlxlab.experiment.start import Start, admitted, carry_into
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
+from mlxlab.progress import activity
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
@@ -118,15 +119,18 @@ def build_session(
         or (source and source.tokenizer)
         or loader.inherited_tokenizer(options.pretrained)
     )
-    data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
+    with activity("reading the data"):
+        data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
     router = cfg["trainer"]["loss"].get("router")
-    teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
+    with activity("loading the teachers"):
+        teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
-    model = build_model(cfg, data, saved, draw=draw)
+    with activity("building the model and loading its weights"):
+        model = build_model(cfg, data, saved, draw=draw)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
     initial = source.load_into(*fit, model_seed(cfg)) if source else None
     if saved is None:

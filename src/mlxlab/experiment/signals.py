@@ -1,4 +1,4 @@
-"""Signals: received at once by a thread of their own, acted on after the current step.
+"""Signals: received at once by a thread of their own, acted on after the current step or micro-batch.
 
 A Python handler does not run while MLX evaluates (delays of minutes were measured), so the signals are blocked in every
 thread and one thread receives them with `sigwait`. Threads inherit the mask, so `SignalHandler.start` must precede the
@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from mlxlab.errors import RunInterrupted
 from mlxlab.program import in_notebook
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class SignalHandler:
 
     Args:
         requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
+
+    Attributes:
+        ends_preparation: a stop signal before `attach` raises RunInterrupted in the main thread: nothing is lost.
     """
 
     def __init__(self, requeue: bool) -> None:
@@ -40,8 +44,10 @@ class SignalHandler:
         self.received: list[int] = []
         self.control: Control | None = None
         self._stopped_at = 0.0  # when the first signal arrived that asks to stop
+        self.ends_preparation = False
         self._closed = False
         self._is_active = False
+        self._raising = False  # `interrupt_main` was called for a signal that is already in `received`
 
     def start(self) -> None:
         """Call before MLX is imported."""
@@ -49,7 +55,7 @@ class SignalHandler:
         if not self._is_active:
             return
         # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
-        self._handlers = {number: signal.signal(number, self._receive) for number in CAUGHT}
+        self._handlers = {number: signal.signal(number, self._in_main_thread) for number in CAUGHT}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
@@ -99,20 +105,42 @@ class SignalHandler:
                 return
             self._receive(number)
 
-    def _receive(self, number: int, frame: object = None) -> None:
+    def _in_main_thread(self, number: int, frame: object) -> None:
+        if not self._raising:
+            self._receive(number, in_main_thread=True)
+        self._raise_if_preparing()
+
+    def _receive(self, number: int, *, in_main_thread: bool = False) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
-            self._end_at_once(in_main_thread=frame is not None)
+            self._end_at_once(in_main_thread=in_main_thread)
             return
         if number in STOP_SIGNALS and not self.stop_signal:
             self._stopped_at = time.monotonic()
         self.received.append(number)
         if number in STOP_SIGNALS and self.received.count(number) == 1:
-            is_trained = self.may_finish_report and self.control is not None and self.control.stop_reason
-            task = (
-                "training has ended, finishing the report" if is_trained else "finishing the current step, then saving"
-            )
-            print(f"\n{signal.Signals(number).name}: {task}; Ctrl-C again ends at once", file=sys.stderr)
+            self._announce(number)
         self._notify()
+        if self._is_preparing and not in_main_thread:
+            self._raising = True
+            _thread.interrupt_main(signal.Signals(number))  # calls `_in_main_thread` there
+
+    def _announce(self, number: int) -> None:
+        task = "finishing the current step, then saving"
+        if self._is_preparing:
+            task = "ending before the first step"
+        elif self.may_finish_report and self.control is not None and self.control.stop_reason:
+            task = "training has ended, finishing the report"
+        print(f"\n{signal.Signals(number).name}: {task}; Ctrl-C again ends at once", file=sys.stderr)
+
+    @property
+    def _is_preparing(self) -> bool:
+        return self.ends_preparation and self.control is None and self.stop_signal != 0
+
+    def _raise_if_preparing(self) -> None:
+        self._raising = False
+        if self._is_preparing:
+            self.ends_preparation = False  # once
+            raise RunInterrupted("stopped before the first step; nothing was trained", self.stop_signal)
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():

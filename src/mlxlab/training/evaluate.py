@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from operator import length_hint
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
+from mlxlab.progress import track
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.head_chunks import token_losses
 from mlxlab.training.metrics.labelled import labelled_metrics
@@ -53,7 +55,7 @@ def evaluate(
     was_training = model.training
     model.eval()  # no dropout
     try:
-        for batch in islice(batches, limit):
+        for batch in track(islice(batches, limit), "evaluation: batches", expected_count(batches, limit)):
             if should_stop():
                 return None
             device_batch = to_device(batch._replace(aux={}))
@@ -80,6 +82,12 @@ def evaluate(
     holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
     metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}
     return Evaluation(metrics, positions, ids, targets, outputs)
+
+
+def expected_count(batches: Iterable[Batch], limit: int | None) -> int | None:
+    """About how many are evaluated, as far as that is known."""
+    count = length_hint(batches)
+    return min(count, limit or count) if count else limit
 
 
 def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:

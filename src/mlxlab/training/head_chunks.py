@@ -120,7 +120,7 @@ def _drops_out(model: Model) -> bool:
 
 
 def _chunked_values(model: Model, x: mx.array, targets: mx.array, loss: LogitLoss, size: int) -> mx.array:
-    """States (N, O), targets (N,) -> losses (N,). Each chunk waits for the one before: MLX would hold several at once."""
+    """States (N, O), targets (N,) -> losses (N,). Each chunk waits for the one before, or MLX would hold several."""
     layers = {"head": model.head, "embedding": model.backbone.embedding}
     trained = cast(list[tuple[str, mx.array]], tree_flatten(_trained(layers)))
 

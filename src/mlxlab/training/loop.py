@@ -17,9 +17,11 @@ from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
+from mlxlab.training.interruption import StepInterrupted, allow_interruption, around_step
 from mlxlab.training.log_totals import log_totals
 from mlxlab.training.run_ahead import may_start_next, runs_ahead
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
+from mlxlab.training.step_seed import step_seed
 from mlxlab.training.steps.step import AsyncStep
 from mlxlab.training.trainer import Trainer
 
@@ -69,7 +71,8 @@ class TrainingLoop:
             try:
                 for batch in self.context.timer.waiting(state.data):
                     batch = self.trainer.annotate(batch, state.fraction_done)
-                    read = self._start_step(batch)
+                    with around_step(state, resume):
+                        read = self._start_step(batch)
                     if self.in_flight is not None:
                         self._read_in_flight(self.in_flight)
                     state.advance(batch)
@@ -85,6 +88,8 @@ class TrainingLoop:
                     self._finish_step(result)
                     if self.control.stop_reason:
                         break
+            except StepInterrupted:
+                self._sync_requests()
             except DivergenceError:
                 if not group.rank_zero_first(self._roll_back):
                     raise
@@ -128,6 +133,7 @@ class TrainingLoop:
             self.step = self.trainer.make_step(state, self.context.group)
             self.step_model, self.step_settings = state.model, step_settings
             self.runs_ahead = runs_ahead(self.trainer.async_steps, self.step, self.context.group.size)
+            allow_interruption(self.step, self.context, overlap=self.runs_ahead)
         state.model.train()
         self.control.rebuild = False
 
@@ -242,9 +248,3 @@ class TrainingLoop:
         step = state.progress.step
         logger.warning(f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data")
         return True
-
-
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """The random numbers of a step are a function of (seed, step, rank): there is no random state to save."""
-    mixed = seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0xC2B2AE3D27D4EB4F
-    return (mixed + 0x632BE59BD9B4E019) % 2**64

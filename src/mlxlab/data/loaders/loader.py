@@ -117,6 +117,9 @@ class EvalLoader:
     batch_size: int
     collate: Callable[[np.ndarray], Batch]
 
+    def __length_hint__(self) -> int:
+        return -(-self.num_examples // self.batch_size)
+
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):
             yield self.collate(np.arange(start, min(start + self.batch_size, self.num_examples)))

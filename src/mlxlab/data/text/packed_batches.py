@@ -229,6 +229,12 @@ class PackedEvalBatches:
     batch_size: int
     open_packer: OpenPacker = Packer
 
+    def __length_hint__(self) -> int:
+        """About how many there are, 0 if that is unknown: documents that are not cut leave gaps in rows."""
+        chunks = self.chunks if isinstance(self.chunks, list) else []
+        rows = self.builder.layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
+        return -(-rows // self.batch_size)
+
     def __iter__(self) -> Iterator[Batch]:
         packer = self.open_packer(iter(self.chunks), epoch_start(0), self.builder.layout)
         while len((rows := packer.take(self.batch_size)).sizes):

@@ -165,8 +165,8 @@ def adamw(
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
         outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
         inputs, numbers = _addresses([array for each in arrays[chunk] for array in each]), groups[chunk]
-        numbers = (ctypes.c_int * len(numbers))(*numbers)
-        _check(_bound().mlxlab_adamw(outputs, id(rates), inputs, numbers, len(numbers), *betas, eps))
+        group_array = (ctypes.c_int * len(numbers))(*numbers)
+        _check(_bound().mlxlab_adamw(outputs, id(rates), inputs, group_array, len(numbers), *betas, eps))
     return list(zip(new[::3], new[1::3], new[2::3], strict=True))
 
 

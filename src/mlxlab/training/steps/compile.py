@@ -23,6 +23,7 @@ from mlxlab.backend import on_linux_cpu
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.dropout import save_random_state
 from mlxlab.ops.native import state
+from mlxlab.progress import activity
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class CompiledFunction(Generic[Result]):
     def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
         before, restore_random_state, start = flatten_arrays(self.arrays), save_random_state(), time.monotonic()
         try:
-            with private_kernels():
+            with private_kernels(), activity(f"compiling the step for batches of {shapes[0][1]}"):
                 out = self.compiled(*arguments)
                 mx.eval(out, self.arrays)
         except ValueError as error:

@@ -20,6 +20,7 @@ from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
+from mlxlab.training.interruption import StepInterrupted
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
@@ -42,6 +43,7 @@ class MicroBatcher:
 
     def __init__(self, accumulate: int | Literal["auto"], *, retry_on_oom: bool) -> None:
         self.accumulate, self.retry_on_oom = accumulate, retry_on_oom
+        self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
         self.max_tokens: int | None = None  # rows times length of a micro-batch
 
     def micro_batch_rows(self, batch: DeviceBatch, compute: ComputeSums) -> int:
@@ -60,11 +62,12 @@ class MicroBatcher:
 
         Raises:
             RuntimeError, MemoryError: an allocation failed, and there is no retry or one row is too many.
+            StepInterrupted: `should_stop` was true.
         """
         restore_random_state = save_random_state()
         while True:
             try:
-                return _sum_micro_batches(split(batch, rows), compute, lazy=lazy and not self.retry_on_oom)
+                return self._sum(split(batch, rows), compute, lazy=lazy and not self.retry_on_oom)
             except (RuntimeError, MemoryError) as error:
                 # MLX has no exception of its own for running out of memory.
                 failed = isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error), re.IGNORECASE)
@@ -76,18 +79,19 @@ class MicroBatcher:
             restore_random_state()
             logger.warning(f"out of memory: repeating the step with micro-batches of {rows} rows")
 
-
-def _sum_micro_batches(micro_batches: list[DeviceBatch], compute: ComputeSums, *, lazy: bool) -> Sums:
-    totals: Totals | None = None
-    rows: list[PerExample] = []
-    for index, micro_batch in enumerate(micro_batches, 1):
-        totals, per_example = compute(micro_batch, totals)
-        # Evaluated one by one: a graph of all of them would hold all their activations.
-        if not lazy or index < len(micro_batches):
-            mx.eval(totals, per_example)
-        rows.append(per_example)
-    assert totals is not None
-    return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in rows[0]}
+    def _sum(self, micro_batches: list[DeviceBatch], compute: ComputeSums, *, lazy: bool) -> Sums:
+        totals: Totals | None = None
+        rows: list[PerExample] = []
+        for index, micro_batch in enumerate(micro_batches, 1):
+            if self.should_stop():
+                raise StepInterrupted
+            totals, per_example = compute(micro_batch, totals)
+            # Evaluated one by one: a graph of all of them would hold all their activations.
+            if not lazy or index < len(micro_batches):
+                mx.eval(totals, per_example)
+            rows.append(per_example)
+        assert totals is not None
+        return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in rows[0]}
 
 
 def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:

@@ -117,6 +117,9 @@ class OptimizedStep:
     def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
         return self._start(batch, mx.async_eval)
 
+    def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
+        self.micro_batcher.should_stop = should_stop
+
     def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):

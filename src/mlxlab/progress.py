@@ -1,0 +1,58 @@
+"""Says what a program does while it takes long: one line after some seconds, then one every half minute.
+
+What is quick says nothing. Lines are messages of the logger, so that a terminal, a pipe and a log file get the same.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+FIRST_SECONDS = 3.0
+LINE_SECONDS = 30.0
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def activity(text: str) -> Iterator[None]:
+    """Logs `text` if what is inside takes long, then the time so far; by a thread, as C++ does not return to Python."""
+    ended = threading.Event()
+
+    def report() -> None:
+        start, wait = time.monotonic(), FIRST_SECONDS
+        while not ended.wait(wait):
+            elapsed = time.monotonic() - start
+            logger.info(f"{text} ..." if wait == FIRST_SECONDS else f"{text} ... {duration(elapsed)} so far")
+            wait = LINE_SECONDS
+
+    thread = threading.Thread(target=report, name="activity", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+    """The same items; logs how many are done, and of a known total when the rest will be."""
+    start, due = time.monotonic(), FIRST_SECONDS
+    for done, item in enumerate(items):
+        elapsed = time.monotonic() - start
+        if done and elapsed >= due:
+            due = elapsed + LINE_SECONDS
+            rest = (
+                f" of about {total}, ETA {duration(elapsed * (total - done) / done)}" if total and total > done else ""
+            )
+            logger.info(f"{text}: {done}{rest}")
+        yield item
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{remainder:02d}"

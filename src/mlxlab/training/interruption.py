@@ -1,0 +1,45 @@
+"""A signal ends a run in the middle of a long step, between two micro-batches: the step then was never begun."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
+
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.progress import activity
+from mlxlab.training.callback import FitContext
+from mlxlab.training.state import TrainState
+
+
+class StepInterrupted(Exception):
+    """A step stopped between two micro-batches; weights and optimizer are those before it."""
+
+
+@runtime_checkable
+class InterruptibleStep(Protocol):
+    """A step that takes long enough to be stopped before its end."""
+
+    def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
+        """Raises StepInterrupted from now on between micro-batches once `should_stop` is true."""
+
+
+def allow_interruption(step: object, context: FitContext, *, overlap: bool) -> None:
+    """Lets a signal interrupt steps that do not `overlap`, in a process that no other one waits for."""
+    if isinstance(step, InterruptibleStep) and context.group.size == 1 and not overlap:
+        step.interrupt_when(lambda: context.control.stop_signal != 0)
+
+
+@contextmanager
+def around_step(state: TrainState, resumed: Checkpoint | None) -> Iterator[None]:
+    """If the step is interrupted, its batch counts as not used, so that a resumed run begins with it.
+
+    Says so if the first step of this process is slow.
+    """
+    step, learning_rate = state.progress.step, state.optimizer.learning_rate
+    is_first = step == (0 if resumed is None else resumed.step)
+    try:
+        with activity(f"step {step + 1}") if is_first else nullcontext():
+            yield
+    except StepInterrupted:
+        state.optimizer.learning_rate = learning_rate
+        state.data.load_state_dict(state.data_state)
+        raise
