@@ -72,14 +72,14 @@ SLOW_DATA = """
 import time
 
 class Slow:
-    def __init__(self, source: str, *, seed, cache, pretrained, masked, one_document, width, parameters, folder, restored,
-                 run_length) -> None:
+    def __init__(self, source: str, *, seed, cache, pretrained, masked, one_document, width, parameters, folder,
+                 restored, run_length) -> None:
         for _ in range(1200):
             time.sleep(0.05)
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.fault_injection)])
 def test_a_signal_while_data_are_read_ends_the_run_at_once(tmp_path, name):
     (tmp_path / "slow_data.py").write_text(SLOW_DATA)
     environment = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "slow_data.Slow"}
