@@ -15,10 +15,9 @@ PACKAGE = ROOT / "src" / "mlxlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [  # a package imports only packages on later lines of this list
-    ["api"],
     ["cli"],
     ["sweep"],
-    ["analysis"],
+    ["analysis", "api"],
     ["experiment"],
     ["distillation"],
     ["callbacks", "inference", "estimate"],

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import configure_logging
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError, UserError
 from mlxlab.files.untrusted import read_json
 from mlxlab.redact import has_credentials, redact, why_refused
+from mlxlab.terminal.messages import configure_logging
 
 if TYPE_CHECKING:
     from mlxlab.config.hydra.compose import Composer

@@ -1,7 +1,6 @@
 """Declares and runs a subcommand: help on request, logging, errors in one line, and the exit code."""
 
 import inspect
-import logging
 import os
 import re
 import shlex
@@ -9,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.redact import has_credentials, redact, why_refused
+from mlxlab.terminal.messages import configure_logging
 
 INTERNAL_ERROR = 70
 
@@ -132,22 +131,6 @@ def run_subcommand(
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
         return report(error)
-
-
-class StderrHandler(logging.Handler):
-    """Messages on the current `sys.stderr`. One that cannot be written, on a full disk or a closed pipe, is lost."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            print(redact(self.format(record)), file=sys.stderr, flush=True)
-
-
-def configure_logging() -> None:
-    """Sends the messages of `mlxlab` loggers, from level INFO, to stderr."""
-    logger = logging.getLogger("mlxlab")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
-        logger.addHandler(StderrHandler())
 
 
 def report(error: BaseException) -> int:

@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.cli.app import configure_logging, report
+from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.hydra.job import run_folder_error
@@ -23,6 +23,7 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import fetch_resumed_run
+from mlxlab.terminal.messages import configure_logging
 
 logger = logging.getLogger(__name__)
 

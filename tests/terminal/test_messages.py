@@ -1,4 +1,4 @@
-"""The logging of commands: a message never ends a run."""
+"""The messages of commands: one that cannot be written never ends a run."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli.app import configure_logging
+from mlxlab.terminal.messages import configure_logging
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
