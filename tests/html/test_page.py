@@ -6,8 +6,9 @@ import pytest
 
 from mlxlab.html.blocks import MAX_ROWS, Card, Charts, Check, Column, Facts, Listing, Page, Section, Table, png_width
 from mlxlab.html.line_chart import MAX_POINTS, LineChart
-from mlxlab.html.page import MAX_TEXT, clean, render_page
-from support.html_pages import ParsedPage
+from mlxlab.html.page import MAX_TEXT, clean, render_page, write_page
+from support.browser import BROWSER, evaluate
+from support.html_pages import BEYOND, ParsedPage
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=alert(2)>&amp;'\""
 
@@ -88,9 +89,11 @@ def test_charts_with_the_same_end_have_the_same_axis_from_0():
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
-        ("/home/someone/data/reviews.csv", ["/home/", "someone/", "data/", "reviews.", "csv"]),
-        ("data.source=/home/someone/x", ["data.", "source=", "/home/", "someone/", "x"]),
+        ("/home/someone/data/reviews.csv", ["/home/", "someone/", "data/", "reviews.csv"]),
+        ("data.source=/home/someone/x", ["data.source=/home/", "someone/", "x"]),
         ("valid/accuracy of step 3", ["valid/accuracy of step 3"]),
+        ("trainer.learning_rate=0.0001", ["trainer.learning_rate=0.0001"]),
+        ("a_name_of_more_than_a_line_of_a_phone", ["a_", "name_", "of_", "more_"]),
         ("incomprehensibilities", ["incomprehensibilities"]),
     ],
 )
@@ -111,3 +114,22 @@ def test_only_png_files_of_a_sensible_size_are_images():
     for data in (b"", b"<svg onload=alert(1)>" * 9, head + b"\xff" * 17, head):
         with pytest.raises(ValueError, match=r"PNG|pixels"):
             png_width(data)
+
+
+NUMBERS = [Column(f"metric {n}", is_number=True) for n in range(12)]
+WIDE = Table([Column("name"), *NUMBERS], [["x" * 90, *["0.1234"] * 12]])
+SENTENCES = Table([Column("id", is_number=True), Column("text", is_text=True)], [["1", "/a/long/path" * 40]])
+SORT = """document.querySelector("th").click(), [...document.querySelectorAll("td")].map(e => e.innerText)"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_on_a_phone_a_wide_table_scrolls_in_its_box_and_sentences_stand_below_the_other_cells(tmp_path):
+    path = write_page(Page("t" * 80, "/a/path" * 30, [Section("s", [WIDE, SENTENCES])]), tmp_path / "page.html")
+    assert evaluate(path, tmp_path / "profile", BEYOND, width=390) == [True, [], [True, False]]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_tables_are_sorted_by_the_number_and_not_by_its_small_print(tmp_path):
+    table = Table([Column("n", is_number=True)], [["50\n1 to 2"], ["6\n700 to 800"]], is_sortable=True)
+    path = write_page(Page("t", "", [Section("s", [table])]), tmp_path / "page.html")
+    assert evaluate(path, tmp_path / "profile", SORT) == ["6\n700 to 800", "50\n1 to 2"]

@@ -67,7 +67,8 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     metric, sign = fields["metric"], -1 if lower_is_better(fields["metric"]) else 1
     ranked = sorted(fields["methods"], key=lambda each: -sign * each["mean"] if each["mean"] is not None else 1e308)
     better = "lower" if sign < 0 else "higher"
-    notes = f"{better.capitalize()} is better; positive gains are improvements. {fields['level']:.0%} intervals and p: "
+    notes = f"{better.capitalize()} is better; positive gains are improvements; s.e.: standard error."
+    notes += f" {fields['level']:.0%} intervals and p: "
     results: list[Block] = [
         *(
             Paragraph(_sentence(each, fields), is_verdict=True, is_good=_is_gain(each))
@@ -116,10 +117,11 @@ def _cards(ranked: list[MethodFields], fields: ComparisonFields) -> list[Card]:
     lines = [f"{runs} of each; the reference is {fields['against']}."]
     direction = "lower is better" if lower_is_better(fields["metric"]) else "higher is better"
     error = f"standard error {_number(best['error'])}" if best["error"] is not None else "one run"
+    equal = [each["name"] for each in ranked if each["mean"] == best["mean"]]
     compared = best if "gain" in best else next((each for each in ranked if "gain" in each), None)
     cards = [
         Card("What was compared?", f"{len(ranked)} methods", lines),
-        Card("Which is best?", best["name"], [f"By the mean of {fields['metric']}; {direction}."]),
+        Card("Which has the best mean?", " = ".join(equal), [f"Of {fields['metric']}; {direction}."]),
         Card("How good is it?", f"{fields['metric']} {_number(best['mean'])}", [f"Mean of its runs, {error}."]),
     ]
     if compared is not None:
@@ -129,20 +131,23 @@ def _cards(ranked: list[MethodFields], fields: ComparisonFields) -> list[Card]:
 
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
-    names = ["runs", "mean", "std. error", f"gain on {fields['against']}", "interval", "p", "parameters", "speed (/s)"]
+    """Standard errors and intervals are the small print of their numbers."""
+    names = ["runs", "mean", f"gain on {fields['against']}", "p"]
     columns = [Column("method"), *(Column(name, is_number=True) for name in names), Column("verdict")]
+    columns += [Column(name, is_number=True) for name in ("parameters", "speed (/s)")]
     rows = []
     for each in ranked:
-        gain = each.get("gain")
-        cells = ["", "", "", "the reference"]
+        error, gain = _number(each["error"]), each.get("gain")
+        cells = ["", "", "the reference"]
         if gain is not None:
             low, high = _number(gain["low"], "+"), _number(gain["high"], "+")
-            cells = [_number(gain["mean"], "+"), f"{low} to {high}" if low and high else ""]
-            cells += [_number(gain["p"], "", 2) if low else "", gain["verdict"]]
+            interval = f"\n{low} to {high}" if low and high else ""
+            p = _number(gain["p"], "", 2) if low else ""
+            cells = [f"{_number(gain['mean'], '+')}{interval}", p, gain["verdict"]]
         size = "" if each["parameters"] is None else f"{each['parameters']:,.0f}"
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
-        start = [each["name"], str(len(each["values"])), _number(each["mean"]), _number(each["error"])]
-        rows.append([*start, *cells[:3], size, speed, cells[3]])
+        mean = _number(each["mean"]) + (f"\ns.e. {error}" if error else "")
+        rows.append([each["name"], str(len(each["values"])), mean, *cells, size, speed])
     return Table(columns, rows, ["winner" if _is_gain(each) else "" for each in ranked], is_sortable=True)
 
 

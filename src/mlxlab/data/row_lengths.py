@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+TOO_LONG = "are longer than data.seq_len="  # in the warning on many rows
 MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY
 NO_LIMIT = 2**30  # tokens of a row
@@ -30,7 +31,7 @@ class RowLengths(NamedTuple):
 
     def describe(self) -> str:
         count = f"{self.too_long:,} of {self.rows:,} rows ({100 * self.share:.1f} %)"
-        return f"{count} are longer than data.seq_len={self.seq_len} tokens and are {self.action}"
+        return f"{count} {TOO_LONG}{self.seq_len} tokens and are {self.action}"
 
     def advise(self, position_limit: int | None) -> str:
         """`describe`, and a longer limit; `position_limit` is that of the model, if it has one."""

@@ -49,6 +49,11 @@ class Table:
     kind: ClassVar[str] = "table"
 
     @property
+    def has_text(self) -> bool:
+        """On a phone the cells of a row then stand below each other, with their names."""
+        return any(column.is_text for column in self.columns)
+
+    @property
     def shown(self) -> Sequence[Sequence[str]]:
         return self.rows[:MAX_ROWS]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.experiment.run_report.checks import _baselines, _calibration, _overlap, _truncated
+from mlxlab.experiment.run_report.checks import _baselines, _calibration, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
 
@@ -47,13 +47,15 @@ def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
 
 
 def files(**inputs):
-    return RunFiles(Path("x"), {"inputs": inputs}, "DONE", config={"data": {"seq_len": 64}})
+    warnings = ["51 of 1,000 rows (5.1 %) are longer than data.seq_len=64 tokens; data.seq_len=96 holds 95 %", "hot"]
+    manifest = {"inputs": inputs, "attempts": [{"warnings": warnings}]}
+    return RunFiles(Path("x"), manifest, "DONE", config={"data": {"seq_len": 64}})
 
 
 @pytest.mark.parametrize(
     ("rows", "truncated", "state", "text"),
     [
-        (1000, 51, "warning", "51 of 1,000 rows (5%) are longer than data.seq_len=64: the model does not read"),
+        (1000, 51, "warning", "51 of 1,000 rows (5.1%) are longer than data.seq_len=64: the model does not read"),
         (1000, 50, "good", "50 of 1,000 rows are longer than data.seq_len=64."),
         (1000, 0, "good", "All 1,000 rows fit data.seq_len=64."),
     ],
@@ -62,7 +64,9 @@ def test_many_rows_that_are_cut_off_are_a_warning(rows, truncated, state, text):
     check = _truncated(files(rows=rows, truncated_rows=truncated))
     assert check.state == state
     assert check.text.startswith(text)
+    assert ("data.seq_len=96 holds" in check.text) == (state == "warning")
     assert _truncated(files()) is None
+    assert _warnings(files()).text == "hot"
 
 
 def test_repeated_rows_are_counted_in_plain_words():

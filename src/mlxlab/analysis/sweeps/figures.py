@@ -134,6 +134,7 @@ def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
         marker, color = "." if len(job.curve) < 30 else None, f"C{place}" if is_colored else _GREY
         axis.plot(steps, values, marker=marker, label=label, color=color, zorder=3 if is_colored else 2, linewidth=1.0)
     axis.set(xlabel="step", ylabel=_label(sweep.objective))
+    axis.set_xlim(left=0)
     if named & set(range(5)):
         handles, labels = axis.get_legend_handles_labels()
         axis.legend(handles[::-1], labels[::-1], fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))

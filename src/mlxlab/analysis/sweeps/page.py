@@ -148,12 +148,19 @@ def _ranking_blocks(
     """Empty with fewer than two configurations."""
     blocks: list[Block] = []
     if len(ranking.entries) > 1:
-        heads, rows = _without_empty(*ranking_table(sweep, configurations, ranking, full=False))
+        heads, rows = _without_empty(*_with_small_intervals(*ranking_table(sweep, configurations, ranking, full=False)))
         classes = [each.standing.split(" ")[0] for each in ranking.entries]
         blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True))
     if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
         blocks.append(Paragraph(method, is_note=True))
     return [*blocks, *([figure["ranking"]] if "ranking" in figure else [])]
+
+
+def _with_small_intervals(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """The interval of a mean below it, instead of in a column of its own."""
+    at = [head.name for head in heads].index("interval")
+    shown = [[row[0], "\n".join(filter(None, [row[1], row[at]])), *row[2:at], *row[at + 1 :]] for row in rows]
+    return [*heads[:at], *heads[at + 1 :]], shown
 
 
 def _importance_blocks(importance: Importance, figure: Mapping[str, Image]) -> list[Block]:

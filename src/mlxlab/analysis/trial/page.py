@@ -18,8 +18,9 @@ _ANSWERS = {
 def trial_page(record: TrialRecord, folder: Path) -> Page:
     question, change = record["question"], " ".join(record["question"]["change"])
     verdict = record["verdict"]
+    reused = [Paragraph("* a finished run that was used again", is_note=True)]
     sections = [
-        Section("Pairs of runs", [_pairs(record), Paragraph("* a finished run that was used again", is_note=True)]),
+        Section("Pairs of runs", [_pairs(record), *(reused if any(run["reused"] for run in record["runs"]) else [])]),
         Section("Gain by the number of pairs", _looks(record)),
         Section("Command", [Commands({"continues, or prints the verdict": record["command"]})]),
     ]
@@ -28,10 +29,16 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
         subtitle=f"Baseline {question['baseline']}; trial in {folder.absolute()}",
         status=verdict or "running or interrupted",
         is_good=verdict != "discard",
-        summary=[Paragraph(record["reason"], is_verdict=True, is_good=verdict == "keep")] if record["reason"] else [],
+        summary=[Paragraph(_sentence(record), is_verdict=True, is_good=verdict == "keep")] if record["reason"] else [],
         cards=_cards(record, change),
         sections=[section for section in sections if section.blocks],
     )
+
+
+def _sentence(record: TrialRecord) -> str:
+    """The verdict with its reason."""
+    verdict = record["verdict"]
+    return f"{f'{verdict.capitalize()}: ' if verdict else ''}{record['reason'].removesuffix('.')}."
 
 
 def _cards(record: TrialRecord, change: str) -> list[Card]:
@@ -43,12 +50,12 @@ def _cards(record: TrialRecord, change: str) -> list[Card]:
     gain = f"{mean:+.4g}" if isinstance(mean, float | int) else "Not known"
     evidence = f"{pairs} pair{'s' * (pairs != 1)} of runs"
     seeds = "Both runs of a pair have the same seed, data order and initial weights."
-    error = f"A keep without a gain has a probability of {record['error']:.1%}."
+    error = f"A change that is no gain is kept with a probability of {record['error']:.1%}."
     judged = f"Judged by the {question['evaluation']} {question['metric']}."
     direction = f"In {question['metric']}, {better} is better; a gain is positive."
     return [
         Card("What was changed?", change or "nothing", [judged]),
-        Card("Is the change a gain?", _ANSWERS[record["verdict"]], [record["reason"]] if record["reason"] else []),
+        Card("Is the change a gain?", _ANSWERS[record["verdict"]], []),
         Card("How large is it?", gain, [direction, *interval]),
         Card("How sure is that?", evidence, [seeds, error]),
     ]

@@ -4,6 +4,7 @@ from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.data.row_lengths import MANY, TOO_LONG
 from mlxlab.experiment.run_report.results import Results, baseline_title, compared_with_best, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
@@ -11,7 +12,6 @@ from mlxlab.metric_names import LOSS, VALID_LOSS
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
 _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
-_MANY_TRUNCATED = 0.05  # of all rows
 _MAX_SHOWN = 3
 
 
@@ -100,15 +100,14 @@ def _truncated(files: RunFiles) -> Check | None:
     truncated, seq_len = inputs.get("truncated_rows", 0), value_at(files.config, "data.seq_len")
     limit = f"data.seq_len={seq_len}" if isinstance(seq_len, int) else "data.seq_len"
     share = truncated / rows
-    if share > _MANY_TRUNCATED:
+    if share > MANY:
         text = (
-            f"{truncated:,} of {rows:,} rows ({share:.0%}) are longer than {limit}: the model does not read their end."
+            f"{truncated:,} of {rows:,} rows ({share:.1%}) are longer than {limit}: the model does not read their end"
         )
-        return Check("warning", "Truncated rows", text)
-    text = (
-        f"{truncated:,} of {rows:,} rows are longer than {limit}." if truncated else f"All {rows:,} rows fit {limit}."
-    )
-    return Check("good", "Row length", text)
+        advice = next((line.partition("; ")[2] for line in _logged(files) if TOO_LONG in line), "")
+        return Check("warning", "Truncated rows", f"{'; '.join(filter(None, [text, one_line(advice, 200)]))}.")
+    few = f"{truncated:,} of {rows:,} rows are longer than {limit}."
+    return Check("good", "Row length", few if truncated else f"All {rows:,} rows fit {limit}.")
 
 
 def _overfitting(files: RunFiles) -> Check | None:
@@ -154,11 +153,15 @@ def _steps(files: RunFiles) -> Check | None:
 
 
 def _warnings(files: RunFiles) -> Check | None:
-    lines = [line for attempt in files.manifest["attempts"] for line in attempt.get("warnings", [])]
+    lines = [line for line in _logged(files) if TOO_LONG not in line]  # `_truncated` shows that
     if not lines:
         return None
     more = f" (and {len(lines) - _MAX_SHOWN} more)" if len(lines) > _MAX_SHOWN else ""
     return Check("warning", "Warnings of the run", "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN]) + more)
+
+
+def _logged(files: RunFiles) -> list[str]:
+    return [line for attempt in files.manifest["attempts"] for line in attempt.get("warnings", [])]
 
 
 def _seeds(files: RunFiles) -> Check | None:

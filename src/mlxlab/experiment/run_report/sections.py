@@ -25,7 +25,7 @@ _ERROR_PLOTS = {
     "predicted": "Predicted by true value",
 }
 _DRAWN = ("learning_curve",)  # here as charts
-_MAX_MISTAKES, _MAX_TEXT = 15, 250
+_MAX_MISTAKES, _MAX_TEXT = 10, 250
 
 
 def result_sections(files: RunFiles, results: Results) -> list[Section]:
