@@ -15,9 +15,10 @@ TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 SHORTER = {  # what is replaced in the commands of a page
     "adapt_lora": {
         "pip install.*": "",
-        "max_steps=12": "max_steps=1",
-        "eval_every=6": "eval_every=1",
+        "scripts/kernels.py build": "",
+        "max_steps=40 trainer.eval_every=20": "max_steps=1 trainer.eval_every=1",
         "batches=5": "batches=1",
+        r"(scripts/evaluate\.py .*)": r"\1 max_batches=1",
     },
     "distil": {
         r"(scripts/(?:train|crossvalidate)\.py .*)": r"\1 trainer.epochs=1",

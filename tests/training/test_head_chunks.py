@@ -14,10 +14,11 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.options import LoRA
 from mlxlab.models.transformer import Transformer
+from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training import head_chunks
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.head_chunks import TARGET_INDEX, ChunkedLoss, chunk_size, with_target_index
+from mlxlab.training.head_chunks import TARGET_INDEX, ChunkedLoss, chunk_size, token_losses, with_target_index
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.optimized import OptimizedStep
@@ -150,6 +151,17 @@ def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(f
     assert actual == pytest.approx(expected, rel=1e-6)
     for name, leaf in reference.items():
         np.testing.assert_allclose(selected[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_an_evaluation_computes_the_logits_of_targets_alone(share):
+    model, batch = language_model("tied"), masked_out(a_batch(), share)
+    logits = model(batch.tokens, batch.segment_ids)
+    has_target = np.array(batch.loss_weights) > 0
+    expected = np.array(cross_entropy(logits, batch.targets)), np.array(logits.argmax(axis=-1))
+    for actual, reference in zip(token_losses(model, batch, predict=True), expected, strict=True):
+        np.testing.assert_allclose(np.array(actual)[has_target], reference[has_target], rtol=1e-6)
+        assert np.count_nonzero(np.array(actual)) <= ROWS * LENGTH // 2
 
 
 def test_a_batch_has_one_of_few_numbers_of_selected_tokens_so_that_few_steps_are_traced():
