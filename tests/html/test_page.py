@@ -90,9 +90,9 @@ def test_charts_with_the_same_end_have_the_same_axis_from_0():
     ("text", "pieces"),
     [
         ("/home/someone/data/reviews.csv", ["/home/", "someone/", "data/", "reviews.csv"]),
-        ("data.source=/home/someone/x", ["data.source=/home/", "someone/", "x"]),
+        ("data.source=/home/someone/x", ["data.source=", "/home/", "someone/", "x"]),
         ("valid/accuracy of step 3", ["valid/accuracy of step 3"]),
-        ("trainer.learning_rate=0.0001", ["trainer.learning_rate=0.0001"]),
+        ("trainer.learning_rate=0.0001", ["trainer.learning_rate=", "0.0001"]),
         ("a_name_of_more_than_a_line_of_a_phone", ["a_", "name_", "of_", "more_"]),
         ("incomprehensibilities", ["incomprehensibilities"]),
     ],

@@ -16,7 +16,7 @@ from mlxlab.redact import redact
 MAX_TEXT = 20_000  # characters of one text
 # Control characters and lone surrogates, and those that change the direction of the text around them.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_SLASH, _SEPARATOR = re.compile(r"(?<=[^/=])/(?=.)"), re.compile(r"[_,=-](?=\w)|=$")
+_SLASH, _SEPARATOR = re.compile(r"(?<=[^/=])/(?=.)|=(?=.)"), re.compile(r"[_,-](?=\w)")
 _SORT = """
 for (const head of document.querySelectorAll(".sortable th")) head.addEventListener("click", () => {
   const body = head.closest("table").tBodies[0], column = head.cellIndex, up = head.dataset.up !== "1";
@@ -52,8 +52,8 @@ def render_page(page: Page) -> str:
 
 
 def _breakable(html: str) -> str:
-    """Escaped text in which lines may break at the slashes of a path, and between the parts of what is longer still."""
-    html = re.sub(r"[^\s<>&;]{18,}", lambda word: _SLASH.sub("/<wbr>", word[0]), html)
+    """Escaped text whose lines may break at slashes and before values, and between the parts of what is longer."""
+    html = re.sub(r"[^\s<>&;]{18,}", lambda word: _SLASH.sub(r"\g<0><wbr>", word[0]), html)
     return re.sub(r"[^\s<>&;/]{30,}", lambda word: _SEPARATOR.sub(r"\g<0><wbr>", word[0]), html)
 
 
