@@ -88,7 +88,7 @@ def _overlap(files: RunFiles) -> Check | None:
         counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in overlaps)
         return Check("good", "Repeated rows", f"{counts} that also occur in another split were left out.")
     if target.startswith("mlxlab.data.labelled."):
-        return Check("good", "Repeated rows", "No row occurs in two splits.")
+        return Check("good", "No repeated rows", "No row occurs in two splits.")
     return Check("unknown", "Repeated rows", "This data set does not look for examples that occur in two splits.")
 
 
@@ -107,7 +107,7 @@ def _truncated(files: RunFiles) -> Check | None:
         advice = next((line.partition("; ")[2] for line in _logged(files) if TOO_LONG in line), "")
         return Check("warning", "Truncated rows", f"{'; '.join(filter(None, [text, one_line(advice, 200)]))}.")
     few = f"{truncated:,} of {rows:,} rows are longer than {limit}."
-    return Check("good", "Row length", few if truncated else f"All {rows:,} rows fit {limit}.")
+    return Check("good", "Row length", few if truncated else f"No row is longer than {limit}.")
 
 
 def _overfitting(files: RunFiles) -> Check | None:
@@ -125,7 +125,7 @@ def _overfitting(files: RunFiles) -> Check | None:
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"
         return Check("warning", "Overfitting", text)
-    return Check("good", "Overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
+    return Check("good", "No overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
 
 
 def _calibration(results: Results) -> Check | None:

@@ -12,7 +12,8 @@ _PLAIN = {
     "calibration_error": "expected calibration error",
     "mae": "mean absolute error",
     "rmse": "root mean squared error (RMSE)",
-    "r2": "R2 (share of the variance that is explained)",
+    "r2": "R2 (share of the variance explained)",
+    "spearman": "Spearman rank correlation",
 }
 _OF_A_CLASS = ("precision", "recall", "f1", "roc_auc", "average_precision")  # of the second one of two
 _MACRO = ("roc_auc", "average_precision")  # the others of them are weighted
