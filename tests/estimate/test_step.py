@@ -59,6 +59,7 @@ def optimized(accumulate):
     return new_step
 
 
+@pytest.mark.usefixtures("mlx_kernels")  # whose operators are counted
 @pytest.mark.parametrize(
     ("family", "kind", "accumulate"),
     [

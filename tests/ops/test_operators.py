@@ -84,20 +84,20 @@ def test_spreading_is_broadcasting(shape):
 
 
 @pytest.mark.parametrize("name", ["gelu", "silu"])
-def test_activations_and_their_slopes(choose, name):
+def test_activations_and_their_gradients(choose, name):
     x = mx.concatenate([normal(1000) * 3, mx.array([0.0, -0.0, 1e-35, -1e-35, 30.0, -30.0, 1e4, -1e4])])
     assert_near(both(choose, getattr(activations, name), x), 3e-6)
     assert np.isnan(np.array(getattr(activations, name)(mx.array([math.nan])))).all()
 
 
 @pytest.mark.parametrize("kind", ["gelu", "silu"])
-def test_gates_and_their_slopes(choose, kind):
+def test_gates_and_their_gradients(choose, kind):
     assert_near(both(choose, lambda a, b: activations.glu(kind, a, b), normal(500) * 3, normal(500, seed=1)), 1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("shape", [(3, 5, 70), (4, 1030)])
-def test_cross_entropy_and_its_slope(choose, shape, smoothing):
+def test_cross_entropy_and_its_gradient(choose, shape, smoothing):
     targets = mx.array(np.random.default_rng(0).integers(0, shape[-1], shape[:-1]))
     logits = normal(*shape) * 5
     assert_near(both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6)
@@ -105,25 +105,25 @@ def test_cross_entropy_and_its_slope(choose, shape, smoothing):
 
 @pytest.mark.parametrize("classes", [3, 64, 200])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_for_gpus_has_the_values_and_slope_of_the_loss_of_mlx(classes, smoothing):
+def test_cross_entropy_for_gpus_has_the_values_and_gradient_of_the_loss_of_mlx(classes, smoothing):
     logits, targets = 3 * normal(4, 7, classes) + 1, mx.random.randint(0, classes, (4, 7), key=mx.random.key(1))
 
-    def value_and_slope(loss):
+    def value_and_gradient(loss):
         weights = mx.cos(mx.arange(28.0)).reshape(4, 7)
         return *map(np.array, mx.value_and_grad(lambda x: (loss(x) * weights).sum())(logits)), np.array(loss(logits))
 
-    expected = value_and_slope(
+    expected = value_and_gradient(
         lambda x: nn.losses.cross_entropy(x, targets, label_smoothing=smoothing, reduction="none")
     )
-    assert_near((value_and_slope(lambda x: fused_cross_entropy(x, targets, smoothing)), expected), 2e-6)
+    assert_near((value_and_gradient(lambda x: fused_cross_entropy(x, targets, smoothing)), expected), 2e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_for_gpus_reads_bfloat16_logits(smoothing):
     logits, targets = (3 * normal(4, 3000)).astype(mx.bfloat16), mx.array([0, 7, 100, 2999])
-    loss, slope = mx.value_and_grad(lambda x: fused_cross_entropy(x, targets, smoothing).sum())(logits)
+    loss, gradient = mx.value_and_grad(lambda x: fused_cross_entropy(x, targets, smoothing).sum())(logits)
     exact = nn.losses.cross_entropy(logits.astype(mx.float32), targets, label_smoothing=smoothing, reduction="sum")
-    assert (loss.dtype, slope.dtype) == (mx.float32, mx.bfloat16)
+    assert (loss.dtype, gradient.dtype) == (mx.float32, mx.bfloat16)
     assert abs(loss.item() - exact.item()) < 0.02 * exact.item()  # on a CPU MLX reduces in bfloat16
 
 
@@ -138,13 +138,13 @@ def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize(("queries", "keys"), [(9, 9), (150, 150), (5, 12), (70, 100)])
-def test_causal_attention_and_its_slopes(choose, queries, keys, kv_heads):
+def test_causal_attention_and_its_gradients(choose, queries, keys, kv_heads):
     """Blocks of queries, a last block that is short, more keys than queries, shared heads."""
     q, k, v = normal(2, 4, queries, 8), normal(2, kv_heads, keys, 8, seed=1), normal(2, kv_heads, keys, 8, seed=2)
     assert_near(both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4), q, k, v), 1e-5)
 
 
-def test_attention_with_a_mask_and_its_slopes(choose):
+def test_attention_with_a_mask_and_its_gradients(choose):
     q, k, v = (normal(2, 4, 20, 8, seed=seed) for seed in range(3))
     real = np.arange(20) < np.array([[20], [7]])
     mask = mx.array(np.where(real, 0, MASK_VALUE).astype(np.float32))[:, None, None]
@@ -173,8 +173,8 @@ def test_dropout_in_attention_acts_on_the_weights_alike_on_the_way_there_and_bac
 
     choose(True)
     np.testing.assert_allclose(np.array(fast(q, k, v)), np.array(plain(q, k, v)), atol=1e-5)
-    slopes = [mx.grad(lambda *a, f=f: mx.square(f(*a)).sum(), argnums=(0, 1, 2))(q, k, v) for f in (fast, plain)]
-    for ours, expected in zip(*slopes, strict=True):
+    gradients = [mx.grad(lambda *a, f=f: mx.square(f(*a)).sum(), argnums=(0, 1, 2))(q, k, v) for f in (fast, plain)]
+    for ours, expected in zip(*gradients, strict=True):
         np.testing.assert_allclose(np.array(ours), np.array(expected), atol=2e-5)
 
 

@@ -21,8 +21,8 @@ def random(*shape, seed=0):
     return mx.array(np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32))
 
 
-def gradient(function, x, slope):
-    return mx.grad(lambda x: (function(x) * slope).sum())(x)
+def gradient(function, x, cotangent):
+    return mx.grad(lambda x: (function(x) * cotangent).sum())(x)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -39,13 +39,13 @@ def test_the_weight_is_that_which_mlx_unpacks_bit_for_bit(name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_outputs_and_gradients_are_those_of_the_unpacked_weight(name, rows):
     packing = Packing(*name)
-    arrays, x, slope = packing.pack(random(24, 64)), random(rows, 1, 64, seed=1), random(rows, 1, 24, seed=2)
+    arrays, x, cotangent = packing.pack(random(24, 64)), random(rows, 1, 64, seed=1), random(rows, 1, 24, seed=2)
     weight = packing.unpack(arrays)
     assert weight.dtype == mx.float32
     product = packed_product(x, arrays, packing)
     np.testing.assert_allclose(product, x @ weight.T, atol=2e-5)
-    actual = gradient(lambda x: packed_product(x, arrays, packing), x, slope)
-    np.testing.assert_allclose(actual, gradient(lambda x: x @ weight.T, x, slope), atol=2e-5)
+    actual = gradient(lambda x: packed_product(x, arrays, packing), x, cotangent)
+    np.testing.assert_allclose(actual, gradient(lambda x: x @ weight.T, x, cotangent), atol=2e-5)
 
 
 def test_narrow_inputs_give_narrow_outputs_and_gradients():

@@ -42,7 +42,7 @@ def _rewrites(x: mx.array) -> bool:
     return use_custom_ops() and x.dtype == mx.float32
 
 
-def _gelu_and_slope(x: mx.array) -> tuple[mx.array, mx.array]:
+def _gelu_and_derivative(x: mx.array) -> tuple[mx.array, mx.array]:
     size = mx.abs(x)
     bell = exp_of_negative(fusion_barrier(x * x * -0.5))
     t = fusion_barrier(1 / (1 + size * (0.3275911 / math.sqrt(2))))
@@ -55,7 +55,7 @@ def _gelu_and_slope(x: mx.array) -> tuple[mx.array, mx.array]:
     return value, below + x * bell * (1 / math.sqrt(2 * math.pi))
 
 
-def _silu_and_slope(x: mx.array) -> tuple[mx.array, mx.array]:
+def _silu_and_derivative(x: mx.array) -> tuple[mx.array, mx.array]:
     value, sigmoid = _silu_and_sigmoid(x)
     return value, sigmoid + value * (1 - sigmoid)
 
@@ -77,6 +77,6 @@ def _product_gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> A
     return cotangent * up * (sigmoid + value * (1 - sigmoid)), cotangent * value
 
 
-_gelu = with_gradient(_gelu_and_slope, lambda _, cotangent, outputs: (cotangent * outputs[1],))
-_silu = with_gradient(_silu_and_slope, lambda _, cotangent, outputs: (cotangent * outputs[1],))
+_gelu = with_gradient(_gelu_and_derivative, lambda _, cotangent, outputs: (cotangent * outputs[1],))
+_silu = with_gradient(_silu_and_derivative, lambda _, cotangent, outputs: (cotangent * outputs[1],))
 _gated_by_silu = with_gradient(_product_silu_and_sigmoid, _product_gradient)

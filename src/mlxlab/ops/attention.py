@@ -96,14 +96,14 @@ def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float
         _, powers, sums = exp_and_sum(fusion_barrier(scores + broadcast_view(mask, scores.shape)))
         return (chosen.apply(powers) if chosen else powers) @ v / sums, powers, sums
 
-    def backward(inputs: Arrays, slope: mx.array, outputs: Arrays) -> Arrays:
+    def backward(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         (q, k, v), (out, powers, sums) = inputs, outputs
-        level = (slope * out).sum(axis=-1, keepdims=True) / sums
-        slope = slope / sums
-        back, used = slope @ v.swapaxes(-1, -2), powers  # (B, H, T, S)
+        dots = (cotangent * out).sum(axis=-1, keepdims=True) / sums
+        cotangent = cotangent / sums
+        back, used = cotangent @ v.swapaxes(-1, -2), powers  # (B, H, T, S)
         if chosen:
             back, used = chosen.apply(back), chosen.apply(powers)
-        scores = powers * fusion_barrier(back - broadcast_view(level, back.shape))
-        return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ slope
+        scores = powers * fusion_barrier(back - broadcast_view(dots, back.shape))
+        return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ cotangent
 
     return with_gradient(forward, backward)(q, k, v)

@@ -34,11 +34,11 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         (_, targets), (_, powers, sums) = inputs, outputs
-        slope, index = cotangent[..., None], targets[..., None]
-        out = powers * broadcast_view(slope / sums, powers.shape)
+        cotangent, index = cotangent[..., None], targets[..., None]
+        out = powers * broadcast_view(cotangent / sums, powers.shape)
         if label_smoothing:
-            out = out - broadcast_view(slope * (label_smoothing / classes), out.shape)
-        target_logits = mx.take_along_axis(out, index, axis=-1) - slope * (1 - label_smoothing)
+            out = out - broadcast_view(cotangent * (label_smoothing / classes), out.shape)
+        target_logits = mx.take_along_axis(out, index, axis=-1) - cotangent * (1 - label_smoothing)
         return mx.put_along_axis(out, index, target_logits, axis=-1), mx.zeros_like(targets)
 
     return with_gradient(loss, gradient)(logits, targets)
@@ -110,8 +110,10 @@ def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.arra
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         _, powers_t, sums_t, powers_z, sums_z = outputs
-        slope, shape = cotangent[..., None] * scale, powers_z.shape
-        out = powers_z * broadcast_view(slope / sums_z, shape) - powers_t * broadcast_view(slope / sums_t, shape)
+        cotangent, shape = cotangent[..., None] * scale, powers_z.shape
+        out = powers_z * broadcast_view(cotangent / sums_z, shape) - powers_t * broadcast_view(
+            cotangent / sums_t, shape
+        )
         return mx.zeros_like(inputs[0]), out
 
     return with_gradient(forward, gradient)(t, z)

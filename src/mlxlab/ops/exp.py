@@ -1,8 +1,8 @@
-"""Exponential and row sums for Linux CPU, where MLX's own take 11 ns and 0.6 ns per number.
+"""Exponential and row sums for Linux CPU, where MLX's own take 11 ns and 0.6 ns per element.
 
-Its kernels there process one number at a time, and exponentials take nearly all of the time that a training step spends
-outside matrix products. The C++ compiler vectorizes formulas of + - * / alone: 1 ns per number in a compiled step, 4 ns
-otherwise. On Metal, CUDA and Accelerate MLX's own are fast.
+Its kernels there process one element at a time, and exponentials take nearly all of the time that a training step
+spends outside matrix products. The C++ compiler vectorizes formulas of + - * / alone: 1 ns per element in a compiled
+step, 4 ns otherwise. On Metal, CUDA and Accelerate MLX's own are fast.
 """
 
 import os

@@ -80,9 +80,9 @@ def _unpacked_product(packing: Packing, x: mx.array, arrays: Sequence[mx.array])
     def forward(x: mx.array, *arrays: mx.array) -> Arrays:
         return ((x.astype(mx.float32) @ unpack_after(x, arrays).T).astype(x.dtype),)
 
-    def backward(inputs: Arrays, slope: mx.array, _: Arrays) -> Arrays:
+    def backward(inputs: Arrays, cotangent: mx.array, _: Arrays) -> Arrays:
         x, *arrays = inputs
-        gradient = (slope.astype(mx.float32) @ unpack_after(slope, arrays)).astype(x.dtype)
+        gradient = (cotangent.astype(mx.float32) @ unpack_after(cotangent, arrays)).astype(x.dtype)
         return gradient, *(mx.zeros_like(array) for array in arrays)
 
     return with_gradient(forward, backward)(x, *arrays)

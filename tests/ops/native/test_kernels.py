@@ -56,12 +56,12 @@ def check(rng, kernel, reference, *inputs, tolerance=1e-5):
         for index, gradient in enumerate(result):
             gradient = np.array(gradient, np.float64)
             for direction in (draw(rng, *gradient.shape), gradient / max(np.abs(gradient).max(initial=0), 1e-9)):
-                slope = directional_slope(reference, inputs, index, direction, weights)
+                derivative = directional_derivative(reference, inputs, index, direction, weights)
                 size = np.linalg.norm(gradient) * np.linalg.norm(direction)
-                assert (gradient * direction).sum() == pytest.approx(slope, abs=5 * tolerance * max(size, 1e-2))
+                assert (gradient * direction).sum() == pytest.approx(derivative, abs=5 * tolerance * max(size, 1e-2))
 
 
-def directional_slope(reference, inputs, index, direction, weights):
+def directional_derivative(reference, inputs, index, direction, weights):
     above, below = ([x + h * direction if i == index else x for i, x in enumerate(inputs)] for h in (STEP, -STEP))
     return ((reference(*above) - reference(*below)) * weights).sum() / (2 * STEP)
 
@@ -180,9 +180,9 @@ def test_adamw(seed, rng):
     weights = [[draw(rng, *shape) for _ in range(3)] + [draw(rng, *shape) ** 2] for shape in shapes]
     given = [[device(np.asarray(x)) for x in each] for each in weights]
     for finite in (1.0, 0.0):
-        numbers = mx.array([*rates[0], *rates[1], 0.5, finite])
+        hyperparameters = mx.array([*rates[0], *rates[1], 0.5, finite])
         for each, old, group, new in zip(
-            weights, given, groups, kernels.adamw(numbers, given, groups, (0.9, 0.99), 1e-8), strict=True
+            weights, given, groups, kernels.adamw(hyperparameters, given, groups, (0.9, 0.99), 1e-8), strict=True
         ):
             expected = references.adamw(each[0], 0.5 * each[1], *each[2:], *rates[group], (0.9, 0.99), 1e-8)
             for array, wanted, before in zip(new, expected, (old[0], *old[2:]), strict=True):

@@ -34,7 +34,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "square_sum": [_POINTER, _POINTER, _INT],
     "adamw": [*[_POINTER] * 4, _INT, _DOUBLE, _DOUBLE, _FLOAT],
 }
-MAX_SIZE = 2**31  # numbers of an array, and weights of an attention
+MAX_SIZE = 2**31  # elements of an array, and weights of an attention
 # Weights of one AdamW kernel. `mx.compile` compares all outputs of a kernel with each other, for every input: the time
 # of a trace grows with the cube of this number (420 adapters in one kernel took four minutes).
 WEIGHTS_PER_KERNEL = 16
@@ -134,19 +134,19 @@ def dropout(x: mx.array, key: mx.array, bound: int, scale: float) -> mx.array:
 
 
 def embedding(ids: mx.array, table: mx.array) -> mx.array:
-    """(...), (V, D) -> (..., D); NaN for a number out of range."""
+    """(...), (V, D) -> (..., D); NaN for an index out of range."""
     return _call("embedding", ids.astype(mx.int32), table)
 
 
 def square_sum(arrays: Sequence[mx.array]) -> mx.array:
-    """The sum of the squares of all numbers: a scalar."""
+    """The sum of the squares of all elements: a scalar."""
     out = mx.array(0.0)
     _check(_bound().mlxlab_square_sum(id(out), _addresses(arrays), len(arrays)))
     return out
 
 
 def adamw(
-    rates: mx.array,
+    hyperparameters: mx.array,
     arrays: Sequence[tuple[mx.array, mx.array, mx.array, mx.array]],
     groups: Sequence[int],
     betas: tuple[float, float],
@@ -155,8 +155,8 @@ def adamw(
     """AdamW with bias correction of many weights at once -> new weight, first and second moment of each.
 
     Args:
-        rates: (3 G + 2,): learning rate, number of the step and decay of each group; the factor of all gradients; 1, or
-            0 to change nothing.
+        hyperparameters: (3 G + 2,): learning rate, step (from 1) and decay of each group; the factor of all gradients;
+            1, or 0 to change nothing.
         arrays: weight, gradient, first and second moment of each weight.
         groups: the group of each weight.
     """
@@ -164,9 +164,9 @@ def adamw(
     for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
         outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
-        inputs, numbers = _addresses([array for each in arrays[chunk] for array in each]), groups[chunk]
-        group_array = (ctypes.c_int * len(numbers))(*numbers)
-        _check(_bound().mlxlab_adamw(outputs, id(rates), inputs, group_array, len(numbers), *betas, eps))
+        inputs, indices = _addresses([array for each in arrays[chunk] for array in each]), groups[chunk]
+        group_array = (ctypes.c_int * len(indices))(*indices)
+        _check(_bound().mlxlab_adamw(outputs, id(hyperparameters), inputs, group_array, len(indices), *betas, eps))
     return list(zip(new[::3], new[1::3], new[2::3], strict=True))
 
 

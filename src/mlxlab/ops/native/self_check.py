@@ -29,7 +29,7 @@ def check() -> str | None:
 
 
 def _largest_error(kernel: Function, formula: Function, inputs: tuple[mx.array, ...]) -> float:
-    """Of values and gradients, relative to the largest number of each."""
+    """Of values and gradients, relative to the largest element of each."""
     weights = _normal(99, *formula(*inputs).shape)
     found, expected = ([function(*inputs)] for function in (kernel, formula))
     if inputs:
@@ -141,8 +141,8 @@ def _adamw_error() -> float:
     reference = optim.AdamW(0.1, betas=[0.9, 0.99], eps=1e-8, weight_decay=0.1, bias_correction=True)
     expected, state = {"w": weight}, (weight, mx.zeros_like(weight), mx.zeros_like(weight))
     for step, taken in ((1, 1), (2, 0), (2, 1)):
-        rates = mx.array([0.1, step, 0.1, 0.5, taken], mx.float32)
-        state = kernels.adamw(rates, [(state[0], gradient, *state[1:])], [0], (0.9, 0.99), 1e-8)[0]
+        hyperparameters = mx.array([0.1, step, 0.1, 0.5, taken], mx.float32)
+        state = kernels.adamw(hyperparameters, [(state[0], gradient, *state[1:])], [0], (0.9, 0.99), 1e-8)[0]
         if taken:
             expected = reference.apply_gradients({"w": gradient * 0.5}, expected)
     moments = reference.state["w"]

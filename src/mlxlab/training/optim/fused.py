@@ -42,9 +42,9 @@ def apply_adamw(
             paths.append(path)
             groups.append(index)
             moments.append({name: state[f"{path}.{name}"] for name in ("m", "v")})
-    rates = _advance(parts, scale, finite)
+    hyperparameters = _advance(parts, scale, finite)
     arrays = [(weights[path], leaves[path], each["m"], each["v"]) for path, each in zip(paths, moments, strict=True)]
-    new = kernels.adamw(rates, arrays, groups, tuple(parts[0].betas), parts[0].eps)
+    new = kernels.adamw(hyperparameters, arrays, groups, tuple(parts[0].betas), parts[0].eps)
     model.update(tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)]))
     changed = {
         f"{path}.{name}": array
@@ -66,12 +66,12 @@ def _adamw_parts(optimizer: optim.Optimizer) -> list[Any]:
 
 
 def _advance(parts: list[Any], scale: mx.array, finite: mx.array) -> mx.array:
-    """Advances rates and step counts as `apply_gradients` does, if `finite` holds; returns the kernel's rates."""
-    rates: list[mx.array] = []
+    """Advances learning rates and steps as `apply_gradients` does, if `finite` holds; the arguments of the kernel."""
+    values: list[mx.array] = []
     for part in parts:
         for name, schedule in part._schedulers.items():
             part.state[name] = mx.where(finite, schedule(part.step), part.state[name])
         after = part.step + 1
-        rates += [part.learning_rate, after, mx.array(part.weight_decay)]
+        values += [part.learning_rate, after, mx.array(part.weight_decay)]
         part.state["step"] = mx.where(finite, after, part.step)
-    return mx.stack([rate.astype(mx.float32) for rate in (*rates, scale, finite)])
+    return mx.stack([value.astype(mx.float32) for value in (*values, scale, finite)])

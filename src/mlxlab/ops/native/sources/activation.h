@@ -41,12 +41,12 @@ void activation_forward(const float* x, const float* up, float* y, size_t n) {
 }
 
 template <Activation KIND>
-void activation_backward(const float* x, const float* up, const float* slope, float* dx, float* dup, size_t n) {
+void activation_backward(const float* x, const float* up, const float* cotangent, float* dx, float* dup, size_t n) {
   parallel_for(n, ACTIVATION_GRAIN, [=](size_t first, size_t end) {
     each_vector(end - first, [=](long i, auto lanes) {
       i += first;
       const auto [value, derivative] = activate<KIND>(load_lanes(x + i, lanes));
-      const Floats c = load_lanes(slope + i, lanes);
+      const Floats c = load_lanes(cotangent + i, lanes);
       const Floats gated = up ? c * load_lanes(up + i, lanes) : c;
       if (dup) store_lanes(dup + i, c * value, lanes);
       store_lanes(dx + i, gated * derivative, lanes);
@@ -54,17 +54,17 @@ void activation_backward(const float* x, const float* up, const float* slope, fl
   });
 }
 
-// Inputs: x, (up), slope; outputs: the gradients of x and of up.
+// Inputs: x, (up), cotangent; outputs: the gradients of x and of up.
 class ActivationGradient : public Kernel {
  public:
   ActivationGradient(mx::Stream s, Activation kind) : Kernel(s), kind_(kind) {}
   MLXLAB_NAME(ActivationGradient)
   MLXLAB_EVAL {
     const bool gated = in.size() == 3;
-    auto x = rows_of(in[0]), up = gated ? rows_of(in[1]) : nullptr, slope = rows_of(in.back());
+    auto x = rows_of(in[0]), up = gated ? rows_of(in[1]) : nullptr, cotangent = rows_of(in.back());
     auto dx = allocate_over(out[0], in.back()), dup = gated ? allocate(out[1]) : nullptr;
     auto run = kind_ == Activation::GELU ? activation_backward<Activation::GELU> : activation_backward<Activation::SILU>;
-    dispatch([=, n = in[0].size()] { run(x, up, slope, dx, dup, n); });
+    dispatch([=, n = in[0].size()] { run(x, up, cotangent, dx, dup, n); });
   }
 
  private:
@@ -82,10 +82,10 @@ class ActivationKernel : public Kernel {
   }
   MLXLAB_VJP {
     Arrays inputs = primals;
-    inputs.push_back(slopes[0]);
+    inputs.push_back(cotangents[0]);
     const std::vector<mx::Shape> shapes(primals.size(), primals[0].shape());
     auto gradients = make_outputs(std::make_shared<ActivationGradient>(stream(), kind_), shapes, inputs);
-    return select_gradients(gradients, primals, wanted, stream());
+    return select_gradients(gradients, primals, argnums, stream());
   }
 
  private:

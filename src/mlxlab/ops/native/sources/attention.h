@@ -1,8 +1,8 @@
 // Softmax attention of whole sequences and its gradient, by blocks of queries: no matrix of all scores is held
-// (as in Rabe and Staats 2021; the gradient computes the weights again from the saved log of their sums).
+// (as in Rabe and Staats 2021; the gradient recomputes the weights from the saved log-sum-exp of the scores).
 //
-// Scores of a block lie with the keys down and the queries across: maxima and sums of a query are sums of vectors, and
-// the weights are already the panel that the product with the values needs.
+// Scores of a block are stored with a row for each key and a column for each query: maxima and sums over the keys are
+// computed on whole vectors, and the weights are already the packed panel that the product with the values needs.
 #pragma once
 #include "matmul.h"
 #include "random_mask.h"
@@ -31,11 +31,11 @@ struct AttentionProblem {
   DropoutMask dropout;
   Heads<const float> q, k, v;
   Heads<float> out;
-  float* log_sums;  // (rows, heads, length)
+  float* log_sum_exps;  // (rows, heads, length)
 };
 
 struct AttentionGradient {
-  Heads<const float> slope;  // of the output
+  Heads<const float> cotangent;  // of the output
   Heads<float> q, k, v;
 };
 
@@ -79,14 +79,14 @@ class AttentionHead {
     const size_t panels = (d + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS * QUERY_BLOCK;
     next_ = space.get<float>(2 * T * d + 2 * T * bands + 2 * T * QUERY_BLOCK + (3 * d + bands) * QUERY_BLOCK + 2 * panels +
                              (backward ? 2 * T * d : 0) + 512);
-    k_ = part(T * d), v_ = part(T * d), scores_ = part(T * QUERY_BLOCK), queries_ = part(d * QUERY_BLOCK);
-    transposed_ = part(bands * QUERY_BLOCK), bands_ = part(T * bands);
+    k_ = take(T * d), v_ = take(T * d), scores_ = take(T * QUERY_BLOCK), queries_ = take(d * QUERY_BLOCK);
+    transposed_ = take(bands * QUERY_BLOCK), bands_ = take(T * bands);
     copy(p.k, k_), copy(p.v, v_);
     pack_bands(backward ? k_ : v_);
     if (!backward) return;
-    weight_slopes_ = part(T * QUERY_BLOCK), slopes_ = part(d * QUERY_BLOCK), block_ = part(d * QUERY_BLOCK);
-    panels_ = part(panels);
-    dk_ = part(T * d), dv_ = part(T * d);
+    weight_gradients_ = take(T * QUERY_BLOCK), cotangents_ = take(d * QUERY_BLOCK), block_ = take(d * QUERY_BLOCK);
+    panels_ = take(panels);
+    dk_ = take(T * d), dv_ = take(T * d);
     std::memset(dk_, 0, T * d * sizeof(float)), std::memset(dv_, 0, T * d * sizeof(float));
   }
 
@@ -105,7 +105,7 @@ class AttentionHead {
   }
 
  private:
-  float* part(size_t count) {
+  float* take(size_t count) {  // of the workspace
     float* start = next_;
     next_ += (count + 15) / 16 * 16;
     return start;
@@ -143,7 +143,7 @@ class AttentionHead {
                                         panels_, count, {out + i * p_.size + j, p_.size, columns, nullptr, true});
     }
   }
-  // Queries (or slopes) of a block as a panel (d, QUERY_BLOCK).
+  // Queries (or cotangents) of a block as a panel (d, QUERY_BLOCK).
   void pack_block(const float* from, long stride, long count, float scale, float* panel) const {
     pack_panel<Float32, QUERY_BLOCK>(from, stride, false, count, p_.size, panel);
     if (scale != 1.f)
@@ -157,12 +157,13 @@ class AttentionHead {
 
   void forward_block(long head, long query);
   void backward_block(const AttentionGradient& g, long head, long query);
-  void weights_of_block(long head, long query, long keys, const float* level);
+  void weights_of_block(long head, long query, long keys, const float* statistics);
 
   const AttentionProblem& p_;
   const long row_, kv_head_;
   float *next_, *k_, *v_, *bands_, *scores_, *queries_, *transposed_;
-  float *weight_slopes_ = nullptr, *slopes_ = nullptr, *block_ = nullptr, *panels_ = nullptr, *dk_ = nullptr, *dv_ = nullptr;
+  float *weight_gradients_ = nullptr, *cotangents_ = nullptr, *block_ = nullptr, *panels_ = nullptr;
+  float *dk_ = nullptr, *dv_ = nullptr;
 };
 
 inline void AttentionHead::forward_block(long head, long query) {
@@ -170,8 +171,8 @@ inline void AttentionHead::forward_block(long head, long query) {
   pack_block(p_.q.at(row_, head, query), p_.q.stride, count, p_.scale, queries_);
   multiply_keys(k_, queries_, keys, scores_);
   const BlockMask mask(p_, row_, query);
-  Floats top[BLOCK_VECTORS], sums[BLOCK_VECTORS] = {};
-  for (auto& t : top) t = Floats{} + MASKED;
+  Floats maxima[BLOCK_VECTORS], sums[BLOCK_VECTORS] = {};
+  for (auto& m : maxima) m = Floats{} + MASKED;
   for (long j = 0; j < keys; j++)
     for (int v = 0; v < BLOCK_VECTORS; v++) {
       float* at = scores_ + j * QUERY_BLOCK + v * LANES;
@@ -180,15 +181,15 @@ inline void AttentionHead::forward_block(long head, long query) {
         score = mask.allowed(j, v) ? score : Floats{} + MASKED;
         store(at, score);
       }
-      top[v] = maximum(top[v], score);
+      maxima[v] = maximum(maxima[v], score);
     }
-  for (auto& t : top) t = maximum(t, Floats{} + MASKED * 0.5f);  // a query that attends to nothing: weights of 0
+  for (auto& m : maxima) m = maximum(m, Floats{} + MASKED * 0.5f);  // a query that attends to nothing: weights of 0
   Words index[BLOCK_VECTORS] = {};
   for (int v = 0; p_.dropout.key && v < BLOCK_VECTORS; v++) index[v] = dropout_index(head, query, v);
   for (long j = 0; j < keys; j++)
     for (int v = 0; v < BLOCK_VECTORS; v++) {
       float* at = scores_ + j * QUERY_BLOCK + v * LANES;
-      Floats weight = exponential(load(at) - top[v]);
+      Floats weight = exponential(load(at) - maxima[v]);
       sums[v] += weight;
       if (p_.dropout.key) weight *= DropoutMask::factors(p_.dropout, index[v] + (uint32_t)j);
       store(at, weight);
@@ -198,48 +199,48 @@ inline void AttentionHead::forward_block(long head, long query) {
     const float sum = sums[i / LANES][i % LANES], factor = sum > 0.f || std::isnan(sum) ? 1.f / sum : 0.f;
     float* out = p_.out.at(row_, head, query + i);
     for (long j = 0; j < p_.size; j++) out[j] = transposed_[j * QUERY_BLOCK + i] * factor;
-    p_.log_sums[(row_ * p_.heads + head) * p_.length + query + i] =
-        factor == 0.f ? -MASKED : top[i / LANES][i % LANES] + std::log(sum);
+    p_.log_sum_exps[(row_ * p_.heads + head) * p_.length + query + i] =
+        factor == 0.f ? -MASKED : maxima[i / LANES][i % LANES] + std::log(sum);
   }
 }
 
-// The weights of a block into `scores_` and the slopes of the scores into `weight_slopes_`, from scores and the slopes
-// of the weights. level: the sum over each query's outputs times their slopes; then the log of its sum.
-inline void AttentionHead::weights_of_block(long head, long query, long keys, const float* level) {
+// The weights of a block into `scores_` and the gradients of the scores into `weight_gradients_`, from the scores and the
+// gradients of the weights. statistics: for each query the dot product of its output and cotangent, then its log-sum-exp.
+inline void AttentionHead::weights_of_block(long head, long query, long keys, const float* statistics) {
   const BlockMask mask(p_, row_, query);
   for (int v = 0; v < BLOCK_VECTORS; v++) {
     const Words index = p_.dropout.key ? dropout_index(head, query, v) : Words{};
-    const Floats levels = load(level + v * LANES), log_sums = load(level + QUERY_BLOCK + v * LANES);
+    const Floats dots = load(statistics + v * LANES), log_sum_exps = load(statistics + QUERY_BLOCK + v * LANES);
     for (long j = 0; j < keys; j++) {
-      float *score = scores_ + j * QUERY_BLOCK + v * LANES, *slope = weight_slopes_ + j * QUERY_BLOCK + v * LANES;
-      Floats weight = exponential(load(score) - log_sums), factor = Floats{} + 1.f;
+      float *score = scores_ + j * QUERY_BLOCK + v * LANES, *gradient = weight_gradients_ + j * QUERY_BLOCK + v * LANES;
+      Floats weight = exponential(load(score) - log_sum_exps), factor = Floats{} + 1.f;
       if (mask.applies(j)) weight = mask.allowed(j, v) ? weight : Floats{};
       if (p_.dropout.key) factor = DropoutMask::factors(p_.dropout, index + (uint32_t)j);
       store(score, weight * factor);
-      store(slope, weight * (load(slope) * factor - levels));
+      store(gradient, weight * (load(gradient) * factor - dots));
     }
   }
 }
 
 inline void AttentionHead::backward_block(const AttentionGradient& g, long head, long query) {
   const long keys = keys_of(query), count = std::min<long>(QUERY_BLOCK, p_.length - query);
-  const float *q = p_.q.at(row_, head, query), *slope = g.slope.at(row_, head, query);
+  const float *q = p_.q.at(row_, head, query), *cotangent = g.cotangent.at(row_, head, query);
   pack_block(q, p_.q.stride, count, p_.scale, queries_);
-  pack_block(slope, g.slope.stride, count, 1.f, slopes_);
+  pack_block(cotangent, g.cotangent.stride, count, 1.f, cotangents_);
   multiply_keys(k_, queries_, keys, scores_);
-  multiply_keys(v_, slopes_, keys, weight_slopes_);
-  float level[2 * QUERY_BLOCK] = {};
+  multiply_keys(v_, cotangents_, keys, weight_gradients_);
+  float statistics[2 * QUERY_BLOCK] = {};
   for (long i = 0; i < QUERY_BLOCK; i++) {
     const float* out = p_.out.at(row_, head, query + i);
-    for (long j = 0; i < count && j < p_.size; j++) level[i] += out[j] * slope[i * g.slope.stride + j];
-    level[QUERY_BLOCK + i] = i < count ? p_.log_sums[(row_ * p_.heads + head) * p_.length + query + i] : -MASKED;
+    for (long j = 0; i < count && j < p_.size; j++) statistics[i] += out[j] * cotangent[i * g.cotangent.stride + j];
+    statistics[QUERY_BLOCK + i] = i < count ? p_.log_sum_exps[(row_ * p_.heads + head) * p_.length + query + i] : -MASKED;
   }
-  weights_of_block(head, query, keys, level);
+  weights_of_block(head, query, keys, statistics);
   for (long i = 0; i < count; i++)
     for (long j = 0; j < p_.size; j++) block_[i * p_.size + j] = q[i * p_.q.stride + j] * p_.scale;
-  sum_over_queries(scores_, slope, g.slope.stride, count, keys, dv_);
-  sum_over_queries(weight_slopes_, block_, p_.size, count, keys, dk_);
-  sum_over_keys(weight_slopes_, keys);
+  sum_over_queries(scores_, cotangent, g.cotangent.stride, count, keys, dv_);
+  sum_over_queries(weight_gradients_, block_, p_.size, count, keys, dk_);
+  sum_over_keys(weight_gradients_, keys);
   for (long i = 0; i < count; i++) {
     float* dq = g.q.at(row_, head, query + i);
     for (long j = 0; j < p_.size; j++) dq[j] = transposed_[j * QUERY_BLOCK + i] * p_.scale;

@@ -1,4 +1,4 @@
-// Dropout: the numbers of x times 0 or a scale, by the masks of mlxlab.ops.dropout.
+// Dropout: the elements of x times 0 or a scale, by the masks of mlxlab.ops.dropout.
 #pragma once
 #include "primitive.h"
 #include "random_mask.h"
@@ -32,8 +32,8 @@ class Dropout : public Kernel {
   }
   MLXLAB_VJP {
     auto kernel = std::make_shared<Dropout>(stream(), bound_, scale_);
-    auto gradients = make_outputs(kernel, {primals[0].shape()}, {slopes[0], primals[1]});
-    return select_gradients(gradients, primals, wanted, stream());
+    auto gradients = make_outputs(kernel, {primals[0].shape()}, {cotangents[0], primals[1]});
+    return select_gradients(gradients, primals, argnums, stream());
   }
 
  private:

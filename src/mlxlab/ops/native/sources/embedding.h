@@ -1,10 +1,10 @@
-// Rows of a table (V, D) by their numbers, and the gradient of the table. A number out of range gives NaN.
+// Rows of a table (V, D) by their indices, and the gradient of the table. An index out of range gives NaN.
 #pragma once
 #include "primitive.h"
 
 namespace mlxlab {
 
-// Inputs: ids (int32), slopes (..., D); output: (V, D). Each task has rows of its own, and sums them in the order of ids.
+// Inputs: ids (int32), cotangents (..., D); output: (V, D). Each task computes rows of its own, in the order of ids.
 class EmbeddingGradient : public Kernel {
  public:
   using Kernel::Kernel;
@@ -12,7 +12,7 @@ class EmbeddingGradient : public Kernel {
   MLXLAB_EVAL {
     const long V = out[0].shape(0), D = out[0].shape(1), count = in[0].size();
     auto ids = rows_of<int32_t>(in[0]);
-    auto slopes = rows_of(in[1]);
+    auto cotangents = rows_of(in[1]);
     dispatch([=, table = allocate(out[0])] {
       const long tasks = std::clamp(V / 16, 1L, 16L);
       pool().run(tasks, [=](size_t task) {
@@ -20,7 +20,7 @@ class EmbeddingGradient : public Kernel {
         std::memset(table + first * D, 0, (end - first) * D * sizeof(float));
         for (long i = 0; i < count; i++)
           if (ids[i] >= first && ids[i] < end)
-            for (long j = 0; j < D; j++) table[ids[i] * D + j] += slopes[i * D + j];
+            for (long j = 0; j < D; j++) table[ids[i] * D + j] += cotangents[i * D + j];
       });
     });
   }
@@ -46,9 +46,12 @@ class Embedding : public Kernel {
   }
   MLXLAB_VJP {
     Arrays result;
-    for (int i : wanted) {
+    for (int i : argnums) {
       if (i == 0) result.push_back(mx::zeros_like(primals[0], stream()));
-      else result.push_back(make_outputs(std::make_shared<EmbeddingGradient>(stream()), {primals[1].shape()}, {primals[0], slopes[0]})[0]);
+      else {
+        auto kernel = std::make_shared<EmbeddingGradient>(stream());
+        result.push_back(make_outputs(kernel, {primals[1].shape()}, {primals[0], cotangents[0]})[0]);
+      }
     }
     return result;
   }

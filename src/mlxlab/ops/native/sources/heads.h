@@ -29,17 +29,17 @@ class HeadsKernel : public Kernel {
   }
 };
 
-// Inputs: x (B, H, T, d), table (T, d) of d / 2 cosines and d / 2 sines. Its gradient turns backwards.
+// Inputs: x (B, H, T, d), table (T, d) of d / 2 cosines and d / 2 sines. Its gradient rotates by the negative angle.
 class Rope : public HeadsKernel {
  public:
-  Rope(mx::Stream s, bool backwards) : HeadsKernel(s), backwards_(backwards) {}
+  Rope(mx::Stream s, bool inverse) : HeadsKernel(s), inverse_(inverse) {}
   MLXLAB_NAME(Rope)
   MLXLAB_EVAL {
     const long B = in[0].shape(0), H = in[0].shape(1), T = in[0].shape(2), half = in[0].shape(3) / 2;
     const auto from = read(in[0]);
     const auto to = allocate_heads(out[0]);
     const float* table = rows_of(in[1]);
-    dispatch([=, sign = backwards_ ? -1.f : 1.f] {
+    dispatch([=, sign = inverse_ ? -1.f : 1.f] {
       parallel_for(B * T, std::max(1L, 4096 / (H * half)), [=](size_t first, size_t end) {
         for (size_t i = first; i < end; i++) {
           const float *cosines = table + i % T * 2 * half, *sines = cosines + half;
@@ -56,13 +56,13 @@ class Rope : public HeadsKernel {
     });
   }
   MLXLAB_VJP {
-    auto kernel = std::make_shared<Rope>(stream(), !backwards_);
-    auto gradients = make_outputs(kernel, {primals[0].shape()}, {slopes[0], primals[1]});
-    return select_gradients(gradients, primals, wanted, stream());
+    auto kernel = std::make_shared<Rope>(stream(), !inverse_);
+    auto gradients = make_outputs(kernel, {primals[0].shape()}, {cotangents[0], primals[1]});
+    return select_gradients(gradients, primals, argnums, stream());
   }
 
  private:
-  bool backwards_;
+  bool inverse_;
 };
 
 struct AttentionOptions {
@@ -93,7 +93,7 @@ class AttentionBase : public HeadsKernel {
   AttentionOptions options_;
 };
 
-// Inputs: q, k, v, (segments), (key), the output, its log sums, its slope.
+// Inputs: q, k, v, (segments), (key), the output, its log-sum-exp, its cotangent.
 class AttentionGradientKernel : public AttentionBase {
  public:
   using AttentionBase::AttentionBase;
@@ -103,28 +103,28 @@ class AttentionGradientKernel : public AttentionBase {
     const size_t n = in.size();
     const auto y = read(in[n - 3]);
     p.out = {const_cast<float*>(y.data), y.row_stride, y.head_stride, y.stride};
-    p.log_sums = const_cast<float*>(rows_of(in[n - 2]));
+    p.log_sum_exps = const_cast<float*>(rows_of(in[n - 2]));
     const AttentionGradient g{read(in[n - 1]), allocate_heads(out[0]), allocate_heads(out[1]), allocate_heads(out[2])};
     dispatch([p, g] { each_head(p, [&](long row, long head) { AttentionHead(p, row, head, true).backward(g); }); });
   }
 };
 
-// Inputs: q (B, H, T, d), k and v (B, K, T, d), (segments (B, T)), (key); outputs: (B, H, T, d), and log sums (B, H, T).
+// Inputs: q (B, H, T, d), k and v (B, K, T, d), (segments (B, T)), (key); outputs: (B, H, T, d), and log-sum-exp (B, H, T).
 class AttentionKernel : public AttentionBase {
  public:
   using AttentionBase::AttentionBase;
   MLXLAB_NAME(Attention)
   MLXLAB_EVAL {
     AttentionProblem p = problem(in);
-    p.out = allocate_heads(out[0]), p.log_sums = allocate(out[1]);
+    p.out = allocate_heads(out[0]), p.log_sum_exps = allocate(out[1]);
     dispatch([p] { each_head(p, [&](long row, long head) { AttentionHead(p, row, head, false).forward(); }); });
   }
   MLXLAB_VJP {
     Arrays inputs = primals;
-    inputs.insert(inputs.end(), {outputs[0], outputs[1], slopes[0]});
+    inputs.insert(inputs.end(), {outputs[0], outputs[1], cotangents[0]});
     const std::vector<mx::Shape> shapes{primals[0].shape(), primals[1].shape(), primals[2].shape()};
     auto gradients = make_outputs(std::make_shared<AttentionGradientKernel>(stream(), options_), shapes, inputs);
-    return select_gradients(gradients, primals, wanted, stream());
+    return select_gradients(gradients, primals, argnums, stream());
   }
 };
 

@@ -20,19 +20,19 @@ class LinearInputGradient : public Kernel {
   bool bfloat16_;
 };
 
-// The gradients of the weights: transposed slopes (M, N) times x (M, K) -> (N, K); of the bias: sums over the rows.
+// The gradients of the weights: transposed cotangents (M, N) times x (M, K) -> (N, K); of the bias: sums over the rows.
 class LinearWeightGradient : public Kernel {
  public:
   LinearWeightGradient(mx::Stream s, bool bfloat16) : Kernel(s), bfloat16_(bfloat16) {}
   MLXLAB_NAME(LinearWeightGradient)
   MLXLAB_EVAL {
     const long N = out[0].shape(0), K = out[0].shape(1), M = in[1].size() / std::max(1L, K);
-    const float* slopes = rows_of(in[0]);
-    const Product p{N, K, M, {slopes, N, true}, {rows_of(in[1]), K, false}, allocate(out[0])};
+    const float* cotangents = rows_of(in[0]);
+    const Product p{N, K, M, {cotangents, N, true}, {rows_of(in[1]), K, false}, allocate(out[0])};
     float* bias = out.size() > 1 ? allocate(out[1]) : nullptr;
     dispatch([=, bfloat16 = bfloat16_] {
       multiply(p, bfloat16);
-      if (bias) sum_rows(slopes, M, N, bias);
+      if (bias) sum_rows(cotangents, M, N, bias);
     });
   }
 
@@ -61,17 +61,17 @@ class Linear : public Kernel {
   MLXLAB_VJP {
     const bool bias = primals.size() > 2;
     Arrays weights, result;
-    for (int i : wanted) {
+    for (int i : argnums) {
       if (i == 0) {
         auto kernel = std::make_shared<LinearInputGradient>(stream(), bfloat16_);
-        result.push_back(make_outputs(kernel, {primals[0].shape()}, {slopes[0], primals[1]})[0]);
+        result.push_back(make_outputs(kernel, {primals[0].shape()}, {cotangents[0], primals[1]})[0]);
         continue;
       }
       if (weights.empty()) {
         std::vector<mx::Shape> shapes{primals[1].shape()};
         if (bias) shapes.push_back(primals[2].shape());
         auto kernel = std::make_shared<LinearWeightGradient>(stream(), bfloat16_);
-        weights = make_outputs(kernel, shapes, {slopes[0], primals[0]});
+        weights = make_outputs(kernel, shapes, {cotangents[0], primals[0]});
       }
       result.push_back(weights[i - 1]);
     }

@@ -1,6 +1,6 @@
-// Products of float32 matrices, computed in float32 or from numbers rounded to bfloat16 with float32 sums.
+// Products of float32 matrices, computed in float32 or from elements rounded to bfloat16 with float32 sums.
 //
-// All cuts depend on the shape alone, so does the order of every sum: any number of threads gives the same numbers.
+// The blocking depends on the shape alone, and so does the order of every sum: any number of threads gives equal results.
 #pragma once
 #include "thread_pool.h"
 #include "tiles.h"
@@ -30,7 +30,7 @@ void run_tasks(bool serial, long count, F&& f) {
   for (long i = 0; i < count; i++) f(i);
 }
 
-// A few rows times a transposed matrix, as in generation: every number of the matrix is read once.
+// A few rows times a transposed matrix, as in generation: every element of the matrix is read once.
 inline void multiply_few_rows(const Product& p) {
   const long grain = std::max(1L, 65536 / p.depth);
   parallel_for(p.columns, grain, [&](size_t first, size_t end) {
@@ -52,12 +52,12 @@ inline void multiply_few_rows(const Product& p) {
   });
 }
 
-// How a product is cut: by depth, by groups of panels (TILE_COLUMNS columns each), and into tasks for the threads.
-struct Cuts {
+// How a product is divided: by depth, by groups of panels (TILE_COLUMNS columns each), and into tasks for the threads.
+struct Blocking {
   long bands, panels;  // of TILE_ROWS rows, of TILE_COLUMNS columns
   long depth, group;   // of a block; panels that are packed together
   long bands_per_task;
-  explicit Cuts(const Product& p) {
+  explicit Blocking(const Product& p) {
     bands = (p.rows + TILE_ROWS - 1) / TILE_ROWS;
     panels = (p.columns + TILE_COLUMNS - 1) / TILE_COLUMNS;
     const long blocks = (p.depth + 511) / 512;
@@ -74,8 +74,8 @@ class BlockedProduct {
 
  public:
   explicit BlockedProduct(const Product& product)
-      : p_(product), cuts_(product), serial_(2.0 * product.rows * product.columns * product.depth < SERIAL_WORK),
-        // Rows that lie a multiple of a page apart would share the same places of the cache.
+      : p_(product), blocking_(product), serial_(2.0 * product.rows * product.columns * product.depth < SERIAL_WORK),
+        // Rows that are a multiple of a page apart would be mapped to the same cache sets.
         in_place_(Format::READS_ROWS_IN_PLACE && !product.a.transposed && product.a.stride % 1024 != 0) {}
 
   void compute() {
@@ -84,11 +84,11 @@ class BlockedProduct {
     static std::mutex& shared_in_use = *new std::mutex;
     static thread_local Workspace own;
     std::unique_lock<std::mutex> lock(shared_in_use, std::try_to_lock);
-    const size_t size = cuts_.group * TILE_COLUMNS * words(cuts_.depth);
+    const size_t size = blocking_.group * TILE_COLUMNS * words(blocking_.depth);
     panels_ = (lock.owns_lock() ? shared : own).template get<Word>(size);
-    for (long panel = 0; panel < cuts_.panels; panel += cuts_.group)
-      for (long k = 0; k < p_.depth; k += cuts_.depth)
-        compute_block(panel, std::min(cuts_.panels, panel + cuts_.group), k, std::min(cuts_.depth, p_.depth - k));
+    for (long panel = 0; panel < blocking_.panels; panel += blocking_.group)
+      for (long k = 0; k < p_.depth; k += blocking_.depth)
+        compute_block(panel, std::min(blocking_.panels, panel + blocking_.group), k, std::min(blocking_.depth, p_.depth - k));
   }
 
  private:
@@ -101,11 +101,11 @@ class BlockedProduct {
       for (long j = task * together; j < std::min<long>(panels, (task + 1) * together); j++)
         pack_columns(first_panel + j, k, depth, panels_ + j * panel_size);
     });
-    const long height = cuts_.bands_per_task, row_tasks = (cuts_.bands + height - 1) / height;
+    const long height = blocking_.bands_per_task, row_tasks = (blocking_.bands + height - 1) / height;
     const long column_tasks = std::clamp(16 / row_tasks, 1L, panels), width = (panels + column_tasks - 1) / column_tasks;
     run_tasks(serial_, row_tasks * column_tasks, [&](size_t task) {
       const long band = task / column_tasks * height, j = task % column_tasks * width;
-      compute_tiles(band, std::min(cuts_.bands, band + height), first_panel, j, std::min(panels, j + width), k, depth);
+      compute_tiles(band, std::min(blocking_.bands, band + height), first_panel, j, std::min(panels, j + width), k, depth);
     });
   }
 
@@ -146,7 +146,7 @@ class BlockedProduct {
   }
 
   const Product& p_;
-  const Cuts cuts_;
+  const Blocking blocking_;
   const bool serial_, in_place_;
   Word* panels_ = nullptr;
 };

@@ -1,5 +1,5 @@
 // The kernels' interface for Python: arrays are handed over by the address of their Python object, as nanobind holds
-// them, so that the library needs no headers of Python. Functions return null, or what was wrong.
+// them, so that the library does not need Python's headers. Functions return null, or an error message.
 #include "activation.h"
 #include "dropout.h"
 #include "embedding.h"
@@ -90,12 +90,13 @@ API const char* mlxlab_features() {
 #endif
 }
 
-// Size, bytes of a number, number of axes and last axis of an array, to compare with what Python says.
-API const char* mlxlab_probe(void* object, size_t header, size_t* facts) {
+// Size, bytes of an element, number of axes and last axis of an array, to compare with what Python says.
+API const char* mlxlab_probe(void* object, size_t header, size_t* properties) {
   return guarded([&] {
     object_header = header;
     const mx::array& x = array_of(object);
-    facts[0] = x.size(), facts[1] = x.itemsize(), facts[2] = x.ndim(), facts[3] = x.ndim() ? x.shape(-1) : 0;
+    const size_t values[] = {x.size(), x.itemsize(), x.ndim(), size_t(x.ndim() ? x.shape(-1) : 0)};
+    std::copy_n(values, 4, properties);
   });
 }
 
@@ -220,17 +221,18 @@ API const char* mlxlab_square_sum(void* out, void** arrays, int count) {
 }
 
 // arrays: weight, gradient, first and second moment of each weight; out: new weight and moments of each.
-API const char* mlxlab_adamw(void** out, void* rates, void** arrays, const int* groups, int count, double b1, double b2, float eps) {
+API const char* mlxlab_adamw(void** out, void* hyperparameters, void** arrays, const int* groups, int count, double b1,
+                             double b2, float eps) {
   return guarded([&] {
-    Arrays in{floats(rates, "adamw")};
+    Arrays in{floats(hyperparameters, "adamw")};
     std::vector<mx::Shape> shapes;
-    const int rate_groups = (in[0].size() - 2) / 3;
-    require(in[0].size() >= 5 && in[0].size() % 3 == 2, "adamw: rates " + shape_text(in[0]));
+    const int group_count = (in[0].size() - 2) / 3;
+    require(in[0].size() >= 5 && in[0].size() % 3 == 2, "adamw: hyperparameters " + shape_text(in[0]));
     for (int i = 0; i < 4 * count; i++) {
       in.push_back(floats(arrays[i], "adamw"));
       require(in.back().shape() == in[1 + i / 4 * 4].shape(), "adamw: shapes of a weight and its moments differ");
       if (i % 4) shapes.push_back(in.back().shape());
-      require(groups[i / 4] >= 0 && groups[i / 4] < rate_groups, "adamw: no such group");
+      require(groups[i / 4] >= 0 && groups[i / 4] < group_count, "adamw: no such group");
     }
     auto kernel = std::make_shared<AdamW>(cpu_stream(), std::vector<int>(groups, groups + count), b1, b2, eps);
     const auto made = make_outputs(kernel, shapes, in);

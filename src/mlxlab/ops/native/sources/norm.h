@@ -1,4 +1,4 @@
-// RMSNorm and LayerNorm over rows of D numbers, and their gradients: (x - mean) r w + b, without mean and b for RMSNorm.
+// RMSNorm and LayerNorm over rows of D elements, and their gradients: (x - mean) r w + b, without mean and b for RMSNorm.
 #pragma once
 #include "primitive.h"
 #include "vectors.h"
@@ -38,12 +38,12 @@ inline void norm_forward(const float* x, const float* w, const float* b, float* 
   });
 }
 
-// sums: D numbers for w and D for b, of these rows.
-inline void norm_backward_rows(const float* x, const float* w, const float* statistics, const float* slope, float* dx,
+// sums: the gradients of w (D) and of b (D) over these rows.
+inline void norm_backward_rows(const float* x, const float* w, const float* statistics, const float* cotangent, float* dx,
                                float* sums, long first, long end, long D, bool centered) {
   std::memset(sums, 0, 2 * D * sizeof(float));
   for (long i = first; i < end; i++) {
-    const float *row = x + i * D, *c = slope + i * D, mean = statistics[2 * i], r = statistics[2 * i + 1];
+    const float *row = x + i * D, *c = cotangent + i * D, mean = statistics[2 * i], r = statistics[2 * i + 1];
     Floats dots = {}, totals = {};
     each_vector(D, [&](long j, auto lanes) {
       const Floats g = load_lanes(c + j, lanes) * load_lanes(w + j, lanes);
@@ -59,32 +59,33 @@ inline void norm_backward_rows(const float* x, const float* w, const float* stat
   }
 }
 
-inline void norm_backward(const float* x, const float* w, const float* statistics, const float* slope, float* dx,
+inline void norm_backward(const float* x, const float* w, const float* statistics, const float* cotangent, float* dx,
                           float* dw, float* db, long rows, long D, bool centered) {
   static thread_local Workspace space;
-  const long pieces = std::clamp(rows / NORM_GRAIN, 1L, 16L);
-  float* sums = space.get<float>(2 * pieces * D);
-  pool().run(pieces, [=](size_t t) {
-    norm_backward_rows(x, w, statistics, slope, dx, sums + 2 * t * D, rows * t / pieces, rows * (t + 1) / pieces, D, centered);
+  const long chunks = std::clamp(rows / NORM_GRAIN, 1L, 16L);
+  float* sums = space.get<float>(2 * chunks * D);
+  pool().run(chunks, [=](size_t t) {
+    const long first = rows * t / chunks, end = rows * (t + 1) / chunks;
+    norm_backward_rows(x, w, statistics, cotangent, dx, sums + 2 * t * D, first, end, D, centered);
   });
   for (long j = 0; j < D; j++) {
     float weight = 0.f, bias = 0.f;
-    for (long t = 0; t < pieces; t++) weight += sums[2 * t * D + j], bias += sums[(2 * t + 1) * D + j];
+    for (long t = 0; t < chunks; t++) weight += sums[2 * t * D + j], bias += sums[(2 * t + 1) * D + j];
     dw[j] = weight;
     if (db) db[j] = bias;
   }
 }
 
-// Inputs: x, w, statistics, slope; outputs: the gradients of x, w and, if there is one, of the bias.
+// Inputs: x, w, statistics, cotangent; outputs: the gradients of x, w and, if there is one, of the bias.
 class NormGradient : public Kernel {
  public:
   NormGradient(mx::Stream s, bool centered) : Kernel(s), centered_(centered) {}
   MLXLAB_NAME(NormGradient)
   MLXLAB_EVAL {
     const long D = in[1].size(), rows = in[0].size() / D;
-    auto x = rows_of(in[0]), w = rows_of(in[1]), statistics = rows_of(in[2]), slope = rows_of(in[3]);
+    auto x = rows_of(in[0]), w = rows_of(in[1]), statistics = rows_of(in[2]), cotangent = rows_of(in[3]);
     auto dx = allocate(out[0]), dw = allocate(out[1]), db = out.size() > 2 ? allocate(out[2]) : nullptr;
-    dispatch([=, centered = centered_] { norm_backward(x, w, statistics, slope, dx, dw, db, rows, D, centered); });
+    dispatch([=, centered = centered_] { norm_backward(x, w, statistics, cotangent, dx, dw, db, rows, D, centered); });
   }
 
  private:
@@ -106,8 +107,8 @@ class Norm : public Kernel {
     std::vector<mx::Shape> shapes;
     for (auto& primal : primals) shapes.push_back(primal.shape());
     auto kernel = std::make_shared<NormGradient>(stream(), centered_);
-    auto gradients = make_outputs(kernel, shapes, {primals[0], primals[1], outputs[1], slopes[0]});
-    return select_gradients(gradients, primals, wanted, stream());
+    auto gradients = make_outputs(kernel, shapes, {primals[0], primals[1], outputs[1], cotangents[0]});
+    return select_gradients(gradients, primals, argnums, stream());
   }
 
  private:

@@ -1,4 +1,4 @@
-// What the kernels share as primitives of MLX: memory of outputs, inputs without gaps, tasks in the order of a stream.
+// What the kernels share as primitives of MLX: memory of outputs, row-major inputs, tasks in the order of a stream.
 #pragma once
 #include <memory>
 #include <stdexcept>
@@ -45,14 +45,14 @@ class Kernel : public mx::Primitive {
     out.set_data(mx::allocator::malloc(out.nbytes()));
     return out.data<float>();
   }
-  // In the memory of an input that nobody else holds, if there is one.
+  // In the memory of the input if nothing else refers to it, else new.
   static float* allocate_over(mx::array& out, const mx::array& input) {
     if (!input.is_donatable() || !input.flags().row_contiguous || input.nbytes() != out.nbytes()) return allocate(out);
     out.copy_shared_buffer(input);
     return out.data<float>();
   }
 
-  // The numbers of an input in rows without gaps: where they are, or a copy that lives as long as the task.
+  // The elements of an input in row-major order: in place, or a copy that lives as long as the task.
   template <class T = float>
   const T* rows_of(const mx::array& input) {
     if (input.flags().row_contiguous || input.ndim() == 0) return input.data<T>();
@@ -90,10 +90,10 @@ inline Arrays make_outputs(std::shared_ptr<Kernel> kernel, const std::vector<mx:
   return mx::array::make_arrays(shapes, std::vector<mx::Dtype>(shapes.size(), mx::float32), kernel, inputs);
 }
 
-// Of all gradients those that are wanted; inputs without one (indices, keys) get zeros.
-inline Arrays select_gradients(const Arrays& gradients, const Arrays& primals, const std::vector<int>& wanted, mx::Stream s) {
+// The gradients of the inputs `argnums`; those without one (indices, keys) get zeros.
+inline Arrays select_gradients(const Arrays& gradients, const Arrays& primals, const std::vector<int>& argnums, mx::Stream s) {
   Arrays selected;
-  for (int i : wanted) selected.push_back(i < (int)gradients.size() ? gradients[i] : mx::zeros_like(primals[i], s));
+  for (int i : argnums) selected.push_back(i < (int)gradients.size() ? gradients[i] : mx::zeros_like(primals[i], s));
   return selected;
 }
 
@@ -112,4 +112,4 @@ inline mx::Shape with_last(mx::Shape shape, int size) {
   const char* name() const override { return "mlxlab::" #kernel; }
 #define MLXLAB_EVAL void eval_cpu(const Arrays& in, Arrays& out) override
 #define MLXLAB_VJP \
-  Arrays vjp(const Arrays& primals, const Arrays& slopes, const std::vector<int>& wanted, const Arrays& outputs) override
+  Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums, const Arrays& outputs) override

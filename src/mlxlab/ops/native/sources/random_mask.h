@@ -1,4 +1,4 @@
-// The dropout masks of mlxlab.ops.dropout: 16 random bits of each number, a hash (Wellons' lowbias32) of its index.
+// The dropout masks of mlxlab.ops.dropout: 16 random bits of each element, a hash (Wellons' lowbias32) of its index.
 #pragma once
 #include "vectors.h"
 
@@ -6,7 +6,7 @@ namespace mlxlab {
 
 struct DropoutMask {
   const uint32_t* key = nullptr;  // two words; null keeps everything
-  uint32_t bound = 0;             // a number is kept if its random bits are below
+  uint32_t bound = 0;             // an element is kept if its random bits are below
   float scale = 1.f;              // of what is kept
 
   // 0 or `scale` for each of these indices.

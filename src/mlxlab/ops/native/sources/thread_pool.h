@@ -1,7 +1,7 @@
-// Threads for loops that are cut the same way however many threads there are: results do not depend on their number.
+// Threads for loops that are divided into tasks by their size alone: results do not depend on the number of threads.
 //
-// A loop's indices are divided into one stretch per thread, the same for each loop of that length, so that rows stay in
-// one core's cache from kernel to kernel; a thread that is done takes indices from the end of other stretches.
+// The indices of a loop are divided into one range per thread, the same for each loop of that length, so that rows stay in
+// the cache of a core from kernel to kernel; a thread that is done takes indices from the end of other ranges.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -56,7 +56,7 @@ class ThreadPool {
     finished_.store(0, std::memory_order_relaxed);
     loop_++;
     for (int t = threads - 1; t >= 0; t--)
-      stretches_[t].left.store(pack(n * t / threads, n * (t + 1) / threads), std::memory_order_seq_cst);
+      ranges_[t].left.store(pack(n * t / threads, n * (t + 1) / threads), std::memory_order_seq_cst);
     if (asleep_.load(std::memory_order_seq_cst) > 0) {
       wakeups_.fetch_add(1, std::memory_order_seq_cst);
       wakeups_.notify_all();
@@ -73,8 +73,8 @@ class ThreadPool {
  private:
   static constexpr uint64_t INDEX_MASK = MAX_INDEX - 1;
 
-  // What is left of a stretch, [first, end), and the loop (24 bits): an exchange fails if either has changed.
-  struct alignas(128) Stretch {
+  // What is left of a range, [first, end), and the loop (24 bits): an exchange fails if either has changed.
+  struct alignas(128) Range {
     std::atomic<uint64_t> left{0};
   };
   uint64_t pack(size_t first, size_t end) const { return loop_ << 40 | (uint64_t)first << 20 | (uint64_t)end; }
@@ -86,10 +86,10 @@ class ThreadPool {
   size_t work(int self, int threads) {
     size_t done = 0;
     for (int k = 0; k < threads; k++) {
-      auto& left = stretches_[(self + k) % threads].left;
+      auto& left = ranges_[(self + k) % threads].left;
       uint64_t seen = left.load(std::memory_order_acquire);
       while (!is_empty(seen)) {
-        const bool own = k == 0;  // from the front of its own stretch, from the back of others
+        const bool own = k == 0;  // from the front of its own range, from the back of others
         const uint64_t rest = own ? seen + (uint64_t{1} << 20) : seen - 1;
         if (!left.compare_exchange_weak(seen, rest, std::memory_order_acq_rel)) continue;
         try {
@@ -107,7 +107,7 @@ class ThreadPool {
 
   // A thread: spins for some 50 us after its last index, then sleeps.
   void serve(int self) {
-    auto& left = stretches_[self].left;
+    auto& left = ranges_[self].left;
     for (;;) {
       for (int spins = 0; spins < 2000; spins++, spin_pause()) {
         if (is_empty(left.load(std::memory_order_acquire))) continue;
@@ -129,7 +129,7 @@ class ThreadPool {
   uint64_t loop_ = 0;
   void (*call_)(void*, size_t) = nullptr;
   void* context_ = nullptr;
-  Stretch stretches_[MAX_THREADS];
+  Range ranges_[MAX_THREADS];
   alignas(128) std::atomic<size_t> finished_{0};
   alignas(128) std::atomic<uint32_t> wakeups_{0};
   std::atomic<int> asleep_{0};
@@ -145,12 +145,12 @@ inline ThreadPool*& the_pool() {
 }
 inline ThreadPool& pool() { return *the_pool(); }
 
-// Calls f(first, end) for pieces of [0, n) that depend on n and `grain` alone: at most 64, of at least `grain`.
+// Calls f(first, end) for chunks of [0, n) that depend on n and `grain` alone: at most 64, of at least `grain`.
 template <class F>
 void parallel_for(size_t n, size_t grain, F&& f) {
   if (n == 0) return;
-  const size_t piece = std::max((((n + 63) / 64) + 15) / 16 * 16, std::max<size_t>(grain, 1));
-  pool().run((n + piece - 1) / piece, [&](size_t i) { f(i * piece, std::min(n, (i + 1) * piece)); });
+  const size_t chunk = std::max((((n + 63) / 64) + 15) / 16 * 16, std::max<size_t>(grain, 1));
+  pool().run((n + chunk - 1) / chunk, [&](size_t i) { f(i * chunk, std::min(n, (i + 1) * chunk)); });
 }
 
 // Memory for intermediate results, 64-byte aligned; grows, and is kept until its thread ends.

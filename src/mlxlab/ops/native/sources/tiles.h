@@ -1,4 +1,4 @@
-// Tiles of a product: what is computed within the registers of a core, and the panels of packed numbers that feed it.
+// Tiles of a product: the part that is computed in the registers of a core, and the packed panels that it reads.
 #pragma once
 #include "vectors.h"
 #if defined(__AVX512BF16__)
@@ -14,7 +14,7 @@ constexpr int TILE_ROWS = 12;  // of 32 vector registers: 24 sums, 2 of b, 1 of 
 constexpr int TILE_ROWS = 6;  // of 16
 #endif
 
-// Numbers of a product as they are packed, in words along its depth.
+// Elements of a product as they are packed, in words along its depth.
 struct Float32 {
   using Word = float;
   using Vector = Floats;
@@ -25,7 +25,7 @@ struct Float32 {
   static Word word(float first, float) { return first; }
 };
 
-// Two numbers in a word, rounded to bfloat16 (nearest, ties to even); their products are added in float32.
+// Two elements in a word, rounded to bfloat16 (nearest, ties to even); their products are added in float32.
 struct BFloat16 {
   using Word = uint32_t;
   using Vector = Words;
@@ -52,7 +52,7 @@ struct BFloat16 {
   }
 };
 
-// Where a tile of at most TILE_COLUMNS columns goes.
+// Where a tile of at most TILE_COLUMNS columns is written.
 struct TileTarget {
   float* out;
   long stride, columns;
@@ -61,7 +61,7 @@ struct TileTarget {
 };
 
 // A tile of ROWS rows of a times a panel of b, both `words` deep.
-// PACKED: a is a panel of TILE_ROWS rows, else rows that lie `stride` apart, as in the caller's matrix.
+// PACKED: a is a panel of TILE_ROWS rows, else rows that are `stride` apart, as in the caller's matrix.
 template <class Format, int ROWS, bool PACKED>
 __attribute__((noinline)) void compute_tile(
     const typename Format::Word* a, long stride, const typename Format::Word* panel, long words, TileTarget target) {

@@ -5,20 +5,20 @@
 
 namespace mlxlab {
 
-// Pieces of arrays of any sizes, so that threads share small and large ones alike.
-struct Piece {
+// Chunks of arrays of any sizes, so that small and large arrays are divided among the threads alike.
+struct Chunk {
   size_t array, first, end;
 };
-inline std::vector<Piece> cut_arrays(const Arrays& arrays, size_t from, size_t step) {
+inline std::vector<Chunk> split_arrays(const Arrays& arrays, size_t from, size_t step) {
   constexpr size_t SIZE = 1 << 15;
-  std::vector<Piece> pieces;
+  std::vector<Chunk> chunks;
   for (size_t i = from; i < arrays.size(); i += step)
     for (size_t first = 0; first < arrays[i].size(); first += SIZE)
-      pieces.push_back({(i - from) / step, first, std::min(arrays[i].size(), first + SIZE)});
-  return pieces;
+      chunks.push_back({(i - from) / step, first, std::min(arrays[i].size(), first + SIZE)});
+  return chunks;
 }
 
-// One number: the sum of the squares of all inputs.
+// The sum of the squares of all elements of all inputs, a scalar.
 class SquareSum : public Kernel {
  public:
   using Kernel::Kernel;
@@ -26,10 +26,10 @@ class SquareSum : public Kernel {
   MLXLAB_EVAL {
     std::vector<const float*> data;
     for (auto& x : in) data.push_back(rows_of(x));
-    dispatch([pieces = cut_arrays(in, 0, 1), data = std::move(data), total = allocate(out[0])] {
-      std::vector<double> sums(pieces.size());
-      pool().run(pieces.size(), [&](size_t i) {
-        const auto [array, first, end] = pieces[i];
+    dispatch([chunks = split_arrays(in, 0, 1), data = std::move(data), total = allocate(out[0])] {
+      std::vector<double> sums(chunks.size());
+      pool().run(chunks.size(), [&](size_t i) {
+        const auto [array, first, end] = chunks[i];
         Floats squares = {};
         each_vector(end - first, [&, x = data[array] + first](long j, auto lanes) {
           const Floats value = load_lanes(x + j, lanes);
@@ -44,15 +44,15 @@ class SquareSum : public Kernel {
   }
 };
 
-// Inputs: rates, then weight, gradient, first and second moment of each weight; outputs: new weight and moments of each.
-// rates: for each group learning rate, step and decay; then the factor of the gradients, and 1, or 0 to change nothing.
+// Inputs: hyperparameters, then weight, gradient, first and second moment of each weight; outputs: their new values.
+// Hyperparameters: learning rate, step and decay of each group; then the factor of the gradients, and 1, or 0 for no change.
 class AdamW : public Kernel {
  public:
   AdamW(mx::Stream s, std::vector<int> groups, double b1, double b2, float eps)
       : Kernel(s), groups_(std::move(groups)), b1_(b1), b2_(b2), eps_(eps) {}
   MLXLAB_NAME(AdamW)
   MLXLAB_EVAL {
-    const float* rates = rows_of(in[0]);
+    const float* hyperparameters = rows_of(in[0]);
     std::vector<Weight> weights;
     for (size_t i = 0; i < groups_.size(); i++) {
       Weight w{groups_[i], {rows_of(in[1 + 4 * i]), rows_of(in[3 + 4 * i]), rows_of(in[4 + 4 * i])}, rows_of(in[2 + 4 * i]), {}};
@@ -61,17 +61,18 @@ class AdamW : public Kernel {
       weights.push_back(w);
     }
     const size_t count = (in[0].size() - 2) / 3;
-    dispatch([=, weights = std::move(weights), pieces = cut_arrays(in, 1, 4), b1 = b1_, b2 = b2_, eps = eps_] {
-      std::vector<Rates> groups;
+    dispatch([=, weights = std::move(weights), chunks = split_arrays(in, 1, 4), b1 = b1_, b2 = b2_, eps = eps_] {
+      std::vector<Coefficients> groups;
       for (size_t g = 0; g < count; g++) {
-        const double rate = rates[3 * g], step = rates[3 * g + 1], decay = rates[3 * g + 2];
+        const float* h = hyperparameters + 3 * g;
+        const double rate = h[0], step = h[1], decay = h[2];
         groups.push_back({float(1 - rate * decay), float(rate / (1 - std::pow(b1, step))),
-                          float(1 / std::sqrt(1 - std::pow(b2, step))), float(b1), float(b2), eps, rates[3 * count]});
+                          float(1 / std::sqrt(1 - std::pow(b2, step))), float(b1), float(b2), eps, hyperparameters[3 * count]});
       }
-      const bool changes = rates[3 * count + 1] != 0.f;
-      pool().run(pieces.size(), [&](size_t i) {
-        const Weight& w = weights[pieces[i].array];
-        changes ? update(w, groups[w.group], pieces[i]) : keep(w, pieces[i]);
+      const bool changes = hyperparameters[3 * count + 1] != 0.f;
+      pool().run(chunks.size(), [&](size_t i) {
+        const Weight& w = weights[chunks[i].array];
+        changes ? update(w, groups[w.group], chunks[i]) : copy(w, chunks[i]);
       });
     });
   }
@@ -82,21 +83,21 @@ class AdamW : public Kernel {
     const float *before[3], *gradient;  // weight, first and second moment
     float* after[3];
   };
-  struct Rates {
-    float keep, rate, root, b1, b2, eps, scale;
+  struct Coefficients {
+    float decay, rate, root, b1, b2, eps, scale;
   };
-  static void keep(const Weight& w, const Piece& piece) {
+  static void copy(const Weight& w, const Chunk& chunk) {
     for (int k = 0; k < 3; k++)
       if (w.after[k] != w.before[k])
-        std::memcpy(w.after[k] + piece.first, w.before[k] + piece.first, (piece.end - piece.first) * sizeof(float));
+        std::memcpy(w.after[k] + chunk.first, w.before[k] + chunk.first, (chunk.end - chunk.first) * sizeof(float));
   }
-  static void update(const Weight& w, const Rates& r, const Piece& piece) {
-    each_vector(piece.end - piece.first, [&](long j, auto lanes) {
-      j += piece.first;
-      const Floats g = load_lanes(w.gradient + j, lanes) * r.scale;
-      const Floats m = r.b1 * load_lanes(w.before[1] + j, lanes) + (1 - r.b1) * g;
-      const Floats v = r.b2 * load_lanes(w.before[2] + j, lanes) + (1 - r.b2) * (g * g);
-      const Floats p = load_lanes(w.before[0] + j, lanes) * r.keep - r.rate * m / (square_root(v) * r.root + r.eps);
+  static void update(const Weight& w, const Coefficients& c, const Chunk& chunk) {
+    each_vector(chunk.end - chunk.first, [&](long j, auto lanes) {
+      j += chunk.first;
+      const Floats g = load_lanes(w.gradient + j, lanes) * c.scale;
+      const Floats m = c.b1 * load_lanes(w.before[1] + j, lanes) + (1 - c.b1) * g;
+      const Floats v = c.b2 * load_lanes(w.before[2] + j, lanes) + (1 - c.b2) * (g * g);
+      const Floats p = load_lanes(w.before[0] + j, lanes) * c.decay - c.rate * m / (square_root(v) * c.root + c.eps);
       store_lanes(w.after[1] + j, m, lanes), store_lanes(w.after[2] + j, v, lanes), store_lanes(w.after[0] + j, p, lanes);
     });
   }

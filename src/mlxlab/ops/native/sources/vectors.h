@@ -1,4 +1,4 @@
-// Vectors of the compilers' own vector types (GCC, Clang): as many numbers as a register of the target holds.
+// Vectors of the compilers' own vector types (GCC, Clang): as many elements as a register of the target holds.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -31,7 +31,7 @@ template <class Vector, class T>
 MLXLAB_INLINE void store(T* to, Vector value) {
   std::memcpy(to, &value, sizeof value);
 }
-// The first `count` numbers; the other lanes are `rest`.
+// The first `count` elements; the other lanes are `rest`.
 MLXLAB_INLINE Floats load_some(const float* from, long count, float rest = 0.f) {
   Floats value = Floats{} + rest;
   std::memcpy(&value, from, count * sizeof(float));
@@ -39,7 +39,7 @@ MLXLAB_INLINE Floats load_some(const float* from, long count, float rest = 0.f) 
 }
 MLXLAB_INLINE void store_some(float* to, Floats value, long count) { std::memcpy(to, &value, count * sizeof(float)); }
 
-// Calls f(index, lanes) for n numbers, a vector at a time; `lanes` is a compile-time constant but for the last ones.
+// Calls f(index, lanes) for n elements, a vector at a time; `lanes` is a compile-time constant except for the last ones.
 template <class F>
 MLXLAB_INLINE void each_vector(long n, F f) {
   long i = 0;
@@ -78,9 +78,9 @@ MLXLAB_INLINE float sum_of_lanes(Floats x) {
   return lane[0];
 }
 MLXLAB_INLINE float max_of_lanes(Floats x) {
-  float most = x[0];
-  for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-  return most;
+  float maximum = x[0];
+  for (int i = 1; i < LANES; i++) maximum = x[i] > maximum ? x[i] : maximum;
+  return maximum;
 }
 
 // e^x to 2e-7, 0 below -87, e^88 above 88; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r.
@@ -88,7 +88,7 @@ MLXLAB_INLINE Floats exponential(Floats x) {
   Floats lowest = Floats{} - 87.f, highest = Floats{} + 88.f;
   Floats y = x < lowest ? lowest : x;
   y = y > highest ? highest : y;
-  const float round = 12582912.f;  // 1.5 * 2^23: a sum with it is rounded to a whole number, in its lowest bits
+  const float round = 12582912.f;  // 1.5 * 2^23: a sum with it is rounded to an integer, in its lowest bits
   Floats shifted = y * 1.44269504088896341f + round;
   Floats n = shifted - round;
   Floats r = y - n * 0.693145751953125f;  // ln 2 in two parts, of which the first has few bits
