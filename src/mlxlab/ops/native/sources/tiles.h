@@ -1,5 +1,7 @@
 // Tiles of a product: the part that is computed in the registers of a core, and the packed panels that it reads.
 #pragma once
+#include <utility>
+
 #include "vectors.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
@@ -60,6 +62,14 @@ struct TileTarget {
   bool accumulate;
 };
 
+// Calls f(0), ..., f(N - 1) with compile-time constants; with other indices GCC keeps a part of an array on the stack.
+template <int N, class F>
+MLXLAB_INLINE void unroll(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
+}
+
 // A tile of ROWS rows of a times a panel of b, both `words` deep.
 // PACKED: a is a panel of TILE_ROWS rows, else rows that are `stride` apart, as in the caller's matrix.
 template <class Format, int ROWS, bool PACKED>
@@ -71,12 +81,11 @@ __attribute__((noinline)) void compute_tile(
   for (long k = 0; k < words; k++) {
     const auto b0 = load<typename Format::Vector>(panel), b1 = load<typename Format::Vector>(panel + LANES);
     panel += TILE_COLUMNS;
-#pragma GCC unroll 14
-    for (int i = 0; i < ROWS; i++) {
+    unroll<ROWS>([&](auto i) __attribute__((always_inline)) {
       const auto x = PACKED ? a[i] : third[i / 3][(i % 3) * stride];
       sums[i][0] = Format::multiply_add(sums[i][0], x, b0);
       sums[i][1] = Format::multiply_add(sums[i][1], x, b1);
-    }
+    });
     a += TILE_ROWS;
 #pragma GCC unroll 5
     for (int j = 0; j < (ROWS + 2) / 3; j++) third[j]++;
@@ -88,8 +97,7 @@ __attribute__((noinline)) void compute_tile(
     std::memcpy(line, target.bias, target.columns * sizeof(float));
     bias[0] = load(line), bias[1] = load(line + LANES);
   }
-#pragma GCC unroll 14
-  for (int i = 0; i < ROWS; i++) {
+  unroll<ROWS>([&](auto i) __attribute__((always_inline)) {
     float* row = target.out + i * target.stride;
     float* to = full ? row : line;
     if (!full && target.accumulate) std::memcpy(line, row, target.columns * sizeof(float));
@@ -98,7 +106,7 @@ __attribute__((noinline)) void compute_tile(
       store(to + v * LANES, sums[i][v] + before);
     }
     if (!full) std::memcpy(row, line, target.columns * sizeof(float));
-  }
+  });
 }
 
 // The same for a number of rows known at run time.
