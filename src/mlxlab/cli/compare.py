@@ -15,7 +15,6 @@ Examples
 """
 
 import os
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Literal
@@ -29,6 +28,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, WriteError
+from mlxlab.nearest import nearest_names
 from mlxlab.tracking.journal import Journal
 
 
@@ -120,7 +120,7 @@ def _refuse_misspelt_options(args: list[str]) -> None:
     options = [name for name in signature(_compare).parameters if name not in ("args", "command_line")]
     for arg in args:
         is_folder = all(os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(","))
-        if (not is_folder or len(args) < 2) and (meant := get_close_matches(_key(arg), options, n=1, cutoff=0.8)):
+        if (not is_folder or len(args) < 2) and (meant := nearest_names(_key(arg), options, min_ratio=0.8)):
             raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
 
 

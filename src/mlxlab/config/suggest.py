@@ -1,7 +1,8 @@
 """Suggests the name that was probably meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+
+from mlxlab.nearest import nearest_names
 
 _SYNONYMS = {  # names of other libraries -> ours
     **dict.fromkeys(("lr", "rate", "peak_lr", "base_lr", "max_lr"), "learning_rate"),
@@ -25,7 +26,7 @@ _SYNONYMS = {  # names of other libraries -> ours
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
     """The valid name closest to `typed`: a typing error, an abbreviation (`lr`), or None."""
     names = sorted(set(valid))
-    if close := get_close_matches(typed, names, n=1, cutoff=0.6):
+    if close := nearest_names(typed, names):
         return close[0]
     for name in names:
         if typed.lower() == "".join(word[:1] for word in name.lower().split("_")):

@@ -4,11 +4,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 from mlxlab.errors import InputNotFoundError
+from mlxlab.nearest import nearest_names
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def describe_file_type(mode: int) -> str:
 def suggest_file(path: Path) -> str:
     """` (did you mean ...?)` with the file of the same folder whose name is closest, or nothing."""
     try:
-        matches = get_close_matches(path.name, [entry.name for entry in os.scandir(path.parent)], n=1)
+        matches = nearest_names(path.name, [entry.name for entry in os.scandir(path.parent)])
     except (OSError, ValueError):
         return ""
     return f" (did you mean {path.parent / matches[0]}?)" if matches and matches[0] != path.name else ""

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.text.sources.records import abbreviate, column_text, json_object, unique_keys
 from mlxlab.files.untrusted import parse_json
+from mlxlab.nearest import nearest_names
 
 Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
 REQUIRED: dict[str, tuple[str, ...]] = {  # the keys by which a layout is recognised; further keys are ignored
@@ -78,7 +78,7 @@ def find_layout(row: Mapping[str, object]) -> str:
             f"a record of several layouts ({', '.join(layouts)}): choose one with data.layout={layouts[0]}"
         )
     known = [key for keys in REQUIRED.values() for key in keys]
-    close = [match for key in row for match in get_close_matches(key, known, n=1)]
+    close = [match for key in row for match in nearest_names(key, known)]
     hint = f"; did you mean {close[0]}?" if close else ""
     raise ValueError(f"the keys {', '.join(map(abbreviate, list(row)[:8])) or 'none'}: expected {expected}{hint}")
 
@@ -145,7 +145,7 @@ def _from_item(item: object, role_key: str, content_key: str, roles: Mapping[str
         raise ValueError(f"{unsupported[0]} is not supported")
     role = item.get(role_key)
     if not isinstance(role, str) or role not in roles:
-        close = get_close_matches(str(role), roles, n=1)
+        close = nearest_names(str(role), roles)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{role_key} {abbreviate(role)}, expected one of {', '.join(roles)}{hint}")
     return _message(roles[role], _content(item, content_key))

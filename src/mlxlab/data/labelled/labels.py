@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Literal, NamedTuple, TypedDict
 
@@ -14,6 +13,7 @@ import numpy as np
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
+from mlxlab.nearest import nearest_names
 
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_CELLS = 2**31  # labels x distinct sets of them
@@ -153,7 +153,7 @@ class Labels:
     def _index(self, column: Column, code: int, name: str) -> int:
         if name in self._numbers:
             return self._numbers[name]
-        near = get_close_matches(name, self.names, n=1)
+        near = nearest_names(name, self.names)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
         raise DataError(f"{column.where(code)}: unknown label {shorten(name)!r}, expected one of {known}{hint}")

@@ -21,7 +21,7 @@ from mlxlab.data.text.document import ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.open import is_local
-from mlxlab.data.text.sources.records import missing_column
+from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Rows:
     def column(self, name: str) -> "pyarrow.ChunkedArray":
         """The text of a column, null where it is missing; DataError with the nearest name if there is none."""
         if name not in self.columns:
-            raise DataError(f"{self._source.header}: {missing_column(name, list(self.columns), '')}")
+            raise MissingColumnError(self._source.header, name, list(self.columns))
         return self._table.column(name)
 
     def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from mlxlab.data.dataset import Table
 from mlxlab.data.strict_csv import Field, parse_csv
 from mlxlab.errors import DataError
+from mlxlab.nearest import nearest_names
 
 
 class Passenger(NamedTuple):
@@ -168,7 +168,7 @@ def _missing_column(names: Sequence[str], labelled: bool) -> str:
     """The message on the first missing column, with the nearest name; "" if there is none."""
     for name in COLUMNS:
         if name not in names and (labelled or name != "Survived"):
-            near = get_close_matches(name, [unknown for unknown in names if unknown not in COLUMNS], n=1, cutoff=0.5)
+            near = nearest_names(name, [unknown for unknown in names if unknown not in COLUMNS], min_ratio=0.5)
             hint = f" (did you mean {near[0][:40]!r}?)" if near else ""
             return f"column {name} is missing{hint}; expected {','.join(COLUMNS)}"
     return ""

@@ -2,13 +2,13 @@
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.sweep_start import of_sweep
+from mlxlab.nearest import nearest_names
 from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -35,7 +35,7 @@ def find_run(reader: RunReader, query: str) -> RunRow:
     if not matches:
         raise ConfigError(f"{query}: no such run{_nearest(query, reader.names('runs'))}")
     if len(matches) > 1:
-        ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
+        ids = ", ".join(f"{run.short_id} ({run.name})" for run in matches[:5])
         raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
     return matches[0]
 
@@ -72,6 +72,6 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
 def _nearest(query: str, names: list[str]) -> str:
     """`; did you mean a, b?`, at most MAX_SUGGESTIONS of the names, else how to list them. Ids are not suggested."""
     names = [name for name in dict.fromkeys(names) if not _id.fullmatch(name)]
-    near = get_close_matches(query, names, n=MAX_SUGGESTIONS)
+    near = nearest_names(query, names, MAX_SUGGESTIONS)
     near = near or [name for name in names if query and query.lower() in name.lower()][:MAX_SUGGESTIONS]
     return f"; did you mean {', '.join(near)}?" if near else f"; {command('runs list')} shows those that are tracked"

@@ -7,7 +7,7 @@ from mlxlab.data.labelled.sources.cells import cell_text
 from mlxlab.data.labelled.sources.source import UNIT_BITS, Chunk, check_names, text_chunk
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubSplit
-from mlxlab.data.text.sources.records import missing_column
+from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.errors import DataError
 
 ToText = Callable[[object], str | None]
@@ -37,7 +37,7 @@ class HubRows:
         names = list(every if columns is None else columns)
         for name in names:
             if name not in every:
-                raise DataError(f"{self.header}: {missing_column(name, list(every), '')}")
+                raise MissingColumnError(self.header, name, list(every))
         to_text = {name: self._to_text(name) for name in names}
         split = self.split.select(names)
         for shard in range(split.num_shards):

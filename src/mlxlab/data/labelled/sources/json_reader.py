@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from mlxlab.data.labelled.sources.cells import cell_text, kind_of
 from mlxlab.data.labelled.sources.source import MAX_COLUMNS, UNIT_BITS
 from mlxlab.data.text.sources.lines import Lines
-from mlxlab.data.text.sources.records import abbreviate, json_object, missing_column, unique_keys
+from mlxlab.data.text.sources.records import MissingColumnError, abbreviate, json_object, unique_keys
 from mlxlab.errors import DataError
 
 MAX_KEYS = 1000  # of all columns of JSON lines: a row holds a cell of each
@@ -46,7 +46,7 @@ class JsonColumns:
         """Raises DataError if a column never occurred."""
         for name in self.columns or ():
             if name not in self.names and name not in self.kinds:
-                raise DataError(f"{self.name}: {missing_column(name, list(self.names), '')}")
+                raise MissingColumnError(self.name, name, list(self.names))
 
 
 class JsonReader:

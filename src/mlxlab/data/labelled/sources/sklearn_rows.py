@@ -2,13 +2,13 @@
 
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 
 from mlxlab.data.labelled.sources.source import Chunk, text_chunk
 from mlxlab.data.text.document import ErrorBudget
-from mlxlab.data.text.sources.records import missing_column
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.errors import InputNotFoundError
+from mlxlab.nearest import nearest_names
 
 TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 LABEL = "target"
@@ -19,7 +19,7 @@ class SklearnRows:
 
     def __init__(self, table: str) -> None:
         if table not in TABLES:
-            near = get_close_matches(table, TABLES, n=1)
+            near = nearest_names(table, TABLES)
             hint = f"; did you mean sklearn:{near[0]}?" if near else ""
             raise InputNotFoundError(f"sklearn:{table}: expected one of {', '.join(TABLES)}{hint}")
         self.table, self.name = table, f"sklearn:{table}"
@@ -36,7 +36,7 @@ class SklearnRows:
         names = self.columns() if columns is None else columns
         for name in names:
             if name not in self._cells:
-                raise DataError(f"{self.header}: {missing_column(name, list(self._cells), '')}")
+                raise MissingColumnError(self.header, name, list(self._cells))
         count = len(self._cells[LABEL])
         for start in range(0, count, max_rows):
             end = min(start + max_rows, count)

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from mlxlab.errors import ConfigError
+from mlxlab.nearest import nearest_names
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -58,6 +58,6 @@ def check_column(name: str, columns: Collection[str], reserved: dict[str, str], 
     if name in reserved:
         raise ConfigError(f"{where} is {reserved[name]}: the model must not read it")
     if name not in columns:
-        near = get_close_matches(name, columns, n=1)
+        near = nearest_names(name, columns)
         hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(list(columns)[:12])}"
         raise ConfigError(f"{where}: no such column; {hint}")

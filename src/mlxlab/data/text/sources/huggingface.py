@@ -9,13 +9,13 @@ import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.nearest import nearest_names
 
 if TYPE_CHECKING:
     import datasets
@@ -107,7 +107,7 @@ def open_huggingface(name: str, config: str | None, split: str, revision: str | 
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
     if split not in splits:
-        close = get_close_matches(split, splits, n=1)
+        close = nearest_names(split, splits)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
     label = "/".join(filter(None, (name, config, split))) + f"@{commit[:8]}"

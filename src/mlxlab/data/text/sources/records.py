@@ -7,12 +7,14 @@ read in any order yield each record once.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
+
+from mlxlab.errors import DataError
+from mlxlab.nearest import nearest_names
 
 DocumentUnit = Literal["file", "paragraph", "line"]
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
@@ -175,8 +177,16 @@ def column_text(row: Mapping[str, object], column: str, key: str = "data.text_co
     return text
 
 
+class MissingColumnError(DataError):
+    """A column does not exist: `column`, in the data at `place`."""
+
+    def __init__(self, place: str, column: str, columns: list[str], hint: str = "") -> None:
+        super().__init__(f"{place}: {missing_column(column, columns, '')}{hint}")
+        self.column = column
+
+
 def missing_column(column: str, columns: list[str], key: str = "data.text_column=") -> str:
-    close = get_close_matches(column, columns, n=1)
+    close = nearest_names(column, columns)
     hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
     if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
         hint = f"; did you mean the list {key}[{column}]?"

@@ -1,0 +1,33 @@
+"""The valid names closest to a typed one. Typing errors count: a letter added, left out, wrong, or two swapped."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+MIN_RATIO = 0.6  # similarity below which a name is no suggestion
+
+
+def nearest_names(typed: str, names: Iterable[str], count: int = 1, min_ratio: float = MIN_RATIO) -> list[str]:
+    """Up to `count` names that `typed` may be a misspelling of, the closest first."""
+    matcher, ranked = SequenceMatcher(b=typed), []
+    for name in set(names):
+        matcher.set_seq1(name)
+        if min(matcher.real_quick_ratio(), matcher.quick_ratio()) < min_ratio:  # most of the names of a large folder
+            continue
+        if (ratio := matcher.ratio()) >= min_ratio:
+            # Of two names at one distance the one with the same letters: `trian` is `train` rather than `trial`.
+            ranked.append((distance(typed, name), sorted(typed) != sorted(name), -ratio, name))
+    return [name for *_, name in sorted(ranked)[:count]]
+
+
+def distance(first: str, second: str) -> int:
+    """Damerau-Levenshtein distance, in its form without edits inside of swapped letters."""
+    before: list[int] = []
+    row = [*range(len(second) + 1)]
+    for i, letter in enumerate(first, 1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(second, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

@@ -1,0 +1,26 @@
+"""The valid names closest to a misspelt one."""
+
+import pytest
+
+from mlxlab.cli.main import subcommands
+from mlxlab.nearest import distance, nearest_names
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "edits"),
+    [("", "abc", 3), ("train", "train", 0), ("trian", "train", 1), ("trian", "trial", 1), ("kitten", "sitting", 3)],
+)
+def test_swapped_letters_are_one_edit(first, second, edits):
+    assert distance(first, second) == distance(second, first) == edits
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian", "train"), ("trail", "trial"), ("tria", "trial"), ("evalaute", "evaluate")]
+)
+def test_a_command_with_swapped_letters_is_recognized(typed, meant):
+    assert nearest_names(typed, subcommands()) == [meant]
+
+
+def test_the_closest_come_first_and_others_not_at_all():
+    assert nearest_names("losss", ["loss", "losses", "xyz"], 3) == ["loss", "losses"]
+    assert nearest_names("q", ["loss"]) == []
