@@ -11,7 +11,7 @@ from mlxlab.cli.evaluate import main
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.tokenizers.bpe import train_bpe
 from support.processes import run, tiny_overrides
-from support.titanic import real_rows
+from support.titanic import csv_text, real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
 
@@ -111,8 +111,34 @@ def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
         if '"' not in row.name
     ]
     (runs / "rows.csv").write_text("\n".join(lines) + "\n")
+    assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}"]) == 0
+    shown = capsys.readouterr()
+    assert "were in the training split" not in shown.err  # other ages
+    assert re.search(r"\| accuracy +\| +0\.\d+ \| 0\.\d+ to 0\.\d+ \|", shown.out)
+    assert re.search(r"\| model +\| rows\.csv \(\d+ rows\) \|", shown.out)
     metrics = evaluate(capsys, f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}")
     assert {f"valid/{name}" for name in metrics} == {*BY_TASK["classification"]}
+
+
+def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
+    (runs / "all.csv").write_text(csv_text(real_rows()))
+    assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'all.csv'}"]) == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "training split" in line]
+    assert line.startswith(f"713 of the 891 rows of {runs}/all.csv were in the training split of this run")
+    assert "data.source=FILE" in line
+
+
+def test_the_baselines_of_the_validation_data_are_shown(runs, capsys):
+    config = runs / "titanic" / "inference" / "config.yaml"
+    stored = config.read_text()
+    config.write_text(stored.replace("baselines: false", "baselines: true"))
+    try:
+        assert main([f"run={runs / 'titanic'}"]) == 0
+    finally:
+        config.write_text(stored)
+    shown = capsys.readouterr().out
+    assert "| majority" in shown
+    assert "On the validation rows" in shown
 
 
 def test_a_classifier_is_evaluated_on_the_test_rows_of_the_titanic(runs, capsys):

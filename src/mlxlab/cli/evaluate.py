@@ -7,11 +7,15 @@ data.source  text as data=streaming takes it, all of it; conversations as data=i
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
-Data is read with the tokenizer and the labels of the run. Prints its metrics. Where several labels may hold, each does
+Data is read with the tokenizer and the labels of the run. Prints its metrics with 95 % intervals and, on
+the validation data of the run, those of its baselines. Where several labels may hold, each does
 from the threshold on with which `predict` answers; on the validation data, which chose it, from probability 0.5 on.
 """
 
 import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +31,13 @@ from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Size
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
-    from mlxlab.data.dataset import DataModule
+    from mlxlab.data.batch import Batch
+    from mlxlab.data.dataset import Baseline, DataModule
+    from mlxlab.data.labelled.rows import Rows
     from mlxlab.experiment.build import Config
-    from mlxlab.inference.eval_data import EvalData
     from mlxlab.inference.restore import RestoredModel
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
@@ -42,6 +47,8 @@ TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validat
 CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
 CONVERSATION_KEYS |= {"max_valid_examples"}
 NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
+
+MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 
 log = logging.getLogger(__name__)
 
@@ -61,20 +68,24 @@ def _evaluate(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.report import value_table
+    from mlxlab.experiment.report import describe_evaluation, value_table
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
     from mlxlab.training.evaluate import evaluate
 
     activate_for_inference()
     restored = restore_model(run, checkpoint)
-    batches, description = _eval_data(restored, overrides, run)
+    batches, description, baselines = _eval_data(restored, overrides, run)
     log.info(f"{description}; step {restored.checkpoint.step} of {run}")
     thresholds = restored.thresholds if "source" in overrides else ()
     result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None
     if json:
         print_json(result.metrics)
+    elif len(result.ids):
+        name = Path(overrides["source"]).name if "source" in overrides else "valid"
+        task, step = restored.encoder.task, restored.checkpoint.step
+        terminal.show(describe_evaluation(task, step, result, baselines(), thresholds, name))
     else:
         terminal.show(value_table("metric", result.metrics.items()))
 
@@ -90,12 +101,16 @@ def read_overrides(args: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
+def _eval_data(
+    restored: "RestoredModel", overrides: dict[str, str], folder: Path
+) -> "tuple[Iterable[Batch], str, Callable[[], Sequence[Baseline]]]":
+    """Batches, a description of them, and what computes the baselines on them."""
     from mlxlab.data.dataset import RowEncoder
+    from mlxlab.data.labelled.rows import Rows
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import row_batches, text_batches
+    from mlxlab.inference.eval_data import open_eval_rows, row_batches, text_batches
 
     node, encoder = override_data(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else NO_EFFECT
@@ -115,13 +130,35 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         match_vocab_size(run_data.train, restored.checkpoint.state["vocab_size"])
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
-        return run_data.valid, other or "the validation data of the run"
+        return run_data.valid, other or "the validation data of the run", run_data.baselines
     forget_source(node, overrides)
     if has_rows:
-        return row_batches(restored, node, project_root() / ".cache")
+        rows = open_eval_rows(restored, node, project_root() / ".cache")
+        if isinstance(rows, Rows):
+            _warn_of_training_rows(restored, rows, node["source"], folder)
+        return *row_batches(restored, rows, node), list
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
-    return text_batches(encoder, node)
+    return *text_batches(encoder, node), list
+
+
+def _warn_of_training_rows(restored: "RestoredModel", rows: "Rows", source: str, folder: Path) -> None:
+    """Warns if the model was trained on some of these rows, as far as the data of its run can be read."""
+    from mlxlab.experiment.build import build_data
+    from mlxlab.inference.eval_data import count_training_rows
+
+    own = restored.config_dir
+    file = str(restored.config["data"].get("source") or "")
+    if os.path.isdir(file) or (os.path.isfile(file) and os.path.getsize(file) > MAX_SOURCE_BYTES):
+        return
+    count = 0
+    with suppress(UserError):  # moved, or changed
+        run_data = build_data(restored.config, project_root(), own, folder, restored=own)
+        count = count_training_rows(restored, rows, run_data)
+    if count:
+        remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
+        share = f"{count:,} of the {len(rows):,} rows of {source}"
+        log.warning(f"{share} were in the training split of this run, which flatters its figures; {remedy}")
 
 
 def _refuse_changed(data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]) -> None:

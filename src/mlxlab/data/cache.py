@@ -58,5 +58,11 @@ def cached(
     return content, outcome
 
 
+def describe_tokens(outcome: str, file: str) -> str:
+    """How the tokens of a data set came about, by the outcome of `cached`."""
+    lines = {"hit": f"tokens read from the cache ({file})", "miss": f"tokenized, and cached as {file}"}
+    return lines.get(outcome, f"tokenized; cache {file}: {outcome}")
+
+
 def _digest(path: Path, body: bytes) -> bytes:
     return hashlib.sha256(path.name.encode() + b"\0" + body).digest()

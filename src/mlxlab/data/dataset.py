@@ -99,6 +99,14 @@ class ProvidesTestRows(Protocol):
     def test_rows() -> Table: ...
 
 
+@runtime_checkable
+class RecognizesTrainingRows(Protocol):
+    """A data set of labelled rows that can tell whether it was trained on others."""
+
+    def count_training_rows(self, table: Table) -> int:
+        """How many of these rows equal a row of the training split, in what the model reads and in the label."""
+
+
 class RunLength(NamedTuple):
     """The limits of a run, each None where there is no such limit."""
 

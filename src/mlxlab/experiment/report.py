@@ -2,15 +2,17 @@
 
 import logging
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import Baseline, DataModule
 from mlxlab.data.row_lengths import MeasuresRows
-from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation
+from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
 from mlxlab.experiment.final_evaluation.files import class_names
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
@@ -19,6 +21,7 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
+from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
@@ -38,7 +41,7 @@ def write_report(state: TrainState, results: FinalEvaluation, folder: Path, obje
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
-        paragraphs += [" ".join(notes(results, history)), *baseline_report(results)]
+        paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
     for name, values in results.text_baselines.items():
         paragraphs.append(f"{VALID_LOSS} of {name}, the baseline: {number(values[VALID_LOSS])}")
     if history.reference:
@@ -91,19 +94,19 @@ def _keyed(values: Mapping[str, Mapping[str, V]]) -> dict[str, V]:
     return {f"{split}/{name}": value for split, metrics in values.items() for name, value in metrics.items()}
 
 
-def results_table(results: FinalEvaluation) -> str:
-    """The metrics of each split, with the intervals of those that have one."""
+def results_table(results: FinalEvaluation, name: str = "") -> str:
+    """The metrics of each split, or of data of this name, with the intervals of those that have one."""
     head = ["model"]
     rows = [[name] for name in results.splits[0].metrics]
     for each in results.splits:
-        head += [f"{each.split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
+        head += [f"{name or each.split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
         for row in rows:
             interval = " to ".join(map(number, each.intervals.get(row[0], ())))
             row += [number(each.metrics[row[0]]), interval]
     return markdown_table(head, rows)
 
 
-def notes(results: FinalEvaluation, history: History) -> list[str]:
+def notes(results: FinalEvaluation, best_step: int) -> list[str]:
     """Sentences on how the figures of the final evaluation came about."""
     resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
     lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
@@ -112,7 +115,7 @@ def notes(results: FinalEvaluation, history: History) -> list[str]:
     if results.task.kind == "multi_label" and len(results.splits) > 1:
         lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
         lines.append("which the validation rows have chosen (inference/thresholds.json).")
-    if results.step != history.best_step:
+    if results.step != best_step:
         lines.append(f"The best checkpoint cannot be read: these figures are of the last step, {results.step}.")
     return lines
 
@@ -136,6 +139,24 @@ def baseline_report(results: FinalEvaluation) -> list[str]:
     baselines = {name: values[metric] for name, values in last.baselines.items()}
     gain = last.gains[best_baseline(metric, baselines)]
     return [f"{table}\n\n{verdict(last.split, metric, last.metrics[metric], baselines, gain)}"]
+
+
+def describe_evaluation(
+    task: Task,
+    step: int,
+    evaluation: Evaluation,
+    baselines: Sequence[Baseline],
+    thresholds: Sequence[float],
+    name: str,
+) -> str:
+    """The table and the sentences of `write_report` for an evaluation of its own, on labelled data of this name."""
+    predictions = {MODEL: evaluation.outputs} | {each.name: each.valid[evaluation.positions] for each in baselines}
+    chosen = np.array(thresholds, np.float32) if thresholds else 0.5
+    split = judge(
+        task, "valid", evaluation, predictions, {each: chosen if each == MODEL else 0.5 for each in predictions}
+    )
+    results = FinalEvaluation(task, step, (split,), chosen)
+    return "\n\n".join([results_table(results, name), " ".join(notes(results, step)), *baseline_report(results)])
 
 
 def final_metrics(history: History) -> dict[str, float]:

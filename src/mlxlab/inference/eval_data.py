@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import ProvidesTestRows, Table
+from mlxlab.data.dataset import DataModule, ProvidesTestRows, RecognizesTrainingRows, Table
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.encoder import TextEncoder
@@ -24,6 +24,7 @@ from mlxlab.inference.predict import encode_located, row_encoder
 from mlxlab.inference.restore import RestoredModel
 
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
+MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
 EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
 
 
@@ -43,16 +44,22 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     return batches, f"text of {source.name}"
 
 
-def row_batches(restored: RestoredModel, node: dict[str, Any], cache: Path) -> EvalData:
+def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -> "Rows | ProvidedRows":
     """The labelled rows of `node["source"]`, or with "test" the test rows that the data set comes with.
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_rows`.
     """
     encoder, source = row_encoder(restored.encoder), node["source"]
+    if (rows := provided_rows(restored, source)) is not None:
+        return rows
     names = [*encoder.columns, encoder.label_column]
-    rows: Rows | ProvidedRows | None = provided_rows(restored, source)
-    if rows is None:
-        rows = open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+    return open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+
+
+def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalData:
+    """All of these rows; raises DataError for one without a label, or that cannot be encoded."""
+    encoder = row_encoder(restored.encoder)
+    names = [*encoder.columns, encoder.label_column]
 
     def collate(ids: np.ndarray) -> Batch:
         table = {name: rows.cells(name, ids) for name in names}
@@ -63,7 +70,17 @@ def row_batches(restored: RestoredModel, node: dict[str, Any], cache: Path) -> E
             raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
         return batch._replace(example_ids=ids)
 
-    return EvalLoader(len(rows), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate), f"{len(rows)} rows of {source}"
+    batches = EvalLoader(len(rows), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
+    return batches, f"{len(rows)} rows of {node['source']}"
+
+
+def count_training_rows(restored: RestoredModel, rows: Rows, data: DataModule) -> int:
+    """How many of these rows the model was trained on, by the data of its run; 0 where that is unknown."""
+    encoder = row_encoder(restored.encoder)
+    is_same = data.fingerprint == restored.checkpoint.state["metadata"]["data"]
+    if not (is_same and isinstance(data, RecognizesTrainingRows)) or len(rows) > MAX_COMPARED:
+        return 0
+    return data.count_training_rows({name: rows.cells(name) for name in [*encoder.columns, encoder.label_column]})
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,17 @@ def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is
     assert f"are longer than data.seq_len={measured.needed} tokens and are truncated" in enough.sources[-1]
 
 
+def test_rows_that_equal_one_of_the_training_split_are_counted(make):
+    data = make()
+    table = {name: [row[name] for row in ROWS] for name in ("text", "label")}
+    assert data.count_training_rows(table) == 48
+    assert data.count_training_rows(table | {"label": ["other"] * 60}) == 0
+
+
 def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
     first, second = make(), make()
-    assert any("token cache miss" in line for line in first.sources)
-    assert any("token cache hit" in line for line in second.sources)
+    assert any("tokenized, and cached as" in line for line in first.sources)
+    assert any("tokens read from the cache" in line for line in second.sources)
     assert first.fingerprint == second.fingerprint
     for a, b in zip(first.train, second.train, strict=True):
         assert all(map(np.array_equal, a[:5], b[:5]))
@@ -146,9 +153,11 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"text_column": "texts"}, "no column 'texts'"),
-        ({"label_column": "lable"}, "did you mean label?"),
-        ({"group_column": "g"}, "no column 'g'"),
+        ({"text_column": "texts"}, "data.text_column=texts: "),
+        ({"text_column": ["text", "more"]}, "data.text_column[1]=more: "),
+        ({"label_column": "lable"}, "data.label_column=lable: "),
+        ({"label_column": "lable"}, "no column 'lable', expected one of text, label; did you mean label?"),
+        ({"group_column": "g"}, "data.group_column=g: "),
     ],
 )
 def test_a_missing_column_is_named(make, keys, message):

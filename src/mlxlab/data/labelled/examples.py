@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Baseline
+from mlxlab.data.cache import content_key, describe_tokens
+from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
-from mlxlab.data.labelled.labelled_rows import LabelledRows
+from mlxlab.data.labelled.labelled_rows import LabelledRows, hash_rows
 from mlxlab.data.labelled.labels import Column, Labels
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import RowSplit, digest
@@ -92,7 +92,7 @@ class LabelledExamples:
             *split.lines,
             *(f"{rows.name}: {line}" for line in fit.lines),
             *self._describe_selection(),
-            f"{rows.name}: token cache {self._tokens.outcome} {path.name}",
+            f"{rows.name}: {describe_tokens(self._tokens.outcome, path.name)}",
             self._describe_tokens(),
         ]
 
@@ -119,6 +119,12 @@ class LabelledExamples:
         """The texts of rows by number, two of a pair on a line each."""
         table = self.rows.table(self.renderer.columns, np.asarray(ids, np.int64))
         return ["\n".join(texts) for texts in self.renderer.render(table)]
+
+    def count_training_rows(self, table: Table) -> int:
+        """As `RecognizesTrainingRows`."""
+        names = [*self.renderer.columns, self.encoder.label_column]
+        trained = self.rows.text_hashes(names)[self.split.train]
+        return int(np.isin(hash_rows({name: table[name] for name in names}), trained).sum())
 
     def save(self, folder: Path, format_name: str) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""

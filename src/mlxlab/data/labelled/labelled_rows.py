@@ -14,7 +14,8 @@ from mlxlab.data.labelled.labels import Column
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.split import SplitOptions
-from mlxlab.errors import ConfigError
+from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,13 +88,15 @@ class LabelledRows:
 
     def text_hashes(self, columns: Sequence[str]) -> np.ndarray:
         """(N,) uint64 of the cells of each row."""
-        hashes = np.empty(len(self), np.uint64)
-        end = 0
-        for table in self.blocks(columns, np.arange(len(self))):
-            for cells in zip(*table.values(), strict=True):
-                hashes[end] = xxhash.xxh3_64_intdigest("\x1f".join(cell or "" for cell in cells).encode())
-                end += 1
-        return hashes
+        return np.concatenate(
+            [np.zeros(0, np.uint64), *(hash_rows(table) for table in self.blocks(columns, np.arange(len(self))))]
+        )
+
+
+def hash_rows(table: Table) -> np.ndarray:
+    """(N,) uint64 of the cells of each row."""
+    rows = ("\x1f".join(cell or "" for cell in cells) for cells in zip(*table.values(), strict=True))
+    return np.array([xxhash.xxh3_64_intdigest(row.encode()) for row in rows], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,15 @@ def open_sources(
         options["valid_fraction"], options["folds"], options["fold"], paths[1] is not None, group, time
     )
     columns = None if inputs is None else list(dict.fromkeys(name for name in keys.values() if name is not None))
-    parts = [
-        open_rows(path, options["reading"], cache, options["on_error"], columns) for path in paths if path is not None
-    ]
+    reading = (options["reading"], cache, options["on_error"], columns)
+    try:
+        parts = [open_rows(path, *reading) for path in paths if path is not None]
+        for name in filter(None, keys.values()):
+            for part in parts:
+                part.column(name)
+    except MissingColumnError as error:
+        key = next(key for key, name in keys.items() if name == error.column)
+        raise DataError(f"data.{key}={error.column}: {error}") from None
     label = LabelOptions(label_column, options["task"], options["labels"], options["label_delimiter"])
     return Sources(options, LabelledRows(parts), label, split)
 

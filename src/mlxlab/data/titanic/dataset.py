@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data.batch import Batch
-from mlxlab.data.cache import cached, content_key
+from mlxlab.data.cache import cached, content_key, describe_tokens
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -18,7 +18,7 @@ from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic.baselines import predictions
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
-from mlxlab.data.titanic.passenger import table_of
+from mlxlab.data.titanic.passenger import passengers_of, table_of
 from mlxlab.data.titanic.sources import load_passengers, load_test_passengers, split_rows
 from mlxlab.data.titanic.templates import TEMPLATES, VERSION, fit_statistics, render_sentence
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
@@ -132,7 +132,7 @@ class TitanicDataset:
             f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
             *(f"{self.name}: {line}" for line in fit.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
-            f"{self.name}: token cache {outcome} {path.name}",
+            f"{self.name}: {describe_tokens(outcome, path.name)}",
             self._describe_tokens(),
         ]
         batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
@@ -202,6 +202,10 @@ class TitanicDataset:
         if not self._fits_baselines:
             return []
         return predictions(self.encoder, self.train_rows, self.valid_rows)
+
+    def count_training_rows(self, table: Table) -> int:
+        rows = {*self.train_rows}
+        return sum(row in rows for row in passengers_of(table))
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = {row.id: row for row in self.valid_rows}

@@ -85,7 +85,8 @@ class BPETokenizerTrainer:
         file, statistics = content["tokenizer"], content["statistics"]
         curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
         tokenizer = parse_tokenizer(json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path)
-        lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
+        size, fingerprint = tokenizer.vocab_size, tokenizer.fingerprint[:12]
+        lines = [f"tokenizer {origin}: byte-level BPE, {size} tokens, fingerprint {fingerprint}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
     def _train(self, texts: Iterator[str], size: int) -> _Content:
@@ -149,13 +150,18 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
 
 def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
     data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
-    clauses = [
-        f"the text supports {data}" if data is not None else "the amount of text is unknown",
-        f"the model {model}",
-        f"doubling {elbow} gains less than 5 %" if elbow is not None else "each doubling gains 5 % or more",
-    ]
-    if chosen == min_size:
-        clauses.append("raised to data.tokenizer.min_vocab_size")
-    elif chosen < min_size:
-        clauses.append(f"too little text for data.tokenizer.min_vocab_size={min_size}")
-    return ", ".join(clauses)
+    clauses = {
+        "the text is too short for more": data,
+        "the model is too small for more": model,
+        "twice as many would shorten the text by less than 5 %": elbow,
+    }
+    bounds = {clause: limit for clause, limit in clauses.items() if limit is not None}
+    clause, limit = min(bounds.items(), key=lambda item: item[1])
+    if chosen == min_size > limit:
+        return f"the minimum that data.tokenizer.min_vocab_size sets; without it {limit}: {clause}"
+    if chosen <= limit - sizing.STEP:
+        clause = "the text has no more pairs to merge, or data.tokenizer.max_vocab_size allows no more"
+    named = {"the text": data, "the model": model, "that gain": elbow}
+    others = ", ".join(f"{other} for {name}" for name, other in named.items() if other is not None)
+    short = f"; fewer than data.tokenizer.min_vocab_size={min_size}" if chosen < min_size else ""
+    return f"because {clause} (limits: {others}){short}"

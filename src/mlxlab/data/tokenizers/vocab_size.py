@@ -45,8 +45,12 @@ class VocabSizeCurve:
 
     def lines(self) -> list[str]:
         """The curve and the reason, for the log."""
-        points = ", ".join(f"{size} {value:.2f}" for size, value in zip(self.sizes, self.bytes_per_token, strict=True))
-        return [f"vocabulary: bytes per token at {points}", f"vocabulary: {self.chosen} tokens, {self.reason}"]
+        points = zip(self.sizes, self.bytes_per_token, strict=True)
+        shown = ", ".join(f"{size:,}: {value:.2f}" for size, value in points)
+        return [
+            f"vocabulary: bytes of text per token, by the number of tokens: {shown}",
+            f"vocabulary: {self.chosen:,} tokens, {self.reason}",
+        ]
 
     def save(self, folder: Path) -> None:
         (folder / "vocabulary.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

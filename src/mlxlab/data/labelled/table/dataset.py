@@ -73,6 +73,7 @@ class TableDataset:
         self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
+        self.count_training_rows = self.examples.count_training_rows
         self.sources = [*(f"{rows.name}: {line}" for line in lines), *self.examples.sources]
         self.class_counts, self.texts = self.examples.class_counts, self.examples.texts
         self._renderer, self._has_baselines = renderer, options["baselines"]
