@@ -56,6 +56,14 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_id_begins_with_the_end_of_the_name_of_its_folder(tmp_path):
+    journal = make_journal(tmp_path, "18-15-58-5679a5")
+    assert journal.uid[:6] == "5679a5"
+    assert len(journal.uid) == 32
+    assert journal.uid != make_journal(tmp_path, "again-5679a5").uid
+    assert journal.describe()[0].endswith(f", run {journal.uid[:8]}")
+
+
 def test_a_tracker_creates_no_files_before_start(tmp_path):
     make_journal(tmp_path)
     assert list(tmp_path.iterdir()) == []

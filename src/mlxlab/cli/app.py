@@ -52,7 +52,8 @@ class Subcommand:
             if parameters[name].annotation in (Path, Path | None) and value is not None:
                 if not value:
                     raise ConfigError(f"{name}=: expected a path")
-                values[name] = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
+                path = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
+                values[name] = _folder_of_run(value) or path if name == "run" else path
         command = program.command(self.run.__module__.rpartition(".")[2])
         passed = {"args": args, "more": more, "command_line": f"{command} {shlex.join(typed)}"}
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
@@ -131,6 +132,15 @@ def run_subcommand(
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
         return report(error)
+
+
+def _folder_of_run(text: str) -> Path | None:
+    """The folder of a run that is named by its id, or the first digits of it; None for what is a path."""
+    if os.path.exists(text) or not re.fullmatch(r"[0-9a-f]{6,32}", text):
+        return None
+    from mlxlab.experiment.past_run.lookup import find_run_folder
+
+    return find_run_folder(text)
 
 
 def report(error: BaseException) -> int:

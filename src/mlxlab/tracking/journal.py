@@ -16,7 +16,7 @@ from mlxlab.tracking import provenance
 from mlxlab.tracking.destination import Destination
 from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_records, read_start, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, new_uid, read_records, read_start, read_uid, utf8
 from mlxlab.tracking.registration import RegistrationOptions, check_options
 from mlxlab.tracking.services.destination import ServiceDestination
 from mlxlab.tracking.services.trackio import Trackio
@@ -73,7 +73,7 @@ class Journal:
                 if not is_set:
                     raise ConfigError(f"tracking.register.name={self.register['name']}: needs tracking.{key}")
         self.folder = folder.absolute()
-        self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
+        self.uid = read_uid(self.folder / FILE) or new_uid(self.folder)
         self._writer: RecordWriter | None = None
         self._warned = False
         self._started: list[Destination] = []
@@ -170,7 +170,7 @@ class Journal:
             _print(line)
 
     def describe(self) -> list[str]:
-        return [f"tracking: {each.describe()}, run {self.uid[:12]}" for each in self.destinations]
+        return [f"tracking: {each.describe()}, run {self.uid[:8]}" for each in self.destinations]
 
     def _print_results(self) -> None:
         uploaded = self.mlflow and self.mlflow.uploaded(self.folder, self.uid)

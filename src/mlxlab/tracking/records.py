@@ -5,6 +5,7 @@ and spaces is a record that was taken back. Numbers that JSON does not know are 
 """
 
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
@@ -189,3 +190,9 @@ def _parse(line: bytes, where: str) -> Record | None:
     if len(record.keys() - {"t", "s"}) != 1 or ("s" in record) != ("m" in record):
         raise DataError(f"{where}: expected one kind of record, got {', '.join(record)[:60]}")
     return record
+
+
+def new_uid(folder: Path) -> str:
+    """A new id of 32 hex digits, which begins with those at the end of a run folder: `18-15-58-5679a5`."""
+    shown = re.search(r"-([0-9a-f]{6})$", folder.name)
+    return (shown[1] if shown else "") + uuid.uuid4().hex[len(shown[1]) if shown else 0 :]

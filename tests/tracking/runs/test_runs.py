@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli import runs
+from mlxlab.cli import info, runs
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.filters import parse_filter
@@ -51,7 +51,7 @@ def names(listing):
     return [row[1] for row in table_rows(listing)]
 
 
-def test_list_show_and_compare_print_the_runs_of_the_store(stored):
+def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, capsys):
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
     assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
@@ -64,10 +64,15 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
         stored,
         "select run_uuid, value from runs join tags using (run_uuid) where key = 'mlxlab.uid' and name = 'run2'",
     )
-    for word in (run_id, run_id[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
+    assert table_rows(runs_py(stored, "list", "limit=1").stdout)[0][0] == uid[:8]  # as the run shows it
+    for word in (run_id, run_id[:8], uid[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
         assert ["valid/loss", "0.25", "0.25", "1", "2", "2"] in table_rows(shown)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
+    assert info.main([f"run={uid[:8]}"]) == 66  # the id names the folder, in which these runs have no manifest
+    assert capsys.readouterr().err == f"{uid[:8]}: the run folder {stored}/outputs/run2 was not found\n"
 
     diverged = table_rows(runs_py(stored, "show", "run1").stdout)
     assert ["valid/loss", "nan", "1", "1", "2", "2"] in diverged  # NaN has no part in a range

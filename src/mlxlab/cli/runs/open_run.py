@@ -38,7 +38,7 @@ def open_run(run: str, browser: bool = True, uri: str | None = None, json: bool 
 def _why_no_page(run: RunRow) -> str:
     if not run.is_stored:
         return "none; the run is not in the store"
-    return f"not served; start it with {command('ui')} {run.run_id[:8]}"
+    return f"not served; start it with {command('ui')} {run.short_id}"
 
 
 def _has_desktop() -> bool:

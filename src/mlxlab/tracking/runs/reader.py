@@ -27,6 +27,11 @@ class RunRow:
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
+    def short_id(self) -> str:
+        """As a run shows it while it trains; every command accepts it, as it does the run id that MLflow gave it."""
+        return (self.uid or self.run_id)[:8]
+
+    @property
     def is_stored(self) -> bool:
         """False if it was read from its run folder."""
         return self.experiment_id != ""

@@ -29,10 +29,11 @@ class Columns(NamedTuple):
 def format_list(runs: list[RunRow], columns: Columns) -> str:
     """One line per run."""
     metrics = _default_metrics(runs) if columns.metrics is None else columns.metrics
+    ids = {run.run_id: run.short_id for run in runs}
     rows = [
         [
-            *(run.run_id[:8], run.name, run.experiment, run.status),
-            *(_format_time(run.start), _format_duration(run), (run.parent or "")[:8]),
+            *(run.short_id, run.name, run.experiment, run.status),
+            *(_format_time(run.start), _format_duration(run), ids.get(run.parent or "", (run.parent or "")[:8])),
             *([run.folder or ""] if columns.folder else []),
             *(_shorten(run.params.get(clean(key), ""), 40) for key in columns.params),
             *(format_number(run.metrics.get(clean(key))) for key in metrics),
@@ -48,10 +49,17 @@ def format_list(runs: list[RunRow], columns: Columns) -> str:
 
 def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping[str, str]) -> str:
     """One run: its facts, its data, the range of each metric, its parameters, its tags."""
-    facts = {"name": run.name, "experiment": run.experiment, "status": run.status}
+    facts = {
+        "MLflow run id": run.run_id if run.uid else "",
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status,
+    }
     facts |= {"started": _format_time(run.start), "took": _format_duration(run)}
     facts |= {"folder": run.folder or "", "parent": run.parent or ""}
-    sections = [markdown_table(["run", run.run_id], [[key, value] for key, value in facts.items() if value], "l")]
+    sections = [
+        markdown_table(["run", run.uid or run.run_id], [[key, value] for key, value in facts.items() if value], "l")
+    ]
     if datasets:
         sections.append(markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l"))
     metrics = [
@@ -77,12 +85,12 @@ def format_comparison(runs: list[RunRow]) -> str:
             rows.append([key, *(_shorten(value, 32) for value in values)])
     for key in _ordered({key for run in runs for key in run.metrics}, runs):
         rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
-    return markdown_table(["run", *(run.run_id[:8] for run in runs)], rows)
+    return markdown_table(["run", *(run.short_id for run in runs)], rows)
 
 
 def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
     """The differences of two runs, a table for each section that has any."""
-    head = [f"{run.run_id[:8]} {run.name}" for run in (first, second)]
+    head = [f"{run.short_id} {run.name}" for run in (first, second)]
     sections = []
     for title, values in (("config", difference.config), ("data", difference.data), ("code", difference.code)):
         rows = [[key, *(_shorten(value or "-") for value in pair)] for key, pair in values.items()]
