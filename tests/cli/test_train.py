@@ -222,6 +222,8 @@ def test_the_other_flags_of_hydra_work(line, monkeypatch):  # noqa: F811
 
 
 def test_cfg_job_prints_what_would_run(line):  # noqa: F811
+    assert line("--cfg", "seed=3", "experiment=quick") == 0  # job is the default
+    assert "seed: 3\n" in line.out
     assert line("--cfg", "job", "seed=3", "experiment=quick") == 0
     assert "seed: 3\n" in line.out
     assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out

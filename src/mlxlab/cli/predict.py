@@ -24,7 +24,7 @@ from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Size
-from mlxlab.errors import ConfigError, WriteError
+from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _predict(
 
     backend.prepare()
     from mlxlab.data.input_files import read_from
+    from mlxlab.data.text.sources.records import MissingColumnError
     from mlxlab.inference.eval_data import row_reading
     from mlxlab.inference.predict import row_encoder
     from mlxlab.inference.restore import restore_model
@@ -89,6 +90,10 @@ def _predict(
     _refuse_overwriting(input, output)
     try:
         count = _write(output, file, restored, read_from(input, chunks), batch_size)
+    except MissingColumnError as error:
+        if error.column in keep:
+            raise ConfigError(f"keep={error.column}: {error}") from None
+        raise DataError(f"{error}; the model was trained on this column") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:

@@ -16,6 +16,7 @@ from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import RestoredModel
+from mlxlab.program import command
 from mlxlab.training.device_batch import to_device
 
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
@@ -88,7 +89,8 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
         if encoder.task.kind == "language_modelling":
-            raise NotAllowedError(f"expected a model of labelled rows, got one for {encoder.task.kind}")
+            text = "" if encoder.task.masked else f"; {command('generate')} run=... continues a text with it"
+            raise NotAllowedError(f"expected a model of labelled rows; a language model predicts no labels{text}")
         kind = type(encoder)
         lacks = f"{kind.__module__}.{kind.__qualname__} lacks members of mlxlab.data.dataset.RowEncoder"
         raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")

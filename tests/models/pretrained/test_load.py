@@ -427,6 +427,16 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
         resolve("owner/name")
 
 
+def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(InputNotFoundError, match=r"config\.json not found; expected a folder with config\.json, .*s$"):
+        resolve(str(tmp_path))
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(InputNotFoundError, match=rf"did you mean model\.pretrained={tmp_path}/model\?$"):
+        resolve(str(tmp_path))
+    assert resolve(str(tmp_path / "model")) == tmp_path / "model"
+
+
 def test_a_failed_download_is_one_line(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
@@ -434,7 +444,9 @@ def test_a_failed_download_is_one_line(monkeypatch):
         raise ConnectionError("long story")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(ServiceUnavailableError, match=r"owner/name: download from the hub failed \(ConnectionError\)$"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"owner/name: download from the hub failed \(ConnectionError\); without"
+    ):
         resolve("owner/name")
 
 

@@ -109,7 +109,7 @@ def _flags(argv: list[str]) -> "Namespace":
         raise ConfigError(f"{one_line(message)}; see --help")
 
     parser.error = refuse  # type: ignore[method-assign,assignment]
-    flags = parser.parse_intermixed_args(argv)
+    flags = parser.parse_intermixed_args(_with_kind_of_config(argv))
     if flags.experimental_rerun is not None:
         raise NotAllowedError("--experimental-rerun: runs code from a pickle; resume=<run folder> resumes a run")
     for name in ("resolve", "package"):
@@ -118,6 +118,13 @@ def _flags(argv: list[str]) -> "Namespace":
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags
+
+
+def _with_kind_of_config(argv: list[str]) -> list[str]:
+    """`--cfg` without a value is `--cfg job`."""
+    followed = zip(argv, [*argv[1:], ""], strict=True)
+    bare = [arg in ("--cfg", "-c") and (not text or "=" in text or text[0] == "-") for arg, text in followed]
+    return [text for arg, is_bare in zip(argv, bare, strict=True) for text in ([arg, "job"] if is_bare else [arg])]
 
 
 def _show(composer: "Composer", flags: "Namespace") -> int:

@@ -16,6 +16,7 @@ from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
 
+CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 
 
@@ -27,7 +28,10 @@ def resolve(name: str, key: str = "model.pretrained") -> Path:
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
     path, title = Path(os.path.expanduser(name)), f"{key}={name}"
-    if os.path.isdir(path) or path.suffix == ".gguf":
+    if path.suffix == ".gguf":
+        return path
+    if os.path.isdir(path):
+        _refuse_without_model(path, title)
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
@@ -38,7 +42,19 @@ def resolve(name: str, key: str = "model.pretrained") -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises whatever its transport raises
-        raise ServiceUnavailableError(f"{title}: download from the hub failed ({type(error).__name__})") from None
+        failed = f"download from the hub failed ({type(error).__name__})"
+        raise ServiceUnavailableError(f"{title}: {failed}; without a network name a folder with {FILES}") from None
+
+
+def _refuse_without_model(folder: Path, title: str) -> None:
+    """InputNotFoundError for a folder without config.json, with its sub-folder that has one."""
+    if (folder / CONFIG).exists():
+        return
+    inner = sorted(path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in folder.glob(pattern))
+    hint = f"; did you mean {title.rstrip('/')}/{inner[0].relative_to(folder)}?" if inner else ""
+    if (folder / "inference").is_dir():
+        hint = "; this is the folder of a run: model.init_from begins with its weights"
+    raise InputNotFoundError(f"{title}: {CONFIG} not found; expected a folder with {FILES}{hint}")
 
 
 def tokenizer_dir(name: str, cache: Path) -> Path:
