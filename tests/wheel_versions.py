@@ -94,7 +94,7 @@ def _check(version: str, python: Path, wheel: Path, folder: Path) -> list[str]:
     for name in RESULTS:
         if not (empty / name).is_file():
             raise InputNotFoundError(f"{version}: {name} was not written")
-    (final_state,) = re.findall(r"^final_state=(\w+)$", output[0], re.MULTILINE)
+    (final_state,) = re.findall(r"^final_state=(\w+)", output[0], re.MULTILINE)
     shutil.rmtree(folder)
     return [version, f"{installing:.0f} s", f"{training:.0f} s", final_state[:16]]
 

@@ -34,6 +34,22 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
     ]
 
 
+def test_a_value_of_an_earlier_step_is_marked(lines, monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    run = make_run()
+    bar = ProgressBar("never")
+    bar.on_start(run.context, run.state)
+    run.state.progress.step = 1
+    run.context.log(run.state, {"valid/loss": 0.5, "valid/accuracy": 0.75})
+    bar.on_step(run.context, run.state, NO_STEP)
+    run.state.progress.step = 2
+    run.context.log(run.state, {"train/loss": 0.25})
+    bar.on_step(run.context, run.state, NO_STEP)
+    values = [line.partition("  ")[2] for line in lines()]
+    assert values[0] == "valid/loss 0.5000  valid/accuracy 0.7500"
+    assert values[1] == "train/loss 0.2500  valid/loss 0.5000 (step 1)  valid/accuracy 0.7500 (step 1)"
+
+
 def test_every_evaluation_gets_a_line(lines):
     fit(make_trainer(epochs=2), callbacks=[ProgressBar("never")])
     assert [line.split()[1] for line in lines()] == ["6/12", "12/12"]

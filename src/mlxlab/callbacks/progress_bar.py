@@ -7,13 +7,16 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
+from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID, VALID_LOSS
 from mlxlab.program import in_notebook
 from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
 from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.metrics.labelled import MAIN_METRIC
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
+
+_MAIN_METRICS = [f"{VALID}{name}" for name in MAIN_METRIC.values()]
 
 
 class ProgressBar(Callback):
@@ -77,7 +80,12 @@ def _bar_class() -> type[tqdm]:
 
 
 def summary(context: FitContext, state: TrainState) -> str:
-    """The latest training loss, validation loss and monitored metric."""
-    names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor])
-    values = {name: state.history.latest(name) for name in names}
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+    """The latest losses, monitored metric and main metric of the task; with the step of those of an earlier one."""
+    main = next((name for name in _MAIN_METRICS if state.history.latest_point(name) is not None), VALID_LOSS)
+    names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor, main])
+    texts = []
+    for name in names:
+        if (point := state.history.latest_point(name)) is not None:
+            mark = f" (step {point[0]})" if point[0] < state.progress.step else ""
+            texts.append(f"{name} {point[1]:.4f}{mark}")
+    return "  ".join(texts)

@@ -157,7 +157,12 @@ class History:
 
     def latest(self, name: str) -> float | None:
         """The last value of a metric; None if it was never logged."""
-        return next((metrics[name] for _, metrics in reversed(self.curve) if name in metrics), None)
+        point = self.latest_point(name)
+        return None if point is None else point[1]
+
+    def latest_point(self, name: str) -> tuple[int, float] | None:
+        """(step, value) of the last value of a metric; None if it was never logged."""
+        return next(((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics), None)
 
 
 class TrainStateDict(TypedDict):

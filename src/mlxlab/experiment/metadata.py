@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +73,7 @@ def run_metadata(
 
 
 def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, str]:
-    tags = {"overrides": " ".join(cli_overrides()), "parameters": str(count_parameters(model))}
+    tags = {"overrides": shlex.join(cli_overrides()), "parameters": str(count_parameters(model))}
     tags |= {"trainable_parameters": str(count_trainable(model)), "objective": cfg["objective"]}
     if fork is not None:
         uid = fork.state["metadata"]["uid"]

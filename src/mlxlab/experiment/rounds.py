@@ -1,6 +1,7 @@
 """Rounds: students trained one after the other, each a run with the earlier ones as `trainer.distillation.members`."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -72,7 +73,7 @@ class DistillationRounds:
         """Trains the missing rounds; returns the ensemble's value of the objective."""
         tracker, done = self.context.build_tracker(self.cfg["tracking"]), len(self.state["done"])
         report = find_report(build_callbacks(self.cfg, self.context.run_dir))
-        tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
+        tags = {"kind": "rounds", "overrides": shlex.join(cli_overrides())}
         tracker.start(self.cfg, tags, resumed=self.resumed, name=self.cfg["name"] or f"{self.folder.name} rounds")
         with tracked_until_end(tracker, self.context, report), _parent_run(tracker.uid):
             if self.resumed:

@@ -57,6 +57,7 @@ from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.ops.native import state as native
+from mlxlab.program import command
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -94,7 +95,8 @@ def train(requested: Config, context: RunContext) -> float:
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
-    kernels = [f"kernels: {native.current()}"] if native.is_active() else []
+    native_kernels = f"kernels: {native.current()} (C++, compiled for this processor; see {command('kernels')} info)"
+    kernels = [native_kernels] if native.is_active() else []
     log_lines(*kernels, *tracker.describe())
     if cfg["rerun"] is not None and not continues:
         log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
@@ -176,7 +178,7 @@ def finish(
     stop = stop_of(reason)
     if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context, report)
-    print(f"final_state={digest}", flush=True)
+    print(f"final_state={digest} (of weights, optimizer and data: equal runs print an equal one)", flush=True)
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)

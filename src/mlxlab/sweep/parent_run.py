@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class ParentRun(Callback):
         is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
         kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
         name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
-        tags = {"overrides": " ".join(task), "kind": kind}
+        tags = {"overrides": shlex.join(task), "kind": kind}
         is_continued = (folder / JOURNAL).is_file() and any((folder / name).is_file() for name in (STUDY, JOBS))
         self._tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.uid = self._tracker.uid
