@@ -22,5 +22,5 @@ def test_a_command_with_swapped_letters_is_recognized(typed, meant):
 
 
 def test_the_closest_come_first_and_others_not_at_all():
-    assert nearest_names("losss", ["loss", "losses", "xyz"], 3) == ["loss", "losses"]
+    assert nearest_names("lsos", ["losses", "xyz", "loss"], 3) == ["loss", "losses"]
     assert nearest_names("q", ["loss"]) == []
