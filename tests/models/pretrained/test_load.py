@@ -378,7 +378,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
 @pytest.mark.parametrize(
     ("text", "fault", "words"),
     [
-        (None, InputNotFoundError, "config.json: not found"),
+        (None, InputNotFoundError, "config.json not found"),
         ("{", DataError, "not valid JSON"),
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
