@@ -35,6 +35,7 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
 
 
 def test_a_value_of_an_earlier_step_is_marked(lines, monkeypatch):
+    monkeypatch.setattr(progress_bar, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
     run = make_run()
     bar = ProgressBar("never")
