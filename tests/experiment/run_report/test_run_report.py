@@ -100,6 +100,13 @@ def test_averages_over_classes_are_named(folder):
         assert title in text
 
 
+def test_mistakes_of_a_regression_are_its_largest_errors(folder):
+    assert "Most confident mistakes" in parsed(folder).text
+    with (folder / "mistakes.csv").open("w") as file:
+        csv.writer(file).writerows([("id", "text", "true", "predicted", "error"), ("1", "x", "2", "5", "3")])
+    assert "Largest errors" in parsed(folder).text
+
+
 def test_the_report_is_a_function_of_the_folder(finished, capsys):
     written = (finished / "report.html").read_bytes()
     assert main([str(finished), "--json"]) == 0

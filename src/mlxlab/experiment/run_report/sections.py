@@ -34,7 +34,7 @@ def result_sections(files: RunFiles, results: Results) -> list[Section]:
         Section("Learning curves", learning_curves(files)),
         Section("Evaluations", evaluation_table(files), is_folded=True),
         Section("Errors", _errors(files)),
-        Section("Most confident mistakes", _mistakes(files)),
+        Section(_title_of_mistakes(files), _mistakes(files)),
         Section("Generated text", _samples(files)),
         Section("Teacher and student", _teacher(files)),
         Section("Rounds", _rounds(files)),
@@ -110,6 +110,10 @@ def _by_class(files: RunFiles) -> list[Block]:
         title = f"{ROWS.get(split, split).capitalize()} rows by class:"
         blocks += [Paragraph(title), Table(columns[1:], own, rest="in per_class.csv")]
     return blocks
+
+
+def _title_of_mistakes(files: RunFiles) -> str:
+    return "Largest errors" if files.mistakes and files.mistakes[0][-1] == "error" else "Most confident mistakes"
 
 
 def _mistakes(files: RunFiles) -> list[Block]:
