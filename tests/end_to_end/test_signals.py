@@ -74,8 +74,11 @@ import time
 class Slow:
     def __init__(self, source: str, *, seed, cache, pretrained, masked, one_document, width, parameters, folder,
                  restored, run_length) -> None:
-        for _ in range(1200):
-            time.sleep(0.05)
+        try:
+            for _ in range(1200):
+                time.sleep(0.05)
+        except Exception as error:  # as code does that calls a stranger's library
+            raise ValueError("malformed") from error
 """
 
 

@@ -75,14 +75,14 @@ def open_run(
     """
     signals = instantiate(signals_node, SignalHandler)
     signals.may_finish_report = owns_process
-    with run_lock(run_dir):
+    with run_lock(run_dir), signals.as_run_interrupted():
         # Not if others wait for this process, or its sweep would have to start the job again.
         signals.ends_preparation = owns_process and parallel == "none"
         signals.start()
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
                 remove_leftovers(folder)
-            with RunManifest(run_dir) as manifest:
+            with RunManifest(run_dir) as manifest, signals.as_run_interrupted():
                 backend.prepare()
                 from mlxlab.distributed.process_group import init_process_group
 

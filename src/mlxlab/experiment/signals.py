@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import RunInterrupted
@@ -25,6 +27,10 @@ CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
 REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
 
 
+class _PreparationStopped(KeyboardInterrupt):
+    """A RunInterrupted on its way through libraries and through code that catches every `Exception`."""
+
+
 class SignalHandler:
     """Stops the run on SIGTERM, SIGINT or SIGHUP, saves on SIGUSR1; a second SIGINT ends the process at once.
 
@@ -36,7 +42,8 @@ class SignalHandler:
         requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
 
     Attributes:
-        ends_preparation: a stop signal before `attach` raises RunInterrupted in the main thread: nothing is lost.
+        ends_preparation: a stop signal before `attach` raises an exception in the main thread, which
+            `as_run_interrupted` turns into RunInterrupted: nothing is lost.
     """
 
     def __init__(self, requeue: bool) -> None:
@@ -140,7 +147,15 @@ class SignalHandler:
         self._raising = False
         if self._is_preparing:
             self.ends_preparation = False  # once
-            raise RunInterrupted("stopped before the first step; nothing was trained", self.stop_signal)
+            raise _PreparationStopped
+
+    @contextmanager
+    def as_run_interrupted(self) -> Iterator[None]:
+        """Raises RunInterrupted where a signal ended the preparation."""
+        try:
+            yield
+        except _PreparationStopped:
+            raise RunInterrupted("stopped before the first step; nothing was trained", self.stop_signal) from None
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():
