@@ -10,7 +10,7 @@ from benchmarks.claims import ledger as ledger_module
 from benchmarks.claims import measure
 from benchmarks.claims.ledger import PAGE, one_line, read_ledger, within, without_links
 from benchmarks.claims.page import render
-from benchmarks.steps import _summary
+from benchmarks.steps.steps import _summary
 
 from mlxlab.errors import DataError, ServiceUnavailableError
 from support.processes import ROOT

@@ -2,9 +2,8 @@
 
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.info_subject import STEPS
-
-from benchmarks import info
+from benchmarks.memory import info
+from benchmarks.memory.info_subject import STEPS
 
 
 def test_estimates_stand_beside_measured_peaks_with_their_ratio(monkeypatch, capsys):

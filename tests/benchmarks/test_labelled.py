@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.labelled import write_texts
+from benchmarks.data.labelled import write_texts
 
 
 def test_the_texts_are_those_of_the_seed_and_tell_the_label(tmp_path):

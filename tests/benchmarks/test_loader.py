@@ -5,9 +5,8 @@ import json
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.alternate import figures
-from benchmarks.loader import loader
-
-from benchmarks import streaming_memory
+from benchmarks.data.loader import loader
+from benchmarks.memory import streaming_memory
 
 
 @pytest.fixture

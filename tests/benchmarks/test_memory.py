@@ -4,8 +4,7 @@ import json
 
 import pytest
 from benchmarks.__main__ import main
-
-from benchmarks import memory
+from benchmarks.memory import memory
 
 
 @pytest.fixture(scope="module", params=["bert", pytest.param("transformer", marks=pytest.mark.fault_injection)])

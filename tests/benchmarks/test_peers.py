@@ -4,8 +4,7 @@ import math
 
 import pytest
 from benchmarks.__main__ import main
-
-from benchmarks import decoding, evaluation
+from benchmarks.models import decoding, evaluation
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +57,6 @@ def test_wrong_options_are_named(args, message, capsys):
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.peer_process.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.steps.peer_process.find_spec", lambda name: None)
     assert main(["suite=checkpoints", "size=nano", "compare_with=torch"]) == 2
     assert capsys.readouterr().err.startswith("compare_with=torch: torch is not installed")

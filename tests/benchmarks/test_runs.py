@@ -2,8 +2,8 @@
 
 import pytest
 from benchmarks.__main__ import main
+from benchmarks.runs import runs
 
-from benchmarks import runs
 from mlxlab.cli.runs import main as runs_main
 from support.tracking import schema_cache
 

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from benchmarks.__main__ import main
+from benchmarks.steps import torch_decoder
 
-from benchmarks import torch_decoder
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 

@@ -3,9 +3,8 @@
 import math
 
 import pytest
+from benchmarks.steps import step_subjects
 from benchmarks.subject import language_model
-
-from benchmarks import step_subjects
 
 
 @pytest.mark.parametrize("name", ["simple", "optimized"])

@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.alternate import figures
 from benchmarks.report import UnexpectedResults
-from benchmarks.sweep_winner import NOISE, sweep_winner
+from benchmarks.sweeps.sweep_winner import NOISE, sweep_winner
 
 from mlxlab.analysis.sweeps import ranking
 

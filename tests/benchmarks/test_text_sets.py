@@ -4,7 +4,7 @@ import csv
 import sys
 
 import pytest
-from benchmarks.text_sets import main
+from benchmarks.data.text_sets import main
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """`suite=trial` on few simulated trials."""
 
 from benchmarks.alternate import figures
-from benchmarks.trial_simulation import NOISE, simulate
+from benchmarks.sweeps.trial_simulation import NOISE, simulate
 
 
 def test_every_noise_and_every_test_has_a_row():

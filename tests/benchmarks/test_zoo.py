@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import main
-
-from benchmarks import zoo
+from benchmarks.models import zoo
 
 PASSED = ["a", "10", "yes", "yes", "yes", "yes", ""]
 NOT_EXPORTED = ["b", "20", "yes", "yes", "yes", "no", "logits differ by 6.2"]

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from benchmarks.stream import override
+from benchmarks.data.stream import override
 
 from end_to_end.test_streaming import SMALL
 from mlxlab.cli.generate import main, read_prompts

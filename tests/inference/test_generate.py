@@ -245,7 +245,7 @@ def test_what_only_began_a_stop_string_is_shown_in_the_end(tokenizer):
 
 
 def test_the_benchmark_compares_with_and_without_a_cache(monkeypatch):
-    from benchmarks import generation
+    from benchmarks.models import generation
 
     monkeypatch.setattr(generation, "TOKENS", 1)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in generation.generation("nano", 1).splitlines()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 from benchmarks.config import read_config
-from benchmarks.stream import override
+from benchmarks.data.stream import override
 from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate

@@ -1,0 +1,1 @@
+"""Reading and tokenising: speed, seconds to the first step, curricula."""

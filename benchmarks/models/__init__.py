@@ -1,0 +1,1 @@
+"""Models at work: evaluation, decoding, distillation, growth, the zoo."""

@@ -1,0 +1,1 @@
+"""Processes: start of a run, native kernels, several processes."""

@@ -1,0 +1,1 @@
+"""Sweeps: launchers, searches, verdicts."""

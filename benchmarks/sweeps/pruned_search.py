@@ -1,0 +1,191 @@
+"""What pruning saves on Titanic, and what it loses: ASHA compared with a grid, TPE with ASHA compared with random.
+
+A trial is the same in a grid and in a search with pruning, up to the step where it is paused. So what ASHA does in an
+order that is not trained here follows from the evaluations of the grid.
+"""
+
+import csv
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.alternate import table
+from mlxlab.config.hydra.search_space import Domain, Values
+from mlxlab.constraints import Size
+from mlxlab.experiment.run_metrics import FILE, RunMetrics
+from mlxlab.files.untrusted import read_json
+from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
+from mlxlab.sweep.search.samplers import RandomSampler
+from mlxlab.sweep.search.study import StudySettings, open_study
+from mlxlab.sweep.search.trial import Trial, TrialResult
+from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+EPOCHS, RUNGS = 9, [1, 3]
+RATES = ("0.0001", "0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01", "0.02", "0.05")
+DROPOUTS = ("0", "0.1", "0.3")
+SPACE: list[Domain] = [
+    Values("trainer.learning_rate", RATES, ordered=False),
+    Values("model.dropout", DROPOUTS, ordered=False),
+]
+SETTINGS = [
+    *(
+        "experiment=titanic",
+        "objective=valid/loss",
+        "tracking=none",
+        f"trainer.epochs={EPOCHS}",
+    ),
+    *("model.hidden_size=32", "model.num_heads=2", "model.intermediate_size=64", "model.num_layers=1"),
+    *("data.baselines=false", "checkpointing.every_steps=1000", "checkpointing.background=false"),
+    *("~callbacks.learning_curve", "~callbacks.memory_monitor"),
+]
+WARMUP = "trainer.schedule.warmup=10"
+INTERVALS = ["trainer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"]
+INTERVALS += ["trainer.optimizer.weight_decay=tag(log,interval(1e-4,1))", "trainer.schedule.warmup=int(interval(1,60))"]
+
+
+class Search(NamedTuple):
+    """A search that has ended: its rows of `trials.csv` by number, its seconds, and the steps that it trained."""
+
+    folder: Path
+    rows: list[dict[str, str]]
+    seconds: float
+    steps: int
+
+    @property
+    def best(self) -> dict[str, str]:
+        finished = [row for row in self.rows if row["state"] == "finished"]
+        return min(finished, key=lambda row: (float(row["valid/loss"]), int(row["trial"])))
+
+
+def asha(orders: Size = 200, seeds: Size = 5) -> str:
+    """A grid of 27 configurations, the same by ASHA in a random order, and by ASHA in `orders` orders.
+
+    Args:
+        seeds: of the winner of the grid; the standard deviation of its values is the noise.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        values = [*(f"{domain.key}={domain}" for domain in SPACE), WARMUP]
+        grid = search(folder / "grid", "hydra.sweeper.sampler=grid", *values)
+        pruned = search(folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values)
+        noise = statistics.stdev(repeated(folder / "seeds", grid.best, seeds, WARMUP))
+        curves = {point(row): evaluations(grid.folder / row["trial"]) for row in grid.rows}
+    ranks = sorted(float(row["valid/loss"]) for row in grid.rows)
+    lines: list[tuple[str, ...]] = [
+        ("search", "steps", "of the grid", "seconds", "best valid/loss", "rank in the grid")
+    ]
+    for title, each in {"grid": grid, "ASHA": pruned}.items():
+        value = float(each.best["valid/loss"])
+        share, rank = f"{each.steps / grid.steps:.1%}", str(ranks.index(value) + 1)
+        lines.append((title, str(each.steps), share, f"{each.seconds:.0f}", f"{value:.4f}", rank))
+    outcomes = [simulate(curves, seed) for seed in range(orders)]
+    shares = [sum(trial.step for trial in trials) / grid.steps for trials in outcomes]
+    bests = [min(trial.values[0] for trial in trials if trial.state == "finished") for trials in outcomes]
+    found = sum(best == ranks[0] for best in bests) / orders
+    tied = sum(best <= ranks[0] + noise for best in bests) / orders
+    summary = [
+        ("quantity", "value"),
+        ("steps, median and maximum", f"{statistics.median(shares):.1%}, {max(shares):.1%}"),
+    ]
+    summary += [("the winner of the grid is found", f"{found:.1%}"), ("... or its tie", f"{tied:.1%}")]
+    summary += [(f"noise: standard deviation over {seeds} seeds", f"{noise:.4f}")]
+    text = table(f"27 configurations of Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs", lines)
+    return f"{text}\n\n{table(f'ASHA in {orders} orders', summary)}"
+
+
+def tpe(trials: Size = 40, seeds: Size = 5, kills: int = 3) -> str:
+    """Random trials, and as many of TPE with ASHA, over four continuous keys; the latter killed and continued.
+
+    Args:
+        seeds: of both winners; their standard deviations are the noise.
+    """
+    count = f"hydra.sweeper.trials={trials}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        random = search(folder / "random", "hydra.sweeper.sampler=random", count, *INTERVALS)
+        pruned = ["hydra.sweeper.sampler=tpe", "hydra.sweeper.pruner=asha", count, *INTERVALS]
+        whole = search(folder / "tpe", *pruned)
+        killed = search(folder / "killed", *pruned, kills=kills, seconds=whole.seconds)
+        winners = [repeated(folder / f"seeds{each.folder.name}", each.best, seeds) for each in (random, whole)]
+    lines: list[tuple[str, ...]] = [("search", "steps", "seconds", "best valid/loss", f"its config over {seeds} seeds")]
+    for title, each, values in zip(("random", "TPE with ASHA"), (random, whole), winners, strict=True):
+        best = f"{float(each.best['valid/loss']):.4f}"
+        spread = f"{statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}"
+        lines.append((title, str(each.steps), f"{each.seconds:.0f}", best, spread))
+    same = [{**row, "seconds": ""} for row in killed.rows] == [{**row, "seconds": ""} for row in whole.rows]
+    text = f"killed {kills} times and continued: {'the same table' if same else 'ANOTHER TABLE'}"
+    return f"{table(f'{trials} trials on Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs', lines)}\n\n{text}"
+
+
+def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) -> Search:
+    """Runs a search; one that takes `seconds` is killed `kills` times on the way."""
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "-m",
+        "hydra/sweeper=search",
+        "hydra/launcher=in_process",
+        *SETTINGS,
+        *overrides,
+    ]
+    command += [f"hydra.sweep.dir={folder}"]
+    for _ in range(kills):
+        process = subprocess.Popen(command, stdout=-3, stderr=-3)
+        time.sleep(seconds / (kills + 1))
+        process.kill()
+        process.wait()
+    start = time.monotonic()
+    subprocess.run(command, check=True, stdout=-3, stderr=-3)
+    seconds = time.monotonic() - start
+    with (folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    trained = [folder / row["trial"] / FILE for row in rows if not row["same_as"]]
+    return Search(folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained))
+
+
+def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> list[float]:
+    """The objective of a trial with seeds from 1 on."""
+    fixed = [f"{key}={value}" for key, value in row.items() if "." in key]
+    again = search(folder, "hydra.sweeper.sampler=grid", *fixed, *overrides, f"seed=range(1,{seeds + 1})")
+    return [float(row["valid/loss"]) for row in again.rows]
+
+
+def point(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[domain.key] for domain in SPACE)
+
+
+def evaluations(folder: Path) -> list[tuple[int, float]]:
+    return [
+        (step, float("nan") if value is None else value)
+        for step, value in read_json(folder / FILE, RunMetrics)["evaluations"]
+    ]
+
+
+def simulate(curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int) -> Sequence[Trial]:
+    """The trials of ASHA in a random order, by the evaluation after each epoch."""
+
+    def run(trial: Trial, _: bool) -> TrialResult:
+        reached = curves[tuple(str(trial.point[domain.key]) for domain in SPACE)][: trial.budget]
+        state = "finished" if trial.budget is None else "paused"
+        return TrialResult([min(value for _, value in reached)], "", state, reached[-1][0])
+
+    settings: StudySettings = {
+        "space": {domain.key: str(domain) for domain in SPACE},
+        "overrides": [],
+        "objectives": {"valid/loss": "minimize"},
+        "sampler": "random",
+        "sampler_settings": {"seed": seed},
+        "pruner": "asha",
+        "pruner_settings": {},
+        "optuna": None,
+    }
+    halving = SuccessiveHalving(RUNGS, 3, "minimize", num_brackets=1)
+    with open_study(Path(":memory:"), settings, SPACE) as study:
+        run_trials(study, RandomSampler(SPACE, seed), halving, len(curves), OneByOne(run))
+        return study.trials
