@@ -1,9 +1,17 @@
 """A launch that cannot work is refused in one line; sums over all processes begin while gradients are computed."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
 import mlx.core as mx
 import pytest
 
-from mlxlab.distributed import process_group
+from mlxlab.distributed import buckets
 from mlxlab.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.errors import ConfigError
 
@@ -27,17 +35,58 @@ def test_an_error_of_a_launch_names_the_host_file_that_is_set(monkeypatch):
         init_process_group("data", 1.0)
 
 
-def test_sums_start_with_the_last_layer_and_before_the_first_one_is_evaluated(monkeypatch):
+def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(monkeypatch):
     group = ProcessGroup(mx.distributed.init(), 1.0)
     group.size, group._global_rows = 2, 1  # without a ring, where a sum is that of this process
     events = []
-    sum_of, evaluate = mx.distributed.all_sum, mx.eval
-    monkeypatch.setattr(mx.distributed, "all_sum", lambda x, **kwargs: events.append(x.size) or sum_of(x, **kwargs))
-    monkeypatch.setattr(mx, "eval", lambda *arrays: events.append("wait") or evaluate(*arrays))
-    monkeypatch.setattr(process_group, "BUCKET_SIZE", 6)
+    sum_of, start = mx.distributed.all_sum, mx.async_eval
+    monkeypatch.setattr(mx.distributed, "all_sum", lambda x, **options: events.append("sum") or sum_of(x, **options))
+    monkeypatch.setattr(mx, "async_eval", lambda array: events.append(array.size) or start(array))
+    monkeypatch.setattr(buckets, "BUCKET_SIZE", 6)
     tree = {"loss": mx.array(2.0), "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)}}
     summed, per_example = group.all_reduce_sum(tree, {"loss": mx.ones(1)})
-    assert events[:4] == [6, 8, 1, "wait"]  # rows and the last layer, the first layer, the loss
+    assert events == [6, "sum", 6, 8, "sum", 8, 1, "sum", 1]  # rows and the last layer, the first layer, the loss
     assert summed["gradients"]["first"].tolist() == [[1.0] * 4] * 2
     assert (summed["gradients"]["last"].tolist(), summed["loss"].item()) == ([3.0] * 5, 2.0)
     assert per_example["loss"].tolist() == [1.0]
+
+
+ENDLESS = """
+import mlx.core as mx
+from mlxlab.distributed import buckets
+from mlxlab.distributed.process_group import ProcessGroup
+buckets.BUCKET_SIZE = 1
+group = ProcessGroup(mx.distributed.init(), 60.0)
+group._global_rows = 2
+while True:
+    y = mx.ones((512, 512))
+    group.all_reduce_sum({f"{i:02d}": (y := mx.tanh(y @ y)) for i in range(30)}, {"loss": mx.ones(1)})
+    print("summed", flush=True)
+"""
+
+
+@pytest.mark.fault_injection
+def test_a_process_that_dies_among_many_sums_ends_the_others_at_once(tmp_path):
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))
+    command, options = [sys.executable, "-c", ENDLESS], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    ranks = [
+        subprocess.Popen(command, env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}, **options)
+        for rank in range(2)
+    ]
+    try:
+        assert ranks[0].stdout.readline() == b"summed\n"
+        time.sleep(0.1)  # in the next sums
+        ranks[1].kill()
+        _, err = ranks[0].communicate(timeout=30)
+        assert b"process 0 of 2: another process exited" in err
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+
+
+def free_ports(count):
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]

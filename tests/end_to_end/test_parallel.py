@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.process_group import bucket_leaves
+from mlxlab.distributed.buckets import bucket_leaves
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from support.processes import process_of_rank, run, run_here, start, tiny_overrides, wait_for
 

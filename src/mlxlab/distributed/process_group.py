@@ -20,12 +20,12 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.backend import on_linux_cpu
 from mlxlab.data.batch import Batch
+from mlxlab.distributed.buckets import sum_in_buckets
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, WorkerLostError
 
 T = TypeVar("T")
 PerExample = dict[str, mx.array]  # name -> (R,): a number for each row
-BUCKET_SIZE = 1 << 20  # numbers sent in one message: 4 MB of float32
 MAX_TEXT_BYTES = 4096
 POLL_SECONDS = 0.25
 
@@ -79,29 +79,10 @@ class ProcessGroup:
             scattered = {name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()}
         leaves = cast(list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered}))
         leaves.reverse()  # a backward pass ends with the first layer
-        summed: list[tuple[str, mx.array]] = []
-        for bucket in bucket_leaves(leaves):
-            summed += self._start_sum(bucket)
-        mx.eval(tree, per_example)  # the work of this rank does not count towards the timeout of the others
-        with self.lockstep():
-            mx.eval([array for _, array in summed])
+        with self.lockstep(waits=False):
+            summed = sum_in_buckets(leaves, self.group, self._wait)
         result = tree_unflatten(summed)
         return result["tree"], result["per_example"]
-
-    def _start_sum(self, bucket: list[tuple[str, mx.array]]) -> list[tuple[str, mx.array]]:
-        """Starts the computation of some leaves, and their sum in a stream of its own, which waits for the leaves."""
-        with mx.stream(self._communication):
-            flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
-            offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
-            sums = mx.split(mx.distributed.all_sum(flat, group=self.group), offsets)
-            arrays = [(path, array.reshape(leaf.shape)) for (path, leaf), array in zip(bucket, sums, strict=True)]
-        mx.async_eval(arrays)
-        return arrays
-
-    @cached_property
-    def _communication(self) -> mx.Stream:
-        """A stream beside that of the computations; NCCL sums in those of the GPU."""
-        return mx.default_stream(mx.default_device()) if mx.cuda.is_available() else mx.new_stream(mx.cpu)
 
     def norm_over_shards(self, norm: mx.array) -> mx.array:
         """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""
@@ -135,13 +116,15 @@ class ProcessGroup:
         return True
 
     @contextmanager
-    def lockstep(self) -> Iterator[None]:
-        """Inside, evaluations communicate: the time of computations counts towards the timeout too.
+    def lockstep(self, *, waits: bool = True) -> Iterator[None]:
+        """Inside, evaluations communicate: the time of computations counts towards the timeout too, if it `waits`.
 
         Raises:
             WorkerLostError: another process exited.
         """
-        before, self._waiting_since = self._waiting_since, time.monotonic() if self.size > 1 else None
+        before = self._waiting_since
+        if waits and self.size > 1:
+            self._waiting_since = time.monotonic()
         try:
             yield
         except RuntimeError as error:
@@ -174,7 +157,9 @@ class ProcessGroup:
         if self.size == 1:
             return list(numbers)
         array = mx.array(list(numbers), dtype=mx.int32)
-        return self._collective(mx.distributed.all_max, array).tolist()  # type: ignore[return-value]
+        largest = mx.distributed.all_max(array, group=self.group)
+        self._wait(array, largest)
+        return largest.tolist()  # type: ignore[return-value]
 
     def rank_zero_first(self, act: Callable[[], T]) -> T:
         """Calls `act` on rank 0, then on all other ranks."""
@@ -202,12 +187,10 @@ class ProcessGroup:
         received = np.array(self.all_reduce_max(data.tolist()), np.uint8)
         return received[received > 0].tobytes().decode()
 
-    def _collective(self, operation: Callable[..., mx.array], array: mx.array) -> mx.array:
-        mx.eval(array)  # the work of this rank does not count towards the timeout of the others
-        result = operation(array, group=self.group)
+    def _wait(self, own: mx.array, summed: mx.array) -> None:
+        mx.eval(own)  # the work of this rank does not count towards the timeout of the others
         with self.lockstep():
-            mx.eval(result)
-        return result
+            mx.eval(summed)
 
     def _watch(self) -> None:
         while True:
@@ -218,19 +201,6 @@ class ProcessGroup:
                 message = f"{name}: no answer from the other processes within {self.timeout:g} s"
                 print(message + self._save_on_loss(), file=sys.__stderr__, flush=True)
                 os._exit(WorkerLostError.exit_code)
-
-
-def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx.array]]]:
-    """Groups leaves into buckets of at most BUCKET_SIZE numbers (or one larger leaf): few messages, little memory."""
-    buckets: list[list[tuple[str, mx.array]]] = []
-    free = 0
-    for path, leaf in leaves:
-        if leaf.size > free:
-            buckets.append([])
-            free = BUCKET_SIZE
-        buckets[-1].append((path, leaf))
-        free -= leaf.size
-    return buckets
 
 
 def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float) -> ProcessGroup:
