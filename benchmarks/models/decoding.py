@@ -25,7 +25,7 @@ def decoding(shape: str = "nano,tiny,smollm2", compare_with: str = "", rounds: S
     names = peers(compare_with, ["mlx-lm", "transformers"])
     lines: list[tuple[str, ...]] = [("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")]
     for option in shape.split(","):
-        lines += rows(option, measure("decoding", names, (option,), rounds), TOKENS)
+        lines += rows(option, measure("models.decoding", names, (option,), rounds), TOKENS)
     return table(f"{TOKENS} new tokens after {PROMPT}, one row, greedy, float32; medians of {rounds} bursts", lines)
 
 

@@ -21,7 +21,7 @@ def evaluation(
     lines: list[tuple[str, ...]] = [("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")]
     for family in model.split(","):
         for option in size.split(","):
-            measurements = measure("evaluation", names, (family, option), rounds)
+            measurements = measure("models.evaluation", names, (family, option), rounds)
             lines += rows(f"{family} {option}", measurements, BATCHES * ROWS * LENGTH)
     title = f"evaluation of {BATCHES} x {ROWS} x {LENGTH} tokens, {VOCABULARY} classes, float32"
     return table(f"{title}; medians of {rounds} bursts", lines)

@@ -30,7 +30,7 @@ def fsdp(size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, s
         lines: list[tuple[str, ...]] = [("parallel", "peak", "ratio", "resident", "ratio", "saving", "ratio", "s/step")]
         alone: dict[str, Any] = {}
         for parallel, count in (("none", 1), ("data", nproc), ("fsdp", nproc)):
-            ranks = measure("fsdp_subject", count, parallel, size, step, rows, length, steps)
+            ranks = measure("processes.fsdp_subject", count, parallel, size, step, rows, length, steps)
             worst = {key: max(rank[key] for rank in ranks) for key in ranks[0]}
             alone = alone or worst
             cells = [parallel]

@@ -16,7 +16,7 @@ def overlap(
     """
     lines: list[tuple[str, ...]] = [("model", "no sums", "sums afterwards", "sums meanwhile", "hidden")]
     for option in size.split(","):
-        ranks = measure("overlap_subject", nproc, option, step, rows, length, rounds)
+        ranks = measure("processes.overlap_subject", nproc, option, step, rows, length, rounds)
         none, after, during = (max(rank[name] for rank in ranks) for name in ("none", "after", "during"))
         hidden = (after - during) / (after - none) if after > none else float("nan")
         lines.append((f"transformer {option}", f"{none:.3f}", f"{after:.3f}", f"{during:.3f}", f"{hidden:.0%}"))

@@ -1,10 +1,14 @@
 """Subjects of the step benchmark."""
 
 import math
+import re
+from importlib.util import find_spec
 
 import pytest
 from benchmarks.steps import step_subjects
 from benchmarks.subject import language_model
+
+from support.processes import ROOT
 
 
 @pytest.mark.parametrize("name", ["simple", "optimized"])
@@ -17,3 +21,10 @@ def test_steps_begin_at_the_loss_of_a_uniform_prediction_and_reduce_it(monkeypat
     step()
     step()
     assert loss() < initial
+
+
+def test_every_module_that_runs_in_a_process_of_its_own_exists():
+    calls = r'\b(?:measure|run_module)\("([\w.]+)"'
+    names = [name for path in (ROOT / "benchmarks").rglob("*.py") for name in re.findall(calls, path.read_text())]
+    assert len(names) > 5
+    assert [name for name in names if find_spec(f"benchmarks.{name}") is None] == []
