@@ -105,7 +105,8 @@ def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, 
     output.write_text("old")
     before = sorted(folder.iterdir())
     predict(folder, f"input={folder / 'wrong.csv'}", f"output={output}", "batch_size=2", code=65)
-    assert capsys.readouterr().err == f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female\n"
+    line = f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female"
+    assert capsys.readouterr().err == f"{line}; nothing was written: correct this row or remove it from the input\n"
     assert output.read_text() == "old"
     assert sorted(folder.iterdir()) == before
 

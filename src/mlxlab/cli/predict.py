@@ -10,7 +10,8 @@ at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
-whole or not at all. In CSV, a text that a spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
+whole or not at all: a row that cannot be read ends the command. In CSV, a text that a spreadsheet would run as a
+formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging
@@ -74,7 +75,7 @@ def _predict(
     from mlxlab.data.input_files import read_from
     from mlxlab.data.text.sources.records import MissingColumnError
     from mlxlab.inference.eval_data import row_reading
-    from mlxlab.inference.predict import row_encoder
+    from mlxlab.inference.predict import MalformedRowError, row_encoder
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
 
@@ -94,6 +95,8 @@ def _predict(
         if error.column in keep:
             raise ConfigError(f"keep={error.column}: {error}") from None
         raise DataError(f"{error}; the model was trained on this column") from None
+    except MalformedRowError as error:
+        raise DataError(f"{error}; nothing was written: correct this row or remove it from the input") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:

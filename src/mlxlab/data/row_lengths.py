@@ -20,6 +20,7 @@ class RowLengths(NamedTuple):
     too_long: int  # rows above the limit
     needed: int  # `data.seq_len` that holds 95 % of the rows, a multiple of 8
     action: str = "truncated"  # what happens to those above the limit
+    left_out: int = 0  # rows that are not among `rows` because they cannot be used
 
     @property
     def share(self) -> float:

@@ -74,6 +74,7 @@ class Inputs(TypedDict, total=False):
     messages: list[str]  # on the data and the teachers
     rows: int  # examples whose length was measured
     truncated_rows: int  # those of them that are longer than `data.seq_len`
+    left_out_rows: int  # rows that cannot be used, see `data.on_error`; they are not among `rows`
     facts: RunFacts
 
 

@@ -123,7 +123,7 @@ def run_inputs(
         inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
         if isinstance(session.data, MeasuresRows):
             lengths = session.data.row_lengths
-            inputs |= {"rows": lengths.rows, "truncated_rows": lengths.too_long}
+            inputs |= {"rows": lengths.rows, "truncated_rows": lengths.too_long, "left_out_rows": lengths.left_out}
     return inputs
 
 

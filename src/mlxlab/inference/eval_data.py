@@ -10,9 +10,13 @@ import numpy as np
 
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import DataModule, ProvidesTestRows, RecognizesTrainingRows, Table
+from mlxlab.data.dataset import DataModule, ProvidesTestRows, RecognizesTrainingRows, RowEncoder, Table
+from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.labelled_rows import LabelledRows
+from mlxlab.data.labelled.left_out import LeftOut, leave_out
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.text.document import OnError
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
@@ -57,11 +61,14 @@ def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -
 
 
 def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalData:
-    """All of these rows; raises DataError for one without a label, or that cannot be encoded."""
+    """These rows; raises DataError for one without a label that `on_error` does not leave out, or a malformed one."""
     encoder = row_encoder(restored.encoder)
     names = [*encoder.columns, encoder.label_column]
 
-    def collate(ids: np.ndarray) -> Batch:
+    numbers, left_out = _labelled(encoder, rows, node.get("on_error", "strict"))
+
+    def collate(positions: np.ndarray) -> Batch:
+        ids = numbers[positions]
         table = {name: rows.cells(name, ids) for name in names}
         batch = encode_located(encoder, table, lambda row: rows.location(int(ids[row])))
         is_labelled = batch.loss_weights.reshape(len(ids), -1).any(axis=1)
@@ -70,8 +77,20 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
             raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
         return batch._replace(example_ids=ids)
 
-    batches = EvalLoader(len(rows), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
-    return batches, f"{len(rows)} rows of {node['source']}"
+    batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
+    return batches, "; ".join([f"{len(numbers)} rows of {node['source']}", *(each.describe() for each in left_out)])
+
+
+def _labelled(encoder: RowEncoder, rows: "Rows | ProvidedRows", on_error: OnError) -> tuple[np.ndarray, list[LeftOut]]:
+    """The numbers of the rows to evaluate on, and those that are left out."""
+    if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
+        return np.arange(len(rows)), []
+    labelled = LabelledRows([rows])
+    labels = labelled.codes(encoder.label_column).stripped()
+    if encoder.labels.delimiter is not None:
+        labels = labels.with_empty_cells()
+    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, on_error)
+    return np.flatnonzero(usable), left_out
 
 
 def count_training_rows(restored: RestoredModel, rows: Rows, data: DataModule) -> int:

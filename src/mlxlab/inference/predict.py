@@ -23,6 +23,10 @@ TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "s
 Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"
 
 
+class MalformedRowError(DataError):
+    """A row that cannot be encoded."""
+
+
 class Predictions(NamedTuple):
     """Predictions for N rows.
 
@@ -106,7 +110,7 @@ def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool =
 
 
 def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], str]) -> Batch:
-    """`encoder.encode_rows(table)`, whose DataError names the location of the first malformed row."""
+    """`encoder.encode_rows(table)`; a MalformedRowError has the location of the first malformed row."""
     try:
         return encoder.encode_rows(table)
     except DataError:
@@ -114,7 +118,7 @@ def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], 
             try:
                 encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
             except DataError as error:
-                raise DataError(f"{location(row)}: {str(error).removeprefix('row 1: ')}") from None
+                raise MalformedRowError(f"{location(row)}: {str(error).removeprefix('row 1: ')}") from None
         raise
 
 

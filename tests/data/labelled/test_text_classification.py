@@ -1,10 +1,13 @@
 """data=text_classification: splits, labels, pairs, batches, and the encoder that inference restores."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.data.labelled.text_classification import TextClassificationDataset
 from mlxlab.data.subset import ExampleSelection
@@ -12,6 +15,7 @@ from mlxlab.errors import ConfigError, DataError
 from support.labelled import make_texts, write_csv
 
 ROWS = [{"text": f"text {n} is {'good' if n % 3 else 'bad'}", "label": "good" if n % 3 else "bad"} for n in range(60)]
+MORE_ROWS = [row | {"text": f"more {row['text']}"} for row in ROWS]
 
 
 @pytest.fixture
@@ -142,12 +146,35 @@ def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
 
 @pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
 def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
-    rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:]]
+    rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:], *MORE_ROWS]
     with pytest.raises(DataError, match=r"rows\.csv:32: column"):
         make(rows)
     data = make(rows, on_error="skip")
     assert 30 not in texts_of(data, data.train) | texts_of(data, data.valid)
-    assert any("1 rows left out" in line and "rows.csv:32" in line for line in data.sources)
+    [line] = [line for line in data.sources if LEFT_OUT in line]
+    reason = "have no label" if "label" in fault else "have an empty text"
+    assert re.search(rf"rows\.csv: 1 of 120 rows \(0\.83 %\) {reason} and are left out, the first at .*:32$", line)
+    assert data.row_lengths.left_out == 1
+
+
+@pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
+def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of_the_file(write, tmp_path, key):
+    half = [row | {"label": "" if n % 2 else row["label"]} for n, row in enumerate(ROWS)]
+    files = {"source": write("all.csv", [*ROWS, *MORE_ROWS])} | {key: write("half.csv", half)}
+    expected = r"half\.csv: 30 of 60 rows \(50 %\) have no label; data\.on_error=skip leaves out at most 1 %"
+    with pytest.raises(DataError, match=expected):
+        make_texts(cache=tmp_path / "cache", on_error="skip", **files)
+
+
+def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, tmp_path):
+    rows = [*ROWS, *MORE_ROWS, *(row | {"text": f"again {n}"} for n, row in enumerate(ROWS)), ROWS[0] | {"text": " "}]
+    make(rows, on_error="skip")
+    with pytest.raises(DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text; data"):
+        make([rows[0] | {"label": ""}, *rows[1:]], on_error="skip")
+    path = tmp_path / "malformed.csv"
+    path.write_text(Path(write_csv(path, rows)).read_text() + '"x" y,good\n')
+    with pytest.raises(DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed; data"):
+        make_texts(str(path), tmp_path / "cache", on_error="skip")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +281,7 @@ def test_white_space_around_a_label_does_not_make_another_class(make):
 
 
 def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
-    data = make([*ROWS, {"text": "", "label": "weird"}], on_error="skip")
+    data = make([*ROWS, *MORE_ROWS, {"text": "", "label": "weird"}], on_error="skip")
     assert data.task.labels == ("bad", "good")
 
 

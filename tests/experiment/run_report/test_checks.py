@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.experiment.run_report.checks import _baselines, _calibration, _overlap, _truncated, _warnings
+from mlxlab.experiment.run_report.checks import _baselines, _calibration, _left_out, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
 
@@ -79,3 +79,10 @@ def test_repeated_rows_are_counted_in_plain_words():
     assert (check.state, check.text.split(":")[0]) == ("warning", counts)
     left_out = [line.replace("data.on_overlap=drop", "left out, 3 rows remain") for line in lines]
     assert _overlap(files(messages=left_out)).state == "good"
+
+
+def test_rows_that_are_left_out_are_counted_with_their_reason():
+    line = "a.csv: 3 of 300 rows (1 %) have no label and are left out, the first at a.csv:7"
+    check = _left_out(files(messages=["a.csv: 300 rows", line], left_out_rows=3))
+    assert (check.title, check.text) == ("Rows left out", "a.csv: 3 of 300 rows (1 %) have no label.")
+    assert _left_out(files(messages=[], left_out_rows=0)) is None

@@ -30,6 +30,10 @@ class Renderer(Protocol):
     def is_pair(self) -> bool:
         """Whether each row becomes two texts."""
 
+    @property
+    def required(self) -> Sequence[str]:
+        """The columns that may not be blank."""
+
     def render(self, table: Table) -> Texts:
         """The texts of each row. A row whose text is empty is not an error here."""
 

@@ -71,7 +71,8 @@ class LabelledExamples:
         tokens_key = content_key(format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content)
         path = run.cache / f"labelled-{tokens_key}.tokens"
         self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len)
-        self.row_lengths = measure_lengths(self._tokens.lengths, seq_len, self._full_lengths)
+        measured = measure_lengths(self._tokens.lengths, seq_len, self._full_lengths)
+        self.row_lengths = measured._replace(left_out=split.left_out)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
         chosen = options["select"].chosen(run.seed, split.train)
         self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))

@@ -28,7 +28,7 @@ class LabelledOptions(TypedDict):
         group_column: rows of equal value in it stay on one side of the split.
         time_column: validates on the latest rows by this column, numbers or ISO dates.
         on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
-        on_error: strict ends the run at a malformed row or a missing label; skip leaves rows out.
+        on_error: strict ends the run at a malformed row or a missing label; skip leaves up to 1 % of each source out.
         reading: how files are read.
         seq_len: maximum tokens of a row; longer ones are truncated.
         batch_size: rows per training batch.

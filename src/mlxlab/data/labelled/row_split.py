@@ -10,6 +10,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
+from mlxlab.data.labelled.left_out import leave_out
 from mlxlab.data.labelled.split import (
     OnOverlap,
     Overlap,
@@ -18,7 +19,6 @@ from mlxlab.data.labelled.split import (
     parse_times,
     split_rows,
 )
-from mlxlab.data.text.document import OnError
 from mlxlab.errors import DataError
 
 SPLITS = ("training", "validation", "test")
@@ -31,6 +31,7 @@ class RowSplit(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
     lines: list[str]
+    left_out: int  # rows that cannot be used
 
     def digests(self) -> list[str]:
         return [digest(rows) for rows in self[:3]]
@@ -57,7 +58,8 @@ def split_sources(
     labels = rows.codes(sources.label.column).stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, lines = _usable(rows, labels, required, sources.options["on_error"])
+    usable, left_out = leave_out(rows, labels, required, sources.options["on_error"])
+    lines = [each.describe() for each in left_out]
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]
     empty = np.zeros(0, np.int64)
@@ -87,24 +89,7 @@ def split_sources(
     fitted = fit_labels(labels.take(train), sources.label, kind)
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left ({sizes})")
-    return RowSplit(train, valid, test, [*lines, *overlap]), fitted, labels
-
-
-def _usable(
-    rows: LabelledRows, labels: Column, required: Sequence[str], on_error: OnError
-) -> tuple[np.ndarray, list[str]]:
-    """(N,) True for rows with a label and texts."""
-    usable, lines = np.ones(len(rows), bool), []
-    for name, blank in [(labels.name, labels.codes < 0), *((name, rows.blank(name)) for name in required)]:
-        if not blank.any():
-            continue
-        where = f"{rows.location(int(np.argmax(blank)))}: column {name!r}"
-        kind = "a row without a label" if name == labels.name else "an empty text"
-        if on_error == "strict":
-            raise DataError(f"{where}: {kind} ({int(blank.sum())} in all; data.on_error=skip leaves them out)")
-        lines.append(f"{rows.name}: {int(blank.sum())} rows left out: {kind}, the first at {where}")
-        usable &= ~blank
-    return usable, lines
+    return RowSplit(train, valid, test, [*lines, *overlap], sum(each.left_out for each in left_out)), fitted, labels
 
 
 def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOptions) -> np.ndarray:

@@ -62,6 +62,7 @@ class Rows:
 
     def __init__(self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]) -> None:
         self.name, self.fingerprint, self.description = source.name, fingerprint, description
+        self.malformed = _skipped(table)  # rows that were skipped
         self.columns = tuple(table.column_names[1:])
         self._table, self._source = table, source
         chunks = table.column(0).chunks

@@ -32,6 +32,10 @@ class TextColumns:
     def is_pair(self) -> bool:
         return len(self.columns) == 2
 
+    @property
+    def required(self) -> Sequence[str]:
+        return self.columns
+
     def render(self, table: Table) -> Texts:
         for name in self.columns:
             if name not in table:
@@ -52,7 +56,8 @@ class TextClassificationDataset:
         text_column: the column of the text, or two columns for pairs of texts.
         label_column: the column of the label.
         on_overlap: what to do about equal texts in two splits; drop leaves the training row out.
-        on_error: strict ends the run at a malformed row, an empty text or a missing label; skip leaves rows out.
+        on_error: strict ends the run at a malformed row, an empty text or a missing label; skip leaves out up to 1 % of
+            the rows of each source.
         seq_len: maximum tokens of a text or pair; longer ones are truncated.
 
     Raises:

@@ -3,6 +3,7 @@
 from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
+from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.data.row_lengths import MANY, TOO_LONG
 from mlxlab.experiment.run_report.results import Results, baseline_title, compared_with_best, shown
@@ -21,6 +22,7 @@ def all_checks(files: RunFiles, results: Results) -> list[Check]:
         _baselines(results),
         _held_out(files, results),
         _overlap(files),
+        _left_out(files),
         _truncated(files),
         _overfitting(files),
         _calibration(results),
@@ -90,6 +92,16 @@ def _overlap(files: RunFiles) -> Check | None:
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
     return Check("unknown", "Repeated rows", "This data set does not look for examples that occur in two splits.")
+
+
+def _left_out(files: RunFiles) -> Check | None:
+    """Rows without a label or text, and malformed ones."""
+    inputs = files.manifest.get("inputs", {})
+    if not (count := inputs.get("left_out_rows", 0)):
+        return None
+    lines = [line.partition(LEFT_OUT)[0] for line in inputs.get("messages", []) if LEFT_OUT in line]
+    text = "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN])
+    return Check("good", "Rows left out", f"{text or f'{count:,} rows cannot be used'}.")
 
 
 def _truncated(files: RunFiles) -> Check | None:

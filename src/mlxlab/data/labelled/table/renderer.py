@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, ClassVar, Literal, TypedDict
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class TableRenderer:
     numbers: NumberFormat
     bounds: Mapping[str, Sequence[float]]
     is_pair = False
+    required: ClassVar[Sequence[str]] = ()  # a blank cell is written as missing
 
     @property
     def columns(self) -> Sequence[str]:

@@ -1,0 +1,33 @@
+"""Labelled rows that an evaluation reads from a file of the user's own."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mlxlab.data.labelled.rows import open_rows
+from mlxlab.errors import DataError
+from mlxlab.inference.eval_data import row_batches, row_reading
+from support.labelled import make_texts, write_csv
+
+ROWS = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in range(120)]
+
+
+@pytest.mark.parametrize("fault", [{"label": " "}, {"text": ""}])
+def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
+    cache = tmp_path / "cache"
+    restored = SimpleNamespace(encoder=make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).encoder)
+
+    def batches(rows, on_error):
+        source = write_csv(tmp_path / "rows.csv", rows)
+        node = {"source": source, "on_error": on_error}
+        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)
+
+    rows = [*ROWS[:7], ROWS[7] | fault, *ROWS[8:]]
+    data, description = batches(rows, "skip")
+    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
+    assert description.startswith("119 rows of ")
+    assert "rows.csv: 1 of 120 rows (0.83 %) have" in description
+    with pytest.raises(DataError, match=r"rows\.csv:9: .* \(1 in all; data.on_error=skip leaves out at most 1 %\)"):
+        batches(rows, "strict")
+    with pytest.raises(DataError, match=r"2 of 120 rows \(1.7 %\) have .*; data.on_error=skip"):
+        batches([*rows[:-1], rows[-1] | fault], "skip")
