@@ -21,6 +21,8 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     unigram_loss,
 )
 from mlxlab.experiment.final_evaluation.files import write_csv, write_files
+from mlxlab.experiment.final_evaluation.findings import TrainingLength
+from mlxlab.experiment.final_evaluation.notes import findings
 from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
 from mlxlab.experiment.report import baseline_report, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
@@ -261,6 +263,27 @@ def test_the_verdict_compares_on_the_same_rows():
     low, high = results.gains["rule"]
     theory = 1.96 * np.sqrt(0.1 * 0.9 / 400)
     assert (low, high) == pytest.approx((-0.1 - theory, -0.1 + theory), abs=0.006)
+
+
+def test_an_accuracy_of_1_has_an_interval():
+    results = judged(np.ones(262), np.zeros(262))
+    assert results.intervals["accuracy"] == (pytest.approx(0.9860, abs=5e-5), 1.0)
+
+
+def test_the_console_says_that_nothing_was_learned_and_which_class_is_never_predicted():
+    results = FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(judged(np.zeros(9), np.zeros(9)),))
+    assert findings(results, TrainingLength(40, "epochs", 8)) == [
+        "this model learned nothing: accuracy 0.0000 is that of rule. 40 steps are few: try trainer.epochs=30",
+        "b is never predicted (9 of 9 validation rows)",
+    ]
+    good = FinalEvaluation(results.task, splits=(judged(np.ones(9), np.zeros(9)),))
+    assert findings(good, TrainingLength(40)) == []
+
+
+def test_a_run_of_many_steps_is_not_told_that_they_are_few():
+    advice = [TrainingLength(*length).advice for length in ((200,), (4, "max_steps", 8), (4, "max_tokens", 8))]
+    assert advice[0].startswith("train longer, raise trainer.learning_rate")
+    assert advice[1:] == ["4 steps are few: try trainer.max_steps=200", "4 steps are few: raise trainer.max_tokens"]
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):

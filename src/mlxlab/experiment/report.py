@@ -13,7 +13,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
-from mlxlab.experiment.final_evaluation.files import class_names
+from mlxlab.experiment.final_evaluation.findings import TrainingLength
+from mlxlab.experiment.final_evaluation.notes import findings, missed_classes, notes
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
@@ -22,7 +23,6 @@ from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
@@ -31,8 +31,15 @@ logger = logging.getLogger(__name__)
 V = TypeVar("V")
 
 
-def write_report(state: TrainState, results: FinalEvaluation, folder: Path, objective: str) -> str:
-    """Writes `summary.md` and `metrics.json`; returns the summary as text. `objective` chose the best evaluation."""
+def write_report(
+    state: TrainState, results: FinalEvaluation, folder: Path, objective: str, limit: str = "epochs"
+) -> str:
+    """Writes `summary.md` and `metrics.json`; returns the summary as text.
+
+    Args:
+        objective: the metric that chose the best evaluation.
+        limit: the key of the trainer by which the run ends.
+    """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
     paragraphs = [f"no evaluation was finite: {evaluations} evaluations, {progress.step} steps"]
@@ -42,6 +49,8 @@ def write_report(state: TrainState, results: FinalEvaluation, folder: Path, obje
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
+        if lines := findings(results, TrainingLength(progress.step, limit, state.data.batches_per_epoch)):
+            paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.items():
         paragraphs.append(f"{VALID_LOSS} of {name}, the baseline: {number(values[VALID_LOSS])}")
     if history.reference:
@@ -78,6 +87,7 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         },
         "rows": {split: len(each.evaluation.ids) for split, each in splits.items()},
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
+        "never_predicted": {split: missed_classes(results, each) for split, each in splits.items()},
         "evaluations": [*history.evaluations],
         "state": "finished",
     }
@@ -104,20 +114,6 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
             interval = " to ".join(map(number, each.intervals.get(row[0], ())))
             row += [number(each.metrics[row[0]]), interval]
     return markdown_table(head, rows)
-
-
-def notes(results: FinalEvaluation, best_step: int) -> list[str]:
-    """Sentences on how the figures of the final evaluation came about."""
-    resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
-    lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
-    if results.task.kind == "classification" and results.task.num_classes == 2:
-        lines.append(f"Precision, recall and F1 are of class {class_names(results.task)[1]!r}.")
-    if results.task.kind == "multi_label" and len(results.splits) > 1:
-        lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
-        lines.append("which the validation rows have chosen (inference/thresholds.json).")
-    if results.step != best_step:
-        lines.append(f"The best checkpoint cannot be read: these figures are of the last step, {results.step}.")
-    return lines
 
 
 def baseline_report(results: FinalEvaluation) -> list[str]:

@@ -11,6 +11,7 @@ MAX_ROWS = 200
 _MAX_PIXELS = 20_000  # of a side of an image
 
 CheckState = Literal["good", "warning", "unknown"]
+Tone = Literal["", "warning", "bad"]
 
 
 @dataclass(frozen=True)
@@ -140,21 +141,27 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """The answer to one question: `question` as a heading, a short answer, and what explains it: `facts` by name."""
+    """The answer to one question: `question` as a heading, a short answer, and what explains it: `facts` by name.
+
+    `tone` colours the answer.
+    """
 
     question: str
     answer: str
     lines: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    tone: Tone = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One reason to trust results, or not to."""
+    """One reason to trust results, or not to; `meaning` of a warning stands for its title where that is too short."""
 
     state: CheckState
     title: str
     text: str
+    meaning: str = ""
+    is_serious: bool = False  # a warning in red
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.experiment.run_report.checks import _baselines, _calibration, _left_out, _overlap, _truncated, _warnings
+from mlxlab.experiment.run_report.checks import (
+    _baselines,
+    _calibration,
+    _classes,
+    _left_out,
+    _overlap,
+    _truncated,
+    _warnings,
+)
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
 
@@ -19,25 +27,31 @@ RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfi
         (0.8, (0.01, 0.09), "good", "Baselines", "Better than tfidf by 0.0500."),
         (0.76, (-0.03, 0.05), "warning", "Baselines", "No better than tfidf."),
         (0.65, (-0.2, -0.01), "warning", "Baselines", "Worse than tfidf by 0.1000."),
-        (0.6, (-0.3, -0.01), "warning", "Learned nothing", "Accuracy 0.6000, that of majority (the most frequent"),
+        (
+            0.6,
+            (-0.3, -0.01),
+            "warning",
+            "Learned nothing",
+            "Accuracy 0.6000 is that of majority (the most frequent class). 40 steps are few: try trainer.epochs=30.",
+        ),
     ],
 )
 def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain, state, name, text):
-    check = _baselines(replace(RESULTS, values={"accuracy": value}, gain=gain))
+    check = _baselines(files(), replace(RESULTS, values={"accuracy": value}, gain=gain))
     assert (check.state, check.title) == (state, name)
     assert check.text.startswith(text)
 
 
 def test_a_lead_on_the_weakest_baseline_may_be_chance():
-    check = _baselines(replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
+    check = _baselines(files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
     assert (check.state, check.title) == ("warning", "May be chance")
 
 
 def test_errors_are_better_when_lower_and_without_baselines_there_is_no_check():
     baselines = {"mean": 1.5, "ridge": 1.0}
     results = replace(RESULTS, metric="rmse", values={"rmse": 2.0}, baselines=baselines, gain=None, weakest_gain=None)
-    assert _baselines(results).title == "Learned nothing"
-    assert _baselines(replace(results, baselines={})) is None
+    assert _baselines(files(), results).title == "Learned nothing"
+    assert _baselines(files(), replace(results, baselines={})) is None
 
 
 def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
@@ -49,7 +63,10 @@ def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
 def files(**inputs):
     warnings = ["51 of 1,000 rows (5.1 %) are longer than data.seq_len=64 tokens; data.seq_len=96 holds 95 %", "hot"]
     manifest = {"inputs": inputs, "attempts": [{"warnings": warnings}]}
-    return RunFiles(Path("x"), manifest, "DONE", config={"data": {"seq_len": 64}})
+    manifest["inputs"]["facts"] = {"batches_per_epoch": 8}
+    config = {"data": {"seq_len": 64}, "trainer": {"epochs": 5}}
+    metrics = {"steps": 40, "never_predicted": {"valid": {}, "test": {"satisfied": 6}}}
+    return RunFiles(Path("x"), manifest, "DONE", metrics=metrics, config=config)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +92,34 @@ def test_repeated_rows_are_counted_in_plain_words():
         "a.csv: 10 validation rows have the same input as test rows, the first at a.csv:9; data.on_overlap=drop",
     ]
     check = _overlap(files(messages=lines))
-    counts = "46 training rows and 10 validation rows also occur in the test rows"
+    counts = "46 training and 10 validation rows also occur in the test rows"
     assert (check.state, check.text.split(":")[0]) == ("warning", counts)
     left_out = [line.replace("data.on_overlap=drop", "left out, 3 rows remain") for line in lines]
-    assert _overlap(files(messages=left_out)).state == "good"
+    left_out.insert(
+        0, "a.csv: 14 training rows have the same input as validation rows, the first at a.csv:2; left out, 3"
+    )
+    check = _overlap(files(messages=left_out))
+    assert check.state == "good"
+    assert check.text == (
+        "Left out: 14 training rows that also occur in the validation rows;"
+        " 46 training and 10 validation rows that also occur in the test rows."
+    )
+
+
+def test_a_class_that_is_never_predicted_is_a_warning():
+    check = _classes(files(), replace(RESULTS, split="test", rows=60))
+    assert (check.state, check.text) == ("warning", "satisfied is never predicted (6 of 60 test rows).")
+    assert _classes(files(), RESULTS).state == "good"
+
+
+def test_only_a_model_that_is_worse_than_a_baseline_is_a_serious_warning():
+    checks = [
+        _baselines(files(), replace(RESULTS, values={"accuracy": 0.7}, gain=gain)) for gain in ((-1, 1), (-2, -1))
+    ]
+    assert [(each.meaning, each.is_serious) for each in checks] == [
+        ("no better than a baseline", False),
+        ("worse than a baseline", True),
+    ]
 
 
 def test_rows_that_are_left_out_are_counted_with_their_reason():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.training.metrics.bootstrap import interval, resample, resample_count
+from mlxlab.training.metrics.bootstrap import interval, proportion_interval, resample, resample_count
 from mlxlab.training.metrics.labelled import labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 
@@ -77,3 +77,12 @@ def test_many_examples_are_resampled_less_often():
 def test_no_example_and_no_finite_value_give_no_interval():
     assert all(map(np.isnan, interval(resample({"mean": mean_of(np.zeros(0))}, 0)["mean"])))
     assert all(map(np.isnan, interval(np.full(3, np.nan))))
+
+
+def test_the_interval_of_a_proportion_of_0_or_1_is_that_of_the_binomial_distribution():
+    from scipy.stats import binomtest
+
+    for right, count in ((262, 262), (0, 262), (1, 1)):
+        exact = binomtest(right, count).proportion_ci(method="exact")
+        assert proportion_interval(right / count, count) == pytest.approx((exact.low, exact.high))
+    assert round(proportion_interval(1.0, 262)[0], 4) == 0.9860

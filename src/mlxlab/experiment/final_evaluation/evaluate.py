@@ -26,7 +26,7 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.metrics.bootstrap import Statistic, interval, resample
+from mlxlab.training.metrics.bootstrap import Statistic, interval, proportion_interval, resample
 from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.metrics.resampled import resampled_metrics
@@ -164,11 +164,14 @@ def judge(
     values = resample(statistics, len(targets))
     sign = -1 if lower_is_better(main) else 1
     baselines = [name for name in predictions if name != MODEL]
+    intervals = {metric: interval(array) for (name, metric), array in values.items() if name == MODEL}
+    if task.kind == "classification" and (accuracy := metrics[MODEL]["accuracy"]) in (0.0, 1.0):
+        intervals["accuracy"] = proportion_interval(accuracy, len(targets))  # all resamples are equal
     return SplitResults(
         split,
         evaluation,
         {"loss": evaluation.metrics["loss"]} | metrics[MODEL],
-        {metric: interval(array) for (name, metric), array in values.items() if name == MODEL},
+        intervals,
         {name: metrics[name] for name in baselines},
         {name: interval(sign * (values[MODEL, main] - values[name, main])) for name in baselines},
     )

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 MAX_CONFUSION, MAX_CURVES, MAX_AVERAGED = 20, 10, 100  # classes
 FEW = 5  # classes whose zeros are shown
 MAX_HORIZONTAL = 20  # characters of names that fit below a plot side by side
-MAX_INSIDE = 3  # curves whose legend is inside a plot
 MAX_POINTS = 2000  # of a curve or a scatter plot
 MAX_NAME = 24  # characters of a class
 
@@ -81,7 +80,10 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     centres = (np.arange(BINS) + 0.5) / BINS
     axis.bar(centres, np.nan_to_num(bins.accuracy), 0.9 / BINS, color="tab:blue")
     axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
-    axis.set(xlabel="probability", ylabel="frequency", xlim=(0, 1), ylim=(0, 1))
+    for center, height, count in zip(centres, np.nan_to_num(bins.accuracy), bins.counts, strict=True):
+        if count:
+            axis.text(center, height + 0.02, f"{count:,}", ha="center", va="bottom", fontsize=6, rotation=90)
+    axis.set(xlabel="probability (numbers: predictions in a bin)", ylabel="frequency", xlim=(0, 1), ylim=(0, 1.2))
     axis.set_title(f"expected calibration error {bins.error:.3f}")
     return figure
 
@@ -96,8 +98,7 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
     for number in sorted(shown):
         positive = targets[:, number] > 0 if targets.ndim > 1 else targets == number
         curves[number] = precision_recall(outputs[:, number], positive)
-    outside = MAX_INSIDE < len(curves) <= MAX_CURVES >= len(names)
-    figure = new_figure(6.6 if outside else 4.6, 3.4)
+    figure = new_figure(6.6, 3.4)
     axis = figure.subplots()
     if len(names) <= MAX_CURVES:
         for number, (precision, recall) in curves.items():
@@ -108,10 +109,8 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         reached = [precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()]
         axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
-    if outside:
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
-    elif curves:
-        axis.legend(fontsize=8)
+    if curves:
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))  # no curve is below it
     return figure
 
 

@@ -14,10 +14,11 @@ from mlxlab.experiment.run_report.results import (
 )
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
-from mlxlab.html.blocks import Card, Check
+from mlxlab.html.blocks import Card, Check, Tone
 from mlxlab.metric_names import lower_is_better
 
 _MAX_BASELINES = 4
+_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "No": "warning"}
 
 
 def all_cards(files: RunFiles, results: Results, checks: Sequence[Check]) -> list[Card]:
@@ -68,7 +69,9 @@ def _compared(files: RunFiles, results: Results) -> Card:
         lines.append(f"First evaluation, step {step:,}: {', '.join(f'{k} {shown(v)}' for k, v in values.items())}")
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
-    return Card(question, compared_with_best(results) or lines.pop(0), lines)
+    answer = compared_with_best(results)
+    tone: Tone = _TONES.get(answer.partition(" ")[0], "")
+    return Card(question, answer or lines.pop(0), lines, tone=tone)
 
 
 def _teacher_line(results: Results, reference: dict[str, dict[str, float | None]]) -> str:
@@ -82,10 +85,11 @@ def _teacher_line(results: Results, reference: dict[str, dict[str, float | None]
 
 def _trust(checks: Sequence[Check]) -> Card:
     question, count = "Can it be trusted?", len(checks)
-    warnings = [check.title for check in checks if check.state == "warning"]
+    warnings = [check.meaning or check.title for check in checks if check.state == "warning"]
     unknown = [check.title for check in checks if check.state == "unknown"]
     lines = [f"Attention: {', '.join(warnings).lower()}."] if warnings else []
     lines += [f"Not known: {', '.join(unknown).lower()}."] if unknown else []
     lines.append(f"{count - len(warnings) - len(unknown)} of {count} checks hold; all of them are below.")
     answer = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}" if warnings else "No warning"
-    return Card(question, answer, lines)
+    tone: Tone = "bad" if any(check.is_serious for check in checks) else "warning" if warnings else ""
+    return Card(question, answer, lines, tone=tone)

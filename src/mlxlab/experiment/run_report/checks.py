@@ -1,12 +1,14 @@
 """Reasons to trust the results of a run, or not to: each is a check with its state and one sentence."""
 
+from collections.abc import Sequence
 from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.left_out import LEFT_OUT
-from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.data.labelled.split import Overlap, parse_overlap
 from mlxlab.data.row_lengths import MANY, TOO_LONG
-from mlxlab.experiment.run_report.results import Results, baseline_title, compared_with_best, shown
+from mlxlab.experiment.final_evaluation.findings import never_predicted_sentence, same_as_weakest
+from mlxlab.experiment.run_report.results import ROWS, Results, baseline_title, compared_with_best, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
@@ -19,7 +21,8 @@ _MAX_SHOWN = 3
 def all_checks(files: RunFiles, results: Results) -> list[Check]:
     checks = [
         _complete(files),
-        _baselines(results),
+        _baselines(files, results),
+        _classes(files, results),
         _held_out(files, results),
         _overlap(files),
         _left_out(files),
@@ -47,19 +50,37 @@ def _complete(files: RunFiles) -> Check | None:
     return Check("warning", "Not finished", one_line(error, 300) if error else "The run has not ended on its own.")
 
 
-def _baselines(results: Results) -> Check | None:
+def _baselines(files: RunFiles, results: Results) -> Check | None:
     """Against the weakest baseline, which takes no training, and the best one."""
     if not (text := compared_with_best(results)) or results.value is None:
         return None
     if results.may_be_chance:
-        weakest = f"{baseline_title(results.weakest)} {shown(results.baselines[results.weakest])}"
-        values = f"{results.metric.replace('_', ' ').capitalize()} {shown(results.value)}, that of {weakest}"
-        advice = "train longer, raise trainer.learning_rate, or start from model.pretrained"
+        weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
+        same, advice = same_as_weakest(results.metric, results.value, weakest, value), training_length(files).advice
+        same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
         if results.learned_nothing:
-            return Check("warning", "Learned nothing", f"{values}: {advice}.")
-        chance = "the 95 % interval of the difference includes 0"
-        return Check("warning", "May be chance", f"{values}, and {chance}: {advice}.")
-    return Check("good" if text.startswith("Better") else "warning", "Baselines", f"{text}.")
+            return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
+        chance = f"the 95 % interval of the difference from {weakest} includes 0"
+        return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
+    if text.startswith("Better"):
+        return Check("good", "Baselines", f"{text}.")
+    is_worse = text.startswith("Worse")
+    meaning = f"{'worse' if is_worse else 'no better'} than a baseline"
+    return Check("warning", "Baselines", f"{text}.", meaning, is_serious=is_worse)
+
+
+def _classes(files: RunFiles, results: Results) -> Check | None:
+    """Whether each class that occurs is predicted at least once."""
+    classes = files.metrics.get("never_predicted", {}).get(results.split) if files.metrics else None
+    if classes is None or not results.rows:
+        return None
+    if not classes:
+        return Check("good", "Classes", f"Each class of the {ROWS[results.split]} rows is predicted.")
+    text = never_predicted_sentence(
+        {one_line(name, 60): rows for name, rows in classes.items()}, results.split, results.rows
+    )
+    meaning = f"{'a class is' if len(classes) == 1 else f'{len(classes):,} classes are'} never predicted"
+    return Check("warning", "Classes", f"{text}.", meaning)
 
 
 def _held_out(files: RunFiles, results: Results) -> Check | None:
@@ -78,20 +99,24 @@ def _overlap(files: RunFiles) -> Check | None:
     if messages is None:
         return None
     overlaps = [overlap for line in messages if (overlap := parse_overlap(line)) is not None]
-    kept = [each for each in overlaps if not each.left_out]
-    if kept:
-        texts = []
-        for other in dict.fromkeys(each.other for each in kept):
-            counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in kept if each.other == other)
-            texts.append(f"{counts} also occur in the {other} rows")
+    if kept := [each for each in overlaps if not each.left_out]:
+        texts = [f"{counts} also occur in the {other} rows" for counts, other in _counts(kept)]
         advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
         return Check("warning", "Repeated rows", f"{'; '.join(texts)}: {advice}.")
     if overlaps:
-        counts = " and ".join(f"{each.rows:,} {each.split} rows" for each in overlaps)
-        return Check("good", "Repeated rows", f"{counts} that also occur in another split were left out.")
+        texts = [f"{counts} that also occur in the {other} rows" for counts, other in _counts(overlaps)]
+        return Check("good", "Repeated rows", f"Left out: {'; '.join(texts)}.")
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
     return Check("unknown", "Repeated rows", "This data set does not look for examples that occur in two splits.")
+
+
+def _counts(overlaps: Sequence[Overlap]) -> list[tuple[str, str]]:
+    """`7 training and 4 validation rows` with the split that they occur in too."""
+    return [
+        (" and ".join(f"{each.rows:,} {each.split}" for each in overlaps if each.other == other) + " rows", other)
+        for other in dict.fromkeys(each.other for each in overlaps)
+    ]
 
 
 def _left_out(files: RunFiles) -> Check | None:

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from mlxlab.config.issues import one_line, value_at
+from mlxlab.config.issues import one_line
+from mlxlab.experiment.run_report.results import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 
@@ -29,7 +30,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
     if files.status != "DONE":
         commands["resume"] = resume
     elif usable and not files.rounds:
-        commands["train longer"] = f"{resume} trainer.{_limit(files)}=N"
+        commands["train longer"] = f"{resume} trainer.{limit_of(files)}=N"
     if usable:
         is_labelled = bool(files.metrics and files.metrics["main_metric"])
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
@@ -40,12 +41,6 @@ def _commands(files: RunFiles) -> dict[str, str]:
     overrides = files.manifest.get("inputs", {}).get("overrides", [])
     commands["train again, as typed"] = f"mlxlab train {shlex.join(overrides)}"
     return commands
-
-
-def _limit(files: RunFiles) -> str:
-    """The key by which the run ends."""
-    keys = ("max_steps", "epochs", "max_tokens")
-    return next((key for key in keys if value_at(files.config, f"trainer.{key}") is not None), "epochs")
 
 
 def _data(files: RunFiles) -> list[Block]:

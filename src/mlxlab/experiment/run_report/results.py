@@ -3,6 +3,13 @@
 from dataclasses import dataclass, replace
 from math import isfinite
 
+from mlxlab.config.issues import value_at
+from mlxlab.experiment.final_evaluation.findings import (
+    LIMITS,
+    TrainingLength,
+    has_learned_nothing,
+    weakest_baseline,
+)
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import Metrics, number
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -42,16 +49,12 @@ class Results:
     @property
     def weakest(self) -> str:
         """The weakest baseline, which takes no training: the most frequent class, the mean, token frequencies."""
-        sign = -1 if lower_is_better(self.metric) else 1
-        return min(self.baselines, key=lambda name: sign * self.baselines[name], default="")
+        return weakest_baseline(self.metric, self.baselines)
 
     @property
     def learned_nothing(self) -> bool:
         """Whether the model is no better than the weakest baseline; False if either is not known."""
-        if self.value is None or not self.baselines:
-            return False
-        sign = -1 if lower_is_better(self.metric) else 1
-        return sign * (self.value - self.baselines[self.weakest]) <= 0
+        return self.value is not None and has_learned_nothing(self.metric, self.value, self.baselines)
 
     @property
     def may_be_chance(self) -> bool:
@@ -132,6 +135,16 @@ def _short_name(baseline: str) -> str:
 def objective_of(files: RunFiles) -> str:
     """The metric by which the best evaluation is chosen."""
     return files.manifest.get("outcome", {}).get("objective") or str(files.config.get("objective", VALID_LOSS))
+
+
+def limit_of(files: RunFiles) -> str:
+    """The key of the trainer by which the run ends."""
+    return next((key for key in LIMITS if value_at(files.config, f"trainer.{key}") is not None), "epochs")
+
+
+def training_length(files: RunFiles) -> TrainingLength:
+    steps = files.metrics["steps"] if files.metrics else 0
+    return TrainingLength(steps, limit_of(files), files.facts.get("batches_per_epoch"))
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

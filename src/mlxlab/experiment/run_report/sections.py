@@ -70,7 +70,10 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
             columns.append(Column(ROWS[split] + (f" ({count:,} rows)" if count else ""), True))
             for row, name in zip(rows, names, strict=True):
                 row.append(_with_interval(f"{prefix}{name}", values, metrics))
-    note = Paragraph("The range below a value is its 95 % interval (bootstrap over the rows).", is_note=True)
+    note = Paragraph(
+        "The range below a value is its 95 % interval (bootstrap over the rows; of an accuracy of 0 or 1, exact).",
+        is_note=True,
+    )
     return [Table(columns, rows), *([note] if metrics["intervals"] else [])]
 
 

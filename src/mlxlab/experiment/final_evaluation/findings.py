@@ -1,0 +1,84 @@
+"""What is wrong with a trained model, in a sentence each: for the console, `summary.md` and the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from mlxlab.experiment.run_metrics import number
+from mlxlab.metric_names import lower_is_better
+from mlxlab.training.metrics.classification import ClassCounts
+
+LIMITS = ("max_steps", "epochs", "max_tokens")  # keys of the trainer by which a run ends
+_FEW_STEPS = 200
+_MAX_NAMED = 3  # classes
+_ROWS = {"valid": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """How long a run was trained, and by which of `LIMITS` it ended."""
+
+    steps: int
+    limit: str = "epochs"
+    batches_per_epoch: int | None = None
+
+    @property
+    def advice(self) -> str:
+        """What to change after a run that learned nothing."""
+        if self.steps >= _FEW_STEPS:
+            return "train longer, raise trainer.learning_rate, or start from model.pretrained"
+        few = f"{self.steps} steps are few"
+        if self.limit == "epochs" and self.batches_per_epoch:
+            return f"{few}: try trainer.epochs={10 * ceil(_FEW_STEPS / self.batches_per_epoch / 10)}"
+        if self.limit == "max_steps":
+            return f"{few}: try trainer.max_steps={_FEW_STEPS}"
+        return f"{few}: raise trainer.{self.limit}"
+
+
+def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
+    """The name of the baseline with the worst value, which takes no training; "" without any."""
+    sign = -1 if lower_is_better(metric) else 1
+    return min(baselines, key=lambda name: sign * baselines[name], default="")
+
+
+def has_learned_nothing(metric: str, value: float, baselines: Mapping[str, float]) -> bool:
+    """Whether a model is no better than the weakest baseline; False without baselines."""
+    sign = -1 if lower_is_better(metric) else 1
+    return bool(baselines) and sign * (value - baselines[weakest_baseline(metric, baselines)]) <= 0
+
+
+def same_as_weakest(metric: str, value: float, baseline: str, baseline_value: float) -> str:
+    """`accuracy 0.5593 is that of majority`; where it is worse, by both values."""
+    shown = number(value), number(baseline_value)
+    relation = f"that of {baseline}" if shown[0] == shown[1] else f"worse than {shown[1]} of {baseline}"
+    return f"{metric.replace('_', ' ')} {shown[0]} is {relation}"
+
+
+def learned_nothing_sentence(
+    metric: str, value: float, baselines: Mapping[str, float], length: TrainingLength
+) -> list[str]:
+    """A line for the console if the model has learned nothing."""
+    if not has_learned_nothing(metric, value, baselines):
+        return []
+    weakest = weakest_baseline(metric, baselines)
+    text, advice = same_as_weakest(metric, value, weakest, baselines[weakest]), length.advice
+    return [f"this model learned nothing: {text}. {advice[0].upper()}{advice[1:]}"]
+
+
+def never_predicted(names: tuple[str, ...], counts: ClassCounts) -> dict[str, int]:
+    """Classes or labels that occur and are never predicted, with their numbers of rows, the most frequent one first."""
+    missed = np.flatnonzero((counts.predicted == 0) & (counts.support > 0)).tolist()
+    return {names[n]: int(counts.support[n]) for n in sorted(missed, key=lambda n: -int(counts.support[n]))}
+
+
+def never_predicted_sentence(classes: Mapping[str, int], split: str, rows: int) -> str:
+    """`other is never predicted (6 of 60 test rows)`."""
+    named = [f"{name} ({count:,})" for name, count in [*classes.items()][:_MAX_NAMED]]
+    if len(classes) == 1:
+        return f"{next(iter(classes))} is never predicted ({sum(classes.values()):,} of {rows:,} {_ROWS[split]} rows)"
+    if rest := len(classes) - len(named):
+        named.append(f"{rest:,} more")
+    listed = f"{', '.join(named[:-1])} and {named[-1]}"
+    return f"{listed} are never predicted ({sum(classes.values()):,} of {rows:,} {_ROWS[split]} rows)"

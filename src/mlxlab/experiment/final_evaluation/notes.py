@@ -1,0 +1,48 @@
+"""Sentences below the metrics of a final evaluation: how they came about, and what is wrong with the model."""
+
+from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation, SplitResults
+from mlxlab.experiment.final_evaluation.files import class_names, count
+from mlxlab.experiment.final_evaluation.findings import (
+    TrainingLength,
+    learned_nothing_sentence,
+    never_predicted,
+    never_predicted_sentence,
+)
+from mlxlab.training.metrics.bootstrap import resample_count
+
+
+def notes(results: FinalEvaluation, best_step: int) -> list[str]:
+    """Sentences on how the figures of the final evaluation came about."""
+    resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
+    lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
+    if results.task.kind == "classification":
+        if any(each.metrics["accuracy"] in (0.0, 1.0) for each in results.splits):
+            lines.append("An accuracy of 0 or 1 has the exact binomial interval (Clopper-Pearson).")
+        lines.append(
+            f"Precision, recall and F1 are of class {class_names(results.task)[1]!r}."
+            if results.task.num_classes == 2
+            else "Precision, recall and F1 are averages weighted by class size; ROC AUC and average precision are not."
+        )
+    if results.task.kind == "multi_label" and len(results.splits) > 1:
+        lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
+        lines.append("which the validation rows have chosen (inference/thresholds.json).")
+    if results.step != best_step:
+        lines.append(f"The best checkpoint cannot be read: these figures are of the last step, {results.step}.")
+    return lines
+
+
+def findings(results: FinalEvaluation, length: TrainingLength) -> list[str]:
+    """A line for each thing that is wrong with the model, on the test rows if there are any."""
+    last, metric = results.splits[-1], results.main_metric
+    baselines = {name: values[metric] for name, values in last.baselines.items()}
+    lines = learned_nothing_sentence(metric, last.metrics[metric], baselines, length)
+    if classes := missed_classes(results, last):
+        lines.append(never_predicted_sentence(classes, last.split, len(last.evaluation.ids)))
+    return lines
+
+
+def missed_classes(results: FinalEvaluation, split: SplitResults) -> dict[str, int]:
+    """Classes or labels that occur in a split and are never predicted, with their numbers of rows."""
+    if results.task.kind == "regression":
+        return {}
+    return never_predicted(class_names(results.task), count(results, split.evaluation))
