@@ -42,6 +42,11 @@ def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain,
     assert check.text.startswith(text)
 
 
+def test_a_model_that_is_no_better_than_the_majority_learned_nothing_also_where_a_fitted_baseline_is_worse():
+    baselines = {"majority": 0.6, "gradient_boosting": 0.4}
+    assert replace(RESULTS, values={"accuracy": 0.6}, baselines=baselines).learned_nothing
+
+
 def test_a_lead_on_the_weakest_baseline_may_be_chance():
     check = _baselines(files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
     assert (check.state, check.title) == ("warning", "May be chance")

@@ -11,6 +11,7 @@ from mlxlab.metric_names import lower_is_better
 from mlxlab.training.metrics.classification import ClassCounts
 
 LIMITS = ("max_steps", "epochs", "max_tokens")  # keys of the trainer by which a run ends
+_CONSTANT = ("majority", "mean", "unigram")  # baselines
 _FEW_STEPS = 200
 _MAX_NAMED = 3  # classes
 _ROWS = {"valid": "validation", "test": "test"}
@@ -38,7 +39,9 @@ class TrainingLength:
 
 
 def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
-    """The name of the baseline with the worst value, which takes no training; "" without any."""
+    """The name of the baseline that predicts the same for every row; without one, that with the worst value, or ""."""
+    if constant := next((name for name in _CONSTANT if name in baselines), ""):
+        return constant  # of a small data set a fitted baseline may be worse
     sign = -1 if lower_is_better(metric) else 1
     return min(baselines, key=lambda name: sign * baselines[name], default="")
 

@@ -46,6 +46,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def proportion_interval(proportion: float, examples: int) -> tuple[float, float]:
-    """The exact 95 % interval of a proportion of 0 or 1 (Clopper and Pearson 1934): that of the bootstrap has no width."""
+    """The exact 95 % interval of a proportion of 0 or 1 (Clopper and Pearson 1934): the bootstrap's has no width."""
     margin = 1 - ((1 - LEVEL) / 2) ** (1 / max(examples, 1))
     return (1 - margin, 1.0) if proportion == 1 else (0.0, margin)
