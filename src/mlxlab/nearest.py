@@ -1,7 +1,9 @@
 """The valid names closest to a typed one. Typing errors count: a letter added, left out, wrong, or two swapped."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import SequenceMatcher
+from pathlib import Path
 
 MIN_RATIO = 0.6  # similarity below which a name is no suggestion
 
@@ -17,6 +19,16 @@ def nearest_names(typed: str, names: Iterable[str], count: int = 1, min_ratio: f
             # Of two names at one distance the one with the same letters: `trian` is `train` rather than `trial`.
             ranked.append((distance(typed, name), sorted(typed) != sorted(name), -ratio, name))
     return [name for *_, name in sorted(ranked)[:count]]
+
+
+def no_such_folder(path: Path, expected: str) -> str:
+    """`outputs/ticket: no such folder; did you mean outputs/tickets?`, or what was expected if no name is near."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = nearest_names(path.name, (each.name for each in path.parent.iterdir() if each.is_dir()))
+    return f"{path}: no such folder; " + (
+        f"did you mean {path.parent / names[0]}?" if names else f"expected {expected}"
+    )
 
 
 def distance(first: str, second: str) -> int:

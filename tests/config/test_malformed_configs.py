@@ -65,6 +65,11 @@ BY_OVERRIDE = {
     "device as a file": ("data.source=/dev/zero", "expected a file"),
     "dash as a file": ("data.source='-'", "expected a file"),
     "not key=value": ("trainer.epochs", "expected key=value"),
+    "open parenthesis": ("name=Reason (coded)", "quote the value: \"name='Reason (coded)'\""),
+    "mandatory value": (
+        "data=text_classification",
+        "data.source is missing: name your file, for example data.source=my.csv",
+    ),
     "spaces": ("trainer.epochs = 1", "spaces around the equals sign"),
     "open bracket": ("name=[", "cannot be read"),
     "several values without -m": ("seed=1,2", "put -m in front"),

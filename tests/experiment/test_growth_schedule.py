@@ -139,4 +139,6 @@ def test_the_dry_run_reads_the_weights_of_init_from(grown_run, capsys):
 
 def test_a_schedule_is_needed_for_a_dry_run(capsys):
     assert main([*SETTINGS, "--dry-run"]) == 2
-    assert "callbacks.growth.operations is empty" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "callbacks.growth.operations is empty" in message
+    assert "--cfg job" in message

@@ -75,6 +75,16 @@ def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
     assert after["outcome"]["wall_seconds"] == pytest.approx(sum(a["end"] - a["start"] for a in after["attempts"]))
 
 
+def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
+    for uid in ("0a", "0b"):
+        with RunManifest(tmp_path) as manifest:
+            manifest.begin({}, uid)
+    facts = read_manifest(tmp_path)
+    [attempt] = facts["attempts"]
+    assert facts["id"] == "0b"
+    assert facts["outcome"]["wall_seconds"] == pytest.approx(attempt["end"] - attempt["start"])
+
+
 def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunManifest(tmp_path) as manifest:
         manifest.begin({})

@@ -69,7 +69,17 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
     if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
         raise NotAllowedError(format_issues(refused, label))
     issues = unresolved + Validator(got).config(tree)
-    return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
+    return [_of_missing(issue.path, label(issue.path), issue.message) for issue in issues]
+
+
+def _of_missing(path: str, label: str, message: str) -> ConfigIssue:
+    """An issue with its label; a mandatory value of a shipped config is asked for instead of its line in the file."""
+    if not (message.startswith("missing; ") and label.startswith("conf/")):
+        return ConfigIssue(label, message)
+    advice = "name your file, for example data.source=my.csv"
+    return ConfigIssue(
+        f"{path} is missing", advice if path == "data.source" else f"set it on the command line, {path}=..."
+    )
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.nearest import no_such_folder
 from mlxlab.tracking import provenance
 
 FILE = "manifest.json"
@@ -170,8 +171,13 @@ class RunManifest:
         return self._fields["id"]
 
     def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
-        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
+        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed.
+
+        If another run (`uid`) ended in this folder before, its attempts are removed too.
+        """
         with self._lock:
+            if self._earlier_status and uid not in ("", self._fields["id"]):
+                del self._fields["attempts"][:-1]
             self._earlier_status = None
             self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
             self._fields.pop("outcome", None)
@@ -219,6 +225,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
         return read_json(path, Manifest)
     except InputNotFoundError:
+        if not folder.exists():
+            raise InputNotFoundError(no_such_folder(folder, "a run folder")) from None
         raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
 
 

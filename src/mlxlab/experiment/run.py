@@ -19,6 +19,7 @@ from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifes
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.storage.no_cloud import NoCloud
+from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def open_run(
     """
     signals = instantiate(signals_node, SignalHandler)
     signals.may_finish_report = owns_process
-    with run_lock(run_dir), signals.as_run_interrupted():
+    with run_lock(run_dir), survives_closed_pipes(), signals.as_run_interrupted():
         # Not if others wait for this process, or its sweep would have to start the job again.
         signals.ends_preparation = owns_process and parallel == "none"
         signals.start()

@@ -132,7 +132,10 @@ def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
     callbacks = build_callbacks(start.cfg, folder)
     schedules = [each for each in callbacks if isinstance(each, GrowthSchedule) and each.operations]
     if not schedules:
-        raise ConfigError(f"--dry-run: {KEY} is empty; expected a schedule to show")
+        shown = f"the jobs of a sweep (-m), or a growth schedule ({KEY} is empty)"
+        raise ConfigError(
+            f"--dry-run shows {shown}; for one run: --cfg job shows its config, {command('info')} its size"
+        )
     _, state, checkpoint, _ = start_session(start, folder)
     return "\n\n".join(schedule.preview(state, checkpoint) for schedule in schedules)
 

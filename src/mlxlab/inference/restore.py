@@ -27,6 +27,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
+from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
+    if not folder.exists():
+        raise InputNotFoundError(no_such_folder(folder, "a run folder"))
     if not (config_dir / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
     loaded = load_named(checkpoint, folder)

@@ -1,8 +1,11 @@
 """Messages of `mlxlab` loggers, on standard error."""
 
 import logging
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TextIO, cast
 
 from mlxlab.redact import redact
 
@@ -13,6 +16,43 @@ class StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
             print(redact(self.format(record)), file=sys.stderr, flush=True)
+
+
+class _ClosablePipe:
+    """A stream that loses what is written after its reader has gone, as `head` does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return self._discard(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._discard()
+
+    def _discard(self, length: int = 0) -> int:
+        """Sends the rest, and what is in the buffer, to nowhere."""
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self._stream.fileno())
+        os.close(devnull)
+        return length
+
+
+@contextmanager
+def survives_closed_pipes() -> Iterator[None]:
+    """A reader of standard output or error that ends, as in `| head`, does not end what is inside."""
+    streams = [cast(TextIO, _ClosablePipe(stream)) if stream else stream for stream in (sys.stdout, sys.stderr)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        yield
 
 
 def configure_logging() -> None:

@@ -12,9 +12,11 @@ from typing import BinaryIO, NamedTuple
 
 from mlxlab.cli.doctor.finding import Finding, finding
 from mlxlab.config.issues import one_line
+from mlxlab.config.paths import project_root
 from mlxlab.detached import module_environment
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
+from mlxlab.tracking.mlflow.address import resolve
 
 GROUPS = {  # module -> what it checks, for when it cannot
     "machine": "Python, memory, cores",
@@ -71,6 +73,9 @@ def _findings(group: str, started: _Process, deadline: float, timeout: float) ->
             yield parse_json(line, Finding, group)
     if code is None:
         remedy = "another process may hold what it waits for, or timeout= is too short"
+        if group == "store" and resolve(None, None, project_root()).database is not None:  # slow, not broken
+            yield finding(GROUPS[group], f"no answer in {timeout:g} s", "note", f"repeat, or timeout={5 * timeout:g}")
+            return
         yield finding(GROUPS[group], f"took more than {timeout:g} s", "error", remedy)
     elif code != 0:
         end = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -17,6 +17,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.experiment import experiment
+from mlxlab.terminal.messages import survives_closed_pipes
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -88,7 +89,8 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     from mlxlab.cli.train.multirun import sweep
 
     check_parallel(config.trainer.parallel)
-    return sweep(composer, config, experiment.run_experiment)
+    with survives_closed_pipes():
+        return sweep(composer, config, experiment.run_experiment)
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:

@@ -1,7 +1,8 @@
 """Parses overrides one by one before they are composed."""
 
 import re
-from itertools import accumulate
+import shlex
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +24,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
     typed: dict[str, Override] = {}
     issues: list[ConfigIssue] = []
     parser = OverridesParser.create()
-    for text in texts:
+    for position, text in enumerate(texts):
         try:
             _check_limits(text)
             [override] = parser.parse_overrides([text])
@@ -31,7 +32,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
                 raise ConfigError(_not_one_value(override))
             typed[text] = override
         except OverrideParseException as error:
-            issues.append(ConfigIssue(one_line(text, 80), _parse_error(text, error)))
+            issues.append(ConfigIssue(one_line(text, 80), _parse_error(texts, position, error)))
         except (ConfigError, RecursionError, ValueError) as error:
             issues.append(ConfigIssue(one_line(text, 80), one_line(str(error)) or "cannot be read"))
     first: dict[tuple[str, str | None], str] = {}
@@ -57,9 +58,14 @@ def _check_limits(text: str) -> None:
         raise ConfigError(f"nested more than {_MAX_DEPTH} deep")
 
 
-def _parse_error(text: str, error: OverrideParseException) -> str:
+def _parse_error(texts: list[str], position: int, error: OverrideParseException) -> str:
+    text = texts[position]
     if "=" not in text and not text.startswith("~"):
-        return "expected key=value"
+        key, _, value = next((each for each in reversed(texts[:position]) if "=" in each), "").partition("=")
+        words = list(takewhile(lambda each: "=" not in each, texts[position:]))
+        if not key or "=" not in texts[position - 1] or not value or "." in text:
+            return "expected key=value"
+        return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, ' '.join([value, *words]))}"
     if re.search(r"^\s|\s=|=\s", text):
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
@@ -67,7 +73,15 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
         known = OverridesParser.create().functions.functions
         if near := nearest(unknown[1], known):
             return f"unknown function {unknown[1]}{did_you_mean(near)}"
-    return f"cannot be read ({one_line(reason, 120)}); quote the value: key='\"...\"'"
+    key, _, value = text.partition("=")
+    example = _quoted(key, value) if value[:1].isalpha() and len(value) < 120 else "key='\"...\"'"
+    return f"cannot be read ({one_line(reason, 120)}); quote the value: {example}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """An override whose value is text for Hydra, as an argument of a shell."""
+    text = f"{key}='" + value.replace("'", "\\'") + "'"
+    return shlex.quote(text) if set('"$`\\!') & set(text) else f'"{text}"'
 
 
 def as_typed(overrides: ListConfig) -> list[str]:

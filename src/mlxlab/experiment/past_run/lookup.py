@@ -8,7 +8,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.sweep_start import of_sweep
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import nearest_names, no_such_folder
 from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -45,6 +45,8 @@ def as_run_folder(name: str) -> Path | None:
     path = Path(os.path.expanduser(name))
     if not path.is_dir() and "/" not in name:
         return None
+    if not path.exists():
+        raise InputNotFoundError(no_such_folder(path, "a run folder, or the id of a run"))
     if not (path / MANIFEST).is_file():
         raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}")
     return path.absolute()

@@ -48,7 +48,7 @@ def set_aside_others(resumed: Checkpoint | None, context: RunContext) -> list[st
         newer = store.set_aside_newer(resumed.step)
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_aside_all()
-    return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
+    return [f"set aside the checkpoints of an earlier run: {aside}; its report is replaced"] if aside else []
 
 
 def best_of_fork(checkpoint: Checkpoint) -> tuple[History, Checkpoint | None]:
