@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.cli.main import subcommands
-from mlxlab.nearest import distance, nearest_names
+from mlxlab.nearest import distance, nearest_names, no_such_folder
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,10 @@ def test_a_command_with_swapped_letters_is_recognized(typed, meant):
 def test_the_closest_come_first_and_others_not_at_all():
     assert nearest_names("lsos", ["losses", "xyz", "loss"], 3) == ["loss", "losses"]
     assert nearest_names("q", ["loss"]) == []
+
+
+def test_a_folder_that_does_not_exist_suggests_the_nearest_one(tmp_path):
+    (tmp_path / "tickets").mkdir()
+    message = no_such_folder(tmp_path / "ticket", "a run folder")
+    assert message == f"{tmp_path}/ticket: no such folder; did you mean {tmp_path}/tickets?"
+    assert no_such_folder(tmp_path / "x", "a run folder").endswith("x: no such folder; expected a run folder")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlxlab.config.hydra.overrides import parse
 from support.configs import line, user_config  # noqa: F401
 
 HEAD = "# @package _global_\n"
@@ -299,3 +300,9 @@ def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
 @pytest.mark.parametrize("uri", ["gopher://x", "file:///x", "uc:x", "''", "x"])
 def test_a_tracking_address_that_mlflow_has_no_store_for_is_refused_before_training(line, uri):  # noqa: F811
     assert "tracking.uri" in line.refuses(f"tracking.uri={uri}")
+
+
+def test_the_words_of_an_unquoted_value_are_shown_quoted():
+    _, [issue] = parse(["data.text_column=Free", "text"], multirun=False)
+    assert issue.path == "text"
+    assert issue.message.endswith("""quote it: "data.text_column='Free text'\"""")
