@@ -21,7 +21,7 @@ from mlxlab.config.issues import (
     value_at,
     walk,
 )
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.paths import project_root
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
@@ -74,7 +74,7 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
 
 def _of_missing(path: str, label: str, message: str) -> ConfigIssue:
     """An issue with its label; a mandatory value of a shipped config is asked for instead of its line in the file."""
-    if not (message.startswith("missing; ") and label.startswith(("conf/", f"{conf_dir()}/"))):
+    if not (message.startswith("missing; ") and re.match(r"(.*/)?conf/(data|model|trainer)/", label)):
         return ConfigIssue(label, message)
     advice = "name your file, for example data.source=my.csv"
     return ConfigIssue(
