@@ -67,10 +67,6 @@ BY_OVERRIDE = {
     "dash as a file": ("data.source='-'", "expected a file"),
     "not key=value": ("trainer.epochs", "expected key=value"),
     "open parenthesis": ("name=Reason (coded)", "quote the value: \"name='Reason (coded)'\""),
-    "mandatory value": (
-        "data=text_classification",
-        "data.source is missing: name your file, for example data.source=my.csv",
-    ),
     "spaces": ("trainer.epochs = 1", "spaces around the equals sign"),
     "open bracket": ("name=[", "cannot be read"),
     "several values without -m": ("seed=1,2", "put -m in front"),
@@ -306,3 +302,9 @@ def test_the_words_of_an_unquoted_value_are_shown_quoted():
     _, [issue] = parse(["data.text_column=Free", "text"], multirun=False)
     assert issue.path == "text"
     assert issue.message.endswith("""quote it: "data.text_column='Free text'\"""")
+
+
+def test_a_missing_file_of_data_is_asked_for(line):  # noqa: F811
+    assert line.refuses("data=text_classification") == (
+        "data.source is missing: name your file, for example data.source=my.csv"
+    )
