@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.cli.main import subcommands
-from mlxlab.nearest import distance, nearest_names, no_such_folder
+from mlxlab.nearest import distance, nearest_names, no_such_file, no_such_folder
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_a_folder_that_does_not_exist_suggests_the_nearest_one(tmp_path):
     message = no_such_folder(tmp_path / "ticket", "a run folder")
     assert message == f"{tmp_path}/ticket: no such folder; did you mean {tmp_path}/tickets?"
     assert no_such_folder(tmp_path / "x", "a run folder").endswith("x: no such folder; expected a run folder")
+
+
+def test_a_file_that_does_not_exist_suggests_the_nearest_one_and_no_folder(tmp_path):
+    (tmp_path / "smollm2.gguf").touch()
+    (tmp_path / "smolm2.ggu").mkdir()
+    message = no_such_file(tmp_path / "smolm2.gguf", "model.pretrained=smolm2.gguf", "a GGUF file")
+    assert message == f"model.pretrained=smolm2.gguf: no such file; did you mean {tmp_path}/smollm2.gguf?"

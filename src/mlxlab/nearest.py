@@ -23,12 +23,20 @@ def nearest_names(typed: str, names: Iterable[str], count: int = 1, min_ratio: f
 
 def no_such_folder(path: Path, expected: str) -> str:
     """`outputs/ticket: no such folder; did you mean outputs/tickets?`, or what was expected if no name is near."""
+    return f"{path}: no such folder; {_nearest_path(path, is_folder=True) or f'expected {expected}'}"
+
+
+def no_such_file(path: Path, title: str, expected: str) -> str:
+    """`model.pretrained=a.gguf: no such file; did you mean b.gguf?`, or what was expected if no name is near."""
+    return f"{title}: no such file; {_nearest_path(path, is_folder=False) or f'expected {expected}'}"
+
+
+def _nearest_path(path: Path, *, is_folder: bool) -> str:
+    """`did you mean outputs/tickets?`, or "" if no name in the folder of `path` is near."""
     names: list[str] = []
     with suppress(OSError):
-        names = nearest_names(path.name, (each.name for each in path.parent.iterdir() if each.is_dir()))
-    return f"{path}: no such folder; " + (
-        f"did you mean {path.parent / names[0]}?" if names else f"expected {expected}"
-    )
+        names = nearest_names(path.name, (each.name for each in path.parent.iterdir() if each.is_dir() == is_folder))
+    return f"did you mean {path.parent / names[0]}?" if names else ""
 
 
 def distance(first: str, second: str) -> int:

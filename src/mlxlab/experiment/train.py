@@ -1,5 +1,6 @@
 """Trains one run from start to report."""
 
+import shlex
 from pathlib import Path
 from typing import cast
 
@@ -190,7 +191,8 @@ def finish(
         done = f"stopped at step {step} and saved"
         if reason == "done":
             done += ": all steps are done, the final evaluation is not"
-        hint = "" if is_sweep_job() else "; resume with resume=auto"  # a sweep is continued as a whole
+        folder = shlex.quote(f"hydra.run.dir={context.run_dir}")
+        hint = "" if is_sweep_job() else f"; continue it with: {command('train')} {folder} resume=auto"
         raise RunInterrupted(f"{done}{hint}", stop_signal)
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")

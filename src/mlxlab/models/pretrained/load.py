@@ -15,6 +15,7 @@ from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
+from mlxlab.nearest import no_such_file
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
@@ -24,11 +25,13 @@ def resolve(name: str, key: str = "model.pretrained") -> Path:
     """The folder or GGUF file of a pretrained model, the value of a `key`; a hub id is downloaded.
 
     Raises:
-        InputNotFoundError: no such folder, and not a hub id.
+        InputNotFoundError: no such file or folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
     path, title = Path(os.path.expanduser(name)), f"{key}={name}"
     if path.suffix == ".gguf":
+        if not path.exists():
+            raise InputNotFoundError(no_such_file(path, title, "a GGUF file"))
         return path
     if os.path.isdir(path):
         _refuse_without_model(path, title)
