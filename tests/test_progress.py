@@ -20,6 +20,7 @@ def test_a_long_activity_is_named_and_named_again_with_the_time_so_far(lines):
     with activity("reading the data"):
         time.sleep(0.3)
     assert lines()[:2] == ["reading the data ...", "reading the data ... 0:00:00 so far"]
+    assert lines()[-1] == "reading the data: done after 0:00:00"
 
 
 def test_a_short_activity_says_nothing_and_ends_its_thread(lines):

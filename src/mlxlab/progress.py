@@ -19,11 +19,14 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def activity(text: str) -> Iterator[None]:
-    """Logs `text` if what is inside takes long, then the time so far; by a thread, as C++ does not return to Python."""
-    ended = threading.Event()
+    """Logs `text` if what is inside takes long, the time so far, and that it is done if there were several lines.
+
+    By a thread, as C++ does not return to Python.
+    """
+    ended, start = threading.Event(), time.monotonic()
 
     def report() -> None:
-        start, wait = time.monotonic(), FIRST_SECONDS
+        wait = FIRST_SECONDS
         while not ended.wait(wait):
             elapsed = time.monotonic() - start
             logger.info(f"{text} ..." if wait == FIRST_SECONDS else f"{text} ... {duration(elapsed)} so far")
@@ -36,6 +39,8 @@ def activity(text: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+    if (elapsed := time.monotonic() - start) > LINE_SECONDS:
+        logger.info(f"{text}: done after {duration(elapsed)}")
 
 
 def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:

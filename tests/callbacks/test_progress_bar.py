@@ -1,6 +1,11 @@
 """Progress in a log: timed lines between evaluations, and a line for each evaluation."""
 
+import fcntl
+import os
+import struct
+import subprocess
 import sys
+import termios
 from types import SimpleNamespace
 
 import pytest
@@ -80,3 +85,15 @@ def test_a_notebook_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)
     fit(make_trainer(epochs=1), callbacks=[ProgressBar("auto")])
     assert "6/6" in capsys.readouterr().err
+
+
+def test_a_terminal_that_does_not_say_its_width_gets_a_bar():
+    script = "import sys; from mlxlab.callbacks import progress_bar as p; print(p._width(), file=sys.stdout)"
+    ours, theirs = os.openpty()  # 0 columns
+    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == "{'ncols': 80}"
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == "{'dynamic_ncols': True}"
+    os.close(ours)
+    os.close(theirs)

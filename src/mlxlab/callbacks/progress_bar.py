@@ -1,12 +1,15 @@
 """Reports progress: a bar on a terminal, lines in a log."""
 
 import logging
+import os
 import sys
 import time
-from typing import Literal
+from contextlib import suppress
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from mlxlab import terminal
 from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID, VALID_LOSS
 from mlxlab.program import in_notebook
 from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
@@ -38,7 +41,7 @@ class ProgressBar(Callback):
         step = state.progress.step
         if self.draws:
             total = state.planned_steps
-            self._bar = _bar_class()(total=total, initial=step, unit="step", dynamic_ncols=True, leave=True)
+            self._bar = _bar_class()(total=total, initial=step, unit="step", leave=True, **_width())
         self._start, self._next_line = time.monotonic(), FIRST_SECONDS
         self._first_step = step
 
@@ -69,6 +72,14 @@ class ProgressBar(Callback):
         if total and self._first_step < step < total:
             line += f"  ETA {duration((total - step) * seconds / (step - self._first_step))}"
         return line
+
+
+def _width() -> dict[str, Any]:
+    """Of the bar: that of the terminal, also when it changes; the default if the terminal does not say its width."""
+    with suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns == 0:  # tqdm would draw nothing
+            return {"ncols": terminal.columns(sys.stderr)}
+    return {"dynamic_ncols": True}
 
 
 def _bar_class() -> type[tqdm]:

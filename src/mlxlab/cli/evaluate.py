@@ -156,7 +156,10 @@ def _warn_of_training_rows(restored: "RestoredModel", rows: "Rows", source: str,
         run_data = build_data(restored.config, project_root(), own, folder, restored=own)
         count = count_training_rows(restored, rows, run_data)
     if count:
-        remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
+        new = len(rows) - count
+        remedy = f"take them out of the file: {new:,} rows are new to it"
+        if not new:
+            remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
         share = f"{count:,} of the {len(rows):,} rows of {source}"
         log.warning(f"{share} were in the training split of this run, which flatters its figures; {remedy}")
 

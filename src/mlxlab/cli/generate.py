@@ -20,6 +20,7 @@ from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_bytes
+from mlxlab.progress import activity
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import TextChunk
@@ -79,9 +80,12 @@ def _generate(
         from mlxlab.inference.chat import load_chat
         from mlxlab.inference.terminal import talk
 
-        talk(load_chat(run, checkpoint, system), sampling, GenerationConfig(**more, stop=stop))
+        with activity(f"loading {run}"):
+            loaded = load_chat(run, checkpoint, system)
+        talk(loaded, sampling, GenerationConfig(**more, stop=stop))
         return
-    writer = load_generator(run, checkpoint)
+    with activity(f"loading {run}"):
+        writer = load_generator(run, checkpoint)
     request = writer.limited(GenerationConfig(**more, stop=stop))
     for number, text in enumerate(texts, 1):
         length = len(writer.tokens(text, request.new_document))

@@ -113,7 +113,8 @@ class CompiledFunction(Generic[Result]):
     def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
         before, restore_random_state, start = flatten_arrays(self.arrays), save_random_state(), time.monotonic()
         try:
-            with private_kernels(), activity(f"compiling the step for batches of {shapes[0][1]}"):
+            again = f", variant {len(self.traces) + 1}" if self.traces else ""
+            with private_kernels(), activity(f"compiling the step for batches of {shapes[0][1]}{again}"):
                 out = self.compiled(*arguments)
                 mx.eval(out, self.arrays)
         except ValueError as error:
