@@ -123,7 +123,7 @@ def test_a_language_model_continues_texts(tmp_path):
     first, second = model.generate(["One", "two"], max_tokens=5, temperature=0)
     assert model.generate("One", max_tokens=5, temperature=0) == first
     assert isinstance(second, str)
-    with pytest.raises(NotAllowedError, match="language_modelling"):
+    with pytest.raises(NotAllowedError, match="a language model predicts no labels"):
         model.predict(["One"])
 
 

@@ -64,7 +64,8 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
 def evaluate(folder):
     done = run_here(f"run={folder}", script="evaluate")
     assert done.returncode == 0, done.stderr
-    return {line.split("|")[1].strip(): float(line.split("|")[2]) for line in done.stdout.splitlines()[2:]}
+    rows = [line.split("|") for line in done.stdout.split("\n\n")[0].splitlines()[2:]]
+    return {row[1].strip(): float(row[2]) for row in rows}
 
 
 def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
     save_ensemble(ensemble, [run, run])
     before = sorted(tmp_path.rglob("*"))
     for args, code, message in [
-        (["hf", f"run={tmp_path}/none", f"out={out}"], 66, "none: expected a run folder"),
+        (["hf", f"run={tmp_path}/none", f"out={out}"], 66, "none: no such folder; expected a run folder"),
         (["hf", f"run={tmp_path}", f"out={out}"], 66, "expected a run folder"),
         (["hf", f"run={no_checkpoint}", f"out={out}"], 76, "no usable checkpoint (there is none)"),
         (["hf", f"run={run}", f"out={out}", "checkpoint=step-9"], 76, "no step-9"),

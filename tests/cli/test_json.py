@@ -63,11 +63,13 @@ def test_standard_output_is_one_json_document(args, tmp_path, monkeypatch, capsy
     assert json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("package", ["psutil", "numpy"])
-def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, tmp_path):
+@pytest.mark.parametrize(
+    ("package", "args"), [("psutil", ["info", "run={}"]), ("numpy", ["example_losses", "top", "{}"])]
+)
+def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, args, tmp_path):
     (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('missing', name='{package}')")
     env = environment() | {"PYTHONPATH": ":".join([str(tmp_path), *filter(None, sys.path)])}
-    command = [sys.executable, "-m", "mlxlab", "example_losses", "top", "x"]
+    command = [sys.executable, "-m", "mlxlab", *(arg.format(tmp_path) for arg in args)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (69, 1)
     assert f"the package {package} is not installed" in done.stderr

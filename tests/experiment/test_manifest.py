@@ -186,6 +186,7 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     for typed, number, status in attempts:
         process = start(*typed, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)
+        wait_for(tmp_path / "stopped" / "checkpoints", process)  # before, a signal ends the preparation
         wait_until_begun(tmp_path / "stopped", process)
         assert effective_status(tmp_path / "stopped") == "RUNNING"
         process.send_signal(number)

@@ -197,7 +197,7 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
         return WeightSource(name, run, "best" if path.absolute() == run else str(path.absolute()))
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))
-    return WeightSource(name, resolve(name, KEY))
+    return WeightSource(name, resolve(name, KEY, needs_config=False))
 
 
 def saved_layout(checkpoint: Checkpoint) -> Layout:

@@ -124,7 +124,7 @@ def _flags(argv: list[str]) -> "Namespace":
 
 def _with_kind_of_config(argv: list[str]) -> list[str]:
     """`--cfg` without a value is `--cfg job`."""
-    followed = zip(argv, [*argv[1:], ""], strict=True)
+    followed = zip(argv, [*argv, ""][1:], strict=True)
     bare = [arg in ("--cfg", "-c") and (not text or "=" in text or text[0] == "-") for arg, text in followed]
     return [text for arg, is_bare in zip(argv, bare, strict=True) for text in ([arg, "job"] if is_bare else [arg])]
 

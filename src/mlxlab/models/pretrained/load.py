@@ -21,7 +21,7 @@ CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 
 
-def resolve(name: str, key: str = "model.pretrained") -> Path:
+def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = True) -> Path:
     """The folder or GGUF file of a pretrained model, the value of a `key`; a hub id is downloaded.
 
     Raises:
@@ -34,7 +34,8 @@ def resolve(name: str, key: str = "model.pretrained") -> Path:
             raise InputNotFoundError(no_such_file(path, title, "a GGUF file"))
         return path
     if os.path.isdir(path):
-        _refuse_without_model(path, title)
+        if needs_config:
+            _refuse_without_model(path, title)
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
