@@ -64,7 +64,7 @@ def test_standard_output_is_one_json_document(args, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("package", "args"), [("psutil", ["info", "run={}"]), ("numpy", ["example_losses", "top", "{}"])]
+    ("package", "args"), [("psutil", ["runs", "list"]), ("numpy", ["example_losses", "top", "{}"])]
 )
 def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, args, tmp_path):
     (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('missing', name='{package}')")
