@@ -157,7 +157,6 @@ def test_metrics_of_a_step_are_read_back_whenever_they_were_logged(tmp_path):
     journal.truncate_after(4)
     assert journal.metrics_at(6) == {}
     assert journal.metrics_at(4)["late"] == 0.1
-    journal.end("FINISHED")
 
 
 def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
