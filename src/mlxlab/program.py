@@ -1,5 +1,6 @@
 """How this program was started: from which command, for messages that name commands, and whether in a notebook."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,3 +18,8 @@ def command(subcommand: str) -> str:
         name, _, args = subcommand.partition(" ")
         return f"{called.with_name(name)}.py {args}".rstrip()
     return f"mlxlab {subcommand}"
+
+
+def resume_command(folder: Path) -> str:
+    """The command that continues the run in this folder."""
+    return f"{command('train')} {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"

@@ -1,6 +1,5 @@
 """Trains one run from start to report."""
 
-import shlex
 from pathlib import Path
 from typing import cast
 
@@ -58,7 +57,7 @@ from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.ops.native import state as native
-from mlxlab.program import command
+from mlxlab.program import command, resume_command
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -191,8 +190,7 @@ def finish(
         done = f"stopped at step {step} and saved"
         if reason == "done":
             done += ": all steps are done, the final evaluation is not"
-        folder = shlex.quote(f"hydra.run.dir={context.run_dir}")
-        hint = "" if is_sweep_job() else f"; continue it with: {command('train')} {folder} resume=auto"
+        hint = "" if is_sweep_job() else f"; continue it with: {resume_command(context.run_dir)}"
         raise RunInterrupted(f"{done}{hint}", stop_signal)
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")

@@ -16,7 +16,7 @@ from mlxlab.experiment.manifest import Attempt, Manifest, effective_status, read
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json
-from mlxlab.program import command
+from mlxlab.program import command, resume_command
 
 Tree = dict[str, object]
 
@@ -148,7 +148,7 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
 
 def _next(folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None) -> list[str]:
     run, usable = shlex.quote(f"run={folder}"), any(not each.fault for each in checkpoints)
-    resume = f"{command('train')} {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"
+    resume = resume_command(folder)
     if status == "RUNNING":
         return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []
     if status != "DONE":
