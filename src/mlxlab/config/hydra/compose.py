@@ -211,7 +211,9 @@ def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
                 OmegaConf.update(job.hydra, key, value)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
+    with read_write(job), open_dict(job):
+        del job["hydra"]  # a copy already
     try:
-        return config_issues(without_hydra(job), label)
+        return config_issues(job, label)
     finally:
         HydraConfig.instance().cfg = before
