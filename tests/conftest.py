@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def caches() -> None:
+    from support.caches import cache_results
+
+    cache_results()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def kernels(request: pytest.FixtureRequest) -> None:
     """The kernels of this process; the native ones are built once, into the user's cache."""
     if request.config.getoption("--native") == "on":
