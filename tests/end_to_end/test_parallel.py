@@ -16,7 +16,7 @@ import pytest
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import bucket_leaves
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from support.processes import process_of_rank, run, run_here, start, tiny_overrides, wait_for
+from support.processes import process_of_rank, run, run_here, run_ring, start, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", "model.dropout=0", *CHEAP)
@@ -78,10 +78,10 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     assert f"resumed from {last}" in resumed.stderr
 
 
-def test_launched_processes_without_trainer_parallel_are_refused():
-    done = run("nproc=2", "trainer.parallel=none", *SETTINGS, script="launch")
-    assert "trainer.parallel=none: expected data or fsdp, this is one of 2 processes" in done.stdout + done.stderr
-    assert done.returncode != 0
+def test_launched_processes_without_trainer_parallel_are_refused(tmp_path):
+    for done in run_ring(tmp_path / "hosts.json", "trainer.parallel=none", *SETTINGS, f"hydra.run.dir={tmp_path}/run"):
+        assert "trainer.parallel=none: expected data or fsdp, this is one of 2 processes" in done.stderr
+        assert done.returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,16 @@ def test_rounds_in_several_processes_are_one_run(tmp_path):
     settings = [
         setting for setting in SETTINGS if setting.split("=")[0] not in ("trainer.max_steps", "trainer.eval_every")
     ]
-    done = run("nproc=2", *rounds, *settings, f"hydra.run.dir={tmp_path}/run", script="launch")
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("round ")] == ["round 1 of 2", "round 2 of 2"]
-    assert done.stdout.count("final_state=") == 2
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
-    assert len(json.loads((tmp_path / "run" / "rounds.json").read_text())["done"]) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    project = tmp_path / "project"
+    args = ["trainer.parallel=data", *rounds, *settings, f"hydra.run.dir={project}/run"]
+    processes = run_ring(tmp_path / "hosts.json", *args)
+    assert [done.returncode for done in processes] == [0, 0], processes[0].stderr
+    printed = "".join(done.stdout for done in processes)
+    assert [line for line in printed.splitlines() if line.startswith("round ")] == ["round 1 of 2", "round 2 of 2"]
+    assert printed.count("final_state=") == 2
+    assert json.loads((project / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
+    assert len(json.loads((project / "run" / "rounds.json").read_text())["done"]) == 2
+    assert sorted(path.name for path in project.iterdir()) == ["run"]
 
 
 @pytest.mark.fault_injection
@@ -168,11 +171,10 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
 def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_path):
     folder = shutil.copytree(launched(2)[0], tmp_path / "run")
     settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
-    resumed = run(
-        "nproc=2", *settings, "trainer.max_steps=8", f"hydra.run.dir={folder}", "resume=auto", script="launch"
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed from step-00000006" in resumed.stderr
+    args = ["trainer.parallel=data", *settings, "trainer.max_steps=8", f"hydra.run.dir={folder}", "resume=auto"]
+    resumed = run_ring(tmp_path / "hosts.json", *args)
+    assert [done.returncode for done in resumed] == [0, 0], resumed[0].stderr
+    assert "resumed from step-00000006" in resumed[0].stderr
     assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 8
 
 

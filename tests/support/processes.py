@@ -2,12 +2,14 @@
 
 import importlib
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
@@ -75,6 +77,16 @@ def run(*overrides: str, script: str = "train", fresh: bool = False, **more: str
     process = start(*overrides, script=script, fresh=fresh, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_ring(hosts: Path, *overrides: str) -> list[subprocess.CompletedProcess]:
+    """Two processes of one run, by rank, as a launcher starts them; `hosts` is the file that names their ports."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        hosts.write_text(json.dumps([[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers]))
+    processes = [start(*overrides, MLX_RANK=str(rank), MLX_HOSTFILE=str(hosts)) for rank in range(2)]
+    ends = [(process, *process.communicate(timeout=120)) for process in processes]
+    return [subprocess.CompletedProcess(each.args, each.returncode, out, err) for each, out, err in ends]
 
 
 def run_here(*overrides: str, script: str = "train") -> subprocess.CompletedProcess:
