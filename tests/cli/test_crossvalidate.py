@@ -15,6 +15,7 @@ from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown
 from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.cli.crossvalidate import main
+from support.processes import NO_PLOTS
 
 ACCURACY = "valid/accuracy"
 
@@ -25,6 +26,7 @@ TINY = [
     "model.num_heads=1",
     "model.intermediate_size=8",
     "data.templates=[brief]",
+    *NO_PLOTS,
 ]
 ARGS = [*TINY, "data.source=synthetic", "folds=2", "seeds=1"]
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from support.processes import run_here
+from support.processes import NO_PLOTS, run_here
 
 SHORT = [
     "model.hidden_size=16",
@@ -15,6 +15,7 @@ SHORT = [
     "trainer.epochs=null",
     "trainer.max_steps=2",
     "tracking=none",
+    *NO_PLOTS,
 ]
 BASELINES = {
     "wine": {"majority", "logistic_regression", "gradient_boosting", "tfidf_logistic_regression"},

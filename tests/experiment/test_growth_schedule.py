@@ -15,6 +15,7 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.session import build_session
 from mlxlab.models.ensemble import Ensemble
+from support.processes import NO_PLOTS
 from support.vocabulary import LINES
 
 SETTINGS = [
@@ -29,7 +30,7 @@ SETTINGS = [
     "model.num_heads=2",
     "model.intermediate_size=16",
     "trainer.eval_batches=1",
-    "~callbacks.learning_curve",
+    *NO_PLOTS,
 ]
 DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 1}}"
 WIDER = "{id: wider, op: widen, feed_forward: 24, when: {metric_below: 0.01, or_steps: 50}}"

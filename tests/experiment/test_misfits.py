@@ -16,6 +16,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.experiment.session import build_session
 from mlxlab.training.checkpointer import saved_arrays
 from support.models import StopAt
+from support.processes import NO_PLOTS
 
 SETTINGS = [
     "tracking=none",
@@ -31,7 +32,7 @@ SETTINGS = [
     "trainer.eval_every=2",
     "checkpointing.every_steps=2",
     "trainer.max_steps=4",
-    "~callbacks.learning_curve",
+    *NO_PLOTS,
 ]
 
 

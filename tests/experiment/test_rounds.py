@@ -16,6 +16,7 @@ from mlxlab.models.ensemble import Ensemble
 from mlxlab.tracking.mlflow import queue
 from mlxlab.training.device_batch import to_device
 from support.models import weights_of
+from support.processes import NO_PLOTS
 from support.rounds import make_rounds
 
 SETTINGS = [
@@ -32,6 +33,7 @@ SETTINGS = [
     "model.dropout=0",
     "trainer.max_steps=2",
     "callbacks.progress_bar.bar=never",
+    *NO_PLOTS,
 ]
 
 

@@ -29,6 +29,7 @@ TINY = [
     "trainer.eval_every=2",
     "checkpointing.every_steps=2",
     "~callbacks.learning_curve",
+    "~callbacks.memory_monitor",
     "resume=auto",
 ]
 TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]", "data.baselines=false"]

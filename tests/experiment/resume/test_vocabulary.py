@@ -9,7 +9,7 @@ import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.inference.restore import restore_model
-from support.processes import run_here
+from support.processes import NO_PLOTS, run_here
 from support.vocabulary import LINES
 
 KEY = "data.tokenizer.path"
@@ -18,6 +18,7 @@ SETTINGS = [
     *("model.intermediate_size=16", "data=streaming", "data/tokenizer=characters", "data.seq_len=8"),
     *("data.batch_size=2", "data.prefetch=0", "data.validation.fraction=0.3", "trainer.max_steps=3"),
     *("trainer.eval_every=2", "trainer.eval_batches=1", "checkpointing.keep=9", "tracking=none"),
+    *NO_PLOTS,
 ]
 
 
