@@ -1,6 +1,7 @@
 """`compare`: methods by the folders of their runs; no claim that the runs do not support."""
 
 import json
+import shutil
 
 import pytest
 
@@ -33,13 +34,19 @@ def make_run(
     (folder / "manifest.json").write_text(json.dumps(fields | {"status": status}))
 
 
-@pytest.fixture
-def methods(tmp_path):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
     for seed in range(4):
-        make_run(tmp_path / "alone" / f"{seed}", seed, 0.7 + 0.01 * seed)
-        make_run(tmp_path / "better" / f"{seed}", seed, 0.75 + 0.011 * seed)
-        make_run(tmp_path / "same" / f"{seed}", seed, 0.7 + 0.01 * (3 - seed))
-    return tmp_path
+        make_run(folder / "alone" / f"{seed}", seed, 0.7 + 0.01 * seed)
+        make_run(folder / "better" / f"{seed}", seed, 0.75 + 0.011 * seed)
+        make_run(folder / "same" / f"{seed}", seed, 0.7 + 0.01 * (3 - seed))
+    return folder
+
+
+@pytest.fixture
+def methods(runs, tmp_path):
+    return shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
 
 
 def compare(folder, *args, baseline="alone", code=0, capsys=None):
