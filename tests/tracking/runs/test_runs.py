@@ -184,6 +184,7 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "filter=status = finishd"], "did you mean FINISHED?"),
         (["list", "sweep=rum2"], "did you mean run2?"),
         (["list", "sweep="], "sweep=: a value is missing"),
+        (["list", "columns=foldr"], "did you mean folder?"),
         (["list", "params=sed"], "params=sed: not in the store"),
         (["diff", "run1"], "expected 2 arguments without `=`, got 1; usage: "),
         (["list", "--jsn"], "did you mean json?"),

@@ -10,6 +10,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.cli.runs.as_json import run_as_json
 from mlxlab.cli.runs.select import check_keys, read_filter, select
 from mlxlab.config.paths import project_root
+from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
@@ -18,8 +19,9 @@ from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff
 from mlxlab.tracking.runs.filters import Expression, conditions
+from mlxlab.tracking.runs.listing import FACTS, Columns, format_list
 from mlxlab.tracking.runs.reader import RunReader, RunRow
-from mlxlab.tracking.runs.tables import Columns, format_comparison, format_diff, format_list, format_run
+from mlxlab.tracking.runs.tables import format_comparison, format_diff, format_run
 
 log = logging.getLogger("mlxlab.cli.runs")
 
@@ -33,13 +35,14 @@ def list_runs(
     status: str | None = None,
     experiment: str | None = None,
     sweep: str | None = None,
+    columns: str | None = None,
     metrics: str | None = None,
     params: str | None = None,
     best: str | None = None,
     uri: str | None = None,
     json: bool = False,
 ) -> None:
-    """Lists runs.
+    """Lists runs. On a terminal, columns that do not fit it are left out unless they were requested.
 
     Args:
         limit: how many runs are listed.
@@ -48,20 +51,23 @@ def list_runs(
         status: only runs of this status: RUNNING, FINISHED, FAILED, KILLED.
         experiment: only runs of this experiment.
         sweep: only jobs of this sweep, named as RUN.
+        columns: facts, separated by commas: run, name, data, status, started, took, experiment, parent, folder; or all.
         metrics: columns of latest values, separated by commas.
         params: columns of parameters, separated by commas.
         best: columns of the best values of metrics in each run, separated by commas.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
+    facts = _facts(columns)
     reader = open_reader(uri)
     names = {"sort": sort, "metrics": metrics, "best": best}
     for option, text in names.items():
         check_keys(reader, option, _split(text), "metrics")
     check_keys(reader, "params", _split(params), "params")
     runs = reader.list_runs(limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort)
-    columns = Columns(None if metrics is None else _split(metrics), _split(params))
-    _print(reader, runs, columns._replace(best={key: reader.best_values(runs, key) for key in _split(best)}), json)
+    bests = {key: reader.best_values(runs, key) for key in _split(best)}
+    shown = Columns(facts, None if metrics is None else _split(metrics), _split(params), bests, sort)
+    _print(reader, runs, shown, json)
     if line := pending_summary(resolve(uri, None, project_root())):
         log.info(line)
 
@@ -84,7 +90,8 @@ def find(
     where = read_filter(reader, " ".join(args))
     runs = reader.list_runs(limit=limit, where=where, sort=sort)
     metrics = list(dict.fromkeys([*_split(sort), *_keys(where, "metrics")]))
-    _print(reader, runs, Columns(metrics, _keys(where, "params"), folder=True), json)
+    facts = [name for name in FACTS if name != "data"]  # it would load the parameters of all runs
+    _print(reader, runs, Columns(facts, metrics, _keys(where, "params")), json)
 
 
 def show(run: str, uri: str | None = None, json: bool = False) -> None:
@@ -139,20 +146,36 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
 
 
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
-    if json or columns.params:
+    if json or columns.params or columns.facts is None or "data" in columns.facts:
         reader.load_params(runs)
     elif columns.metrics is None:
         reader.load_params(runs[:20])  # for the objectives, which come first
     if json:
         best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
         print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
-    else:
-        terminal.show(format_list(runs, columns) if runs else "no runs")
+        return
+    listing = format_list(runs, columns, width := terminal.columns())
+    terminal.show(listing.table if runs else "no runs")
+    if runs and listing.left_out:
+        names = ", ".join(listing.left_out)
+        log.info(f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice")
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:
     """Keys of one group that a filter is on."""
     return list(dict.fromkeys(each.key for each in conditions(expression) if each.group == group))
+
+
+def _facts(columns: str | None) -> list[str] | None:
+    """The columns that are neither metrics nor parameters; None chooses them by the width of the terminal."""
+    if columns in (None, "all"):
+        return [*FACTS] if columns else None
+    names = _split(columns)
+    for name in names or [""]:
+        if name not in FACTS:
+            expected = f"expected all, or some of {','.join(FACTS)}{suggestion(name, FACTS)}"
+            raise ConfigError(f"columns={name}: {expected}; metrics= and params= add others")
+    return names
 
 
 def _split(text: str | None) -> list[str]:
