@@ -33,6 +33,16 @@ def test_a_folder_that_does_not_exist_suggests_the_nearest_one(tmp_path):
     assert no_such_folder(tmp_path / "x", "a run folder").endswith("x: no such folder; expected a run folder")
 
 
+def test_a_misspelt_folder_above_is_suggested_with_what_is_in_it(tmp_path):
+    (tmp_path / "outputs" / "first").mkdir(parents=True)
+    for typed, near in (
+        ("output/first", "outputs/first"),
+        ("output/x", "outputs"),
+        ("outputs/frist/a", "outputs/first"),
+    ):
+        assert no_such_folder(tmp_path / typed, "").endswith(f"no such folder; did you mean {tmp_path}/{near}?")
+
+
 def test_a_file_that_does_not_exist_suggests_the_nearest_one_and_no_folder(tmp_path):
     (tmp_path / "smollm2.gguf").touch()
     (tmp_path / "smolm2.ggu").mkdir()

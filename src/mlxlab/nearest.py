@@ -1,5 +1,6 @@
 """The valid names closest to a typed one. Typing errors count: a letter added, left out, wrong, or two swapped."""
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import SequenceMatcher
@@ -32,11 +33,20 @@ def no_such_file(path: Path, title: str, expected: str) -> str:
 
 
 def _nearest_path(path: Path, *, is_folder: bool) -> str:
-    """`did you mean outputs/tickets?`, or "" if no name in the folder of `path` is near."""
+    """`did you mean outputs/tickets?`, or "" if nothing is near the first name of the path that does not exist."""
+    missing = path
+    while missing.parent != missing and not os.path.lexists(missing.parent):
+        missing = missing.parent
+    is_folder = is_folder or missing != path
     names: list[str] = []
     with suppress(OSError):
-        names = nearest_names(path.name, (each.name for each in path.parent.iterdir() if each.is_dir() == is_folder))
-    return f"did you mean {path.parent / names[0]}?" if names else ""
+        names = [each.name for each in missing.parent.iterdir() if each.is_dir() == is_folder]
+        names = nearest_names(missing.name, names)
+    if not names:
+        return ""
+    near = missing.parent / names[0]
+    whole = near / path.relative_to(missing)
+    return f"did you mean {whole if os.path.exists(whole) else near}?"
 
 
 def distance(first: str, second: str) -> int:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlxlab.cli import train
 from support.processes import run, tiny_overrides
 
 
@@ -39,3 +40,21 @@ def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
     assert f"MLX_RANK={rank}: expected the rank of this process" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("{folder}/frist", "resume={folder}/frist: no such folder; did you mean {folder}/first?"),
+        ("{folder}/frist/best", "resume={folder}/frist: no such folder; did you mean {folder}/first?"),
+        ("{folder}/x", "resume={folder}/x: no such folder; expected a run folder, a checkpoint, or one of auto, last,"),
+        ("lsat", "resume=lsat: did you mean last?"),
+    ],
+)
+def test_a_misspelt_run_to_resume_is_refused_with_the_nearest_name_before_a_folder_is_made(
+    tmp_path, capsys, typed, message
+):
+    (tmp_path / "first").mkdir()
+    assert train.main([f"resume={typed.format(folder=tmp_path)}", f"hydra.run.dir={tmp_path}/new"]) == 66
+    assert message.format(folder=tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import socket
+import time
 
 import pytest
 import yaml
@@ -71,7 +72,7 @@ def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(t
     first.kill()
     first.communicate()
     assert second.returncode == 73
-    assert second.stderr.strip().endswith(f"in use by process {first.pid} on {socket.gethostname()}")
+    assert f"in use by process {first.pid} on {socket.gethostname()} since {time.strftime('%Y-')}" in second.stderr
     assert run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
 
 

@@ -4,6 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from mlxlab.errors import InputNotFoundError
+from mlxlab.nearest import nearest_names, no_such_folder
+
 FOLDER = "checkpoints"  # of a run folder
 TOKENIZERS = "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
@@ -11,6 +14,8 @@ EMERGENCY, REPLACED = "-emergency", "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
 STEP = re.compile(r"step-(\d{1,18})")
 KEYWORD = re.compile(rf"last|best|emergency|{STEP.pattern}")
+KEYWORDS = "last, best, emergency, step-N"
+RESUME_KEYWORDS = f"auto, {KEYWORDS}"
 
 
 def folder_name(step: int) -> str:
@@ -36,6 +41,25 @@ def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
     """The `inference` folder for checkpoints with the tokenizer of a fingerprint: a run may have had a smaller one."""
     earlier = inference_dir / TOKENIZERS / tokenizer
     return earlier if FINGERPRINT.fullmatch(tokenizer) and earlier.is_dir() else inference_dir
+
+
+def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:
+    """(run folder or checkpoint, keyword that was appended to its path or "").
+
+    Args:
+        keywords: those that the message on any other name lists.
+
+    Raises:
+        InputNotFoundError: the path does not exist; the message names the nearest one.
+    """
+    path = Path(os.path.expanduser(name))
+    which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
+    path = path.parent if which else path
+    if not os.path.isdir(path):
+        near = nearest_names(name, keywords.split(", ")) if "/" not in name else []
+        expected = f"a run folder, a checkpoint, or one of {keywords}"
+        raise InputNotFoundError(f"{name}: did you mean {near[0]}?" if near else no_such_folder(path, expected))
+    return path, which
 
 
 def find_resumed_run(resume: str | None) -> Path | None:

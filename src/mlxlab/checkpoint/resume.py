@@ -1,6 +1,5 @@
 """Resolves the name of a checkpoint, the same way for every command; checks that it fits the current data and model."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,10 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import nonfinite_paths
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.names import FOLDER, KEYWORD, committed_paths
+from mlxlab.checkpoint.names import FOLDER, KEYWORD, KEYWORDS, RESUME_KEYWORDS, committed_paths, split_path
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.constraints import Probability
-from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
-
-KEYWORDS = "last, best, emergency, step-N"
+from mlxlab.errors import CheckpointUnavailableError, NotAllowedError
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False
     if resume is None:
         return None
     try:
-        return load_named(resume, run_dir, f"auto, {KEYWORDS}")
+        return load_named(resume, run_dir, RESUME_KEYWORDS)
     except CheckpointUnavailableError as error:
         if not KEYWORD.fullmatch(resume) or committed_paths(run_dir / FOLDER):
             raise
@@ -79,15 +76,11 @@ def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint
 
     Raises:
         CheckpointUnavailableError: no checkpoint of that name is usable.
-        InputNotFoundError: the path does not exist.
+        InputNotFoundError: as `split_path`.
     """
     if KEYWORD.fullmatch(name):
         return CheckpointStore(run_dir / FOLDER).load(name, read_only=True)
-    path = Path(os.path.expanduser(name))
-    which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
-    path = path.parent if which else path
-    if not os.path.isdir(path):
-        raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
+    path, which = split_path(name, keywords)
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
     if which or store.paths() or store.folder != path:
         return store.load(which or "last", read_only=True)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def run_lock(folder: Path) -> Iterator[None]:
             raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
         with suppress(OSError):  # only for messages: the lock holds without the name of its owner
             os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            os.pwrite(file, f"{owner}\n".encode(), 0)
         yield
     finally:
         os.close(file)

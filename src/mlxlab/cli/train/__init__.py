@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlxlab import terminal
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
-from mlxlab.cli.train.named_files import check_named_files
+from mlxlab.cli.train.named_files import check_named_files, check_named_run
 from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
 from mlxlab.config.issues import one_line
@@ -79,6 +79,8 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
     config = composer.checked()
+    if not composer.multirun:
+        check_named_run(config)
     if flags.dry_run:
         preview = preview_sweep if composer.multirun else experiment.preview_growth
         terminal.show(preview(composer, config))
