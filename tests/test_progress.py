@@ -23,6 +23,12 @@ def test_a_long_activity_is_named_and_named_again_with_the_time_so_far(lines):
     assert lines()[-1] == "reading the data: done after 0:00:00"
 
 
+def test_an_activity_that_began_earlier_is_named_at_once(lines):
+    with activity("loading", since=time.monotonic() - 1):
+        time.sleep(0.04)  # less than the first time
+    assert lines() == ["loading ..."]
+
+
 def test_a_short_activity_says_nothing_and_ends_its_thread(lines):
     with activity("reading the data"):
         pass

@@ -18,19 +18,22 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def activity(text: str) -> Iterator[None]:
+def activity(text: str, *, since: float | None = None) -> Iterator[None]:
     """Logs `text` if what is inside takes long, the time so far, and that it is done if there were several lines.
 
     By a thread, as C++ does not return to Python.
+
+    Args:
+        since: when it began, in the time of `time.monotonic`; None is now.
     """
-    ended, start = threading.Event(), time.monotonic()
+    ended, start = threading.Event(), time.monotonic() if since is None else since
 
     def report() -> None:
-        wait = FIRST_SECONDS
+        wait, is_first = max(0.0, start + FIRST_SECONDS - time.monotonic()), True
         while not ended.wait(wait):
             elapsed = time.monotonic() - start
-            logger.info(f"{text} ..." if wait == FIRST_SECONDS else f"{text} ... {duration(elapsed)} so far")
-            wait = LINE_SECONDS
+            logger.info(f"{text} ..." if is_first else f"{text} ... {duration(elapsed)} so far")
+            wait, is_first = LINE_SECONDS, False
 
     thread = threading.Thread(target=report, name="activity", daemon=True)
     thread.start()

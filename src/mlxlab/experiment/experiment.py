@@ -54,22 +54,22 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
 def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = False) -> float:
     """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well."""
     from mlxlab.distillation.options import read_options
-    from mlxlab.experiment.run import open_run
+    from mlxlab.experiment.run import announce, open_run
     from mlxlab.training.stop_rule import stop_rule
 
     trainer = config["trainer"]
     is_multi_round = read_options(trainer.get("distillation")).is_multi_round
     if is_multi_round and stop_rule() is not None:
         raise ConfigError("hydra.sweeper.pruner: expected none for distillation in several rounds")
-    processes = trainer["parallel"], trainer["worker_timeout"]
+    processes, starting = (trainer["parallel"], trainer["worker_timeout"]), announce(config, run_dir)
     try:
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+            with starting:
+                from mlxlab.experiment.train import train
             if is_multi_round:
                 from mlxlab.experiment.rounds import DistillationRounds
 
                 return DistillationRounds(config, context).run()
-            from mlxlab.experiment.train import train
-
             return train(config, context)
     except RunPruned as stop:
         return stop.objective

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,14 +80,6 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
     tags |= rerun_tags(cfg) | {"kernels": str(kernels.current())}
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
-
-
-def run_name(cfg: Config, choices: Mapping[str, str], run_dir: Path) -> str:
-    """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
-    is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
-    groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
-    options = [choices[group] for group in groups if group in choices]
-    return cfg["name"] or "-".join(options) or run_dir.name
 
 
 def run_inputs(

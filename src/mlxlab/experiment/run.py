@@ -2,23 +2,27 @@
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlxlab import backend
+from mlxlab import backend, terminal
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
+from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
 from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
+from mlxlab.progress import activity
 from mlxlab.storage.no_cloud import NoCloud
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.storage.providers import Cloud
 
+logger = logging.getLogger(__name__)
 LOCK = ".lock"
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
@@ -138,3 +143,26 @@ def remove_unused(folder: Path) -> None:
         begun = "inputs" in read_manifest(folder)
         if not begun and {path.name for path in folder.iterdir()} <= names:
             shutil.rmtree(folder)
+
+
+def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[object]:
+    """Says what runs and where: at once on a terminal, elsewhere if it takes long until what is inside has ended.
+
+    Call it before anything heavy is imported, and enter it once signals are blocked: it starts a thread.
+    """
+    from mlxlab.config.hydra.job import is_sweep_job
+    from mlxlab.config.hydra.overrides import group_choices
+
+    title = f"{run_name(cfg, group_choices(), run_dir)} in {run_dir}: loading MLX, data and model"
+    if not terminal.is_terminal(sys.stderr) or rank() > 0 or is_sweep_job():
+        return activity(title, since=time.monotonic())
+    logger.info(f"{title} ...")
+    return ExitStack()  # does nothing
+
+
+def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:
+    """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
+    is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
+    groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
+    options = [choices[group] for group in groups if group in choices]
+    return cfg["name"] or "-".join(options) or run_dir.name

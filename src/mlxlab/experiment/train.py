@@ -28,7 +28,6 @@ from mlxlab.experiment.metadata import (
     log_transfer,
     run_inputs,
     run_metadata,
-    run_name,
     run_outcome,
     run_tags,
 )
@@ -46,7 +45,7 @@ from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
-from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.run import RunContext, run_name
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_report.callback import RunReport, find_report
 from mlxlab.experiment.run_report.end_of_run import tracked_until_end
