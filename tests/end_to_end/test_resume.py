@@ -49,6 +49,7 @@ def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, r
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
     assert err.count("Traceback") == 0
+    assert err.index(f"{name}: finishing the current step") < err.index("saving the checkpoint of step")
     assert final_state(run(*again)) == reference
 
 

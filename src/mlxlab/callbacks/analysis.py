@@ -109,7 +109,7 @@ class WeightAnalysis(Callback):
             self._finish(context, state)
         if self._skipped > 1:
             logger.warning(f"analysis: {self._skipped} evaluations were skipped")
-        if figure := plot_analysis(state.history):
+        if not context.control.stop_signal and (figure := plot_analysis(state.history)):
             save_figure(context.tracker, figure, self.plots / "analysis.png")
 
     def _resume(self, context: FitContext, state: TrainState) -> None:

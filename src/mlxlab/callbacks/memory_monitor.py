@@ -21,7 +21,7 @@ MIN_LEAK = 1e6  # bytes per step that are reported
 
 
 class MemoryMonitor(Callback):
-    """Logs memory in bytes, and plots it to `plots/memory.png`.
+    """Logs memory in bytes, and plots it to `plots/memory.png` unless a signal stopped the run.
 
     `memory/active`, `memory/peak`, `memory/cache` are MLX's, `memory/rss` is the resident set size of the process.
     `memory/growth_per_step` is the slope of the active memory over the last 100 measurements (least squares); at the
@@ -61,7 +61,7 @@ class MemoryMonitor(Callback):
         slope = growth_per_step(measured)
         if slope is not None and slope >= MIN_LEAK:
             logger.warning(f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed")
-        if not measured:
+        if not measured or context.control.stop_signal:
             return
         figure = new_figure(5.6, 3.4)
         axis = figure.subplots()

@@ -38,14 +38,17 @@ DASHES = ("-", "--", ":", "-.")
 
 
 class LearningCurvePlot(Callback):
-    """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step."""
+    """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step.
+
+    Not of a run that a signal stopped, which must end soon: its resume draws it, and the report has the curves.
+    """
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder / "plots"
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         history = state.history
-        if history.curve:
+        if history.curve and not context.control.stop_signal:
             figure = plot_curve(history, context.monitor)
             save_figure(context.tracker, figure, self.folder / "learning_curve.png")
 

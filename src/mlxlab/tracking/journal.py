@@ -24,6 +24,7 @@ from mlxlab.tracking.services.wandb import Wandb
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
+MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
 CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -36,7 +37,8 @@ class Journal:
         artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
         experiment: name of the MLflow experiment; created if it does not exist. Null records nothing in MLflow.
         log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
-        wait: seconds to wait for the uploads at the end; what is missing then follows by itself.
+        wait: seconds to wait for the uploads at the end, at most 3 after a failure and 1 after a signal; what is
+            missing then follows by itself.
         register: how the best checkpoint enters the model registry.
         wandb: Weights & Biases.
         trackio: Trackio.
@@ -150,14 +152,14 @@ class Journal:
         self._lines.truncate_after(step)
 
     def end(self, status: Status) -> None:
-        """Waits up to `wait` seconds for the uploads, 3 after a failure; prints the model's URI and what is missing."""
+        """Waits for the uploads, less after a failure or a signal; prints the model's URI and what is missing."""
         if self._writer is None:
             return
         self._write(end=status)
         self._ensure_uploads()
         if self._writer.waiting:
             _print(f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written")
-        until = time.monotonic() + (self.wait if status == "FINISHED" else min(self.wait, 3.0))
+        until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
         missing = []
         for destination in self._started:
             seconds = max(0.0, until - time.monotonic())

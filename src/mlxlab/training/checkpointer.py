@@ -115,6 +115,8 @@ class Checkpointer:
     def on_end(self, context: FitContext, state: TrainState) -> None:
         """Always saves the last state; as an emergency checkpoint if a signal ended the run early."""
         step = state.progress.step
+        if context.control.stop_signal:
+            logger.info(f"saving the checkpoint of step {step} ...")
         self.finish()
         if saves_now(context, state, not self._has(step)):
             self._save(context, state)
