@@ -71,14 +71,23 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, un
     assert any(name.startswith("superseded-step-00000012") for name in names(tmp_path))
 
 
-def test_a_new_run_in_a_used_folder_sets_the_old_checkpoints_aside(tmp_path):
+def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(tmp_path):
     assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
+    left = {path.name for path in tmp_path.iterdir()} - {".hydra", ".lock", "STATUS.DONE"}
+    summary, facts = (tmp_path / "summary.md").read_text(), json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "notes.txt").write_text("of the user")
     shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
-    assert run_here(*shorter, f"hydra.run.dir={tmp_path}").returncode == 0
-    assert names(tmp_path) == ["step-00000004"]
-    assert (tmp_path / "checkpoints-1" / "step-00000012").is_dir()
-    evaluated = run_here(f"run={tmp_path}", script="evaluate")
-    assert "step 4 of" in evaluated.stderr
+    second = run_here(*shorter, f"hydra.run.dir={tmp_path}")
+    earlier = tmp_path / f"earlier-{facts['id'][:8]}"
+    assert f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
+    assert left <= {path.name for path in earlier.iterdir()}
+    assert (earlier / "summary.md").read_text() == summary
+    assert json.loads((earlier / "manifest.json").read_text()) == facts
+    new = json.loads((tmp_path / "manifest.json").read_text())
+    assert (new["id"] != facts["id"], len(new["attempts"]), names(tmp_path)) == (True, 1, ["step-00000004"])
+    for folder, step in ((tmp_path, 4), (earlier, 12)):
+        assert f"step {step} of" in run_here(f"run={folder}", script="evaluate").stderr
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):

@@ -16,6 +16,7 @@ from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest
 from mlxlab.experiment.metadata import lineage
+from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.tracking import provenance
 from support.processes import final_state, run, start, tiny_overrides, wait_for
 
@@ -78,11 +79,14 @@ def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
 def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
     for uid in ("0a", "0b"):
         with RunManifest(tmp_path) as manifest:
+            assert len(set_aside_earlier_run(manifest)) == (uid == "0b")
             manifest.begin({}, uid)
     facts = read_manifest(tmp_path)
     [attempt] = facts["attempts"]
     assert facts["id"] == "0b"
     assert facts["outcome"]["wall_seconds"] == pytest.approx(attempt["end"] - attempt["start"])
+    earlier = read_manifest(tmp_path / "earlier-0a")
+    assert (earlier["id"], status_of(tmp_path / "earlier-0a"), len(earlier["attempts"])) == ("0a", "DONE", 1)
 
 
 def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):

@@ -19,6 +19,7 @@ import psutil
 
 from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.experiment.facts.last_change import last_change
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
@@ -112,7 +113,8 @@ class Manifest(TypedDict):
 class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
-    An attempt that fails before `begin`, say by a refused override, leaves the status of the one before.
+    An attempt that fails before `begin`, say by a refused override, leaves the status of the one before. `earlier` is
+    the manifest as it was, if a run had begun in the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,12 +130,13 @@ class RunManifest:
         except DataError as error:
             logger.warning(f"{error}; replaced by a new one")
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
+        self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
         host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
         attempt = Attempt(host=host, pid=pid, process_start=start, start=time.time(), status="RUNNING")
         new_id, name = uuid.uuid4().hex, self.folder.name
         self._fields = earlier or Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[])
         if earlier and "end" not in earlier["attempts"][-1]:
-            earlier["attempts"][-1]["end"] = _last_change(self.folder, earlier["attempts"][-1]["start"], start)
+            earlier["attempts"][-1]["end"] = last_change(self.folder, earlier["attempts"][-1]["start"], start)
         self._fields["attempts"].append(attempt)
         logging.getLogger("mlxlab").addHandler(self._warnings)
         self._write("RUNNING", durable=False)  # that of the thread is
@@ -170,14 +173,19 @@ class RunManifest:
         """That of the run: the same after a resume."""
         return self._fields["id"]
 
-    def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
-        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed.
-
-        If another run (`uid`) ended in this folder before, its attempts are removed too.
-        """
+    def forget_earlier(self) -> None:
+        """Another run begins in the folder: its manifest has nothing of the earlier one."""
         with self._lock:
-            if self._earlier_status and uid not in ("", self._fields["id"]):
-                del self._fields["attempts"][:-1]
+            attempts, code = self._fields["attempts"][-1:], self._fields.get("git")
+            new_id, name = uuid.uuid4().hex, self.folder.name
+            self._fields = Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=attempts)
+            self._fields |= {"git": code} if code else {}
+            self.earlier = self._earlier_status = None
+            self._write("RUNNING")
+
+    def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
+        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
+        with self._lock:
             self._earlier_status = None
             self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
             self._fields.pop("outcome", None)
@@ -228,14 +236,6 @@ def read_manifest(folder: Path) -> Manifest:
         if not folder.exists():
             raise InputNotFoundError(no_such_folder(folder, "a run folder")) from None
         raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
-
-
-def _last_change(folder: Path, start: float, before: float) -> float:
-    """When an attempt that was killed changed a file last: the process of the next one began at `before`."""
-    times = [start]
-    with suppress(OSError):
-        times += [path.stat().st_mtime for path in folder.iterdir()]
-    return max(time for time in times if time <= max(before, start))
 
 
 def effective_status(folder: Path) -> str:

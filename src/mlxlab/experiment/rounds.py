@@ -23,6 +23,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.metadata import run_inputs
+from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
+from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
@@ -78,6 +80,8 @@ class DistillationRounds:
         with tracked_until_end(tracker, self.context, report), _parent_run(tracker.uid):
             if self.resumed:
                 tracker.truncate_after(done)
+            else:
+                log_lines(*set_aside_earlier_run(self.context.manifest))
             self._write()
             self.context.manifest.begin(run_inputs(self.cfg))
             self.context.manifest.record({"rounds_done": done})

@@ -31,6 +31,7 @@ from mlxlab.experiment.metadata import (
     run_outcome,
     run_tags,
 )
+from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.past_run.rerun import changes_since
 from mlxlab.experiment.report import (
     describe_memory,
@@ -86,6 +87,10 @@ def train(requested: Config, context: RunContext) -> float:
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     warn_of_long_rows(data, session.model)
+    if cfg["rerun"] is not None and not continues:
+        log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
+    if not continues:
+        log_lines(*set_aside_earlier_run(context.manifest))
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
@@ -97,8 +102,6 @@ def train(requested: Config, context: RunContext) -> float:
     native_kernels = f"kernels: {native.current()} (C++, compiled for this processor; see {command('kernels')} info)"
     kernels = [native_kernels] if native.is_active() else []
     log_lines(*kernels, *tracker.describe())
-    if cfg["rerun"] is not None and not continues:
-        log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)

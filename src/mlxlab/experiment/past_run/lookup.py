@@ -7,6 +7,7 @@ from pathlib import Path
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
+from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.nearest import nearest_names, no_such_folder
 from mlxlab.program import command
@@ -66,6 +67,8 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         run = find_run(open_reader(uri), name)
     except ServiceUnavailableError as error:
         raise ServiceUnavailableError(f"{name}: not a folder, and no id of a run: {error}") from None
+    if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
+        return moved.absolute()
     if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
         raise InputNotFoundError(f"{name}: the run folder {run.folder or 'of this run'} was not found")
     return Path(run.folder).absolute()

@@ -1,0 +1,48 @@
+"""The earlier run of a folder in which another one begins: it moves to `earlier-<id>` inside, a run folder itself."""
+
+from pathlib import Path
+
+from mlxlab.checkpoint.names import FOLDER, committed_paths
+from mlxlab.experiment.manifest import FILE, Manifest, RunManifest
+from mlxlab.files.atomic import write_json
+
+PREFIX = "earlier-"
+# All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
+_MOVED = (
+    *(FOLDER, "base", "inference", "plots", "analysis", "example_losses", "rounds", "rounds.json", "rounds.md"),
+    *("report.html", "summary.md", "metrics.json", "metrics.csv", "mistakes.csv", "per_class.csv", "samples.json"),
+    *("verify.json", "reproduction.json", "run.lock", "resume_changes.json", "transfer.json"),
+)
+
+
+def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
+    """Moves what the earlier run of the folder left into a folder inside; returns a message, [] if it left nothing.
+
+    Call it when the new run has been accepted, and before it writes anything.
+    """
+    folder, earlier = manifest.folder, manifest.earlier
+    if earlier is None or not ("outcome" in earlier or committed_paths(folder / FOLDER)):
+        return []
+    target = _new_folder(folder, earlier)
+    manifest.forget_earlier()
+    for name in _MOVED:
+        if (folder / name).exists():
+            (folder / name).rename(target / name)
+    return [f"the earlier run of this folder, {earlier['id'][:8]}, is now in {target}"]
+
+
+def earlier_folder(folder: Path, uid: str) -> Path | None:
+    """Where the run with this id is, if another one began in its folder later."""
+    moved = folder / f"{PREFIX}{uid[:8]}"
+    return moved if (moved / FILE).is_file() else None
+
+
+def _new_folder(folder: Path, earlier: Manifest) -> Path:
+    """With the manifest in it, so that it is a run folder from the start."""
+    name = f"{PREFIX}{earlier['id'][:8]}"
+    paths = (folder / (f"{name}-{number}" if number > 1 else name) for number in range(1, 10**6))
+    target = next(path for path in paths if not path.exists())
+    target.mkdir()
+    write_json(target / FILE, earlier)
+    (target / f"STATUS.{earlier['status']}").touch()
+    return target
