@@ -18,7 +18,7 @@ class StopAt(NoOpCallback):
             context.control.stop_signal = 15
 
 
-@pytest.mark.parametrize(("step", "plots"), [(3, []), (-1, ["learning_curve.png", "memory.png"])])
+@pytest.mark.parametrize(("step", "plots"), [(2, []), (-1, ["learning_curve.png", "memory.png"])])
 def test_a_run_that_a_signal_stopped_ends_without_plots(tmp_path, step, plots):
     callbacks = [StopAt(step), MemoryMonitor(1, folder=tmp_path), LearningCurvePlot(folder=tmp_path)]
     run = fit(make_trainer(max_steps=4, epochs=None), make_run(), callbacks, seed=1)

@@ -9,7 +9,7 @@ from mlxlab.tracking.runs.reader import RunRow
 
 METRICS = {"valid/accuracy": 0.81, "valid/loss": 0.4567, "test/accuracy": 0.79, "test/loss": 0.5, "train/loss": 0.3}
 RUN = RunRow(
-    *("0" * 32, "bert-nano-text_classification-simple", "mlxlab", "1", "FINISHED", 0, 5000, "3a4ebdea" * 4, None),
+    *("0" * 32, "bert-nano-text_classification-simple", "mlxlab", "1", "FINISHED", 1000, 6000, "3a4ebdea" * 4, None),
     *("/data/outputs/first", METRICS, {"choices.data": "text_classification", "data.source": "/data/my.csv"}),
     tags={"objective": "valid/accuracy"},
 )
