@@ -121,7 +121,11 @@ def default_metrics(runs: list[RunRow], sort: str | None = None) -> list[str]:
     first = ordered(objectives(runs) & counts.keys(), runs)
     tests = {TEST + key.removeprefix(VALID): key for key in first}
     names = dict.fromkeys([*first, *(key for key in tests if key in counts), *ordered(counts, runs)])
-    common = sorted(names, key=lambda key: 2 * counts[tests.get(key, key)] < len(runs))  # stable
+
+    def is_rare(key: str) -> bool:
+        return 2 * counts[tests[key] if key in tests else key] < len(runs)
+
+    common = sorted(names, key=is_rare)  # stable
     return [*dict.fromkeys([*([sort] if sort else []), *common])][:MAX_METRICS]
 
 
