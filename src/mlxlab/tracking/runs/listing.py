@@ -123,7 +123,7 @@ def default_metrics(runs: list[RunRow], sort: str | None = None) -> list[str]:
     names = dict.fromkeys([*first, *(key for key in tests if key in counts), *ordered(counts, runs)])
 
     def is_rare(key: str) -> bool:
-        return 2 * counts[tests[key] if key in tests else key] < len(runs)
+        return 2 * counts[tests.get(key, key)] < len(runs)
 
     common = sorted(names, key=is_rare)  # stable
     return [*dict.fromkeys([*([sort] if sort else []), *common])][:MAX_METRICS]
