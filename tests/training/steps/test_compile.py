@@ -120,22 +120,26 @@ def clock(monkeypatch):
     return clock
 
 
-def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace_takes(clock):
+@pytest.mark.parametrize(("native", "uncompiled"), [(False, 8), (True, 40)])
+def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace_takes(
+    clock, monkeypatch, native, uncompiled
+):
+    monkeypatch.setattr(compile.state, "is_active", lambda: native)
     budget = CompileBudget("auto")
     seconds = budget.trace_seconds / 2
     double = clock.doubling(seconds, budget)
     traces = []
-    for size in [2] * 9 + [3] * 5:
+    for size in [2] * (uncompiled + 1) + [3] * (uncompiled // 2 + 1):
         with budget.timed():
             assert double(mx.ones(size)).tolist() == [2.0] * size
         traces.append(len(double.traces))
     assert budget.trace_seconds == seconds, "the next trace is expected to take as long"
-    assert traces == [0] * 8 + [1] * 5 + [2]
+    assert traces == [0] * uncompiled + [1] * (uncompiled // 2 + 1) + [2]
 
 
 def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
     budget = CompileBudget("auto")
-    budget.trace_seconds = 5.0
+    budget.trace_seconds, budget.saved = 5.0, 0.25
     parts = [clock.doubling(seconds, budget) for seconds in (10.0, 2.0)]
     traced = []
     for _ in range(12):

@@ -1,7 +1,7 @@
 """Compiled steps: one trace per combination of shapes, up to a limit, and only where compiling saves time.
 
-On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels), 4 s with native kernels, and saves a
-quarter of the time of each step on batches of its shapes. `auto` traces shapes once their steps have lost as much time
+On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels) and saves a quarter of the time of each
+step on batches of its shapes; with native kernels it takes 4 s and saves a twentieth. `auto` traces shapes once their steps have lost as much time
 uncompiled as a trace takes: the ski-rental rule, which loses at most twice as much as the better choice. On GPUs
 kernels are built quickly, and fused ones round differently, so `auto` compiles from the first step.
 """
@@ -32,9 +32,9 @@ Result = TypeVar("Result")
 Mode = Literal["auto", "always", "never"]
 Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every array
 MAX_TRACES = 8  # traces are never freed, and the lookup is linear
-TRACE_SECONDS = 15.0  # of the first trace on a Linux CPU
-NATIVE_TRACE_SECONDS = 4.0  # of the first trace with native kernels, which leave less to build
-SAVED = 0.25  # of the time of a step, by compiling it
+# On a Linux CPU: seconds of the first trace, and the share of a step's time that compiling it saves.
+MLX_TRACE = (15.0, 0.25)
+NATIVE_TRACE = (4.0, 0.05)  # native kernels leave less to build, and less to fuse
 
 
 class CompileBudget:
@@ -42,14 +42,15 @@ class CompileBudget:
 
     Attributes:
         trace_seconds: what a trace costs: nothing where it is not waited for, and infinitely much if it is not wanted.
+        saved: the share of a step's time that it saves.
     """
 
     def __init__(self, mode: Mode, group: ProcessGroup | None = None) -> None:
-        self.trace_seconds, self.group = 0.0, group or ProcessGroup()
+        self.trace_seconds, self.saved, self.group = 0.0, 0.0, group or ProcessGroup()
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
-            self.trace_seconds = NATIVE_TRACE_SECONDS if state.is_active() else TRACE_SECONDS
+            self.trace_seconds, self.saved = NATIVE_TRACE if state.is_active() else MLX_TRACE
         self._uncompiled: dict[Hashable, float] = {}  # seconds by function and shapes
         self._running: Hashable = None
 
@@ -59,7 +60,7 @@ class CompileBudget:
 
     def pays(self, trace: Hashable) -> bool:
         """Whether to make this trace, of a function and shapes, now; if not, the time of the call counts for it."""
-        if self.trace_seconds == 0 or SAVED * self._uncompiled.get(trace, 0.0) >= self.trace_seconds:
+        if self.trace_seconds == 0 or self.saved * self._uncompiled.get(trace, 0.0) >= self.trace_seconds:
             return True
         self._running = trace
         return False
