@@ -1,9 +1,10 @@
 """Compiled steps: one trace per combination of shapes, up to a limit, and only where compiling saves time.
 
 On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels) and saves a quarter of the time of each
-step on batches of its shapes; with native kernels it takes 4 s and saves a twentieth. `auto` traces shapes once their steps have lost as much time
-uncompiled as a trace takes: the ski-rental rule, which loses at most twice as much as the better choice. On GPUs
-kernels are built quickly, and fused ones round differently, so `auto` compiles from the first step.
+step on batches of its shapes; with native kernels it takes 4 s and saves a twentieth. `auto` traces shapes once their
+steps have lost as much time uncompiled as a trace takes: the ski-rental rule, which loses at most twice as much as the
+better choice. On GPUs kernels are built quickly, and fused ones round differently, so `auto` compiles from the first
+step.
 """
 
 import logging
