@@ -38,7 +38,11 @@ def _warm_up() -> None:
     from mlxlab.config.paths import conf_dir
     from mlxlab.data.titanic.sources import load_passengers
     from mlxlab.errors import ConfigError
+    from mlxlab.tracking import provenance
+    from support.caches import cache_results
 
+    cache_results()
+    provenance.git()
     for overrides in OVERRIDES:
         with suppress(ConfigError):
             Composer(conf_dir(), overrides).checked()
