@@ -25,6 +25,7 @@ from support.processes import environment
         ("mlxlab kernels build again=", ["again=true", "again=false"]),
         ("mlxlab doctor ", ["timeout=", "--json", "--help"]),
         ("mlxlab evaluate run=outputs/a", []),
+        ("mlxlab predict on_error=", ["on_error=strict", "on_error=skip"]),
         ("mlxlab nonsense ", []),
     ],
 )

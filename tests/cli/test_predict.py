@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlxlab.cli.predict import main
+from mlxlab.cli.predict import ADVICE, main
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.inference.predict import predict_table
@@ -106,9 +106,31 @@ def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, 
     before = sorted(folder.iterdir())
     predict(folder, f"input={folder / 'wrong.csv'}", f"output={output}", "batch_size=2", code=65)
     line = f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female"
-    assert capsys.readouterr().err == f"{line}; nothing was written: correct this row or remove it from the input\n"
+    assert capsys.readouterr().err == f"{line}{ADVICE}\n"
     assert output.read_text() == "old"
     assert sorted(folder.iterdir()) == before
+
+
+def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder, capsys):
+    header, *lines = csv_text([*ROWS[:150], ROWS[150]._replace(sex="other"), *ROWS[151:]]).splitlines()
+    wrong, output = folder / "two_wrong.csv", folder / "some.jsonl"
+    args = [f"input={wrong}", f"output={output}", "batch_size=4", "on_error=skip", "json=true"]
+    wrong.write_text("\n".join([header, *lines[:180], "not,a,row", *lines[180:], ""]))
+    predict(folder, *args)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"output": str(output), "rows": 199, "left_out": 2}
+    assert f"199 rows of {wrong}; 2 malformed rows are left out; step" in err
+    assert f"skipped {wrong}:152: Sex is 'other', expected male or female" in err
+    predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'all.jsonl'}", "batch_size=4")
+    every, some = ((folder / f"{name}.jsonl").read_text().splitlines() for name in ("all", "some"))
+    assert [json.loads(line)["row"] for line in some] == [row for row in range(1, 201) if row != 151]
+    assert [json.loads(line)["label"] for line in some] == [
+        json.loads(line)["label"] for line in every if json.loads(line)["row"] != 151
+    ]
+    wrong.write_text("\n".join([header, *lines[:180], "not,a,row", "nor,this", *lines[180:], ""]))
+    predict(folder, *args, code=65)
+    assert "3 of 202 records are malformed, more than 1 %; the first: " in capsys.readouterr().err
+    assert len(output.read_text().splitlines()) == 199
 
 
 def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
@@ -124,6 +146,8 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         ([rows, out, "format=kaggle"], 2, "keep=PassengerId"),
         ([rows, out, "format=kagle"], 2, "kaggle"),
         ([rows, out, "batch_size=0"], 2, "batch_size"),
+        ([rows, out, "on_error=ignore"], 2, "strict or skip"),
+        ([rows, out, "data.on_error=skip"], 2, "did you mean on_error?"),
         ([rows, out, "checkpoint=step-9"], 76, "step-9"),
         ([f"input={folder / 'renamed.csv'}", out], 65, "did you mean Agee?"),
         ([f"input={folder / 'row.csv'}", out], 66, "rows.csv"),

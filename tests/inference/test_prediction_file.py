@@ -24,7 +24,7 @@ def lines(keep=(), form="full", delimiter=None, predictions=SEVERAL):
     encoder = Encoder()
     encoder.label_cells = predictions.task.labels
     file = PredictionFile(encoder, keep, form, delimiter)  # type: ignore[arg-type]
-    columns = file.columns(TABLE, predictions, 65)
+    columns = file.columns(TABLE, predictions, [65, 66])
     return file.csv_lines(columns, header=True).decode().splitlines(), json_lines(columns).decode().splitlines()
 
 

@@ -10,7 +10,7 @@ at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
-whole or not at all: a row that cannot be read ends the command. In CSV, a text that a spreadsheet would run as a
+whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out. In CSV, a text that a spreadsheet would run as a
 formula (=, +, -, @) begins with an apostrophe.
 """
 
@@ -31,11 +31,13 @@ from mlxlab.files.atomic import open_atomic, remove_leftovers
 if TYPE_CHECKING:
     from mlxlab.data.dataset import Table
     from mlxlab.data.labelled.rows import RowReading
+    from mlxlab.data.text.document import ErrorBudget
     from mlxlab.inference.prediction_file import PredictionFile
     from mlxlab.inference.restore import RestoredModel
 
 Chunks: TypeAlias = 'Iterator[tuple["Table", list[str]]]'
 CHUNK_BATCHES = 16  # batches of rows in memory
+ADVICE = "; nothing was written: correct this row, or leave out up to 1 % of the rows with on_error=skip"
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def _predict(
     batch_size: Size = 64,
     keep: list[str] = [],  # noqa: B006
     format: Literal["full", "kaggle"] = "full",
+    on_error: Literal["strict", "skip"] = "strict",
     json: bool = False,
     *,
     args: list[str],
@@ -62,6 +65,8 @@ def _predict(
         batch_size: rows that the model reads at once; changes no result beyond rounding.
         keep: columns of the input to copy to the output; [] writes the number of the row instead.
         format: full, or kaggle: the columns of keep= and the label under its own name, as Kaggle takes it.
+        on_error: strict ends the command at a row that cannot be read, with its location, and writes nothing; skip
+            leaves up to 1 % of the rows out, and says how many; keep= tells which are left.
         json: prints JSON instead of the path of the output.
     """
     if format == "kaggle" and not keep:
@@ -73,6 +78,7 @@ def _predict(
 
     backend.prepare()
     from mlxlab.data.input_files import read_from
+    from mlxlab.data.text.document import ErrorBudget
     from mlxlab.data.text.sources.records import MissingColumnError
     from mlxlab.inference.eval_data import row_reading
     from mlxlab.inference.predict import MalformedRowError, row_encoder
@@ -86,24 +92,26 @@ def _predict(
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
     names: list[str] = []  # of all columns, known once the input is read
-    size = batch_size * CHUNK_BATCHES
-    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend)
+    size, errors = batch_size * CHUNK_BATCHES, ErrorBudget(on_error, ADVICE)
+    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
     _refuse_overwriting(input, output)
     try:
-        count = _write(output, file, restored, read_from(input, chunks), batch_size)
+        count = _write(output, file, restored, read_from(input, chunks), batch_size, errors)
     except MissingColumnError as error:
         if error.column in keep:
             raise ConfigError(f"keep={error.column}: {error}") from None
         raise DataError(f"{error}; the model was trained on this column") from None
     except MalformedRowError as error:
-        raise DataError(f"{error}; nothing was written: correct this row or remove it from the input") from None
+        raise DataError(f"{error}{ADVICE}") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
-    log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")
+    skipped = errors.malformed_records
+    left_out = f"; {skipped} malformed rows are left out" if skipped else ""
+    log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}")
     if json:
-        print_json({"output": str(output), "rows": count})
+        print_json({"output": str(output), "rows": count, "left_out": skipped})
     else:
         print(output)
 
@@ -115,6 +123,7 @@ def _chunks(
     columns: list[str],
     size: int,
     on_columns: Callable[[Iterable[str]], None],
+    errors: "ErrorBudget",
 ) -> Chunks:
     """Chunks of rows with their locations."""
     from mlxlab.data.labelled.rows import read_chunks
@@ -122,25 +131,33 @@ def _chunks(
 
     if (rows := provided_rows(restored, source)) is not None:
         return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
-    return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns)
+    return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns, errors)
 
 
-def _write(output: Path, file: "PredictionFile", restored: "RestoredModel", chunks: Chunks, batch_size: int) -> int:
-    """Writes the predictions for the chunks; returns the number of rows."""
+def _write(
+    output: Path,
+    file: "PredictionFile",
+    restored: "RestoredModel",
+    chunks: Chunks,
+    batch_size: int,
+    errors: "ErrorBudget",
+) -> int:
+    """Writes the predictions for the chunks; returns the number of rows written."""
     from tqdm import tqdm
 
-    from mlxlab.inference.predict import predict_table
+    from mlxlab.inference.predict import predict_usable
     from mlxlab.inference.prediction_file import json_lines
 
-    count, is_csv = 0, output.suffix == ".csv"
+    count, first, is_csv = 0, 1, output.suffix == ".csv"
     remove_leftovers(output.parent)
     with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
         for table, locations in chunks:
-            predictions = predict_table(restored, table, batch_size, locations.__getitem__)
-            columns = file.columns(table, predictions, count + 1)
-            stream.write(file.csv_lines(columns, header=not count) if is_csv else json_lines(columns))
-            count += len(locations)
+            rows, usable, predictions = predict_usable(restored, table, locations, batch_size, errors)
+            columns = file.columns(usable, predictions, [first + row for row in rows])
+            stream.write(file.csv_lines(columns, header=first == 1) if is_csv else json_lines(columns))
+            count, first = count + len(rows), first + len(locations)
             bar.update(len(locations))
+        errors.check_fraction(0)
     return count
 
 

@@ -1,7 +1,7 @@
 """Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -12,6 +12,7 @@ import numpy as np
 from mlxlab.config.suggest import suggestion
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
+from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
@@ -85,6 +86,31 @@ def predict_table(
     return Predictions(encoder.task, values, restored.thresholds)
 
 
+def predict_usable(
+    restored: RestoredModel, table: Table, locations: Sequence[str], batch_size: int, errors: ErrorBudget
+) -> tuple[list[int], Table, Predictions]:
+    """Predictions for the rows that can be encoded, after their numbers, from 0, and their cells.
+
+    Raises:
+        MalformedRowError: a row cannot be encoded, and `errors` is strict; otherwise it is counted there as malformed.
+    """
+    rows = list(range(len(locations)))
+    try:
+        return rows, table, predict_table(restored, table, batch_size, locations.__getitem__)
+    except MalformedRowError:
+        if errors.on_error == "strict":
+            raise
+    encoder = row_encoder(restored.encoder)
+    malformed = dict(_malformed_rows(encoder, {name: table[name] for name in encoder.columns}))
+    for row, fault in malformed.items():
+        errors.valid_records -= 1  # as which the reader has counted it
+        errors.skip(locations[row], f"{locations[row]}: {fault}")
+    errors.check_fraction()
+    rows = [row for row in rows if row not in malformed]
+    usable = {name: [cells[row] for row in rows] for name, cells in table.items()}
+    return rows, usable, predict_table(restored, usable, batch_size)
+
+
 def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
     return location(start + row)
 
@@ -114,12 +140,18 @@ def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], 
     try:
         return encoder.encode_rows(table)
     except DataError:
-        for row, cells in enumerate(zip(*table.values(), strict=True)):
-            try:
-                encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
-            except DataError as error:
-                raise MalformedRowError(f"{location(row)}: {str(error).removeprefix('row 1: ')}") from None
+        for row, fault in _malformed_rows(encoder, table):
+            raise MalformedRowError(f"{location(row)}: {fault}") from None
         raise
+
+
+def _malformed_rows(encoder: RowEncoder, table: Table) -> Iterator[tuple[int, str]]:
+    """The rows that cannot be encoded, and what is wrong with each."""
+    for row, cells in enumerate(zip(*table.values(), strict=True)):
+        try:
+            encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
+        except DataError as error:
+            yield row, str(error).removeprefix("row 1: ")
 
 
 def _read_out(logits: mx.array, task: Task) -> np.ndarray:

@@ -26,7 +26,7 @@ class PredictionFile:
     """The columns of a prediction file.
 
     Args:
-        keep: columns of the input to copy; without any, a column `row` counts the rows from 1.
+        keep: columns of the input to copy; without any, a column `row` holds the number of each row.
         format: full writes the columns of `Predictions`; kaggle the label alone, as it stands in the label column and
             under its name.
         delimiter: between several labels in a cell of CSV; None writes a JSON list.
@@ -37,9 +37,8 @@ class PredictionFile:
     format: Format
     delimiter: str | None
 
-    def columns(self, table: Table, predictions: Predictions, first_row: int) -> Mapping[str, Column]:
-        """The columns for a chunk of the input; raises ConfigError if one is missing or two have one name."""
-        count = len(predictions.values)
+    def columns(self, table: Table, predictions: Predictions, rows: Sequence[int]) -> Mapping[str, Column]:
+        """The columns for these rows of the input; raises ConfigError if one is missing or two have one name."""
         own, label = predictions.columns(), self.encoder.label_column
         if self.format == "kaggle" and predictions.task.kind == "regression":
             own = {label: own["value"]}
@@ -50,7 +49,7 @@ class PredictionFile:
         kept: dict[str, Column] = {name: table[name] for name in self.keep}
         if twice := sorted(kept.keys() & own.keys()):
             raise ConfigError(f"keep={twice[0]}: a prediction has this name; rename the column of the input")
-        return {**(kept or {"row": range(first_row, first_row + count)}), **own}
+        return {**(kept or {"row": rows}), **own}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:
         """Lines of CSV (RFC 4180, UTF-8); an apostrophe before a text that a spreadsheet would run as a formula."""

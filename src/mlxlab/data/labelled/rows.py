@@ -166,13 +166,15 @@ def read_chunks(
     rows: int,
     columns: Sequence[str] | None = None,
     on_columns: Callable[[Iterable[str]], None] = lambda names: None,
+    errors: ErrorBudget | None = None,
 ) -> Iterator[tuple[Table, list[str]]]:
     """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`.
 
     Args:
+        errors: counts malformed rows; None refuses them.
         on_columns: gets the names of all columns: at the start, of JSON lines at the end.
     """
-    opened, errors = _open_source(source, reading), ErrorBudget("strict", hint="")
+    opened, errors = _open_source(source, reading), errors or ErrorBudget("strict", hint="")
     json_lines = opened if isinstance(opened, LineRows) and opened.is_json else None
     if json_lines is None:
         on_columns(opened.columns())
