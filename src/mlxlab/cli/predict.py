@@ -98,9 +98,9 @@ def _predict(
     try:
         count = _write(output, file, restored, read_from(input, chunks), batch_size, errors)
     except MissingColumnError as error:
-        if error.column in keep:
-            raise ConfigError(f"keep={error.column}: {error}") from None
-        raise DataError(f"{error}; the model was trained on this column") from None
+        if not (own := [name for name in error.missing if name not in keep]):
+            raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
+        raise DataError(f"{error}; the model was trained on {', '.join(map(repr, own))}") from None
     except MalformedRowError as error:
         raise DataError(f"{error}{ADVICE}") from None
     except OSError as error:

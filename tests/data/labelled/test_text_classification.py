@@ -185,6 +185,11 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
         ({"label_column": "lable"}, "data.label_column=lable: "),
         ({"label_column": "lable"}, "no column 'lable', expected one of text, label; did you mean label?"),
         ({"group_column": "g"}, "data.group_column=g: "),
+        (
+            {"text_column": ["text", "txt"], "label_column": "lable"},
+            "rows.csv:1: no columns 'txt' (did you mean text?), 'lable' (did you mean label?), expected some of text, label",
+        ),
+        ({"text_column": "txt", "label_column": "lable"}, "data.text_column=txt, data.label_column=lable: "),
     ],
 )
 def test_a_missing_column_is_named(make, keys, message):

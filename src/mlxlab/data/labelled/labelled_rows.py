@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 2**14  # rows whose cells are Python strings at a time
+NO_COLUMNS: Mapping[str, str] = {}
 
 
 class LabelledRows:
@@ -110,16 +111,23 @@ class Sources:
 
 
 def open_sources(
-    options: LabelledOptions, label_key: str, label_column: str, inputs: Mapping[str, str] | None, cache: Path
+    options: LabelledOptions,
+    label_key: str,
+    label_column: str,
+    inputs: Mapping[str, str] | None,
+    cache: Path,
+    others: Mapping[str, str] = NO_COLUMNS,
 ) -> Sources:
     """Opens all sources.
 
     Args:
         label_key: the key of `data` that names the column of labels.
         inputs: the columns that the model reads, by the key that names each; None for all others.
+        others: further columns that there must be, by what a message calls each.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable;
+            a column does not exist, and then one message names all of those, with their keys.
         ConfigError: two keys name the same column, or keys that split do not go together.
     """
     group, time = options["group_column"], options["time_column"]
@@ -133,12 +141,12 @@ def open_sources(
     reading = (options["reading"], cache, options["on_error"], columns)
     try:
         parts = [open_rows(path, *reading) for path in paths if path is not None]
-        for name in filter(None, keys.values()):
-            for part in parts:
-                part.column(name)
+        for part in parts:
+            part.require([*filter(None, keys.values()), *others.values()])
     except MissingColumnError as error:
-        key = next(key for key, name in keys.items() if name == error.column)
-        raise DataError(f"data.{key}={error.column}: {error}") from None
+        named = {**{f"data.{key}={name}": name for key, name in keys.items()}, **others}
+        wrong = [title for title, name in named.items() if name in error.missing]
+        raise DataError(f"{', '.join(wrong)}: {error}") from None
     label = LabelOptions(label_column, options["task"], options["labels"], options["label_delimiter"])
     return Sources(options, LabelledRows(parts), label, split)
 

@@ -21,7 +21,7 @@ from mlxlab.data.text.document import ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.open import is_local
-from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -71,10 +71,13 @@ class Rows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raises MissingColumnError if some of these columns do not exist."""
+        require_columns(self._source.header, names, self.columns)
+
     def column(self, name: str) -> "pyarrow.ChunkedArray":
         """The text of a column, null where it is missing; DataError with the nearest name if there is none."""
-        if name not in self.columns:
-            raise MissingColumnError(self._source.header, name, list(self.columns))
+        self.require([name])
         return self._table.column(name)
 
     def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:

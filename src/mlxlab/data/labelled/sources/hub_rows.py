@@ -7,7 +7,7 @@ from mlxlab.data.labelled.sources.cells import cell_text
 from mlxlab.data.labelled.sources.source import UNIT_BITS, Chunk, check_names, text_chunk
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubSplit
-from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import DataError
 
 ToText = Callable[[object], str | None]
@@ -35,9 +35,7 @@ class HubRows:
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         every = self.columns()
         names = list(every if columns is None else columns)
-        for name in names:
-            if name not in every:
-                raise MissingColumnError(self.header, name, list(every))
+        require_columns(self.header, names, every)
         to_text = {name: self._to_text(name) for name in names}
         split = self.split.select(names)
         for shard in range(split.num_shards):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from mlxlab.data.labelled.sources.cells import cell_text, kind_of
 from mlxlab.data.labelled.sources.source import MAX_COLUMNS, UNIT_BITS
 from mlxlab.data.text.sources.lines import Lines
-from mlxlab.data.text.sources.records import MissingColumnError, abbreviate, json_object, unique_keys
+from mlxlab.data.text.sources.records import abbreviate, json_object, require_columns, unique_keys
 from mlxlab.errors import DataError
 
 MAX_KEYS = 1000  # of all columns of JSON lines: a row holds a cell of each
@@ -44,9 +44,7 @@ class JsonColumns:
 
     def check(self) -> None:
         """Raises DataError if a column never occurred."""
-        for name in self.columns or ():
-            if name not in self.names and name not in self.kinds:
-                raise MissingColumnError(self.name, name, list(self.names))
+        require_columns(self.name, self.columns or (), {**self.names, **dict.fromkeys(self.kinds)})
 
 
 class JsonReader:

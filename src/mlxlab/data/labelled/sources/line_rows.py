@@ -17,7 +17,7 @@ from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord
 from mlxlab.data.text.sources.file_set import FileSet, suffix_of
 from mlxlab.data.text.sources.lines import Lines, codec_of
-from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import DataError
 
 RECODED_BOM = "\u00ef\u00bb\u00bf".encode()  # that of UTF-8, taken for latin-1
@@ -162,9 +162,7 @@ class LineRows:
         if set(records.header) != set(header):
             got, first = ", ".join(records.header[:12]), self.files.path(self.files.first_nonempty())
             raise DataError(f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}")
-        for name in columns or ():
-            if name not in header:
-                raise MissingColumnError(f"{path}:1", name, list(header), records.hint)
+        require_columns(f"{path}:1", columns or (), header, records.hint)
         return CsvReader(records, header if columns is None else columns)
 
 

@@ -10,7 +10,7 @@ from mlxlab.data.labelled.sources.source import MAX_CHUNK_CELLS, UNIT_BITS, Chun
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.parquet import ROW_BYTES, RowGroup, open_parquet, read_footer, row_groups
-from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,11 +49,10 @@ class ParquetRows:
             if sorted(schema.names) != sorted(every):
                 got, first = ", ".join(schema.names[:12]), self.files.path(0)
                 raise DataError(f"{path}:1: columns {got}; expected {', '.join(every[:12])} as in {first}")
-            for name in every if columns is None else columns:
-                if name not in every:
-                    raise MissingColumnError(f"{path}:1", name, list(every))
-                check_type(name, schema.field(name).type, f"{path}:1")
             names = list(every if columns is None else columns)
+            require_columns(f"{path}:1", names, every)
+            for name in names:
+                check_type(name, schema.field(name).type, f"{path}:1")
             groups, _ = row_groups(self.files, index, footer, names, 0, STRICT)
             for group in groups:
                 yield from self._read(group, names, errors, max_rows)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from mlxlab.data.labelled.sources.source import Chunk, text_chunk
 from mlxlab.data.text.document import ErrorBudget
-from mlxlab.data.text.sources.records import MissingColumnError
+from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import InputNotFoundError
 from mlxlab.nearest import nearest_names
 
@@ -34,9 +34,7 @@ class SklearnRows:
 
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         names = self.columns() if columns is None else columns
-        for name in names:
-            if name not in self._cells:
-                raise MissingColumnError(self.header, name, list(self._cells))
+        require_columns(self.header, names, self._cells)
         count = len(self._cells[LABEL])
         for start in range(0, count, max_rows):
             end = min(start + max_rows, count)

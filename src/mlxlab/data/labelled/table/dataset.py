@@ -16,7 +16,7 @@ from mlxlab.data.labelled.row_split import split_sources
 from mlxlab.data.labelled.table.baselines import table_baselines
 from mlxlab.data.labelled.table.fit_renderer import fit_renderer
 from mlxlab.data.labelled.table.renderer import NumberFormat, restore_renderer
-from mlxlab.data.labelled.table.template import Template, check_column, default_template, parse_template
+from mlxlab.data.labelled.table.template import Template, default_template, parse_template, refuse_reserved
 from mlxlab.data.labelled.text_baselines import tfidf_baselines
 from mlxlab.errors import ConfigError, DataError
 
@@ -39,7 +39,8 @@ class TableDataset:
             words of their texts, for the report.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable; columns
+            do not exist.
         ConfigError: settings do not go together, or the template reads what it must not.
     """
 
@@ -58,10 +59,15 @@ class TableDataset:
         pretrained: Path | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
-        sources = open_sources(options, "target", target, None, cache)
+        own = _own_template(columns, template, categorical, target)
+        title = "data.columns: {}" if template is None else "data.template: {{{}}}"
+        named = {title.format(name): name for name in own.fields}
+        named |= {f"data.categorical: {name}": name for name in categorical}
+        sources = open_sources(options, "target", target, None, cache, named)
         rows = sources.rows
-        special = {"target": target, "group_column": options["group_column"], "time_column": options["time_column"]}
-        parsed = _choose_template(rows, columns, template, categorical, special)
+        special = [name for name in (target, options["group_column"], options["time_column"]) if name is not None]
+        parsed = own if own.fields else _template_of_others(rows, special)
+        _refuse_unread(categorical, parsed)
         split, labels, column = split_sources(sources, list(dict.fromkeys(parsed.fields)), [], seed)
         used = np.concatenate(split[:3])
         renderer, lines = fit_renderer(
@@ -104,29 +110,34 @@ class TableDataset:
         return restore_encoder(folder, state, renderer)
 
 
-def _choose_template(
-    rows: LabelledRows,
-    columns: Sequence[str] | None,
-    template: str | None,
-    categorical: Sequence[str],
-    special: dict[str, str | None],
+def _own_template(
+    columns: Sequence[str] | None, template: str | None, categorical: Sequence[str], target: str
 ) -> Template:
-    """The template, checked: ConfigError if it, `columns` or `categorical` name what there is not or must not be."""
-    present = rows.parts[0].columns
-    names = {name: f"data.{key}" for key, name in special.items() if name is not None}
-    reserved = {name: key for name, key in names.items() if key == "data.target"}
+    """That of `template` or `columns`, without placeholders if neither is given.
+
+    Raises ConfigError if they do not go together, or the model would read the target.
+    """
+    reserved = {target: "data.target"}
     if template is not None and columns is not None:
         raise ConfigError("data.columns has no effect with data.template, whose placeholders name the columns")
-    chosen = [name for name in present if name not in names] if columns is None else columns
+    for key, names in {"columns": columns or [], "categorical": categorical}.items():
+        for name in names:
+            refuse_reserved(name, reserved, f"data.{key}: {name}")
+    chosen = columns or []
     if repeated := [name for name in chosen if list(chosen).count(name) > 1]:
         raise ConfigError(f"data.columns: {repeated[0]} is given twice")
-    for name in chosen:
-        check_column(name, present, reserved, f"data.columns: {name}")
+    return default_template(chosen) if template is None else parse_template(template, reserved)
+
+
+def _template_of_others(rows: LabelledRows, special: Sequence[str]) -> Template:
+    """That of all columns but these."""
+    chosen = [name for name in rows.parts[0].columns if name not in special]
     if not chosen:
-        raise ConfigError(f"{rows.name}: expected a column other than {', '.join(names)} to predict from")
-    parsed = default_template(chosen) if template is None else parse_template(template, present, reserved)
+        raise ConfigError(f"{rows.name}: expected a column other than {', '.join(special)} to predict from")
+    return default_template(chosen)
+
+
+def _refuse_unread(categorical: Sequence[str], template: Template) -> None:
     for name in categorical:
-        if name not in parsed.fields:
-            check_column(name, present, reserved, f"data.categorical: {name}")
+        if name not in template.fields:
             raise ConfigError(f"data.categorical: {name} is not among the columns that the model reads")
-    return parsed

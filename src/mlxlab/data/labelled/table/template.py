@@ -1,11 +1,10 @@
 """Templates of tables: literal text with `{column}` placeholders."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import nearest_names
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -23,16 +22,14 @@ def default_template(columns: Sequence[str]) -> Template:
     return Template([*starts, ""], columns)
 
 
-def parse_template(text: str, columns: Collection[str], reserved: dict[str, str]) -> Template:
+def parse_template(text: str, reserved: Mapping[str, str]) -> Template:
     """The parts of a template; `{{` and `}}` stand for braces.
 
     Args:
-        columns: those that there are.
         reserved: columns that must not be read, and what each is.
 
     Raises:
-        ConfigError: a placeholder names no column (with the nearest name) or a reserved one, a brace is unmatched, or
-            there is no placeholder.
+        ConfigError: a placeholder names a reserved column, a brace is unmatched, or there is no placeholder.
     """
     literals, fields, start = [""], list[str](), 0
     for match in _TOKEN.finditer(text):
@@ -44,7 +41,7 @@ def parse_template(text: str, columns: Collection[str], reserved: dict[str, str]
             expected = "a placeholder such as {column}, or a doubled brace for the brace itself"
             raise ConfigError(f"data.template: {match.group()!r} at character {match.start() + 1}: expected {expected}")
         else:
-            check_column(name, columns, reserved, f"data.template: {{{name}}}")
+            refuse_reserved(name, reserved, f"data.template: {{{name}}}")
             fields.append(name)
             literals.append("")
     literals[-1] += text[start:]
@@ -53,11 +50,7 @@ def parse_template(text: str, columns: Collection[str], reserved: dict[str, str]
     return Template(literals, fields)
 
 
-def check_column(name: str, columns: Collection[str], reserved: dict[str, str], where: str) -> None:
-    """Raises ConfigError unless `name` is a column that may be read."""
+def refuse_reserved(name: str, reserved: Mapping[str, str], where: str) -> None:
+    """Raises ConfigError unless the column `name` may be read."""
     if name in reserved:
         raise ConfigError(f"{where} is {reserved[name]}: the model must not read it")
-    if name not in columns:
-        near = nearest_names(name, columns)
-        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(list(columns)[:12])}"
-        raise ConfigError(f"{where}: no such column; {hint}")

@@ -6,7 +6,7 @@ read in any order yield each record once.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import BinaryIO, Literal, NamedTuple
@@ -178,19 +178,38 @@ def column_text(row: Mapping[str, object], column: str, key: str = "data.text_co
 
 
 class MissingColumnError(DataError):
-    """A column does not exist: `column`, in the data at `place`."""
+    """Columns that do not exist: `missing`, in the data at `place`."""
 
-    def __init__(self, place: str, column: str, columns: list[str], hint: str = "") -> None:
-        super().__init__(f"{place}: {missing_column(column, columns, '')}{hint}")
-        self.column = column
+    def __init__(self, place: str, missing: Sequence[str], columns: Sequence[str], hint: str = "") -> None:
+        several = len(missing) > 1
+        what = _missing_columns(missing, columns) if several else missing_column(missing[0], columns, "")
+        super().__init__(f"{place}: {what}{hint}")
+        self.missing = missing
 
 
-def missing_column(column: str, columns: list[str], key: str = "data.text_column=") -> str:
+def require_columns(place: str, names: Iterable[str], columns: Iterable[str], hint: str = "") -> None:
+    """Raises MissingColumnError, which names them all, if some of these are not columns."""
+    known = list(columns)
+    if missing := [name for name in dict.fromkeys(names) if name not in known]:
+        raise MissingColumnError(place, missing, known, hint)
+
+
+def missing_column(column: str, columns: Sequence[str], key: str = "data.text_column=") -> str:
     close = nearest_names(column, columns)
     hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
     if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
         hint = f"; did you mean the list {key}[{column}]?"
-    return f"no column {column!r}, expected one of {', '.join(map(printable, columns[:12])) or 'none'}{hint}"
+    return f"no column {column!r}, expected one of {_listed(columns)}{hint}"
+
+
+def _missing_columns(missing: Sequence[str], columns: Sequence[str]) -> str:
+    near = ((name, nearest_names(name, columns)) for name in missing)
+    named = (f"{name!r} (did you mean {printable(close[0])}?)" if close else repr(name) for name, close in near)
+    return f"no columns {', '.join(named)}, expected some of {_listed(columns)}"
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(map(printable, columns[:12])) or "none"
 
 
 def printable(name: str) -> str:
