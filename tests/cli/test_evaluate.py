@@ -55,7 +55,17 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
     summary = (runs / name / "summary.md").read_text()
     assert "loss" in metrics
     assert main([f"run={runs / name}", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == pytest.approx(metrics, abs=1e-4)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["metrics"] == pytest.approx(metrics, abs=1e-4)
+    reported = json.loads((runs / name / "metrics.json").read_text())
+    if name == "language":
+        assert not printed["intervals"]
+        assert not printed["baselines"]
+    else:
+        assert {f"valid/{metric}": values for metric, values in printed["intervals"].items()} == reported["intervals"]
+        assert {method: values["accuracy"] for method, values in printed["baselines"].items()} == {
+            method: values["valid/accuracy"] for method, values in reported["baselines"].items()
+        }
     for metric, value in metrics.items():
         assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
 
@@ -115,6 +125,9 @@ def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
     assert "were in the training split" not in shown.err  # other ages
     assert re.search(r"\| accuracy +\| +0\.\d+ \| 0\.\d+ to 0\.\d+ \|", shown.out)
     assert re.search(r"\| model +\| rows\.csv \(\d+ rows\) \|", shown.out)
+    assert re.search(r"\| accuracy of +\| rows\.csv \|", shown.out)
+    assert "| tfidf_logistic_regression |" in shown.out
+    assert "\nOn the rows of rows.csv " in shown.out
     metrics = evaluate(capsys, f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}")
     assert {f"valid/{name}" for name in metrics} == {*BY_TASK["classification"]}
 

@@ -2,11 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mlxlab.data.labelled.rows import open_rows
 from mlxlab.errors import DataError
-from mlxlab.inference.eval_data import row_batches, row_reading
+from mlxlab.inference.eval_data import row_baselines, row_batches, row_reading
 from support.labelled import make_texts, write_csv
 
 ROWS = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in range(120)]
@@ -20,7 +21,7 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
     def batches(rows, on_error):
         source = write_csv(tmp_path / "rows.csv", rows)
         node = {"source": source, "on_error": on_error}
-        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)
+        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
 
     rows = [*ROWS[:7], ROWS[7] | fault, *ROWS[8:]]
     data, description = batches(rows, "skip")
@@ -31,3 +32,11 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
         batches(rows, "strict")
     with pytest.raises(DataError, match=r"2 of 120 rows \(1.7 %\) have .*; data.on_error=skip"):
         batches([*rows[:-1], rows[-1] | fault], "skip")
+
+
+def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source = write_csv(tmp_path / "rows.csv", ROWS)
+    restored = SimpleNamespace(encoder=make_texts(source, tmp_path / "cache").encoder)
+    assert not row_baselines(restored, open_rows(source, row_reading({}), tmp_path / "cache"), np.arange(120), None)
+    assert "no baselines: the training data of the run has changed, cannot be read, or is too large" in caplog.messages

@@ -7,9 +7,10 @@ data.source  text as data=streaming takes it, all of it; conversations as data=i
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
-Data is read with the tokenizer and the labels of the run. Prints its metrics with 95 % intervals and, on
-the validation data of the run, those of its baselines. Where several labels may hold, each does
-from the threshold on with which `predict` answers; on the validation data, which chose it, from probability 0.5 on.
+Data is read with the tokenizer and the labels of the run. For a model of labelled rows it prints the metrics with
+95 % intervals, and those of the baselines of the run on the same rows; on other rows than those of the run they are
+fitted again, where its training data can be read. Where several labels may hold, each does from the threshold on with
+which `predict` answers; on the validation data, which chose it, from probability 0.5 on.
 """
 
 import logging
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from mlxlab.data.dataset import Baseline, DataModule
     from mlxlab.data.labelled.rows import Rows
     from mlxlab.experiment.build import Config
+    from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
     from mlxlab.inference.restore import RestoredModel
+    from mlxlab.training.evaluate import Evaluation
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
@@ -62,13 +66,14 @@ def _evaluate(
         run: a run folder.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         max_batches: batches at most; null takes all.
-        json: prints JSON instead of a table.
+        json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
+            much better the model is.
     """
     overrides = read_overrides(args)
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.report import describe_evaluation, value_table
+    from mlxlab.experiment.report import describe_evaluation, judge_evaluation, value_table
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
     from mlxlab.training.evaluate import evaluate
@@ -80,14 +85,23 @@ def _evaluate(
     thresholds = restored.thresholds if "source" in overrides else ()
     result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None
+    results, step = None, restored.checkpoint.step
+    if len(result.ids):
+        results = judge_evaluation(restored.encoder.task, step, result, baselines(), thresholds)
     if json:
-        print_json(result.metrics)
-    elif len(result.ids):
-        name = Path(overrides["source"]).name if "source" in overrides else "valid"
-        task, step = restored.encoder.task, restored.checkpoint.step
-        terminal.show(describe_evaluation(task, step, result, baselines(), thresholds, name))
+        print_json(_as_json(step, result, results))
+    elif results is not None:
+        terminal.show(describe_evaluation(results, Path(overrides.get("source", "")).name))
     else:
         terminal.show(value_table("metric", result.metrics.items()))
+
+
+def _as_json(step: int, evaluation: "Evaluation", results: "FinalEvaluation | None") -> dict[str, object]:
+    if results is None:
+        return {"step": step, "metrics": evaluation.metrics, "intervals": {}, "baselines": {}, "gains": {}}
+    [split] = results.splits
+    names = ("metrics", "intervals", "baselines", "gains")
+    return {"step": step, "rows": len(evaluation.ids), **{name: getattr(split, name) for name in names}}
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:
@@ -110,7 +124,7 @@ def _eval_data(
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import open_eval_rows, row_batches, text_batches
+    from mlxlab.inference.eval_data import open_eval_rows, row_baselines, row_batches, text_batches
 
     node, encoder = override_data(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else NO_EFFECT
@@ -133,28 +147,37 @@ def _eval_data(
         return run_data.valid, other or "the validation data of the run", run_data.baselines
     forget_source(node, overrides)
     if has_rows:
-        rows = open_eval_rows(restored, node, project_root() / ".cache")
-        if isinstance(rows, Rows):
-            _warn_of_training_rows(restored, rows, node["source"], folder)
-        return *row_batches(restored, rows, node), list
+        rows, data = open_eval_rows(restored, node, project_root() / ".cache"), _training_data(restored, folder)
+        if isinstance(rows, Rows) and data is not None:
+            _warn_of_training_rows(restored, rows, node["source"], data)
+        batches, description, numbers = row_batches(restored, rows, node)
+        return batches, description, partial(row_baselines, restored, rows, numbers, data)
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     return *text_batches(encoder, node), list
 
 
-def _warn_of_training_rows(restored: "RestoredModel", rows: "Rows", source: str, folder: Path) -> None:
-    """Warns if the model was trained on some of these rows, as far as the data of its run can be read."""
+def _training_data(restored: "RestoredModel", folder: Path) -> "DataModule | None":
+    """The data that the model was trained on; None if it cannot be read, has changed, or is too large to compare."""
     from mlxlab.experiment.build import build_data
+
+    own, file = restored.config_dir, str(restored.config["data"].get("source") or "")
+    if os.path.isdir(file) or (os.path.isfile(file) and os.path.getsize(file) > MAX_SOURCE_BYTES):
+        return None
+    with suppress(UserError):  # moved, or malformed
+        data = build_data(restored.config, project_root(), own, folder, restored=own)
+        if data.fingerprint == restored.checkpoint.state["metadata"]["data"]:
+            return data
+    return None
+
+
+def _warn_of_training_rows(restored: "RestoredModel", rows: "Rows", source: str, data: "DataModule") -> None:
+    """Warns if the model was trained on some of these rows."""
     from mlxlab.inference.eval_data import count_training_rows
 
-    own = restored.config_dir
-    file = str(restored.config["data"].get("source") or "")
-    if os.path.isdir(file) or (os.path.isfile(file) and os.path.getsize(file) > MAX_SOURCE_BYTES):
-        return
     count = 0
-    with suppress(UserError):  # moved, or changed
-        run_data = build_data(restored.config, project_root(), own, folder, restored=own)
-        count = count_training_rows(restored, rows, run_data)
+    with suppress(UserError):  # a malformed row, which the evaluation reports
+        count = count_training_rows(restored, rows, data)
     if count:
         new = len(rows) - count
         remedy = f"take them out of the file: {new:,} rows are new to it"

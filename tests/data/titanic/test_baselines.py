@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from mlxlab.data.titanic.passenger import table_of
 from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
 from support.titanic import make_titanic
 
@@ -31,6 +32,8 @@ def test_women_survive_by_the_female_rule(tmp_path):
     rule = next(each for each in data.baselines() if each.name == "female_rule")
     assert rule.valid[:, 1].tolist() == [row.sex == "female" for row in data.valid_rows]
     assert rule.test.shape == (0, 2)
+    others = next(each for each in data.baselines_on(table_of(data.train_rows[:9])) if each.name == "female_rule")
+    assert others.valid[:, 1].tolist() == [row.sex == "female" for row in data.train_rows[:9]]
 
 
 def test_baselines_can_be_turned_off(tmp_path):

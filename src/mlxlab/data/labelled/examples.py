@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +36,16 @@ class Run:
     parameters: int
     width: int
     pretrained: Path | None
+
+
+class BaselineRows(NamedTuple):
+    """What baselines read: the cells of rows by number, and the numbers of the training, validation and test rows.
+
+    Rows of one split only are read at a time.
+    """
+
+    table: Callable[[Sequence[str], np.ndarray], Table]
+    split: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class LabelledExamples:
@@ -118,8 +130,7 @@ class LabelledExamples:
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The texts of rows by number, two of a pair on a line each."""
-        table = self.rows.table(self.renderer.columns, np.asarray(ids, np.int64))
-        return ["\n".join(texts) for texts in self.renderer.render(table)]
+        return self.texts_of(self.baseline_rows(), np.asarray(ids, np.int64))
 
     def count_training_rows(self, table: Table) -> int:
         """As `RecognizesTrainingRows`."""
@@ -133,15 +144,33 @@ class LabelledExamples:
         if self.curve is not None:
             self.curve.save(folder)
 
-    def text_baselines(self) -> list[Baseline]:
-        """The constant, and predictions by the words of the texts."""
+    def baseline_rows(self, other: Table | None = None) -> BaselineRows:
+        """The rows of all splits, or the training rows, and these others in place of validation and test rows."""
+        if other is None:
+            return BaselineRows(self.rows.table, self.split[:3])
+        first, count = len(self.rows), len(next(iter(other.values())))
+
+        def table(columns: Sequence[str], numbers: np.ndarray) -> Table:
+            if not len(numbers) or numbers[0] < first:
+                return self.rows.table(columns, numbers)
+            return {name: [other[name][row] for row in (numbers - first).tolist()] for name in columns}
+
+        return BaselineRows(table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64)))
+
+    def text_baselines(self, other: Table | None = None) -> list[Baseline]:
+        """The constant, and predictions by the words of the texts; arguments as for `baseline_rows`."""
         from mlxlab.data.labelled.baselines import constant_baseline
         from mlxlab.data.labelled.text_baselines import tfidf_baselines
 
-        _, valid, test = self.split[:3]
-        targets = self.training_targets
+        rows, targets = self.baseline_rows(other), self.training_targets
+        _, valid, test = rows.split
         constant = constant_baseline(targets, len(valid), len(test), self.task)
-        return [constant, *tfidf_baselines(self.texts, self.split[:3], targets, self.task)]
+        return [constant, *tfidf_baselines(partial(self.texts_of, rows), rows.split, targets, self.task)]
+
+    def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:
+        """The texts of these rows, two of a pair on a line each."""
+        table = rows.table(self.renderer.columns, numbers)
+        return ["\n".join(texts) for texts in self.renderer.render(table)]
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

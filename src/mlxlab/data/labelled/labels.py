@@ -60,6 +60,16 @@ class Column(NamedTuple):
         new_codes = np.array([*(numbers.get(text, -1) for text in texts), -1], np.int64)  # -1 stays -1
         return self._replace(values=values, codes=new_codes[self.codes])
 
+    def describe_white_space(self) -> list[str]:
+        """A line if `stripped` changes labels: how many, and where the first one stands."""
+        texts = [text.strip() for text in self.values]
+        changes = np.array([*(0 < len(text) < len(cell) for text, cell in zip(texts, self.values, strict=True)), False])
+        rows = np.flatnonzero(changes[self.codes])  # -1, a missing cell, is the last
+        if not len(rows):
+            return []
+        first = self.location(int(rows[0]))
+        return [f"{self.name}: white space around {len(rows):,} labels is ignored, the first at {first}"]
+
     def with_empty_cells(self) -> "Column":
         """A missing cell as an empty one: where cells hold several labels, it holds none."""
         codes = np.where(self.codes < 0, len(self.values), self.codes)

@@ -55,11 +55,13 @@ def split_sources(
         DataError: rows without a label or a required text (`on_error` skip leaves them out), or too few to split.
     """
     rows, options = sources.rows, sources.split
-    labels = rows.codes(sources.label.column).stripped()
+    cells = rows.codes(sources.label.column)
+    labels = cells.stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
     usable, left_out = leave_out(rows, labels, required, sources.options["on_error"])
     lines = [each.describe() for each in left_out]
+    lines += [f"{rows.name}: {line}" for line in cells.describe_white_space()]
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]
     empty = np.zeros(0, np.int64)

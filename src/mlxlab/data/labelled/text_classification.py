@@ -95,6 +95,9 @@ class TextClassificationDataset:
     def baselines(self) -> list[Baseline]:
         return self.examples.text_baselines() if self._has_baselines else []
 
+    def baselines_on(self, table: Table) -> list[Baseline]:
+        return self.examples.text_baselines(table) if self._has_baselines else []
+
     def save(self, folder: Path) -> None:
         self.examples.save(folder, FORMAT_NAME)
 

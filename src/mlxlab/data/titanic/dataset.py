@@ -203,6 +203,11 @@ class TitanicDataset:
             return []
         return predictions(self.encoder, self.train_rows, self.valid_rows)
 
+    def baselines_on(self, table: Table) -> list[Baseline]:
+        if not self._fits_baselines:
+            return []
+        return predictions(self.encoder, self.train_rows, passengers_of(table))
+
     def count_training_rows(self, table: Table) -> int:
         rows = {*self.train_rows}
         return sum(row in rows for row in passengers_of(table))

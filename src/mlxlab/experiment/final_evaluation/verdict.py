@@ -6,7 +6,7 @@ from mlxlab.experiment.run_metrics import number
 from mlxlab.metric_names import lower_is_better
 
 Interval = tuple[float, float]
-_ROWS = {"valid": "validation", "test": "test"}
+_ROWS = {"valid": "the validation rows", "test": "the test rows"}
 
 
 def best_baseline(metric: str, baselines: Mapping[str, float]) -> str:
@@ -16,7 +16,11 @@ def best_baseline(metric: str, baselines: Mapping[str, float]) -> str:
 
 
 def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float], gain: Interval) -> str:
-    """Which is better, by the interval of the gain on the best baseline, measured on the same rows."""
+    """Which is better, by the interval of the gain on the best baseline, measured on the same rows.
+
+    Args:
+        split: valid, test, or the name of other data.
+    """
     sign, best = -1 if lower_is_better(metric) else 1, best_baseline(metric, baselines)
     low, high = gain
     names, values = f"this model and {best}, the best baseline", (model, baselines[best])
@@ -27,4 +31,5 @@ def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float
         sentence = f"this model is better than {best}, the best baseline"
     first, second = map(number, values)
     difference = f"difference {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
-    return f"On the {_ROWS[split]} rows {sentence}: {metric} {first} against {second} ({difference})."
+    rows = _ROWS.get(split, f"the rows of {split}")
+    return f"On {rows} {sentence}: {metric} {first} against {second} ({difference})."

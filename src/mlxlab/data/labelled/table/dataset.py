@@ -1,6 +1,7 @@
 """Tables: each row becomes a text, from whose words a model predicts a class, several labels, or a number."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Unpack
 
@@ -9,7 +10,7 @@ import numpy as np
 from mlxlab.constraints import MinLen, Seed
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, read_state, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.labelled_rows import LabelledRows, open_sources
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import split_sources
@@ -39,8 +40,8 @@ class TableDataset:
             words of their texts, for the report.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable; columns
-            do not exist.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable,
+            or a column does not exist.
         ConfigError: settings do not go together, or the template reads what it must not.
     """
 
@@ -86,16 +87,16 @@ class TableDataset:
         self.num_examples = self.examples.num_examples
 
     def baselines(self) -> list[Baseline]:
-        if not self._has_baselines:
-            return []
-        examples, numeric = self.examples, self._renderer.bounds
-        split, targets = examples.split[:3], examples.training_targets
+        return self._fit_baselines(self.examples.baseline_rows()) if self._has_baselines else []
 
-        def cells(rows: np.ndarray) -> Table:
-            return examples.rows.table(self._renderer.columns, rows)
+    def baselines_on(self, table: Table) -> list[Baseline]:
+        return self._fit_baselines(self.examples.baseline_rows(table)) if self._has_baselines else []
 
-        raw = table_baselines(cells, split, targets, numeric, self.task)
-        return [*raw, *tfidf_baselines(examples.texts, split, targets, self.task, boosting=False)]
+    def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        split, targets = rows.split, self.examples.training_targets
+        cells, texts = partial(rows.table, self._renderer.columns), partial(self.examples.texts_of, rows)
+        raw = table_baselines(cells, split, targets, self._renderer.bounds, self.task)
+        return [*raw, *tfidf_baselines(texts, split, targets, self.task, boosting=False)]
 
     def save(self, folder: Path) -> None:
         self.examples.save(folder, FORMAT_NAME)
