@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     predict(folder, *args)
     out, err = capsys.readouterr()
     assert json.loads(out) == {"output": str(output), "rows": 199, "left_out": 2}
-    assert f"199 rows of {wrong}; 2 malformed rows are left out; step" in err
+    assert f"199 rows of {wrong}; malformed and left out: 2; step" in err
     assert f"skipped {wrong}:152: Sex is 'other', expected male or female" in err
     predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'all.jsonl'}", "batch_size=4")
     every, some = ((folder / f"{name}.jsonl").read_text().splitlines() for name in ("all", "some"))

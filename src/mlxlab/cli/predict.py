@@ -81,7 +81,7 @@ def _predict(
     from mlxlab.data.text.document import ErrorBudget
     from mlxlab.data.text.sources.records import MissingColumnError
     from mlxlab.inference.eval_data import row_reading
-    from mlxlab.inference.predict import MalformedRowError, row_encoder
+    from mlxlab.inference.predict import MalformedRowError, row_encoder, trained_on
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
 
@@ -100,7 +100,7 @@ def _predict(
     except MissingColumnError as error:
         if not (own := [name for name in error.missing if name not in keep]):
             raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
-        raise DataError(f"{error}; the model was trained on {', '.join(map(repr, own))}") from None
+        raise trained_on(error, own) from None
     except MalformedRowError as error:
         raise DataError(f"{error}{ADVICE}") from None
     except OSError as error:
@@ -108,7 +108,7 @@ def _predict(
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     skipped = errors.malformed_records
-    left_out = f"; {skipped} malformed rows are left out" if skipped else ""
+    left_out = f"; malformed and left out: {skipped}" if skipped else ""
     log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}")
     if json:
         print_json({"output": str(output), "rows": count, "left_out": skipped})

@@ -29,11 +29,12 @@ from mlxlab.data.text.document import OnError
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
+from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError
-from mlxlab.inference.predict import encode_located, row_encoder
+from mlxlab.inference.predict import encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,10 @@ def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -
     if (rows := provided_rows(restored, source)) is not None:
         return rows
     names = [*encoder.columns, encoder.label_column]
-    return open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+    try:
+        return open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+    except MissingColumnError as error:
+        raise trained_on(error, error.missing) from None
 
 
 def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalRows:

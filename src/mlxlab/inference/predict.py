@@ -14,6 +14,7 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import RestoredModel
@@ -133,6 +134,11 @@ def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool =
         if name not in names:
             spare = [other for other in names if other not in encoder.columns]
             raise DataError(f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}")
+
+
+def trained_on(error: MissingColumnError, names: Sequence[str]) -> DataError:
+    """The error for data without these columns, which the model needs."""
+    return DataError(f"{error}; the model was trained on {', '.join(map(repr, names))}")
 
 
 def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], str]) -> Batch:
