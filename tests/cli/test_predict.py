@@ -146,7 +146,7 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         ([rows, out, "format=kaggle"], 2, "keep=PassengerId"),
         ([rows, out, "format=kagle"], 2, "kaggle"),
         ([rows, out, "batch_size=0"], 2, "batch_size"),
-        ([rows, out, "on_error=ignore"], 2, "strict or skip"),
+        ([rows, out, "on_error=ignore"], 2, "expected one of strict, skip"),
         ([rows, out, "data.on_error=skip"], 2, "did you mean on_error?"),
         ([rows, out, "checkpoint=step-9"], 76, "step-9"),
         ([f"input={folder / 'renamed.csv'}", out], 65, "did you mean Agee?"),
