@@ -1,5 +1,6 @@
 """Declares and runs a subcommand: help on request, logging, errors in one line, and the exit code."""
 
+import gc
 import inspect
 import os
 import re
@@ -132,6 +133,9 @@ def run_subcommand(
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
         return report(error)
+    finally:
+        if argv is None:  # the process ends: its garbage need not be found first, which takes a second after a run
+            gc.freeze()
 
 
 def _folder_of_run(text: str) -> Path | None:
