@@ -16,6 +16,12 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
         find_run_folder(run_id, uri)
     (folder / "manifest.json").touch()
     assert {find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")} == {folder}
+    [(uid,)] = query_store(project, "select value from tags where key = 'mlxlab.uid'")
+    earlier = folder / f"earlier-{uid[:8]}"
+    earlier.mkdir()
+    (earlier / "manifest.json").touch()  # another run began in the folder
+    assert find_run_folder(uid[:8], uri) == earlier
+    assert find_run_folder("outputs/a", uri) == folder
     with pytest.raises(ConfigError, match=r"other: no such run; .*runs list shows those that are tracked"):
         find_run_folder("other", uri)
 
