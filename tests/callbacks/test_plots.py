@@ -1,9 +1,10 @@
-"""The plots of a run that ends, and of one that a signal stopped."""
+"""The plots of a run: what they show, and that a run that a signal stopped ends without them."""
 
 import pytest
 
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
-from mlxlab.callbacks.plots import LearningCurvePlot
+from mlxlab.callbacks.plots import LearningCurvePlot, plot_curve
+from mlxlab.checkpoint.state import History
 from support.models import NoOpCallback, fit, make_run, make_trainer
 
 
@@ -25,3 +26,14 @@ def test_a_run_that_a_signal_stopped_ends_without_plots(tmp_path, step, plots):
     assert run.control.stop_reason == ("done" if plots else "signal 15")
     assert run.state.history.curve
     assert sorted(path.name for path in tmp_path.glob("plots/*")) == plots
+
+
+def test_curves_begin_at_step_0_and_only_panels_with_several_lines_have_a_legend():
+    history = History()
+    for step in (1, 2):
+        history.add_metrics(step, {"train/loss": 1 / step, "train/learning_rate": 0.1 * step, "valid/loss": 1 / step})
+    losses, rates = plot_curve(history, "valid/loss").axes
+    assert [axis.get_xlim()[0] for axis in (losses, rates)] == [0, 0]
+    assert all(tick == int(tick) for tick in rates.get_xticks())
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["train/loss", "valid/loss", "best"]
+    assert rates.get_legend() is None

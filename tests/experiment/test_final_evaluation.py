@@ -321,6 +321,15 @@ def test_the_labels_of_a_plot_do_not_cover_each_other():
     assert axis.get_legend().get_window_extent().x0 > axis.get_window_extent().x1
 
 
+def test_the_precision_of_two_classes_is_compared_with_the_share_of_the_second():
+    from mlxlab.experiment.final_evaluation.plots import plot_precision_recall
+
+    targets = np.array([0, 0, 0, 1])
+    axis = plot_precision_recall(np.eye(2)[targets], targets, ["no", "yes"]).axes[0]
+    assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == ["yes", "share of rows 0.25"]
+    assert set(axis.lines[1].get_ydata()) == {0.25}
+
+
 def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
     from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall
 

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW = 100  # measurements that the slope is fitted to
 MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
+LABELS = {"rss": "process (resident)", "peak": "MLX, peak", "active": "MLX, in use", "cache": "MLX, cache"}
 MIN_LEAK = 1e6  # bytes per step that are reported
 
 
@@ -65,9 +66,9 @@ class MemoryMonitor(Callback):
             return
         figure = new_figure(5.6, 3.4)
         axis = figure.subplots()
-        for name in ("active", "peak", "cache", "rss"):
-            plot_points(axis, [(step, size / 1e6) for step, size in points(state.history, name)], name)
-        axis.set(xlabel="step", ylabel="MB", title="memory", ylim=(0, None))
+        for name, label in LABELS.items():
+            plot_points(axis, [(step, size / 1e6) for step, size in points(state.history, name)], label)
+        axis.set(xlabel="step", ylabel="MB", title="memory", xlim=(0, None), ylim=(0, None))
         axis.legend(fontsize=8)
         save_figure(context.tracker, figure, self.folder / "memory.png")
 

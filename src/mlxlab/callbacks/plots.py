@@ -68,12 +68,13 @@ class VocabSizeCurvePlot(Callback):
         figure = new_figure(5.4, 3.6)
         axis = figure.subplots()
         axis.plot(curve.sizes, curve.bytes_per_token, marker=".")
+        axis.axvline(curve.chosen, color="silver", linewidth=5, zorder=0, label=f"chosen: {curve.chosen:,}")
         colors = ("tab:green", "tab:orange", "tab:purple")
         for (name, limit), color in zip(curve.limits.items(), colors, strict=False):
             if limit is not None:
-                axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"{name} {limit}")
-        axis.axvline(curve.chosen, color="black", linewidth=1.2, label=f"chosen {curve.chosen}")
+                axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"limit by {name}: {limit:,}")
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
         axis.legend(fontsize=8)
         save_figure(context.tracker, figure, self.plot)
@@ -90,7 +91,10 @@ def plot_curve(history: History, monitored: str) -> "Figure":
         if VALID_LOSS in names or monitored in names:
             axis.axvline(history.best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
         axis.set(xlabel="step", title=title)
-        axis.legend(fontsize=8)
+        axis.set_xlim(left=0)
+        axis.locator_params(axis="x", integer=True)
+        if len(axis.lines) > 1:
+            axis.legend(fontsize=8)
     return figure
 
 

@@ -109,6 +109,9 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         grid = np.linspace(0, 1, 101)  # the precision at a recall is that of the first threshold that reaches it
         reached = [precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()]
         axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
+    if len(curves) == 1 and targets.ndim == 1:
+        share = counts[shown[0]] / len(targets)  # the precision of a model that does not know
+        axis.axhline(share, color="gray", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
     if curves:
         axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))  # no curve is below it
