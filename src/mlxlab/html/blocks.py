@@ -11,7 +11,7 @@ MAX_ROWS = 200
 _MAX_PIXELS = 20_000  # of a side of an image
 
 CheckState = Literal["good", "warning", "unknown"]
-Tone = Literal["", "warning", "bad"]
+Tone = Literal["", "good", "warning", "bad"]
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Page:
-    """`status` is shown next to the title; it `is_good` or not."""
+    """`status` is shown next to the title, in the colour of `tone`."""
 
     title: str
     subtitle: str
     sections: Sequence[Section]
     status: str = ""
-    is_good: bool = True
+    tone: Tone = ""
     summary: Sequence[Paragraph] = ()
     cards: Sequence[Card] = ()
     checks: Sequence[Check] = field(default=())

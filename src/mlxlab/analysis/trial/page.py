@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlxlab.analysis.trial.record import RunRecord, TrialRecord
-from mlxlab.html.blocks import Block, Card, Charts, Column, Commands, Page, Paragraph, Section, Table
+from mlxlab.html.blocks import Block, Card, Charts, Column, Commands, Page, Paragraph, Section, Table, Tone
 from mlxlab.html.line_chart import LineChart
 from mlxlab.metric_names import lower_is_better
 
@@ -13,6 +13,7 @@ _ANSWERS = {
     "undecided": "Undecided",
     None: "Not decided yet",
 }
+_TONES: dict[str | None, Tone] = {"keep": "good", "discard": "bad", "undecided": "warning"}
 
 
 def trial_page(record: TrialRecord, folder: Path) -> Page:
@@ -28,17 +29,10 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
         title=f"Trial: {change}"[:120],
         subtitle=f"Baseline {question['baseline']}; trial in {folder.absolute()}",
         status=verdict or "running or interrupted",
-        is_good=verdict != "discard",
-        summary=[Paragraph(_sentence(record), is_verdict=True, is_good=verdict == "keep")] if record["reason"] else [],
+        tone=_TONES.get(verdict, ""),
         cards=_cards(record, change),
         sections=[section for section in sections if section.blocks],
     )
-
-
-def _sentence(record: TrialRecord) -> str:
-    """The verdict with its reason."""
-    verdict = record["verdict"]
-    return f"{f'{verdict.capitalize()}: ' if verdict else ''}{record['reason'].removesuffix('.')}."
 
 
 def _cards(record: TrialRecord, change: str) -> list[Card]:
@@ -51,11 +45,13 @@ def _cards(record: TrialRecord, change: str) -> list[Card]:
     evidence = f"{pairs} pair{'s' * (pairs != 1)} of runs"
     seeds = "Both runs of a pair have the same seed, data order and initial weights."
     error = f"A change that is no gain is kept with a probability of {record['error']:.1%}."
+    reason = record["reason"].removesuffix(".")
+    because = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     judged = f"Judged by the {question['evaluation']} {question['metric']}."
     direction = f"In {question['metric']}, {better} is better; a gain is positive."
     return [
         Card("What was changed?", change or "nothing", [judged]),
-        Card("Is the change a gain?", _ANSWERS[record["verdict"]], []),
+        Card("Is the change a gain?", _ANSWERS[record["verdict"]], because),
         Card("How large is it?", gain, [direction, *interval]),
         Card("How sure is that?", evidence, [seeds, error]),
     ]

@@ -47,7 +47,7 @@ def run_page(files: RunFiles) -> Page:
         title=one_line(files.manifest["name"], 120),
         subtitle=f"Run of {moment(files.manifest['attempts'][0]['start'])} in {files.folder}",
         status=status,
-        is_good=files.status in ("DONE", "RUNNING") and pruned == "finished",
+        tone="good" if files.status in ("DONE", "RUNNING") and pruned == "finished" else "bad",
         cards=all_cards(files, results, checks),
         checks=checks,
         sections=[*result_sections(files, results), *detail_sections(files)],
