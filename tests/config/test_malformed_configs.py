@@ -288,6 +288,10 @@ def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expect
     assert line.refuses(override) == f"{override}: unknown key; did you mean {expected}?"
 
 
+def test_a_part_of_a_word_is_no_near_key(line):  # noqa: F811
+    assert "did you mean" not in line.refuses("out=x")
+
+
 def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
     options = "mlflow, none, trackio, wandb"
     assert line.refuses("tracking=comet").endswith(f"tracking has no option comet; there is {options}")

@@ -15,7 +15,10 @@ from mlxlab.config.suggest import nearest
         ("bs", "batch_size"),
         ("xyz", None),
         ("q", None),
+        ("out", None),
+        ("rows", "max_rows"),
     ],
 )
 def test_the_nearest_name_is_a_typing_error_or_an_abbreviation(typed, meant):
-    assert nearest(typed, ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing"]) == meant
+    keys = ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing", "dropout", "max_rows"]
+    assert nearest(typed, keys) == meant

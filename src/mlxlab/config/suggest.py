@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import distance, nearest_names
 
 _SYNONYMS = {  # names of other libraries -> ours
     **dict.fromkeys(("lr", "rate", "peak_lr", "base_lr", "max_lr"), "learning_rate"),
@@ -26,7 +26,7 @@ _SYNONYMS = {  # names of other libraries -> ours
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
     """The valid name closest to `typed`: a typing error, an abbreviation (`lr`), or None."""
     names = sorted(set(valid))
-    if close := nearest_names(typed, names):
+    if (close := nearest_names(typed, names)) and _is_near(typed.lower(), close[0].lower()):
         return close[0]
     for name in names:
         if typed.lower() == "".join(word[:1] for word in name.lower().split("_")):
@@ -61,6 +61,11 @@ def _nearest_key(typed: str, keys: Iterable[str]) -> str | None:
     name = typed if typed in by_name else _SYNONYMS.get(typed.lower(), "")
     name = name if name in by_name else (nearest(typed, by_name) or "")
     return min(by_name[name], key=lambda key: (key.count("."), not key.startswith("trainer"))) if name else None
+
+
+def _is_near(typed: str, name: str) -> bool:
+    """Whether it is one of the words of the name, or takes few edits: `out` is not near `dropout`."""
+    return typed in name.split("_") or distance(typed, name) <= max(2, len(typed) // 2)
 
 
 def _abbreviates(short: str, name: str) -> bool:
