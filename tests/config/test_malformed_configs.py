@@ -1,5 +1,7 @@
 """Malformed configurations, by override and by file: one line each, exit 2, nothing created, nothing trained."""
 
+import shlex
+
 import pytest
 
 from mlxlab.config.hydra.overrides import parse
@@ -306,6 +308,25 @@ def test_the_words_of_an_unquoted_value_are_shown_quoted():
     _, [issue] = parse(["data.text_column=Free", "text"], multirun=False)
     assert issue.path == "text"
     assert issue.message.endswith("""quote it: "data.text_column='Free text'\"""")
+
+
+@pytest.mark.parametrize(
+    ("words", "items"),
+    [
+        (["data.columns=[customer", "age]"], ["customer age"]),
+        (["data.columns=[comment,", "customer", "age]"], ["comment", "customer age"]),
+        (["data.columns=[Reason (coded), customer age]"], ["Reason (coded)", "customer age"]),
+        (["data.columns=[Reason (coded),", "Tom's age]"], ["Reason (coded)", "Tom's age"]),
+    ],
+)
+def test_the_quoted_list_that_is_shown_can_be_pasted(words, items):
+    _, issues = parse(words, multirun=False)
+    for issue in issues:
+        if ": " in issue.message:
+            [argument] = shlex.split(issue.message.partition("quote ")[2].partition(": ")[2])
+            [override] = parse([argument], multirun=False)[0].values()
+            assert override.value() == items
+    assert any("data.columns=[" in issue.message for issue in issues)
 
 
 def test_a_missing_file_of_data_is_asked_for(line):  # noqa: F811

@@ -61,27 +61,55 @@ def _check_limits(text: str) -> None:
 def _parse_error(texts: list[str], position: int, error: OverrideParseException) -> str:
     text = texts[position]
     if "=" not in text and not text.startswith("~"):
-        key, _, value = next((each for each in reversed(texts[:position]) if "=" in each), "").partition("=")
-        words = list(takewhile(lambda each: "=" not in each, texts[position:]))
-        if not key or "=" not in texts[position - 1] or not value or "." in text:
+        key, value = _with_following_words(texts, position)
+        if not key or "=" not in texts[position - 1] or "." in text:
             return "expected key=value"
-        return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, ' '.join([value, *words]))}"
+        return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, value)}"
     if re.search(r"^\s|\s=|=\s", text):
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
-    if unknown := re.search(r"Unknown function '(\w+)'", reason):
+    key, _, value = text.partition("=")
+    if value.startswith("[") and not value.endswith("]"):
+        _, value = _with_following_words(texts, position)
+    is_list = re.fullmatch(r"\[[^\[\]{}]*\]", value) is not None
+    if not is_list and (unknown := re.search(r"Unknown function '(\w+)'", reason)):
         known = OverridesParser.create().functions.functions
         if near := nearest(unknown[1], known):
             return f"unknown function {unknown[1]}{did_you_mean(near)}"
-    key, _, value = text.partition("=")
-    example = _quoted(key, value) if value[:1].isalpha() and len(value) < 120 else "key='\"...\"'"
+    example = _quoted(key, value) if (is_list or value[:1].isalpha()) and len(value) < 120 else "key='\"...\"'"
     return f"cannot be read ({one_line(reason, 120)}); quote the value: {example}"
 
 
+def _with_following_words(texts: list[str], position: int) -> tuple[str, str]:
+    """The key at or before `position`, and its value with the words after it, as if it had been quoted; or two ""."""
+    starts = [start for start in range(position + 1) if "=" in texts[start]]
+    if not starts:
+        return "", ""
+    key, _, value = texts[starts[-1]].partition("=")
+    words = takewhile(lambda text: "=" not in text, texts[starts[-1] + 1 :])
+    return (key, " ".join([value, *words])) if value else ("", "")
+
+
 def _quoted(key: str, value: str) -> str:
-    """An override whose value is text for Hydra, as an argument of a shell."""
-    text = f"{key}='" + value.replace("'", "\\'") + "'"
+    """An override whose value is text or a list for Hydra, as an argument of a shell."""
+    text = f"{key}={value}" if value.startswith(("[", "{")) and _is_valid(f"{key}={value}") else ""
+    if not text and re.fullmatch(r"\[[^\[\]{}]*\]", value):
+        items = [item.strip() for item in value[1:-1].split(",")]
+        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else _hydra_text(item) for item in items)}]"
+    text = text or f"{key}={_hydra_text(value)}"
     return shlex.quote(text) if set('"$`\\!') & set(text) else f'"{text}"'
+
+
+def _hydra_text(value: str) -> str:
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _is_valid(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except OverrideParseException:
+        return False
+    return True
 
 
 def as_typed(overrides: ListConfig) -> list[str]:

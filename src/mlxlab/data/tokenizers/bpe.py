@@ -163,5 +163,4 @@ def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
         clause = "the text has no more pairs to merge, or data.tokenizer.max_vocab_size allows no more"
     named = {"the text": data, "the model": model, "that gain": elbow}
     others = ", ".join(f"{other} for {name}" for name, other in named.items() if other is not None)
-    short = f"; fewer than data.tokenizer.min_vocab_size={min_size}" if chosen < min_size else ""
-    return f"because {clause} (limits: {others}){short}"
+    return f"because {clause} (limits: {others})"

@@ -71,6 +71,13 @@ def test_every_column_but_the_target_is_read_by_default(tmp_path):
     assert any("column 'id' has another text in each" in line for line in data.sources)
 
 
+def test_a_line_names_the_columns_that_are_read_after_those_of_the_file(tmp_path):
+    lines = make_table(tmp_path, columns=["brand", "km"]).sources
+    assert lines[0].endswith("cars.csv: 120 rows, columns id, brand, year, km, price, sold, dealer")
+    assert lines[1].endswith("cars.csv: the model reads 2 of these 7 columns: brand, km")
+    assert not any("the model reads" in line for line in make_table(tmp_path).sources)
+
+
 def test_columns_of_group_and_time_are_not_read(tmp_path):
     assert "dealer" not in texts_of(make_table(tmp_path, group_column="dealer"))[0]
     assert "sold" not in texts_of(make_table(tmp_path, time_column="sold"))[0]

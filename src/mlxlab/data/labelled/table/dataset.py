@@ -14,6 +14,7 @@ from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.labelled_rows import LabelledRows, open_sources
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import split_sources
+from mlxlab.data.labelled.rows import MAX_LISTED
 from mlxlab.data.labelled.table.baselines import table_baselines
 from mlxlab.data.labelled.table.fit_renderer import fit_renderer
 from mlxlab.data.labelled.table.renderer import NumberFormat, restore_renderer
@@ -81,7 +82,9 @@ class TableDataset:
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
         self.count_training_rows = self.examples.count_training_rows
-        self.sources = [*(f"{rows.name}: {line}" for line in lines), *self.examples.sources]
+        lines = [*_describe_columns(rows, parsed), *lines]
+        opened, fitted = self.examples.sources[: len(rows.parts)], self.examples.sources[len(rows.parts) :]
+        self.sources = [*opened, *(f"{rows.name}: {line}" for line in lines), *fitted]
         self.class_counts, self.texts = self.examples.class_counts, self.examples.texts
         self._renderer, self._has_baselines = renderer, options["baselines"]
         self.num_examples = self.examples.num_examples
@@ -136,6 +139,15 @@ def _template_of_others(rows: LabelledRows, special: Sequence[str]) -> Template:
     if not chosen:
         raise ConfigError(f"{rows.name}: expected a column other than {', '.join(special)} to predict from")
     return default_template(chosen)
+
+
+def _describe_columns(rows: LabelledRows, template: Template) -> list[str]:
+    """A line on the columns that the model reads, if some are listed in the log that it does not."""
+    names, available = list(dict.fromkeys(template.fields)), rows.parts[0].columns
+    if len(names) >= len(available) - 1:  # all but the target
+        return []
+    shown = ", ".join([*names[:MAX_LISTED], *["..."][: len(names) > MAX_LISTED]])
+    return [f"the model reads {len(names)} of these {len(available)} columns: {shown}"]
 
 
 def _refuse_unread(categorical: Sequence[str], template: Template) -> None:
