@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -22,4 +23,14 @@ def command(subcommand: str) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that continues the run in this folder."""
-    return f"{command('train')} {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"
+    return f"{command('train')} {quoted(f'hydra.run.dir={folder}')} resume=auto"
+
+
+def quoted(arg: str) -> str:
+    """An argument as it is typed into a shell; in double quotation marks where that is easier to read."""
+    return f'"{arg}"' if "'" in arg and not set(arg) & set('"$`\\!') else shlex.quote(arg)
+
+
+def join(args: Iterable[str]) -> str:
+    """Arguments as they are typed into a shell."""
+    return " ".join(map(quoted, args))

@@ -81,7 +81,9 @@ BY_OVERRIDE = {
         ": callbacks.growth.operations.0.feed_forward: missing; expected a whole number >= 1",
     ),
     "list where a mapping is expected": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
-    "unknown flag": ("--confg=job", "--confg=job"),
+    "unknown flag": ("--confg=job", "--confg: unknown flag; did you mean --cfg?"),
+    "key as a flag": ("--epochs=5", "--epochs: unknown flag; keys are written without dashes: trainer.epochs=5"),
+    "flag that is no key": ("--gpu", "--gpu: unknown flag; keys are written without dashes, as key=value"),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),
     "primary config": ("--config-name=trian", "trian"),
 }

@@ -13,6 +13,7 @@ from support.processes import run, tiny_overrides
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("described") / "run"
     overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123")
+    overrides.append("name='customer age'")
     done = run(*overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -34,6 +35,7 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert "DONE: ended" in text
     assert "step 4 of at most 4 steps" in text
     assert "trainer.learning_rate=0.00123" in text
+    assert f"\"name='customer age'\" hydra.run.dir={finished}\n" in text, "as a shell reads it"
     assert main([str(finished), "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["changed"]["keys"]["trainer.learning_rate"][1] == 0.00123

@@ -4,7 +4,6 @@ import gc
 import inspect
 import os
 import re
-import shlex
 import signal
 import sys
 import traceback
@@ -56,7 +55,7 @@ class Subcommand:
                 path = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
                 values[name] = _folder_of_run(value) or path if name == "run" else path
         command = program.command(self.run.__module__.rpartition(".")[2])
-        passed = {"args": args, "more": more, "command_line": f"{command} {shlex.join(typed)}"}
+        passed = {"args": args, "more": more, "command_line": f"{command} {program.join(typed)}"}
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
 
 

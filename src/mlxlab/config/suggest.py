@@ -48,12 +48,12 @@ def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
 
 def key_suggestion(typed: str, keys: Iterable[str], path: str, elsewhere: Iterable[str]) -> str:
     """`suggestion` among the keys of the node at `path`, or a dotted key `elsewhere` if that is closer."""
-    if (typed in _SYNONYMS or nearest(typed, keys) is None) and (key := _nearest_key(typed, elsewhere)):
+    if (typed in _SYNONYMS or nearest(typed, keys) is None) and (key := nearest_key(typed, elsewhere)):
         return did_you_mean(key)
     return suggestion(typed, keys, f"{path}." if path else "")
 
 
-def _nearest_key(typed: str, keys: Iterable[str]) -> str | None:
+def nearest_key(typed: str, keys: Iterable[str]) -> str | None:
     """The dotted key whose last name is `typed`, a synonym of it, or the closest to it; the shortest of several."""
     by_name: dict[str, list[str]] = {}
     for key in keys:

@@ -13,7 +13,7 @@ from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
 from mlxlab.config.resume_overrides import Changes, add_overrides, override_name, record_changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MeasuresRows
@@ -111,6 +111,8 @@ def run_inputs(
         }
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
+    if run_dir := typed_run_dir():
+        inputs["run_dir"] = run_dir
     if session is not None:
         inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
         if isinstance(session.data, MeasuresRows):

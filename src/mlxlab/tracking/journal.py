@@ -109,7 +109,7 @@ class Journal:
                 destination.start(self.folder, self.uid)
                 self._started.append(destination)
             except OSError as error:
-                _print(f"the run is not uploaded ({error}); {_advice(destination, self.folder)}")
+                _print(f"the run is not uploaded ({error}); {_advice(destination, self.folder, is_done=True)}")
         self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
@@ -164,7 +164,7 @@ class Journal:
         for destination in self._started:
             seconds = max(0.0, until - time.monotonic())
             if line := destination.wait(self.folder, self.uid, seconds):
-                missing.append(f"{line}; {_advice(destination, self.folder)}")
+                missing.append(f"{line}; {_advice(destination, self.folder, is_done=status == 'FINISHED')}")
         self._writer.close()
         self._writer = None
         self._print_results()
@@ -218,8 +218,9 @@ class Journal:
             destination.ensure_running(self.folder, self.uid)
 
 
-def _advice(destination: Destination, folder: Path) -> str:
-    return f"nothing is lost, complete it with: {destination.remedy(folder)}"
+def _advice(destination: Destination, folder: Path, *, is_done: bool = False) -> str:
+    first = "" if is_done else "continue the run, or "  # which uploads what is missing too
+    return f"nothing is lost, {first}complete it with: {destination.remedy(folder)}"
 
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:

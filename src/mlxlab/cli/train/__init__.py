@@ -1,6 +1,7 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,11 @@ from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
+from mlxlab.config.suggest import did_you_mean, nearest_key
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.experiment import experiment
+from mlxlab.nearest import nearest_names
 from mlxlab.terminal.messages import survives_closed_pipes
 
 if TYPE_CHECKING:
@@ -110,7 +113,8 @@ def _flags(argv: list[str]) -> "Namespace":
     parser.add_argument("--dry-run", action="store_true")
 
     def refuse(message: str) -> None:
-        raise ConfigError(f"{one_line(message)}; see --help")
+        unknown = _unknown_flag(message, argv, [*parser._option_string_actions])
+        raise ConfigError(unknown or f"{one_line(message)}; see --help")
 
     parser.error = refuse  # type: ignore[method-assign,assignment]
     flags = parser.parse_intermixed_args(_with_kind_of_config(argv))
@@ -122,6 +126,26 @@ def _flags(argv: list[str]) -> "Namespace":
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags
+
+
+def _unknown_flag(message: str, argv: list[str], known: list[str]) -> str:
+    """The message on the first flag of `argv` that argparse does not know, with the flag or key probably meant."""
+    from mlxlab.config.help_index import chosen, folders, lines
+
+    unknown = message.partition("unrecognized arguments: ")[2].split(" ")
+    flag, *more = next((argv[n:] for n, arg in enumerate(argv) if arg.startswith("-") and arg in unknown), [""])
+    flag, equals, value = flag.partition("=")
+    if not flag:
+        return ""
+    conf = folders(conf_dir(), argv)
+    keys = [line.key for line in lines(conf, chosen(conf, argv))]
+    if key := nearest_key(flag.lstrip("-").replace("-", "_"), keys):
+        value = value if equals or not more else more[0]
+        value = value if re.fullmatch(r"[\d.e+-]{1,20}", value) else "..."  # text may be a secret
+        return f"{flag}: unknown flag; keys are written without dashes: {key}={value}"
+    near = did_you_mean(next(iter(nearest_names(flag, known, min_ratio=0.75)), None))
+    near = near or "; keys are written without dashes, as key=value; see --help"
+    return f"{flag}: unknown flag{near}"
 
 
 def _with_kind_of_config(argv: list[str]) -> list[str]:

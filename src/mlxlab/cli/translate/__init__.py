@@ -49,12 +49,7 @@ def _translate(defaults: bool = False, table: str | None = None, json: bool = Fa
         return
     for note in translation.notes:
         print(note, file=sys.stderr)
-    print(" ".join([command, *map(quoted, translation.args)]))
-
-
-def quoted(arg: str) -> str:
-    """An argument as it is typed into a shell; in double quotation marks where that is easier to read."""
-    return f'"{arg}"' if "'" in arg and not set(arg) & set('"$`\\!') else shlex.quote(arg)
+    print(" ".join([command, program.join(translation.args)]).rstrip())
 
 
 def check(overrides: list[str], *, multirun: bool = False) -> None:

@@ -122,6 +122,13 @@ def cli_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+def typed_run_dir() -> str:
+    """The text of `hydra.run.dir=` on the command line of the running job; empty if there is none."""
+    typed = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    values = (text.partition("=")[2] for text in typed if text.startswith("hydra.run.dir="))
+    return next(values, "")
+
+
 def config_folders() -> list[Path]:
     """The folders of config files of the running job, in the order of their precedence; empty outside of a job."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []

@@ -1,6 +1,5 @@
 """What a run folder says about its run. Only files within limits are read, and no arrays; nothing is changed."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -12,11 +11,11 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
-from mlxlab.experiment.manifest import Attempt, Manifest, effective_status, read_manifest
+from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json
-from mlxlab.program import command, resume_command
+from mlxlab.program import command, join, quoted, resume_command
 
 Tree = dict[str, object]
 
@@ -85,7 +84,7 @@ def describe_run(folder: Path) -> RunDescription:
         "name": manifest["name"],
         "status": status,
         "attempts": manifest["attempts"],
-        "command": shlex.join([*command("train").split(), *inputs.get("overrides", [])]),
+        "command": f"{command('train')} {join(_typed(inputs))}".rstrip(),
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
         "kernels": inputs.get("kernels"),
@@ -101,6 +100,11 @@ def describe_run(folder: Path) -> RunDescription:
         "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
         "next": _next(folder, status, checkpoints, metrics),
     }
+
+
+def _typed(inputs: Inputs) -> list[str]:
+    folder = inputs.get("run_dir")
+    return [*inputs.get("overrides", []), *([f"hydra.run.dir={folder}"] if folder else [])]
 
 
 def _config(folder: Path) -> Tree:
@@ -147,7 +151,7 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
 
 
 def _next(folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None) -> list[str]:
-    run, usable = shlex.quote(f"run={folder}"), any(not each.fault for each in checkpoints)
+    run, usable = quoted(f"run={folder}"), any(not each.fault for each in checkpoints)
     resume = resume_command(folder)
     if status == "RUNNING":
         return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []

@@ -1,7 +1,6 @@
 """The end of a report: the commands to type next, and what the run consisted of, folded."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -9,6 +8,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.experiment.run_report.results import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
+from mlxlab.program import join, quoted
 
 
 def detail_sections(files: RunFiles) -> list[Section]:
@@ -23,8 +23,8 @@ def detail_sections(files: RunFiles) -> list[Section]:
 
 def _commands(files: RunFiles) -> dict[str, str]:
     folder = str(files.folder)
-    run = shlex.quote(f"run={folder}")
-    resume = f"mlxlab train {shlex.quote(f'hydra.run.dir={folder}')} resume=auto"
+    run = quoted(f"run={folder}")
+    resume = f"mlxlab train {quoted(f'hydra.run.dir={folder}')} resume=auto"
     usable = any(not each.fault for each in files.checkpoints)
     commands = {}
     if files.status != "DONE":
@@ -37,9 +37,9 @@ def _commands(files: RunFiles) -> dict[str, str]:
         commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
-        commands["reproduce"] = f"mlxlab reproduce {shlex.quote(folder)}"
+        commands["reproduce"] = f"mlxlab reproduce {quoted(folder)}"
     overrides = files.manifest.get("inputs", {}).get("overrides", [])
-    commands["train again, as typed"] = f"mlxlab train {shlex.join(overrides)}"
+    commands["train again, as typed"] = f"mlxlab train {join(overrides)}"
     return commands
 
 
@@ -66,7 +66,7 @@ def _config(files: RunFiles) -> list[Block]:
 
     inputs = files.manifest.get("inputs", {})
     choices = " ".join(f"{group}={option}" for group, option in inputs.get("choices", {}).items())
-    facts = {"typed": shlex.join(inputs.get("overrides", [])), "options": choices}
+    facts = {"typed": join(inputs.get("overrides", [])), "options": choices}
     text = yaml.dump(files.config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     return [Facts({name: each for name, each in facts.items() if each}), Listing(text)]
 
