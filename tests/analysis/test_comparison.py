@@ -8,6 +8,7 @@ import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test
 from mlxlab.analysis.comparison_report import markdown, write_report
+from mlxlab.html.blocks import png_width
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
@@ -111,7 +112,7 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert table["distilled"]["verdict"] == "significant gain"
     assert table["teacher"]["verdict"] == "one pair: no verdict"
-    assert (table["alone"]["parameters"], table["alone"]["speed (/s)"]) == ("400,000", "1,200")
+    assert (table["alone"]["parameters"], table["alone"]["tokens/s"]) == ("400,000", "1,200")
     assert table["distilled"]["parameters / teacher"] == "40.0%"
     assert table["distilled"]["valid/accuracy / teacher"] == "97.9%"
     assert "Numbers of steps differ: 500, 2,000" in " ".join(text.split())
@@ -126,3 +127,13 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     page = paths[-1].read_text()
     assert "distilled against alone: significant gain" in page
     assert "data:image/png;base64," in page
+
+
+def test_the_plot_of_a_single_pair_has_no_gains(tmp_path):
+    widths = []
+    for values in ([0.9], [0.9, 0.8]):
+        comparison = against_alone(values)
+        page = write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")[-1].read_text()
+        widths.append(png_width((tmp_path / "comparison.png").read_bytes()))
+        assert ("the gain on the reference with its interval" in page) == (len(values) > 1)
+    assert widths[0] < widths[1]

@@ -60,9 +60,10 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     assert "- better against alone, valid/accuracy: +0.0515" in out
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
-    assert out.splitlines()[-1] == (
-        f"    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out"
-    )
+    assert f"\n    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out\n" in out
+    assert "Values are of the last evaluation of each run." in out
+    assert f"report: {methods}/out/comparison.html (also .md, .json, .png; out=" in out.splitlines()[-2]
+    assert out.splitlines()[-1].startswith("evaluation=best compares the best evaluations")
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
     assert written["test"] == "paired t over seeds"
@@ -107,6 +108,27 @@ def test_runs_without_an_accuracy_are_compared_by_their_objective(tmp_path, caps
     assert "- b against a, valid/loss: " in out
 
 
+def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
+    for name, best in (("a", 0.6), ("b", 0.7)):
+        for seed in range(2):
+            folder = tmp_path / name / f"{seed}"
+            make_run(folder, seed, 0.5)
+            metrics = {"best_step": 3, "steps": 9, "main_metric": "accuracy", "metrics": {"valid/accuracy": best}}
+            empty = {key: {} for key in ("final", "test", "intervals", "baselines", "reference")}
+            (folder / "metrics.json").write_text(json.dumps(metrics | empty))
+    args = [f"a={tmp_path}/a", f"b={tmp_path}/b"]
+    out = compare(tmp_path, *args, "evaluation=best", baseline="a", capsys=capsys).out
+    assert "- b against a, valid/accuracy: +0.1 higher" in out
+    assert "Values are of the best evaluation of each run." in out
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "valid/accuracy of the best evaluation of each run, in " in page
+    compare(tmp_path, *args, baseline="a", capsys=capsys)
+    assert (
+        "valid/accuracy of the last evaluation of each run, in " in (tmp_path / "out" / "comparison.html").read_text()
+    )
+    compare(tmp_path, *args, "metric=valid/loss", "evaluation=best", baseline="a", capsys=capsys)
+
+
 def test_a_single_pair_gets_no_verdict(methods, capsys):
     out = compare(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
     assert "one pair: no verdict" in out
@@ -124,7 +146,11 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
         (["alone={0}/alone", "better={0}/better", "metric=valid/acuracy"], 2, "did you mean valid/accuracy?"),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
         (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric=?"),
-        (["alone={0}/alone", "better={0}/better", "evaluation=best"], 65, "best valid/accuracy"),
+        (
+            ["alone={0}/alone", "better={0}/better", "evaluation=best"],
+            65,
+            "; metric=valid/loss or evaluation=last works",
+        ),
         (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "two runs of"),
         (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
         (["alone={0}/alone", "better={0}/folds"], 0, ""),

@@ -5,17 +5,17 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
+from typing import Literal
 
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment import manifest
+from mlxlab.errors import DataError
 from mlxlab.metric_names import lower_is_better
 
 LEVEL = 0.95  # confidence level of the intervals
+Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
+EVALUATIONS: Mapping[Evaluation, str] = {"last": "last evaluation of each run", "best": "best evaluation of each run"}
 TINY = 1e-300
 
 
@@ -26,7 +26,7 @@ class MethodResults:
     name: str
     values: Mapping[str, float]
     parameters: float | None = None
-    speed: float | None = None  # tokens/s or examples/s
+    speed: float | None = None  # tokens/s
     steps: float | None = None  # optimizer steps of each run
     folds: tuple[int, ...] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
 
@@ -69,6 +69,7 @@ class Comparison:
     against: str  # name of the reference
     gains: dict[str, PairedDifference]  # difference to the reference, by the name of every other method
     test_ratio: float  # test rows / training rows if the runs are folds of a cross-validation, else 0
+    evaluation: Evaluation = "last"
 
     @property
     def minimised(self) -> bool:
@@ -98,7 +99,7 @@ class Comparison:
         return metrics
 
 
-def compare(metric: str, methods: Sequence[MethodResults], against: str) -> Comparison:
+def compare(metric: str, methods: Sequence[MethodResults], against: str, evaluation: Evaluation = "last") -> Comparison:
     """Compares every method with the reference `against`; lower losses and errors are better.
 
     Raises:
@@ -118,7 +119,7 @@ def compare(metric: str, methods: Sequence[MethodResults], against: str) -> Comp
     for name, values in by_name.items():
         differences = [sign * (value - reference[run]) for run, value in values.items() if run in reference]
         gains[name] = paired_t_test(differences, test_ratio)
-    return Comparison(metric, tuple(methods), against, gains, test_ratio)
+    return Comparison(metric, tuple(methods), against, gains, test_ratio, evaluation)
 
 
 def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> PairedDifference:
@@ -172,73 +173,3 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
         if abs(c * d - 1) < 1e-15:
             break
     return front * fraction / a
-
-
-def find_runs(path: Path) -> list[Path]:
-    """The run folder itself, or all run folders in a folder, as a sweep leaves them; InputNotFoundError without any."""
-    if (path / manifest.FILE).is_file():
-        return [path]
-    if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
-        return runs
-    raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
-
-
-def main_metric(folder: Path) -> str:
-    """valid/accuracy, or the objective of a run without it."""
-    outcome = manifest.read_manifest(folder).get("outcome", {})
-    accuracy = "valid/accuracy"
-    return accuracy if accuracy in outcome.get("final", {}) else outcome.get("objective", accuracy)
-
-
-def metric_names(folder: Path) -> set[str]:
-    """The metrics in the manifest of a run."""
-    outcome = manifest.read_manifest(folder).get("outcome", {})
-    return {*outcome.get("final", {}), *filter(None, [outcome.get("objective")])}
-
-
-def check_metric(metric: str, known: Collection[str], where: str) -> None:
-    """Raises ConfigError, with the nearest name, if the runs have metrics, but not this one."""
-    if not known or metric in known:
-        return
-    kind, _, last = metric.rpartition("/")
-    same_kind = {name.removeprefix(f"{kind}/") for name in known if name.startswith(f"{kind}/")}
-    near = nearest(last, same_kind)  # names of one kind resemble each other
-    hint = did_you_mean(f"{kind}/{near}") if near else f"; there is {', '.join(sorted(known)[:12])}"
-    hint = hint if same_kind else suggestion(metric, known)
-    raise ConfigError(f"metric={metric}: no such metric of {where}{hint}")
-
-
-def method_results(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> MethodResults:
-    """A method's results by seed and fold.
-
-    The speed is the median of the runs' last ones. Parameters and steps are None where the runs differ in them.
-
-    Args:
-        metric: for example `valid/accuracy`, of the last evaluation.
-        best: of the best evaluation instead (`metric` must be the objective): selected on the validation data itself.
-
-    Raises:
-        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
-    """
-    values: dict[str, float] = {}
-    parameters, steps, folds, speeds = set(), set(), set(), []
-    for folder in folders:
-        fields = manifest.read_manifest(folder)
-        if fields["status"] != "DONE":
-            raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
-        inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
-        run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
-        if run in values:
-            raise DataError(f"{name}: two runs of {run}, the second is {folder}")
-        metrics = {outcome.get("objective", "none"): outcome.get("best")} if best else outcome.get("final", {})
-        if (value := metrics.get(metric)) is None:
-            main = outcome.get("objective", "")
-            known = ", ".join(sorted(metrics, key=lambda key: (key != main, key))) or "none"
-            raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
-        values[run] = value
-        parameters.add(outcome.get("parameters"))
-        steps.add(outcome.get("steps"))
-        speeds += [speed] if (speed := outcome.get("speed")) else []
-        folds |= {number} if (number := inputs.get("folds")) else set()
-    size, count = (numbers.pop() if len(numbers) == 1 else None for numbers in (parameters, steps))
-    return MethodResults(name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds)))

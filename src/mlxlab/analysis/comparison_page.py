@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from mlxlab.analysis.comparison import EVALUATIONS, Evaluation
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
 from mlxlab.html.blocks import Block, Card, Column, Image, Listing, Page, Paragraph, Section, Table, png_width
@@ -44,6 +45,7 @@ class ComparisonFields(TypedDict):
     against: str
     level: float
     test: str
+    evaluation: NotRequired[Evaluation]
     methods: list[MethodFields]
 
 
@@ -78,7 +80,9 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
         _table(ranked, fields),
         Paragraph(f"{notes}{fields['test']}.", is_note=True),
     ]
-    image = [Image(png, "Each run and the mean of each method; the gain on the reference with its interval", DPI)]
+    caption = "Each run and the mean of each method"
+    caption += "; the gain on the reference with its interval" if any(map(_has_interval, ranked)) else ""
+    image = [Image(png, caption, DPI)]
     sections = [
         Section("Methods", [*results, *(image if png else [])]),
         Section("Each run", [_runs(ranked)], is_folded=True),
@@ -86,14 +90,23 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     ]
     return Page(
         title=f"Comparison: {' vs '.join(each['name'] for each in fields['methods'])}"[:120],
-        subtitle=f"{metric}, in {folder.absolute()}",
+        subtitle=f"{metric}{_of_evaluation(fields)}, in {folder.absolute()}",
         cards=_cards(ranked, fields) if ranked else [],
         sections=[section for section in sections if section.blocks],
     )
 
 
+def _of_evaluation(fields: ComparisonFields) -> str:
+    """Which evaluation the values are of; nothing for files that do not say so."""
+    return f" of the {EVALUATIONS[fields['evaluation']]}" if "evaluation" in fields else ""
+
+
 def _is_gain(method: MethodFields) -> bool:
     return "gain" in method and method["gain"]["verdict"] == "significant gain"
+
+
+def _has_interval(method: MethodFields) -> bool:
+    return "gain" in method and method["gain"]["pairs"] > 1
 
 
 def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
@@ -122,7 +135,11 @@ def _cards(ranked: list[MethodFields], fields: ComparisonFields) -> list[Card]:
     cards = [
         Card("What was compared?", f"{len(ranked)} methods", lines),
         Card("Which has the best mean?", " = ".join(equal), [f"Of {fields['metric']}; {direction}."]),
-        Card("How good is it?", f"{fields['metric']} {_number(best['mean'])}", [f"Mean of its runs, {error}."]),
+        Card(
+            "How good is it?",
+            f"{fields['metric']} {_number(best['mean'])}",
+            [f"Mean{_of_evaluation(fields) or ' of its runs'}, {error}."],
+        ),
     ]
     if compared is not None:
         text = f"{compared['name']} against {fields['against']}: {_gain(compared['gain'])}."
@@ -134,7 +151,7 @@ def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     """Standard errors and intervals are the small print of their numbers."""
     names = ["runs", "mean", f"gain on {fields['against']}", "p"]
     columns = [Column("method"), *(Column(name, is_number=True) for name in names), Column("verdict")]
-    columns += [Column(name, is_number=True) for name in ("parameters", "speed (/s)")]
+    columns += [Column(name, is_number=True) for name in ("parameters", "tokens/s")]
     rows = []
     for each in ranked:
         error, gain = _number(each["error"]), each.get("gain")

@@ -6,13 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
-from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
+from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodResults
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
@@ -34,6 +38,7 @@ def as_json(comparison: Comparison) -> dict[str, object]:
         verdict = {"gain": asdict(gain) | {"verdict": gain.verdict}} if gain else {}
         methods.append(asdict(method) | {"mean": method.mean, "error": method.error} | verdict)
     heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
+    heading["evaluation"] = comparison.evaluation
     return heading | {"methods": methods}
 
 
@@ -43,7 +48,7 @@ def markdown(comparison: Comparison, command: str, share_of: str | None = None) 
     rows = [_row(method, comparison, full) for method in comparison.methods]
     lines = [f"- {comparison.sentence(name)}" for name in comparison.gains]
     lines += ["", markdown_table(list(rows[0]), [list(row.values()) for row in rows])]
-    lines += ["", *wrap(_test_note(comparison), 120)]
+    lines += ["", f"Values are of the {EVALUATIONS[comparison.evaluation]}.", *wrap(_test_note(comparison), 120)]
     return "\n".join([*lines, "", f"    {command}"])
 
 
@@ -70,7 +75,7 @@ def _row(method: MethodResults, comparison: Comparison, full: MethodResults | No
     row["parameters"] = f"{size:,.0f}" if size is not None else ""
     if full:
         row[f"parameters / {full.name}"] = f"{size / full.parameters:.1%}" if size and full.parameters else ""
-    row["speed (/s)"] = f"{method.speed:,.0f}" if method.speed else ""
+    row["tokens/s"] = f"{method.speed:,.0f}" if method.speed else ""
     return row | {"steps": f"{method.steps:,}" if method.steps is not None else ""}
 
 
@@ -100,22 +105,29 @@ def _number(value: float) -> str:
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
-    """Plots each run and the mean (left), and the gain on the reference with its interval (right)."""
+    """Plots each run and the mean (left), and if there are intervals, the gain on the reference with them (right)."""
     from matplotlib.figure import Figure
 
     names = [method.name for method in comparison.methods]
-    figure = Figure(figsize=(9.0, 0.6 * len(names) + 1.4))
-    left, right = figure.subplots(1, 2, sharey=True)
+    has_intervals = any(gain.pairs > 1 for gain in comparison.gains.values())
+    figure = Figure(figsize=(9.0 if has_intervals else 5.5, 0.6 * len(names) + 1.4))
+    left, *others = figure.subplots(1, 1 + has_intervals, sharey=True, squeeze=False)[0]
     for y, method in enumerate(comparison.methods):
         left.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)
         left.plot(method.mean, y, "|", color="black", markersize=14)
+    left.set_yticks(range(len(names)), names)
+    left.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
+    for right in others:
+        _draw_gains(comparison, right)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
+    for y, method in enumerate(comparison.methods):
         gain = comparison.gains.get(method.name)
         if gain is not None and gain.pairs > 1:
             color = "gray" if gain.verdict.startswith("no ") else "C2" if gain.mean > 0 else "C3"
-            right.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
-    right.axvline(0, color="black", linewidth=0.8)
-    left.set_yticks(range(len(names)), names)
-    left.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
-    right.set(xlabel=f"gain on {comparison.against}, {LEVEL:.0%} interval")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+            axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=f"gain on {comparison.against}, {LEVEL:.0%} interval")

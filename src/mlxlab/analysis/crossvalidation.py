@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import fmean
 
 import mlxlab
-from mlxlab.analysis.comparison import Comparison, MethodResults, compare, method_results
+from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_report
+from mlxlab.analysis.comparison_runs import method_results
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest

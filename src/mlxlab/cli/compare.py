@@ -17,11 +17,11 @@ Examples
 import os
 from inspect import signature
 from pathlib import Path
-from typing import Literal
 
 from mlxlab import terminal
-from mlxlab.analysis.comparison import check_metric, compare, find_runs, main_metric, method_results, metric_names
+from mlxlab.analysis.comparison import Evaluation, compare
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
+from mlxlab.analysis.comparison_runs import check_metric, find_runs, main_metric, method_results, metric_names
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
@@ -37,7 +37,7 @@ def _compare(
     sweep: Path | None = None,
     metric: str | None = None,
     relative_to: str | None = None,
-    evaluation: Literal["last", "best"] = "last",
+    evaluation: Evaluation = "last",
     out: Path | None = None,
     experiment: str | None = None,
     json: bool = False,
@@ -54,8 +54,9 @@ def _compare(
             valid/accuracy, of runs without one their objective; of a sweep its objective, and others are of the best
             evaluations.
         relative_to: the method whose result is 100 %, a teacher for example.
-        evaluation: the last one of a run, or its best one, which the validation rows have chosen.
-        out: folder for comparison.md, .json and .png; null is the current one. Of the report, null is the sweep's.
+        evaluation: the last one of a run, or its best one by its objective, which the validation rows have chosen: the
+            one whose weights evaluate and predict use.
+        out: folder for comparison.html, .md, .json, .png; null is the current one. Of the report, null is the sweep's.
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
         json: prints JSON instead of a table.
     """
@@ -77,8 +78,8 @@ def _compare(
             metric, {name for paths in runs.values() for run in paths for name in metric_names(run)}, "the runs"
         )
     metric, out = metric or main_metric(runs[baseline][0]), out or Path()
-    methods = [method_results(name, paths, metric, evaluation == "best") for name, paths in runs.items()]
-    comparison = compare(metric, methods, baseline)
+    methods = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
+    comparison = compare(metric, methods, baseline, evaluation)
     text = markdown(comparison, command_line, relative_to)
     try:
         files = write_report(comparison, text, out, "comparison")
@@ -97,6 +98,15 @@ def _compare(
         print_json(as_json(comparison))
     else:
         terminal.show(text)
+        print(f"\n{_closing_lines(out, evaluation)}")
+
+
+def _closing_lines(out: Path, evaluation: Evaluation) -> str:
+    """Where the files are, and how to compare the other evaluation."""
+    other = "evaluation=last compares the last evaluations"
+    if evaluation == "last":
+        other = "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
+    return f"report: {out / 'comparison.html'} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}"
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from mlxlab.analysis.comparison import check_metric
+from mlxlab.analysis.comparison_runs import check_metric
 from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
 from mlxlab.checkpoint.listing import list_checkpoints, newest_state
 from mlxlab.config.hydra.search_space import override_texts
