@@ -177,9 +177,8 @@ class RunManifest:
     def forget_earlier(self) -> None:
         """Another run begins in the folder: its manifest has nothing of the earlier one."""
         with self._lock:
-            attempts, code = self._fields["attempts"][-1:], self._fields.get("git")
-            new_id, name = uuid.uuid4().hex, self.folder.name
-            self._fields = Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=attempts)
+            attempts, code, name = self._fields["attempts"][-1:], self._fields.get("git"), self.folder.name
+            self._fields = Manifest(format=FORMAT, id=uuid.uuid4().hex, name=name, status="RUNNING", attempts=attempts)
             self._fields |= {"git": code} if code else {}
             self.earlier = self._earlier_status = None
             self._write("RUNNING")
