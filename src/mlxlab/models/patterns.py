@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
+from mlxlab.models.pretrained.families import our_names
 
 REGULAR_EXPRESSION = "re:"
 
@@ -20,10 +21,12 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     paths, chosen = list(paths), set[str]()
     modules = {path: _ancestors(path) for path in paths}
     names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
-    for pattern in patterns:
-        matched = _matches(pattern, names, key)
-        if not matched:
-            raise ConfigError(f"{key}: {pattern} matches nothing" + did_you_mean(_nearest(pattern, names)))
+    matches = {pattern: _matches(pattern, names, key) for pattern in patterns}
+    if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
+        suggestions = dict.fromkeys(name for pattern in unmatched for name in _suggestions(pattern, names))
+        verb = "matches" if len(unmatched) == 1 else "match"
+        raise ConfigError(f"{key}: {', '.join(unmatched)} {verb} nothing" + did_you_mean(", ".join(suggestions)))
+    for matched in matches.values():
         chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
     return [path for path in paths if path in chosen]
 
@@ -57,8 +60,11 @@ def _ancestors(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def _nearest(pattern: str, names: list[str]) -> str | None:
-    """The name closest to a pattern, or the end of one with as many parts as the pattern."""
-    count = pattern.count(".") + 1
-    ends = {".".join(name.split(".")[-count:]) for name in names}
-    return nearest(pattern, {end for end in ends if not end.isdecimal()})
+def _suggestions(pattern: str, names: list[str]) -> list[str]:
+    """Our names of what Hugging Face calls so (`q_proj`), or the name closest to a pattern, with as many parts."""
+    ends = {end for name in names for end in _ends(name)}
+    if published := [name for name in our_names(pattern.rpartition(".")[2]) if name in ends]:
+        return published
+    count = pattern.count(".")
+    name = nearest(pattern, {end for end in ends if end.count(".") == count and not end.isdecimal()})
+    return [] if name is None else [name]

@@ -143,6 +143,15 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
             {"adapter": ADAPTER | {"targets": ["attention.qeury"]}},
             "did you mean attention.query?",
         ),
+        (
+            {"adapter": ADAPTER | {"targets": ["q_proj", "down", "*.v_proj"]}},
+            r"adapter.targets: q_proj, \*.v_proj match nothing; did you mean attention.query, attention.value\?",
+        ),
+        (
+            {"_target_": "mlxlab.models.bert.Bert", "adapter": ADAPTER | {"targets": ["Wqkv"]}},
+            r"Wqkv matches nothing; did you mean attention.query, attention.key, attention.value\?",
+        ),
+        ({"adapter": ADAPTER | {"targets": ["c_attn"]}}, "targets: c_attn matches nothing$"),
         ({"adapter": ADAPTER | {"train": ["nrm"]}}, "adapter.train: nrm matches nothing; did you mean norm?"),
         ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
         ({"freeze": ["re:" + "(.*)*" * 30 + "x"]}, "matches nothing"),  # hours in a backtracking engine
