@@ -197,6 +197,19 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
     assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "separate"),
+    [({}, False), ({"adapter": LORA}, False), ({"adapter": LORA}, True), ({"quantization": CODES}, False)],
+    ids=str,
+)
+def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options, separate):
+    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN, separate_adapters=separate)
+    count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert f"LlamaForCausalLM with {count:,} parameters" in card
+    assert ("Without its adapters" in card) == separate
+
+
 def test_adapters_apart_from_the_weights(trained, tmp_path):
     source = trained({**LLAMA, "adapter": LORA})
     export_hugging_face(source, tmp_path / "hf", ORIGIN, separate_adapters=True)

@@ -25,6 +25,7 @@ from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
+SEPARATE = "Without its adapters, which are in `adapters/`: `mlx_lm.load(\".\", adapter_path=\"adapters\")` applies them."
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -63,8 +64,9 @@ def export_hugging_face(
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
-    count = sum(map(math.prod, parameter_shapes(trained.model).values()))
-    notes = _notes(trained, quantised)
+    shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
+    count = sum(map(math.prod, shapes))
+    notes = _notes(trained, quantised) + [SEPARATE] * separate_adapters
     programs = (() if quantised or counterpart.needs_mlx_lm else (TRANSFORMERS,)) + (
         (MLX_LM,) if trained.generates else ()
     )
