@@ -25,7 +25,7 @@ from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
-SEPARATE = "Without its adapters, which are in `adapters/`: `mlx_lm.load(\".\", adapter_path=\"adapters\")` applies them."
+SEPARATE = 'Without its adapters, those in `adapters/`: `mlx_lm.load(".", adapter_path="adapters")` applies them.'
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
