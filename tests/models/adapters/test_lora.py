@@ -7,11 +7,14 @@ from mlx.utils import tree_map_with_path
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
+from mlxlab.models.adapters.apply import find_targets
 from mlxlab.models.adapters.freeze import adapted_layers, make_contiguous, trainable_names
 from mlxlab.models.adapters.merge import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.options import split_node
+from mlxlab.models.options import LoRA, split_node
+from mlxlab.models.pretrained import bert, llama
+from support.processes import ROOT
 
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA"}
 TRANSFORMER = {
@@ -162,6 +165,23 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
 def test_a_pattern_that_selects_nothing_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         build(TRANSFORMER | options)
+
+
+def test_the_documented_targets_are_layers_with_those_published_names():
+    text = (ROOT / "docs" / "how_to" / "changing_models.md").read_text(encoding="utf-8")
+    table = text.split("| Llama, Qwen | BERT |\n|---|---|---|\n")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert len(rows) == 9
+    backbones = {"transformer.Transformer": llama.LLAMA, "bert.Bert": bert.FAMILY}
+    for column, (backbone, family) in enumerate(backbones.items(), 1):
+        options = {"mlp_type": "swiglu", "tie_embeddings": False} if column == 1 else {}
+        model = build({**TRANSFORMER, "_target_": f"mlxlab.models.{backbone}", **options})
+        targets = {row[0].split("`")[1]: row[column].strip("`") for row in rows if row[column]}
+        for target, published in targets.items():
+            paths = find_targets(model, LoRA(targets=[target]))
+            names = [f".{family.published_name(path)}" for path in paths]
+            assert [name for name in names if name.endswith(f".{published}")] == names != []
+        assert set(find_targets(model, LoRA())) <= set(find_targets(model, LoRA(targets=[*targets])))
 
 
 def test_frozen_weights_are_named_as_without_an_adapter():
