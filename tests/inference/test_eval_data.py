@@ -28,9 +28,11 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
     assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
     assert description.startswith("119 rows of ")
     assert "rows.csv: 1 of 120 rows (0.83 %) have" in description
-    with pytest.raises(DataError, match=r"rows\.csv:9: .* \(1 in all; data.on_error=skip leaves out at most 1 %\)"):
+    with pytest.raises(DataError, match=r"rows\.csv:9: .* \(1 of 120 rows\); to leave them out: data.on_error=skip$"):
         batches(rows, "strict")
-    with pytest.raises(DataError, match=r"2 of 120 rows \(1.7 %\) have .*; data.on_error=skip"):
+    with pytest.raises(
+        DataError, match=r"2 of 120 rows \(1.7 %\) have .*, more than data.max_left_out=0.01; .*max_left_out=0.02$"
+    ):
         batches([*rows[:-1], rows[-1] | fault], "skip")
 
 

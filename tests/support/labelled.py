@@ -39,6 +39,7 @@ def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDa
         "time_column": None,
         "on_overlap": "warn",
         "on_error": "strict",
+        "max_left_out": 0.01,
         "reading": RowReading(**reading),
         "seq_len": 128,
         "batch_size": 8,

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
-ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error"}
+ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error", "max_left_out"}
 TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
 CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
 CONVERSATION_KEYS |= {"max_valid_examples"}

@@ -21,7 +21,8 @@ Choices = dict[str, str]  # group -> chosen option
 
 FREE_KEYS = {  # of groups that are structural or frozen
     *("model.dropout", "model.branch_dropout", "model.adapter.dropout"),
-    *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
+    *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming"),
+    *("data.on_error", "data.max_left_out"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
 FILE = "resume_changes.json"

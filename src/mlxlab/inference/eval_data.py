@@ -22,7 +22,7 @@ from mlxlab.data.dataset import (
 )
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.left_out import leave_out
+from mlxlab.data.labelled.left_out import leave_out, left_out_options
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.document import OnError
@@ -87,7 +87,7 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
     encoder = row_encoder(restored.encoder)
     names = [*encoder.columns, encoder.label_column]
 
-    numbers, lines = _labelled(encoder, rows, node.get("on_error", "strict"))
+    numbers, lines = _labelled(encoder, rows, left_out_options(node))
 
     def collate(positions: np.ndarray) -> Batch:
         ids = numbers[positions]
@@ -103,7 +103,9 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
     return EvalRows(batches, "; ".join([f"{len(numbers)} rows of {node['source']}", *lines]), numbers)
 
 
-def _labelled(encoder: RowEncoder, rows: "Rows | ProvidedRows", on_error: OnError) -> tuple[np.ndarray, list[str]]:
+def _labelled(
+    encoder: RowEncoder, rows: "Rows | ProvidedRows", options: tuple[OnError, float]
+) -> tuple[np.ndarray, list[str]]:
     """The numbers of the rows to evaluate on, and lines on those that are left out and on white space around labels."""
     if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
         return np.arange(len(rows)), []
@@ -112,7 +114,7 @@ def _labelled(encoder: RowEncoder, rows: "Rows | ProvidedRows", on_error: OnErro
     labels = cells.stripped()
     if encoder.labels.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, on_error)
+    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options)
     return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
 
 

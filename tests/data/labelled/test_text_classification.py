@@ -169,19 +169,40 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
 def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of_the_file(write, tmp_path, key):
     half = [row | {"label": "" if n % 2 else row["label"]} for n, row in enumerate(ROWS)]
     files = {"source": write("all.csv", [*ROWS, *MORE_ROWS])} | {key: write("half.csv", half)}
-    expected = r"half\.csv: 30 of 60 rows \(50 %\) have no label; data\.on_error=skip leaves out at most 1 %"
+    expected = (
+        r"half\.csv: 30 of 60 rows \(50 %\) have no label, more than data\.max_left_out=0\.01; .*max_left_out=0\.5$"
+    )
     with pytest.raises(DataError, match=expected):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
+
+
+def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make):
+    rows = [row | ({"label": ""} if n % 10 == 0 else {"text": ""} if n == 5 else {}) for n, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 of 60 rows\)") as info:
+        make(rows)
+    options = dict(word.split("=") for word in re.findall(r"data\.(\S+)", str(info.value)))
+    assert options == {"on_error": "skip", "max_left_out": "0.12"}
+    data = make(rows, on_error="skip", max_left_out=0.12)
+    assert data.row_lengths.left_out == 7
+    with pytest.raises(
+        DataError, match=r"7 of 60 rows .* more than data\.max_left_out=0\.11; to .*max_left_out=0\.12$"
+    ):
+        make(rows, on_error="skip", max_left_out=0.11)
+
+
+def test_a_file_without_any_label_is_refused_without_advice(make):
+    with pytest.raises(DataError, match=r"a row without a label \(60 of 60 rows\)$"):
+        make([row | {"label": ""} for row in ROWS])
 
 
 def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, tmp_path):
     rows = [*ROWS, *MORE_ROWS, *(row | {"text": f"again {n}"} for n, row in enumerate(ROWS)), ROWS[0] | {"text": " "}]
     make(rows, on_error="skip")
-    with pytest.raises(DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text; data"):
+    with pytest.raises(DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text, more"):
         make([rows[0] | {"label": ""}, *rows[1:]], on_error="skip")
     path = tmp_path / "malformed.csv"
     path.write_text(Path(write_csv(path, rows)).read_text() + '"x" y,good\n')
-    with pytest.raises(DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed; data"):
+    with pytest.raises(DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed, more"):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
 
 

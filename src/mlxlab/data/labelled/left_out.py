@@ -1,7 +1,8 @@
-"""Rows that cannot be used, which `data.on_error=skip` leaves out up to the limit on malformed records."""
+"""Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from mlxlab.errors import DataError
 
 LEFT_OUT = " and are left out"  # in the line on the rows of a source
 NO_LABEL, EMPTY_TEXT, MALFORMED = "have no label", "have an empty text", "are malformed"
-LIMIT = f"data.on_error=skip leaves out at most {100 * MAX_MALFORMED_FRACTION:.0f} %"
 
 
 class LeftOut(NamedTuple):
@@ -29,10 +29,11 @@ class LeftOut(NamedTuple):
         """A line for the log and the report."""
         return f"{self._counted()}{LEFT_OUT}{self.first and f', the first at {self.first}'}"
 
-    def check(self) -> None:
-        """Raises DataError if these are more than the limit."""
-        if self.left_out > MAX_MALFORMED_FRACTION * self.rows:
-            raise DataError(f"{self._counted()}; {LIMIT}")
+    def check(self, max_fraction: float) -> None:
+        """Raises DataError if these are a larger fraction of the rows."""
+        if self.left_out > max_fraction * self.rows:
+            limit = f"more than data.max_left_out={max_fraction:g}"
+            raise DataError(f"{self._counted()}, {limit}{_advice(self.left_out / self.rows)}")
 
     def _counted(self) -> str:
         share = 100 * self.left_out / self.rows
@@ -40,22 +41,27 @@ class LeftOut(NamedTuple):
         return f"{self.source}: {self.left_out} of {self.rows} rows ({percent} %) {' or '.join(self.reasons)}"
 
 
+def left_out_options(node: Mapping[str, Any]) -> tuple[OnError, float]:
+    """`on_error` and `max_left_out` of a data node, with the defaults of data sets without these keys."""
+    return node.get("on_error", "strict"), node.get("max_left_out", MAX_MALFORMED_FRACTION)
+
+
 def leave_out(
-    rows: LabelledRows, labels: Column, required: Sequence[str], on_error: OnError
+    rows: LabelledRows, labels: Column, required: Sequence[str], on_error: OnError, max_fraction: float
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """(N,) True for rows with a label and texts, and those that are left out, by source.
 
     Args:
         required: the columns that may not be blank.
+        max_fraction: of the rows of a source, malformed ones included, that may be left out.
 
     Raises:
-        DataError: there are such rows and `on_error` is strict, or a source has more than 1 % of them, malformed ones
-            included.
+        DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
     """
     faults = [(labels.name, NO_LABEL, labels.codes < 0), *((name, EMPTY_TEXT, rows.blank(name)) for name in required)]
-    if on_error == "strict":
-        _refuse(rows, faults)
     usable = ~np.logical_or.reduce([blank for _, _, blank in faults])
+    if on_error == "strict":
+        _refuse(rows, faults, ~usable)
     left_out = []
     for part, start, end in zip(rows.parts, rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
         unusable = ~usable[start:end]
@@ -63,17 +69,26 @@ def leave_out(
             continue
         reasons = [reason for _, reason, blank in faults if blank[start:end].any()]
         each = _describe_part(part, unusable, list(dict.fromkeys(reasons)))
-        each.check()
+        each.check(max_fraction)
         left_out.append(each)
     return usable, left_out
 
 
-def _refuse(rows: LabelledRows, faults: Sequence[tuple[str, str, np.ndarray]]) -> None:
+def _refuse(rows: LabelledRows, faults: Sequence[tuple[str, str, np.ndarray]], unusable: np.ndarray) -> None:
+    by_source = [part for part in np.split(unusable, rows.starts[1:-1]) if len(part)]
+    advice = _advice(max((float(part.mean()) for part in by_source), default=0.0))
     for name, reason, blank in faults:
         if blank.any():
             kind = "a row without a label" if reason == NO_LABEL else "an empty text"
             where = f"{rows.location(int(np.argmax(blank)))}: column {name!r}"
-            raise DataError(f"{where}: {kind} ({int(blank.sum())} in all; {LIMIT})")
+            raise DataError(f"{where}: {kind} ({int(blank.sum())} of {len(blank)} rows){advice}")
+
+
+def _advice(fraction: float) -> str:
+    """The keys with which this fraction of the rows is left out; nothing if that is all of them."""
+    needed = math.ceil(100 * fraction - 1e-9) / 100
+    limit = f" data.max_left_out={needed:g}" if fraction > MAX_MALFORMED_FRACTION else ""
+    return f"; to leave them out: data.on_error=skip{limit}" if needed < 1 else ""
 
 
 def _describe_part(part: Rows, unusable: np.ndarray, reasons: list[str]) -> LeftOut:

@@ -1,6 +1,6 @@
 """The keys of `data` that all data sets of labelled rows have."""
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.data.labelled.rows import RowReading
@@ -28,7 +28,8 @@ class LabelledOptions(TypedDict):
         group_column: rows of equal value in it stay on one side of the split.
         time_column: validates on the latest rows by this column, numbers or ISO dates.
         on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
-        on_error: strict ends the run at a malformed row or a missing label; skip leaves up to 1 % of each source out.
+        on_error: strict ends the run at a malformed row or a missing label; skip leaves such rows out.
+        max_left_out: the fraction of each source that on_error=skip may leave out, up to 1 % malformed rows among them.
         reading: how files are read.
         seq_len: maximum tokens of a row; longer ones are truncated.
         batch_size: rows per training batch.
@@ -54,6 +55,7 @@ class LabelledOptions(TypedDict):
     time_column: str | None
     on_overlap: Literal["warn", "drop", "error"]
     on_error: Literal["strict", "skip"]
+    max_left_out: NotRequired[Annotated[float, Ge(0), Lt(1)]]  # runs from before this key resume without it
     reading: RowReading
     seq_len: Annotated[int, Ge(8), Le(8192)]
     batch_size: Size

@@ -10,7 +10,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.left_out import leave_out
+from mlxlab.data.labelled.left_out import leave_out, left_out_options
 from mlxlab.data.labelled.split import (
     OnOverlap,
     Overlap,
@@ -59,7 +59,7 @@ def split_sources(
     labels = cells.stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, left_out = leave_out(rows, labels, required, sources.options["on_error"])
+    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options))
     lines = [each.describe() for each in left_out]
     lines += [f"{rows.name}: {line}" for line in cells.describe_white_space()]
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]

@@ -56,8 +56,8 @@ class TextClassificationDataset:
         text_column: the column of the text, or two columns for pairs of texts.
         label_column: the column of the label.
         on_overlap: what to do about equal texts in two splits; drop leaves the training row out.
-        on_error: strict ends the run at a malformed row, an empty text or a missing label; skip leaves out up to 1 % of
-            the rows of each source.
+        on_error: strict ends the run at a malformed row, an empty text or a missing label; skip leaves such rows
+            out.
         seq_len: maximum tokens of a text or pair; longer ones are truncated.
 
     Raises:
