@@ -114,8 +114,7 @@ class Manifest(TypedDict):
 class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
-    An attempt that fails before `begin`, say by a refused override, leaves the status of the one before. `earlier` is
-    the manifest as it was, if a run had begun in the folder.
+    An attempt that fails before `begin` leaves the status of the one before. `earlier` is its manifest, if any.
     """
 
     def __init__(self, folder: Path) -> None:
