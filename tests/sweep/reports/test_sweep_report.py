@@ -188,7 +188,7 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
     write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert [row["interval"] for row in table(tmp_path / "report" / "ranking.csv")] == [""] * 4
     page = Page((tmp_path / "report.html").read_text())
-    assert "+-" not in page.text
+    assert "±" not in page.text
     assert "Student" not in page.text
     alone = tmp_path / "alone"
     alone.mkdir()

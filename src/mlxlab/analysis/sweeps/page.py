@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from mlxlab.analysis.sweeps import figures
+from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
+from mlxlab.analysis.sweeps.cards import all_cards
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
-from mlxlab.analysis.sweeps.verdict import describe_method, number
-from mlxlab.html.blocks import MAX_ROWS, Block, Card, Column, Image, Page, Paragraph, Section, Table
+from mlxlab.analysis.sweeps.verdict import describe_method, number, rounded
+from mlxlab.html.blocks import MAX_ROWS, Block, Column, Image, Page, Paragraph, Section, Table
 
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
     "failed": ("Failed jobs", ""),
@@ -37,53 +39,27 @@ def sweep_page(
     importance: Importance,
     verdict: Sequence[str],
     images: Mapping[str, bytes],
+    best: BestConfiguration | None = None,
 ) -> Page:
     """The page of a sweep; `images` are PNG files by the name of the figure."""
     figure = {name: Image(png, _FIGURES[name], figures.DPI) for name, png in images.items()}
     fixed = f". All jobs: {' '.join(sweep.fixed)}" if sweep.fixed else ""
     is_shown = len(sweep.swept) > 1 and len(ranking.entries) > 1
+    is_good = ranking.winner is not None and not (best and best.finding)
     sections = [
+        Section("Verdict", [Paragraph(text, is_verdict=True, is_good=is_good) for text in verdict]),
         Section("Ranking", _ranking_blocks(sweep, configurations, ranking, figure)),
         Section("Importance of the keys", _importance_blocks(importance, figure) if is_shown else []),
         Section("Parallel coordinates", [figure[name] for name in ("parallel",) if name in figure]),
         Section("Learning curves", [figure[name] for name in ("curves",) if name in figure]),
         *(_job_section(sweep, state) for state in _SECTIONS),
     ]
-    has_winner = ranking.winner is not None
     return Page(
-        title=f"Sweep {sweep.name}",
+        title=sweep.name if sweep.name.lower().startswith("sweep") else f"Sweep {sweep.name}",
         subtitle=f"{count_jobs(sweep)}{fixed}",
-        summary=[Paragraph(text, is_verdict=True, is_good=has_winner) for text in verdict],
-        cards=_cards(sweep, configurations, ranking),
+        cards=all_cards(sweep, configurations, ranking, best),
         sections=[section for section in sections if section.blocks],
     )
-
-
-def _cards(sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking) -> list[Card]:
-    """What was tried, what is best, by how much, and how sure that is."""
-    if not ranking.entries:
-        return []
-    best, keys = ranking.entries[0], ", ".join(short_names(sweep.swept).values()) or "nothing but repetitions"
-    names = short_names(sweep.swept)
-    setting = " ".join(f"{names[key]}={value}" for key, value in configurations[best.index].labels.items())
-    tried = f"{len(ranking.entries)} configuration{'s' * (len(ranking.entries) != 1)}"
-    counts = sorted({entry.count for entry in ranking.entries})
-    each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    cards = [
-        Card("What was tried?", tried, [f"Values of {keys}.", f"{each} {sweep.repetitions} of each."]),
-        Card("Which setting won?" if ranking.winner else "Which is the best so far?", setting or "the only one"),
-    ]
-    direction = "lower is better" if sweep.minimised else "higher is better"
-    interval = f"95 % interval +- {number(best.margin)}" if best.margin == best.margin else "one result, no interval"
-    cards.append(Card("How good is it?", f"{sweep.objective} {number(best.mean)}", [f"{direction}; {interval}."]))
-    if (closest := ranking.closest) is not None:
-        rival = configurations[closest.index].name
-        lead, p = number(closest.lead), f"p {closest.p:.2g}"
-        sure = "Yes" if ranking.winner else "No"
-        cards.append(Card("Is that more than chance?", sure, [f"{lead} ahead of {rival} ({p})."]))
-    elif len(ranking.entries) > 1:
-        cards.append(Card("Is that more than chance?", "Not known", ["Each configuration ran once."]))
-    return cards
 
 
 def count_jobs(sweep: Sweep) -> str:
@@ -104,7 +80,7 @@ def ranking_table(
         each = configurations[entry.index]
         low, high = entry.mean - entry.margin, entry.mean + entry.margin
         interval = f"{show(low)} to {show(high)}" if low == low else ""
-        lead = show(entry.lead) if place > 1 else ""
+        lead = "" if place == 1 else _exact(entry.lead) if full else rounded(entry.lead)
         p = "" if entry.p != entry.p else _exact(entry.p) if full else f"{entry.p:.2g}"
         others = [each.results(name).values() for name in sweep.objectives[1:]]
         more = [show(sum(values) / len(values)) if values else "" for values in others]

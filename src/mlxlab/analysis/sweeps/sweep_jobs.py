@@ -1,8 +1,9 @@
 """The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mlxlab.metric_names import lower_is_better
@@ -43,12 +44,16 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation."""
+    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation.
+
+    `folders` are the run folders, by the number of the job.
+    """
 
     name: str
     objectives: tuple[str, ...]
     jobs: tuple[SweepJob, ...]
     folds: int | None = None
+    folders: Mapping[int, Path] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:

@@ -13,13 +13,22 @@ def describe_ranking(
     objective: str,
     repetitions: str = "seeds",
     folds: int | None = None,
+    finding: str = "",
 ) -> list[str]:
     """Sentences; the first one is the verdict.
 
     Args:
         repetitions: what the results of a configuration are: seeds, folds or runs.
         folds: of the cross-validation, if there is one.
+        finding: what is wrong with the best configuration; it is said first, and further seeds are not recommended.
     """
+    sentences = _describe(ranking, configurations, objective, repetitions, folds)
+    return [finding, sentences[0]] if finding else sentences
+
+
+def _describe(
+    ranking: Ranking, configurations: Sequence[Configuration], objective: str, repetitions: str, folds: int | None
+) -> list[str]:
     if not ranking.entries:
         return ["No job has finished: there is nothing to rank."]
     best, names = ranking.entries[0], [each.name for each in configurations]
@@ -86,7 +95,7 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
     """How the intervals and the verdict came about; "" without any."""
     if all(each.margin != each.margin for each in ranking.entries):
         return ""
-    sentences = [f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); +- is half their width."]
+    sentences = [f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); ± is half their width."]
     if ranking.closest is not None:
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
@@ -103,18 +112,18 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
 
 
 def _mean(entry: RankedConfiguration, repetitions: str) -> str:
-    """`0.41 +- 0.01 (3 seeds; +- is half the width of the 95% interval)`; of one seed the value."""
+    """`0.41 ± 0.01 (3 seeds; ± is half the width of the 95% interval)`; of one seed the value."""
     if entry.count == 1:
         return f"{number(entry.mean)} (one {repetitions.removesuffix('s')})"
     count = f"{entry.count} {repetitions}"
-    return f"{number(entry.mean)} +- {number(entry.margin)} ({count}; +- is half the width of the {LEVEL:.0%} interval)"
+    return f"{number(entry.mean)} ± {rounded(entry.margin)} ({count}; ± is half the width of the {LEVEL:.0%} interval)"
 
 
 def _closest(ranking: Ranking, names: Sequence[str]) -> str:
     closest = ranking.closest
     assert closest is not None
     return (
-        f"The closest rival, {names[closest.index]}, is {number(closest.lead)} behind "
+        f"The closest rival, {names[closest.index]}, is {rounded(closest.lead)} behind "
         f"(p {closest.p:.2g}: the probability of such a difference if both were equally good)."
     )
 
@@ -125,3 +134,8 @@ def _after_colon(name: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.4g}"
+
+
+def rounded(value: float) -> str:
+    """Two significant digits, of what is uncertain itself; all digits before the point."""
+    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"

@@ -55,18 +55,23 @@ def _which_evaluation(files: RunFiles) -> str:
 
 
 def _compared(files: RunFiles, results: Results) -> Card:
-    question = "Compared with what?"
     reference = files.metrics["reference"] if files.metrics else {}
-    lines = []
+    before, after = [], []
     if {"student", "teacher"} <= reference.keys():
-        lines.append(_teacher_line(results, reference))
-    sign = -1 if lower_is_better(results.metric) else 1
-    ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
-    for name, value in ranked[:_MAX_BASELINES]:
-        lines.append(f"{baseline_title(name)}: {results.metric.replace('_', ' ')} {shown(value)}")
+        before.append(_teacher_line(results, reference))
     if first := first_evaluation(files, results.metric):
         step, values = first
-        lines.append(f"First evaluation, step {step:,}: {', '.join(f'{k} {shown(v)}' for k, v in values.items())}")
+        after.append(f"First evaluation, step {step:,}: {', '.join(f'{k} {shown(v)}' for k, v in values.items())}")
+    return baselines_card(results, before, after)
+
+
+def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence[str] = ()) -> Card:
+    """Whether the model is better than its baselines, with their values between other lines."""
+    question, sign = "Compared with what?", -1 if lower_is_better(results.metric) else 1
+    ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
+    metric = results.metric.replace("_", " ")
+    values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
+    lines = [*before, *values, *after]
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)

@@ -57,7 +57,8 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
             seconds = max(job.seconds, seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
             curve = _curve(run, objectives[0]) if index < MAX_JOBS_WITH_CURVES else ()
             jobs[index] = replace(job, seconds=seconds, curve=curve)
-    return Sweep(folder.name, objectives, tuple(jobs), _num_folds([folders[job.number] for job in jobs if job.values]))
+    num_folds = _num_folds([folders[job.number] for job in jobs if job.values])
+    return Sweep(folder.name, objectives, tuple(jobs), num_folds, folders)
 
 
 def _from_study(folder: Path) -> _Read:

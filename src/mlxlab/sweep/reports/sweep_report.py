@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from mlxlab.analysis.sweeps.best_configuration import BestConfiguration, read_best
 from mlxlab.analysis.sweeps.importance import Importance, measure_importance
 from mlxlab.analysis.sweeps.page import count_jobs, job_table, ranking_table, sweep_page
 from mlxlab.analysis.sweeps.ranking import Ranking, rank
@@ -37,15 +38,17 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     ranking = rank(results, minimised=sweep.minimised, test_ratio=sweep.test_ratio)
     means = {each.index: each.mean for each in ranking.entries}
     importance = measure_importance([each.point for each in configurations], [means[n] for n in range(len(means))])
-    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds)
+    best = read_best(sweep, configurations[ranking.entries[0].index]) if ranking.entries else None
+    finding = best.finding if best else ""
+    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds, finding)
     images = {}
     if len(configurations) > 1:
         from mlxlab.analysis.sweeps.figures import draw_figures
 
         images = draw_figures(sweep, configurations, ranking, importance)
-    summary = _summary(sweep, configurations, ranking, verdict, importance)
+    summary = _summary(sweep, configurations, ranking, verdict, importance, best)
     files: dict[str, str | bytes] = {
-        PAGE: render_page(sweep_page(sweep, configurations, ranking, importance, verdict, images)),
+        PAGE: render_page(sweep_page(sweep, configurations, ranking, importance, verdict, images, best)),
         f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(*job_table(sweep, sweep.jobs)),
     }
@@ -59,6 +62,7 @@ def _summary(
     ranking: Ranking,
     verdict: list[str],
     importance: Importance,
+    best: BestConfiguration | None,
 ) -> dict[str, object]:
     """The contents of report.json."""
     summary: dict[str, object] = {
@@ -66,7 +70,8 @@ def _summary(
         "jobs": count_jobs(sweep),
         "verdict": verdict,
         "winner": configurations[ranking.winner.index].point if ranking.winner else None,
-        "seeds_needed": ranking.seeds_needed,
+        "learned_nothing": best.results.learned_nothing if best else None,
+        "seeds_needed": None if best and best.finding else ranking.seeds_needed,
         "ranking": [{**configurations[each.index].point, **asdict(each)} for each in ranking.entries],
         "importance": importance.shares,
     }

@@ -1,0 +1,74 @@
+"""The report of a sweep compares its best configuration with the baselines of the runs."""
+
+import json
+
+import pytest
+
+from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
+from mlxlab.sweep.reports.read_sweep import read_sweep
+from mlxlab.sweep.reports.sweep_report import write_sweep_report
+
+LOSSES = {"0.001": (0.5, 0.6, 0.55), "0.01": (0.52, 0.61, 0.57)}
+
+
+def write_sweep(folder, accuracies):
+    """Two learning rates with three seeds each; the runs of the first rate, the best one, have these accuracies."""
+    start = SweepStart(format=1, overrides=[], config_dir=None, config_name="train", objective="valid/loss")
+    jobs = []
+    for rate, losses in LOSSES.items():
+        for seed, loss in enumerate(losses):
+            texts = [f"trainer.learning_rate={rate}", f"seed={seed}"]
+            jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, loss, str(len(jobs))))
+    with open_job_journal(folder, start) as journal:
+        journal.record(*jobs)
+    for number, accuracy in enumerate(accuracies):
+        write_run(folder / str(number), accuracy)
+
+
+def write_run(folder, accuracy):
+    """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
+    folder.mkdir()
+    attempt = {"host": "here", "pid": 1, "process_start": 0.0, "start": 1000.0, "status": "DONE", "end": 1060.0}
+    inputs = {"choices": {"model": "bert", "data": "titanic"}, "overrides": []}
+    fields = {"format": 2, "id": folder.name, "name": folder.name, "status": "DONE", "attempts": [attempt]}
+    (folder / "manifest.json").write_text(json.dumps(fields | {"inputs": inputs}))
+    metrics = {"best_step": 40, "steps": 40, "main_metric": "accuracy", "metrics": {"valid/accuracy": accuracy}}
+    metrics |= {"final": {}, "test": {}, "intervals": {}, "reference": {}, "rows": {"valid": 178}}
+    baselines = {"majority": {"valid/accuracy": 0.6}, "female_rule": {"valid/accuracy": 0.7}}
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"baselines": baselines}))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "value", "comparison"),
+    [
+        ((0.6, 0.58, 0.62), "0.6000", "Learned nothing: no better than majority"),
+        ((0.8, 0.7, 0.75), "0.7500", "Better than female rule by 0.0500"),
+    ],
+)
+def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(tmp_path, accuracies, value, comparison):
+    write_sweep(tmp_path, accuracies)
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    page = report.page.read_text().replace("<wbr>", "")
+    for text in ("bert on titanic", f"validation accuracy {value}", comparison, "majority (the most frequent class)"):
+        assert text in page
+    learned_nothing = value == "0.6000"
+    assert ('class="answer long bad"' in page) == learned_nothing
+    assert report.summary["learned_nothing"] == learned_nothing
+    assert report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000") == learned_nothing
+    assert any("of each would" in sentence for sentence in report.verdict) != learned_nothing
+
+
+def test_without_run_folders_the_report_has_the_objective_alone(tmp_path):
+    write_sweep(tmp_path, ())
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert report.summary["learned_nothing"] is None
+    assert "valid/loss 0.55" in report.page.read_text().replace("<wbr>", "")
+
+
+def test_damaged_run_folders_are_left_out(tmp_path):
+    write_sweep(tmp_path, (0.6, 0.6, 0.6))
+    (tmp_path / "0" / "metrics.json").write_text("{")
+    (tmp_path / "1" / "manifest.json").write_text("[]")
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert report.summary["learned_nothing"] is True
+    assert "One result on the validation rows" in report.page.read_text()
