@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.ranking import RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
-from mlxlab.analysis.sweeps.verdict import number, rounded
+from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, number, rounded
 from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.results import ROWS, shown
 from mlxlab.experiment.run_report.what_was_trained import training_card
@@ -55,7 +55,8 @@ def _how_good(sweep: Sweep, first: RankedConfiguration, best: BestConfiguration 
     """The metric by which a run is judged, if it has one of its own, and the objective."""
     question, mean = "How good is it?", f"{sweep.objective} {number(first.mean)}"
     direction = "lower is better" if sweep.minimised else "higher is better"
-    interval = f"95 % interval ±{rounded(first.margin)}" if first.margin == first.margin else "one result, no interval"
+    has_interval = first.margin == first.margin
+    interval = f"95 % interval {PLUS_MINUS}{rounded(first.margin)}" if has_interval else "one result, no interval"
     results = best.results if best else None
     if best is None or results is None or results.value is None:
         return Card(question, mean, [f"{direction}; {interval}."])

@@ -6,6 +6,8 @@ from mlxlab.analysis.comparison import LEVEL
 from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
 
 def describe_ranking(
     ranking: Ranking,
@@ -95,7 +97,9 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
     """How the intervals and the verdict came about; "" without any."""
     if all(each.margin != each.margin for each in ranking.entries):
         return ""
-    sentences = [f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); ± is half their width."]
+    sentences = [
+        f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); {PLUS_MINUS} is half their width."
+    ]
     if ranking.closest is not None:
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
@@ -112,11 +116,12 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
 
 
 def _mean(entry: RankedConfiguration, repetitions: str) -> str:
-    """`0.41 ± 0.01 (3 seeds; ± is half the width of the 95% interval)`; of one seed the value."""
+    """The mean with half the width of its interval, and what that is; of one seed the value."""
     if entry.count == 1:
         return f"{number(entry.mean)} (one {repetitions.removesuffix('s')})"
     count = f"{entry.count} {repetitions}"
-    return f"{number(entry.mean)} ± {rounded(entry.margin)} ({count}; ± is half the width of the {LEVEL:.0%} interval)"
+    explanation = f"{PLUS_MINUS} is half the width of the {LEVEL:.0%} interval"
+    return f"{number(entry.mean)} {PLUS_MINUS} {rounded(entry.margin)} ({count}; {explanation})"
 
 
 def _closest(ranking: Ranking, names: Sequence[str]) -> str:
