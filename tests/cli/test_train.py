@@ -1,5 +1,6 @@
 """`train`: folders, sweeps, exit codes. The experiment itself is replaced by a stub."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlxlab.cli.train import main
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.sweep.parent_run import ParentRun
@@ -255,3 +257,29 @@ def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "trainer.lrr=1: unknown key; did you mean trainer.learning_rate?\n"
     assert not list(tmp_path.iterdir())
+
+
+def begin(folder: Path, **inputs) -> None:
+    attempt = {"host": "a", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "PREEMPTED"}
+    known = {"inputs": inputs} if inputs else {}
+    manifest = {"format": 2, "id": "a" * 32, "name": "a", "status": "PREEMPTED", "attempts": [attempt], **known}
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "code", "text"),
+    [
+        ("tunned", None, 66, "no run to continue; did you mean {}/tuned?"),
+        ("begun", {}, 76, "its run ended before the first checkpoint; repeat the command that began it"),
+        ("known", {"overrides": ["model=cnn_hybrid", "seed=3"]}, 76, "hydra.run.dir={}/known model=cnn_hybrid seed=3"),
+    ],
+)
+def test_continuing_a_run_never_trains_the_default_experiment_instead(tmp_path, capsys, name, inputs, code, text):
+    begin(tmp_path / "tuned", overrides=["seed=1"])
+    if inputs is not None:
+        begin(tmp_path / name, **inputs)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]) == code
+    assert text.format(tmp_path) in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

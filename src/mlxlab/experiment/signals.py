@@ -155,7 +155,9 @@ class SignalHandler:
         try:
             yield
         except _PreparationStopped:
-            raise RunInterrupted("stopped before the first step; nothing was trained", self.stop_signal) from None
+            raise RunInterrupted(
+                "stopped before the first step; nothing was trained, the same command begins again", self.stop_signal
+            ) from None
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlxlab import terminal
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
-from mlxlab.cli.train.named_files import check_named_files, check_named_run
+from mlxlab.cli.train.named_files import check_named_files, check_named_run, check_run_to_continue
 from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
 from mlxlab.config.issues import one_line
@@ -84,6 +84,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     config = composer.checked()
     if not composer.multirun:
         check_named_run(config)
+        check_run_to_continue(flags.overrides)
     if flags.dry_run:
         preview = preview_sweep if composer.multirun else experiment.preview_growth
         terminal.show(preview(composer, config))

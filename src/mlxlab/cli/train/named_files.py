@@ -1,7 +1,8 @@
 """Whether the run to resume and the data files that a config names exist; they are not opened."""
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, split_path
 from mlxlab.config.issues import value_at
 from mlxlab.distributed.launch_env import rank
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
+from mlxlab.nearest import nearest_names
+from mlxlab.program import command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
+_BARE = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}  # no data, no model
 _NO_FILES = ("sklearn:", "synthetic")
 
 
@@ -27,6 +31,39 @@ def check_named_run(config: "DictConfig") -> None:
         split_path(resume, RESUME_KEYWORDS)
     except InputNotFoundError as error:
         raise InputNotFoundError(f"resume={error}") from None
+
+
+def check_run_to_continue(overrides: Sequence[str]) -> None:
+    """Refuses a command that names only a folder and `resume=auto`, where no run can be continued.
+
+    It would train the default experiment: in a misspelt folder, or in that of a run that ended before a checkpoint.
+
+    Raises:
+        InputNotFoundError: the folder holds no run, and a folder beside it has nearly the same name.
+        CheckpointUnavailableError: the run has no checkpoint; the message says what to do instead.
+    """
+    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
+    if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or not _BARE.issuperset(values):
+        return
+    if any(os.path.isdir(folder / name) for name in ("checkpoints", "rounds")):
+        return
+    from mlxlab.experiment.manifest import FILE, read_manifest
+
+    if not os.path.lexists(folder / FILE):
+        beside = [path.name for path in folder.parent.glob("*") if os.path.lexists(path / FILE)]
+        if near := nearest_names(folder.name, beside, min_ratio=0.75):
+            raise InputNotFoundError(
+                f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}?"
+                " (without resume=auto a new run begins)"
+            )
+        return
+    began = read_manifest(folder).get("inputs", {}).get("overrides")
+    if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
+        run_dir = shlex.quote(f"hydra.run.dir={folder}")
+        again = "repeat the command that began it"
+        again = again if began is None else f"begin it again with: {command('train')} {run_dir} {shlex.join(began)}"
+        raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
 
 
 def check_named_files(config: "DictConfig") -> None:
