@@ -5,17 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.experiment.run_report.checks import (
-    _baselines,
-    _calibration,
-    _classes,
-    _left_out,
-    _overlap,
-    _truncated,
-    _warnings,
-)
+from mlxlab.experiment.run_report.checks import _left_out, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
 
 VALUES = {"accuracy": 0.8, "calibration_error": 0.01}
 RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfidf": 0.75}, (0.01, 0.09), (0.1, 0.3))
@@ -25,7 +18,8 @@ RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfi
     ("value", "gain", "state", "name", "text"),
     [
         (0.8, (0.01, 0.09), "good", "Baselines", "Better than tfidf by 0.0500."),
-        (0.76, (-0.03, 0.05), "warning", "Baselines", "No better than tfidf."),
+        (0.76, (-0.03, 0.05), "warning", "Baselines", "Not clearly better than tfidf."),
+        (0.74, (-0.06, 0.04), "warning", "Baselines", "Not clearly worse than tfidf."),
         (0.65, (-0.2, -0.01), "warning", "Baselines", "Worse than tfidf by 0.1000."),
         (
             0.6,
@@ -37,7 +31,7 @@ RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfi
     ],
 )
 def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain, state, name, text):
-    check = _baselines(files(), replace(RESULTS, values={"accuracy": value}, gain=gain))
+    check = check_baselines(files(), replace(RESULTS, values={"accuracy": value}, gain=gain))
     assert (check.state, check.title) == (state, name)
     assert check.text.startswith(text)
 
@@ -48,21 +42,22 @@ def test_a_model_that_is_no_better_than_the_majority_learned_nothing_also_where_
 
 
 def test_a_lead_on_the_weakest_baseline_may_be_chance():
-    check = _baselines(files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
+    check = check_baselines(files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
     assert (check.state, check.title) == ("warning", "May be chance")
+    assert check.text.startswith("Not clearly better than majority: ")
 
 
 def test_errors_are_better_when_lower_and_without_baselines_there_is_no_check():
     baselines = {"mean": 1.5, "ridge": 1.0}
     results = replace(RESULTS, metric="rmse", values={"rmse": 2.0}, baselines=baselines, gain=None, weakest_gain=None)
-    assert _baselines(files(), results).title == "Learned nothing"
-    assert _baselines(files(), replace(results, baselines={})) is None
+    assert check_baselines(files(), results).title == "Learned nothing"
+    assert check_baselines(files(), replace(results, baselines={})) is None
 
 
 def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
-    assert _calibration(RESULTS).state == "good"
+    assert check_calibration(RESULTS).state == "good"
     for changed in ({"values": VALUES | {"accuracy": 0.6}}, {"weakest_gain": (-0.1, 0.5)}):
-        assert _calibration(replace(RESULTS, **changed)).state == "unknown"
+        assert check_calibration(replace(RESULTS, **changed)).state == "unknown"
 
 
 def files(**inputs):
@@ -111,15 +106,28 @@ def test_repeated_rows_are_counted_in_plain_words():
     )
 
 
+@pytest.mark.parametrize(("value", "state", "is_serious"), [(0.6, "warning", True), (0.7, "good", False)])
+def test_a_teacher_that_learned_nothing_is_a_serious_warning(value, state, is_serious):
+    distilled = files()
+    distilled.metrics["reference"] = {"teacher": {"accuracy": value}}
+    check = check_teacher(distilled, RESULTS)
+    assert (check.state, check.is_serious) == (state, is_serious)
+    assert check_teacher(files(), RESULTS) is None
+
+
+def test_classes_of_a_regression_are_not_checked():
+    assert check_classes(files(), replace(RESULTS, metric="rmse", values={"rmse": 2.0})) is None
+
+
 def test_a_class_that_is_never_predicted_is_a_warning():
-    check = _classes(files(), replace(RESULTS, split="test", rows=60))
+    check = check_classes(files(), replace(RESULTS, split="test", rows=60))
     assert (check.state, check.text) == ("warning", "satisfied is never predicted (6 of 60 test rows).")
-    assert _classes(files(), RESULTS).state == "good"
+    assert check_classes(files(), RESULTS).state == "good"
 
 
 def test_only_a_model_that_is_worse_than_a_baseline_is_a_serious_warning():
     checks = [
-        _baselines(files(), replace(RESULTS, values={"accuracy": 0.7}, gain=gain)) for gain in ((-1, 1), (-2, -1))
+        check_baselines(files(), replace(RESULTS, values={"accuracy": 0.7}, gain=gain)) for gain in ((-1, 1), (-2, -1))
     ]
     assert [(each.meaning, each.is_serious) for each in checks] == [
         ("no better than a baseline", False),

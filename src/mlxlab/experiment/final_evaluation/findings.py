@@ -30,11 +30,11 @@ class TrainingLength:
         """What to change after a run that learned nothing."""
         if self.steps >= _FEW_STEPS:
             return "train longer, raise trainer.learning_rate, or start from model.pretrained"
-        few = f"{self.steps} steps are few"
+        few, more = f"{self.steps} steps are few", max(_FEW_STEPS, 2 * self.steps)
         if self.limit == "epochs" and self.batches_per_epoch:
-            return f"{few}: try trainer.epochs={10 * ceil(_FEW_STEPS / self.batches_per_epoch / 10)}"
+            return f"{few}: try trainer.epochs={10 * ceil(more / self.batches_per_epoch / 10)}"
         if self.limit == "max_steps":
-            return f"{few}: try trainer.max_steps={_FEW_STEPS}"
+            return f"{few}: try trainer.max_steps={more}"
         return f"{few}: raise trainer.{self.limit}"
 
 

@@ -11,7 +11,7 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import DataError
-from mlxlab.experiment.run_report.samples_file import FILE, TextSample
+from mlxlab.experiment.run_report.result_files import SAMPLES, TextSample
 from mlxlab.files.atomic import write_json
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
@@ -30,8 +30,8 @@ def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path
     with suppress(DataError):
         samples = generate_samples(model, tokenizer, prompts, max_tokens)
     if samples:
-        write_json(folder / FILE, samples)
-        tracker.log_artifact(folder / FILE)
+        write_json(folder / SAMPLES, samples)
+        tracker.log_artifact(folder / SAMPLES)
 
 
 def tokenizer_of(data: DataModule) -> Tokenizer:

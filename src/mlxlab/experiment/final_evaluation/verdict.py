@@ -30,6 +30,7 @@ def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float
     elif low > 0:
         sentence = f"this model is better than {best}, the best baseline"
     first, second = map(number, values)
-    difference = f"difference {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
+    kind = "difference" if sign > 0 else "lower is better; gain"
+    difference = f"{kind} {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
     rows = _ROWS.get(split, f"the rows of {split}")
     return f"On {rows} {sentence}: {metric} {first} against {second} ({difference})."

@@ -18,7 +18,7 @@ from mlxlab.html.blocks import Card, Check, Tone
 from mlxlab.metric_names import lower_is_better
 
 _MAX_BASELINES = 4
-_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "No": "warning"}
+_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning"}
 
 
 def all_cards(files: RunFiles, results: Results, checks: Sequence[Check]) -> list[Card]:

@@ -7,28 +7,28 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.split import Overlap, parse_overlap
 from mlxlab.data.row_lengths import MANY, TOO_LONG
-from mlxlab.experiment.final_evaluation.findings import never_predicted_sentence, same_as_weakest
-from mlxlab.experiment.run_report.results import ROWS, Results, baseline_title, compared_with_best, training_length
+from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
-_CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
 _MAX_SHOWN = 3
 
 
 def all_checks(files: RunFiles, results: Results) -> list[Check]:
     checks = [
         _complete(files),
-        _baselines(files, results),
-        _classes(files, results),
+        check_baselines(files, results),
+        check_teacher(files, results),
+        check_classes(files, results),
         _held_out(files, results),
         _overlap(files),
         _left_out(files),
         _truncated(files),
         _overfitting(files),
-        _calibration(results),
+        check_calibration(results),
         _steps(files),
         _warnings(files),
         _seeds(files),
@@ -48,39 +48,6 @@ def _complete(files: RunFiles) -> Check | None:
         return None
     error = files.attempt.get("error")
     return Check("warning", "Not finished", one_line(error, 300) if error else "The run has not ended on its own.")
-
-
-def _baselines(files: RunFiles, results: Results) -> Check | None:
-    """Against the weakest baseline, which takes no training, and the best one."""
-    if not (text := compared_with_best(results)) or results.value is None:
-        return None
-    if results.may_be_chance:
-        weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
-        same, advice = same_as_weakest(results.metric, results.value, weakest, value), training_length(files).advice
-        same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
-        if results.learned_nothing:
-            return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
-        chance = f"the 95 % interval of the difference from {weakest} includes 0"
-        return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
-    if text.startswith("Better"):
-        return Check("good", "Baselines", f"{text}.")
-    is_worse = text.startswith("Worse")
-    meaning = f"{'worse' if is_worse else 'no better'} than a baseline"
-    return Check("warning", "Baselines", f"{text}.", meaning, is_serious=is_worse)
-
-
-def _classes(files: RunFiles, results: Results) -> Check | None:
-    """Whether each class that occurs is predicted at least once."""
-    classes = files.metrics.get("never_predicted", {}).get(results.split) if files.metrics else None
-    if classes is None or not results.rows:
-        return None
-    if not classes:
-        return Check("good", "Classes", f"Each class of the {ROWS[results.split]} rows is predicted.")
-    text = never_predicted_sentence(
-        {one_line(name, 60): rows for name, rows in classes.items()}, results.split, results.rows
-    )
-    meaning = f"{'a class is' if len(classes) == 1 else f'{len(classes):,} classes are'} never predicted"
-    return Check("warning", "Classes", f"{text}.", meaning)
 
 
 def _held_out(files: RunFiles, results: Results) -> Check | None:
@@ -163,19 +130,6 @@ def _overfitting(files: RunFiles) -> Check | None:
         text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"
         return Check("warning", "Overfitting", text)
     return Check("good", "No overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
-
-
-def _calibration(results: Results) -> Check | None:
-    error = results.values.get("calibration_error")
-    if error is None:
-        return None
-    if results.may_be_chance:
-        text = f"the shares of the classes alone are calibrated too, and this model is no better (error {error:.3f})"
-        return Check("unknown", "Calibration", f"Not meaningful: {text}.")
-    text = f"Expected calibration error {error:.3f}: so much do confidence and accuracy differ."
-    state = "good" if error <= _CALIBRATED else "warning" if error > _MISCALIBRATED else "unknown"
-    names = {"good": "Calibrated", "warning": "Badly calibrated", "unknown": "Roughly calibrated"}
-    return Check("good" if state == "unknown" else state, names[state], text)  # type: ignore[arg-type]
 
 
 def _steps(files: RunFiles) -> Check | None:

@@ -117,15 +117,21 @@ def compared_with_best(results: Results) -> str:
     if not results.baselines or results.value is None:
         return ""
     best = best_baseline(results.metric, results.baselines)
+    weakest = _short_name(results.weakest)
+    if results.learned_nothing:
+        is_equal = number(results.value) == number(results.baselines[results.weakest])
+        return f"Learned nothing: {'no better' if is_equal else 'worse'} than {weakest}"
     if results.may_be_chance:
-        no_better = "Learned nothing: no better" if results.learned_nothing else "No better"
-        return f"{no_better} than {_short_name(results.weakest)}"
+        return f"Not clearly better than {weakest}"
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
     low, high = results.gain or (gain, gain)  # without an interval by the value itself
+    unit = " nats per token" if results.weakest == "unigram" else ""
     if low > 0:
-        return f"Better than {_short_name(best)} by {shown(gain)}"
-    return f"Worse than {_short_name(best)} by {shown(-gain)}" if high < 0 else f"No better than {_short_name(best)}"
+        return f"Better than {_short_name(best)} by {shown(gain)}{unit}"
+    if high < 0:
+        return f"Worse than {_short_name(best)} by {shown(-gain)}{unit}"
+    return f"Not clearly {'worse' if gain < 0 else 'better'} than {_short_name(best)}"
 
 
 def _short_name(baseline: str) -> str:

@@ -19,10 +19,7 @@ from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.experiment.run_report.samples_file import FILE as SAMPLES
-from mlxlab.experiment.run_report.samples_file import TextSample
-from mlxlab.experiment.run_report.verification import FILE as VERIFICATION
-from mlxlab.experiment.run_report.verification import Verification
+from mlxlab.experiment.run_report.result_files import SAMPLES, VERIFICATION, TextSample, Verification
 from mlxlab.files.untrusted import ShapeError, read_bytes, read_json, read_text, validate
 from mlxlab.html.blocks import png_width
 

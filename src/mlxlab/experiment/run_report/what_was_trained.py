@@ -35,7 +35,9 @@ def _answer(files: RunFiles) -> str:
         model = ", ".join(filter(None, [model, f"{_short(count)} parameters" if count else "", f"from {origin}"]))
     else:
         model = " ".join(filter(None, [model, _chosen_size(files)]))
-    return (", on " if origin else " on ").join(filter(None, [model, data])) or files.manifest["name"]
+    if teachers := files.manifest.get("inputs", {}).get("teachers", {}):
+        model = f"{model}, distilled from {'a teacher' if len(teachers) == 1 else f'{len(teachers)} teachers'}"
+    return (", on " if origin or teachers else " on ").join(filter(None, [model, data])) or files.manifest["name"]
 
 
 def _chosen_size(files: RunFiles) -> str:

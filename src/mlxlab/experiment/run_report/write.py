@@ -1,5 +1,6 @@
 """The report of a run: `report.html` of its folder, made of the files there and of nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.config.issues import one_line
@@ -10,7 +11,7 @@ from mlxlab.experiment.run_report.details import detail_sections, moment
 from mlxlab.experiment.run_report.results import results_of
 from mlxlab.experiment.run_report.run_files import RunFiles, read_run_files
 from mlxlab.experiment.run_report.sections import result_sections
-from mlxlab.html.blocks import Page
+from mlxlab.html.blocks import Check, Page, Tone
 from mlxlab.html.page import write_page
 
 FILE = "report.html"
@@ -37,6 +38,11 @@ def write_run_report(folder: Path, manifest: Manifest | None = None, out: Path |
     return write_page(run_page(read_run_files(folder.absolute(), manifest)), out or folder / FILE)
 
 
+def _tone(is_well: bool, checks: Sequence[Check]) -> Tone:
+    """Of the status: green is for runs that ended well and learned something."""
+    return "bad" if not is_well else "" if any(check.is_serious for check in checks) else "good"
+
+
 def run_page(files: RunFiles) -> Page:
     """The report of a run as a page."""
     results = results_of(files)
@@ -47,7 +53,7 @@ def run_page(files: RunFiles) -> Page:
         title=one_line(files.manifest["name"], 120),
         subtitle=f"Run of {moment(files.manifest['attempts'][0]['start'])} in {files.folder}",
         status=status,
-        tone="good" if files.status in ("DONE", "RUNNING") and pruned == "finished" else "bad",
+        tone=_tone(files.status in ("DONE", "RUNNING") and pruned == "finished", checks),
         cards=all_cards(files, results, checks),
         checks=checks,
         sections=[*result_sections(files, results), *detail_sections(files)],

@@ -1,0 +1,78 @@
+"""Checks of the values that a model reached: against baselines and its teacher, by class, and its calibration."""
+
+from mlxlab.config.issues import one_line
+from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, never_predicted_sentence, same_as_weakest
+from mlxlab.experiment.run_report.results import (
+    ROWS,
+    Results,
+    baseline_title,
+    compared_with_best,
+    shown,
+    training_length,
+)
+from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.html.blocks import Check
+
+_CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
+
+
+def check_baselines(files: RunFiles, results: Results) -> Check | None:
+    """Against the weakest baseline, which takes no training, and the best one."""
+    if not (text := compared_with_best(results)) or results.value is None:
+        return None
+    if results.may_be_chance:
+        weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
+        same, advice = same_as_weakest(results.metric, results.value, weakest, value), training_length(files).advice
+        same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
+        if results.learned_nothing:
+            return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
+        chance = f"the 95 % interval of the difference from {weakest} includes 0"
+        return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
+    if text.startswith("Better"):
+        return Check("good", "Baselines", f"{text}.")
+    is_worse = text.startswith("Worse")
+    meaning = f"{'worse' if is_worse else 'no better'} than a baseline"
+    return Check("warning", "Baselines", f"{text}.", meaning, is_serious=is_worse)
+
+
+def check_teacher(files: RunFiles, results: Results) -> Check | None:
+    """Whether the student learns from a teacher that has learned something itself."""
+    teacher = files.metrics.get("reference", {}).get("teacher", {}) if files.metrics else {}
+    value = teacher.get(results.metric)
+    if value is None or results.split != "valid" or not results.baselines:
+        return None
+    weakest = baseline_title(results.weakest)
+    if has_learned_nothing(results.metric, value, results.baselines):
+        same = same_as_weakest(results.metric, value, weakest, results.baselines[results.weakest])
+        text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
+        return Check("warning", "The teacher learned nothing", text, is_serious=True)
+    return Check("good", "Teacher", f"Its {results.metric.replace('_', ' ')} {shown(value)} is better than {weakest}.")
+
+
+def check_classes(files: RunFiles, results: Results) -> Check | None:
+    """Whether each class that occurs is predicted at least once."""
+    classes = files.metrics.get("never_predicted", {}).get(results.split) if files.metrics else None
+    if classes is None or not results.rows:
+        return None
+    if not classes:
+        if "accuracy" not in results.values:  # a regression
+            return None
+        return Check("good", "Classes", f"Each class of the {ROWS[results.split]} rows is predicted.")
+    text = never_predicted_sentence(
+        {one_line(name, 60): rows for name, rows in classes.items()}, results.split, results.rows
+    )
+    meaning = f"{'a class is' if len(classes) == 1 else f'{len(classes):,} classes are'} never predicted"
+    return Check("warning", "Classes", f"{text}.", meaning)
+
+
+def check_calibration(results: Results) -> Check | None:
+    error = results.values.get("calibration_error")
+    if error is None:
+        return None
+    if results.may_be_chance:
+        text = f"Expected calibration error {error:.3f}, which says little of a model no better than a constant."
+        return Check("unknown", "Calibration", text)
+    text = f"Expected calibration error {error:.3f}: so much do confidence and accuracy differ."
+    state = "good" if error <= _CALIBRATED else "warning" if error > _MISCALIBRATED else "unknown"
+    names = {"good": "Calibrated", "warning": "Badly calibrated", "unknown": "Roughly calibrated"}
+    return Check("good" if state == "unknown" else state, names[state], text)  # type: ignore[arg-type]
