@@ -227,8 +227,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run folder; raises InputNotFoundError if there is none, DataError if it is damaged."""
     path = folder / FILE
     try:
-        number = read_json(path, dict[str, object]).get("format", 1)
-        if number != FORMAT:
+        if (number := read_json(path, dict[str, object]).get("format", 1)) != FORMAT:
             raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
         return read_json(path, Manifest)
     except InputNotFoundError:
