@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.vocabulary.remapping import IS_CORE
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.experiment.final_evaluation.samples import sample_prompts
 from support.fault_injection.mutations import replace_value
 from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
@@ -119,6 +121,14 @@ def test_any_position_is_reached_exactly(new_data, row_buffer):
     for count in range(1, 36, 3):
         prefetched.load_state_dict(json.loads(states[count]))
         assert take(prefetched, 4) == expected[count : count + 4], count
+
+
+def test_samples_are_answers_to_whole_questions(new_data, file):
+    data = new_data(valid_source=str(file))
+    prompts = [decode(data, prompt) for prompt in sample_prompts(data, data.tokenizer, 4)[1:]]
+    assert len(prompts) == 3
+    for prompt in prompts:
+        assert re.fullmatch(r"<bos>user\n(\d+) user [ab]*<eos>\n<bos>assistant\n", prompt), prompt
 
 
 def test_epochs_have_another_order_of_the_same_conversations(new_data):

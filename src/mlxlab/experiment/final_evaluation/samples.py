@@ -20,6 +20,7 @@ from mlxlab.tracking.tracker import Tracker
 
 SECONDS = 0.5  # after which the texts end
 PROMPT = 24  # tokens of validation text
+MAX_PROMPT = 256  # tokens before an answer
 
 
 def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int) -> None:
@@ -41,12 +42,19 @@ def tokenizer_of(data: DataModule) -> Tokenizer:
 
 
 def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:
-    """Token ids: the end of a document, after which another one begins, then beginnings of validation rows."""
+    """Token ids: the end of a document, after which another one begins, then beginnings of validation rows.
+
+    A row that begins with tokens that are no targets, such as a question, is continued behind all of those.
+    """
     end = tokenizer.eos_id
     prompts = [[end]] if end is not None else []
     batch = next(iter(data.valid), None)
-    for tokens, segments in zip(batch.tokens, batch.segment_ids, strict=True) if batch is not None else ():
-        if len(row := tokens[np.asarray(segments) > 0][:PROMPT]):
+    rows = () if batch is None else zip(batch.tokens, batch.segment_ids, batch.loss_weights, strict=True)
+    for tokens, segments, weights in rows:
+        skipped = int(np.argmax(np.asarray(weights) > 0))  # weights are those of the next token
+        end_of_prompt = skipped + 1 if skipped else PROMPT
+        row = tokens[np.asarray(segments) > 0][:end_of_prompt][-MAX_PROMPT:]
+        if len(row):
             prompts.append([int(token) for token in row])
     return prompts[:count]
 
