@@ -191,7 +191,7 @@ def poison(plan: dict[str, Any]) -> None:
         return put._replace(loss_weights=put.loss_weights * mx.array(float("nan"))) if due() and what == "data" else put
 
     training_loop.to_device = data
-    sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.apply_if_finite
+    sum_, norm, update, fused = steps.weighted_sum, steps.global_norm, steps.apply_if_finite, steps.apply_adamw
 
     def loss(*args: Any) -> Any:
         total, *terms = sum_(*args)
@@ -200,12 +200,21 @@ def poison(plan: dict[str, Any]) -> None:
     def gradient(tree: Any) -> Any:
         return norm(tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree)
 
-    def optimizer(condition: Any, model: Any, optimizer: Any, gradients: Any) -> None:
-        update(condition, model, optimizer, gradients)
+    def spoil(model: Any) -> None:
         if due() and what == "optimizer":
             model.update(tree_map(lambda w: w * float("nan"), model.trainable_parameters()))
 
-    steps.weighted_sum, steps.global_norm, steps.apply_if_finite = loss, gradient, optimizer
+    def optimizer(condition: Any, model: Any, *rest: Any) -> None:
+        update(condition, model, *rest)
+        spoil(model)
+
+    def native_optimizer(model: Any, *rest: Any) -> Any:
+        if applied := fused(model, *rest):
+            spoil(model)
+        return applied
+
+    steps.weighted_sum, steps.global_norm = loss, gradient
+    steps.apply_if_finite, steps.apply_adamw = optimizer, native_optimizer
 
 
 def slow_evaluation(seconds: float) -> None:
