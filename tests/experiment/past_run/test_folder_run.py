@@ -39,7 +39,9 @@ def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder
     assert difference["config"] == {"trainer.max_steps": ["3", "4"]}
     assert (difference["data"], difference["code"]) == ({}, {})
     assert main(["compare", str(folder), str(other)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert "valid/ metrics are of the last evaluation" in printed.err
     assert next(line for line in lines if "/" in line).split()[1] == "valid/loss"  # the objective is the first metric
     assert main(["open", str(folder)]) == 0
     assert f"folder: {folder}" in capsys.readouterr().out

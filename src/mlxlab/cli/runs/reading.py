@@ -15,6 +15,8 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
 from mlxlab.experiment.past_run.past_runs import PastRuns
+from mlxlab.metric_names import TEST, VALID
+from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff
@@ -124,6 +126,7 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
         print_json([run_as_json(run) for run in runs])
     else:
         terminal.show(format_comparison(runs))
+        _name_evaluation(runs)
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -140,6 +143,7 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
         print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
         return
     terminal.show(format_diff(first, second, difference))
+    _name_evaluation([first, second])
     commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
     if len(commits) == 2:
         log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
@@ -156,9 +160,18 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
         return
     listing = format_list(runs, columns, width := terminal.columns())
     terminal.show(listing.table if runs else "no runs")
+    if columns.metrics is None or columns.metrics:
+        _name_evaluation(runs)
     if runs and listing.left_out:
         names = ", ".join(listing.left_out)
         log.info(f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice")
+
+
+def _name_evaluation(runs: Sequence[RunRow]) -> None:
+    """Says which evaluation the metrics in a table are of."""
+    if any(key.startswith(VALID) for run in runs for key in run.metrics):
+        best = f"{command('info')} run=RUN shows the best one"
+        log.info(f"{VALID} metrics are of the last evaluation ({best}), {TEST} metrics of the best weights")
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:
