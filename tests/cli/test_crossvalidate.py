@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import fold_markdown
+from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict
 from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.cli.crossvalidate import main
+from mlxlab.experiment.final_evaluation.findings import TrainingLength
 from support.processes import NO_PLOTS
 
 ACCURACY = "valid/accuracy"
@@ -51,7 +52,8 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     fits[0].write_text("{")  # a run that was killed while it wrote
     assert main(args) == 0
     again = capsys.readouterr()
-    assert "2 runs, 1 of them finished already" in again.err
+    assert "2 runs, 1 of them finished already, 2 at a time" in again.err
+    assert f"report: {folder / 'table.html'}" in again.err
     assert again.out == first.out, "a repeated run gives the same result"
     assert fits[1].stat().st_mtime_ns == times[1]
 
@@ -67,7 +69,7 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
     rows = tmp_path / "rows.csv"
     rows.write_text("PassengerId,Survived\n1,x\n")
     assert main([*TINY, f"data.source={rows}", "folds=2", "seeds=1", f"folder={tmp_path / 'out'}"]) == 65
-    [line] = capsys.readouterr().err.strip().splitlines()[1:]
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("seed 0 fold")
     assert "rows.csv:1" in line
 
@@ -92,6 +94,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     ("arg", "expected"),
     [
         ("folds=1", "folds=1: expected a whole number >= 2 and <= 400"),
+        ("fold=3", "fold=3: unknown key; did you mean folds?"),
         ("seeds=many", "seeds=many: expected a whole number >= 1 and <= 100"),
         ("--fast", "--fast: unknown flag"),
         ("seed=3", "seed=3: crossvalidate sets seed itself"),
@@ -130,6 +133,25 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     assert rows["rule"][f"gain on {MODEL}"] == "-0.1"
     assert rows["rule"]["interval"] == f"{gain.low:+.4g} to {gain.high:+.4g}"
     assert gain.high < 0, "how difficult a fold is cancels in the difference"
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "expected"),
+    [
+        (
+            [0.6, 0.6, 0.6, 0.6],
+            [0.7] * 4,
+            "This model learned nothing: accuracy 0.6000 is that of majority. 5 steps are",
+        ),
+        ([0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69], "is better than the best baseline, rule: mean accuracy 0.8000"),
+        ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "is worse than the best baseline, rule"),
+        ([0.8, 0.7, 0.9, 0.8], [0.7, 0.8, 0.8, 0.9], "is not significantly better than the best baseline, rule"),
+    ],
+)
+def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(model, rule, expected):
+    baselines = [folds("majority", [0.6] * 4), folds("rule", rule)]
+    comparison = compare(ACCURACY, [folds(MODEL, model), *baselines], MODEL)
+    assert expected in fold_verdict(comparison, baselines, TrainingLength(5))
 
 
 def test_a_single_fold_gets_no_interval():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodResults
 from mlxlab.analysis.comparison_page import read_comparison_page
+from mlxlab.experiment.final_evaluation.findings import TrainingLength, learned_nothing_sentence
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
@@ -64,6 +65,18 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
     head = [f"{comparison.metric.removeprefix(VALID)} of", "mean", "std. error", *seeds, *list(cells)[:2]]
     text = " ".join([*notes, _test_note(comparison)])
     return "\n".join([markdown_table(head, rows), "", *wrap(text, 120), "", f"    {command}"])
+
+
+def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults], length: TrainingLength) -> str:
+    """Whether the reference learned something, and is better than the best of the baselines: a sentence."""
+    metric, means = comparison.metric.removeprefix(VALID), {each.name: each.mean for each in baselines}
+    mean = next(method.mean for method in comparison.methods if method.name == comparison.against)
+    if lines := learned_nothing_sentence(metric, mean, means, length):
+        return "\n".join(wrap(lines[0][0].upper() + lines[0][1:], 120))
+    name = min(means, key=lambda name: means[name] if comparison.minimised else -means[name])
+    gain, values = comparison.gains[name], f"mean {metric} {_number(mean)} against {_number(means[name])}"
+    relation = "better" if gain.high < 0 else "worse" if gain.low > 0 else "not significantly better"
+    return f"Verdict: {comparison.against} is {relation} than the best baseline, {name}: {values}."
 
 
 def _row(method: MethodResults, comparison: Comparison, full: MethodResults | None) -> dict[str, str]:

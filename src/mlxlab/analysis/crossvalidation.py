@@ -14,14 +14,17 @@ from statistics import fmean
 
 import mlxlab
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
-from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_report
+from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict, markdown, write_report
 from mlxlab.analysis.comparison_runs import method_results
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
+from mlxlab.experiment.final_evaluation.findings import TrainingLength
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE, Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
+from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
 
 MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
@@ -66,6 +69,9 @@ def _quoted(path: Path) -> str:
     return f"'{text}'"
 
 
+_Job = tuple[FoldRun, _Process, float]  # and when it started
+
+
 def read_result(run: FoldRun) -> RunMetrics | None:
     """The metrics of a finished run; None if it is not finished, its task has no labels, or its file is malformed."""
     with suppress(InputNotFoundError, DataError):
@@ -91,9 +97,11 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
     Raises:
         UserError: a run failed (with its exit code and last line) or has no labels; the others are terminated.
     """
-    waiting, active = [run for run in runs if read_result(run) is None], list[tuple[FoldRun, _Process, float]]()
-    done = len(runs) - len(waiting)
-    logger.info(f"{title}{display_path(runs[0].folder.parent)}: {len(runs)} runs, {done} of them finished already")
+    waiting, active = [run for run in runs if read_result(run) is None], list[_Job]()
+    done, seconds = len(runs) - len(waiting), list[float]()
+    progress = f"{len(runs)} runs, {done} of them finished already, {jobs} at a time"
+    logger.info(f"{title}{display_path(runs[0].folder.parent)}: {progress}; each prints to its .log file there")
+    due = time.monotonic() + FIRST_SECONDS
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
@@ -104,14 +112,37 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
             for ended in [job for job in active if job[1].poll() is not None]:
                 active.remove(ended)
                 run, process, start = ended
-                result, seconds, done = _result(run, process.returncode), time.monotonic() - start, done + 1
-                score = f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}, {seconds:.0f} s"
-                logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}")
+                result, done = _result(run, process.returncode), done + 1
+                seconds.append(time.monotonic() - start)
+                score = f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}"
+                rest = _time_left(seconds, active, len(waiting), jobs)
+                logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}, {seconds[-1]:.0f} s{rest}")
+            if active and time.monotonic() > due:
+                due = time.monotonic() + LINE_SECONDS
+                lines = " | ".join(f"{run.name}: {_last_line(run)}" for run, *_ in active)
+                rest = _time_left(seconds, active, len(waiting), jobs)
+                logger.info(f"{done}/{len(runs)} done{rest}; {title}{lines}")
     finally:
         for _, process, _ in active:
             process.terminate()  # it saves, and the next call resumes it
         for _, process, _ in active:
             process.wait()
+
+
+def _time_left(seconds: Sequence[float], active: Sequence[_Job], waiting: int, jobs: int) -> str:
+    """`, ETA h:mm:ss`, if the runs that are left take as long as those that ended did, in seconds."""
+    if not seconds or not (active or waiting):
+        return ""
+    mean, now = fmean(seconds), time.monotonic()
+    rest = [max(0.0, mean - (now - start)) for *_, start in active]
+    return f", ETA {duration(max(*rest, 0.0, (sum(rest) + waiting * mean) / jobs))}"
+
+
+def _last_line(run: FoldRun) -> str:
+    with suppress(OSError):
+        lines = run.log.read_text(errors="replace").strip().splitlines()
+        return one_line(lines[-1], 100) if lines else "starts"
+    return "starts"
 
 
 @contextmanager
@@ -151,12 +182,15 @@ def _result(run: FoldRun, code: int = 0) -> RunMetrics:
 
 
 def write_tables(
-    runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str
+    runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str, limit: str = "epochs"
 ) -> tuple[str, dict[str, Comparison]]:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
     With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
-    the command that reproduces it, and the comparisons by the name of their files.
+    the command that reproduces it and a verdict, and the comparisons by the name of their files.
+
+    Args:
+        limit: the key of the trainer by which the runs end.
     """
     results = {run.name: _result(run) for run in runs[MODEL]}
     first = next(iter(results.values()))
@@ -178,6 +212,8 @@ def write_tables(
         f"Mean {first['main_metric']} of the best checkpoints: {best:.4f}.",
     ]
     text = fold_markdown(table, notes, command)
+    if baselines:
+        text += f"\n\n{fold_verdict(table, baselines, TrainingLength(steps[-1], limit))}"
     write_report(table, text, folder, "table")
     comparisons = {"table": table}
     if TEACHER in runs:

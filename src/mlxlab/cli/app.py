@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxlab import program, terminal
-from mlxlab.cli.args import ArgumentCountError, describe_options, parse_args
+from mlxlab.cli.args import ArgumentCountError, check_overrides, describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -34,6 +34,7 @@ class Subcommand:
     run: Callable[..., int | None]
     num_positional: tuple[int, int] = (0, 0)  # see `parse_args`
     forward_prefix: str | None = None  # see `parse_args`
+    forwards_overrides: bool = False  # to train; then also all that `forward_prefix=""` accepts
     first: str = "run"
     more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
 
@@ -45,8 +46,10 @@ class Subcommand:
         parameters = inspect.signature(self.run).parameters
         if self.first in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
             typed = [f"{self.first}={typed[0]}", *typed[1:]]
-        counts, prefix = self.num_positional, self.forward_prefix
+        counts, prefix = self.num_positional, "" if self.forwards_overrides else self.forward_prefix
         values, args = parse_args(typed, self.targets, num_positional=counts, forward_prefix=prefix)
+        if self.forwards_overrides:
+            check_overrides(args, self.targets)
         more = {name: values.pop(name) for name in list(values) if name not in parameters}
         for name, value in values.items():
             if parameters[name].annotation in (Path, Path | None) and value is not None:

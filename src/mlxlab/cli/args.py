@@ -13,10 +13,13 @@ from types import NoneType
 from typing import Any, NamedTuple, get_origin
 
 from mlxlab.config.issues import format_issues, one_line, shown
+from mlxlab.config.paths import conf_dir
+from mlxlab.config.schema.root import TARGET as ROOT
 from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
 from mlxlab.config.schema.validate import Validator, describe
-from mlxlab.config.suggest import nearest, suggestion
+from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError
+from mlxlab.nearest import nearest_names
 from mlxlab.redact import unknown_key
 
 
@@ -80,6 +83,21 @@ def parse_args(
         plural = "s" * (high != 1)
         raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
     return values, positional + forwarded
+
+
+def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:
+    """Raises ConfigError for an argument that is no override of train, and that looks like a mistyped option.
+
+    Args:
+        targets: those of `parse_args`, which has left these arguments.
+    """
+    options = {name for target in targets for name in _keys(target)}
+    keys = {*_keys(ROOT), *(folder.name for folder in conf_dir().iterdir())}
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        near = nearest_names(name, options | keys) if equals and name.isidentifier() and name not in keys else []
+        if near and near[0] in options:
+            raise ConfigError(unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near[0])}"))
 
 
 def parse_value(hint: object, text: str) -> object:

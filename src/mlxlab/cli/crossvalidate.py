@@ -13,6 +13,7 @@ Examples
 """
 
 import hashlib
+import logging
 import re
 import shlex
 import signal
@@ -28,12 +29,14 @@ from mlxlab.analysis.comparison_report import as_json
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.paths import conf_dir, display_path, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
+from mlxlab.experiment.final_evaluation.findings import LIMITS
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+logger = logging.getLogger(__name__)
 
 
 def _crossvalidate(
@@ -88,11 +91,12 @@ def _crossvalidate(
         runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
         for name, fold_runs in runs.items():
             train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        text, comparisons = write_tables(runs, folds, folder, command_line)
+        text, comparisons = write_tables(runs, folds, folder, command_line, _limit(configs[0]))
     if json:
         print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
     else:
         terminal.show(text)
+    logger.info(f"report: {display_path(folder / 'table.html')}")
 
 
 @contextmanager
@@ -122,4 +126,9 @@ def _config(args: list[str]) -> dict[str, Any]:
     return config
 
 
-main = build_main(__doc__, Subcommand(_crossvalidate, forward_prefix=""), needs_args=False)
+def _limit(config: dict[str, Any]) -> str:
+    """The key of the trainer by which a run ends."""
+    return next((key for key in LIMITS if config["trainer"].get(key) is not None), "epochs")
+
+
+main = build_main(__doc__, Subcommand(_crossvalidate, forwards_overrides=True), needs_args=False)

@@ -66,4 +66,4 @@ def _launch(
     return 128 - code if code < 0 else code
 
 
-main = build_main(__doc__, Subcommand(_launch, forward_prefix=""))
+main = build_main(__doc__, Subcommand(_launch, forwards_overrides=True))

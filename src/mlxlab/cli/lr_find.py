@@ -82,4 +82,4 @@ def _find(
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 
-main = build_main(__doc__, Subcommand(_find, forward_prefix=""), needs_args=False)
+main = build_main(__doc__, Subcommand(_find, forwards_overrides=True), needs_args=False)

@@ -61,9 +61,9 @@ class Inputs(TypedDict, total=False):
     """What a run is made of. Seed and fold are equal for runs that may be compared pair by pair."""
 
     overrides: list[str]
-    run_dir: str  # as typed
     choices: dict[str, str]  # config group -> option
     parents: list[Parent]
+    run_dir: str  # `hydra.run.dir` as typed
     seed: int
     fold: int | None
     folds: int | None

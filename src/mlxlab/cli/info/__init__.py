@@ -83,7 +83,7 @@ _SUBCOMMANDS = {
     "describe": Subcommand(describe),
     "presets": Subcommand(presets),
     "memory": Subcommand(memory),
-    "tokens": Subcommand(tokens, forward_prefix=""),
+    "tokens": Subcommand(tokens, forwards_overrides=True),
 }
 _main = build_main(__doc__, _SUBCOMMANDS)
 

@@ -94,4 +94,4 @@ def _command(given: dict[str, object], args: list[str]) -> str:
     return f"{program.command('trial')} {shlex.join([*options[:1], *args, *options[1:]])}"
 
 
-main = build_main(__doc__, Subcommand(_trial, forward_prefix=""))
+main = build_main(__doc__, Subcommand(_trial, forwards_overrides=True))

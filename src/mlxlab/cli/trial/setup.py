@@ -24,18 +24,14 @@ from mlxlab.config.hydra.sweep_jobs import sweep_issues
 from mlxlab.config.issues import format_issues, one_line
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.config.schema.root import TARGET as ROOT
-from mlxlab.config.schema.signature import signature
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
+from mlxlab.config.suggest import suggestion
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.experiment.experiment import with_past_run
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.rerun import read_past_run
 from mlxlab.program import command
-from mlxlab.redact import unknown_key
 from mlxlab.tracking import provenance
 
-OPTIONS = ("baseline", "seeds", "budget", "max_seeds", "metric", "evaluation", "min_gain", "folder", "jobs", "json")
 FOR_BOTH = ("tracking", "cloud", "tags", "hydra.launcher")
 OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")
 LENGTHS = ("trainer.max_steps", "trainer.epochs", "trainer.max_tokens")
@@ -103,7 +99,7 @@ def split_args(args: list[str], limits: Budget) -> Texts:
         key = override_name(arg).replace("/", ".")
         if arg.startswith("-"):
             raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help', '--json'])}")
-        _check_change(arg, key)
+        _check_is_one_value(arg)
         if _is_in(key, "hydra.launcher"):
             texts.launcher.append(arg)
         elif any(_is_in(key, each) for each in FOR_BOTH):
@@ -121,13 +117,7 @@ def split_args(args: list[str], limits: Budget) -> Texts:
     return texts
 
 
-def _check_change(arg: str, key: str) -> None:
-    """Raises ConfigError for an option that is mistyped, and for several values."""
-    root = signature(ROOT)
-    assert root is not None
-    is_key = key in root.keys or (conf_dir() / key).exists() or "=" not in arg
-    if not is_key and "." not in key and (option := nearest(key, OPTIONS)):
-        raise ConfigError(unknown_key(arg, f"unknown key{did_you_mean(option)}"))
+def _check_is_one_value(arg: str) -> None:
     parsed, _ = parse([arg], multirun=True)
     if any(override.is_sweep_override() for override in parsed.values()):
         raise ConfigError(f"{arg}: several values; a trial takes one value per key, {command('train')} -m several")
