@@ -141,7 +141,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
         (
             [0.6, 0.6, 0.6, 0.6],
             [0.7] * 4,
-            "This model learned nothing: accuracy 0.6000 is that of majority. 5 steps are",
+            "model learned nothing: accuracy 0.6000 is that of majority. 5 steps are",
         ),
         ([0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69], "is better than the best baseline, rule: mean accuracy 0.8000"),
         ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "is worse than the best baseline, rule"),

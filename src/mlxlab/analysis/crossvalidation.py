@@ -141,8 +141,8 @@ def _time_left(seconds: Sequence[float], active: Sequence[_Job], waiting: int, j
 def _last_line(run: FoldRun) -> str:
     with suppress(OSError):
         lines = run.log.read_text(errors="replace").strip().splitlines()
-        return one_line(lines[-1], 100) if lines else "starts"
-    return "starts"
+        return one_line(lines[-1], 100) if lines else "started"
+    return "started"
 
 
 @contextmanager
