@@ -5,10 +5,11 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.cli.translate import main, quoted
+from mlxlab.cli.translate import main
 from mlxlab.cli.translate.translation import translate
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.errors import ConfigError
+from mlxlab.program import quoted
 
 ADVANCED = "python -m src.training.train_advanced --dataset-id a/b"
 
