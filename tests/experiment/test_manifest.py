@@ -269,3 +269,17 @@ def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_
     fields = read_manifest(tmp_path)
     assert fields["attempts"][0]["end"] == 1060.0
     assert 60.0 <= fields["outcome"]["wall_seconds"] < 120.0
+
+
+@pytest.mark.parametrize("uid", ["/../../escaped", "../escaped", "", "a\nb"])
+def test_an_earlier_run_of_a_stranger_moves_nowhere_but_into_the_folder(tmp_path, uid):
+    folder = tmp_path / "run"
+    with RunManifest(folder) as manifest:
+        manifest.begin({})
+    (folder / "earlier-").mkdir()  # on the way of a path in the id
+    foreign = json.loads((folder / "manifest.json").read_text()) | {"id": uid}
+    (folder / "manifest.json").write_text(json.dumps(foreign))
+    with RunManifest(folder) as manifest:
+        set_aside_earlier_run(manifest)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert read_manifest(folder / "earlier-run")["id"] == uid

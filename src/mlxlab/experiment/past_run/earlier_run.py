@@ -28,7 +28,7 @@ def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
-    return [f"the earlier run of this folder, {earlier['id'][:8]}, is now in {target}"]
+    return [f"the earlier run of this folder, {_short_id(earlier)}, is now in {target}"]
 
 
 def earlier_folder(folder: Path, uid: str) -> Path | None:
@@ -37,9 +37,15 @@ def earlier_folder(folder: Path, uid: str) -> Path | None:
     return moved if (moved / FILE).is_file() else None
 
 
+def _short_id(manifest: Manifest) -> str:
+    """For the name of a folder: the run may come from a stranger, and its id lead out of the folder."""
+    short = manifest["id"][:8]
+    return short if short.isascii() and short.isalnum() else "run"
+
+
 def _new_folder(folder: Path, earlier: Manifest) -> Path:
     """With the manifest in it, so that it is a run folder from the start."""
-    name = f"{PREFIX}{earlier['id'][:8]}"
+    name = f"{PREFIX}{_short_id(earlier)}"
     paths = (folder / (f"{name}-{number}" if number > 1 else name) for number in range(1, 10**6))
     target = next(path for path in paths if not path.exists())
     target.mkdir()
