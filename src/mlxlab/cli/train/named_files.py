@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, split_path
-from mlxlab.config.issues import value_at
+from mlxlab.config.issues import one_line, value_at
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_names
@@ -39,7 +39,7 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     It would train the default experiment: in a misspelt folder, or in that of a run that ended before a checkpoint.
 
     Raises:
-        InputNotFoundError: the folder holds no run, and a folder beside it has nearly the same name.
+        InputNotFoundError: the folder holds no run, and a neighbouring run folder has nearly the same name.
         CheckpointUnavailableError: the run has no checkpoint; the message says what to do instead.
     """
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
@@ -51,8 +51,8 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     from mlxlab.experiment.manifest import FILE, read_manifest
 
     if not os.path.lexists(folder / FILE):
-        beside = [path.name for path in folder.parent.glob("*") if os.path.lexists(path / FILE)]
-        if near := nearest_names(folder.name, beside, min_ratio=0.75):
+        neighbours = [path.name for path in folder.parent.glob("*") if os.path.lexists(path / FILE)]
+        if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
             raise InputNotFoundError(
                 f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}?"
                 " (without resume=auto a new run begins)"
@@ -62,7 +62,11 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
         run_dir = shlex.quote(f"hydra.run.dir={folder}")
         again = "repeat the command that began it"
-        again = again if began is None else f"begin it again with: {command('train')} {run_dir} {shlex.join(began)}"
+        again = (
+            again
+            if began is None
+            else f"begin it again with: {command('train')} {run_dir} {one_line(shlex.join(began), 500)}"
+        )
         raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
 
 
