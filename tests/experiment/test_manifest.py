@@ -135,6 +135,7 @@ while True:
 def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
     with RunManifest(tmp_path) as manifest:
         manifest.begin({})
+        manifest.code(wait=30.0)  # the thread that asks git writes the file too
         facts = read_manifest(tmp_path)
         facts["attempts"][-1]["process_start"] -= 3600
         (tmp_path / "manifest.json").write_text(json.dumps(facts))
