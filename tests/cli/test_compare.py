@@ -275,3 +275,43 @@ def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("its verdict is in trial.json and is printed by mlxlab trial baseline=b x=1")
     assert sorted(folder.iterdir()) == before
+
+
+def add_inputs(folder, overrides, baseline=None):
+    fields = json.loads((folder / "manifest.json").read_text())
+    fields["inputs"] |= {"overrides": overrides, "choices": {"data": "titanic", "model": "bert"}}
+    (folder / "manifest.json").write_text(json.dumps(fields))
+    metrics = {key: {} for key in ("metrics", "final", "test", "intervals", "reference")}
+    metrics |= {"best_step": 3, "steps": 9, "main_metric": "accuracy"}
+    metrics["baselines"] = {"majority": {"valid/accuracy": baseline}} if baseline else {}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, capsys):
+    for name, rate, gain in (("slow", "1e-4", 0.0), ("fast", "0.002", 0.05)):
+        for seed in range(3):
+            make_run(tmp_path / name / f"{seed}", seed, 0.7 + gain + 0.01 * seed)
+            same = ["data=titanic", f"seed={seed}", f"hydra.run.dir=x/{name}", "trainer.dropout=0.1"]
+            add_inputs(tmp_path / name / f"{seed}", [*same, f"trainer.learning_rate={rate}"], 0.6)
+    args = [f"slow={tmp_path}/slow", f"fast={tmp_path}/fast"]
+    out = compare(tmp_path, *args, baseline="slow", capsys=capsys).out
+    assert out.startswith("bert on titanic; trainer.learning_rate: 0.0001 (slow), 0.002 (fast)\n\n- fast against slow")
+    subject = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]
+    assert subject["differs"] == {"trainer.learning_rate": {"slow": "0.0001", "fast": "0.002"}}
+    assert subject["baselines"] == {"majority": 0.6}
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    for text in ("slow vs fast: bert on titanic", "2 methods that differ in learning_rate", "Baseline majority"):
+        assert text in page
+    assert "learned anything" not in page
+
+
+def test_equal_runs_are_called_equal(tmp_path, capsys):
+    for name in ("a", "b"):
+        for seed in range(2):
+            make_run(tmp_path / name / f"{seed}", seed, 0.6)
+            add_inputs(tmp_path / name / f"{seed}", [f"seed={seed}"], 0.6)
+    out = compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys).out
+    assert "- b against a, valid/accuracy: no difference in any pair (2 pairs)." in out
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    for text in ("None: all runs are equal", "2 methods with the same settings", "No method learned anything"):
+        assert text in page

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
+from mlxlab.analysis.comparison_subject import Subject
 from mlxlab.errors import DataError
 from mlxlab.metric_names import lower_is_better
 
@@ -55,6 +56,8 @@ class PairedDifference:
     def verdict(self) -> str:
         if self.pairs < 2:
             return "one pair: no verdict" if self.pairs else "no run in common: no verdict"
+        if self.low == self.high == 0:
+            return "no difference in any pair"
         if self.low > 0:
             return "significant gain"
         return "significant loss" if self.high < 0 else "no significant gain"
@@ -70,6 +73,7 @@ class Comparison:
     gains: dict[str, PairedDifference]  # difference to the reference, by the name of every other method
     test_ratio: float  # test rows / training rows if the runs are folds of a cross-validation, else 0
     evaluation: Evaluation = "last"
+    subject: Subject | None = None
 
     @property
     def minimised(self) -> bool:
@@ -86,6 +90,8 @@ class Comparison:
         gain, subject = self.gains[name], f"{name} against {self.against}, {self.metric}: "
         if gain.pairs < 2:
             return f"{subject}{gain.verdict}."
+        if gain.low == gain.high == 0:
+            return f"{subject}{gain.verdict} ({gain.pairs} pairs)."
         direction = "lower" if self.minimised else "higher"
         interval = f"{LEVEL:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
         return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
@@ -99,7 +105,13 @@ class Comparison:
         return metrics
 
 
-def compare(metric: str, methods: Sequence[MethodResults], against: str, evaluation: Evaluation = "last") -> Comparison:
+def compare(
+    metric: str,
+    methods: Sequence[MethodResults],
+    against: str,
+    evaluation: Evaluation = "last",
+    subject: Subject | None = None,
+) -> Comparison:
     """Compares every method with the reference `against`; lower losses and errors are better.
 
     Raises:
@@ -119,7 +131,7 @@ def compare(metric: str, methods: Sequence[MethodResults], against: str, evaluat
     for name, values in by_name.items():
         differences = [sign * (value - reference[run]) for run, value in values.items() if run in reference]
         gains[name] = paired_t_test(differences, test_ratio)
-    return Comparison(metric, tuple(methods), against, gains, test_ratio, evaluation)
+    return Comparison(metric, tuple(methods), against, gains, test_ratio, evaluation, subject)
 
 
 def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> PairedDifference:

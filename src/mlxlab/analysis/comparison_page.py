@@ -1,52 +1,17 @@
 """A comparison of methods as a page, from the JSON and PNG files of its report."""
 
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
-from mlxlab.analysis.comparison import EVALUATIONS, Evaluation
+from mlxlab.analysis.comparison_cards import all_cards, gain_text, is_without_difference, number, of_evaluation
+from mlxlab.analysis.comparison_fields import ComparisonFields, MethodFields
+from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
-from mlxlab.html.blocks import Block, Card, Column, Image, Listing, Page, Paragraph, Section, Table, png_width
+from mlxlab.html.blocks import Block, Column, Image, Listing, Page, Paragraph, Section, Table, png_width
 from mlxlab.metric_names import lower_is_better
 
 DPI = 120
 _MAX_BYTES = 4 * 2**20
-
-
-class GainFields(TypedDict):
-    """Of a method on the reference; null is not finite."""
-
-    pairs: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    verdict: str
-
-
-class MethodFields(TypedDict):
-    """One method: its values by run, with their mean and standard error."""
-
-    name: str
-    values: dict[str, float | None]
-    parameters: float | None
-    speed: float | None
-    steps: float | None
-    folds: list[int]
-    mean: float | None
-    error: float | None
-    gain: NotRequired[GainFields]
-
-
-class ComparisonFields(TypedDict):
-    """The JSON file of a comparison."""
-
-    metric: str
-    against: str
-    level: float
-    test: str
-    evaluation: NotRequired[Evaluation]
-    methods: list[MethodFields]
 
 
 def read_comparison_page(folder: Path, name: str) -> Page:
@@ -89,16 +54,18 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
         Section("As Markdown, with the command", [Listing(text)] if text else [], is_folded=True),
     ]
     return Page(
-        title=f"Comparison: {' vs '.join(each['name'] for each in fields['methods'])}"[:120],
-        subtitle=f"{metric}{_of_evaluation(fields)}, in {folder.absolute()}",
-        cards=_cards(ranked, fields) if ranked else [],
+        title=_title(fields),
+        subtitle=f"Decided by {metric}{of_evaluation(fields)}, in {folder.absolute()}",
+        cards=all_cards(ranked, fields) if ranked else [],
         sections=[section for section in sections if section.blocks],
     )
 
 
-def _of_evaluation(fields: ComparisonFields) -> str:
-    """Which evaluation the values are of; nothing for files that do not say so."""
-    return f" of the {EVALUATIONS[fields['evaluation']]}" if "evaluation" in fields else ""
+def _title(fields: ComparisonFields) -> str:
+    """The methods, and of which model and data they are."""
+    methods = one_line(" vs ".join(each["name"] for each in fields["methods"]), 120)
+    trained = one_line(fields["subject"]["trained"], 80) if "subject" in fields else ""
+    return f"{methods}: {trained}" if trained else f"Comparison: {methods}"
 
 
 def _is_gain(method: MethodFields) -> bool:
@@ -112,39 +79,12 @@ def _has_interval(method: MethodFields) -> bool:
 def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
     gain = method["gain"]
     start = f"{method['name']} against {fields['against']}: {gain['verdict']}"
-    return f"{start}, {_gain(gain)} over {gain['pairs']} pairs." if gain["pairs"] > 1 else f"{start}."
-
-
-def _gain(gain: GainFields) -> str:
-    interval = f" ({_number(gain['low'], '+')} to {_number(gain['high'], '+')}, p {_number(gain['p'], '', 2)})"
-    return f"gain {_number(gain['mean'], '+')}{interval if gain['low'] is not None else ''}"
-
-
-def _number(value: float | None, sign: str = "", digits: int = 4) -> str:
-    return "" if value is None else f"{value:{sign}.{digits}g}"
-
-
-def _cards(ranked: list[MethodFields], fields: ComparisonFields) -> list[Card]:
-    best, counts = ranked[0], sorted({len(each["values"]) for each in ranked})
-    runs = f"{counts[0]} to {counts[-1]} runs" if len(counts) > 1 else f"{counts[0]} runs"
-    lines = [f"{runs} of each; the reference is {fields['against']}."]
-    direction = "lower is better" if lower_is_better(fields["metric"]) else "higher is better"
-    error = f"standard error {_number(best['error'])}" if best["error"] is not None else "one run"
-    equal = [each["name"] for each in ranked if each["mean"] == best["mean"]]
-    compared = best if "gain" in best else next((each for each in ranked if "gain" in each), None)
-    cards = [
-        Card("What was compared?", f"{len(ranked)} methods", lines),
-        Card("Which has the best mean?", " = ".join(equal), [f"Of {fields['metric']}; {direction}."]),
-        Card(
-            "How good is it?",
-            f"{fields['metric']} {_number(best['mean'])}",
-            [f"Mean{_of_evaluation(fields) or ' of its runs'}, {error}."],
-        ),
-    ]
-    if compared is not None:
-        text = f"{compared['name']} against {fields['against']}: {_gain(compared['gain'])}."
-        cards.append(Card("Is that more than chance?", compared["gain"]["verdict"].capitalize(), [text]))
-    return cards
+    if gain["pairs"] < 2:
+        return f"{start}."
+    if is_without_difference(gain):
+        return f"{start} ({gain['pairs']} pairs)."
+    chance = "; the interval includes 0: it may be chance" if gain["verdict"].startswith("no ") else ""
+    return f"{start}, {gain_text(gain)} over {gain['pairs']} pairs{chance}."
 
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
@@ -154,16 +94,16 @@ def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     columns += [Column(name, is_number=True) for name in ("parameters", "tokens/s")]
     rows = []
     for each in ranked:
-        error, gain = _number(each["error"]), each.get("gain")
+        error, gain = number(each["error"]), each.get("gain")
         cells = ["", "", "the reference"]
         if gain is not None:
-            low, high = _number(gain["low"], "+"), _number(gain["high"], "+")
+            low, high = number(gain["low"], "+"), number(gain["high"], "+")
             interval = f"\n{low} to {high}" if low and high else ""
-            p = _number(gain["p"], "", 2) if low else ""
-            cells = [f"{_number(gain['mean'], '+')}{interval}", p, gain["verdict"]]
+            p = number(gain["p"], "", 2) if low else ""
+            cells = [f"{number(gain['mean'], '+')}{interval}", p, gain["verdict"]]
         size = "" if each["parameters"] is None else f"{each['parameters']:,.0f}"
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
-        mean = _number(each["mean"]) + (f"\ns.e. {error}" if error else "")
+        mean = number(each["mean"]) + (f"\ns.e. {error}" if error else "")
         rows.append([each["name"], str(len(each["values"])), mean, *cells, size, speed])
     return Table(columns, rows, ["winner" if _is_gain(each) else "" for each in ranked], is_sortable=True)
 
@@ -171,4 +111,4 @@ def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
 def _runs(ranked: list[MethodFields]) -> Table:
     runs = dict.fromkeys(run for each in ranked for run in each["values"])
     columns = [Column("run"), *(Column(each["name"], is_number=True) for each in ranked[:12])]
-    return Table(columns, [[run, *(_number(each["values"].get(run)) for each in ranked[:12])] for run in runs])
+    return Table(columns, [[run, *(number(each["values"].get(run)) for each in ranked[:12])] for run in runs])

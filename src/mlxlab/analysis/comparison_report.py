@@ -40,6 +40,7 @@ def as_json(comparison: Comparison) -> dict[str, object]:
         methods.append(asdict(method) | {"mean": method.mean, "error": method.error} | verdict)
     heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
     heading["evaluation"] = comparison.evaluation
+    heading |= {"subject": comparison.subject} if comparison.subject else {}
     return heading | {"methods": methods}
 
 
@@ -47,10 +48,20 @@ def markdown(comparison: Comparison, command: str, share_of: str | None = None) 
     """The verdicts, the table (with shares of the method `share_of`), the test, and the command that reproduces it."""
     full = next((method for method in comparison.methods if method.name == share_of), None)
     rows = [_row(method, comparison, full) for method in comparison.methods]
-    lines = [f"- {comparison.sentence(name)}" for name in comparison.gains]
+    lines = [*_heading(comparison), *(f"- {comparison.sentence(name)}" for name in comparison.gains)]
     lines += ["", markdown_table(list(rows[0]), [list(row.values()) for row in rows])]
     lines += ["", f"Values are of the {EVALUATIONS[comparison.evaluation]}.", *wrap(_test_note(comparison), 120)]
     return "\n".join([*lines, "", f"    {command}"])
+
+
+def _heading(comparison: Comparison) -> list[str]:
+    """What is compared: model and data, and the settings that differ."""
+    if comparison.subject is None:
+        return []
+    lines = [comparison.subject["trained"]]
+    for key, values in (comparison.subject["differs"] or {}).items():
+        lines.append(f"{key}: {', '.join(f'{value} ({name})' for name, value in values.items())}")
+    return [*wrap("; ".join(lines), 120), ""]
 
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:

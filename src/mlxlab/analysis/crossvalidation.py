@@ -16,6 +16,7 @@ import mlxlab
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict, markdown, write_report
 from mlxlab.analysis.comparison_runs import method_results
+from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
@@ -201,7 +202,9 @@ def write_tables(
         for name in first["baselines"]
         if all(name in result["baselines"] for result in results.values())
     ]
-    table = compare(metric, [*baselines, *methods.values()], MODEL)
+    folders = {name: [run.folder for run in each] for name, each in runs.items()}
+    subject = subject_of({MODEL: folders[MODEL]}, metric, MODEL)
+    table = compare(metric, [*baselines, *methods.values()], MODEL, subject=subject)
     steps = sorted({result["steps"] for result in results.values()})
     span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     best = fmean(_value(result["metrics"], metric) for result in results.values())
@@ -218,7 +221,9 @@ def write_tables(
     comparisons = {"table": table}
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
-        comparison = compare(metric, [*students, methods[TEACHER]], STUDENT_ALONE)
+        named = {STUDENT_ALONE: folders[STUDENT_ALONE], "distilled": folders[MODEL], TEACHER: folders[TEACHER]}
+        subject = subject_of(named, metric, STUDENT_ALONE)
+        comparison = compare(metric, [*students, methods[TEACHER]], STUDENT_ALONE, subject=subject)
         verdicts = markdown(comparison, command, TEACHER)
         write_report(comparison, verdicts, folder, "comparison")
         text += f"\n\n{verdicts}"

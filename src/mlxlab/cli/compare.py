@@ -22,6 +22,7 @@ from mlxlab import terminal
 from mlxlab.analysis.comparison import Evaluation, compare
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.analysis.comparison_runs import check_metric, find_runs, main_metric, method_results, metric_names
+from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
@@ -79,7 +80,7 @@ def _compare(
         )
     metric, out = metric or main_metric(runs[baseline][0]), out or Path()
     methods = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
-    comparison = compare(metric, methods, baseline, evaluation)
+    comparison = compare(metric, methods, baseline, evaluation, subject_of(runs, metric, baseline))
     text = markdown(comparison, command_line, relative_to)
     try:
         files = write_report(comparison, text, out, "comparison")

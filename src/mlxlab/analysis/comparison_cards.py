@@ -1,0 +1,108 @@
+"""The first screen of a comparison: what differs between the methods, which is best, how good, and how sure that is."""
+
+from collections.abc import Sequence
+
+from mlxlab.analysis.comparison import EVALUATIONS
+from mlxlab.analysis.comparison_fields import ComparisonFields, GainFields, MethodFields
+from mlxlab.config.issues import one_line
+from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
+from mlxlab.experiment.final_evaluation.verdict import best_baseline
+from mlxlab.experiment.run_report.results import baseline_title
+from mlxlab.html.blocks import Card, Tone
+from mlxlab.metric_names import VALID, lower_is_better
+
+_MAX_SETTINGS = 4
+
+
+def all_cards(ranked: Sequence[MethodFields], fields: ComparisonFields) -> list[Card]:
+    """Of one or more methods, the best one first."""
+    compared = ranked[0] if "gain" in ranked[0] else next((each for each in ranked if "gain" in each), None)
+    cards = [_what(ranked, fields), _best(ranked, compared, fields), _how_good(ranked[0], fields)]
+    return cards if compared is None else [*cards, _chance(compared, fields)]
+
+
+def of_evaluation(fields: ComparisonFields) -> str:
+    """Which evaluation the values are of; nothing for files that do not say so."""
+    return f" of the {EVALUATIONS[fields['evaluation']]}" if "evaluation" in fields else ""
+
+
+def gain_text(gain: GainFields) -> str:
+    interval = f" ({number(gain['low'], '+')} to {number(gain['high'], '+')}, p {number(gain['p'], '', 2)})"
+    return f"gain {number(gain['mean'], '+')}{interval if gain['low'] is not None else ''}"
+
+
+def is_without_difference(gain: GainFields) -> bool:
+    return gain["pairs"] > 1 and gain["low"] == gain["high"] == 0
+
+
+def number(value: float | None, sign: str = "", digits: int = 4) -> str:
+    return "" if value is None else f"{value:{sign}.{digits}g}"
+
+
+def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
+    counts = sorted({len(each["values"]) for each in ranked})
+    runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    lines = [f"{runs} run{'s' * (counts[-1] > 1)} of each; the reference is {fields['against']}."]
+    answer, subject = f"{len(ranked)} methods", fields.get("subject")
+    if subject is None:
+        return Card("What was compared?", answer, lines)
+    differs = subject["differs"]
+    facts = {
+        key: ", ".join(f"{value} ({name})" for name, value in values.items())
+        for key, values in [*(differs or {}).items()][:_MAX_SETTINGS]
+    }
+    facts |= {"Trained": subject["trained"], **subject["facts"]}
+    if differs is not None:
+        names = [key.rpartition(".")[2] for key in differs]
+        which = names[0] if len(names) == 1 else f"{len(names)} settings"
+        answer += f" that differ in {one_line(which, 40)}" if names else " with the same settings"
+        if not differs:
+            lines.append("No override differs, except for the seed.")
+        elif len(differs) > _MAX_SETTINGS:
+            lines.append(f"{len(differs) - _MAX_SETTINGS} more settings differ.")
+    return Card("What was compared?", answer, lines, facts)
+
+
+def _best(ranked: Sequence[MethodFields], compared: MethodFields | None, fields: ComparisonFields) -> Card:
+    question, direction = "Which is the best?", "lower" if lower_is_better(fields["metric"]) else "higher"
+    decided = f"Decided by the mean {fields['metric']}; {direction} is better."
+    equal, rest = [each["name"] for each in ranked if each["mean"] == ranked[0]["mean"]], len(ranked)
+    values = {value for each in ranked for value in each["values"].values()}
+    if len(values) == 1 and rest > 1:
+        return Card(question, "None: all runs are equal", [decided, "Each run has the same value."], tone="warning")
+    if len(equal) > 1:
+        return Card(question, f"None: {' = '.join(equal)}", [decided], tone="warning")
+    best = one_line(equal[0], 60)
+    others = [each["gain"]["verdict"] for each in ranked if "gain" in each]
+    is_sure = ranked[0]["gain"]["verdict"] == "significant gain" if "gain" in ranked[0] else False
+    is_sure = is_sure or ("gain" not in ranked[0] and all(text == "significant loss" for text in others))
+    if is_sure or compared is None:
+        return Card(question, best, [decided], tone="good" if is_sure else "")
+    return Card(question, "Not clear", [f"{best} has the best mean, which may be chance.", decided], tone="warning")
+
+
+def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
+    """Of the best mean, compared with the baselines of the data."""
+    metric, mean = fields["metric"], best["mean"]
+    error = f"standard error {number(best['error'])}" if best["error"] is not None else "one run"
+    lines = [f"Mean{of_evaluation(fields) or ' of its runs'}, {error}."]
+    tone: Tone = ""
+    baselines = fields["subject"]["baselines"] if "subject" in fields else {}
+    if baselines and mean is not None:
+        name = metric.removeprefix(VALID)
+        shown = dict.fromkeys([best_baseline(name, baselines), weakest_baseline(name, baselines)])
+        lines += [f"Baseline {baseline_title(each)}: {number(baselines[each])}." for each in shown]
+        if has_learned_nothing(name, mean, baselines):
+            tone = "bad"
+            lines.append("No method learned anything: none is better than the weakest baseline.")
+    return Card("How good is it?", f"{metric} {number(mean)}", lines, tone=tone)
+
+
+def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
+    gain, answer = compared["gain"], compared["gain"]["verdict"].capitalize()
+    names = f"{compared['name']} against {fields['against']}"
+    meaning = "The interval includes 0." if gain["verdict"] == "no significant gain" else ""
+    if is_without_difference(gain):
+        return Card("Is that more than chance?", answer, [f"{names}: equal in {gain['pairs']} pairs of runs."])
+    lines = [f"{names}: {gain_text(gain)} over {gain['pairs']} pairs.", meaning]
+    return Card("Is that more than chance?", answer, [line for line in lines if line])
