@@ -37,6 +37,15 @@ def caches() -> None:
     cache_results()
 
 
+@pytest.fixture
+def drawn_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each plot is drawn; see `support.caches`."""
+    from mlxlab.callbacks import plots
+    from support.caches import RENDER_PNG
+
+    monkeypatch.setattr(plots, "render_png", RENDER_PNG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kernels(request: pytest.FixtureRequest) -> None:
     """The kernels of this process; the native ones are built once, into the user's cache."""

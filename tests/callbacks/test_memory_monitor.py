@@ -39,6 +39,7 @@ def test_a_run_without_a_leak_has_no_growth(tmp_path, caplog):
     assert "grew" not in caplog.text
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_every_value_is_logged_every_n_steps_and_plotted(tmp_path):
     run = train(tmp_path, leak=0)
     for name in ("active", "peak", "cache", "rss"):

@@ -19,6 +19,7 @@ class StopAt(NoOpCallback):
             context.control.stop_signal = 15
 
 
+@pytest.mark.usefixtures("drawn_plots")
 @pytest.mark.parametrize(("step", "plots"), [(2, []), (-1, ["learning_curve.png", "memory.png"])])
 def test_a_run_that_a_signal_stopped_ends_without_plots(tmp_path, step, plots):
     callbacks = [StopAt(step), MemoryMonitor(1, folder=tmp_path), LearningCurvePlot(folder=tmp_path)]

@@ -50,6 +50,7 @@ def test_training_imports_no_package_that_only_other_commands_need(tmp_path):
     finished = subprocess.run(
         [*command, f"hydra.run.dir={tmp_path}"], env=env, capture_output=True, text=True, check=True
     )
+    assert {path.name for path in (tmp_path / "plots").iterdir()} >= {"confusion.png", "reliability.png"}
     imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
     assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
     assert not {"pandas", "pyarrow", "scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers"} & imported

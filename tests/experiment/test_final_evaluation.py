@@ -34,7 +34,7 @@ from support.models import TASK, BagOfEmbeddings, FixedBatches, fit, make_run, m
 
 
 @pytest.fixture(autouse=True)
-def _style_of_users():
+def _style_of_users(drawn_plots):
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         yield
 

@@ -1,17 +1,22 @@
-"""Caches for a session of tests and its fork servers: parsed texts, and the commit of the checkout."""
+"""Caches for a session of tests and its fork servers: parsed texts, plots, and the commit of the checkout."""
 
 import copy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal import defaults_list
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, _utils, base, grammar_parser
 
+from mlxlab.callbacks import plots
 from mlxlab.tracking import provenance
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROOT = Path(__file__).resolve().parents[2]
+RENDER_PNG = plots.render_png
 
 
 def cache_results() -> None:
@@ -21,6 +26,7 @@ def cache_results() -> None:
     # A parse tree is only read. What cannot be parsed raises each time.
     grammar_parser.parse = base.parse = _utils.parse = cache(grammar_parser.parse)
     _cache_commit()
+    _cache_plots()
 
 
 def _cache_overrides() -> None:
@@ -60,3 +66,20 @@ def _cache_commit() -> None:
         return outputs[args]
 
     provenance._git = cached
+
+
+def _cache_plots() -> None:
+    """A quarter of a short run: the first plot with these labels is drawn, and stands for the others.
+
+    Tests of plots have each one drawn, by the fixture `drawn_plots`.
+    """
+    drawn: dict[tuple[object, ...], bytes] = {}
+
+    def cached(figure: "Figure") -> bytes:
+        labels = [(axis.get_xlabel(), axis.get_ylabel()) for axis in figure.axes]
+        kind = (*labels, *figure.get_size_inches())
+        if kind not in drawn:
+            drawn[kind] = RENDER_PNG(figure)
+        return drawn[kind]
+
+    plots.render_png = cached

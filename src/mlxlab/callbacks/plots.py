@@ -184,15 +184,20 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
     """Writes the figure atomically and logs it as an artifact."""
+    png = render_png(figure)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, png)
+    except OSError as error:
+        logger.warning(f"{path}: not written: {error.strerror or error}")
+    else:
+        tracker.log_artifact(path, "plots")
+
+
+def render_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         figure.tight_layout()
         figure.savefig(png, dpi=120, bbox_inches="tight")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, png.getvalue())
-    except OSError as error:
-        logger.warning(f"{path}: not written: {error.strerror or error}")
-    else:
-        tracker.log_artifact(path, "plots")
+    return png.getvalue()

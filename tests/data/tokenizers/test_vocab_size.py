@@ -217,6 +217,7 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     (tmp_path / "inference").mkdir()
     run = make_run(tracker=Recorder())

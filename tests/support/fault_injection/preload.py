@@ -5,10 +5,11 @@ Nothing of MLX runs here: it has no threads to lose.
 
 import gc
 import importlib
-import io
 import pkgutil
 from collections.abc import Sequence
 from contextlib import suppress
+
+import numpy as np
 
 # Of every form, so that the parsers of Hydra have their tables: they make them at the first use.
 OVERRIDES = (
@@ -33,7 +34,6 @@ def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 def _warm_up() -> None:
     """Fills the caches of parsers, signatures, fonts and rows, and leaves little to collect in a forked process."""
-    from mlxlab.callbacks.plots import new_figure
     from mlxlab.config.hydra.compose import Composer
     from mlxlab.config.paths import conf_dir
     from mlxlab.data.titanic.sources import load_passengers
@@ -46,11 +46,24 @@ def _warm_up() -> None:
     for overrides in OVERRIDES:
         with suppress(ConfigError):
             Composer(conf_dir(), overrides).checked()
-    figure = new_figure(2, 2)
-    figure.subplots().set(xlabel="x", title="title")
-    figure.savefig(io.BytesIO())
+    _draw_plots()
     load_passengers(None)
     # What is collected here is not scanned, and so not copied, in each forked process.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _draw_plots() -> None:
+    """Those of the final evaluation, once: see `support.caches`."""
+    from mlxlab.callbacks import plots
+    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall, plot_reliability
+
+    outputs, targets, names = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), ["died", "survived"]
+    predictions = outputs.argmax(axis=1)
+    for figure in (
+        plot_confusion(predictions, targets, names),
+        plot_reliability(outputs.max(axis=1), predictions == targets),
+        plot_precision_recall(outputs, targets, names),
+    ):
+        plots.render_png(figure)
