@@ -6,11 +6,16 @@ import shutil
 import pytest
 
 from mlxlab.analysis import crossvalidation
+from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.record import Question, new_record, write_record
 from mlxlab.cli.compare import main
+from mlxlab.errors import DataError
 from mlxlab.experiment.manifest import RunManifest
 from support.processes import run, tiny_overrides
 from support.tracking import project_fixture  # noqa: F401
+
+METRICS = {"best_step": 3, "steps": 3, "main_metric": "accuracy", "final": {}, "test": {}, "intervals": {}}
+METRICS |= {"baselines": {}, "reference": {}}
 
 
 def make_run(
@@ -52,6 +57,21 @@ def methods(runs, tmp_path):
 def compare(folder, *args, baseline="alone", code=0, capsys=None):
     assert main([*args, f"baseline={baseline}", f"out={folder}/out"]) == code
     return capsys.readouterr()
+
+
+def test_two_runs_without_names_are_sent_to_the_command_for_single_runs(methods, capsys):
+    assert main([f"{methods}/alone/0", f"{methods}/alone/1"]) == 78
+    expected = "expected NAME=FOLDER; mlxlab runs compare RUN RUN compares single runs"
+    assert capsys.readouterr().err.endswith(f"{expected}\n")
+
+
+def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_path):
+    make_run(tmp_path / "run", 0, 0.7, best=0.4)
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS | {"metrics": {"valid/accuracy": 0.8}}))
+    values = [run_value(tmp_path / "run", name, "best") for name in ("valid/accuracy", "valid/loss")]
+    assert (*values, run_value(tmp_path / "run", "valid/accuracy", "last")) == (0.8, 0.4, 0.7)
+    with pytest.raises(DataError, match=r"expected valid/f1 of the last evaluation, got valid/accuracy$"):
+        run_value(tmp_path / "run", "valid/f1", "last")
 
 
 def test_a_significant_gain_is_told_from_chance(methods, capsys):
@@ -206,7 +226,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text
     table, _, comparison = text.partition("\n\n- distilled")
     methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
-    assert methods == ["majority", "student alone", "this model", "teacher"]
+    assert methods == ["teacher", "this model", "student alone", "majority"]
     assert "Nadeau" in table
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
     assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0%", "50", "3"]
@@ -226,7 +246,7 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
     text, _ = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert table[0][0] == "rmse of"
-    assert [row[0] for row in table[2:]] == ["mean", "this model", "ridge"], "the best one last"
+    assert [row[0] for row in table[2:]] == ["ridge", "this model", "mean"], "the best one first"
     assert table[3][1] == "61.5000"
     assert "valid/rmse: lower is better" in " ".join(text.split())
     assert "Mean rmse of the best checkpoints: 61.5000" in " ".join(text.split())

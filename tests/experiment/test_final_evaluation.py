@@ -247,6 +247,15 @@ def verdict_of(results):
     ]
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_the_best_of_model_and_baselines_is_the_first_row_as_in_the_report(kind, tmp_path):
+    results = evaluated(kind, tmp_path)[0]
+    table = baseline_report(results)[0].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
+    assert rows[0][0] == "oracle"
+    assert [row[1] for row in rows] == sorted((row[1] for row in rows), key=float, reverse=kind == "classification")
+
+
 def test_the_verdict_compares_on_the_same_rows():
     hard = np.arange(400) < 100  # rows that both get wrong: they widen both intervals, not that of the difference
     better = ~hard & (np.arange(400) < 360)

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.rows import open_rows
+from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer
 from mlxlab.errors import DataError
 from mlxlab.inference.eval_data import row_baselines, row_batches, row_reading
 from support.labelled import make_texts, write_csv
@@ -34,6 +37,29 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
         DataError, match=r"2 of 120 rows \(1.7 %\) have .*, more than data.max_left_out=0.01; .*max_left_out=0.02$"
     ):
         batches([*rows[:-1], rows[-1] | fault], "skip")
+
+
+@pytest.mark.parametrize("fault", [{"km": "many"}, {"price": "n/a"}])
+def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
+    rows = [{"km": n, "price": n * 1.5} for n in range(120)]
+    cache, source = tmp_path / "cache", write_csv(tmp_path / "rows.csv", [*rows[:7], rows[7] | fault, *rows[8:]])
+    tokenizer = make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).tokenizer
+    renderer = TableRenderer(["km: ", ""], ["km"], NumberFormat("bins", 16, 4), {"km": [50.0]})
+    restored = SimpleNamespace(encoder=LabelledEncoder(renderer, Labels("regression"), "price", tokenizer, 64))
+
+    def batches(on_error):
+        node = {"source": source, "on_error": on_error}
+        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
+
+    data, description = batches("skip")
+    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
+    assert "rows.csv: 1 of 120 rows (0.83 %) have text in a column of numbers and are left out" in description
+    [(name, cell)] = fault.items()
+    expected = (
+        rf"rows\.csv:9: column '{name}': expected a finite number, got '{cell}' \(1 of 120 rows\); to leave them out"
+    )
+    with pytest.raises(DataError, match=expected):
+        batches("strict")
 
 
 def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):

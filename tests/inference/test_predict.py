@@ -136,3 +136,7 @@ def test_passengers_are_read_from_cells_as_from_a_file(tmp_path):
         encoder.encode_rows(table | {"Age": ["1", "2", "200", *["3"] * 17]})
     with pytest.raises(DataError, match=r"column Age is missing \(did you mean 'age'\?\)"):
         encoder.encode_rows({name.replace("Age", "age"): cells for name, cells in table.items()})
+    with pytest.raises(
+        DataError, match=r"columns Pclass, Age \(did you mean 'age'\?\) are missing; expected PassengerId"
+    ):
+        encoder.encode_rows({"age": table["Age"]} | {k: v for k, v in table.items() if k not in ("Age", "Pclass")})

@@ -65,10 +65,10 @@ def _heading(comparison: Comparison) -> list[str]:
 
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:
-    """The table of a cross-validation: every method, the best one last, with the mean of each seed."""
+    """The table of a cross-validation: every method, the best one first, with the mean of each seed."""
     seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in comparison.methods[0].values))
     rows = []
-    for method in sorted(comparison.methods, key=lambda method: method.mean, reverse=comparison.minimised):
+    for method in sorted(comparison.methods, key=lambda method: method.mean, reverse=not comparison.minimised):
         folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
         means = [method.mean, method.error, *map(fmean, folds)]
         cells = _gain_cells(comparison, method.name)

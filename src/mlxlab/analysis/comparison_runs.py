@@ -62,9 +62,7 @@ def method_results(name: str, folders: Sequence[Path], metric: str, evaluation: 
     values: dict[str, float] = {}
     parameters, steps, folds, speeds = set(), set(), set(), []
     for folder in folders:
-        fields = manifest.read_manifest(folder)
-        if fields["status"] != "DONE":
-            raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
+        fields = _finished(folder)
         inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
         run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
         if run in values:
@@ -76,6 +74,18 @@ def method_results(name: str, folders: Sequence[Path], metric: str, evaluation: 
         folds |= {number} if (number := inputs.get("folds")) else set()
     size, count = (numbers.pop() if len(numbers) == 1 else None for numbers in (parameters, steps))
     return MethodResults(name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds)))
+
+
+def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
+    """A metric of a finished run; raises as `method_results`."""
+    return _value(folder, _finished(folder).get("outcome", {}), metric, evaluation)
+
+
+def _finished(folder: Path) -> manifest.Manifest:
+    fields = manifest.read_manifest(folder)
+    if fields["status"] != "DONE":
+        raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
+    return fields
 
 
 def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Evaluation) -> float:

@@ -9,6 +9,9 @@ the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
 
 With sweep= the report of a sweep is written again: docs/how_to/sweeps.md.
 
+Without a test, `mlxlab runs compare RUN RUN` puts single runs side by side, and `mlxlab registry compare` the versions
+of a registered model.
+
 Examples
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
     mlxlab compare sweep=multirun/2026-11-23/09-00-00-4f2a
@@ -30,6 +33,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.nearest import nearest_names
+from mlxlab.program import command
 from mlxlab.tracking.journal import Journal
 
 
@@ -70,6 +74,8 @@ def _compare(
         _report(sweep, metric, out or sweep, json)
         return
     _refuse_misspelt_options(args)
+    if args and not any("=" in arg for arg in args):
+        raise ConfigError(f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs")
     if baseline is None:
         raise ConfigError("baseline=...: missing; expected the name of a method")
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})

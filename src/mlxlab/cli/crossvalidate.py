@@ -33,7 +33,7 @@ from mlxlab.config.paths import conf_dir, display_path, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
-from mlxlab.experiment.final_evaluation.findings import LIMITS
+from mlxlab.experiment.final_evaluation.findings import limit_of
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _crossvalidate(
         runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
         for name, fold_runs in runs.items():
             train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        text, comparisons = write_tables(runs, folds, folder, command_line, _limit(configs[0]))
+        text, comparisons = write_tables(runs, folds, folder, command_line, limit_of(configs[0]))
     if json:
         print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
     else:
@@ -124,11 +124,6 @@ def _config(args: list[str]) -> dict[str, Any]:
             expected = "expected null: the validation fold must not choose the number of steps"
             raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
     return config
-
-
-def _limit(config: dict[str, Any]) -> str:
-    """The key of the trainer by which a run ends."""
-    return next((key for key in LIMITS if config["trainer"].get(key) is not None), "epochs")
 
 
 main = build_main(__doc__, Subcommand(_crossvalidate, forwards_overrides=True), needs_args=False)

@@ -117,7 +117,7 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
 
 
 def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
-    """The main metric of baselines and model, and a sentence on which is better; nothing without a baseline.
+    """The main metric of model and baselines, best first, and a sentence on which is better; nothing without one.
 
     Args:
         name: of data other than the splits of the run.
@@ -130,7 +130,7 @@ def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
         for method in splits[0].baselines
     }
     values[MODEL] = [each.metrics[metric] for each in splits]
-    ranking = sorted(values.items(), key=lambda item: item[1][0], reverse=lower_is_better(metric))
+    ranking = sorted(values.items(), key=lambda item: item[1][0], reverse=not lower_is_better(metric))
     table = markdown_table(
         [f"{metric} of", *(name or each.split for each in splits)],
         [[method, *map(number, row), *[""] * (len(splits) - len(row))] for method, row in ranking],

@@ -24,6 +24,7 @@ from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.left_out import leave_out, left_out_options
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
+from mlxlab.data.labelled.table.renderer import TableRenderer
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.document import OnError
 from mlxlab.data.text.encoder import TextEncoder
@@ -114,7 +115,10 @@ def _labelled(
     labels = cells.stripped()
     if encoder.labels.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options)
+    numbers = [encoder.label_column] if encoder.task.kind == "regression" else []
+    if isinstance(encoder.renderer, TableRenderer):
+        numbers += encoder.renderer.bounds
+    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options, numbers)
     return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
 
 

@@ -5,11 +5,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from mlxlab.analysis.comparison import Evaluation
+from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.record import FILE, read_record
 from mlxlab.config.check import read_stored_config
-from mlxlab.errors import DataError, UserError
+from mlxlab.errors import UserError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.reproduction.run_lock import read_lock
 
@@ -28,25 +30,6 @@ def code_of(folder: Path) -> dict[str, str | None]:
     """Commit and digest of the uncommitted changes with which a run was trained."""
     code = read_lock(folder)["code"]
     return {"commit": code["commit"], "digest": code["digest"]}
-
-
-def run_value(folder: Path, metric: str, evaluation: Literal["best", "last"]) -> float:
-    """A metric of a finished run.
-
-    Raises:
-        DataError: the run is not done, or has no such value.
-        InputNotFoundError: it is no run folder.
-    """
-    manifest = read_manifest(folder)
-    outcome = manifest.get("outcome", {})
-    if manifest["status"] != "DONE":
-        raise DataError(f"{folder}: {manifest['status']}; expected a run that is DONE")
-    best = {outcome.get("objective", ""): outcome.get("best")}
-    values = best if evaluation == "best" else outcome.get("final", {})
-    if (value := values.get(metric)) is None:
-        known = ", ".join(sorted(values)) or "none"
-        raise DataError(f"{folder}: expected {evaluation} {metric} in its manifest, got {known}")
-    return value
 
 
 def data_of(folder: Path) -> tuple[str | None, str | None]:
@@ -77,7 +60,7 @@ class FinishedRuns:
                     if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:
                         self._folders.setdefault(run["digest"], []).append(file.parent / run["folder"])
 
-    def find(self, digest: str, metric: str, evaluation: Literal["best", "last"]) -> tuple[Path, float] | None:
+    def find(self, digest: str, metric: str, evaluation: Evaluation) -> tuple[Path, float] | None:
         """The folder and the value of a run with a config, if there is one."""
         for folder in self._folders.get(digest, []):
             with suppress(UserError):

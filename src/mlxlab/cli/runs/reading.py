@@ -115,7 +115,7 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
 
 
 def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
-    """Compares runs.
+    """Puts metrics and settings of single runs side by side; `mlxlab compare` tests which method is better.
 
     Args:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.

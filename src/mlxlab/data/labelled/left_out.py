@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.labels import Column
+from mlxlab.data.labelled.labels import Column, is_number, shorten
 from mlxlab.data.labelled.rows import Rows
 from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, OnError
 from mlxlab.errors import DataError
 
 LEFT_OUT = " and are left out"  # in the line on the rows of a source
 NO_LABEL, EMPTY_TEXT, MALFORMED = "have no label", "have an empty text", "are malformed"
+NO_NUMBER = "have text in a column of numbers"
 
 
 class LeftOut(NamedTuple):
@@ -47,18 +48,25 @@ def left_out_options(node: Mapping[str, Any]) -> tuple[OnError, float]:
 
 
 def leave_out(
-    rows: LabelledRows, labels: Column, required: Sequence[str], on_error: OnError, max_fraction: float
+    rows: LabelledRows,
+    labels: Column,
+    required: Sequence[str],
+    on_error: OnError,
+    max_fraction: float,
+    numbers: Sequence[str] = (),
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """(N,) True for rows with a label and texts, and those that are left out, by source.
 
     Args:
         required: the columns that may not be blank.
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
+        numbers: the columns whose cells are finite numbers or missing.
 
     Raises:
         DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
     """
     faults = [(labels.name, NO_LABEL, labels.codes < 0), *((name, EMPTY_TEXT, rows.blank(name)) for name in required)]
+    faults += [(name, NO_NUMBER, _holds_no_number(rows.codes(name))) for name in numbers]
     usable = ~np.logical_or.reduce([blank for _, _, blank in faults])
     if on_error == "strict":
         _refuse(rows, faults, ~usable)
@@ -79,9 +87,18 @@ def _refuse(rows: LabelledRows, faults: Sequence[tuple[str, str, np.ndarray]], u
     advice = _advice(max((float(part.mean()) for part in by_source), default=0.0))
     for name, reason, blank in faults:
         if blank.any():
-            kind = "a row without a label" if reason == NO_LABEL else "an empty text"
-            where = f"{rows.location(int(np.argmax(blank)))}: column {name!r}"
+            first = int(np.argmax(blank))
+            cell = rows.table([name], np.array([first]))[name][0] or ""
+            no_number = f"expected a finite number, got {shorten(cell)!r}"
+            kind = {NO_LABEL: "a row without a label", EMPTY_TEXT: "an empty text", NO_NUMBER: no_number}[reason]
+            where = f"{rows.location(first)}: column {name!r}"
             raise DataError(f"{where}: {kind} ({int(blank.sum())} of {len(blank)} rows){advice}")
+
+
+def _holds_no_number(column: Column) -> np.ndarray:
+    """(N,) True where the cell is neither missing nor a finite number."""
+    faulty = [not (is_number(text) and math.isfinite(float(text))) for text in column.values]
+    return np.array([*faulty, False])[column.codes]  # -1, a missing cell, is the last
 
 
 def _advice(fraction: float) -> str:

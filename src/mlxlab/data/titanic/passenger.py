@@ -111,7 +111,7 @@ def passengers_of(table: Table) -> list[Passenger]:
     Raises:
         DataError: a column is missing, or a value is malformed.
     """
-    if missing := _missing_column(list(table), labelled=False):
+    if missing := _missing_columns(list(table), labelled=False):
         raise DataError(missing)
     columns, passengers = {name: table[name] for name in COLUMNS if name in table}, []
     for row, cells in enumerate(zip(*columns.values(), strict=True)):
@@ -159,16 +159,19 @@ def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled:
     for index, name in enumerate(names):
         if name in COLUMNS and name in names[:index]:
             raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
-    if missing := _missing_column(names, labelled):
+    if missing := _missing_columns(names, labelled):
         raise DataError(f"{path}:1:1: {missing}")
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _missing_column(names: Sequence[str], labelled: bool) -> str:
-    """The message on the first missing column, with the nearest name; "" if there is none."""
+def _missing_columns(names: Sequence[str], labelled: bool) -> str:
+    """The message on all missing columns, each with the nearest name; "" if there are none."""
+    missing, unknown = [], [name for name in names if name not in COLUMNS]
     for name in COLUMNS:
         if name not in names and (labelled or name != "Survived"):
-            near = nearest_names(name, [unknown for unknown in names if unknown not in COLUMNS], min_ratio=0.5)
-            hint = f" (did you mean {near[0][:40]!r}?)" if near else ""
-            return f"column {name} is missing{hint}; expected {','.join(COLUMNS)}"
-    return ""
+            near = nearest_names(name, unknown, min_ratio=0.5)
+            missing.append(name + (f" (did you mean {near[0][:40]!r}?)" if near else ""))
+    if not missing:
+        return ""
+    verb = "column {} is missing" if len(missing) == 1 else "columns {} are missing"
+    return f"{verb.format(', '.join(missing))}; expected {','.join(COLUMNS)}"

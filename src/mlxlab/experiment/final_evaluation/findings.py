@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 
+from mlxlab.config.issues import value_at
 from mlxlab.experiment.run_metrics import number
 from mlxlab.metric_names import lower_is_better
 from mlxlab.training.metrics.classification import ClassCounts
@@ -36,6 +38,11 @@ class TrainingLength:
         if self.limit == "max_steps":
             return f"{few}: try trainer.max_steps={more}"
         return f"{few}: raise trainer.{self.limit}"
+
+
+def limit_of(config: dict[str, Any]) -> str:
+    """The key of the trainer by which a run with this config ends."""
+    return next((key for key in LIMITS if value_at(config, f"trainer.{key}") is not None), "epochs")
 
 
 def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from mlxlab.config.issues import one_line
-from mlxlab.experiment.run_report.results import limit_of
+from mlxlab.experiment.final_evaluation.findings import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 from mlxlab.program import join, quoted
@@ -30,7 +30,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
     if files.status != "DONE":
         commands["resume"] = resume
     elif usable and not files.rounds:
-        commands["train longer"] = f"{resume} trainer.{limit_of(files)}=N"
+        commands["train longer"] = f"{resume} trainer.{limit_of(files.config)}=N"
     if usable:
         is_labelled = bool(files.metrics and files.metrics["main_metric"])
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"

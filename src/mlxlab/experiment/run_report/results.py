@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from mlxlab.config.issues import value_at
 from mlxlab.experiment.final_evaluation.findings import (
-    LIMITS,
     TrainingLength,
     has_learned_nothing,
+    limit_of,
     weakest_baseline,
 )
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
@@ -143,14 +142,9 @@ def objective_of(files: RunFiles) -> str:
     return files.manifest.get("outcome", {}).get("objective") or str(files.config.get("objective", VALID_LOSS))
 
 
-def limit_of(files: RunFiles) -> str:
-    """The key of the trainer by which the run ends."""
-    return next((key for key in LIMITS if value_at(files.config, f"trainer.{key}") is not None), "epochs")
-
-
 def training_length(files: RunFiles) -> TrainingLength:
     steps = files.metrics["steps"] if files.metrics else 0
-    return TrainingLength(steps, limit_of(files), files.facts.get("batches_per_epoch"))
+    return TrainingLength(steps, limit_of(files.config), files.facts.get("batches_per_epoch"))
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from mlxlab.analysis.trial.finished_runs import FinishedRuns, config_digest, data_of, run_value
+from mlxlab.analysis.comparison_runs import run_value
+from mlxlab.analysis.trial.finished_runs import FinishedRuns, config_digest, data_of
 from mlxlab.analysis.trial.record import Arm, RunRecord, TrialRecord, describe_look, write_record
 from mlxlab.analysis.trial.sequential import look
 from mlxlab.config.hydra.compose import without_hydra
