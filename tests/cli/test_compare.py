@@ -60,7 +60,7 @@ def compare(folder, *args, baseline="alone", code=0, capsys=None):
 
 
 def test_two_runs_without_names_are_sent_to_the_command_for_single_runs(methods, capsys):
-    assert main([f"{methods}/alone/0", f"{methods}/alone/1"]) == 78
+    assert main([f"{methods}/alone/0", f"{methods}/alone/1"]) == 2
     expected = "expected NAME=FOLDER; mlxlab runs compare RUN RUN compares single runs"
     assert capsys.readouterr().err.endswith(f"{expected}\n")
 
