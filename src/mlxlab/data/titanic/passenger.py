@@ -166,12 +166,12 @@ def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled:
 
 def _missing_columns(names: Sequence[str], labelled: bool) -> str:
     """The message on all missing columns, each with the nearest name; "" if there are none."""
-    missing, unknown = [], [name for name in names if name not in COLUMNS]
-    for name in COLUMNS:
-        if name not in names and (labelled or name != "Survived"):
-            near = nearest_names(name, unknown, min_ratio=0.5)
-            missing.append(name + (f" (did you mean {near[0][:40]!r}?)" if near else ""))
+    missing = [name for name in COLUMNS if name not in names and (labelled or name != "Survived")]
+    unknown = [name for name in names if name not in COLUMNS]
+    near = {name: nearest_names(name, unknown, min_ratio=0.5) for name in missing}
+    hints = {name: f" (did you mean {names[0][:40]!r}?)" if names else "" for name, names in near.items()}
     if not missing:
         return ""
-    verb = "column {} is missing" if len(missing) == 1 else "columns {} are missing"
-    return f"{verb.format(', '.join(missing))}; expected {','.join(COLUMNS)}"
+    if len(missing) == 1:
+        return f"column {missing[0]} is missing{hints[missing[0]]}; expected {','.join(COLUMNS)}"
+    return f"columns {', '.join(name + hints[name] for name in missing)} are missing; expected {','.join(COLUMNS)}"
