@@ -126,7 +126,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     model, rule = [0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69]
     comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL)
     rows = fold_rows(fold_markdown(comparison, ["A note."], "the command"))
-    assert list(rows) == ["rule", MODEL], "in ascending order"
+    assert list(rows) == [MODEL, "rule"], "the best one first"
     assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
     assert (rows[MODEL]["seed 0"], rows[MODEL]["seed 1"]) == ("0.7500", "0.8500")
     gain = comparison.gains["rule"]
