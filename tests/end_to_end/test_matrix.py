@@ -44,16 +44,28 @@ def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model
     assert not (tmp_path / "journal.jsonl").exists()
 
 
-def test_training_imports_no_package_that_only_other_commands_need(tmp_path):
-    command = [sys.executable, "-X", "importtime", ROOT / "scripts" / "train.py", *UNTRACKED]
-    env = environment(MATPLOTLIBRC=os.devnull)  # plots as users get them
-    finished = subprocess.run(
-        [*command, f"hydra.run.dir={tmp_path}"], env=env, capture_output=True, text=True, check=True
-    )
-    assert {path.name for path in (tmp_path / "plots").iterdir()} >= {"confusion.png", "reliability.png"}
+TRAIN = "import gc, sys; from mlxlab.cli.train import main; code = main(); print(gc.isenabled()); sys.exit(code)"
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """The run folder and the finished process."""
+    folder = tmp_path_factory.mktemp("traced")
+    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *UNTRACKED, f"hydra.run.dir={folder}"]
+    env = environment(MATPLOTLIBRC=os.devnull, PYTHONPATH=str(ROOT / "src"))  # plots as users get them
+    return folder, subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+
+
+def test_training_imports_no_package_that_only_other_commands_need(traced):
+    folder, finished = traced
+    assert {path.name for path in (folder / "plots").iterdir()} >= {"confusion.png", "reliability.png"}
     imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
     assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
     assert not {"pandas", "pyarrow", "scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers"} & imported
+
+
+def test_garbage_is_collected_again_once_a_run_has_started(traced):
+    assert traced[1].stdout.splitlines()[-1] == "True"
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
 
+import gc
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,9 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
             with starting:
                 from mlxlab.experiment.train import train
+            if owns_process:
+                gc.freeze()  # what has been imported and composed is needed to the end
+                gc.enable()  # `train` has disabled it
             if is_multi_round:
                 from mlxlab.experiment.rounds import DistillationRounds
 
