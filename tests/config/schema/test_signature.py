@@ -1,5 +1,6 @@
 """The schema is read from the source of a signature, as typing objects."""
 
+import ast
 import sys
 import textwrap
 from types import NoneType
@@ -7,7 +8,9 @@ from typing import Annotated, Literal, get_args
 
 import pytest
 
+from mlxlab.config.instantiate import allowed_targets
 from mlxlab.config.schema.signature import Component, Record, signature
+from mlxlab.config.schema.source import _bindings, definition, source_file
 from mlxlab.config.schema.validate import Validator, describe
 from mlxlab.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
 
@@ -266,3 +269,49 @@ def test_only_top_level_definitions_of_a_module_have_a_signature(module):
     for name in ("nn", "Size", "Mode", "Sized.size", "nothing", ""):
         assert signature(f"{module}.{name}") is None
     assert signature("nowhere.to.be.found") is None
+
+
+def test_every_name_has_the_definition_that_a_parse_of_its_whole_module_finds():
+    for module in {target.rpartition(".")[0] for target in allowed_targets()} | {"mlxlab.constraints"}:
+        for name, node in _bindings(source_file(module).read_text()).items():
+            found = definition(name, module)
+            assert found is not None, f"{module}.{name}"
+            assert ast.dump(found) == ast.dump(node), f"{module}.{name}"
+
+
+ODD_SOURCE = '''
+"""A module.
+
+from which nothing is imported
+"""
+from os import (path,
+    sep)
+@dataclass(
+    frozen=True,
+)
+class Text:
+    value: str = """
+from a line that looks like the begin of a statement
+"""
+
+class Commented:
+    first: int
+# a comment
+    second: int
+
+class Twice: first: int
+
+class Twice: second: int
+limit: int \\
+    = 3
+'''
+
+
+def test_definitions_are_found_in_any_layout(tmp_path, monkeypatch):
+    (tmp_path / "odd_layout.py").write_text(ODD_SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = _bindings(ODD_SOURCE)
+    assert [*names] == ["path", "sep", "Text", "Commented", "Twice", "limit"]
+    for name, node in names.items():
+        assert ast.dump(definition(name, "odd_layout")) == ast.dump(node), name
+    assert definition("nothing", "odd_layout") is None

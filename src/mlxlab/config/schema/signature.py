@@ -14,7 +14,7 @@ from functools import cache
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
-from mlxlab.config.schema.source import definitions, look_up
+from mlxlab.config.schema.source import definition, look_up
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
 
 _TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
@@ -66,7 +66,7 @@ class Signature:
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
     module, _, name = target.rpartition(".")
-    node = definitions(module).get(name) if module else None
+    node = definition(name, module) if module and name.isidentifier() else None
     if not isinstance(node, ast.ClassDef | ast.FunctionDef):
         return None
     doc = ast.get_docstring(node) or ""
