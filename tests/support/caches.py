@@ -1,13 +1,20 @@
-"""Caches for a session of tests and its fork servers: parsed texts, plots, and the commit of the checkout."""
+"""Caches for a session of tests and its fork servers: parsed texts, compositions, plots, and the commit."""
 
 import copy
+import pickle
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, _utils, base, grammar_parser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
 
 from mlxlab.callbacks import plots
 from mlxlab.tracking import provenance
@@ -23,6 +30,7 @@ def cache_results() -> None:
     """The suite composes thousands of configs: what is computed here again and again is a third of that."""
     _cache_overrides()
     _skip_unused_choices()
+    _cache_compositions()
     # A parse tree is only read. What cannot be parsed raises each time.
     grammar_parser.parse = base.parse = _utils.parse = cache(grammar_parser.parse)
     _cache_commit()
@@ -50,6 +58,47 @@ def _skip_unused_choices() -> None:
         return gather(overrides, defaults, self_added) if is_used else unused
 
     defaults_list._create_interpolation_map = gather_if_used
+
+
+def _cache_compositions() -> None:
+    """The files of `conf/` are composed once for the same options; typed values are set in copies."""
+    choose, compose = config_loader_impl.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
+    chosen: dict[object, DefaultsList] = {}
+    composed: dict[object, bytes] = {}
+
+    def cached_choice(
+        repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], *more: bool, **named: bool
+    ) -> DefaultsList:
+        if (sources := _sources(repo)) is None:
+            return choose(repo, config_name, overrides_list, *more, **named)
+        typed = [each for each in overrides_list if not each.is_sweep_override()]
+        values = [each for each in typed if isinstance(each.value(), dict) or not repo.group_exists(each.key_or_group)]
+        options = [each.input_line for each in typed if each not in values]
+        key = (sources, config_name, *more, *named.values(), *options)
+        if key not in chosen:
+            chosen[key] = choose(repo, config_name, overrides_list, *more, **named)
+        return replace(chosen[key], config_overrides=values)
+
+    def cached_composition(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> Any:
+        if (sources := _sources(repo)) is None:
+            return compose(loader, defaults, repo)
+        key = (sources, *map(astuple, defaults))
+        if key not in composed:
+            config = compose(loader, defaults, repo)
+            OmegaConf.clear_cache(config)  # of the time of day
+            composed[key] = pickle.dumps(config)
+        return pickle.loads(composed[key])
+
+    config_loader_impl.create_defaults_list = cached_choice  # type: ignore[assignment]
+    ConfigLoaderImpl._compose_config_from_defaults_list = cached_composition  # type: ignore[method-assign]
+
+
+def _sources(repo: IConfigRepository) -> tuple[object, ...] | None:
+    """What a repository reads; None if that is more than what no test changes."""
+    sources = repo.get_sources()
+    if any(source.scheme() == "file" and Path(source.path) != ROOT / "conf" for source in sources):
+        return None
+    return tuple((type(source), source.provider, source.path) for source in sources)
 
 
 def _cache_commit() -> None:
