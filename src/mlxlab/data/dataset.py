@@ -1,6 +1,7 @@
 """The interface that a data set implements: what training, evaluation and inference need of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
@@ -113,6 +114,25 @@ class PredictsBaselines(Protocol):
 
     def baselines_on(self, table: Table) -> Sequence[Baseline]:
         """As `DataModule.baselines`, but `valid` holds the predictions for these rows, and `test` none."""
+
+
+@runtime_checkable
+class NeedsSteps(Protocol):
+    """A data set that is so small at times that it is learned in a number of steps rather than of epochs."""
+
+    @property
+    def min_steps(self) -> int:
+        """Optimizer steps of a run with `trainer.epochs=auto`, within `MAX_AUTO_EPOCHS`."""
+
+
+AUTO_EPOCHS, MAX_AUTO_EPOCHS = 5, 100  # of `trainer.epochs=auto`
+
+
+def auto_epochs(data: object, batches_per_epoch: int | None) -> int:
+    """The epochs of `trainer.epochs=auto`."""
+    if not isinstance(data, NeedsSteps) or not batches_per_epoch:
+        return AUTO_EPOCHS
+    return max(AUTO_EPOCHS, min(MAX_AUTO_EPOCHS, ceil(data.min_steps / batches_per_epoch)))
 
 
 class RunLength(NamedTuple):

@@ -16,7 +16,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import value_at
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
-from mlxlab.data.dataset import DataModule, RunLength, check_data_module
+from mlxlab.data.dataset import AUTO_EPOCHS, DataModule, RunLength, check_data_module
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
@@ -51,7 +51,8 @@ def build_data(
         ConfigError: the objective or the metric of a registration is not one of this task, or the data set lacks a
             member of `DataModule`.
     """
-    limits = (cfg["trainer"][key] for key in RunLength._fields)
+    limits = RunLength(*(cfg["trainer"][key] for key in RunLength._fields))
+    limits = limits._replace(epochs=AUTO_EPOCHS) if cfg["trainer"]["epochs"] == "auto" else limits
     if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
         check_keys(cfg["model"]["config"], "model.config")
     backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
@@ -66,7 +67,7 @@ def build_data(
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
         restored=restored,
-        run_length=RunLength(*limits),
+        run_length=limits,
     )
     data = check_data_module(dataset)
     metrics = [name for name in BY_TASK[data.task.kind] if name != CORE_ACCURACY or data.tokenizer.vocabulary]

@@ -8,7 +8,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import CountsExamples, DataModule
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -128,7 +128,7 @@ def build_session(
         teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
-    trainer = instantiate(cfg["trainer"], Trainer, **runtime)
+    trainer, epochs = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data)
     with activity("building the model and loading its weights"):
         model = build_model(cfg, data, saved, draw=draw)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
@@ -137,7 +137,20 @@ def build_session(
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
     context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
-    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
+    return Session(
+        cfg, data, model, trainer, teachers, context, (*data.sources, *lines, *epochs), architecture, initial
+    )
+
+
+def _with_epochs(trainer: Trainer, data: DataModule) -> tuple[Trainer, list[str]]:
+    """The trainer with the epochs that `auto` is for this data, and a line where these are more than usual."""
+    batches = data.train.batches_per_epoch
+    chosen = trainer.for_data(data, batches)
+    if chosen.length == trainer.length or trainer.max_steps is not None or batches is None:
+        return chosen, []
+    rows = f"{data.num_examples['training']:,} training rows" if isinstance(data, CountsExamples) else "training"
+    steps = f"{chosen.epochs} epochs ({chosen.length.steps(batches, None):,} steps)"
+    return chosen, [f"{rows}: {steps}, because few rows need more epochs; trainer.epochs=N changes this"]
 
 
 def find_initial_weights(cfg: Config) -> "WeightSource | None":

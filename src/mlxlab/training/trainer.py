@@ -12,7 +12,7 @@ import mlx.optimizers as optim
 from mlxlab.checkpoint.state import ChangedSettings, Progress, Resize
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
-from mlxlab.data.dataset import RunLength
+from mlxlab.data.dataset import AUTO_EPOCHS, RunLength, auto_epochs
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
@@ -30,7 +30,8 @@ class Trainer:
 
     Args:
         learning_rate: the peak of the schedule.
-        epochs: passes over the training data; ends the run unless max_steps or max_tokens comes first.
+        epochs: passes over the training data; ends the run unless max_steps or max_tokens comes first. auto
+            is 5, of few labelled rows of your own as many as make 300 steps, at most 100.
         max_steps: maximum number of optimizer steps; null sets no such limit.
         max_tokens: maximum number of training tokens (padding does not count); null sets no such limit.
         eval_every: steps between evaluations, the last step always being evaluated; null evaluates every epoch.
@@ -55,7 +56,7 @@ class Trainer:
     """
 
     learning_rate: Positive
-    epochs: Size | None
+    epochs: Size | Literal["auto"] | None
     max_steps: Size | None
     max_tokens: Size | None
     eval_every: Size | None
@@ -100,8 +101,16 @@ class Trainer:
 
     def plan_steps(self, data: BatchIterator | Resize) -> int | None:
         """Steps of a run whose batches all have the current size; None if no limit can be expressed in steps."""
-        limits = RunLength(self.max_steps, self.epochs, self.max_tokens)
-        return limits.steps(data.batches_per_epoch, data.tokens_per_batch)
+        return self.length.steps(data.batches_per_epoch, data.tokens_per_batch)
+
+    @property
+    def length(self) -> RunLength:
+        """The limits of a run."""
+        return RunLength(self.max_steps, AUTO_EPOCHS if self.epochs == "auto" else self.epochs, self.max_tokens)
+
+    def for_data(self, data: object, batches_per_epoch: int | None) -> "Trainer":
+        """The trainer with the epochs that `auto` is for a data set."""
+        return replace(self, epochs=auto_epochs(data, batches_per_epoch)) if self.epochs == "auto" else self
 
     def with_settings(self, settings: ChangedSettings) -> "Trainer":
         """The trainer with the settings that changed during the run."""
@@ -112,8 +121,8 @@ class Trainer:
 
     def is_done(self, progress: Progress, epoch: int) -> bool:
         """Whether a limit of the run is reached."""
-        limits = ((self.max_steps, progress.step), (self.epochs, epoch), (self.max_tokens, progress.tokens))
-        return any(limit is not None and value >= limit for limit, value in limits)
+        values = (progress.step, epoch, progress.tokens)
+        return any(limit is not None and value >= limit for limit, value in zip(self.length, values, strict=True))
 
     def evaluation_due(self, state: TrainState) -> bool:
         """Whether the step just taken is one after which the model is evaluated; the last one of the run always is."""
@@ -128,11 +137,12 @@ class Trainer:
 
     def early_end(self, batches_per_epoch: int | None) -> str:
         """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""
-        if self.max_steps is None or self.epochs is None or batches_per_epoch is None:
+        max_steps, epochs, _ = self.length
+        if max_steps is None or epochs is None or batches_per_epoch is None:
             return ""
-        steps = self.epochs * batches_per_epoch
-        before = f"trainer.epochs={self.epochs} is reached before trainer.max_steps={self.max_steps}"
-        return f"ends after {steps} steps: {before}" if steps < self.max_steps else ""
+        steps = epochs * batches_per_epoch
+        before = f"trainer.epochs={epochs} is reached before trainer.max_steps={self.max_steps}"
+        return f"ends after {steps} steps: {before}" if steps < max_steps else ""
 
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
         make_contiguous(state.model)

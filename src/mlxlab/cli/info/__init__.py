@@ -1,7 +1,8 @@
-"""Prints what a run needs, or what it was and how it ended; sizes of models; frequencies of tokens.
+"""Prints what a run needs, or what it was; checks rows of your own; sizes of models; frequencies of tokens.
 
     mlxlab info [model=transformer] [data=...] [any other key of train]
     mlxlab info run=RUN_FOLDER
+    mlxlab info data data.source=FILE [data.text_column=TEXT data.label_column=LABEL]
     mlxlab info presets [vocab_size=16000] [classes=2]
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
@@ -13,6 +14,9 @@ Teachers are not counted. --json prints JSON.
 
 run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
          ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
+data     checks labelled rows without training: columns and what they hold, rows that would be left out, classes, the
+         split, equal rows on both sides of it, and the command that trains on them; arguments as for train. Without
+         the names of the columns it lists those of the file
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
 memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
@@ -32,6 +36,7 @@ from pathlib import Path
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.info.own_data import data
 from mlxlab.cli.info.sizes import memory, presets
 from mlxlab.cli.info.token_frequencies import tokens
 from mlxlab.cli.print_json import print_json
@@ -81,6 +86,7 @@ def describe(run: Path, json: bool = False) -> None:
 _SUBCOMMANDS = {
     "estimate": Subcommand(estimate, forward_prefix=""),
     "describe": Subcommand(describe),
+    "data": Subcommand(data, forwards_overrides=True),
     "presets": Subcommand(presets),
     "memory": Subcommand(memory),
     "tokens": Subcommand(tokens, forwards_overrides=True),

@@ -32,6 +32,7 @@ class RowSplit(NamedTuple):
     test: np.ndarray
     lines: list[str]
     left_out: int  # rows that cannot be used
+    left_out_share: float  # the largest fraction of them in a source
 
     def digests(self) -> list[str]:
         return [digest(rows) for rows in self[:3]]
@@ -91,7 +92,11 @@ def split_sources(
     fitted = fit_labels(labels.take(train), sources.label, kind)
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left ({sizes})")
-    return RowSplit(train, valid, test, [*lines, *overlap], sum(each.left_out for each in left_out)), fitted, labels
+    unusable = (
+        sum(each.left_out for each in left_out),
+        max((each.left_out / each.rows for each in left_out), default=0.0),
+    )
+    return RowSplit(train, valid, test, [*lines, *overlap], *unusable), fitted, labels
 
 
 def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOptions) -> np.ndarray:

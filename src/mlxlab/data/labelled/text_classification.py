@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict, Unpack
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Texts, read_state, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.examples import MIN_STEPS, LabelledExamples, Run
 from mlxlab.data.labelled.labelled_rows import open_sources
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import split_sources
@@ -90,7 +90,7 @@ class TextClassificationDataset:
         self.count_training_rows = self.examples.count_training_rows
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
         self.texts, self._has_baselines = self.examples.texts, options["baselines"]
-        self.num_examples = self.examples.num_examples
+        self.num_examples, self.min_steps = self.examples.num_examples, MIN_STEPS
 
     def baselines(self) -> list[Baseline]:
         return self.examples.text_baselines() if self._has_baselines else []

@@ -6,6 +6,7 @@ from typing import Literal
 from omegaconf import DictConfig
 
 from mlxlab.config.hydra.search_space import Domain
+from mlxlab.data.dataset import AUTO_EPOCHS
 from mlxlab.errors import ConfigError
 from mlxlab.sweep.pruning.pruner import MedianPruner, NoPruner, Pruner
 from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
@@ -59,6 +60,8 @@ def read_pruning(
     unit = unit or ("steps" if has_steps else "epochs")
     key = LENGTHS[unit]
     configured = trainer.max_steps if unit == "steps" else trainer.epochs
+    if configured == "auto":  # the budgets of all trials are the same
+        configured, max_budget = None, AUTO_EPOCHS if max_budget is None else max_budget
     if key in searched:
         budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
         raise ConfigError(f"{key}: expected one value, since it is {budget}")

@@ -10,7 +10,7 @@ import numpy as np
 from mlxlab.constraints import MinLen, Seed
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, read_state, restore_encoder
-from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
+from mlxlab.data.labelled.examples import MIN_STEPS, BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.labelled_rows import LabelledRows, open_sources
 from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import split_sources
@@ -87,7 +87,7 @@ class TableDataset:
         self.sources = [*opened, *(f"{rows.name}: {line}" for line in lines), *fitted]
         self.class_counts, self.texts = self.examples.class_counts, self.examples.texts
         self._renderer, self._has_baselines = renderer, options["baselines"]
-        self.num_examples = self.examples.num_examples
+        self.num_examples, self.min_steps = self.examples.num_examples, MIN_STEPS
 
     def baselines(self) -> list[Baseline]:
         return self._fit_baselines(self.examples.baseline_rows()) if self._has_baselines else []

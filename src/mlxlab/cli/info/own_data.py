@@ -1,0 +1,128 @@
+"""Checks labelled rows of your own without training: what a run would read, leave out, split and learn."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab import terminal
+from mlxlab.cli.print_json import print_json
+from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.errors import ConfigError
+from mlxlab.markdown import markdown_table
+from mlxlab.program import command, join
+
+if TYPE_CHECKING:
+    from mlxlab.data.labelled.columns import ColumnSummary
+    from mlxlab.data.labelled.table.dataset import TableDataset
+    from mlxlab.data.labelled.text_classification import TextClassificationDataset
+
+NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
+
+
+def data(json: bool = False, *, args: list[str]) -> None:
+    """Checks labelled rows, and prints the command that trains on them.
+
+    Args:
+        json: prints a JSON object instead.
+    """
+    from mlxlab.config.hydra.compose import Composer
+
+    typed = {arg.partition("=")[0] for arg in args}
+    if "data.source" not in typed:
+        raise ConfigError("data.source=...: missing; expected the file or folder of your rows")
+    if "data" not in typed:
+        args = [f"data={'table' if 'data.target' in typed else 'text_classification'}", *args]
+    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    if "max_left_out" not in config["data"]:
+        raise ConfigError(f"{args[0]}: expected data=text_classification or data=table")
+    columns = _columns(config["data"])
+    needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
+    names = {each.name for each in columns}
+    if not typed & {"data.text_column", "data.label_column"} and not names.issuperset(map(str, needed)):
+        _show_columns(columns, args, json)
+        return
+    checked = _check(config)
+    extra, train = checked.pop("extra"), command("train")
+    report = {"columns": [each._asdict() for each in columns], **checked, "train": f"{train} {join([*args, *extra])}"}
+    if json:
+        print_json(report)
+    else:
+        lines = [*checked["messages"], _length(checked), f"train on it: {report['train']}"]
+        terminal.show("\n".join([_table(columns), "", *filter(None, lines)]))
+
+
+def _columns(node: dict[str, Any]) -> "list[ColumnSummary]":
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.data.labelled.columns import summarize
+    from mlxlab.data.labelled.rows import RowReading, open_rows
+
+    reading = instantiate(node["reading"], RowReading)
+    return summarize(open_rows(node["source"], reading, project_root() / ".cache", "skip"))
+
+
+def _check(config: dict[str, Any]) -> dict[str, Any]:
+    """The data as a run of the config has it, but for rows that cannot be used, which are counted and left out."""
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.data.dataset import auto_epochs
+    from mlxlab.data.labelled.split import parse_overlap
+    from mlxlab.experiment.build import build_data
+
+    lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
+    with tempfile.TemporaryDirectory() as folder:
+        node = config["data"] | lenient
+        found: TextClassificationDataset | TableDataset
+        found = build_data(config | {"data": node}, project_root(), None, Path(folder))  # type: ignore[assignment]
+    batches, epochs = found.train.batches_per_epoch, config["trainer"]["epochs"]
+    epochs = auto_epochs(found, batches) if epochs == "auto" else epochs
+    overlaps = filter(None, map(parse_overlap, found.sources))
+    return {
+        "task": found.task.kind,
+        "rows": found.num_examples,
+        "left_out": found.row_lengths.left_out,
+        "truncated": found.row_lengths.too_long,
+        "classes": dict(zip(found.task.labels, found.class_counts, strict=False)),
+        "overlaps": [each._asdict() for each in overlaps],
+        "epochs": epochs,
+        "steps_per_epoch": batches,
+        "messages": found.sources,
+        "extra": _leave_out(config["data"], found.examples.split.left_out_share),
+    }
+
+
+def _leave_out(node: dict[str, Any], share: float) -> list[str]:
+    """The overrides with which a run leaves out the rows that cannot be used."""
+    needed = math.ceil(100 * share - 1e-9) / 100
+    extra = ["data.on_error=skip"] if share and node["on_error"] == "strict" else []
+    return [*extra, f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else extra
+
+
+def _length(checked: dict[str, Any]) -> str:
+    epochs, batches = checked["epochs"], checked["steps_per_epoch"]
+    return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number" if epochs else ""
+
+
+def _table(columns: "list[ColumnSummary]") -> str:
+    head = ["column", "holds", "missing", "different values", "first"]
+    rows = [
+        [_cell(each.name), each.content, f"{each.missing:,}", f"{each.values:,}", _cell(each.first)] for each in columns
+    ]
+    return markdown_table(head, rows, "llrrl")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool) -> None:
+    """The columns alone, and the command that checks more."""
+    from mlxlab.data.labelled.columns import likely_columns
+
+    text, label = likely_columns(columns) or ("TEXT", "LABEL")
+    check = f"{command('info')} data {join([*args[1:], f'data.text_column={text}', f'data.label_column={label}'])}"
+    if json:
+        print_json({"columns": [each._asdict() for each in columns], "next": check})
+        return
+    terminal.show(f"{_table(columns)}\n\ncheck which column is the text and which the label: {check}")

@@ -1,0 +1,62 @@
+"""What the columns of a source hold, for a look at it before training."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mlxlab.data.labelled.fit_labels import MAX_AUTO_CLASSES
+from mlxlab.data.labelled.labelled_rows import LabelledRows
+from mlxlab.data.labelled.labels import is_number, is_number_with_comma, shorten
+from mlxlab.data.labelled.rows import Rows
+
+Content = Literal["numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
+
+
+class ColumnSummary(NamedTuple):
+    """A column of a source: what it holds, how many cells are missing, how many different values there are."""
+
+    name: str
+    content: Content
+    missing: int
+    values: int
+    first: str  # of the values, shortened
+    mean_length: float  # of the values, in characters
+
+    @property
+    def may_be_label(self) -> bool:
+        return 2 <= self.values <= MAX_AUTO_CLASSES
+
+
+def summarize(rows: Rows) -> list[ColumnSummary]:
+    """All columns of a source."""
+    table = LabelledRows([rows])
+    return [_summary(table, name) for name in rows.columns]
+
+
+def _summary(table: LabelledRows, name: str) -> ColumnSummary:
+    column = table.codes(name).stripped()
+    first = shorten(column.values[0]) if column.values else ""
+    length = float(np.mean([len(text) for text in column.values])) if column.values else 0.0
+    return ColumnSummary(
+        name, _content(column.values), int((column.codes < 0).sum()), len(column.values), first, length
+    )
+
+
+def _content(values: Sequence[str]) -> Content:
+    if not values:
+        return "nothing"
+    numbers = [is_number(text) for text in values]
+    if all(numbers):
+        return "numbers"
+    if all(map(is_number_with_comma, values)):
+        return "numbers with a comma"
+    return "text and numbers" if 2 * sum(numbers) > len(numbers) else "text"
+
+
+def likely_columns(columns: list[ColumnSummary]) -> tuple[str, str] | None:
+    """The columns that look like the text and the label; None if no two do."""
+    texts = sorted((each for each in columns if each.content == "text"), key=lambda each: -each.mean_length)
+    labels = [each for each in columns if each.may_be_label and each != next(iter(texts), None)]
+    labels.sort(key=lambda each: (each.content != "text", each.values))
+    return (texts[0].name, labels[0].name) if texts and labels else None
