@@ -15,6 +15,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.optim.optimizers import adamw
+from support.labelled import write_csv
 
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "measurements.md"
 
@@ -127,3 +128,40 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
     assert "expected data=streaming" in capsys.readouterr().err
     assert main(["tokens", *data, "out=t.txt"]) == 2
     assert main(["tokens", *data, f"out={tmp_path}/missing/t.png"]) == 73
+
+
+def own_rows(path, **fault):
+    """A file of 120 rows, with this fault in the eighth."""
+    names = ("Anna", "Bert", "Carl", "Dora")
+    rows = [{"id": n, "who": f"{names[n % 4]} number {n}", "kind": ["x", "y"][n % 2]} for n in range(120)]
+    return f"data.source={write_csv(path, [*rows[:7], rows[7] | fault, *rows[8:], *rows[:3]])}"
+
+
+def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_named(tmp_path, capsys):
+    source = own_rows(tmp_path / "own.csv", kind="")
+    columns = ["data.text_column=who", "data.label_column=kind"]
+    assert main(["data", source, *columns, "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    contents = {each["name"]: (each["content"], each["missing"], each["values"]) for each in checked["columns"]}
+    assert contents == {"id": ("numbers", 0, 120), "who": ("text", 0, 120), "kind": ("text", 1, 2)}
+    assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
+    assert sum(checked["classes"].values()) == checked["rows"]["training"]
+    assert {each["split"] for each in checked["overlaps"]} <= {"training"}
+    assert (checked["epochs"], checked["steps_per_epoch"]) == (75, 4)
+    train = f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip"
+    assert checked["train"] == train
+    assert main(["data", source, *columns]) == 0
+    printed = capsys.readouterr().out
+    assert "own.csv: 1 of 123 rows (0.81 %) have no label and are left out, the first at" in printed
+    assert printed.endswith(f"75 epochs of 4 steps, unless trainer.epochs sets another number\ntrain on it: {train}\n")
+
+
+def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys):
+    source = own_rows(tmp_path / "own.csv")
+    assert main(["data", source]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
+    assert printed.endswith(f": mlxlab info data {source} data.text_column=who data.label_column=kind\n")
+    assert main(["data", "data.text_column=who"]) == 2
+    assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
+    assert "did you mean kind?" in capsys.readouterr().err

@@ -20,7 +20,7 @@ BY_OVERRIDE = {
     "unknown option": ("model=brt", "model has no option brt; did you mean bert?"),
     "dot for slash": ("model.size=nano", "unknown key"),
     "missing": ("model.hidden_size=???", "missing; expected a whole number >= 1"),
-    "word for a number": ("trainer.epochs=abc", "expected a whole number >= 1 or null, got abc (text)"),
+    "word for a number": ("trainer.epochs=abc", "expected a whole number >= 1 or auto or null, got abc (text)"),
     "fraction for an integer": ("trainer.epochs=1.5", "expected a whole number"),
     "true for an integer": ("trainer.log_every=true", "got true"),
     "true for a float": ("trainer.learning_rate=true", "got true"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.callbacks.plots import LearningCurvePlot
 from mlxlab.checkpoint.state import CURVE_POINTS, History, TrainStateDict
 from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.data.dataset import RunLength
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import is_better
@@ -258,3 +260,15 @@ def test_a_run_whose_epochs_end_it_before_max_steps_says_so():
     )
     for changes, batches in (({"max_steps": 50}, 10), ({"max_steps": 200}, None), ({}, 10)):
         assert make_trainer(epochs=5, **changes).early_end(batches) == ""
+
+
+@pytest.mark.parametrize(
+    ("min_steps", "batches", "epochs"),
+    [(300, 67, 5), (300, 6, 50), (300, 7, 43), (300, 1, 100), (300, None, 5), (None, 1, 5)],
+)
+def test_epochs_are_chosen_by_the_steps_that_small_data_need(min_steps, batches, epochs):
+    data = SimpleNamespace(min_steps=min_steps) if min_steps else SimpleNamespace()
+    trainer = make_trainer(epochs="auto").for_data(data, batches)
+    assert trainer.length == RunLength(epochs=epochs)
+    assert make_trainer(epochs=2).for_data(data, batches).length.epochs == 2
+    assert make_trainer(epochs="auto").length.epochs == 5, "before the data is known"

@@ -48,7 +48,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json(report)
     else:
-        lines = [*checked["messages"], _length(checked), f"train on it: {report['train']}"]
+        lines = [*checked["messages"], *_faultless(checked), _length(checked), f"train on it: {report['train']}"]
         terminal.show("\n".join([_table(columns), "", *filter(None, lines)]))
 
 
@@ -99,6 +99,12 @@ def _leave_out(node: dict[str, Any], share: float) -> list[str]:
     return [*extra, f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else extra
 
 
+def _faultless(checked: dict[str, Any]) -> list[str]:
+    """A line on the faults that the messages do not name because there are none."""
+    lines = [] if checked["left_out"] else ["every row has a label and can be read"]
+    return lines if checked["overlaps"] else [*lines, "no row has the same input as one of another split"]
+
+
 def _length(checked: dict[str, Any]) -> str:
     epochs, batches = checked["epochs"], checked["steps_per_epoch"]
     return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number" if epochs else ""
@@ -125,4 +131,4 @@ def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool) -
     if json:
         print_json({"columns": [each._asdict() for each in columns], "next": check})
         return
-    terminal.show(f"{_table(columns)}\n\ncheck which column is the text and which the label: {check}")
+    terminal.show(f"{_table(columns)}\n\nnext, with the columns of your text and your label: {check}")

@@ -132,7 +132,9 @@ def _data(config: Tree, fingerprint: str | None) -> Tree:
 def _position(manifest: Manifest, state: SavedState | None, config: Tree) -> Position | None:
     outcome, trainer = manifest.get("outcome", {}), config.get("trainer")
     plan = trainer if isinstance(trainer, dict) else {}
-    limits = {key: plan[key] for key in ("max_steps", "epochs", "max_tokens") if plan.get(key) not in (None, "auto")}
+    limits = {key: plan[key] for key in ("max_steps", "epochs", "max_tokens") if plan.get(key) is not None}
+    if limits.get("epochs") == "auto":
+        limits["epochs"] = manifest.get("inputs", {}).get("facts", {}).get("epochs", "auto")
     if state is not None:
         progress = state["progress"]
         return Position(step=progress.step, samples=progress.samples, tokens=progress.tokens, limits=limits)

@@ -18,3 +18,4 @@ class RunFacts(TypedDict, total=False):
     parameters: int
     trainable_parameters: int
     batches_per_epoch: int
+    epochs: int  # of trainer.epochs=auto

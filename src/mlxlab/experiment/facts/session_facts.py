@@ -33,6 +33,8 @@ def run_facts(session: "Session") -> RunFacts:
         facts["examples"] = {**data.num_examples}
     if (batches := data.train.batches_per_epoch) is not None:
         facts["batches_per_epoch"] = batches
+    if session.cfg["trainer"]["epochs"] == "auto" and (epochs := session.trainer.length.epochs):
+        facts["epochs"] = epochs
     return facts
 
 
