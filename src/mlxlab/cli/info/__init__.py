@@ -1,4 +1,4 @@
-"""Prints what a run needs, or what it was; checks rows of your own; sizes of models; frequencies of tokens.
+"""Prints what a run needs or was; checks rows of your own; sizes of models; frequencies of tokens.
 
     mlxlab info [model=transformer] [data=...] [any other key of train]
     mlxlab info run=RUN_FOLDER
