@@ -15,7 +15,7 @@ from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict
 from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.cli.crossvalidate import main
-from mlxlab.experiment.final_evaluation.findings import TrainingLength
+from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from support.processes import NO_PLOTS
 
 ACCURACY = "valid/accuracy"

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from mlxlab.checkpoint.names import FOLDER, folder_name
+from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Baseline
 from mlxlab.experiment.final_evaluation.evaluate import (
@@ -21,12 +22,13 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     unigram_loss,
 )
 from mlxlab.experiment.final_evaluation.files import write_csv, write_files
-from mlxlab.experiment.final_evaluation.findings import TrainingLength
 from mlxlab.experiment.final_evaluation.notes import findings
 from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
+from mlxlab.experiment.final_evaluation.training_length import TrainingLength, training_length
 from mlxlab.experiment.report import baseline_report, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
+from mlxlab.metric_names import LEARNING_RATE, LOSS
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
@@ -293,6 +295,31 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
     advice = [TrainingLength(*length).advice for length in ((200,), (4, "max_steps", 8), (4, "max_tokens", 8))]
     assert advice[0].startswith("train longer, raise trainer.learning_rate")
     assert advice[1:] == ["4 steps are few: try trainer.max_steps=200", "4 steps are few: raise trainer.max_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses", "rate", "advice"),
+    [
+        (
+            30,
+            (0.702, 0.699, 0.696),
+            1e-6,
+            "hardly changed (0.7020 to 0.6960): raise trainer.learning_rate from 1e-06 to 0.0001",
+        ),
+        (
+            900,
+            (0.7, 0.7, 0.7),
+            0.01,
+            "hardly changed (0.7000 to 0.7000): lower trainer.learning_rate from 0.01 to 0.001",
+        ),
+        (30, (0.7, 0.9, 5.0), 0.01, "rose (0.7000 to 5.0000): lower trainer.learning_rate from 0.01 to 0.001"),
+        (900, (0.7, 0.6, 0.5, 0.4), 1e-3, "still falls (0.7000 to 0.4000): try trainer.max_steps=1800"),
+        (900, (0.7, 0.5, 0.4, 0.4), 1e-3, "fell (0.7000 to 0.4000), not what is validated"),
+    ],
+)
+def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps, losses, rate, advice):
+    history = History(curve=[(step, {LOSS: loss, LEARNING_RATE: rate}) for step, loss in enumerate(losses)])
+    assert advice in training_length(history, steps, "max_steps", 8).advice
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodResults
 from mlxlab.analysis.comparison_page import read_comparison_page
-from mlxlab.experiment.final_evaluation.findings import TrainingLength, learned_nothing_sentence
+from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
+from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table

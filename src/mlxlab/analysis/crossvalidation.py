@@ -20,9 +20,10 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
-from mlxlab.experiment.final_evaluation.findings import TrainingLength
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE, Metrics, RunMetrics
+from mlxlab.experiment.run_report.results import training_length
+from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
 from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
@@ -216,7 +217,8 @@ def write_tables(
     ]
     text = fold_markdown(table, notes, command)
     if baselines:
-        text += f"\n\n{fold_verdict(table, baselines, TrainingLength(steps[-1], limit))}"
+        length = replace(training_length(read_run_files(folders[MODEL][0])), steps=steps[-1], limit=limit)
+        text += f"\n\n{fold_verdict(table, baselines, length)}"
     write_report(table, text, folder, "table")
     comparisons = {"table": table}
     if TEACHER in runs:

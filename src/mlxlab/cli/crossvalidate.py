@@ -33,7 +33,7 @@ from mlxlab.config.paths import conf_dir, display_path, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
-from mlxlab.experiment.final_evaluation.findings import limit_of
+from mlxlab.experiment.final_evaluation.training_length import limit_of
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
-from mlxlab.experiment.final_evaluation.findings import TrainingLength
 from mlxlab.experiment.final_evaluation.notes import findings, missed_classes, notes
+from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
@@ -49,7 +49,7 @@ def write_report(
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
-        if lines := findings(results, TrainingLength(progress.step, limit, state.data.batches_per_epoch)):
+        if lines := findings(results, training_length(history, progress.step, limit, state.data.batches_per_epoch)):
             paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.items():
         paragraphs.append(f"{VALID_LOSS} of {name}, the baseline: {number(values[VALID_LOSS])}")

@@ -8,6 +8,7 @@ import pytest
 from mlxlab.experiment.run_report.checks import _left_out, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
 
 VALUES = {"accuracy": 0.8, "calibration_error": 0.01}
@@ -66,6 +67,7 @@ def files(**inputs):
     manifest["inputs"]["facts"] = {"batches_per_epoch": 8}
     config = {"data": {"seq_len": 64}, "trainer": {"epochs": 5}}
     metrics = {"steps": 40, "never_predicted": {"valid": {}, "test": {"satisfied": 6}}}
+    metrics |= {"metrics": {}, "test": {}, "intervals": {}, "reference": {}}
     return RunFiles(Path("x"), manifest, "DONE", metrics=metrics, config=config)
 
 
@@ -140,3 +142,26 @@ def test_rows_that_are_left_out_are_counted_with_their_reason():
     check = _left_out(files(messages=["a.csv: 300 rows", line], left_out_rows=3))
     assert (check.title, check.text) == ("Rows left out", "a.csv: 3 of 300 rows (1 %) have no label.")
     assert _left_out(files(messages=[], left_out_rows=0)) is None
+
+
+def mistakes(*rows, results=RESULTS):
+    head = ["id", "text", "true", "predicted", "probability"]
+    listed = [head, *([f"{number}", text, "a", "b", value] for number, (text, value) in enumerate(rows))]
+    sections = result_sections(replace(files(), mistakes=listed), results)
+    return next(each.blocks for each in sections if "mistakes" in each.title)
+
+
+def test_mistakes_of_the_same_text_are_one_row_with_their_number():
+    table, _ = mistakes(("x", "0.99"), ("y", "0.9"), ("x", "0.85"), ("", "0.8"), ("", "0.7"))
+    assert [row[3:] for row in table.rows] == [["x", "0", "2"], ["y", "1", "1"], ["", "3", "1"], ["", "4", "1"]]
+    assert mistakes(("x", "0.99"), ("y", "0.8"))[0].columns[-1].name == "id"
+
+
+def test_mistakes_whose_order_says_little_are_few():
+    equal = [(f"text {number}", "1.0000") for number in range(12)]
+    doubt, table, note = mistakes(*equal)
+    assert doubt.text == "The first 10 are about equally confident (1.0000): their order says little."
+    assert len(table.rows) == 3
+    assert "and 9 more are in" in note.text
+    doubt, *_ = mistakes(*equal, results=replace(RESULTS, values={"accuracy": 0.6}))
+    assert doubt.text.startswith("This model is not clearly better than majority")

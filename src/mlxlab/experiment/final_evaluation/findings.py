@@ -1,48 +1,17 @@
 """What is wrong with a trained model, in a sentence each: for the console, `summary.md` and the report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
 
 import numpy as np
 
-from mlxlab.config.issues import value_at
+from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.experiment.run_metrics import number
 from mlxlab.metric_names import lower_is_better
 from mlxlab.training.metrics.classification import ClassCounts
 
-LIMITS = ("max_steps", "epochs", "max_tokens")  # keys of the trainer by which a run ends
 _CONSTANT = ("majority", "mean", "unigram")  # baselines
-_FEW_STEPS = 200
 _MAX_NAMED = 3  # classes
 _ROWS = {"valid": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class TrainingLength:
-    """How long a run was trained, and by which of `LIMITS` it ended."""
-
-    steps: int
-    limit: str = "epochs"
-    batches_per_epoch: int | None = None
-
-    @property
-    def advice(self) -> str:
-        """What to change after a run that learned nothing."""
-        if self.steps >= _FEW_STEPS:
-            return "train longer, raise trainer.learning_rate, or start from model.pretrained"
-        few, more = f"{self.steps} steps are few", max(_FEW_STEPS, 2 * self.steps)
-        if self.limit == "epochs" and self.batches_per_epoch:
-            return f"{few}: try trainer.epochs={10 * ceil(more / self.batches_per_epoch / 10)}"
-        if self.limit == "max_steps":
-            return f"{few}: try trainer.max_steps={more}"
-        return f"{few}: raise trainer.{self.limit}"
-
-
-def limit_of(config: dict[str, Any]) -> str:
-    """The key of the trainer by which a run with this config ends."""
-    return next((key for key in LIMITS if value_at(config, f"trainer.{key}") is not None), "epochs")
 
 
 def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:

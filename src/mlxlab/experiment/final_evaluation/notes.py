@@ -3,11 +3,11 @@
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation, SplitResults
 from mlxlab.experiment.final_evaluation.files import class_names, count
 from mlxlab.experiment.final_evaluation.findings import (
-    TrainingLength,
     learned_nothing_sentence,
     never_predicted,
     never_predicted_sentence,
 )
+from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.training.metrics.bootstrap import resample_count
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from mlxlab.config.issues import one_line
-from mlxlab.experiment.final_evaluation.findings import limit_of
+from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 from mlxlab.program import join, quoted

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from mlxlab.experiment.final_evaluation.findings import (
-    TrainingLength,
-    has_learned_nothing,
-    limit_of,
-    weakest_baseline,
-)
+from mlxlab.experiment.final_evaluation import training_length as length
+from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import Metrics, number
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -142,9 +138,9 @@ def objective_of(files: RunFiles) -> str:
     return files.manifest.get("outcome", {}).get("objective") or str(files.config.get("objective", VALID_LOSS))
 
 
-def training_length(files: RunFiles) -> TrainingLength:
-    steps = files.metrics["steps"] if files.metrics else 0
-    return TrainingLength(steps, limit_of(files.config), files.facts.get("batches_per_epoch"))
+def training_length(files: RunFiles) -> length.TrainingLength:
+    steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
+    return length.training_length(history, steps, length.limit_of(files.config), files.facts.get("batches_per_epoch"))
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

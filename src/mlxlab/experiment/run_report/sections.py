@@ -1,5 +1,7 @@
 """What a report shows below its first screen: results, curves, errors, samples, and what the run consisted of."""
 
+from contextlib import suppress
+
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
 from mlxlab.experiment.run_report.metric_titles import metric_title
@@ -25,7 +27,8 @@ _ERROR_PLOTS = {
     "predicted": "Predicted by true value",
 }
 _DRAWN = ("learning_curve",)  # here as charts
-_MAX_MISTAKES, _MAX_TEXT = 10, 250
+_MAX_MISTAKES, _FEW_MISTAKES, _MAX_TEXT = 10, 3, 250
+_TIE = 0.01  # probabilities that differ by less are equal
 
 
 def result_sections(files: RunFiles, results: Results) -> list[Section]:
@@ -34,7 +37,7 @@ def result_sections(files: RunFiles, results: Results) -> list[Section]:
         Section("Learning curves", learning_curves(files)),
         Section("Evaluations", evaluation_table(files), is_folded=True),
         Section("Errors", _errors(files)),
-        Section(_title_of_mistakes(files), _mistakes(files)),
+        Section(_title_of_mistakes(files), _mistakes(files, results)),
         Section("Generated text", _samples(files)),
         Section("Teacher and student", _teacher(files)),
         Section("Rounds", _rounds(files)),
@@ -119,17 +122,41 @@ def _title_of_mistakes(files: RunFiles) -> str:
     return "Largest errors" if files.mistakes and files.mistakes[0][-1] == "error" else "Most confident mistakes"
 
 
-def _mistakes(files: RunFiles) -> list[Block]:
+def _mistakes(files: RunFiles, results: Results) -> list[Block]:
+    """Those of the same text once; few of them where their order says little."""
     if len(files.mistakes) < 2:
         return []
     head, *rows = files.mistakes
-    kinds = [Column(name, is_text=name == "text", is_number=name in ("id", head[-1])) for name in head]
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[1:4]) if row[1] else (row[0],), []).append(row)
+    doubt = _doubt(head[-1], [row[-1] for row in rows], results)
+    shown = [*groups.values()][: _FEW_MISTAKES if doubt else _MAX_MISTAKES]
     order = [4, 2, 3, 1, 0]  # text after what matters, so that phones show it
-    shortened = [[_shortened(cell) for cell in row] for row in rows[:_MAX_MISTAKES]]
-    table = Table([kinds[n] for n in order], [[row[n] for n in order] for row in shortened])
-    rest = len(rows[_MAX_MISTAKES:])
+    columns = [Column(head[n], is_text=head[n] == "text", is_number=head[n] in ("id", head[-1])) for n in order]
+    cells = [[_shortened(group[0][n]) for n in order] for group in shown]
+    if any(len(group) > 1 for group in shown):
+        columns.append(Column("rows", is_number=True))
+        cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
+    rest = len(groups) - len(shown)
     more = f" and {rest} more" if rest else ""
-    return [table, Paragraph(f"Of the validation rows. Whole texts{more} are in mistakes.csv.", is_note=True)]
+    note = f"Of the validation rows. Whole texts{more} are in mistakes.csv."
+    return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
+
+
+def _doubt(kind: str, values: list[str], results: Results) -> str:
+    """Why the order of the mistakes says little: a sentence, or ""."""
+    if results.may_be_chance:
+        return f"This model is not clearly better than {results.weakest}: its mistakes say little about these rows."
+    if kind != "probability" or len(values) <= _FEW_MISTAKES:
+        return ""
+    with suppress(ValueError):
+        high, low = (float(values[n]) for n in (0, min(_MAX_MISTAKES, len(values)) - 1))
+        if high - low < _TIE:
+            span = f"{low:.4f} to {high:.4f}" if low < high else f"{high:.4f}"
+            count = min(_MAX_MISTAKES, len(values))
+            return f"The first {count} are about equally confident ({span}): their order says little."
+    return ""
 
 
 def _shortened(text: str) -> str:

@@ -1,0 +1,73 @@
+"""How a run was trained, and what to change after one that learned nothing."""
+
+from dataclasses import dataclass
+from math import ceil, isfinite
+from statistics import fmean
+from typing import Any
+
+from mlxlab.checkpoint.state import History
+from mlxlab.config.issues import value_at
+from mlxlab.metric_names import LEARNING_RATE, LOSS
+
+LIMITS = ("max_steps", "epochs", "max_tokens")  # keys of the trainer by which a run ends
+_FEW_STEPS = 200
+_FLAT, _ROSE = 0.02, 0.05  # changes of the training loss, as a share of it
+_LATE = 0.25  # of its fall, in the second half of a run that was too short
+_HIGH_RATE, _LEAST_RATE = 1e-3, 1e-4  # learning rates
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """How long a run was trained, by which of `LIMITS` it ended, and how.
+
+    Attributes:
+        losses: of the training, in order.
+        learning_rate: the highest one; 0 is not known.
+    """
+
+    steps: int
+    limit: str = "epochs"
+    batches_per_epoch: int | None = None
+    losses: tuple[float, ...] = ()
+    learning_rate: float = 0.0
+
+    @property
+    def advice(self) -> str:
+        """What to change after a run that learned nothing, by its training loss and its learning rate."""
+        if len(self.losses) < 2 or not self.learning_rate:
+            return self._longer("train longer, raise trainer.learning_rate, or start from model.pretrained")
+        part = max(1, len(self.losses) // 4)
+        start, end = fmean(self.losses[:part]), fmean(self.losses[-part:])
+        rate, values = f"trainer.learning_rate from {self.learning_rate:g} to", f"({start:.4f} to {end:.4f})"
+        if not isfinite(end) or end > start + _ROSE * abs(start):
+            return f"the training loss rose {values}: lower {rate} {self.learning_rate / 10:.1g}"
+        if abs(end - start) <= _FLAT * abs(start):
+            flat = f"the training loss hardly changed {values}"
+            if self.learning_rate < _HIGH_RATE:
+                return f"{flat}: raise {rate} {max(10 * self.learning_rate, _LEAST_RATE):.1g}"
+            return self._longer(f"{flat}: lower {rate} {self.learning_rate / 10:.1g}")
+        if fmean(self.losses[len(self.losses) // 2 :][:part]) - end > _LATE * (start - end):
+            return self._longer(f"the training loss still falls {values}: {self._limit(2 * self.steps)}")
+        return self._longer(f"the training loss fell {values}, not what is validated: look at labels and split")
+
+    def _longer(self, otherwise: str) -> str:
+        """Advice on the steps if they are few."""
+        few = f"{self.steps} steps are few"
+        return otherwise if self.steps >= _FEW_STEPS else f"{few}: {self._limit(max(_FEW_STEPS, 2 * self.steps))}"
+
+    def _limit(self, steps: int) -> str:
+        if self.limit == "epochs" and self.batches_per_epoch:
+            return f"try trainer.epochs={10 * ceil(steps / self.batches_per_epoch / 10)}"
+        return f"try trainer.max_steps={steps}" if self.limit == "max_steps" else f"raise trainer.{self.limit}"
+
+
+def training_length(history: History | None, steps: int, limit: str, batches_per_epoch: int | None) -> TrainingLength:
+    curve = [metrics for _, metrics in history.curve] if history else []
+    losses = tuple(metrics[LOSS] for metrics in curve if LOSS in metrics)
+    rate = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
+    return TrainingLength(steps, limit, batches_per_epoch, losses, rate)
+
+
+def limit_of(config: dict[str, Any]) -> str:
+    """The key of the trainer by which a run with this config ends."""
+    return next((key for key in LIMITS if value_at(config, f"trainer.{key}") is not None), "epochs")
