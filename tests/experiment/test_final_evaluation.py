@@ -19,7 +19,6 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     FinalEvaluation,
     evaluate_at_end,
     judge,
-    unigram_loss,
 )
 from mlxlab.experiment.final_evaluation.files import write_csv, write_files
 from mlxlab.experiment.final_evaluation.notes import findings
@@ -377,11 +376,3 @@ def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
     assert {int(label.get_text()) for label in figure.axes[0].get_xticklabels()} <= set(range(25))
     curve = plot_precision_recall(rng.random((2000, 300)), targets, [str(i) for i in range(300)])
     assert curve.axes[0].get_legend().get_texts()[0].get_text() == "mean over 100 classes"
-
-
-def test_the_unigram_loss_is_the_entropy_of_the_targets():
-    targets, weights = np.array([[0, 0, 1, 9]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
-    batch = Batch(targets, targets, targets, weights, np.zeros(1, np.int64))
-    expected = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
-    assert unigram_loss([batch, batch], 1) == unigram_loss([batch, batch], 9) == pytest.approx(expected)
-    assert unigram_loss([], 9) == 0.0

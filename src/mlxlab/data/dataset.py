@@ -73,6 +73,19 @@ class CountsExamples(Protocol):
         """By split: `training` (those that are shown), `validation`, and `test` where there are some."""
 
 
+@runtime_checkable
+class MeasuresText(Protocol):
+    """A data set of texts that knows how large its splits are."""
+
+    @property
+    def text_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Documents and tokens by split: `training` (of an epoch) and `validation`."""
+
+    @property
+    def estimated_sizes(self) -> Sequence[str]:
+        """The splits whose sizes are estimated."""
+
+
 class Baseline(NamedTuple):
     """Predictions of a method without a neural network that was fitted on the training rows.
 

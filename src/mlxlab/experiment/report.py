@@ -19,7 +19,7 @@ from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
+from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
 from mlxlab.training.evaluate import Evaluation
@@ -52,7 +52,8 @@ def write_report(
         if lines := findings(results, training_length(history, progress.step, limit, state.data.batches_per_epoch)):
             paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.items():
-        paragraphs.append(f"{VALID_LOSS} of {name}, the baseline: {number(values[VALID_LOSS])}")
+        listed = ", ".join(f"{key} {number(value)}" for key, value in values.items())
+        paragraphs.append(f"{name}, a baseline: {listed}")
     if history.reference:
         paragraphs.append(side_by_side(history.reference))
     if history.events:

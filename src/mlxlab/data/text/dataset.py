@@ -161,6 +161,12 @@ class StreamingTextDataset:
             if num_tokens < seq_len:
                 expected = f"expected at most {num_tokens}, the number of tokens of the training text"
                 raise DataError(f"data.seq_len={seq_len}: {expected}")
+        held = (sum(len(each.ids) for each in valid_chunks), sum(len(each.tokens) for each in valid_chunks))
+        self.text_sizes = {"validation": held}
+        if num_tokens is not None:
+            documents = len(chunks.ids) if isinstance(chunks, InMemoryTokens) else round(num_tokens * held[0] / held[1])
+            self.text_sizes = {"training": (documents, num_tokens), **self.text_sizes}
+        self.estimated_sizes = ("training",) if streaming else ()
         curriculum = order if isinstance(order, CurriculumOrder) else None
         num_rows = 0 if num_tokens is None else builder.layout.count_rows(num_tokens)
         num_rows = curriculum.rows_per_epoch(num_rows) if curriculum else num_rows

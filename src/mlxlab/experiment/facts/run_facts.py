@@ -13,6 +13,8 @@ class RunFacts(TypedDict, total=False):
     classes: list[str]  # names of the first classes or labels
     num_classes: int
     examples: dict[str, int]
+    text: dict[str, tuple[int, int]]  # documents and tokens of a text by split
+    estimated: list[str]  # splits whose sizes are estimated
     tokenizer: str  # kind
     vocab_size: int
     parameters: int

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mlxlab.data.dataset import CountsExamples, HasEncoder, RowEncoder
+from mlxlab.data.dataset import CountsExamples, HasEncoder, MeasuresText, RowEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.models.model import count_parameters, count_trainable
@@ -31,6 +31,8 @@ def run_facts(session: "Session") -> RunFacts:
         facts |= {"label": encoder.label_column, "columns": [*encoder.columns[:_MAX_NAMES]]}
     if isinstance(data, CountsExamples):
         facts["examples"] = {**data.num_examples}
+    if isinstance(data, MeasuresText):
+        facts |= {"text": {**data.text_sizes}, "estimated": [*data.estimated_sizes]}
     if (batches := data.train.batches_per_epoch) is not None:
         facts["batches_per_epoch"] = batches
     if session.cfg["trainer"]["epochs"] == "auto" and (epochs := session.trainer.length.epochs):

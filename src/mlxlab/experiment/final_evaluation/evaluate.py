@@ -4,10 +4,9 @@ The metrics get intervals, and the baselines are judged on the same rows.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +17,11 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
-from mlxlab.data.batch import Batch, Task
+from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.metric_names import TEST, VALID_LOSS, lower_is_better
+from mlxlab.experiment.final_evaluation.text_baselines import MAX_BATCHES, text_baselines
+from mlxlab.metric_names import TEST, lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
@@ -33,7 +33,6 @@ from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
 
 MODEL = "this model"
-UNIGRAM_BATCHES = 64
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
@@ -85,8 +84,10 @@ def evaluate_at_end(
     if state.history.best is None:
         return FinalEvaluation(task)
     if task.kind == "language_modelling":
-        unigram = unigram_loss(data.valid, min(max_batches or UNIGRAM_BATCHES, UNIGRAM_BATCHES))
-        return FinalEvaluation(task, text_baselines={"unigram": {VALID_LOSS: unigram}})
+        limit = min(max_batches or MAX_BATCHES, MAX_BATCHES)
+        return FinalEvaluation(
+            task, text_baselines=text_baselines(data.train, data.valid, task, state.progress.step, limit)
+        )
     with best_weights(state, folder) as (model, step):
         valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
         has_test = next(iter(data.test), None) is not None
@@ -103,14 +104,6 @@ def evaluate_at_end(
         metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
         tracker.log_metrics(state.progress.step, metrics)
     return FinalEvaluation(task, step, tuple(splits), thresholds[MODEL])
-
-
-def unigram_loss(batches: Iterable[Batch], limit: int) -> float:
-    """The lowest mean loss of predicting each target by token frequencies alone, on at most `limit` batches."""
-    targets = [batch.targets[batch.loss_weights > 0] for batch in islice(batches, limit)]
-    _, counts = np.unique(np.concatenate(targets or [np.zeros(0, np.int32)]), return_counts=True)
-    shares = counts / max(counts.sum(), 1)
-    return float(-(shares * np.log(shares)).sum())
 
 
 @contextmanager

@@ -33,9 +33,17 @@ def _how_good(files: RunFiles, results: Results) -> Card:
     count = f"{results.rows:,} {kind} rows" if results.rows else f"{kind} data"
     direction = "lower is better" if lower_is_better(results.metric) else "higher is better"
     lines = [". ".join(filter(None, [f"On the {count}; {direction}", low_high])) + ".", _which_evaluation(files)]
-    others = [f"{metric_title(each, files)} {shown(results.values[each])}" for each in _others(results)]
-    answer = f"{kind} {results.metric.replace('_', ' ')} {shown(results.value)}"
+    others = [
+        f"{metric_title(each, files)} {shown(results.values[each])}{_unit(each, files)}" for each in _others(results)
+    ]
+    answer = f"{kind} {results.metric.replace('_', ' ')} {shown(results.value)}{_unit(results.metric, files)}"
     return Card("How good is it?", answer, [line for line in [*lines, "; ".join(others)] if line])
+
+
+def _unit(metric: str, files: RunFiles) -> str:
+    """Of the metrics of language models, which are means over tokens."""
+    units = {"loss": " nats per token", "perplexity": " per token"}
+    return units.get(metric, "") if files.facts.get("task") == "language_modelling" else ""
 
 
 def _others(results: Results) -> list[str]:

@@ -10,11 +10,14 @@ from mlxlab.experiment.run_metrics import Metrics, number
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better
 
+_BITS = f"{VALID}bits_per_byte"
 ROWS = {"valid": "validation", "test": "test"}
 _BASELINES = {  # those whose name does not say what they do
     "majority": "majority (the most frequent class)",
     "mean": "mean (of the training values)",
     "unigram": "token frequencies alone (unigram)",
+    "bigram": "counts of token pairs (bigram)",
+    "trigram": "counts of token triples (trigram)",
 }
 
 
@@ -64,6 +67,8 @@ def results_of(files: RunFiles) -> Results:
     split = "test" if metrics and metrics["test"] else "valid"
     values = _of(metrics["test"], TEST) if metrics and split == "test" else _of(best, VALID)
     metric = (metrics and metrics["main_metric"]) or _main_metric(values, objective_of(files).removeprefix(VALID))
+    if metric == "loss" and metrics and any(_BITS in each for each in metrics["baselines"].values()):
+        metric = "bits_per_byte" if "bits_per_byte" in values else metric  # comparable between tokenizers
     key = f"{split}/{metric}"
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
     rows = metrics.get("rows", {}).get(split) if metrics else None
@@ -121,7 +126,7 @@ def compared_with_best(results: Results) -> str:
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
     low, high = results.gain or (gain, gain)  # without an interval by the value itself
-    unit = " nats per token" if results.weakest == "unigram" else ""
+    unit = " nats per token" if results.weakest == "unigram" and results.metric == "loss" else ""
     if low > 0:
         return f"Better than {_short_name(best)} by {shown(gain)}{unit}"
     if high < 0:
@@ -130,7 +135,8 @@ def compared_with_best(results: Results) -> str:
 
 
 def _short_name(baseline: str) -> str:
-    return {"unigram": "token frequencies"}.get(baseline, baseline.replace("_", " "))
+    names = {"unigram": "token frequencies", "bigram": "bigram counts", "trigram": "trigram counts"}
+    return names.get(baseline, baseline.replace("_", " "))
 
 
 def objective_of(files: RunFiles) -> str:

@@ -82,7 +82,17 @@ def _data(files: RunFiles) -> str:
     shown = ", ".join(one_line(each, 30) for each in columns[:_MAX_COLUMNS])
     more = f" and {len(columns) - _MAX_COLUMNS} more" if len(columns) > _MAX_COLUMNS else ""
     read = f"column{'s' * (len(columns) > 1)} {shown}{more}" if columns else ""
-    return "; ".join(filter(None, [one_line(name or "", 120), f"{rows} rows" if rows else "", read]))
+    sizes = f"{rows} rows" if rows else _text_sizes(files)
+    return "; ".join(filter(None, [one_line(name or "", 120), sizes, read]))
+
+
+def _text_sizes(files: RunFiles) -> str:
+    """Documents and tokens of each split of a text."""
+    sizes = []
+    for split, (documents, tokens) in files.facts.get("text", {}).items():
+        about = "about " * (split in files.facts.get("estimated", []))
+        sizes.append(f"{split} {about}{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}")
+    return ", ".join(sizes)
 
 
 def _model(files: RunFiles) -> str:
@@ -109,7 +119,9 @@ def _length(files: RunFiles) -> str:
     where = " on the GPU" if "gpu" in device else " on the CPU" if "cpu" in device else ""
     seconds = outcome.get("wall_seconds")
     took = f" in {_duration(seconds)}" if seconds is not None else ""
-    return f"{step:,} steps{_epochs(files, step)}, {tokens:,} tokens{took}{where}"
+    count = _parameters(files) if files.facts.get("task") == "language_modelling" else 0
+    ratio = f" ({tokens / count:.2g} per parameter)" if count else ""
+    return f"{step:,} steps{_epochs(files, step)}, {tokens:,} tokens{ratio}{took}{where}"
 
 
 def _epochs(files: RunFiles, step: int) -> str:
