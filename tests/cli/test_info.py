@@ -165,3 +165,19 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert main(["data", "data.text_column=who"]) == 2
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
+
+
+def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_table(tmp_path, capsys):
+    texts = [{"The text": f"some text {n}", "Reason (coded)": n % 2} for n in range(60)]
+    assert main(["data", f"data.source={write_csv(tmp_path / 'texts.csv', texts)}"]) == 0
+    quoted = """"data.text_column='The text'" "data.label_column='Reason (coded)'\""""
+    assert capsys.readouterr().out.endswith(f"texts.csv {quoted}\n")
+    numbers = f"data.source={write_csv(tmp_path / 'numbers.csv', [{'a': n, 'b': n % 2} for n in range(60)])}"
+    assert main(["data", numbers]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"next, with the column to predict: mlxlab info data {numbers} data.target=LABEL\n"
+    )
+    assert main(["data", numbers, "data.target=a"]) == 2
+    printed = capsys.readouterr()
+    assert "| a      | numbers |" in printed.out, "the columns come first"
+    assert "data.task" in printed.err

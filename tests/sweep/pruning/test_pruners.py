@@ -151,6 +151,7 @@ def read(name: str = "asha", *, trainer: dict | None = None, space=(X,), **chang
         ({}, [1, 3, 9], "epochs"),
         ({"min_budget": 2}, [3, 9], "epochs"),
         ({"max_budget": 10}, [1, 3], "epochs"),
+        ({"trainer": {"epochs": "auto"}}, [2], "epochs"),
         ({"trainer": {"max_steps": 800, "eval_every": 60}}, [89, 267], "steps"),
         ({"trainer": {"max_steps": 800}, "unit": "epochs", "reduction_factor": 2}, [3, 7, 14], "epochs"),
     ],
@@ -158,7 +159,7 @@ def read(name: str = "asha", *, trainer: dict | None = None, space=(X,), **chang
 def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, budgets, unit):
     pruning = read(**changes)
     assert (pruning.pruner.brackets, pruning.unit) == ([[*budgets, None]], unit)
-    length = changes.get("max_budget")
+    length = changes.get("max_budget") or (5 if changes.get("trainer", {}).get("epochs") else None)
     assert pruning.overrides == ((f"trainer.epochs={length}",) if length else ())
 
 

@@ -1,6 +1,7 @@
 """Checks labelled rows of your own without training: what a run would read, leave out, split and learn."""
 
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if not typed & {"data.text_column", "data.label_column"} and not names.issuperset(map(str, needed)):
         _show_columns(columns, args, json)
         return
+    if not json:
+        terminal.show(f"{_table(columns)}\n")  # also where the rows have a fault
     checked = _check(config)
     extra, train = checked.pop("extra"), command("train")
     report = {"columns": [each._asdict() for each in columns], **checked, "train": f"{train} {join([*args, *extra])}"}
@@ -49,7 +52,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
         print_json(report)
     else:
         lines = [*checked["messages"], *_faultless(checked), _length(checked), f"train on it: {report['train']}"]
-        terminal.show("\n".join([_table(columns), "", *filter(None, lines)]))
+        terminal.show("\n".join(filter(None, lines)))
 
 
 def _columns(node: dict[str, Any]) -> "list[ColumnSummary]":
@@ -122,13 +125,25 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _override(key: str, name: str) -> str:
+    """`key=name`, with quotation marks for Hydra where the name needs them."""
+    from mlxlab.config.hydra.recorded_overrides import override_text
+
+    is_word = name.lower() in ("null", "true", "false", "nan", "inf")  # to Hydra
+    is_plain = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and not is_word
+    return f"{key}={name}" if is_plain else override_text(key, name)
+
+
 def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool) -> None:
     """The columns alone, and the command that checks more."""
     from mlxlab.data.labelled.columns import likely_columns
 
-    text, label = likely_columns(columns) or ("TEXT", "LABEL")
-    check = f"{command('info')} data {join([*args[1:], f'data.text_column={text}', f'data.label_column={label}'])}"
+    chosen = {"data.target": "LABEL"}
+    if likely := likely_columns(columns):
+        chosen = dict(zip(("data.text_column", "data.label_column"), likely, strict=True))
+    check = f"{command('info')} data {join([*args[1:], *(_override(*each) for each in chosen.items())])}"
     if json:
         print_json({"columns": [each._asdict() for each in columns], "next": check})
         return
-    terminal.show(f"{_table(columns)}\n\nnext, with the columns of your text and your label: {check}")
+    what = "columns of your text and your label" if likely else "column to predict"
+    terminal.show(f"{_table(columns)}\n\nnext, with the {what}: {check}")
