@@ -51,7 +51,8 @@ TRAIN = "import gc, sys; from mlxlab.cli.train import main; code = main(); print
 def traced(tmp_path_factory):
     """The run folder and the finished process."""
     folder = tmp_path_factory.mktemp("traced")
-    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *UNTRACKED, f"hydra.run.dir={folder}"]
+    settings = [setting for setting in UNTRACKED if "report" not in setting]
+    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *settings, f"hydra.run.dir={folder}"]
     env = environment(MATPLOTLIBRC=os.devnull, PYTHONPATH=str(ROOT / "src"))  # plots as users get them
     return folder, subprocess.run(command, env=env, capture_output=True, text=True, check=True)
 
@@ -62,6 +63,12 @@ def test_training_imports_no_package_that_only_other_commands_need(traced):
     imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
     assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
     assert not {"pandas", "pyarrow", "scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers"} & imported
+
+
+def test_the_report_is_imported_after_the_first_step_and_before_training_ends(traced):
+    imported = [line.split("|")[-1].strip() for line in traced[1].stderr.splitlines()]
+    report = imported.index("mlxlab.experiment.run_report.write")
+    assert imported.index("mlxlab.experiment.train") < report < imported.index("matplotlib.figure")
 
 
 def test_garbage_is_collected_again_once_a_run_has_started(traced):

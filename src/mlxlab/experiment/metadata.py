@@ -22,7 +22,6 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
-from mlxlab.experiment.past_run.rerun import rerun_tags
 from mlxlab.experiment.report import final_metrics, log_lines
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -78,7 +77,11 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
-    tags |= rerun_tags(cfg) | {"kernels": str(kernels.current())}
+    if cfg["rerun"] is not None:
+        from mlxlab.experiment.past_run.rerun import rerun_tags  # which imports the readers of stores
+
+        tags |= rerun_tags(cfg)
+    tags["kernels"] = str(kernels.current())
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 

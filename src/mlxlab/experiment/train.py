@@ -32,7 +32,6 @@ from mlxlab.experiment.metadata import (
     run_tags,
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.past_run.rerun import changes_since
 from mlxlab.experiment.report import (
     describe_memory,
     describe_training,
@@ -88,6 +87,8 @@ def train(requested: Config, context: RunContext) -> float:
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     warn_of_long_rows(data, session.model)
     if cfg["rerun"] is not None and not continues:
+        from mlxlab.experiment.past_run.rerun import changes_since
+
         log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
     if not continues:
         log_lines(*set_aside_earlier_run(context.manifest))

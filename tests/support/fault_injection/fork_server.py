@@ -24,6 +24,7 @@ OTHERS = (
     "mlxlab.cli.train",
     "mlxlab.experiment.rounds",
     "mlxlab.experiment.run",
+    "mlxlab.experiment.run_report.write",
     "mlxlab.experiment.train",
     "mlxlab.tracking.journal",
     "mlxlab.tracking.tracker",

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from mlxlab.constraints import Count
-from mlxlab.training.callback import Callback
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.state import StepResult, TrainState
 
 
 class RunReport(Callback):
@@ -16,6 +17,13 @@ class RunReport(Callback):
 
     def __init__(self, samples: Count, sample_tokens: Count) -> None:
         self.samples, self.sample_tokens = samples, sample_tokens
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        """Imports the report, which takes 30 ms: after the first step, as the source may change before the end."""
+        from mlxlab.experiment.run_report import write  # noqa: F401
+
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
 
 
 def find_report(callbacks: Iterable[Callback]) -> RunReport | None:

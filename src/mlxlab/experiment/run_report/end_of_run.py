@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from mlxlab.errors import RunInterrupted, UserError
 from mlxlab.experiment.run_report.callback import RunReport
-from mlxlab.experiment.run_report.write import write_run_report
 from mlxlab.tracking.tracker import Status, Tracker
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def tracked_until_end(tracker: Tracker, context: "RunContext", report: RunReport
 
 def _report(tracker: Tracker, context: "RunContext", failure: BaseException | None) -> None:
     """Without it a run is what it is all the same."""
+    from mlxlab.experiment.run_report.write import write_run_report
+
     try:
         path = write_run_report(context.run_dir, context.manifest.end(failure))
     except UserError as error:

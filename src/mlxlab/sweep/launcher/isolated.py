@@ -187,5 +187,5 @@ def hello(context: SweepContext, jobs_per_process: int | None) -> Hello:
     targets = {str(node["_target_"]) for node in nodes if "_target_" in node}
     modules = {target.rpartition(".")[0] for target in targets if not target.startswith(("hydra.", "mlxlab.sweep."))}
     preload = [type(context.task).__module__, "mlxlab.experiment.experiment", "mlxlab.experiment.run", "numpy"]
-    imported = ["mlxlab.experiment.train", *sorted(modules)]
+    imported = ["mlxlab.experiment.train", "mlxlab.experiment.run_report.write", *sorted(modules)]
     return Hello(list(sys.path), list(sys.argv), preload, list(_PRELOAD_LATER), imported, jobs_per_process)
