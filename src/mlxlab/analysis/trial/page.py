@@ -1,8 +1,15 @@
 """A trial as a page: the change, the verdict, and the gain of each pair of runs."""
 
+from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 
 from mlxlab.analysis.trial.record import RunRecord, TrialRecord
+from mlxlab.config.issues import one_line
+from mlxlab.config.resume_overrides import override_name
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment.run_report.run_files import read_run_files
+from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Block, Card, Charts, Column, Commands, Page, Paragraph, Section, Table, Tone
 from mlxlab.html.line_chart import LineChart
 from mlxlab.metric_names import lower_is_better
@@ -30,12 +37,35 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
         subtitle=f"Baseline {question['baseline']}; trial in {folder.absolute()}",
         status=verdict or "running or interrupted",
         tone=_TONES.get(verdict, ""),
-        cards=_cards(record, change),
+        cards=_cards(record, change, _trained(record, folder)),
         sections=[section for section in sections if section.blocks],
     )
 
 
-def _cards(record: TrialRecord, change: str) -> list[Card]:
+def _trained(record: TrialRecord, folder: Path) -> dict[str, str]:
+    """What the change replaces; model and data, as the first of the runs in the folder of the trial says."""
+    facts, overrides = dict[str, str](), record["question"]["overrides"]
+    for run in (each for each in record["runs"] if each["folder"].isdecimal()):
+        with suppress(InputNotFoundError, DataError):
+            card = training_card(read_run_files(folder / run["folder"]))
+            facts = {"Trained": card.answer} | {key: card.facts[key] for key in ("Task", "Data") if key in card.facts}
+            break
+    baseline = {override_name(text): text.partition("=")[2] for text in overrides["baseline"]}
+    before = [f"{key}={baseline[key]}" for key in map(override_name, record["question"]["change"]) if key in baseline]
+    return {"Instead of": one_line(" ".join(before), 160), **facts} if before else facts
+
+
+def _means(record: TrialRecord) -> list[str]:
+    """The mean of either arm, over the pairs."""
+    values: dict[str, list[float]] = {}
+    for run in record["runs"]:
+        if run["value"] is not None:
+            values.setdefault(run["arm"], []).append(run["value"])
+    shown = [f"{arm} {fmean(values[arm]):.4g}" for arm in ("baseline", "changed") if arm in values]
+    return [f"Mean: {', '.join(shown)}."] if len(shown) > 1 else []
+
+
+def _cards(record: TrialRecord, change: str, trained: dict[str, str]) -> list[Card]:
     question, pairs = record["question"], len(record["gains"])
     better = "lower" if lower_is_better(question["metric"]) else "higher"
     last = record["looks"][-1] if record["looks"] else {}
@@ -47,12 +77,15 @@ def _cards(record: TrialRecord, change: str) -> list[Card]:
     error = f"A change that is no gain is kept with a probability of {record['error']:.1%}."
     reason = record["reason"].removesuffix(".")
     because = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
+    spans_zero = isinstance(low, float | int) and isinstance(high, float | int) and low <= 0 <= high
+    if record["verdict"] == "undecided" and spans_zero:
+        because.append("The interval includes 0: the difference may be chance.")
     judged = f"Judged by the {question['evaluation']} {question['metric']}."
     direction = f"In {question['metric']}, {better} is better; a gain is positive."
     return [
-        Card("What was changed?", change or "nothing", [judged]),
+        Card("What was changed?", change or "nothing", [judged], trained),
         Card("Is the change a gain?", _ANSWERS[record["verdict"]], because),
-        Card("How large is it?", gain, [direction, *interval]),
+        Card("How large is it?", gain, [*_means(record), direction, *interval]),
         Card("How sure is that?", evidence, [seeds, error]),
     ]
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import numpy as np
 
@@ -43,10 +43,10 @@ def text_baselines(
 
 
 def _first_batches(train: BatchIterator, count: int) -> list[Batch]:
-    """Batches from the current position on, which is restored."""
+    """Batches from the current position on, over the end of an epoch; the position is restored."""
     position, batches, tokens = train.state_dict(), [], 0
     try:
-        for batch in islice(train, count):
+        for batch in islice(chain.from_iterable(repeat(train)), count):
             batches.append(batch)
             tokens += batch.tokens.size
             if tokens > _MAX_TOKENS:
