@@ -16,7 +16,7 @@ import pytest
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import bucket_leaves
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from support.processes import process_of_rank, run, run_here, run_ring, start, tiny_overrides, wait_for
+from support.processes import process_of_rank, run, run_here, run_ring, start, start_ring, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", "model.dropout=0", *CHEAP)
@@ -61,14 +61,14 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = tiny_overrides(
         "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
     )
-    process = start("nproc=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
-    wait_for(tmp_path / "checkpoints" / "step-00000005", process)
-    process_of_rank(process, 1).send_signal(signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode != 0
-    output = out + err
-    assert "process 0 of 2: another process exited" in output
-    assert "is saved, continue with resume=auto" in output
+    args = ["trainer.parallel=data", *forever, f"hydra.run.dir={tmp_path}"]
+    first, second = start_ring(tmp_path / "hosts.json", *args)
+    wait_for(tmp_path / "checkpoints" / "step-00000005", first)
+    second.kill()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 75
+    assert "process 0 of 2: another process exited" in err
+    assert "is saved, continue with resume=auto" in err
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     max_steps = int(last[5:13]) + 5
     resumed = run_here(

@@ -79,13 +79,16 @@ def run(*overrides: str, script: str = "train", fresh: bool = False, **more: str
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run_ring(hosts: Path, *overrides: str) -> list[subprocess.CompletedProcess]:
+def start_ring(hosts: Path, *overrides: str) -> list[subprocess.Popen[str] | ForkedProcess]:
     """Two processes of one run, by rank, as a launcher starts them; `hosts` is the file that names their ports."""
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         hosts.write_text(json.dumps([[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers]))
-    processes = [start(*overrides, MLX_RANK=str(rank), MLX_HOSTFILE=str(hosts)) for rank in range(2)]
-    ends = [(process, *process.communicate(timeout=120)) for process in processes]
+    return [start(*overrides, MLX_RANK=str(rank), MLX_HOSTFILE=str(hosts)) for rank in range(2)]
+
+
+def run_ring(hosts: Path, *overrides: str) -> list[subprocess.CompletedProcess]:
+    ends = [(process, *process.communicate(timeout=120)) for process in start_ring(hosts, *overrides)]
     return [subprocess.CompletedProcess(each.args, each.returncode, out, err) for each, out, err in ends]
 
 
