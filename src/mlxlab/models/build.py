@@ -1,5 +1,6 @@
 """Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -47,14 +48,22 @@ def build_model(
     options, node = split_node(train_new_weights(node))
     path = resolve(options.pretrained) if options.pretrained else None
     shape = {} if path is None else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
-    backbone = build_backbone({**node, **shape}, vocab_size, pair_separator, kind)
+    new_backbone = partial(build_backbone, {**node, **shape}, vocab_size, pair_separator, kind)
+    new_head = partial(build_head, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
+    has_options = options.adapter is not None or bool(options.freeze) or options.quantization.bits is not None
+    backbone = new_backbone()
     if path is not None and load_pretrained:
         refuse_too_large(backbone, path)
+        if has_options:
+            from mlxlab.models.adapters.apply import check_patterns
+
+            outline = new_backbone()  # its arrays are never evaluated
+            check_patterns(Model(outline, new_head(outline)), options)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
     head_weights = {} if path is None or not load_pretrained else load_weights(backbone, path)
-    head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
+    head = new_head(backbone)
     if seed is not None:
         initialize(head, seed, "head")
     missing: list[str] = []
@@ -65,7 +74,7 @@ def build_model(
                 raise ConfigError("data.vocabulary: model=mlx_lm with model.pretrained keeps all of its tokens")
             keep_rows(backbone, head, vocabulary)
     model = Model(backbone, head)
-    if options.adapter is not None or options.freeze or options.quantization.bits is not None:
+    if has_options:
         from mlxlab.models.adapters.apply import apply_options
 
         apply_options(model, options, seed, drawn=[f"head.{name}" for name in missing])
