@@ -201,6 +201,11 @@ def test_folds_count_from_zero(line):  # noqa: F811
     assert line("data.folds=5", "data.fold=4") == 0
 
 
+def test_keys_of_an_option_that_does_not_exist_are_no_second_error(line):  # noqa: F811
+    message = line.refuses("model/adapter=lroa", "model.adapter.rnak=4")
+    assert message == "model/adapter=lroa: model/adapter has no option lroa; did you mean lora?"
+
+
 def test_all_errors_are_reported_at_once_at_most_ten(line):  # noqa: F811
     message = line.refuses("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6)
     for override in ("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1"):

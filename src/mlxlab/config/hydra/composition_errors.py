@@ -37,7 +37,13 @@ def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[dict[str, str], li
             texts[text] = text
         else:
             texts[text] = "++" + text.lstrip("+")
-    return texts, issues
+    refused = {override.key_or_group.replace("/", ".") for text, override in typed.items() if text not in texts}
+    return {text: each for text, each in texts.items() if not _is_within(typed[text].key_or_group, refused)}, issues
+
+
+def _is_within(key: str, groups: set[str]) -> bool:
+    """Whether a key belongs to one of the groups: what is wrong with it depends on their options."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def _is_of_sweeper(override: Override) -> bool:
