@@ -3,10 +3,12 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +32,11 @@ def built(tmp_path_factory):
     home = tmp_path_factory.mktemp("cache")
     done = run("build", script="kernels", XDG_CACHE_HOME=str(home), MLXLAB_NATIVE="")
     assert done.returncode == 0, done.stderr
-    return home, done.stdout.strip()
+    name, library = re.fullmatch(r"(native .*): built in \d+ s \((.*)\)\n", done.stdout).groups()
+    assert Path(library).is_file()
+    again = run("build", script="kernels", XDG_CACHE_HOME=str(home), MLXLAB_NATIVE="")
+    assert again.stdout == f"{name}: already built ({library})\n"
+    return home, name
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ cannot use the cache folder, or another process builds.
 """
 
 import logging
+import time
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
@@ -52,16 +53,21 @@ def _build(again: bool = False, json: bool = False) -> None:
 
     backend.prepare()
     from mlxlab.ops.native.activation import load_or_build
-    from mlxlab.ops.native.toolchain import KernelsUnavailable
+    from mlxlab.ops.native.cache import Cache
+    from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
 
+    start = time.time()
     try:
         kernels = load_or_build(retry=True, again=again)
     except KernelsUnavailable as reason:
         raise ServiceUnavailableError(f"native kernels: {reason}") from None
+    cache, key = Cache(), find_toolchain().key
+    record, path = cache.record(key), cache.path(key, "so")
+    seconds = record["seconds"] if record and record["time"] >= start else None
     if json:
-        print_json({"kernels": str(kernels)})
+        print_json({"kernels": str(kernels), "library": str(path), "built_in_seconds": seconds})
     else:
-        print(kernels)
+        print(f"{kernels}: {'already built' if seconds is None else f'built in {seconds:.0f} s'} ({path})")
 
 
 def _clear(json: bool = False) -> None:
