@@ -10,8 +10,11 @@ from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.experiment import resumed_choices
+from mlxlab.experiment.manifest import effective_status, read_manifest
+from mlxlab.experiment.run_report.write import write_run_report
 from support.configs import user_config  # noqa: F401
-from support.processes import run_here, tiny_overrides
+from support.html_pages import ParsedPage
+from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 GROWTH = (
@@ -59,6 +62,28 @@ def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_
     grown, now = last_state(finished_run), last_state(run_dir)
     assert now["architecture"] == grown["architecture"]
     assert now["progress"].settings.learning_rate == 0.005
+
+
+def test_a_finished_run_says_so_and_which_limit_to_raise(finished_run, run_dir):
+    state = read_manifest(finished_run)["outcome"]["final_state"]
+    resumed = resume(run_dir)
+    message = "already finished at step 4 (trainer.max_steps=4); raise trainer.max_steps to train further"
+    assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
+    assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (f"final_state={state}", 1)
+    assert effective_status(run_dir) == "DONE"
+    (run_dir / "metrics.json").unlink()  # as if killed before the final evaluation
+    assert "best of" in resume(run_dir).stdout
+    assert (run_dir / "metrics.json").is_file()
+
+
+def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_dir):
+    assert resume(run_dir, "trainer.max_steps=5").returncode == 0
+    assert resume(run_dir, "trainer.max_steps=6").returncode == 0
+    commands = ParsedPage(write_run_report(run_dir).read_text()).text
+    first, _, later = commands.partition("train again, as typed")[2].partition("then continue, as typed")
+    assert "trainer.max_steps=4 " in first
+    assert " hydra.run.dir=" in first
+    assert f"mlxlab train hydra.run.dir={run_dir} resume=auto trainer.max_steps=6" in later
 
 
 def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):

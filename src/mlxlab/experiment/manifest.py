@@ -60,7 +60,8 @@ class Parent(TypedDict):
 class Inputs(TypedDict, total=False):
     """What a run is made of. Seed and fold are equal for runs that may be compared pair by pair."""
 
-    overrides: list[str]
+    overrides: list[str]  # those of all attempts: the last one of each key
+    first: list[str]  # those that the first attempt was started with, `hydra.run.dir` included
     choices: dict[str, str]  # config group -> option
     parents: list[Parent]
     run_dir: str  # `hydra.run.dir` as typed

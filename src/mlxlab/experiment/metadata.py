@@ -21,7 +21,7 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.session_facts import run_facts
-from mlxlab.experiment.manifest import Inputs, Outcome, Parent
+from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
 from mlxlab.experiment.report import final_metrics, log_lines
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -90,11 +90,13 @@ def run_inputs(
     metadata: RunMetadata | None = None,
     fork: Checkpoint | None = None,
     session: "Session | None" = None,
+    earlier: Manifest | None = None,
 ) -> Inputs:
     """What the manifest records before training.
 
     Args:
         fork: the checkpoint of another run that this one starts from.
+        earlier: the manifest of the attempt that this one continues.
         session: its messages are on the data and the teachers.
     """
     inputs: Inputs = {
@@ -114,8 +116,12 @@ def run_inputs(
         }
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
+    inputs["first"] = cli_overrides()
     if run_dir := typed_run_dir():
         inputs["run_dir"] = run_dir
+        inputs["first"].append(f"hydra.run.dir={run_dir}")
+    if earlier is not None:
+        inputs["first"] = earlier["inputs"].get("first", earlier["inputs"].get("overrides", []))
     if session is not None:
         inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
         if isinstance(session.data, MeasuresRows):

@@ -43,6 +43,7 @@ from mlxlab.experiment.report import (
 )
 from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
+from mlxlab.experiment.resume.finished import end_finished, finished_message, print_state
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext, run_name
@@ -83,6 +84,9 @@ def train(requested: Config, context: RunContext) -> float:
     data = session.data
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
+    unchanged = checkpoint if continues and not changes and rule is None else None
+    if unchanged and (message := finished_message(session.trainer, state, unchanged, context)):
+        return end_finished(message, unchanged, context)
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     warn_of_long_rows(data, session.model)
@@ -108,7 +112,8 @@ def train(requested: Config, context: RunContext) -> float:
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
-    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session), tracker.uid, name)
+    earlier = context.manifest.earlier if continues else None
+    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session, earlier), tracker.uid, name)
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):
         if continues:
@@ -184,7 +189,7 @@ def finish(
     stop = stop_of(reason)
     if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context, report)
-    print(f"final_state={digest} (of weights, optimizer and data: equal runs print an equal one)", flush=True)
+    print_state(digest)
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)

@@ -121,8 +121,13 @@ class Trainer:
 
     def is_done(self, progress: Progress, epoch: int) -> bool:
         """Whether a limit of the run is reached."""
-        values = (progress.step, epoch, progress.tokens)
-        return any(limit is not None and value >= limit for limit, value in zip(self.length, values, strict=True))
+        return bool(self.reached_limits(progress, epoch))
+
+    def reached_limits(self, progress: Progress, epoch: int) -> dict[str, int]:
+        """The keys whose limits are reached, with their values."""
+        limits = self.length._asdict()
+        values = {"max_steps": progress.step, "epochs": epoch, "max_tokens": progress.tokens}
+        return {key: limit for key, limit in limits.items() if limit is not None and values[key] >= limit}
 
     def evaluation_due(self, state: TrainState) -> bool:
         """Whether the step just taken is one after which the model is evaluated; the last one of the run always is."""

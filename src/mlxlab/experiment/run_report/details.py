@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from mlxlab.config.issues import one_line
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
@@ -38,8 +39,12 @@ def _commands(files: RunFiles) -> dict[str, str]:
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
         commands["reproduce"] = f"mlxlab reproduce {quoted(folder)}"
-    overrides = files.manifest.get("inputs", {}).get("overrides", [])
-    commands["train again, as typed"] = f"mlxlab train {join(overrides)}"
+    inputs = files.manifest.get("inputs", {})
+    typed = inputs.get("overrides", [])
+    first = inputs.get("first", typed)
+    commands["train again, as typed"] = f"mlxlab train {join(first)}".rstrip()
+    if changed := [text for text in typed if text not in first and override_name(text) != "resume"]:
+        commands["then continue, as typed"] = f"{resume} {join(changed)}"
     return commands
 
 

@@ -1,0 +1,38 @@
+"""A run that is resumed although it is finished: nothing is left to train."""
+
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.experiment.report import log_lines
+from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.run_metrics import FILE as METRICS
+from mlxlab.program import join
+from mlxlab.training.state import TrainState
+from mlxlab.training.trainer import Trainer
+
+
+def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext) -> str:
+    """What to raise to train further, if the run has ended, and was evaluated and reported; else "".
+
+    Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
+    """
+    earlier, step = context.manifest.earlier, checkpoint.step
+    is_reported = earlier is not None and earlier["status"] == "DONE" and (context.run_dir / METRICS).is_file()
+    if context.group.all_reduce_max([int(is_reported)]) == [0]:
+        return ""
+    state.data.load_state_dict(checkpoint.state["data"])
+    limits = trainer.reached_limits(checkpoint.state["progress"], state.data.epoch)
+    values = join(f"trainer.{key}={value}" for key, value in limits.items())
+    keys = " and ".join(f"trainer.{key}" for key in limits)
+    return f"already finished at step {step} ({values}); raise {keys} to train further" if limits else ""
+
+
+def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> float:
+    """Says so, and which state the run ended in; returns the best value of the objective."""
+    log_lines(message)
+    if earlier := context.manifest.earlier:
+        print_state(earlier.get("outcome", {}).get("final_state", ""))
+    best = checkpoint.state["history"].best
+    return float("nan") if best is None else best
+
+
+def print_state(digest: str) -> None:
+    print(f"final_state={digest} (of weights, optimizer and data: equal runs print an equal one)", flush=True)
