@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -85,6 +87,31 @@ def test_a_key_of_the_data_without_effect_is_refused(runs, name, arg, capsys):
     err = capsys.readouterr().err
     assert err.startswith(arg.partition("=")[0])
     assert "has no effect" in err or "unknown key" in err
+
+
+def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, capsys):
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "config.json").write_text("{}")
+    train_bpe(["another text"] * 3, 260, 1).save(tmp_path / "published")
+    for args, code, message in [
+        ([f"run={tmp_path}/x.gguf"], 2, f"got a pretrained model; run=RUN_FOLDER pretrained={tmp_path}/x.gguf"),
+        ([f"run={tmp_path}/published"], 2, "expected a run folder, got a pretrained model"),
+        ([f"run={runs}/titanic", "pretrained=x.gguf"], 2, "expected the run of a model that predicts the next token"),
+        ([f"run={runs}/language", "pretrained=x.gguf"], 66, "pretrained=x.gguf: "),
+        ([f"run={runs}/language", f"pretrained={tmp_path}/published"], 65, "its tokenizer is not that of the run"),
+    ]:
+        assert main(args) == code
+        error = capsys.readouterr().err
+        assert (message in error, len(error.splitlines())) == (True, 1), error
+
+
+def test_a_terminal_shows_at_once_what_is_loaded(runs, monkeypatch):
+    parent, child = os.openpty()
+    with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        assert main([f"run={runs / 'titanic'}"]) == 0
+    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {runs}/titanic ..."
+    os.close(parent)
 
 
 def test_a_source_is_evaluated_completely_with_the_tokenizer_of_the_run(runs, capsys):

@@ -31,10 +31,12 @@ def predictions(folder, out):
     return np.genfromtxt(out / "predictions.csv", delimiter=",", skip_header=1)[:, 2:]
 
 
-def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys):
+def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys, monkeypatch):
     merged = tmp_path / "merged"
+    monkeypatch.setattr("mlxlab.progress.FIRST_SECONDS", 0)
     assert main(["merge", f"run={run}", f"out={merged}"]) == 0
-    assert capsys.readouterr().out == f"{merged}\n"
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.splitlines()[0]) == (f"{merged}\n", f"merging the adapters of {run} ...")
     adapted, plain = (restore_model(folder) for folder in (run, merged))
     assert {"backbone.embedding.base.weight"} <= named_parameters(adapted.model).keys()
     assert not [name for name in named_parameters(plain.model) if "lora" in name or ".base." in name]
@@ -51,6 +53,7 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={run}", f"out={merged}"], 73, "exists already"),
         (["merge", f"run={merged}", f"out={tmp_path}/twice"], 2, "no adapters to merge"),
         (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
+        (["merge", f"run={tmp_path}/none", f"out={merged}"], 66, "none: no such folder"),
         (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"a folder of the run; expected {run}/x"),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),

@@ -4,6 +4,7 @@ import json
 
 import mlx.core as mx
 import numpy as np
+import pytest
 from mlx.utils import tree_map
 
 from end_to_end.test_streaming import SMALL
@@ -12,7 +13,7 @@ from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from models.test_llama import SHAPE, facts_of, write
-from support.processes import run
+from support.processes import run, run_here
 
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
@@ -30,6 +31,12 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]
     first = run(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
     assert first.returncode == 0, first.stderr
+    sources = ([], [f"pretrained={file}"])
+    of_run, of_file = (run_here(f"run={tmp_path}/run", *each, "--json", script="evaluate") for each in sources)
+    assert of_file.returncode == 0, of_file.stderr
+    metrics, published = (json.loads(done.stdout)["metrics"] for done in (of_run, of_file))
+    assert published == pytest.approx(metrics, rel=1e-4)  # the learning rate changes nothing
+    assert published != metrics
     file.unlink()
     again = run(*settings, "trainer.max_steps=6")
     assert again.returncode == 0, again.stderr

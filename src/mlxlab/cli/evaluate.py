@@ -2,7 +2,10 @@
 
     mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N]
     mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
+    mlxlab evaluate run=RUN_FOLDER pretrained=FILE_OR_FOLDER [data.KEY=VALUE ...]
 
+pretrained   a language model as it was published, evaluated in place of the run's on the same data: the baseline of a
+             run that began with it. It must have the tokenizer of the run
 data.source  text as data=streaming takes it, all of it; conversations as data=instruct does; for a model of labelled
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
@@ -34,11 +37,12 @@ from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.progress import activity
+from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
     from mlxlab.data.batch import Batch
     from mlxlab.data.dataset import Baseline, DataModule
-    from mlxlab.data.labelled.rows import Rows
     from mlxlab.experiment.build import Config
     from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
     from mlxlab.inference.restore import RestoredModel
@@ -58,18 +62,27 @@ log = logging.getLogger(__name__)
 
 
 def _evaluate(
-    run: Path, checkpoint: str = "best", max_batches: Size | None = None, json: bool = False, *, args: list[str]
+    run: Path,
+    checkpoint: str = "best",
+    pretrained: str | None = None,
+    max_batches: Size | None = None,
+    json: bool = False,
+    *,
+    args: list[str],
 ) -> None:
     """Prints the metrics.
 
     Args:
         run: a run folder.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        pretrained: folder, GGUF file or hub id of a language model to evaluate in place of that of the run.
         max_batches: batches at most; null takes all.
         json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
             much better the model is.
     """
     overrides = read_overrides(args)
+    _refuse_pretrained(run)
+    loading = announce(f"loading {run}")
     from mlxlab import backend
 
     backend.prepare()
@@ -79,13 +92,19 @@ def _evaluate(
     from mlxlab.training.evaluate import evaluate
 
     activate_for_inference()
-    restored = restore_model(run, checkpoint)
-    batches, description, baselines = _eval_data(restored, overrides, run)
-    log.info(f"{description}; step {restored.checkpoint.step} of {run}")
+    with loading:
+        restored = restore_model(run, checkpoint)
+        if pretrained is not None:
+            from mlxlab.inference.pretrained_baseline import with_pretrained
+
+            restored = with_pretrained(restored, pretrained)
+    with activity("reading the data"):
+        batches, description, baselines = _eval_data(restored, overrides, run)
+    log.info(f"{description}; {pretrained or f'step {restored.checkpoint.step} of {run}'}")
     thresholds = restored.thresholds if "source" in overrides else ()
     result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None
-    results, step = None, restored.checkpoint.step
+    results, step = None, 0 if pretrained else restored.checkpoint.step
     if len(result.ids):
         results = judge_evaluation(restored.encoder.task, step, result, baselines(), thresholds)
     if json:
@@ -102,6 +121,13 @@ def _as_json(step: int, evaluation: "Evaluation", results: "FinalEvaluation | No
     [split] = results.splits
     names = ("metrics", "intervals", "baselines", "gains")
     return {"step": step, "rows": len(evaluation.ids), **{name: getattr(split, name) for name in names}}
+
+
+def _refuse_pretrained(run: Path) -> None:
+    """ConfigError for published weights: they have neither data nor settings to be evaluated with."""
+    if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "inference").is_dir()):
+        way = f"run=RUN_FOLDER pretrained={run} evaluates it on the data of a run"
+        raise ConfigError(f"run={run}: expected a run folder, got a pretrained model; {way}")
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:
@@ -124,7 +150,13 @@ def _eval_data(
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import open_eval_rows, row_baselines, row_batches, text_batches
+    from mlxlab.inference.eval_data import (
+        open_eval_rows,
+        row_baselines,
+        row_batches,
+        text_batches,
+        warn_of_training_rows,
+    )
 
     node, encoder = override_data(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else NO_EFFECT
@@ -149,7 +181,7 @@ def _eval_data(
     if has_rows:
         rows, data = open_eval_rows(restored, node, project_root() / ".cache"), _training_data(restored, folder)
         if isinstance(rows, Rows) and data is not None:
-            _warn_of_training_rows(restored, rows, node["source"], data)
+            warn_of_training_rows(restored, rows, node["source"], data)
         batches, description, numbers = row_batches(restored, rows, node)
         return batches, description, partial(row_baselines, restored, rows, numbers, data)
     if not isinstance(encoder, TextEncoder):
@@ -169,22 +201,6 @@ def _training_data(restored: "RestoredModel", folder: Path) -> "DataModule | Non
         if data.fingerprint == restored.checkpoint.state["metadata"]["data"]:
             return data
     return None
-
-
-def _warn_of_training_rows(restored: "RestoredModel", rows: "Rows", source: str, data: "DataModule") -> None:
-    """Warns if the model was trained on some of these rows."""
-    from mlxlab.inference.eval_data import count_training_rows
-
-    count = 0
-    with suppress(UserError):  # a malformed row, which the evaluation reports
-        count = count_training_rows(restored, rows, data)
-    if count:
-        new = len(rows) - count
-        remedy = f"take them out of the file: {new:,} rows are new to it"
-        if not new:
-            remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
-        share = f"{count:,} of the {len(rows):,} rows of {source}"
-        log.warning(f"{share} were in the training split of this run, which flatters its figures; {remedy}")
 
 
 def _refuse_changed(data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlxlab import backend, terminal
+from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.distributed.launch_env import rank
@@ -24,6 +23,7 @@ from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.progress import activity
 from mlxlab.storage.no_cloud import NoCloud
+from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
@@ -154,10 +154,9 @@ def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[ob
     from mlxlab.config.hydra.overrides import group_choices
 
     title = f"{run_name(cfg, group_choices(), run_dir)} in {run_dir}: loading MLX, data and model"
-    if not terminal.is_terminal(sys.stderr) or rank() > 0 or is_sweep_job():
+    if rank() > 0 or is_sweep_job():
         return activity(title, since=time.monotonic())
-    logger.info(f"{title} ...")
-    return ExitStack()  # does nothing
+    return messages.announce(title)
 
 
 def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.word_cache import WordCache
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, UserError
 from mlxlab.inference.predict import encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
 
@@ -128,6 +129,20 @@ def count_training_rows(restored: RestoredModel, rows: Rows, data: DataModule) -
     if not isinstance(data, RecognizesTrainingRows) or len(rows) > MAX_COMPARED:
         return 0
     return data.count_training_rows({name: rows.cells(name) for name in [*encoder.columns, encoder.label_column]})
+
+
+def warn_of_training_rows(restored: RestoredModel, rows: Rows, source: str, data: DataModule) -> None:
+    """Warns if the model was trained on some of these rows."""
+    count = 0
+    with suppress(UserError):  # a malformed row, which the evaluation reports
+        count = count_training_rows(restored, rows, data)
+    if count:
+        new = len(rows) - count
+        remedy = f"take them out of the file: {new:,} rows are new to it"
+        if not new:
+            remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
+        share = f"{count:,} of the {len(rows):,} rows of {source}"
+        logger.warning(f"{share} were in the training split of this run, which flatters its figures; {remedy}")
 
 
 def row_baselines(

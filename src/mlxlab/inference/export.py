@@ -14,7 +14,8 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder, refuse_existing
-from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model
+from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model, stored_config_dir
+from mlxlab.tracking.mlflow.download import is_mlflow_uri
 
 
 def restore_single(run: Path, checkpoint: str) -> RestoredModel:
@@ -25,7 +26,13 @@ def restore_single(run: Path, checkpoint: str) -> RestoredModel:
 
 
 def check_output(run: Path, out: Path) -> None:
-    """CannotCreateError if `out` exists, ConfigError if it lies in a folder of the run."""
+    """Refuses a folder without a run, then an `out` that exists or lies in a folder of the run.
+
+    Raises:
+        InputNotFoundError: there is no run. CannotCreateError: `out` exists. ConfigError: it lies in the run.
+    """
+    if not (is_mlflow_uri(str(run)) or (run / ENSEMBLE_FILE).is_file()):
+        stored_config_dir(run)
     refuse_existing(out)
     folder = out.parent.resolve()
     if folder != run.resolve() and folder.is_relative_to(run.resolve()):

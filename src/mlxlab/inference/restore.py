@@ -79,11 +79,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         folder, checkpoint = path.parent, str(path)
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
-    config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
-    if not folder.exists():
-        raise InputNotFoundError(no_such_folder(folder, "a run folder"))
-    if not (config_dir / "config.yaml").is_file():
-        raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
+    config_dir = stored_config_dir(folder)
     loaded = load_named(checkpoint, folder)
     config_dir = inference_dir_of(config_dir, loaded.state["metadata"]["tokenizer"])
     config, encoder = restore_encoder(config_dir)
@@ -113,6 +109,16 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     model.load_weights(list(weights.items()))
     model.eval()
     return RestoredModel(model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task))
+
+
+def stored_config_dir(folder: Path) -> Path:
+    """The folder of the config of a run, which may be that folder itself; InputNotFoundError if it holds none."""
+    config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
+    if not folder.exists():
+        raise InputNotFoundError(no_such_folder(folder, "a run folder"))
+    if not (config_dir / "config.yaml").is_file():
+        raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
+    return config_dir
 
 
 def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:

@@ -3,11 +3,16 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from typing import TextIO, cast
 
+from mlxlab.progress import activity
 from mlxlab.redact import redact
+from mlxlab.terminal import is_terminal
+
+logger = logging.getLogger(__name__)
 
 
 class StderrHandler(logging.Handler):
@@ -61,3 +66,14 @@ def configure_logging() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
         logger.addHandler(StderrHandler())
+
+
+def announce(text: str) -> AbstractContextManager[object]:
+    """Says what a program does: at once on a terminal, elsewhere if it takes long until what is inside has ended.
+
+    Call it before anything heavy is imported.
+    """
+    if not is_terminal(sys.stderr):
+        return activity(text, since=time.monotonic())
+    logger.info(f"{text} ...")
+    return nullcontext()

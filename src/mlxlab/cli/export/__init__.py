@@ -29,6 +29,7 @@ from mlxlab.cli.export.published import export_gguf, export_hf, print_output
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
+from mlxlab.terminal.messages import announce
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ def _merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -
     """
     from mlxlab import backend
 
+    working = announce(f"merging the adapters of {run}")
     backend.prepare()
     from mlxlab.inference.export import merge_adapters
 
-    restored = merge_adapters(run, out, checkpoint)
+    with working:
+        restored = merge_adapters(run, out, checkpoint)
     log.info(f"merged the adapters of step {restored.checkpoint.step} of {run}")
     print_output(out, json)
 
@@ -77,6 +80,7 @@ def _quantize(
         raise ConfigError("bits=null: expected 2, 3, 4, 5, 6 or 8")
     from mlxlab import backend
 
+    working = announce(f"quantising {run}")
     backend.prepare()
     from mlxlab.analysis.quantization import quantize_run
     from mlxlab.models.options import Quantization
@@ -84,7 +88,8 @@ def _quantize(
 
     activate_for_inference()
     quantization = Quantization(**options)
-    report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
+    with working:
+        report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
     if json:
         print_json(asdict(report))
     else:

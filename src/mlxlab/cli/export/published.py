@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.print_json import print_json
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
@@ -31,12 +32,13 @@ def export_hf(
         separate_adapters: write adapters to OUT/adapters for mlx-lm instead of folding them in.
         json: prints JSON instead.
     """
-    restored = _restore(run, out, checkpoint)
-    from mlxlab.inference.trained_model import origin_of, trained_model
-    from mlxlab.interop.hugging_face import export_hugging_face
+    with announce(f"exporting {run}"):
+        restored = _restore(run, out, checkpoint)
+        from mlxlab.inference.trained_model import origin_of, trained_model
+        from mlxlab.interop.hugging_face import export_hugging_face
 
-    origin = origin_of(restored, run.absolute().name, _commit(run))
-    export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
+        origin = origin_of(restored, run.absolute().name, _commit(run))
+        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
     print_output(out, json)
 
 
@@ -58,11 +60,12 @@ def export_gguf(
     """
     if out.suffix != ".gguf":
         raise ConfigError(f"out={out}: expected the name of a file that ends in .gguf")
-    restored = _restore(run, out, checkpoint)
-    from mlxlab.inference.trained_model import trained_model
-    from mlxlab.interop import gguf
+    with announce(f"exporting {run}"):
+        restored = _restore(run, out, checkpoint)
+        from mlxlab.inference.trained_model import trained_model
+        from mlxlab.interop import gguf
 
-    gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
+        gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
     print_output(out, json)
 
 
