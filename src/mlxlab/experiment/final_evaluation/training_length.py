@@ -38,7 +38,7 @@ class TrainingLength:
             return self._longer("train longer, raise trainer.learning_rate, or start from model.pretrained")
         part = max(1, len(self.losses) // 4)
         start, end = fmean(self.losses[:part]), fmean(self.losses[-part:])
-        rate, values = f"trainer.learning_rate from {self.learning_rate:g} to", f"({start:.4f} to {end:.4f})"
+        rate, values = f"trainer.learning_rate from {self.learning_rate:.2g} to", f"({start:.4f} to {end:.4f})"
         if not isfinite(end) or end > start + _ROSE * abs(start):
             return f"the training loss rose {values}: lower {rate} {self.learning_rate / 10:.1g}"
         if abs(end - start) <= _FLAT * abs(start):
