@@ -1,6 +1,6 @@
 """The first screen of a comparison: what differs between the methods, which is best, how good, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlxlab.analysis.comparison import EVALUATIONS
 from mlxlab.analysis.comparison_fields import ComparisonFields, GainFields, MethodFields
@@ -29,6 +29,14 @@ def of_evaluation(fields: ComparisonFields) -> str:
 def gain_text(gain: GainFields) -> str:
     interval = f" ({number(gain['low'], '+')} to {number(gain['high'], '+')}, p {number(gain['p'], '', 2)})"
     return f"gain {number(gain['mean'], '+')}{interval if gain['low'] is not None else ''}"
+
+
+def no_better_than_weakest(who: str, metric: str, best: float, baselines: Mapping[str, float]) -> str:
+    """`No method is better than class frequencies (0.6651).` if that is so, else ""."""
+    if not has_learned_nothing(metric, best, baselines):
+        return ""
+    weakest = weakest_baseline(metric, baselines)
+    return f"{who} is better than {baseline_title(weakest, metric)}, {number(baselines[weakest])}."
 
 
 def is_without_difference(gain: GainFields) -> bool:
@@ -91,10 +99,12 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
     if baselines and mean is not None:
         name = metric.removeprefix(VALID)
         shown = dict.fromkeys([best_baseline(name, baselines), weakest_baseline(name, baselines)])
-        lines += [f"Baseline {baseline_title(each)}: {number(baselines[each])}." for each in shown]
-        if has_learned_nothing(name, mean, baselines):
+        if text := no_better_than_weakest("No method", name, mean, baselines):
             tone = "bad"
-            lines.append("No method learned anything: none is better than the weakest baseline.")
+            lines.append(text)
+        lines += [f"Baseline {baseline_title(each, name)}: {number(baselines[each])}." for each in shown]
+        if len(fields["methods"][0]["values"]) > 1:
+            lines.append("Baselines are means over the same runs.")
     return Card("How good is it?", f"{metric} {number(mean)}", lines, tone=tone)
 
 

@@ -11,7 +11,7 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
+from mlxlab.experiment.run_metrics import RunMetrics, baseline_values
 from mlxlab.experiment.run_report.run_files import RunFiles, read_run_files
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.files.untrusted import read_json
@@ -46,7 +46,7 @@ def subject_of(runs: Mapping[str, Sequence[Path]], metric: str, against: str) ->
         "trained": one_line("; ".join(dict.fromkeys(card.answer for card in cards)), 200),
         "facts": {name: texts[0] for name, texts in facts.items() if texts[0] and len({*texts}) == 1},
         "differs": _differences({name: first for name, [first] in files.items()}, runs) if len(runs) > 1 else None,
-        "baselines": _baselines(runs[against], metric),
+        "baselines": mean_baselines(runs[against], metric),
     }
 
 
@@ -91,13 +91,12 @@ def _number(text: str) -> str:
         return text
 
 
-def _baselines(folders: Sequence[Path], metric: str) -> dict[str, float]:
+def mean_baselines(folders: Sequence[Path], metric: str) -> dict[str, float]:
     """Means over the runs, of the baselines that all of them have."""
     runs: list[dict[str, float]] = []
     for folder in folders:
         with suppress(InputNotFoundError, DataError):
-            named = read_json(folder / METRICS, RunMetrics)["baselines"]
-            runs.append({name: value for name, each in named.items() if (value := each.get(metric)) is not None})
+            runs.append(baseline_values(read_json(folder / METRICS, RunMetrics), metric))
     return {
         name: fmean(each[name] for each in runs) for name in (runs or [{}])[0] if all(name in each for each in runs)
     }

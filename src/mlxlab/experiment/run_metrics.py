@@ -1,5 +1,6 @@
 """The metrics of a run that ended, `metrics.json`."""
 
+from math import isclose
 from typing import Literal, NotRequired, TypedDict
 
 FILE = "metrics.json"
@@ -27,6 +28,17 @@ class RunMetrics(TypedDict):
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
     state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
     reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines
+
+
+def baseline_values(metrics: RunMetrics, key: str) -> dict[str, float]:
+    """A metric of the baselines, by name; their log loss where the loss of the model is its log loss."""
+    values = metrics["metrics"] | metrics["test"]
+    if key.endswith("/loss") and not any(key in each for each in metrics["baselines"].values()):
+        loss, key = values.get(key), key.replace("/loss", "/log_loss")
+        log_loss = values.get(key)
+        if loss is None or log_loss is None or not isclose(loss, log_loss, rel_tol=1e-3):
+            return {}
+    return {name: value for name, each in metrics["baselines"].items() if (value := each.get(key)) is not None}
 
 
 def number(value: float) -> str:

@@ -2,25 +2,28 @@
 
 import json
 
+import pytest
+
 from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import Question, new_record
 from mlxlab.experiment.manifest import RunManifest
 
+OVERRIDES = {"baseline": ["data=titanic", "trainer.learning_rate=2e-3"], "changed": ["trainer.learning_rate=1e-5"]}
+QUESTION = Question(
+    baseline="x",
+    change=["trainer.learning_rate=1e-5"],
+    overrides=OVERRIDES,
+    metric="valid/loss",
+    evaluation="best",
+    min_gain=None,
+    looks=[3, 3],
+    first_seed=0,
+    code={},
+)
+
 
 def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(tmp_path):
-    overrides = {"baseline": ["data=titanic", "trainer.learning_rate=2e-3"], "changed": ["trainer.learning_rate=1e-5"]}
-    question = Question(
-        baseline="x",
-        change=["trainer.learning_rate=1e-5"],
-        overrides=overrides,
-        metric="valid/loss",
-        evaluation="best",
-        min_gain=None,
-        looks=[3, 3],
-        first_seed=0,
-        code={},
-    )
-    record = new_record(question, "mlxlab trial") | {"verdict": "undecided", "reason": "no decision", "gains": [-0.02]}
+    record = new_record(QUESTION, "mlxlab trial") | {"verdict": "undecided", "reason": "no decision", "gains": [-0.02]}
     record["looks"] = [{"pairs": 3, "mean": -0.01, "low": -0.03, "high": 0.01}]
     for folder, arm, value in (("0", "baseline", 0.66), ("1", "changed", 0.68)):
         run = {"seed": 0, "arm": arm, "folder": folder, "digest": "", "value": value, "reused": False, "seconds": 1.0}
@@ -28,8 +31,35 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
     with RunManifest(tmp_path / "0") as manifest:
         manifest.begin({"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}})
     what, gain, size, _ = trial_page(json.loads(json.dumps(record)), tmp_path).cards
+    assert (gain.answer, gain.tone) == ("Undecided", "warning")
     assert what.facts["Instead of"] == "trainer.learning_rate=2e-3"
     assert what.facts["Trained"] == "bert on titanic"
     assert gain.lines[-1] == "The interval includes 0: the difference may be chance."
     assert size.lines[0] == "Mean: baseline 0.66, changed 0.68."
     assert "Trained" not in trial_page(record, tmp_path / "elsewhere").cards[0].facts
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "majority", "answer"),
+    [
+        (0.66, 0.65, "Neither is better than class frequencies, 0.65"),
+        (0.66, 0.67, "Better than the weakest baseline"),
+        (0.50, 0.65, None),  # the loss is not the log loss: label smoothing, say
+    ],
+)
+def test_both_arms_of_a_trial_are_compared_with_the_log_loss_of_the_class_frequencies(
+    tmp_path, log_loss, majority, answer
+):
+    record = new_record(QUESTION, "mlxlab trial") | {"verdict": "undecided", "gains": [-0.02, -0.01, -0.03]}
+    for number, (arm, value) in enumerate((("baseline", 0.66), ("changed", 0.68))):
+        run = {"seed": 0, "arm": arm, "digest": "", "value": value, "reused": False, "seconds": 1.0}
+        record["runs"].append(run | {"folder": f"{number}"})
+    (tmp_path / "0").mkdir()
+    values = {"valid/loss": 0.66, "valid/log_loss": log_loss}
+    metrics = {key: {} for key in ("final", "test", "intervals", "reference")} | {"metrics": values}
+    metrics |= {"best_step": 3, "steps": 9, "main_metric": "accuracy"}
+    metrics["baselines"] = {"majority": {"valid/log_loss": majority}}
+    (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
+    _, gain, _, _, *compared = trial_page(record, tmp_path).cards
+    assert (gain.answer, gain.lines[0]) == ("Undecided, probably worse", "3 of 3 pairs are worse.")
+    assert [card.answer for card in compared] == ([answer] if answer else [])

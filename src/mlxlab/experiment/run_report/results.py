@@ -6,7 +6,7 @@ from math import isfinite
 from mlxlab.experiment.final_evaluation import training_length as length
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.run_metrics import Metrics, number
+from mlxlab.experiment.run_metrics import Metrics, baseline_values, number
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better
 
@@ -72,11 +72,7 @@ def results_of(files: RunFiles) -> Results:
     key = f"{split}/{metric}"
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
     rows = metrics.get("rows", {}).get(split) if metrics else None
-    baselines = (
-        {}
-        if metrics is None
-        else {name: value for name, each in metrics["baselines"].items() if (value := each.get(key)) is not None}
-    )
+    baselines = baseline_values(metrics, key) if metrics else {}
     results = Results(metric, split, values, interval, rows, baselines, None)
     if metrics is None or not baselines:
         return results
@@ -108,7 +104,9 @@ def baseline_sentence(results: Results) -> str:
     return verdict(results.split, results.metric, results.value, results.baselines, results.gain)
 
 
-def baseline_title(name: str) -> str:
+def baseline_title(name: str, metric: str = "") -> str:
+    if name == "majority" and metric in ("loss", "log_loss"):
+        return "class frequencies"
     return _BASELINES.get(name, name.replace("_", " "))
 
 
