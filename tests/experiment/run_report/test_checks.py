@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.checks import _left_out, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -20,7 +21,7 @@ RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfi
     [
         (0.8, (0.01, 0.09), "good", "Baselines", "Better than tfidf by 0.0500."),
         (0.76, (-0.03, 0.05), "warning", "Baselines", "Not clearly better than tfidf."),
-        (0.74, (-0.06, 0.04), "warning", "Baselines", "Not clearly worse than tfidf."),
+        (0.74, (-0.06, 0.04), "warning", "Baselines", "About equal to tfidf."),
         (0.65, (-0.2, -0.01), "warning", "Baselines", "Worse than tfidf by 0.1000."),
         (
             0.6,
@@ -40,6 +41,18 @@ def test_a_model_is_compared_with_the_best_and_the_weakest_baseline(value, gain,
 def test_a_model_that_is_no_better_than_the_majority_learned_nothing_also_where_a_fitted_baseline_is_worse():
     baselines = {"majority": 0.6, "gradient_boosting": 0.4}
     assert replace(RESULTS, values={"accuracy": 0.6}, baselines=baselines).learned_nothing
+
+
+def test_a_model_that_decides_as_the_majority_and_ranks_better_has_learned_something():
+    values = {"accuracy": 0.6, "roc_auc": 0.7}
+    ranked = replace(RESULTS, values=values, roc_auc=(0.62, 0.77))
+    assert (ranked.is_no_better, ranked.learned_nothing) == (True, False)
+    check = check_baselines(files(), ranked)
+    assert (check.title, check.is_serious) == ("No better than majority in accuracy", False)
+    assert "the ranking carries information (ROC AUC 0.7000, 95 % interval 0.6200 to 0.7700)." in check.text
+    card = baselines_card(ranked)
+    assert (card.answer, card.tone) == ("No better than majority in accuracy", "warning")
+    assert replace(ranked, roc_auc=(0.49, 0.77)).learned_nothing
 
 
 def test_a_lead_on_the_weakest_baseline_may_be_chance():
@@ -115,6 +128,8 @@ def test_a_teacher_that_learned_nothing_is_a_serious_warning(value, state, is_se
     check = check_teacher(distilled, RESULTS)
     assert (check.state, check.is_serious) == (state, is_serious)
     assert check_teacher(files(), RESULTS) is None
+    distilled.metrics["reference"]["teacher"]["roc_auc"] = 0.7
+    assert not check_teacher(distilled, RESULTS).is_serious
 
 
 def test_classes_of_a_regression_are_not_checked():

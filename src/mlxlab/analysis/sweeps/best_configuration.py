@@ -30,13 +30,15 @@ class BestConfiguration:
 
     @property
     def finding(self) -> str:
-        """A sentence if the best configuration has learned nothing, else ""."""
+        """A sentence if the best configuration is no better than the weakest baseline, else ""."""
         results = self.results
-        if not results.learned_nothing or results.value is None:
+        if not results.is_no_better or results.value is None:
             return ""
         same = same_as_weakest(results.metric, results.value, results.weakest, results.baselines[results.weakest])
         advice = training_length(self.files).advice
-        return f"The best configuration learned nothing: {same}. {advice[0].upper()}{advice[1:]}."
+        start = "The best configuration learned nothing:" if results.learned_nothing else "In the best configuration"
+        same = "; ".join(filter(None, [same, results.ranking]))
+        return f"{start} {same}. {advice[0].upper()}{advice[1:]}."
 
 
 def read_best(sweep: Sweep, configuration: Configuration) -> BestConfiguration | None:
@@ -63,7 +65,8 @@ def mean_results(results: Sequence[Results]) -> Results:
     values = {key: _mean(each.values.get(key) for each in results) for key in first.values}
     means = {name: _mean(each.baselines.get(name) for each in results) for name in first.baselines}
     baselines = {name: value for name, value in means.items() if value is not None}
-    mean = replace(first, values=values, interval=None, baselines=baselines, gain=None, weakest_gain=None)
+    roc_auc = _mean_interval([each.roc_auc for each in results])
+    mean = Results(first.metric, first.split, values, None, first.rows, baselines, None, roc_auc=roc_auc)
     if not baselines:
         return mean
     best = best_baseline(first.metric, baselines)

@@ -36,14 +36,23 @@ def same_as_weakest(metric: str, value: float, baseline: str, baseline_value: fl
 
 
 def learned_nothing_sentence(
-    metric: str, value: float, baselines: Mapping[str, float], length: TrainingLength
+    metric: str, value: float, baselines: Mapping[str, float], length: TrainingLength, ranking: str = ""
 ) -> list[str]:
-    """A line for the console if the model has learned nothing."""
+    """A line for the console if the model is no better than the weakest baseline; `ranking` as in `ranking_text`."""
     if not has_learned_nothing(metric, value, baselines):
         return []
     weakest = weakest_baseline(metric, baselines)
     text, advice = same_as_weakest(metric, value, weakest, baselines[weakest]), length.advice
-    return [f"this model learned nothing: {text}. {advice[0].upper()}{advice[1:]}"]
+    start = f"{text}; {ranking}" if ranking else f"this model learned nothing: {text}"
+    return [f"{start}. {advice[0].upper()}{advice[1:]}"]
+
+
+def ranking_text(roc_auc: float | None, interval: tuple[float, float] | None) -> str:
+    """What a model has learned that decides no better than a constant; "" if the interval does not lie above 0.5."""
+    if roc_auc is None or interval is None or not interval[0] > 0.5:  # of one class it is NaN
+        return ""
+    low, high = map(number, interval)
+    return f"the ranking carries information (ROC AUC {number(roc_auc)}, 95 % interval {low} to {high})"
 
 
 def never_predicted(names: tuple[str, ...], counts: ClassCounts) -> dict[str, int]:

@@ -6,6 +6,7 @@ from mlxlab.experiment.final_evaluation.findings import (
     learned_nothing_sentence,
     never_predicted,
     never_predicted_sentence,
+    ranking_text,
 )
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.training.metrics.bootstrap import resample_count
@@ -35,7 +36,8 @@ def findings(results: FinalEvaluation, length: TrainingLength) -> list[str]:
     """A line for each thing that is wrong with the model, on the test rows if there are any."""
     last, metric = results.splits[-1], results.main_metric
     baselines = {name: values[metric] for name, values in last.baselines.items()}
-    lines = learned_nothing_sentence(metric, last.metrics[metric], baselines, length)
+    ranking = ranking_text(last.metrics.get("roc_auc"), last.intervals.get("roc_auc"))
+    lines = learned_nothing_sentence(metric, last.metrics[metric], baselines, length, ranking)
     if classes := missed_classes(results, last):
         lines.append(never_predicted_sentence(classes, last.split, len(last.evaluation.ids)))
     return lines

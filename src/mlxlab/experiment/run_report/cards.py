@@ -18,7 +18,7 @@ from mlxlab.html.blocks import Card, Check, Tone
 from mlxlab.metric_names import lower_is_better
 
 _MAX_BASELINES = 4
-_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning"}
+_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning", "No": "warning", "About": "warning"}
 
 
 def all_cards(files: RunFiles, results: Results, checks: Sequence[Check]) -> list[Card]:
@@ -79,7 +79,8 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
     ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
     metric = results.metric.replace("_", " ")
     values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
-    lines = [*before, *values, *after]
+    ranking = results.ranking if results.is_no_better else ""
+    lines = [*([f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []), *before, *values, *after]
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from mlxlab.experiment.final_evaluation import training_length as length
-from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
+from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, ranking_text, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import Metrics, baseline_values, number
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -39,6 +39,7 @@ class Results:
     baselines: dict[str, float]  # of the metric
     gain: tuple[float, float] | None  # on the best baseline
     weakest_gain: tuple[float, float] | None = None  # on the weakest one
+    roc_auc: tuple[float, float] | None = None  # its interval
 
     @property
     def value(self) -> float | None:
@@ -50,14 +51,24 @@ class Results:
         return weakest_baseline(self.metric, self.baselines)
 
     @property
+    def ranking(self) -> str:
+        """What the ranking of the rows says of a model that is no better than the weakest baseline; "" for nothing."""
+        return ranking_text(self.values.get("roc_auc"), self.roc_auc)
+
+    @property
     def learned_nothing(self) -> bool:
+        """Whether neither decisions nor ranking are better than those of the weakest baseline."""
+        return self.is_no_better and not self.ranking
+
+    @property
+    def is_no_better(self) -> bool:
         """Whether the model is no better than the weakest baseline; False if either is not known."""
         return self.value is not None and has_learned_nothing(self.metric, self.value, self.baselines)
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the model has learned nothing, or is not better than the weakest baseline by more than chance."""
-        return self.learned_nothing or (self.weakest_gain is not None and self.weakest_gain[0] <= 0)
+        """Whether the model is no better than the weakest baseline, or not by more than chance."""
+        return self.is_no_better or (self.weakest_gain is not None and self.weakest_gain[0] <= 0)
 
 
 def results_of(files: RunFiles) -> Results:
@@ -73,7 +84,8 @@ def results_of(files: RunFiles) -> Results:
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
     rows = metrics.get("rows", {}).get(split) if metrics else None
     baselines = baseline_values(metrics, key) if metrics else {}
-    results = Results(metric, split, values, interval, rows, baselines, None)
+    roc_auc = _finite(metrics["intervals"].get(f"{split}/roc_auc")) if metrics else None
+    results = Results(metric, split, values, interval, rows, baselines, None, roc_auc=roc_auc)
     if metrics is None or not baselines:
         return results
     gains = [
@@ -116,9 +128,12 @@ def compared_with_best(results: Results) -> str:
         return ""
     best = best_baseline(results.metric, results.baselines)
     weakest = _short_name(results.weakest)
-    if results.learned_nothing:
+    if results.is_no_better:
         is_equal = number(results.value) == number(results.baselines[results.weakest])
-        return f"Learned nothing: {'no better' if is_equal else 'worse'} than {weakest}"
+        text = f"{'no better' if is_equal else 'worse'} than {weakest}"
+        if results.learned_nothing:
+            return f"Learned nothing: {text}"
+        return f"{text[0].upper()}{text[1:]} in {results.metric.replace('_', ' ')}"
     if results.may_be_chance:
         return f"Not clearly better than {weakest}"
     sign = -1 if lower_is_better(results.metric) else 1
@@ -129,7 +144,7 @@ def compared_with_best(results: Results) -> str:
         return f"Better than {_short_name(best)} by {shown(gain)}{unit}"
     if high < 0:
         return f"Worse than {_short_name(best)} by {shown(-gain)}{unit}"
-    return f"Not clearly {'worse' if gain < 0 else 'better'} than {_short_name(best)}"
+    return f"{'About equal to' if gain <= 0 else 'Not clearly better than'} {_short_name(best)}"
 
 
 def _short_name(baseline: str) -> str:

@@ -26,6 +26,8 @@ def check_baselines(files: RunFiles, results: Results) -> Check | None:
         same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
         if results.learned_nothing:
             return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
+        if results.is_no_better:
+            return Check("warning", text, f"{same}; {results.ranking}. {advice}.")
         chance = f"the 95 % interval of the difference from {weakest} includes 0"
         return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
     if text.startswith("Better"):
@@ -44,6 +46,10 @@ def check_teacher(files: RunFiles, results: Results) -> Check | None:
     weakest = baseline_title(results.weakest)
     if has_learned_nothing(results.metric, value, results.baselines):
         same = same_as_weakest(results.metric, value, weakest, results.baselines[results.weakest])
+        roc_auc = teacher.get("roc_auc")
+        if roc_auc is not None and roc_auc > 0.5 and results.metric != "roc_auc":
+            text = f"Its {same}; its ranking may carry information (ROC AUC {shown(roc_auc)}). Train the teacher first."
+            return Check("warning", f"The teacher is no better than {results.weakest}", text)
         text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
         return Check("warning", "The teacher learned nothing", text, is_serious=True)
     return Check("good", "Teacher", f"Its {results.metric.replace('_', ' ')} {shown(value)} is better than {weakest}.")
