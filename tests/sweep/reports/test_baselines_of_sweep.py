@@ -49,10 +49,14 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(tmp_p
     write_sweep(tmp_path, accuracies)
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     page = report.page.read_text().replace("<wbr>", "")
-    for text in ("bert on titanic", f"validation accuracy {value}", comparison, "majority (the most frequent class)"):
+    for text in ("bert on titanic</h1>", f"validation accuracy {value}", comparison, "majority (the most frequent"):
+        assert text in page
+    for text in ('warning">No clear winner', "learning_rate=0.001 has the best mean.", "no test data: what chose"):
         assert text in page
     learned_nothing = value == "0.6000"
     assert ('class="answer long bad"' in page) == learned_nothing
+    assert ('class="answer bad">No<' in page) == learned_nothing
+    assert ('class="answer warning">With care<' in page) != learned_nothing
     assert report.summary["learned_nothing"] == learned_nothing
     assert report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000") == learned_nothing
     assert any("of each would" in sentence for sentence in report.verdict) != learned_nothing

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
-from mlxlab.analysis.sweeps.ranking import RankedConfiguration, Ranking
+from mlxlab.analysis.sweeps.ranking import MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
 from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, number, rounded
 from mlxlab.experiment.run_report.cards import baselines_card
-from mlxlab.experiment.run_report.results import ROWS, shown
+from mlxlab.experiment.run_report.results import ROWS, baseline_title, shown
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card
 from mlxlab.metric_names import lower_is_better
@@ -24,15 +24,52 @@ def all_cards(
     first, names = ranking.entries[0], short_names(sweep.swept)
     labels = configurations[first.index].labels
     setting = " ".join(f"{names[key]}={value}" for key, value in labels.items()) or "the only one"
-    question = "Which setting won?" if ranking.winner else "Which is the best so far?"
     cards = [
         _what_was_trained(sweep, ranking, best),
-        Card(question, setting, _lead(configurations, ranking, names)),
+        _which_won(sweep, ranking, setting, _lead(configurations, ranking, names)),
         _how_good(sweep, first, best),
     ]
     if best is not None and best.results.baselines:
-        cards.append(baselines_card(best.results))
-    return cards
+        means = [f"Means of {best.count} runs; their validation rows may differ."] if best.count > 1 else []
+        cards.append(baselines_card(best.results, after=means))
+    return [*cards, _trust(sweep, ranking, best)]
+
+
+def _which_won(sweep: Sweep, ranking: Ranking, setting: str, lead: Sequence[str]) -> Card:
+    """The setting only if it won, or if there is no other."""
+    if ranking.winner or len(ranking.entries) == 1:
+        return Card("Which setting won?", setting, lead, tone="good" if ranking.winner else "")
+    is_open = any(sweep.count(state) for state in ("unfinished", "paused"))
+    kind = "mean" if ranking.entries[0].count > 1 else "value"
+    best = f"{setting} has the best {kind}{' so far' * is_open}."
+    return Card("Which setting won?", "No clear winner", [best, *lead], tone="warning")
+
+
+def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Card:
+    """By the repetitions, the jobs without a result, the baselines and the rows that chose the best setting."""
+    count, failed = min(entry.count for entry in ranking.entries), sweep.count("failed")
+    results = best.results if best else None
+    has_test = results is not None and results.split == "test"
+    warnings, good = list[str](), list[str]()
+    few = f"{count} {sweep.repetitions if count != 1 else sweep.repetitions.removesuffix('s')} of each configuration"
+    (warnings if count < MIN_SEEDS else good).append(f"{few}{', fewer than 3' * (count < MIN_SEEDS)}")
+    (warnings if failed else good).append(f"{failed or 'no'} job{'s' * (failed > 1)} failed")
+    (good if has_test else warnings).append(
+        "test rows chose nothing"
+        if has_test
+        else "no test data: what chose the setting also measures it, which flatters"
+    )
+    if results is not None and results.baselines:
+        weakest = baseline_title(results.weakest)
+        is_worse = results.may_be_chance
+        (warnings if is_worse else good).append(f"{'not clearly ' * is_worse}better than {weakest}")
+    is_bad = results is not None and results.learned_nothing
+    answer = "No" if is_bad else "With care" if warnings else "Yes"
+    lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
+    lines += [f"In order: {'; '.join(good)}."] if good else []
+    if results is None or not results.baselines:
+        lines.append("Not known: baselines.")
+    return Card("Can it be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good")
 
 
 def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Card:
@@ -46,9 +83,14 @@ def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | 
     lines[0] = f"{tried}: values of {keys}."
     trained = training_card(best.files)
     facts = {name: trained.facts[name] for name in _FACTS if name in trained.facts}
-    if any(key.partition(".")[0].partition("/")[0] in ("model", "data") for key in sweep.swept):
+    if is_model_swept(sweep):
         return Card("What was trained?", tried, lines, {"The best one": trained.answer, **facts})
     return Card("What was trained?", trained.answer, lines, facts)
+
+
+def is_model_swept(sweep: Sweep) -> bool:
+    """Whether the jobs differ in model or data."""
+    return any(key.partition(".")[0].partition("/")[0] in ("model", "data") for key in sweep.swept)
 
 
 def _how_good(sweep: Sweep, first: RankedConfiguration, best: BestConfiguration | None) -> Card:

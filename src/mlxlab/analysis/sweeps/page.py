@@ -5,11 +5,12 @@ from typing import get_args
 
 from mlxlab.analysis.sweeps import figures
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
-from mlxlab.analysis.sweeps.cards import all_cards
+from mlxlab.analysis.sweeps.cards import all_cards, is_model_swept
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
 from mlxlab.analysis.sweeps.verdict import describe_method, number, rounded
+from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import MAX_ROWS, Block, Column, Image, Page, Paragraph, Section, Table
 
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
@@ -55,11 +56,18 @@ def sweep_page(
         *(_job_section(sweep, state) for state in _SECTIONS),
     ]
     return Page(
-        title=sweep.name if sweep.name.lower().startswith("sweep") else f"Sweep {sweep.name}",
-        subtitle=f"{count_jobs(sweep)}{fixed}",
+        title=_title(sweep, best),
+        subtitle=f"{count_jobs(sweep)}. Ranked by {sweep.objective} of the best evaluation of each run{fixed}",
         cards=all_cards(sweep, configurations, ranking, best),
         sections=[section for section in sections if section.blocks],
     )
+
+
+def _title(sweep: Sweep, best: BestConfiguration | None) -> str:
+    """The name, and which model and data were trained."""
+    name = sweep.name if sweep.name.lower().startswith("sweep") else f"Sweep {sweep.name}"
+    is_same = best is not None and not is_model_swept(sweep)
+    return f"{name}: {training_card(best.files).answer}" if best and is_same else name
 
 
 def count_jobs(sweep: Sweep) -> str:

@@ -98,12 +98,14 @@ def _teacher_line(results: Results, reference: dict[str, dict[str, float | None]
 
 
 def _trust(checks: Sequence[Check]) -> Card:
-    question, count = "Can it be trusted?", len(checks)
+    question = "Can it be trusted?"
     warnings = [check.meaning or check.title for check in checks if check.state == "warning"]
     unknown = [check.title for check in checks if check.state == "unknown"]
+    is_serious, holding = any(check.is_serious for check in checks), len(checks) - len(warnings) - len(unknown)
     lines = [f"Attention: {', '.join(warnings).lower()}."] if warnings else []
     lines += [f"Not known: {', '.join(unknown).lower()}."] if unknown else []
-    lines.append(f"{count - len(warnings) - len(unknown)} of {count} checks hold; all of them are below.")
-    answer = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}" if warnings else "No warning"
-    tone: Tone = "bad" if any(check.is_serious for check in checks) else "warning" if warnings else ""
+    counts = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}, {len(unknown)} not known"
+    lines.append(f"{holding} of {len(checks)} checks hold, {counts}; all of them are below.")
+    answer = "No" if is_serious else "With care" if warnings else "Yes, as far as known" if unknown else "Yes"
+    tone: Tone = "bad" if is_serious else "warning" if warnings else ""
     return Card(question, answer, lines, tone=tone)
