@@ -198,7 +198,9 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
 
 def test_launched_processes_resume_bitwise_from_the_store_alone(tmp_path):
     store = f"{tmp_path}/copies"
-    overrides = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=6", "checkpointing.every_steps=2")
+    overrides = tiny_overrides(
+        "trainer.max_steps=6", "trainer.eval_every=6", "checkpointing.every_steps=2", "checkpointing.keep=9"
+    )
     uploading = [*overrides, "cloud=directory", f"cloud.path={store}", "cloud.prefix="]
     done = run("nproc=2", *uploading, f"hydra.run.dir={tmp_path}/run", script="launch")
     assert done.returncode == 0, done.stderr
