@@ -86,7 +86,8 @@ def train(requested: Config, context: RunContext) -> float:
         return train(requested, context)  # from an older checkpoint
     unchanged = checkpoint if continues and not changes and rule is None else None
     if unchanged and (message := finished_message(session.trainer, state, unchanged, context)):
-        return end_finished(message, unchanged, context)
+        with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):  # those that are pending
+            return end_finished(message, unchanged, context)
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     warn_of_long_rows(data, session.model)
