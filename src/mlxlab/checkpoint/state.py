@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from mlxlab.constraints import Count, NonNegative, Positive, Size
 from mlxlab.files.untrusted import parse_json
@@ -199,6 +199,7 @@ class RunMetadata(TypedDict):
     initial_weights: dict[str, str]  # what `model.init_from` named -> digest of the weights
     kernels: str  # as `KernelSet` is printed
     uid: str  # of the run in the tracking store, "" if it is not tracked
+    epochs: NotRequired[Size]  # of `trainer.epochs=auto`
 
 
 class SavedState(TrainStateDict):

@@ -15,10 +15,8 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
 from mlxlab.config.resume_overrides import Changes, add_overrides, override_name, record_changes
-from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
-from mlxlab.distillation.teachers import Teachers
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
@@ -33,19 +31,12 @@ from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
-    from mlxlab.experiment.initial_weights import InitialWeights
     from mlxlab.experiment.session import Session
 
 
-def run_metadata(
-    cfg: Config,
-    data: DataModule,
-    teachers: Teachers,
-    initial: "InitialWeights | None",
-    resumed: Checkpoint | None,
-    requested: Sequence[str] = (),
-) -> RunMetadata:
+def run_metadata(session: "Session", resumed: Checkpoint | None, requested: Sequence[str] = ()) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
+    cfg, data, initial = session.cfg, session.data, session.initial_weights
     overrides = cli_overrides()
     choices, initial_weights = group_choices(), {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:  # the options it started with, unless typed again
@@ -54,7 +45,7 @@ def run_metadata(
         changed = {key: choices[key] for key in typed & choices.keys()}
         choices = resumed.state["metadata"]["choices"] | changed
         initial_weights = resumed.state["metadata"]["initial_weights"]
-    return {
+    metadata: RunMetadata = {
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
         "choices": choices,
@@ -64,11 +55,14 @@ def run_metadata(
         "data": data.fingerprint,
         "held_out": data.held_out,
         "tokenizer": data.tokenizer.fingerprint,
-        "teachers": teachers.digests,
+        "teachers": session.teachers.digests,
         "initial_weights": initial_weights,
         "kernels": str(kernels.current()),
         "uid": "",
     }
+    if cfg["trainer"]["epochs"] == "auto" and (epochs := session.trainer.length.epochs):
+        metadata["epochs"] = epochs
+    return metadata
 
 
 def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, str]:

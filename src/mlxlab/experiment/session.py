@@ -1,6 +1,6 @@
 """What a config describes, built: the data, the model, the trainer and the tracker of a run, and its state."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,7 @@ def build_session(
     tokenizer_dir: Path | None = None,
     saved: Architecture | None = None,
     draw: bool = False,
+    epochs: int | None = None,
     tracker: Tracker | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
@@ -105,6 +106,7 @@ def build_session(
         saved: architecture of the checkpoint whose weights follow, for a vocabulary that is not smaller; None draws or
             loads the initial ones.
         draw: whether the weights of a saved architecture are drawn too, for those that the checkpoint does not have.
+        epochs: what `trainer.epochs=auto` stands for since the run began; None decides it by the data.
         tracker, group: None records nothing, and trains in this process alone.
     """
     if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
@@ -128,7 +130,7 @@ def build_session(
         teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
-    trainer, epochs = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data)
+    trainer, notes = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data, epochs)
     with activity("building the model and loading its weights"):
         model = build_model(cfg, data, saved, draw=draw)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
@@ -137,14 +139,14 @@ def build_session(
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
     context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
-    return Session(
-        cfg, data, model, trainer, teachers, context, (*data.sources, *lines, *epochs), architecture, initial
-    )
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines, *notes), architecture, initial)
 
 
-def _with_epochs(trainer: Trainer, data: DataModule) -> tuple[Trainer, list[str]]:
+def _with_epochs(trainer: Trainer, data: DataModule, epochs: int | None) -> tuple[Trainer, list[str]]:
     """The trainer with the epochs that `auto` is for this data, and a line where these are more than usual."""
     batches = data.train.batches_per_epoch
+    if trainer.epochs == "auto" and epochs is not None:
+        return replace(trainer, epochs=epochs), []
     chosen = trainer.for_data(data, batches)
     if chosen.length == trainer.length or trainer.max_steps is not None or batches is None:
         return chosen, []
@@ -169,6 +171,7 @@ def start_session(
 
     Arguments and errors are those of `build_session`; raises as `admitted` and `carry_into` too.
     """
+    checkpoint = start.checkpoint
     session = build_session(
         start.cfg,
         run_dir,
@@ -176,6 +179,7 @@ def start_session(
         tokenizer_dir=start.tokenizer_dir,
         saved=start.after,
         draw=start.draws,
+        epochs=checkpoint.state["metadata"].get("epochs") if checkpoint else None,
         tracker=tracker,
         group=group,
     )

@@ -100,7 +100,7 @@ def train(requested: Config, context: RunContext) -> float:
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
-    metadata = run_metadata(cfg, data, session.teachers, session.initial_weights, checkpoint, start.requested)
+    metadata = run_metadata(session, checkpoint, start.requested)
     name = run_name(cfg, metadata["choices"], run_dir)
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)

@@ -91,7 +91,10 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
         planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested, changed)
     after, draw = (planned.after, planned.draws) if planned else (None, False)
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
-    session = build_session(cfg, folder, folder / "inference", tokenizer_dir=tokenizer, saved=after, draw=draw)
+    epochs = end.state["metadata"].get("epochs")
+    session = build_session(
+        cfg, folder, folder / "inference", tokenizer_dir=tokenizer, saved=after, draw=draw, epochs=epochs
+    )
     state = session.init_state()
     if planned is not None and planned.checkpoint is not None:
         start = admitted(planned, session.data) if planned.tokenizer else planned.checkpoint

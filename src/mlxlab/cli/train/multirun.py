@@ -98,7 +98,8 @@ def _early_end(config: DictConfig) -> str:
     steps, epochs = typed.get("trainer.max_steps"), config.trainer.get("epochs")
     if steps is None or steps.endswith("=null") or epochs is None or "trainer.epochs" in typed:
         return ""
-    return f"{steps}: a job ends earlier if it reaches trainer.epochs={epochs}; trainer.epochs=null sets no such limit"
+    limit = f"trainer.epochs={epochs}{' (5 or more)' if epochs == 'auto' else ''}"
+    return f"{steps}: a job ends earlier if it reaches {limit}; trainer.epochs=null sets no such limit"
 
 
 class Sweeper(Protocol):

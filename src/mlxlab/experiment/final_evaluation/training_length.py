@@ -68,6 +68,10 @@ def training_length(history: History | None, steps: int, limit: str, batches_per
     return TrainingLength(steps, limit, batches_per_epoch, losses, rate)
 
 
-def limit_of(config: dict[str, Any]) -> str:
-    """The key of the trainer by which a run with this config ends."""
-    return next((key for key in LIMITS if value_at(config, f"trainer.{key}") is not None), "epochs")
+def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
+    """The key of the trainer by which a run with this config ends, or has ended after a number of steps."""
+    limits: dict[str, Any] = {key: value_at(config, f"trainer.{key}") for key in LIMITS}
+    keys = [key for key in LIMITS if limits[key] is not None]
+    if steps is not None and keys[1:] and keys[0] == "max_steps" and steps < limits["max_steps"]:
+        return keys[1]
+    return keys[0] if keys else "epochs"

@@ -31,7 +31,8 @@ def _commands(files: RunFiles) -> dict[str, str]:
     if files.status != "DONE":
         commands["resume"] = resume
     elif usable and not files.rounds:
-        commands["train longer"] = f"{resume} trainer.{limit_of(files.config)}=N"
+        limit = limit_of(files.config, files.metrics and files.metrics["steps"])
+        commands["train longer"] = f"{resume} trainer.{limit}=N"
     if usable:
         is_labelled = bool(files.metrics and files.metrics["main_metric"])
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"

@@ -159,7 +159,8 @@ def objective_of(files: RunFiles) -> str:
 
 def training_length(files: RunFiles) -> length.TrainingLength:
     steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
-    return length.training_length(history, steps, length.limit_of(files.config), files.facts.get("batches_per_epoch"))
+    limit = length.limit_of(files.config, steps or None)
+    return length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"))
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

@@ -1,5 +1,6 @@
 """The pruner of a search from the settings of `hydra.sweeper`, and the budget of its runs."""
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
 from mlxlab.sweep.search.optuna_sampler import Direction
 from mlxlab.sweep.search.trial import Trial
 from mlxlab.training.stop_rule import StopRule, Unit
+
+logger = logging.getLogger(__name__)
 
 Name = Literal["none", "median", "asha", "hyperband"]
 LENGTHS: dict[Unit, str] = {"steps": "trainer.max_steps", "epochs": "trainer.epochs"}
@@ -61,7 +64,12 @@ def read_pruning(
     key = LENGTHS[unit]
     configured = trainer.max_steps if unit == "steps" else trainer.epochs
     if configured == "auto":  # the budgets of all trials are the same
-        configured, max_budget = None, AUTO_EPOCHS if max_budget is None else max_budget
+        configured = None
+        if max_budget is None:
+            max_budget = AUTO_EPOCHS
+            logger.info(
+                f"trainer.epochs=auto: {max_budget} epochs in each trial; hydra.sweeper.max_budget=N changes this"
+            )
     if key in searched:
         budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
         raise ConfigError(f"{key}: expected one value, since it is {budget}")
