@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mlxlab.checkpoint.state import History
 from mlxlab.experiment.run_report.cards import baselines_card
-from mlxlab.experiment.run_report.checks import _left_out, _overlap, _truncated, _warnings
-from mlxlab.experiment.run_report.results import Results
+from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _overlap, _truncated, _warnings
+from mlxlab.experiment.run_report.results import Results, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
@@ -150,6 +151,21 @@ def test_only_a_model_that_is_worse_than_a_baseline_is_a_serious_warning():
         ("no better than a baseline", False),
         ("worse than a baseline", True),
     ]
+
+
+def test_a_language_model_with_little_validation_text_is_a_warning():
+    for documents, tokens, is_little in ((2, 3_587, True), (9, 20_000, True), (10, 10_000, False)):
+        sized = files()
+        sized.manifest["inputs"]["facts"] = {"text": {"validation": (documents, tokens)}}
+        assert (_held_out_text(sized) is not None) == is_little
+    assert _held_out_text(files()) is None
+
+
+def test_the_advice_names_the_configured_learning_rate_and_not_one_of_the_warmup():
+    history = History(curve=[(step, {"train/loss": 0.7, "train/learning_rate": 8.7e-7}) for step in (10, 20, 30)])
+    run = files()
+    run = replace(run, config={"trainer": {"learning_rate": 1e-6}}, state={"history": history})
+    assert "raise trainer.learning_rate from 1e-06 to" in training_length(run).advice
 
 
 def test_rows_that_are_left_out_are_counted_with_their_reason():

@@ -87,7 +87,7 @@ def test_the_report_says_of_evaluations_what_the_terminal_said(finished):
     text = ParsedPage((finished / "report.html").read_text()).text
     logged = (finished / "stderr.txt").read_text()
     (loss,) = re.findall(r"step 2/4 .*valid/loss (\d\.\d{4})", logged)
-    assert f"First evaluation, step 2: valid/loss {loss}" in text
+    assert f"Itself at step 2, the first evaluation: loss {loss}" in text
     assert re.search(r"Weights of the best of 2 evaluations by valid/loss, at step [24] of 4\.", text)
 
 

@@ -15,7 +15,7 @@ from mlxlab.experiment.run_report.results import (
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card, Check, Tone
-from mlxlab.metric_names import lower_is_better
+from mlxlab.metric_names import VALID, lower_is_better
 
 _MAX_BASELINES = 4
 _TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning", "No": "warning", "About": "warning"}
@@ -69,7 +69,8 @@ def _compared(files: RunFiles, results: Results) -> Card:
         before.append(_teacher_line(results, reference))
     if first := first_evaluation(files, results.metric):
         step, values = first
-        after.append(f"First evaluation, step {step:,}: {', '.join(f'{k} {shown(v)}' for k, v in values.items())}")
+        named = [f"{key.removeprefix(VALID).replace('_', ' ')} {shown(value)}" for key, value in values.items()]
+        after.append(f"Itself at step {step:,}, the first evaluation: {', '.join(named)}")
     return baselines_card(results, before, after)
 
 

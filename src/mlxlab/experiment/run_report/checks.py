@@ -15,6 +15,7 @@ from mlxlab.metric_names import LOSS, VALID_LOSS
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
 _MAX_SHOWN = 3
+_FEW_DOCUMENTS, _FEW_TOKENS = 10, 10_000  # of the validation text
 
 
 def all_checks(files: RunFiles, results: Results) -> list[Check]:
@@ -24,6 +25,7 @@ def all_checks(files: RunFiles, results: Results) -> list[Check]:
         check_teacher(files, results),
         check_classes(files, results),
         _held_out(files, results),
+        _held_out_text(files),
         _overlap(files),
         _left_out(files),
         _truncated(files),
@@ -58,6 +60,16 @@ def _held_out(files: RunFiles, results: Results) -> Check | None:
     count = len(files.metrics.get("evaluations", [])) if files.metrics else 0
     choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
     return Check("warning", "No test data", f"The same validation data {choice}, which flatters the figures.")
+
+
+def _held_out_text(files: RunFiles) -> Check | None:
+    """Of a language model: whether there is enough validation text."""
+    documents, tokens = files.facts.get("text", {}).get("validation", (0, 0))
+    if not tokens or (documents >= _FEW_DOCUMENTS and tokens >= _FEW_TOKENS):
+        return None
+    text = f"{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}: others may give other figures"
+    more = "; raise data.validation.fraction" if value_at(files.config, "data.validation.fraction") else ""
+    return Check("warning", "Little validation text", f"{text}{more}.")
 
 
 def _overlap(files: RunFiles) -> Check | None:
@@ -124,7 +136,9 @@ def _overfitting(files: RunFiles) -> Check | None:
     last_step, last = valid[-1]
     train = next((m[LOSS] for _, m in reversed(curve) if LOSS in m and isfinite(m[LOSS])), None)
     is_comparable = train is not None and not files.manifest.get("inputs", {}).get("teachers")
-    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}." if is_comparable else ""
+    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}."
+    if not is_comparable:
+        gap = f" It is {last:.4g} at the end, and {lowest:.4g} at step {step:,}."
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"

@@ -21,7 +21,11 @@ def learning_curves(files: RunFiles) -> list[Block]:
     history = files.state["history"]
     chart = partial(LineChart, end=max([1, *(step for step, _ in history.curve)]))
     best = (history.best_step, "best") if history.best is not None else None
-    charts = [chart("Loss", {name: _points(history, name) for name in (LOSS, VALID_LOSS)}, mark=best)]
+    both = {name: _points(history, name) for name in (LOSS, VALID_LOSS)}
+    charts = [chart("Loss", both, mark=best)]
+    if files.manifest.get("inputs", {}).get("teachers"):  # they cannot be compared
+        titles = {LOSS: f"{LOSS}: of labels and teacher together", VALID_LOSS: f"{VALID_LOSS}: of labels alone"}
+        charts = [chart(titles[name], {name: points}, mark=best) for name, points in both.items()]
     names = [objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
     drawn = [chart(name, {name: _points(history, name)}, mark=best) for name in names if name != VALID_LOSS]
     charts += [each for each in drawn if each.finite][:1]

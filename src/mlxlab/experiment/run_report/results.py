@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import isfinite
 
+from mlxlab.config.issues import value_at
 from mlxlab.experiment.final_evaluation import training_length as length
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, ranking_text, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
@@ -159,8 +160,9 @@ def objective_of(files: RunFiles) -> str:
 
 def training_length(files: RunFiles) -> length.TrainingLength:
     steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
-    limit = length.limit_of(files.config, steps or None)
-    return length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"))
+    limit, configured = length.limit_of(files.config, steps or None), value_at(files.config, "trainer.learning_rate")
+    logged = length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"))
+    return replace(logged, learning_rate=configured) if isinstance(configured, float) else logged
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

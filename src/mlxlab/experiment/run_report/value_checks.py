@@ -34,7 +34,9 @@ def check_baselines(files: RunFiles, results: Results) -> Check | None:
         return Check("good", "Baselines", f"{text}.")
     is_worse = text.startswith("Worse")
     meaning = f"{'worse' if is_worse else 'no better'} than a baseline"
-    return Check("warning", "Baselines", f"{text}.", meaning, is_serious=is_worse)
+    advice = training_length(files).advice if is_worse else ""
+    sentences = f"{text}. {advice[0].upper()}{advice[1:]}." if advice else f"{text}."
+    return Check("warning", "Baselines", sentences, meaning, is_serious=is_worse)
 
 
 def check_teacher(files: RunFiles, results: Results) -> Check | None:

@@ -19,6 +19,7 @@ def training_card(files: RunFiles) -> Card:
         "Model": _model(files),
         "Tokenizer": _tokenizer(files.facts),
         "Teachers": one_line(", ".join(files.manifest.get("inputs", {}).get("teachers", {})), 160),
+        "Against the teacher": _against_teacher(files),
         "Training": _length(files),
     }
     known = {name: text for name, text in facts.items() if text}
@@ -38,6 +39,17 @@ def _answer(files: RunFiles) -> str:
     if teachers := files.manifest.get("inputs", {}).get("teachers", {}):
         model = f"{model}, distilled from {'a teacher' if len(teachers) == 1 else f'{len(teachers)} teachers'}"
     return (", on " if origin or teachers else " on ").join(filter(None, [model, data])) or files.manifest["name"]
+
+
+def _against_teacher(files: RunFiles) -> str:
+    """Size and speed of a student."""
+    reference = files.metrics["reference"] if files.metrics else {}
+    student, teacher = (reference.get(name, {}) for name in ("student", "teacher"))
+    texts = []
+    for key, text in (("parameters", "{:.0%} of its parameters"), ("ms per batch", "{:.0%} of its time per batch")):
+        if (own := student.get(key)) and (other := teacher.get(key)):
+            texts.append(text.format(own / other))
+    return f"{', '.join(texts)}; this run has no student without a teacher (control)" if texts else ""
 
 
 def _chosen_size(files: RunFiles) -> str:

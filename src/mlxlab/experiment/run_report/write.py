@@ -43,6 +43,12 @@ def _tone(is_well: bool, checks: Sequence[Check]) -> Tone:
     return "bad" if not is_well else "" if any(check.is_serious for check in checks) else "good"
 
 
+def _title(files: RunFiles) -> str:
+    """The name of the run, and of its folder, which tells it from others of that name."""
+    name, folder = files.manifest["name"], files.folder.name
+    return one_line(name if folder in name else f"{name}: {folder}", 120)
+
+
 def run_page(files: RunFiles) -> Page:
     """The report of a run as a page."""
     results = results_of(files)
@@ -50,7 +56,7 @@ def run_page(files: RunFiles) -> Page:
     pruned = files.metrics.get("state", "finished") if files.metrics else "finished"
     status = pruned if pruned != "finished" else _STATUS[files.status]
     return Page(
-        title=one_line(files.manifest["name"], 120),
+        title=_title(files),
         subtitle=f"Run of {moment(files.manifest['attempts'][0]['start'])} in {files.folder}",
         status=status,
         tone=_tone(files.status in ("DONE", "RUNNING") and pruned == "finished", checks),
