@@ -1,5 +1,6 @@
 """Language models on streamed text, in real processes: they learn, and resume exactly after a kill."""
 
+import gzip
 import json
 
 import pytest
@@ -98,3 +99,17 @@ def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, 
     process.kill()
     process.communicate()
     assert final_state(run(*again)) == final_state(uninterrupted)
+
+
+@pytest.mark.fault_injection
+def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_trained(tmp_path):
+    lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4}) for n in range(60)]
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines[:40], "{", *lines[40:]]).encode()))
+    (tmp_path / "valid.jsonl").write_text("\n".join(lines[:10]), encoding="utf-8")
+    settings = [each for each in SMALL if not each.startswith(("data.shuffle", "data.validation", "trainer.max_steps"))]
+    settings += [f"data.source={tmp_path}/train.jsonl.gz", f"data.validation.source={tmp_path}/valid.jsonl"]
+    settings += ["data.shuffle.window=5", "data.tokenizer.train_examples=5", "trainer.max_steps=8", "model=transformer"]
+    finished = run(*settings, f"hydra.run.dir={tmp_path / 'run'}")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run" / "STATUS.DONE").exists()
+    assert "trigram, a baseline" in finished.stdout

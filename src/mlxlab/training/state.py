@@ -72,6 +72,7 @@ class TrainState:
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
     data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
+    first_position: dict[str, object] = field(default_factory=dict)  # of `data`, before the first step. Not saved
     before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
     replaced_weights: Arrays = field(default_factory=dict)  # of `model`, while it has their average. Not saved
     architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`

@@ -85,9 +85,7 @@ def evaluate_at_end(
         return FinalEvaluation(task)
     if task.kind == "language_modelling":
         limit = min(max_batches or MAX_BATCHES, MAX_BATCHES)
-        return FinalEvaluation(
-            task, text_baselines=text_baselines(data.train, data.valid, task, state.progress.step, limit)
-        )
+        return FinalEvaluation(task, text_baselines=text_baselines(state, data.valid, task, limit))
     with best_weights(state, folder) as (model, step):
         valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
         has_test = next(iter(data.test), None) is not None

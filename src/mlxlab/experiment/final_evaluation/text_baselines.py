@@ -1,39 +1,47 @@
 """Baselines of a language model: counts of tokens, token pairs and triples. No neural network, a second to compute."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice, repeat
 
 import numpy as np
 
+from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.vocabulary.remapping import IS_CORE
+from mlxlab.errors import UserError
 from mlxlab.metric_names import VALID, VALID_LOSS
+from mlxlab.training.state import TrainState
 
 MAX_BATCHES = 64
 _MAX_TOKENS = 1_000_000
 _DISCOUNT = 0.75  # of absolute discounting
-_NAMES = ("unigram", "bigram", "trigram")
+
+logger = logging.getLogger(__name__)
 
 
-def text_baselines(
-    train: BatchIterator, valid: Iterable[Batch], task: Task, steps: int, limit: int
-) -> Mapping[str, dict[str, float]]:
+def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit: int) -> Mapping[str, dict[str, float]]:
     """Loss and, where the bytes of tokens are known, bits per byte by the name of the baseline.
 
     `unigram` is the entropy of the validation targets themselves. The others count the first training batches, at most
-    as many as the model saw, and are smoothed by interpolated absolute discounting (Ney, Essen and Kneser 1994).
+    as many as the model saw, and are smoothed by interpolated absolute discounting (Ney, Essen and Kneser 1994); they
+    are left out with a warning where that data cannot be read again.
 
     Args:
-        train: its position stays what it is.
+        state: the position of its data stays what it is.
         limit: validation batches at most.
     """
     batches = list(islice(valid, limit))
     grams, targets = _grams(batches, 3), _targets(batches)
     losses = {"unigram": _entropy(targets)}
     if not task.masked and len(targets) and not any(IS_CORE in batch.aux for batch in batches):
-        seen = _grams(_first_batches(train, min(steps, MAX_BATCHES)), 3)
-        losses |= {_NAMES[n - 1]: _ngram_loss(seen[:, -n:], grams[:, -n:], task.num_classes) for n in (2, 3)}
+        try:
+            seen = _grams(trained_batches(state), 3)
+        except UserError as error:
+            logger.warning(f"no bigram and trigram baselines: {one_line(str(error), 300)}")
+        else:
+            _, losses["bigram"], losses["trigram"] = _ngram_losses(seen, grams, task.num_classes)
     known = sum(np.array(task.token_bytes)[targets].tolist()) if len(task.token_bytes) and len(targets) else 0
     bits = len(targets) / math.log(2) / known if known else 0.0
     return {
@@ -42,17 +50,27 @@ def text_baselines(
     }
 
 
-def _first_batches(train: BatchIterator, count: int) -> list[Batch]:
-    """Batches from the current position on, over the end of an epoch; the position is restored."""
-    position, batches, tokens = train.state_dict(), [], 0
+def trained_batches(state: TrainState) -> list[Batch]:
+    """The first batches of the run, none of examples that it was not trained on; the position is restored."""
+    data, progress = state.data, state.progress
+    full_batches = max(1, progress.samples // data.batch_size)  # fewer than the steps if the batch size was smaller
+    count = min(progress.step, full_batches, MAX_BATCHES)
+    position = data.state_dict()
     try:
-        for batch in islice(chain.from_iterable(repeat(train)), count):
-            batches.append(batch)
-            tokens += batch.tokens.size
-            if tokens > _MAX_TOKENS:
-                break
+        data.load_state_dict(state.first_position)
+        return _read_batches(data, count)
     finally:
-        train.load_state_dict(position)
+        data.load_state_dict(position)
+
+
+def _read_batches(data: BatchIterator, count: int) -> list[Batch]:
+    """The next batches, over the end of an epoch; fewer than `count` if they are long."""
+    batches, tokens = list[Batch](), 0
+    for batch in islice(chain.from_iterable(repeat(data)), count):
+        batches.append(batch)
+        tokens += batch.tokens.size
+        if tokens > _MAX_TOKENS:
+            break
     return batches
 
 
@@ -79,24 +97,27 @@ def _entropy(targets: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _ngram_loss(seen: np.ndarray, grams: np.ndarray, vocab_size: int) -> float:
-    """Mean loss in nats of the last column of `grams`, given the other ones."""
-    probability = np.full(len(grams), 1 / vocab_size)
+def _ngram_losses(seen: np.ndarray, grams: np.ndarray, vocab_size: int) -> list[float]:
+    """Mean loss in nats of the last column of `grams`, given none of the columns before it, the last one, and so on."""
+    probability, losses = np.full(len(grams), 1 / vocab_size), []
     for size in range(1, grams.shape[1] + 1):
         probability = _interpolate(seen[:, -size:], grams[:, -size:], vocab_size, probability)
-    return float(-np.log(probability).mean())
+        losses.append(float(-np.log(probability).mean()))
+    return losses
 
 
 def _interpolate(seen: np.ndarray, grams: np.ndarray, vocab_size: int, lower: np.ndarray) -> np.ndarray:
     """Discounted counts of whole n-grams, and what that leaves times the probability by shorter contexts."""
     keys, counts = np.unique(_keys(seen, vocab_size), return_counts=True)
     contexts, first = np.unique(keys // (vocab_size + 1), return_index=True)
-    totals, kinds = (np.add.reduceat(each, first) if len(first) else first for each in (counts, counts > 0))
-    wanted = _keys(grams, vocab_size)
-    count = _look_up(keys, counts, wanted)
-    total, kind = (_look_up(contexts, values, wanted // (vocab_size + 1)) for values in (totals, kinds))
-    known = np.maximum(total, 1)
-    mixed = np.maximum(count - _DISCOUNT, 0) / known + _DISCOUNT * kind / known * lower
+    totals, continuations = (np.add.reduceat(each, first) if len(first) else first for each in (counts, counts > 0))
+    queries = _keys(grams, vocab_size)
+    count = _look_up(keys, counts, queries)
+    total, num_continuations = (
+        _look_up(contexts, values, queries // (vocab_size + 1)) for values in (totals, continuations)
+    )
+    divisor = np.maximum(total, 1)
+    mixed = np.maximum(count - _DISCOUNT, 0) / divisor + _DISCOUNT * num_continuations / divisor * lower
     return np.where(total > 0, mixed, lower)
 
 
@@ -108,9 +129,9 @@ def _keys(grams: np.ndarray, vocab_size: int) -> np.ndarray:
     return keys
 
 
-def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _look_up(keys: np.ndarray, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """The value of each key; 0 of keys that do not occur."""
     if not len(keys):
-        return np.zeros(len(wanted))
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, values[at], 0)
+        return np.zeros(len(queries))
+    index = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
+    return np.where(keys[index] == queries, values[index], 0)
