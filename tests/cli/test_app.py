@@ -1,11 +1,13 @@
 """The end of a command."""
 
 import gc
+import subprocess
 import sys
 
 import pytest
 
 from mlxlab.cli.app import run_subcommand
+from support.processes import ROOT
 
 
 @pytest.mark.parametrize("owns_process", [True, False])
@@ -16,3 +18,12 @@ def test_a_process_that_ends_does_not_search_its_garbage(owns_process, monkeypat
     frozen = gc.get_freeze_count() > before
     gc.unfreeze()
     assert frozen == owns_process
+
+
+def test_another_python_than_that_of_the_installation_is_one_line():
+    command = [sys.executable, "-S", ROOT / "scripts" / "evaluate.py", "run=outputs/mine"]  # -S: without packages
+    ended = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 69
+    (line,) = ended.stderr.splitlines()
+    assert "has no package hydra" in line
+    assert ". .venv/bin/activate" in line
