@@ -2,13 +2,13 @@
 
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test
 from mlxlab.analysis.comparison_report import markdown, write_report
-from mlxlab.html.blocks import png_width
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
@@ -130,10 +130,10 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
 
 
 def test_the_plot_of_a_single_pair_has_no_gains(tmp_path):
-    widths = []
+    heights = []
     for values in ([0.9], [0.9, 0.8]):
         comparison = against_alone(values)
         page = write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")[-1].read_text()
-        widths.append(png_width((tmp_path / "comparison.png").read_bytes()))
+        heights.append(struct.unpack(">I", (tmp_path / "comparison.png").read_bytes()[20:24])[0])
         assert ("the gain on the reference with its interval" in page) == (len(values) > 1)
-    assert widths[0] < widths[1]
+    assert heights[0] < heights[1]

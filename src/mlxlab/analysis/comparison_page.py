@@ -89,22 +89,22 @@ def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     """Standard errors and intervals are the small print of their numbers."""
-    names = ["runs", "mean", f"gain on {fields['against']}", "p"]
-    columns = [Column("method"), *(Column(name, is_number=True) for name in names), Column("verdict")]
-    columns += [Column(name, is_number=True) for name in ("parameters", "tokens/s")]
+    names = ["mean", f"gain on {fields['against']}", "p", "runs", "parameters", "tokens/s"]
+    columns = [Column("method"), Column("verdict"), *(Column(name, is_number=True) for name in names)]
     rows = []
     for each in ranked:
         error, gain = number(each["error"]), each.get("gain")
-        cells = ["", "", "the reference"]
+        verdict, cells = "the reference", ["", ""]
         if gain is not None:
             low, high = number(gain["low"], "+"), number(gain["high"], "+")
             interval = f"\n{low} to {high}" if low and high else ""
             p = number(gain["p"], "", 2) if low else ""
-            cells = [f"{number(gain['mean'], '+')}{interval}", p, gain["verdict"]]
+            verdict, cells = gain["verdict"], [f"{number(gain['mean'], '+')}{interval}", p]
+            cells = ["0", ""] if is_without_difference(gain) else cells
         size = "" if each["parameters"] is None else f"{each['parameters']:,.0f}"
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
         mean = number(each["mean"]) + (f"\ns.e. {error}" if error else "")
-        rows.append([each["name"], str(len(each["values"])), mean, *cells, size, speed])
+        rows.append([each["name"], verdict, mean, *cells, str(len(each["values"])), size, speed])
     return Table(columns, rows, ["winner" if _is_gain(each) else "" for each in ranked], is_sortable=True)
 
 

@@ -130,20 +130,20 @@ def _number(value: float) -> str:
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
-    """Plots each run and the mean (left), and if there are intervals, the gain on the reference with them (right)."""
+    """Plots each run and the mean, and below, if there are intervals, the gain on the reference with them."""
     from matplotlib.figure import Figure
 
     names = [method.name for method in comparison.methods]
     has_intervals = any(gain.pairs > 1 for gain in comparison.gains.values())
-    figure = Figure(figsize=(9.0 if has_intervals else 5.5, 0.6 * len(names) + 1.4))
-    left, *others = figure.subplots(1, 1 + has_intervals, sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(5.5, (1 + has_intervals) * (0.5 * len(names) + 0.8)))
+    runs, *others = figure.subplots(1 + has_intervals, 1, sharey=True, squeeze=False)[:, 0]
     for y, method in enumerate(comparison.methods):
-        left.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)
-        left.plot(method.mean, y, "|", color="black", markersize=14)
-    left.set_yticks(range(len(names)), names)
-    left.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
-    for right in others:
-        _draw_gains(comparison, right)
+        runs.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)
+        runs.plot(method.mean, y, "|", color="black", markersize=14)
+    runs.set_yticks(range(len(names)), names)
+    runs.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
+    for gains in others:
+        _draw_gains(comparison, gains)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -60,6 +60,6 @@ def test_both_arms_of_a_trial_are_compared_with_the_log_loss_of_the_class_freque
     metrics |= {"best_step": 3, "steps": 9, "main_metric": "accuracy"}
     metrics["baselines"] = {"majority": {"valid/log_loss": majority}}
     (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
-    _, gain, _, _, *compared = trial_page(record, tmp_path).cards
+    _, gain, _, *compared, _ = trial_page(record, tmp_path).cards
     assert (gain.answer, gain.lines[0]) == ("Undecided, probably worse", "3 of 3 pairs are worse.")
     assert [card.answer for card in compared] == ([answer] if answer else [])

@@ -132,7 +132,8 @@ def _ranking_blocks(
     """Empty with fewer than two configurations."""
     blocks: list[Block] = []
     if len(ranking.entries) > 1:
-        heads, rows = _without_empty(*_with_small_intervals(*ranking_table(sweep, configurations, ranking, full=False)))
+        table = _with_small_intervals(*ranking_table(sweep, configurations, ranking, full=False))
+        heads, rows = _without_empty(*_with_standing_first(*table))
         classes = [each.standing.split(" ")[0] for each in ranking.entries]
         blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True))
     if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
@@ -145,6 +146,13 @@ def _with_small_intervals(heads: list[Column], rows: list[list[str]]) -> tuple[l
     at = [head.name for head in heads].index("interval")
     shown = [[row[0], "\n".join(filter(None, [row[1], row[at]])), *row[2:at], *row[at + 1 :]] for row in rows]
     return [*heads[:at], *heads[at + 1 :]], shown
+
+
+def _with_standing_first(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """After rank and objective, where phones show it."""
+    at = [head.name for head in heads].index("standing")
+    order = [0, 1, at, *(n for n in range(2, len(heads)) if n != at)]
+    return [heads[n] for n in order], [[row[n] for n in order] for row in rows]
 
 
 def _importance_blocks(importance: Importance, figure: Mapping[str, Image]) -> list[Block]:

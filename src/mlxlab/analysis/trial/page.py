@@ -103,8 +103,8 @@ def _cards(record: TrialRecord, change: str, folder: Path) -> list[Card]:
         Card("What was changed?", change or "nothing", [judged], _trained(record, folder)),
         Card("Is the change a gain?", answer, because, tone=_TONES.get(verdict, "")),
         Card("How large is it?", gain, [*_means(record), direction, *interval]),
-        Card("How sure is that?", evidence, [seeds, error]),
         *_baselines(record, folder),
+        Card("How sure is that?", evidence, [seeds, error]),
     ]
 
 

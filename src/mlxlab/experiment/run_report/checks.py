@@ -138,7 +138,7 @@ def _overfitting(files: RunFiles) -> Check | None:
     is_comparable = train is not None and not files.manifest.get("inputs", {}).get("teachers")
     gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}."
     if not is_comparable:
-        gap = f" It is {last:.4g} at the end, and {lowest:.4g} at step {step:,}."
+        gap = f" It is {last:.4g} at the end" + (f", and {lowest:.4g} at step {step:,}." if step < last_step else ".")
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"

@@ -167,7 +167,7 @@ def _samples(files: RunFiles) -> list[Block]:
     blocks: list[Block] = []
     for number, sample in enumerate(files.samples[:8], 1):
         start = "continues validation text, which is grey" if sample["prompt"] else "begins a document"
-        ends = {"time": "; cut off for time", "length": ""}
+        ends = {"time": "; ended early to save time", "length": ""}
         blocks.append(Sample(f"Sample {number} {start}{ends.get(sample['end'], '')}", sample["prompt"], sample["text"]))
     return [*blocks, Paragraph("Sampled once, with temperature 0.8: not selected.", is_note=True)] if blocks else []
 
