@@ -32,13 +32,19 @@ V = TypeVar("V")
 
 
 def write_report(
-    state: TrainState, results: FinalEvaluation, folder: Path, objective: str, limit: str = "epochs"
+    state: TrainState,
+    results: FinalEvaluation,
+    folder: Path,
+    objective: str,
+    limit: str = "epochs",
+    learning_rate: float | None = None,
 ) -> str:
     """Writes `summary.md` and `metrics.json`; returns the summary as text.
 
     Args:
         objective: the metric that chose the best evaluation.
         limit: the key of the trainer by which the run ends.
+        learning_rate: the configured one; None takes the highest that was logged.
     """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
@@ -49,7 +55,8 @@ def write_report(
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
-        if lines := findings(results, training_length(history, progress.step, limit, state.data.batches_per_epoch)):
+        length = training_length(history, progress.step, limit, state.data.batches_per_epoch, learning_rate)
+        if lines := findings(results, length):
             paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.items():
         listed = ", ".join(f"{key} {number(value)}" for key, value in values.items())

@@ -227,7 +227,8 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
         results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
         return stop_signal
-    terminal.show(write_report(state, results, run_dir, session.context.monitor, session.trainer.limit))
+    trainer, monitor = session.trainer, session.context.monitor
+    terminal.show(write_report(state, results, run_dir, monitor, trainer.limit, trainer.learning_rate))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     if results.splits:

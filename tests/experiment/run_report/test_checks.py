@@ -193,6 +193,6 @@ def test_mistakes_whose_order_says_little_are_few():
     doubt, table, note = mistakes(*equal)
     assert doubt.text == "The first 10 are about equally confident (1.0000): their order says little."
     assert len(table.rows) == 3
-    assert "and 9 more are in" in note.text
+    assert "; 9 more mistakes there" in note.text
     doubt, *_ = mistakes(*equal, results=replace(RESULTS, values={"accuracy": 0.6}))
     assert doubt.text.startswith("This model is not clearly better than majority")

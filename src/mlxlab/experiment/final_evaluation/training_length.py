@@ -61,11 +61,14 @@ class TrainingLength:
         return f"try trainer.max_steps={steps}" if self.limit == "max_steps" else f"raise trainer.{self.limit}"
 
 
-def training_length(history: History | None, steps: int, limit: str, batches_per_epoch: int | None) -> TrainingLength:
+def training_length(
+    history: History | None, steps: int, limit: str, batches_per_epoch: int | None, learning_rate: float | None = None
+) -> TrainingLength:
+    """`learning_rate` is the configured one; None takes the highest that was logged."""
     curve = [metrics for _, metrics in history.curve] if history else []
     losses = tuple(metrics[LOSS] for metrics in curve if LOSS in metrics)
-    rate = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
-    return TrainingLength(steps, limit, batches_per_epoch, losses, rate)
+    logged = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
+    return TrainingLength(steps, limit, batches_per_epoch, losses, learning_rate or logged)
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:

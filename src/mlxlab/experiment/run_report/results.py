@@ -161,8 +161,8 @@ def objective_of(files: RunFiles) -> str:
 def training_length(files: RunFiles) -> length.TrainingLength:
     steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
     limit, configured = length.limit_of(files.config, steps or None), value_at(files.config, "trainer.learning_rate")
-    logged = length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"))
-    return replace(logged, learning_rate=configured) if isinstance(configured, float) else logged
+    rate = float(configured) if isinstance(configured, float | int) else None
+    return length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"), rate)
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

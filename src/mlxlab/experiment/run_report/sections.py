@@ -52,7 +52,7 @@ def _results(files: RunFiles, results: Results) -> list[Block]:
     if sentence := baseline_sentence(results):
         blocks.append(Paragraph(sentence, is_verdict=True, is_good="this model is better" in sentence))
     if results.baselines and results.value is not None:
-        blocks.append(_baseline_table(results))
+        blocks += [Paragraph("The model and its baselines:"), _baseline_table(results)]
     if files.metrics is not None:
         return [*blocks, *_metric_table(files, files.metrics)]
     rows = [[metric_title(name, files), shown(value)] for name, value in results.values.items()]
@@ -77,7 +77,7 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
         "The range below a value is its 95 % interval (bootstrap over the rows; of an accuracy of 0 or 1, exact).",
         is_note=True,
     )
-    return [Table(columns, rows), *([note] if metrics["intervals"] else [])]
+    return [Paragraph("All metrics of the model:"), Table(columns, rows), *([note] if metrics["intervals"] else [])]
 
 
 def _with_interval(key: str, values: Metrics, metrics: RunMetrics) -> str:
@@ -139,8 +139,8 @@ def _mistakes(files: RunFiles, results: Results) -> list[Block]:
         columns.append(Column("rows", is_number=True))
         cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
     rest = len(groups) - len(shown)
-    more = f" and {rest} more" if rest else ""
-    note = f"Of the validation rows. Whole texts{more} are in mistakes.csv."
+    more = f"; {rest:,} more mistake{'s' * (rest != 1)} there" if rest else ""
+    note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
     return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
 
 
