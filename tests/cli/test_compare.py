@@ -11,6 +11,9 @@ from mlxlab.analysis.trial.record import Question, new_record, write_record
 from mlxlab.cli.compare import main
 from mlxlab.errors import DataError
 from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.files.atomic import write_json
+from support.past_run import past_run
 from support.processes import run, tiny_overrides
 from support.tracking import project_fixture  # noqa: F401
 
@@ -323,6 +326,22 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     for text in ("slow vs fast: bert on titanic", "2 methods that differ in learning_rate", "Baseline majority"):
         assert text in page
     assert "No method is better" not in page
+
+
+def test_values_that_differ_are_those_of_the_config_of_each_run(tmp_path, capsys):
+    typed = {"a": ["data.baselines=false", "data.batch_size=8"], "b": ["data.batch_size=4", "trainer.epochs=null"]}
+    for name, overrides in typed.items():
+        for seed in range(2):
+            folder = tmp_path / name / f"{seed}"
+            make_run(folder, seed, 0.6)
+            add_inputs(folder, ["data=titanic", *overrides])
+            lock = read_lock(past_run())
+            lock["config"]["data"] |= {"baselines": False, "batch_size": 8.0 if name == "a" else 4}
+            lock["config"]["trainer"] |= {"epochs": None}
+            write_json(folder / "run.lock", lock)
+    compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
+    subject = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]
+    assert subject["differs"] == {"data.batch_size": {"a": "8", "b": "4"}}
 
 
 def test_equal_runs_are_called_equal(tmp_path, capsys):

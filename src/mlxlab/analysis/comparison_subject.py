@@ -1,18 +1,21 @@
 """What a comparison is of: the data and the model of its runs, and the settings in which its methods differ."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from mlxlab.config.check import read_stored_config
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics, baseline_values
-from mlxlab.experiment.run_report.run_files import RunFiles, read_run_files
+from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.files.untrusted import read_json
 
@@ -38,32 +41,38 @@ class Subject(TypedDict):
 
 def subject_of(runs: Mapping[str, Sequence[Path]], metric: str, against: str) -> Subject:
     """The subject of methods, by the run folders of each; InputNotFoundError or DataError without a manifest."""
-    files = {name: [read_run_files(path) for path in paths[:1]] for name, paths in runs.items()}
-    firsts = [each for [each] in files.values()]
-    cards = [training_card(each) for each in firsts]
+    cards = [training_card(read_run_files(first)) for first, *_ in runs.values()]
     facts = {name: [card.facts.get(name, "") for card in cards] for name in _FACTS}
     return {
         "trained": one_line("; ".join(dict.fromkeys(card.answer for card in cards)), 200),
         "facts": {name: texts[0] for name, texts in facts.items() if texts[0] and len({*texts}) == 1},
-        "differs": _differences({name: first for name, [first] in files.items()}, runs) if len(runs) > 1 else None,
+        "differs": _differences(runs) if len(runs) > 1 else None,
         "baselines": mean_baselines(runs[against], metric),
     }
 
 
-def _differences(firsts: Mapping[str, RunFiles], runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, str]]:
-    """By key the values of each method; those of keys that a run does not override are of the first run's config."""
-    overrides = {
-        name: [read_manifest(path).get("inputs", {}).get("overrides", []) for path in paths]
-        for name, paths in runs.items()
-    }
-    typed = {name: [_by_key(texts) for texts in each] for name, each in overrides.items()}
-    keys = dict.fromkeys(key for each in typed.values() for values in each for key in values)
+class _Settings(NamedTuple):
+    """The settings of a run: overrides by key, options by config group, and the config."""
+
+    overrides: dict[str, str]
+    choices: dict[str, str]
+    config: dict[str, Any]
+
+    def value(self, key: str) -> str:
+        """As text; that of the override where the run folder has no config."""
+        value = self.choices.get(key, value_at(self.config, key))
+        if value is None and (not self.config or "/" in key):
+            value = self.overrides.get(key)
+        return "none" if value is None else _text(value)
+
+
+def _differences(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, str]]:
+    """By key that any run overrides the values of each method."""
+    settings = {name: [_read_settings(path) for path in paths] for name, paths in runs.items()}
+    keys = dict.fromkeys(key for each in settings.values() for run in each for key in run.overrides)
     differences = {}
     for key in keys:
-        used = {
-            name: {_number(values[key] if key in values else _configured(firsts[name], key)) for values in each}
-            for name, each in typed.items()
-        }
+        used = {name: {run.value(key) for run in each} for name, each in settings.items()}
         if len({frozenset(each) for each in used.values()}) > 1:
             differences[one_line(key, 80)] = {
                 name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()
@@ -71,22 +80,30 @@ def _differences(firsts: Mapping[str, RunFiles], runs: Mapping[str, Sequence[Pat
     return differences
 
 
-def _by_key(overrides: Sequence[str]) -> dict[str, str]:
-    """Without those that change no method."""
-    values = {override_name(text): text.partition("=")[2] for text in overrides}
-    return {key: text for key, text in values.items() if not any(f"{key}.".startswith(f"{each}.") for each in _PAIRED)}
+def _read_settings(folder: Path) -> _Settings:
+    """Without the overrides that change no method."""
+    inputs = read_manifest(folder).get("inputs", {})
+    values = {override_name(text): text.partition("=")[2] for text in inputs.get("overrides", [])}
+    overrides = {
+        key: text for key, text in values.items() if not any(f"{key}.".startswith(f"{each}.") for each in _PAIRED)
+    }
+    return _Settings(overrides, inputs.get("choices", {}), _read_config(folder))
 
 
-def _configured(files: RunFiles, key: str) -> str:
-    choices = files.manifest.get("inputs", {}).get("choices", {})
-    value = choices.get(key, value_at(files.config, key))
-    return "none" if value is None else str(value)
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of a run, or else the one for inference; empty if neither can be used."""
+    with suppress(UserError):
+        return read_lock(folder)["config"]
+    with suppress(UserError):
+        return read_stored_config(folder / "inference" / "config.yaml")
+    return {}
 
 
-def _number(text: str) -> str:
-    """`0.0001` for `1e-4`, so that both are equal."""
+def _text(value: object) -> str:
+    """`0.0001` for `1e-4` and `2` for `2.0`, so that equal numbers have equal texts."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     try:
-        return f"{float(text):g}"
+        return f"{float(text):.12g}"
     except ValueError:
         return text
 
