@@ -315,3 +315,12 @@ def test_definitions_are_found_in_any_layout(tmp_path, monkeypatch):
     for name, node in names.items():
         assert ast.dump(definition(name, "odd_layout")) == ast.dump(node), name
     assert definition("nothing", "odd_layout") is None
+
+
+def test_a_comment_may_hold_bytes_that_are_not_utf_8(tmp_path, monkeypatch):
+    source = b"# \xff\nimport ast\n\n\ndef first(rate: float): ...  # caf\xe9\n\nclass Second:\n    '''A \xc3\xa9.'''\n"
+    (tmp_path / "latin_comment.py").write_bytes(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert definition("first", "latin_comment").name == "first"
+    assert ast.get_docstring(definition("Second", "latin_comment")) == "A \xe9."
+    assert isinstance(definition("ast", "latin_comment"), ast.Import)

@@ -58,7 +58,11 @@ def _bindings(source: str) -> dict[str, ast.AST]:
 @cache
 def _source(module: str) -> str:
     path = source_file(module)
-    return importlib.util.decode_source(path.read_bytes()) if path else ""
+    source = path.read_bytes() if path else b""
+    try:
+        return importlib.util.decode_source(source)
+    except (UnicodeDecodeError, SyntaxError):  # bytes in a comment, which Python accepts
+        return ast.unparse(ast.parse(source))
 
 
 def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
