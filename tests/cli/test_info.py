@@ -147,13 +147,15 @@ def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_nam
     assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
     assert sum(checked["classes"].values()) == checked["rows"]["training"]
     assert {each["split"] for each in checked["overlaps"]} <= {"training"}
-    assert (checked["epochs"], checked["steps_per_epoch"]) == (75, 4)
+    assert (checked["epochs"], checked["steps_per_epoch"], checked["steps"]) == (75, 4, 300)
     train = f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip"
     assert checked["train"] == train
     assert main(["data", source, *columns]) == 0
     printed = capsys.readouterr().out
     assert "own.csv: 1 of 123 rows (0.81 %) have no label and are left out, the first at" in printed
     assert printed.endswith(f"75 epochs of 4 steps, unless trainer.epochs sets another number\ntrain on it: {train}\n")
+    assert main(["data", source, *columns, "trainer.max_steps=50"]) == 0
+    assert "\n50 steps (trainer.max_steps); an epoch is 4 steps\ntrain on it: " in capsys.readouterr().out
 
 
 def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys):
@@ -162,6 +164,14 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
     assert printed.endswith(f": mlxlab info data {source} data.text_column=who data.label_column=kind\n")
+    nearest = ("data.text_column=who data.label_column=kind", "data.target=LABEL", "data.target=LABEL")
+    options = (["data=text_classification"], ["data=table", "data.target=knd"], ["data.target=knd", "seed=3"])
+    for option, columns in zip(options, nearest, strict=True):
+        assert main(["data", source, *option]) == 0
+        seed = "seed=3 " if "seed=3" in option else ""
+        assert capsys.readouterr().out.endswith(f": mlxlab info data {source} {seed}{columns}\n")
+    assert main(["data", source, "data=titanic"]) == 2
+    assert capsys.readouterr().err.endswith("data=titanic: expected data=text_classification or data=table\n")
     assert main(["data", "data.text_column=who"]) == 2
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err

@@ -29,19 +29,20 @@ def data(json: bool = False, *, args: list[str]) -> None:
     """
     from mlxlab.config.hydra.compose import Composer
 
-    typed = {arg.partition("=")[0] for arg in args}
+    typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
         raise ConfigError("data.source=...: missing; expected the file or folder of your rows")
     if "data" not in typed:
         args = [f"data={'table' if 'data.target' in typed else 'text_classification'}", *args]
     config = Composer(conf_dir(), args).checked_values(resolve=True)
     if "max_left_out" not in config["data"]:
-        raise ConfigError(f"{args[0]}: expected data=text_classification or data=table")
+        option = next(arg for arg in args if _key(arg) == "data")
+        raise ConfigError(f"{option}: expected data=text_classification or data=table")
     columns = _columns(config["data"])
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
     if not typed & {"data.text_column", "data.label_column"} and not names.issuperset(map(str, needed)):
-        _show_columns(columns, args, json)
+        _show_columns(columns, args, json, is_table="target" in config["data"])
         return
     if not json:
         terminal.show(f"{_table(columns)}\n")  # also where the rows have a fault
@@ -69,7 +70,7 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.data.dataset import auto_epochs
+    from mlxlab.data.dataset import RunLength, auto_epochs
     from mlxlab.data.labelled.split import parse_overlap
     from mlxlab.experiment.build import build_data
 
@@ -78,8 +79,9 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         node = config["data"] | lenient
         found: TextClassificationDataset | TableDataset
         found = build_data(config | {"data": node}, project_root(), None, Path(folder))  # type: ignore[assignment]
-    batches, epochs = found.train.batches_per_epoch, config["trainer"]["epochs"]
-    epochs = auto_epochs(found, batches) if epochs == "auto" else epochs
+    batches, trainer = found.train.batches_per_epoch, config["trainer"]
+    epochs = auto_epochs(found, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
+    length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
     overlaps = filter(None, map(parse_overlap, found.sources))
     return {
         "task": found.task.kind,
@@ -90,6 +92,7 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         "overlaps": [each._asdict() for each in overlaps],
         "epochs": epochs,
         "steps_per_epoch": batches,
+        "steps": length.steps(batches, found.train.tokens_per_batch),
         "messages": found.sources,
         "extra": _leave_out(config["data"], found.examples.split.left_out_share),
     }
@@ -109,8 +112,10 @@ def _faultless(checked: dict[str, Any]) -> list[str]:
 
 
 def _length(checked: dict[str, Any]) -> str:
-    epochs, batches = checked["epochs"], checked["steps_per_epoch"]
-    return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number" if epochs else ""
+    epochs, batches, steps = checked["epochs"], checked["steps_per_epoch"], checked["steps"]
+    if epochs and steps == epochs * batches:
+        return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number"
+    return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps" if steps else ""
 
 
 def _table(columns: "list[ColumnSummary]") -> str:
@@ -134,14 +139,18 @@ def _override(key: str, name: str) -> str:
     return f"{key}={name}" if is_plain else override_text(key, name)
 
 
-def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool) -> None:
+def _key(arg: str) -> str:
+    return arg.partition("=")[0]
+
+
+def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool, *, is_table: bool) -> None:
     """The columns alone, and the command that checks more."""
     from mlxlab.data.labelled.columns import likely_columns
 
-    chosen = {"data.target": "LABEL"}
-    if likely := likely_columns(columns):
+    chosen, kept = {"data.target": "LABEL"}, [arg for arg in args if _key(arg) not in ("data", "data.target")]
+    if likely := () if is_table else likely_columns(columns):
         chosen = dict(zip(("data.text_column", "data.label_column"), likely, strict=True))
-    check = f"{command('info')} data {join([*args[1:], *(_override(*each) for each in chosen.items())])}"
+    check = f"{command('info')} data {join([*kept, *(_override(*each) for each in chosen.items())])}"
     if json:
         print_json({"columns": [each._asdict() for each in columns], "next": check})
         return
