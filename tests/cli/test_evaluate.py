@@ -96,7 +96,11 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
     for args, code, message in [
         ([f"run={tmp_path}/x.gguf"], 2, f"got a pretrained model; run=RUN_FOLDER pretrained={tmp_path}/x.gguf"),
         ([f"run={tmp_path}/published"], 2, "expected a run folder, got a pretrained model"),
-        ([f"run={runs}/titanic", "pretrained=x.gguf"], 2, "expected the run of a model that predicts the next token"),
+        (
+            [f"run={runs}/titanic", "pretrained=x.gguf"],
+            2,
+            "that predicts the next token of texts, got one of classification",
+        ),
         ([f"run={runs}/language", "pretrained=x.gguf"], 66, "pretrained=x.gguf: "),
         ([f"run={runs}/language", f"pretrained={tmp_path}/published"], 65, "its tokenizer is not that of the run"),
     ]:

@@ -313,7 +313,12 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
         ),
         (30, (0.7, 0.9, 5.0), 0.01, "rose (0.7000 to 5.0000): lower trainer.learning_rate from 0.01 to 0.001"),
         (900, (0.7, 0.6, 0.5, 0.4), 1e-3, "still falls (0.7000 to 0.4000): try trainer.max_steps=1800"),
-        (900, (0.7, 0.5, 0.4, 0.4), 1e-3, "fell (0.7000 to 0.4000), not what is validated"),
+        (
+            900,
+            (0.7, 0.5, 0.4, 0.4),
+            1e-3,
+            "(0.7000 to 0.4000), but the validation metric did not improve: check the labels",
+        ),
     ],
 )
 def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps, losses, rate, advice):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mlxlab.data.batch import Task
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.restore import RestoredModel
@@ -19,7 +20,8 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
     """
     title, encoder = f"pretrained={name}", restored.encoder
     if not isinstance(encoder, TextEncoder) or encoder.masked:
-        raise ConfigError(f"{title}: expected the run of a model that predicts the next token, got another one")
+        expected = "expected the run of a model that predicts the next token of texts"
+        raise ConfigError(f"{title}: {expected}, got {_model_of(encoder.task)}")
     if encoder.tokenizer.vocabulary is not None:
         raise ConfigError(f"{title}: expected a run with all tokens of its tokenizer (data.vocabulary.size=null)")
     path = resolve(name, "pretrained")
@@ -27,3 +29,9 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
     if tokenizer.fingerprint != encoder.tokenizer.fingerprint:
         raise DataError(f"{title}: its tokenizer is not that of the run; losses per token cannot be compared")
     return replace(restored, model=build_pretrained_model(path, tokenizer.vocab_size))
+
+
+def _model_of(task: Task) -> str:
+    if task.masked:
+        return "a masked language model"
+    return "one of conversations" if task.kind == "language_modelling" else f"one of {task.kind.replace('_', ' ')}"

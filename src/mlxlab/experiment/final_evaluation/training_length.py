@@ -48,7 +48,8 @@ class TrainingLength:
             return self._longer(f"{flat}: lower {rate} {self.learning_rate / 10:.1g}")
         if fmean(self.losses[len(self.losses) // 2 :][:part]) - end > _LATE * (start - end):
             return self._longer(f"the training loss still falls {values}: {self._limit(2 * self.steps)}")
-        return self._longer(f"the training loss fell {values}, not what is validated: look at labels and split")
+        fell = f"the training loss fell {values}, but the validation metric did not improve"
+        return self._longer(f"{fell}: check the labels and the split")
 
     def _longer(self, otherwise: str) -> str:
         """Advice on the steps if they are few."""

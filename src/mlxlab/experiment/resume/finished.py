@@ -26,7 +26,7 @@ def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint
 
 
 def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> float:
-    """Says so, and which state the run ended in; returns the best value of the objective."""
+    """Prints the message and the final state; returns the best value of the objective."""
     log_lines(message)
     if earlier := context.manifest.earlier:
         print_state(earlier.get("outcome", {}).get("final_state", ""))
