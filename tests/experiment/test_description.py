@@ -49,6 +49,7 @@ def test_a_finished_run_is_explained(finished, capsys):
         assert nbytes == sum(path.stat().st_size for path in files if path.name != "manifest.json")
     assert list(sizes) == [4, 2]
     assert any("predict" in line for line in described["next"])
+    assert described["next"][-1].endswith("resume=auto trainer.max_steps=N")
 
 
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):

@@ -71,8 +71,14 @@ def test_a_finished_run_says_so_and_which_limit_to_raise(finished_run, run_dir):
     assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
     assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (f"final_state={state}", 1)
     assert effective_status(run_dir) == "DONE"
+    assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
+    lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
+    assert lower == message.replace("max_steps=4", "max_steps=3")
     (run_dir / "metrics.json").unlink()  # as if killed before the final evaluation
-    assert "best of" in resume(run_dir).stdout
+    ended = resume(run_dir, "trainer.max_steps=3")
+    assert "best of" in ended.stdout
+    assert "trainer.max_steps=3 is already passed (step 4): the run ends here" in ended.stderr
+    assert " 0 tokens/s" not in ended.stderr
     assert (run_dir / "metrics.json").is_file()
 
 

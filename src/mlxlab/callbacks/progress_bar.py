@@ -67,7 +67,7 @@ class ProgressBar(Callback):
         planned = f"/~{step}" if total and step > total else f"/{total}" if total else ""  # the plan was an estimate
         line = f"step {step}{planned}  {summary(context, state)}"
         rate = state.history.latest(TOKENS_PER_SEC)
-        if rate is not None:
+        if rate:  # 0: no step was taken
             line += f"  {rate:,.0f} tokens/s"
         if total and self._first_step < step < total:
             line += f"  ETA {duration((total - step) * seconds / (step - self._first_step))}"

@@ -42,8 +42,8 @@ from mlxlab.experiment.report import (
     write_report,
 )
 from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
+from mlxlab.experiment.resume import finished
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
-from mlxlab.experiment.resume.finished import end_finished, finished_message, print_state
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext, run_name
@@ -84,10 +84,10 @@ def train(requested: Config, context: RunContext) -> float:
     data = session.data
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
-    unchanged = checkpoint if continues and not changes and rule is None else None
-    if unchanged and (message := finished_message(session.trainer, state, unchanged, context)):
+    same = checkpoint if continues and changes.keys() <= finished.LIMIT_KEYS and rule is None else None
+    if same and (message := finished.finished_message(session.trainer, state, same, context)):
         with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):  # those that are pending
-            return end_finished(message, unchanged, context)
+            return finished.end_finished(message, same, context)
     check_schedules(callbacks, state, checkpoint)
     log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
     warn_of_long_rows(data, session.model)
@@ -159,7 +159,7 @@ def fit_session(
         callbacks = [*callbacks, report]
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
-        log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
+        log_lines(*finished.resume_lines(session.trainer, checkpoint))
     if line := session.trainer.early_end(state.data.batches_per_epoch):
         log_lines(line)
     context.signals.attach(session.context.control)
@@ -190,7 +190,7 @@ def finish(
     stop = stop_of(reason)
     if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context, report)
-    print_state(digest)
+    finished.print_state(digest)
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)

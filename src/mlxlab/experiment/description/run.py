@@ -11,6 +11,7 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
+from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
@@ -98,7 +99,9 @@ def describe_run(folder: Path) -> RunDescription:
         "test": metrics["test"] if metrics else {},
         "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
         "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
-        "next": _next(folder, status, checkpoints, metrics),
+        "next": _next(
+            folder, status, checkpoints, metrics, limit_of(config, state["progress"].step if state else None)
+        ),
     }
 
 
@@ -152,7 +155,9 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
     return state["history"].best_step or None, {**state["history"].best_metrics}
 
 
-def _next(folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None) -> list[str]:
+def _next(
+    folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None, limit: str
+) -> list[str]:
     run, usable = quoted(f"run={folder}"), any(not each.fault for each in checkpoints)
     resume = resume_command(folder)
     if status == "RUNNING":
@@ -165,4 +170,4 @@ def _next(folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics
     uses = ["generate"] if is_text else ["predict"]
     options = {"predict": " input=FILE output=predictions.csv"}
     lines = [f"{command('evaluate')} {run}", *(f"{command(use)} {run}{options.get(use, '')}" for use in uses)]
-    return [*lines, f"{resume} trainer.epochs=N"]
+    return [*lines, f"{resume} trainer.{limit}=N"]

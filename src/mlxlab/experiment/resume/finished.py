@@ -1,12 +1,15 @@
-"""A run that is resumed although it is finished: nothing is left to train."""
+"""What a resumed run says: what it resumes from, and whether it is finished already."""
 
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.experiment.final_evaluation.training_length import LIMITS
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.program import join
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
+
+LIMIT_KEYS = {f"trainer.{key}" for key in LIMITS}  # a finished run is evaluated again if another key was changed
 
 
 def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext) -> str:
@@ -32,6 +35,17 @@ def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> f
         print_state(earlier.get("outcome", {}).get("final_state", ""))
     best = checkpoint.state["history"].best
     return float("nan") if best is None else best
+
+
+def resume_lines(trainer: Trainer, checkpoint: Checkpoint) -> list[str]:
+    """What a run resumes from, and whether it is past its last step already."""
+    limit, step = trainer.max_steps, checkpoint.step
+    passed = limit is not None and step > limit
+    return [
+        f"resumed from {checkpoint.path.name}",
+        *(f"skipped {line}" for line in checkpoint.skipped),
+        *([f"trainer.max_steps={limit} is already passed (step {step}): the run ends here"] if passed else []),
+    ]
 
 
 def print_state(digest: str) -> None:
