@@ -303,7 +303,13 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
             30,
             (0.702, 0.699, 0.696),
             1e-6,
-            "hardly changed (0.7020 to 0.6960): raise trainer.learning_rate from 1e-06 to 0.0001",
+            "30 steps are few: try trainer.max_steps=200; if it stays flat, raise trainer.learning_rate from 1e-06 to",
+        ),
+        (
+            900,
+            (0.7, 0.7, 0.7),
+            1e-5,
+            "hardly changed (0.7000 to 0.7000): raise trainer.learning_rate from 1e-05 to 0.0001",
         ),
         (
             900,

@@ -191,5 +191,5 @@ def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
 def row_reading(node: dict[str, Any]) -> RowReading:
     """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
     if "reading" not in node:
-        return RowReading(delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None)
+        return RowReading(delimiter=None, encoding=None, missing=[], config=None, split=None, revision=None)
     return instantiate(node["reading"], RowReading)

@@ -55,7 +55,7 @@ class LoadedModel:
             DataError: a column is missing, or a cell is malformed.
         """
         columns = row_encoder(self._restored.encoder).columns
-        table = to_table(rows, columns, row_reading(self._restored.config["data"]).missing)
+        table = to_table(rows, columns, row_reading(self._restored.config["data"]).absent)
         answers = predict_table(self._restored, table, batch_size).columns()
         if is_frame(rows):
             import pandas as pd

@@ -33,7 +33,7 @@ class PyfuncModel(PythonModel):
         table, task = pd.DataFrame(model_input), self.restored.encoder.task
         if task.kind != "language_modelling":
             columns = row_encoder(self.restored.encoder).columns
-            rows = to_table(table, columns, row_reading(self.restored.config["data"]).missing)
+            rows = to_table(table, columns, row_reading(self.restored.config["data"]).absent)
             return pd.DataFrame(predict_table(self.restored, rows).columns())
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:

@@ -313,7 +313,7 @@ def test_cells_that_count_as_missing(tmp_path):
     for name, content in [("a.csv", "a,b\n,NA\n-,0\n"), ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n')]:
         assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
         rows = open_file(tmp_path, name, content, missing=["NA", "-", "0"])
-        assert table_of(rows) == {"a": ["", None], "b": [None, None]}
+        assert table_of(rows) == {"a": [None, None], "b": [None, None]}
 
 
 def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
@@ -348,6 +348,8 @@ def test_a_changed_file_is_read_again_and_a_moved_one_is_not(tmp_path):
     assert changed.cells("label") == ["bad", "neg", "bad"]
     assert changed.fingerprint != first.fingerprint
     assert open_file(tmp_path, "a.csv", CSV, missing=["pos"]).cells("label") == [None, "neg", None]
+    gaps = open_file(tmp_path, "gaps.csv", HEADER + "good,NA\n,pos\n", missing=["NA"])
+    assert (gaps.cells("text"), gaps.cells("label")) == (["good", None], [None, "pos"])
     caches = set((tmp_path / "cache").iterdir())
     moved = open_file(tmp_path, "b.csv", CSV)
     assert moved.fingerprint == first.fingerprint

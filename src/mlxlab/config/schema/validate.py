@@ -105,7 +105,10 @@ class Validator:
     def _expected(self, hint: object, value: object, path: str) -> str:
         if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        return f"expected {describe(hint)}, got {self.got(path, value)}" + _detail(hint, value)
+        got = self.got(path, value)
+        is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
+        form = f"; for a list of one: {path}=[{got}]" if is_item else ""
+        return f"expected {describe(hint)}, got {got}" + _detail(hint, value) + form
 
     def _unknown(self, key: str, known: Signature, path: str) -> str:
         if key in known.runtime:

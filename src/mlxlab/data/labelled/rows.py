@@ -43,7 +43,7 @@ class RowReading:
             .tsv files is a tab.
         encoding: of text files; null is UTF-8, with or without byte order mark, or UTF-16 with one. Others, such as
             latin-1 and cp1252, must be named.
-        missing: cells that count as missing, such as ["", NA, "?"].
+        missing: cells that count as missing besides empty ones, such as [NA, "?"].
         config: configuration name of a Hugging Face data set.
         split: of a Hugging Face data set; null is train.
         revision: branch, tag or commit of a Hugging Face data set.
@@ -55,6 +55,10 @@ class RowReading:
     config: str | None
     split: str | None
     revision: str | None
+
+    @property
+    def absent(self) -> list[str]:
+        return list(dict.fromkeys(["", *self.missing]))
 
 
 class Rows:
@@ -122,12 +126,12 @@ def open_rows(
     """
     opened = _open_source(source, reading)
     names = None if columns is None else list(dict.fromkeys(columns))
-    key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.missing, columns=names, errors=on_error)
+    key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.absent, columns=names, errors=on_error)
 
     def batches() -> "Iterator[pyarrow.RecordBatch]":
         errors = ErrorBudget(on_error)
         every = opened.columns() if names is None else names
-        chunks = _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing)
+        chunks = _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.absent)
         for chunk in merged(chunks, MAX_CHUNK_ROWS):
             batch = _to_batch(chunk)
             yield batch
@@ -181,7 +185,7 @@ def read_chunks(
     json_lines = opened if isinstance(opened, LineRows) and opened.is_json else None
     if json_lines is None:
         on_columns(opened.columns())
-    chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing)
+    chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.absent)
     for chunk in merged(chunks, rows):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
         yield table, [opened.location(place) for place in chunk.places]

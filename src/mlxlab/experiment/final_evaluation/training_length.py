@@ -44,7 +44,9 @@ class TrainingLength:
         if abs(end - start) <= _FLAT * abs(start):
             flat = f"the training loss hardly changed {values}"
             if self.learning_rate < _HIGH_RATE:
-                return f"{flat}: raise {rate} {max(10 * self.learning_rate, _LEAST_RATE):.1g}"
+                higher = f"raise {rate} {max(10 * self.learning_rate, _LEAST_RATE):.1g}"
+                few = self._longer("")
+                return f"{flat}: {few}; if it stays flat, {higher}" if few else f"{flat}: {higher}"
             return self._longer(f"{flat}: lower {rate} {self.learning_rate / 10:.1g}")
         if fmean(self.losses[len(self.losses) // 2 :][:part]) - end > _LATE * (start - end):
             return self._longer(f"the training loss still falls {values}: {self._limit(2 * self.steps)}")

@@ -92,7 +92,8 @@ def test_mostly_numbers_are_an_error_that_names_cells_rows_and_the_way_out():
     message = str(caught.value)
     assert message.startswith("cars.csv:3: column 'age': 3 of 7 cells are no finite numbers: '?', 'nan'")
     assert "cars.csv:9" in message
-    assert "data.reading.missing" in message
+    assert """'data.reading.missing=["?", "nan"]'""" in message
+    assert "data.columns" in message
     assert "data.categorical" in message
 
 

@@ -1,5 +1,6 @@
 """Fits how the rows of a table are written on the training rows: which columns hold numbers, and their bins."""
 
+import json
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -69,7 +70,11 @@ def _mixed(column: Column, others: Sequence[int], count: int, cells: int) -> Dat
     examples = [f"{shorten(column.values[code])!r}" for code in others[:MAX_EXAMPLES]]
     rows = ", ".join(map(column.location, first))
     got = f"{count} of {cells} cells are no finite numbers: {', '.join(examples)} ({rows})"
-    way_out = "list them in data.reading.missing, or the column in data.categorical if it holds names"
+    cells_to_list = json.dumps([shorten(column.values[code]) for code in others[:MAX_EXAMPLES]], ensure_ascii=False)
+    way_out = (
+        f"if they stand for a missing number, list them: 'data.reading.missing={cells_to_list}'; "
+        "if the column holds names, list it in data.categorical; data.columns=[...] can leave it out"
+    )
     return DataError(f"{column.location(first[0])}: column {column.name!r}: {got}; {way_out}")
 
 
