@@ -10,7 +10,8 @@ at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
-whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out. In CSV, a text
+whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out, as it does with up
+to max_left_out=0.01 of the rows. In CSV, a text
 that a spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
 """
 
@@ -18,13 +19,13 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
-from mlxlab.constraints import Size
+from mlxlab.constraints import Ge, Lt, Size
 from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 
@@ -51,6 +52,7 @@ def _predict(
     keep: list[str] = [],  # noqa: B006
     format: Literal["full", "kaggle"] = "full",
     on_error: Literal["strict", "skip"] = "strict",
+    max_left_out: Annotated[float, Ge(0), Lt(1)] = 0.01,
     json: bool = False,
     *,
     args: list[str],
@@ -66,7 +68,8 @@ def _predict(
         keep: columns of the input to copy to the output; [] writes the number of the row instead.
         format: full, or kaggle: the columns of keep= and the label under its own name, as Kaggle takes it.
         on_error: strict ends the command at a row that cannot be read, with its location, and writes nothing; skip
-            leaves up to 1 % of the rows out, and says how many; keep= tells which are left.
+            leaves up to max_left_out of the rows out, and says how many; keep= tells which are left.
+        max_left_out: the fraction of the rows that on_error=skip may leave out.
         json: prints JSON instead of the path of the output.
     """
     if format == "kaggle" and not keep:
@@ -92,7 +95,7 @@ def _predict(
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
     names: list[str] = []  # of all columns, known once the input is read
-    size, errors = batch_size * CHUNK_BATCHES, ErrorBudget(on_error, ADVICE)
+    size, errors = batch_size * CHUNK_BATCHES, ErrorBudget(on_error, ADVICE, max_left_out, "max_left_out")
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
     _refuse_overwriting(input, output)
     try:

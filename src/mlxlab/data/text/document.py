@@ -1,6 +1,7 @@
 """Documents, the sources that yield them in windows, and the limit on malformed records."""
 
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
@@ -27,13 +28,24 @@ Windows = Iterator[tuple[Position, list[Document]]]
 
 
 class ErrorBudget:
-    """Counts valid and malformed records of a source: the latter end the run, or up to 1 % of all are skipped.
+    """Counts valid and malformed records of a source: the latter end the run, or a fraction of all is skipped.
 
     Thread-safe for one reader and one writer.
+
+    Args:
+        hint: after the error of a record, if none may be skipped.
+        max_fraction: of the records that may be skipped.
+        key: the option that sets `max_fraction`, if there is one.
     """
 
-    def __init__(self, on_error: OnError, hint: str = " (data.on_error=skip skips malformed records)") -> None:
-        self.on_error, self.hint = on_error, hint
+    def __init__(
+        self,
+        on_error: OnError,
+        hint: str = " (data.on_error=skip skips malformed records)",
+        max_fraction: float = MAX_MALFORMED_FRACTION,
+        key: str = "",
+    ) -> None:
+        self.on_error, self.hint, self.max_fraction, self.key = on_error, hint, max_fraction, key
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
         self.first_error = ""
@@ -62,7 +74,7 @@ class ErrorBudget:
             log.warning("skipped %s%s", line, more)
 
     def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
-        """The windows that have documents; raises DataError if over 1 % were skipped, or a whole epoch has none."""
+        """The windows that have documents; raises DataError if too many were skipped, or a whole epoch has none."""
         empty = whole_epoch
         for position, documents in windows:
             self.valid_records += len(documents)
@@ -75,11 +87,13 @@ class ErrorBudget:
             raise DataError(f"{name}: contains no text, only empty records")
 
     def check_fraction(self, min_records: int = MIN_RECORDS) -> None:
-        """Raises DataError if over 1 % of at least `min_records` were skipped."""
+        """Raises DataError if too many of at least `min_records` were skipped."""
         malformed, count = self.malformed_records, self.valid_records + self.malformed_records
-        if malformed > MAX_MALFORMED_FRACTION * count and count >= min_records:
-            fraction = f"{malformed} of {count} records are malformed, more than 1 %"
-            raise DataError(f"{fraction}; the first: {self.first_error}")
+        if malformed > self.max_fraction * count and count >= min_records:
+            fraction = f"{malformed} of {count} records are malformed, more than {100 * self.max_fraction:g} %"
+            needed = math.ceil(100 * malformed / count - 1e-9) / 100
+            way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 else ""
+            raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")
 
 
 class DocumentSource(Protocol):

@@ -133,6 +133,22 @@ def test_columns_that_say_nothing_are_logged():
     ]
 
 
+def test_numbers_that_identify_rows_are_logged():
+    numbers = range(12)
+    table = {
+        "number": [str(100 + row) for row in numbers],
+        "PassengerId": [str(1000 * row) for row in numbers],
+        "paid": [str(1000 * row) for row in numbers],
+        "share": [f"{row}.5" for row in numbers],
+        "child_id": [str(row // 2) for row in numbers],
+    }
+    _, lines = fit(table)
+    assert [line.partition(" has another whole number in each of 12 ")[0] for line in lines[1:]] == [
+        "column 'number'",
+        "column 'PassengerId'",
+    ]
+
+
 def test_the_state_restores_the_renderer():
     table = {"age": [str(number) for number in range(20)], "port": ["Cork", None] * 10}
     for numbers in (BINS, DIGITS):

@@ -1,6 +1,7 @@
 """Fits how the rows of a table are written on the training rows: which columns hold numbers, and their bins."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
 
 MAX_EXAMPLES = 3  # cells named in a message
-MIN_IDS = 10  # rows with different texts that look like ids
+MIN_IDS = 10  # rows with different texts or numbers that look like ids
+_ID = re.compile(r"(^|[^A-Za-z])([iI]d|ID)$|[a-z]I[dD]$")  # id, user_id, PassengerId
 
 
 def fit_renderer(
@@ -95,4 +97,16 @@ def _describe(column: Column, is_number: bool) -> list[str]:
         return [f"{name} is {shorten(column.values[0])!r} in all training rows: it says nothing"]
     if not is_number and len(column.values) == rows >= MIN_IDS:
         return [f"{name} has another text in each of {rows} training rows, as an id has; data.columns can leave it out"]
+    if is_number and rows >= MIN_IDS and _is_identifier(column):
+        unique = f"{name} has another whole number in each of {rows} training rows"
+        return [f"{unique}: probably an identifier; data.columns=[...] with the other columns leaves it out"]
     return []
+
+
+def _is_identifier(column: Column) -> bool:
+    """Whether a column of numbers numbers the rows: whole, all different, close together unless its name says so."""
+    if len(column.values) < len(column.codes):
+        return False
+    values = np.array([float(cell) for cell in column.values])
+    is_dense = values.max() - values.min() < 2 * len(values)
+    return bool((values == np.floor(values)).all() and (is_dense or _ID.search(column.name)))
