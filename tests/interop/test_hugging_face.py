@@ -207,7 +207,8 @@ def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, opt
     count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
     card = (tmp_path / "hf" / "README.md").read_text()
     assert f"LlamaForCausalLM with {count:,} parameters" in card
-    assert ("Without its adapters" in card) == separate
+    assert ("without the adapters" in card) == ('mlx_lm.load(".", adapter_path="adapters")' in card) == separate
+    assert not (separate and "from_pretrained" in card), "that would load the base model alone"
 
 
 def test_adapters_apart_from_the_weights(trained, tmp_path):

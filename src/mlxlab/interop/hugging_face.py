@@ -25,7 +25,11 @@ from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
-SEPARATE = 'Without its adapters, those in `adapters/`: `mlx_lm.load(".", adapter_path="adapters")` applies them.'
+ADAPTERS = "adapters"  # their folder
+SEPARATE = (
+    "`model.safetensors` is the base model without the adapters that were trained: they are in `adapters/`, in the "
+    "format of mlx-lm. transformers loads the base model alone from this folder."
+)
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -67,13 +71,13 @@ def export_hugging_face(
     shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
     count = sum(map(math.prod, shapes))
     notes = _notes(trained, quantised) + [SEPARATE] * separate_adapters
-    programs = (() if quantised or counterpart.needs_mlx_lm else (TRANSFORMERS,)) + (
+    programs = (() if quantised or counterpart.needs_mlx_lm or separate_adapters else (TRANSFORMERS,)) + (
         (MLX_LM,) if trained.generates else ()
     )
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        return model_card(described, counterpart, count, notes, programs)
+        return model_card(described, counterpart, count, notes, programs, ADAPTERS if separate_adapters else None)
 
     _write(out, arrays, files, card, mlx_lm_adapters(trained) if separate_adapters else None)
 
@@ -85,9 +89,9 @@ def _write(
         with new_folder(out) as folder:
             mx.save_safetensors(str(folder / WEIGHTS), arrays, {"format": "pt"})
             if adapters is not None:
-                (folder / "adapters").mkdir()
-                mx.save_safetensors(str(folder / "adapters" / "adapters.safetensors"), adapters[0])
-                write_atomic(folder / "adapters" / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
+                (folder / ADAPTERS).mkdir()
+                mx.save_safetensors(str(folder / ADAPTERS / "adapters.safetensors"), adapters[0])
+                write_atomic(folder / ADAPTERS / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
             with (folder / WEIGHTS).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             for name, text in (files | {"README.md": card(digest)}).items():

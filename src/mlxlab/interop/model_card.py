@@ -41,17 +41,24 @@ TRANSFORMERS, MLX_LM = "transformers", "mlx"  # libraries, as a hub names them
 
 
 def model_card(
-    origin: Origin, counterpart: Counterpart, parameters: int, notes: list[str], libraries: Sequence[str]
+    origin: Origin,
+    counterpart: Counterpart,
+    parameters: int,
+    notes: list[str],
+    libraries: Sequence[str],
+    adapters: str | None = None,
 ) -> str:
     """Markdown with the header that model hubs read.
 
     Args:
         libraries: that load the model; it is listed under the first.
+        adapters: the folder of the adapters that are not in the weights.
     """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
     steps = f"{origin.step} step{'s' * (origin.step != 1)}"
     command = shlex.join(["scripts/train.py", *map(redact, origin.command)])
+    heading = "## Metrics" + " with the adapters" * bool(adapters)
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
         f"# {origin.name}",
@@ -59,8 +66,8 @@ def model_card(
         *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
-        *(_usage(f"AutoModel{counterpart.ending}", library) for library in libraries),
-        *(["## Metrics", markdown_table(["metric", "value"], metrics)] if metrics else []),
+        *(_usage(f"AutoModel{counterpart.ending}", library, adapters) for library in libraries),
+        *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
         f"```bash\n{command}\n```",
         markdown_table(["of", "hash"], hashes),
@@ -84,11 +91,17 @@ def _license(base: BaseModel) -> str:
     return f"license {base.license}" if base.license else "its license applies, which its files do not name"
 
 
-def _usage(loader: str, library: str) -> str:
+def _usage(loader: str, library: str, adapters: str | None) -> str:
     transformers = [
         f"from transformers import {loader}, AutoTokenizer",
         "",
         f'model, tokenizer = {loader}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
     ]
-    mlx_lm = ["import mlx_lm", "", 'model, tokenizer = mlx_lm.load(".")', 'mlx_lm.generate(model, tokenizer, "Once")']
+    path = f', adapter_path="{adapters}"' if adapters else ""
+    mlx_lm = [
+        "import mlx_lm",
+        "",
+        f'model, tokenizer = mlx_lm.load("."{path})',
+        'mlx_lm.generate(model, tokenizer, "Once")',
+    ]
     return "\n".join(["```python", *(transformers if library == TRANSFORMERS else mlx_lm), "```"])

@@ -7,7 +7,8 @@ from types import NoneType
 from typing import Literal, get_args, get_origin
 
 from mlxlab.config.instantiate import allowed_targets, serves_as
-from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, walk
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, one_line, shown, walk
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Component, Record, Signature, alternatives, is_union, signature, unwrap
@@ -105,6 +106,10 @@ class Validator:
     def _expected(self, hint: object, value: object, path: str) -> str:
         if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
+        group = path.replace(".", "/")
+        if isinstance(value, dict) and "_target_" not in value and (options := _components(group)):
+            keys = one_line(", ".join(map(str, value)), 60)
+            return f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
         got = self.got(path, value)
         is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
@@ -115,6 +120,11 @@ class Validator:
             return "not a key of the config: the program passes it when it builds the component"
         elsewhere = [name for name in self.all_keys if name != join_key(path, key)]
         return "unknown key" + key_suggestion(key, known.keys, path, elsewhere)
+
+
+def _components(group: str) -> list[str]:
+    """The options of a config group that may be null; none if there is no such group."""
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if file.stem not in ("none", "null"))
 
 
 def _tags(record: Record) -> Iterator[tuple[str, object]]:
