@@ -139,7 +139,7 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     streams = [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]  # as in the plain step
     compiled = shared_server.run([*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False)
     assert compiled.final_state() == expected.final_state
-    assert "trainer.step.compile:" not in compiled.err, "neither the loss nor the number of shapes keeps the step from compiling"
+    assert "trainer.step.compile:" not in compiled.err, "no line that says why the step is not compiled"
     losses, uncompiled = example_losses.read(tmp_path / "run"), example_losses.read(folder)
     for name in uncompiled.keys() - {"time"}:
         np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)

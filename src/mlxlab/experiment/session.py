@@ -152,7 +152,7 @@ def _with_epochs(trainer: Trainer, data: DataModule, epochs: int | None) -> tupl
         return chosen, []
     rows = f"{data.num_examples['training']:,} training rows" if isinstance(data, CountsExamples) else "training"
     steps = f"{chosen.epochs} epochs ({chosen.length.steps(batches, None):,} steps)"
-    return chosen, [f"{rows}: {steps}, because few rows need more epochs; trainer.epochs=N changes this"]
+    return chosen, [f"{rows}: {steps}, because small data sets need more epochs; trainer.epochs=N changes this"]
 
 
 def find_initial_weights(cfg: Config) -> "WeightSource | None":
