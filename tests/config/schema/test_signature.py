@@ -13,6 +13,7 @@ from mlxlab.config.schema.signature import Component, Record, signature
 from mlxlab.config.schema.source import _bindings, definition, source_file
 from mlxlab.config.schema.validate import Validator, describe
 from mlxlab.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
+from mlxlab.errors import ConfigError
 
 SOURCE = '''
     """A module that must never be imported."""
@@ -324,3 +325,11 @@ def test_a_comment_may_hold_bytes_that_are_not_utf_8(tmp_path, monkeypatch):
     assert definition("first", "latin_comment").name == "first"
     assert ast.get_docstring(definition("Second", "latin_comment")) == "A \xe9."
     assert isinstance(definition("ast", "latin_comment"), ast.Import)
+
+
+@pytest.mark.parametrize("source", [b"class Data:\n    rate: float = 3:\n", b"class Data:\n    '\xff'\n"])
+def test_a_module_that_is_not_python_is_named_with_its_line(source, tmp_path, monkeypatch):
+    (tmp_path / (name := f"no_python_{len(source)}.py")).write_bytes(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=f"{name}:2: not Python: "):
+        definition("Data", name.removesuffix(".py"))

@@ -4,9 +4,12 @@ import ast
 import importlib.util
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from mlxlab.errors import ConfigError
 
 _IMPORT = re.compile(r"^(?:from|import) [^\n(]*(?:\([^)]*\))?", re.MULTILINE)
 _NEXT_STATEMENT = re.compile(r"^[^\s#)\]}]", re.MULTILINE)
@@ -27,16 +30,21 @@ def definition(name: str, module: str) -> ast.AST | None:
         end = _NEXT_STATEMENT.search(source, lines[0].end())
         with suppress(SyntaxError):  # what looked like the next statement was a line of a string
             return _bindings(source[start : end.start() if end else None]).get(name)
-    return _bindings(source).get(name)
+    return _bindings_of(module).get(name)
 
 
 @cache
 def _imports(module: str) -> dict[str, ast.AST]:
-    source = _source(module)
     try:
-        return _bindings("\n".join(_IMPORT.findall(source)))
+        return _bindings("\n".join(_IMPORT.findall(_source(module))))
     except SyntaxError:  # a line of a string looked like an import
-        return _bindings(source)
+        return _bindings_of(module)
+
+
+@cache
+def _bindings_of(module: str) -> dict[str, ast.AST]:
+    with _named_faults(module):
+        return _bindings(_source(module))
 
 
 def _bindings(source: str) -> dict[str, ast.AST]:
@@ -62,7 +70,17 @@ def _source(module: str) -> str:
     try:
         return importlib.util.decode_source(source)
     except (UnicodeDecodeError, SyntaxError):  # bytes in a comment, which Python accepts
-        return ast.unparse(ast.parse(source))
+        with _named_faults(module):
+            return ast.unparse(ast.parse(source))
+
+
+@contextmanager
+def _named_faults(module: str) -> Iterator[None]:
+    """ConfigError for a module that is not Python."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise ConfigError(f"{source_file(module)}:{error.lineno or 1}: not Python: {error.msg}") from None
 
 
 def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
