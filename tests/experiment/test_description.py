@@ -68,6 +68,18 @@ def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, 
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["inputs"], manifest["outcome"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "PREEMPTED"}))
+    shutil.rmtree(folder / "checkpoints")
+    assert main([f"run={folder}"]) == 0
+    [line] = [text for text in capsys.readouterr().out.splitlines() if text.startswith("next: ")]
+    assert "trainer.max_steps=4 trainer.eval_every=2" in line
+    assert line.endswith(f"hydra.run.dir={folder}")
+    assert "resume" not in line
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [

@@ -87,7 +87,7 @@ def find_start(
     """(checkpoint or None for initial weights, whether the run in the folder continues): a fork is another run.
 
     Resolves `resume` on rank 0; the other ranks load the same checkpoint. Raises as `resolve_resume`, and
-    InputNotFoundError for a checkpoint that lies in no run folder.
+    InputNotFoundError for a checkpoint that lies in no run folder, ConfigError for that of an exported model.
     """
     checkpoint = resolve_resume(resume, folder, read_only=read_only) if group.rank == 0 else None
     path = group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
@@ -96,6 +96,10 @@ def find_start(
     if checkpoint is None:
         return None, resume == "auto" and (folder / JOURNAL).is_file()
     source = checkpoint.run_dir
+    if not checkpoint.optimizer:
+        raise ConfigError(
+            f"{source}: an exported model, which no run resumes; model.init_from={source} uses its weights"
+        )
     if not (source / "inference" / "config.yaml").is_file():
         raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
     return checkpoint, source.resolve() == folder.resolve()

@@ -422,6 +422,10 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
     for name in (str(tmp_path / "nowhere"), "nowhere", "./a", "a/b/c"):
         with pytest.raises(InputNotFoundError, match="no such folder"):
             resolve(name)
+    (tmp_path / "outputs" / "tuned").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"):
+        resolve("outputs/tunned")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ServiceUnavailableError, match=r"install mlxlab\[hub\]"):
         resolve("owner/name")

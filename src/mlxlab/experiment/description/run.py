@@ -1,21 +1,24 @@
 """What a run folder says about its run. Only files within limits are read, and no arrays; nothing is changed."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
+
+import yaml
 
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import read_json, read_text, validate
 from mlxlab.program import command, join, quoted, resume_command
 
 Tree = dict[str, object]
@@ -78,14 +81,16 @@ def describe_run(folder: Path) -> RunDescription:
     state, outcome = newest_state(checkpoints), manifest.get("outcome", {})
     inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
     status = effective_status(folder)
+    typed = f"{command('train')} {join(_typed(inputs) if inputs else _recorded(folder))}".rstrip()
     best_step, best = _best(metrics, state)
+    limit = limit_of(config, state["progress"].step if state else None)
     return {
         "folder": str(folder),
         "id": manifest["id"],
         "name": manifest["name"],
         "status": status,
         "attempts": manifest["attempts"],
-        "command": f"{command('train')} {join(_typed(inputs))}".rstrip(),
+        "command": typed,
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
         "kernels": inputs.get("kernels"),
@@ -99,15 +104,21 @@ def describe_run(folder: Path) -> RunDescription:
         "test": metrics["test"] if metrics else {},
         "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
         "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
-        "next": _next(
-            folder, status, checkpoints, metrics, limit_of(config, state["progress"].step if state else None)
-        ),
+        "next": _next(folder, status, checkpoints, metrics, limit) if inputs else _untrained(folder, status, typed),
     }
 
 
 def _typed(inputs: Inputs) -> list[str]:
     folder = inputs.get("run_dir")
     return [*inputs.get("overrides", []), *([f"hydra.run.dir={folder}"] if folder else [])]
+
+
+def _recorded(folder: Path) -> list[str]:
+    """What Hydra recorded of the command of a run that ended before training began."""
+    overrides: list[str] = []
+    with suppress(InputNotFoundError, DataError, ValueError, yaml.YAMLError):
+        overrides = validate(yaml.safe_load(read_text(folder / ".hydra" / "overrides.yaml")), list[str])
+    return [*(text for text in overrides if text != "resume=auto"), f"hydra.run.dir={folder}"]
 
 
 def _config(folder: Path) -> Tree:
@@ -153,6 +164,13 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
     if state is None:
         return None, {}
     return state["history"].best_step or None, {**state["history"].best_metrics}
+
+
+def _untrained(folder: Path, status: str, typed: str) -> list[str]:
+    """The command that begins training in a folder where it never began; one that evaluates, for an exported model."""
+    if status == "RUNNING":
+        return []
+    return [f"{command('evaluate')} {quoted(f'run={folder}')}"] if (folder / FOLDER).is_dir() else [typed]
 
 
 def _next(

@@ -15,7 +15,7 @@ from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
-from mlxlab.nearest import no_such_file
+from mlxlab.nearest import no_such_file, no_such_folder
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
@@ -37,6 +37,8 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         if needs_config:
             _refuse_without_model(path, title)
         return path
+    if path.parent != Path() and path.parent.is_dir():
+        raise InputNotFoundError(f"{key}={no_such_folder(path, 'the folder of a model')}")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
     try:
