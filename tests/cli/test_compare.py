@@ -155,6 +155,9 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
 def test_a_single_pair_gets_no_verdict(methods, capsys):
     out = compare(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
     assert "one pair: no verdict" in out
+    assert main([f"alone={methods}/alone", f"better={methods}/better"]) == 2
+    assert capsys.readouterr().err == "baseline=...: missing; expected one of alone, better\n"
+    assert "one pair is no test: train each method with other seeds, mlxlab train -m seed=1,2,3 ..., or " in out
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,11 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     assert subject["differs"] == {"trainer.learning_rate": {"slow": "0.0001", "fast": "0.002"}}
     assert subject["baselines"] == {"majority": 0.6}
     page = (tmp_path / "out" / "comparison.html").read_text()
-    for text in ("slow vs fast: bert on titanic", "2 methods that differ in learning_rate", "Baseline majority"):
+    for text in (
+        "slow vs fast: bert on titanic",
+        "2 methods that differ in learning_rate",
+        "those of the runs of slow.",
+    ):
         assert text in page
     assert "No method is better" not in page
 

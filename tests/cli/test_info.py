@@ -187,6 +187,9 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     assert capsys.readouterr().out.endswith(
         f"next, with the column to predict: mlxlab info data {numbers} data.target=LABEL\n"
     )
+    gaps = [{"a": n if n % 3 else "NA", "b": n % 2} for n in range(60)]
+    assert main(["data", f"data.source={write_csv(tmp_path / 'gaps.csv', gaps)}"]) == 0
+    assert "| a      | probably numbers, with text such as 'NA' in 20 cells |" in capsys.readouterr().out
     assert main(["data", numbers, "data.target=a"]) == 2
     printed = capsys.readouterr()
     assert "| a      | numbers |" in printed.out, "the columns come first"

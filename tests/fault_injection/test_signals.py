@@ -204,4 +204,5 @@ def test_a_second_interrupt_ends_immediately_and_loses_nothing(shared_server, tm
     attempt.send(signal.SIGINT)
     attempt.finish(5)
     assert attempt.returncode == 130
+    assert f"hydra.run.dir={tmp_path}/run resume=auto" in attempt.err
     assert_resumes(shared_server, here, tmp_path / "run", expected)

@@ -103,8 +103,8 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
             tone = "bad"
             lines.append(text)
         lines += [f"Baseline {baseline_title(each, name)}: {number(baselines[each])}." for each in shown]
-        if len(fields["methods"][0]["values"]) > 1:
-            lines.append("Baselines are means over the same runs.")
+        if len(fields["methods"]) > 1:  # which may differ in their columns, and so in their baselines
+            lines.append(f"Baselines are those of the runs of {fields['against']}.")
     return Card("How good is it?", f"{metric} {number(mean)}", lines, tone=tone)
 
 

@@ -76,9 +76,9 @@ def _compare(
     _refuse_misspelt_options(args)
     if args and not any("=" in arg for arg in args):
         raise ConfigError(f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs")
-    if baseline is None:
-        raise ConfigError("baseline=...: missing; expected the name of a method")
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
+    if baseline is None:
+        raise ConfigError(f"baseline=...: missing; expected one of {', '.join(folders)}")
     runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
     if metric:
         check_metric(
@@ -105,7 +105,13 @@ def _compare(
         print_json(as_json(comparison))
     else:
         terminal.show(text)
-        print(f"\n{_closing_lines(out, evaluation)}")
+        is_tested = all(gain.pairs != 1 for gain in comparison.gains.values())
+        print(f"\n{'' if is_tested else _more_seeds()}{_closing_lines(out, evaluation)}")
+
+
+def _more_seeds() -> str:
+    seeds, folds = f"{command('train')} -m seed=1,2,3 ...", f"{command('crossvalidate')} ..."
+    return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
 
 
 def _closing_lines(out: Path, evaluation: Evaluation) -> str:

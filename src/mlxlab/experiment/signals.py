@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import RunInterrupted
-from mlxlab.program import in_notebook
+from mlxlab.program import in_notebook, resume_command
 
 if TYPE_CHECKING:
     from mlxlab.training.callback import Control
@@ -44,12 +45,14 @@ class SignalHandler:
     Attributes:
         ends_preparation: a stop signal before `attach` raises an exception in the main thread, which
             `as_run_interrupted` turns into RunInterrupted: nothing is lost.
+        run_dir: of a run whose command is printed if it is ended at once.
     """
 
     def __init__(self, requeue: bool) -> None:
         self.requeue, self.may_finish_report = requeue, False
         self.received: list[int] = []
         self.control: Control | None = None
+        self.run_dir: Path | None = None
         self._stopped_at = 0.0  # when the first signal arrived that asks to stop
         self.ends_preparation = False
         self._closed = False
@@ -161,6 +164,9 @@ class SignalHandler:
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():
+            if self.run_dir is not None and any((self.run_dir / "checkpoints").glob("step*")):
+                message = f"ended at once; continue it with: {resume_command(self.run_dir)}"
+                print(message, file=sys.stderr, flush=True)
             os._exit(130)
         if in_main_thread:
             raise KeyboardInterrupt

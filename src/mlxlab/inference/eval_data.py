@@ -138,7 +138,7 @@ def warn_of_training_rows(restored: RestoredModel, rows: Rows, source: str, data
         count = count_training_rows(restored, rows, data)
     if count:
         new = len(rows) - count
-        remedy = f"take them out of the file: {new:,} rows are new to it"
+        remedy = f"take them out of the file; of the other {new:,} some may be validation rows, or have no label"
         if not new:
             remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
         share = f"{count:,} of the {len(rows):,} rows of {source}"

@@ -121,9 +121,16 @@ def _length(checked: dict[str, Any]) -> str:
 def _table(columns: "list[ColumnSummary]") -> str:
     head = ["column", "holds", "missing", "different values", "first"]
     rows = [
-        [_cell(each.name), each.content, f"{each.missing:,}", f"{each.values:,}", _cell(each.first)] for each in columns
+        [_cell(each.name), _content(each), f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]
+        for each in columns
     ]
     return markdown_table(head, rows, "llrrl")
+
+
+def _content(column: "ColumnSummary") -> str:
+    if not column.num_no_numbers:
+        return column.content
+    return _cell(f"probably numbers, with text such as {column.no_number!r} in {column.num_no_numbers:,} cells")
 
 
 def _cell(text: str) -> str:

@@ -25,6 +25,8 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
     issues: list[ConfigIssue] = []
     parser = OverridesParser.create()
     for position, text in enumerate(texts):
+        if _is_in_open_list(texts, position):
+            continue  # the issue of the list names it
         try:
             _check_limits(text)
             [override] = parser.parse_overrides([text])
@@ -77,7 +79,18 @@ def _parse_error(texts: list[str], position: int, error: OverrideParseException)
         if near := nearest(unknown[1], known):
             return f"unknown function {unknown[1]}{did_you_mean(near)}"
     example = _quoted(key, value) if (is_list or value[:1].isalpha()) and len(value) < 120 else "key='\"...\"'"
+    if is_list:
+        return f"quote the list, and in it names with punctuation: {example}"
     return f"cannot be read ({one_line(reason, 120)}); quote the value: {example}"
+
+
+def _is_in_open_list(texts: list[str], position: int) -> bool:
+    """Whether this is a word of a list that a shell has split at its spaces."""
+    starts = [start for start in range(position + 1) if "=" in texts[start]]
+    value = texts[starts[-1]].partition("=")[2] if starts else ""
+    is_word = bool(starts) and starts[-1] < position and not texts[position].startswith("~")
+    before = "".join(texts[starts[-1] : position]) if is_word else ""
+    return is_word and value.startswith("[") and "]" not in before
 
 
 def _with_following_words(texts: list[str], position: int) -> tuple[str, str]:

@@ -22,6 +22,8 @@ class ColumnSummary(NamedTuple):
     values: int
     first: str  # of the values, shortened
     mean_length: float  # of the values, in characters
+    no_number: str = ""  # the most frequent value that is no number, of a column of text and numbers
+    num_no_numbers: int = 0  # cells with any such value
 
     @property
     def may_be_label(self) -> bool:
@@ -38,9 +40,13 @@ def _summary(table: LabelledRows, name: str) -> ColumnSummary:
     column = table.codes(name).stripped()
     first = shorten(column.values[0]) if column.values else ""
     length = float(np.mean([len(text) for text in column.values])) if column.values else 0.0
-    return ColumnSummary(
-        name, _content(column.values), int((column.codes < 0).sum()), len(column.values), first, length
-    )
+    content, missing = _content(column.values), int((column.codes < 0).sum())
+    others = {}
+    if content == "text and numbers":
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values)).tolist()
+        others = {text: count for text, count in zip(column.values, counts, strict=True) if not is_number(text)}
+    frequent = shorten(max(others, key=others.__getitem__)) if others else ""
+    return ColumnSummary(name, content, missing, len(column.values), first, length, frequent, sum(others.values()))
 
 
 def _content(values: Sequence[str]) -> Content:
