@@ -9,6 +9,7 @@ from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.final_evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import TextGenerator
@@ -66,6 +67,13 @@ def rope():
     return new_model(
         Transformer(vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
     )
+
+
+def test_samples_of_a_slow_model_have_some_tokens(rope, tokenizer, monkeypatch):
+    monkeypatch.setattr(samples, "SECONDS", 0.0)
+    for each in samples.generate_samples(rope, tokenizer, prompts(3, 5), 60):
+        assert len(tokenizer.encode(each["text"])) >= samples.MIN_TOKENS // 2 or each["end"] == "end"
+        assert each["text"]
 
 
 def prompts(*lengths):

@@ -18,7 +18,8 @@ from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import Tracker
 
-SECONDS = 0.5  # after which the texts end
+SECONDS, MIN_TOKENS = 0.5, 20  # of each text on average: the texts end after both,
+MAX_SECONDS = 5.0  # or after this
 PROMPT = 24  # tokens of validation text
 MAX_PROMPT = 256  # tokens before an answer
 
@@ -44,19 +45,22 @@ def tokenizer_of(data: DataModule) -> Tokenizer:
 def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:
     """Token ids: the end of a document, after which another one begins, then beginnings of validation rows.
 
-    A row that begins with tokens that are no targets, such as a question, is continued behind all of those.
+    A row that begins with tokens that are no targets, such as a question, is continued behind all of those; where rows
+    do, no document is begun without a prompt.
     """
-    end = tokenizer.eos_id
-    prompts = [[end]] if end is not None else []
+    end, has_questions = tokenizer.eos_id, False
+    prompts: list[list[int]] = []
     batch = next(iter(data.valid), None)
     rows = () if batch is None else zip(batch.tokens, batch.segment_ids, batch.loss_weights, strict=True)
     for tokens, segments, weights in rows:
         skipped = int(np.argmax(np.asarray(weights) > 0))  # weights are those of the next token
+        has_questions |= skipped > 0
         end_of_prompt = skipped + 1 if skipped else PROMPT
         row = tokens[np.asarray(segments) > 0][:end_of_prompt][-MAX_PROMPT:]
         if len(row):
             prompts.append([int(token) for token in row])
-    return prompts[:count]
+    starts = [[end]] if end is not None and not has_questions else []
+    return [*starts, *prompts][:count]
 
 
 def generate_samples(
@@ -68,9 +72,10 @@ def generate_samples(
     start = time.monotonic()
     if prompts:
         request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
-        for chunk in generate(model, tokenizer, prompts, SamplingParams(), request):
+        for number, chunk in enumerate(generate(model, tokenizer, prompts, SamplingParams(), request), 1):
             samples[chunk.row]["text"] += chunk.text
             samples[chunk.row]["end"] = chunk.end or "time"
-            if time.monotonic() - start > SECONDS:
+            seconds = time.monotonic() - start
+            if seconds > MAX_SECONDS or (seconds > SECONDS and number >= MIN_TOKENS * len(prompts)):
                 break
     return samples
