@@ -94,6 +94,8 @@ def test_mostly_numbers_are_an_error_that_names_cells_rows_and_the_way_out():
     assert "cars.csv:9" in message
     assert """'data.reading.missing=["?", "nan"]'""" in message
     assert "data.columns" in message
+    with pytest.raises(DataError, match=r"list them in data\.reading\.missing; if the column holds names"):
+        fit({"ticket": [*"abcd", *"123456789"]})
     assert "data.categorical" in message
 
 

@@ -73,8 +73,11 @@ def _mixed(column: Column, others: Sequence[int], count: int, cells: int) -> Dat
     rows = ", ".join(map(column.location, first))
     got = f"{count} of {cells} cells are no finite numbers: {', '.join(examples)} ({rows})"
     cells_to_list = json.dumps([shorten(column.values[code]) for code in others[:MAX_EXAMPLES]], ensure_ascii=False)
+    override = (
+        f": 'data.reading.missing={cells_to_list}'" if len(others) <= MAX_EXAMPLES else " in data.reading.missing"
+    )
     way_out = (
-        f"if they stand for a missing number, list them: 'data.reading.missing={cells_to_list}'; "
+        f"if they stand for a missing number, list them{override}; "
         "if the column holds names, list it in data.categorical; data.columns=[...] can leave it out"
     )
     return DataError(f"{column.location(first[0])}: column {column.name!r}: {got}; {way_out}")
