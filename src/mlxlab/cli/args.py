@@ -62,8 +62,10 @@ def parse_args(
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b
-            faults.append(unknown_key(label, f"unknown key{suggestion(name, known)}"))
-            meant.add(nearest(name, known))
+            is_run = name == "model" and "run" in known
+            hint = did_you_mean("run") if is_run else suggestion(name, known)
+            faults.append(unknown_key(label, f"unknown key{hint}"))
+            meant.add("run" if is_run else nearest(name, known))
         elif name in known:
             faults.append(f"{label}: expected {name}=...")
             meant.add(name)

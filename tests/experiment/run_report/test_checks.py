@@ -46,7 +46,7 @@ def test_a_model_that_is_no_better_than_the_majority_learned_nothing_also_where_
 
 def test_a_model_that_decides_as_the_majority_and_ranks_better_has_learned_something():
     values = {"accuracy": 0.6, "roc_auc": 0.7}
-    ranked = replace(RESULTS, values=values, roc_auc=(0.62, 0.77))
+    ranked = replace(RESULTS, values=values, roc_auc=(0.62, 0.77), gain=(-0.1, 0.1))
     assert (ranked.is_no_better, ranked.learned_nothing) == (True, False)
     check = check_baselines(files(), ranked)
     assert (check.title, check.is_serious) == ("No better than majority in accuracy", False)
@@ -54,6 +54,8 @@ def test_a_model_that_decides_as_the_majority_and_ranks_better_has_learned_somet
     card = baselines_card(ranked)
     assert (card.answer, card.tone) == ("No better than majority in accuracy", "warning")
     assert replace(ranked, roc_auc=(0.49, 0.77)).learned_nothing
+    worse = replace(ranked, gain=(-0.26, -0.11))
+    assert (check_baselines(files(), worse).is_serious, baselines_card(worse).tone) == (True, "bad")
 
 
 def test_a_lead_on_the_weakest_baseline_may_be_chance():

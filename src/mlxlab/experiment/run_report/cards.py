@@ -85,7 +85,7 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)
-    tone: Tone = _TONES.get(answer.partition(" ")[0], "")
+    tone: Tone = "bad" if results.is_clearly_worse else _TONES.get(answer.partition(" ")[0], "")
     return Card(question, answer or lines.pop(0), lines, tone=tone)
 
 

@@ -71,6 +71,11 @@ class Results:
         """Whether the model is no better than the weakest baseline, or not by more than chance."""
         return self.is_no_better or (self.weakest_gain is not None and self.weakest_gain[0] <= 0)
 
+    @property
+    def is_clearly_worse(self) -> bool:
+        """Whether the best baseline is better by more than chance."""
+        return self.gain is not None and self.gain[1] < 0
+
 
 def results_of(files: RunFiles) -> Results:
     metrics, outcome = files.metrics, files.manifest.get("outcome", {})

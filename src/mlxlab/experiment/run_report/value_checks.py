@@ -27,7 +27,8 @@ def check_baselines(files: RunFiles, results: Results) -> Check | None:
         if results.learned_nothing:
             return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
         if results.is_no_better:
-            return Check("warning", text, f"{same}; {results.ranking}. {advice}.")
+            sentences = f"{same}; {results.ranking}. {advice}."
+            return Check("warning", text, sentences, is_serious=results.is_clearly_worse)
         chance = f"the 95 % interval of the difference from {weakest} includes 0"
         return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
     if text.startswith("Better"):
