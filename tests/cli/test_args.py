@@ -118,6 +118,7 @@ def test_every_wrong_argument_has_its_line(example):
     ("args", "message"),
     [
         (["count=4"], "run=...: missing"),
+        (["model=a"], "model=a: unknown key; did you mean run?"),
         (["run=a", "cuont=4"], "cuont=4: unknown key; did you mean count?"),
         (["run=a", "promt=" + "a" * 5000], "unknown key"),
         (["run=a", "count=0"], "count=0: expected a whole number >= 1, got 0"),
