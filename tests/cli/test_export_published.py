@@ -52,6 +52,15 @@ def test_the_commands_of_the_readme(run, tmp_path, capsys):
     assert f"scripts/train.py {shlex.quote('tracking=none')}" in card
 
 
+def test_the_card_of_a_resumed_run_has_both_commands(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "resumed")
+    assert run_here(f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=3").returncode == 0
+    assert main(["hf", f"run={copy}", f"out={tmp_path}/hf", "checkpoint=last"]) == 0
+    first, second = re.findall(r"^scripts/train\.py .*$", (tmp_path / "hf" / "README.md").read_text(), re.M)
+    assert "trainer.max_steps=2" in first
+    assert second == f"scripts/train.py hydra.run.dir={copy} resume=auto trainer.max_steps=3"
+
+
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, capsys):
     no_checkpoint, ensemble, out = tmp_path / "new", tmp_path / "ensemble", tmp_path / "out"
     shutil.copytree(run / "inference", no_checkpoint / "inference")

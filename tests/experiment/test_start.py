@@ -9,6 +9,7 @@ from mlxlab.config.check import read_stored_config
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.description.run import describe_run
 from mlxlab.experiment.experiment import resumed_choices
 from mlxlab.experiment.manifest import effective_status, read_manifest
 from mlxlab.experiment.run_report.write import write_run_report
@@ -90,6 +91,9 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     assert "trainer.max_steps=4 " in first
     assert " hydra.run.dir=" in first
     assert f"mlxlab train hydra.run.dir={run_dir} resume=auto trainer.max_steps=6" in later
+    described = describe_run(run_dir)
+    assert "trainer.max_steps=4 " in described["command"]
+    assert described["continued"].endswith(f" hydra.run.dir={run_dir} resume=auto trainer.max_steps=6")
 
 
 def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):

@@ -1,5 +1,7 @@
 """The model of a run with what other programs need of it."""
 
+from collections.abc import Sequence
+
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.data.instruct.chat_template import load_template
 from mlxlab.data.instruct.encoder import ChatTokenizer
@@ -35,8 +37,10 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
     )
 
 
-def origin_of(restored: RestoredModel, name: str, commit: str = "") -> Origin:
-    """What the model card says of the run."""
+def origin_of(
+    restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Sequence[str]] | None = None
+) -> Origin:
+    """What the model card says of the run; its commands are those of the checkpoint where they are not known."""
     checkpoint = restored.checkpoint
     state, metadata = checkpoint.state, checkpoint.state["metadata"]
     hashes = {
@@ -59,4 +63,4 @@ def origin_of(restored: RestoredModel, name: str, commit: str = "") -> Origin:
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
     bases = tuple(read_base_model(source) for source in started_from if source)
-    return Origin(name, data, checkpoint.step, tuple(metadata["overrides"]), hashes, metrics, bases)
+    return Origin(name, data, checkpoint.step, commands or [metadata["overrides"]], hashes, metrics, bases)

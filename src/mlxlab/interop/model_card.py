@@ -17,7 +17,7 @@ class Origin:
     Args:
         name: of the run.
         data: where it came from, and the option of the config.
-        command: the overrides of its command line.
+        commands: the overrides of the command line that began its run, and of one with what was changed on a resume.
         hashes: by what they identify.
         metrics: of the exported weights.
         bases: published weights that it started from.
@@ -26,7 +26,7 @@ class Origin:
     name: str
     data: str
     step: int
-    command: tuple[str, ...] = ()
+    commands: Sequence[Sequence[str]] = ((),)
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     bases: tuple[BaseModel, ...] = ()
@@ -57,7 +57,7 @@ def model_card(
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
     steps = f"{origin.step} step{'s' * (origin.step != 1)}"
-    command = shlex.join(["scripts/train.py", *map(redact, origin.command)])
+    commands = "\n".join(shlex.join(["scripts/train.py", *map(redact, each)]) for each in origin.commands)
     heading = "## Metrics" + " with the adapters" * bool(adapters)
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
@@ -69,7 +69,7 @@ def model_card(
         *(_usage(f"AutoModel{counterpart.ending}", library, adapters) for library in libraries),
         *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
-        f"```bash\n{command}\n```",
+        f"```bash\n{commands}\n```",
         markdown_table(["of", "hash"], hashes),
     ]
     return "\n\n".join(blocks) + "\n"

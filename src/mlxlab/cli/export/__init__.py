@@ -11,7 +11,8 @@ merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
           compare size, seconds, and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
-          the tokenizer, a model card
+          the tokenizer, a model card; with separate_adapters=true the adapters apart, as mlx-lm reads them (there is
+          no export in the format of PEFT)
 gguf      writes a decoder and its tokenizer as one file for llama.cpp
 
 The new folder of merge and quantize is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER,

@@ -37,7 +37,7 @@ def export_hf(
         from mlxlab.inference.trained_model import origin_of, trained_model
         from mlxlab.interop.hugging_face import export_hugging_face
 
-        origin = origin_of(restored, run.absolute().name, _commit(run))
+        origin = origin_of(restored, run.absolute().name, *_recorded(run))
         export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
     print_output(out, json)
 
@@ -86,10 +86,14 @@ def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":
     return restore_single(run, checkpoint)
 
 
-def _commit(run: Path) -> str:
-    """The commit of the program that trained the run, "" if that is unknown."""
+def _recorded(run: Path) -> tuple[str, list[list[str]]]:
+    """The commit of the program that trained the run, "" if that is unknown, and the overrides of its command lines."""
+    from mlxlab.experiment.facts.command_lines import command_lines
     from mlxlab.experiment.manifest import read_manifest
 
     with suppress(InputNotFoundError, DataError):
-        return read_manifest(run).get("git", {}).get("commit") or ""
-    return ""
+        manifest = read_manifest(run)
+        first, changed = command_lines(manifest.get("inputs", {}))
+        continued = [[f"hydra.run.dir={run}", "resume=auto", *changed]] if changed else []
+        return manifest.get("git", {}).get("commit") or "", [first, *continued] if first else []
+    return "", []

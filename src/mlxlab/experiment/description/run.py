@@ -14,6 +14,7 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
+from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
@@ -38,7 +39,8 @@ class RunDescription(TypedDict):
 
     Attributes:
         status: that of the manifest, or DEAD for a run without its process.
-        command: the first command line, or that of the last resume.
+        command: that began the run.
+        continued: the command with all that was changed since; null where nothing was.
         data: the config node of the data set, as far as it says which data.
         changed: settings and options that differ from the defaults.
         metrics: of the best evaluation.
@@ -52,6 +54,7 @@ class RunDescription(TypedDict):
     status: str
     attempts: list[Attempt]
     command: str
+    continued: str | None
     commit: str | None
     uncommitted_changes: str | None
     kernels: str | None
@@ -81,7 +84,8 @@ def describe_run(folder: Path) -> RunDescription:
     state, outcome = newest_state(checkpoints), manifest.get("outcome", {})
     inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
     status = effective_status(folder)
-    typed = f"{command('train')} {join(_typed(inputs) if inputs else _recorded(folder))}".rstrip()
+    first, changed = command_lines(inputs) if "first" in inputs else (_typed(inputs), [])
+    typed = f"{command('train')} {join(first if inputs else _recorded(folder))}".rstrip()
     best_step, best = _best(metrics, state)
     limit = limit_of(config, state["progress"].step if state else None)
     return {
@@ -91,6 +95,7 @@ def describe_run(folder: Path) -> RunDescription:
         "status": status,
         "attempts": manifest["attempts"],
         "command": typed,
+        "continued": f"{resume_command(folder)} {join(changed)}" if changed else None,
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
         "kernels": inputs.get("kernels"),

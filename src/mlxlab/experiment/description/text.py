@@ -33,6 +33,7 @@ def as_text(run: RunDescription) -> str:
         "data": ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items()),
         "parameters": f"{run['parameters']:,.0f}" if run["parameters"] else "",
         "command": run["command"],
+        "continued": run["continued"] or "",
         "commit": _commit(run),
         "kernels": run["kernels"] or "",
         "options": " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items()),

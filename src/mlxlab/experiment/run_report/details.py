@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from mlxlab.config.issues import one_line
-from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.issues import one_line, value_at
+from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
@@ -26,7 +26,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
     folder = str(files.folder)
     run = quoted(f"run={folder}")
     resume = f"mlxlab train {quoted(f'hydra.run.dir={folder}')} resume=auto"
-    usable = any(not each.fault for each in files.checkpoints)
+    usable, pretrained = any(not each.fault for each in files.checkpoints), value_at(files.config, "model.pretrained")
     commands = {}
     if files.status != "DONE":
         commands["resume"] = resume
@@ -37,14 +37,14 @@ def _commands(files: RunFiles) -> dict[str, str]:
         is_labelled = bool(files.metrics and files.metrics["main_metric"])
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
         commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
+        if pretrained and not is_labelled:
+            commands["evaluate what it began with"] = f"mlxlab evaluate {run} {quoted(f'pretrained={pretrained}')}"
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
         commands["reproduce"] = f"mlxlab reproduce {quoted(folder)}"
-    inputs = files.manifest.get("inputs", {})
-    typed = inputs.get("overrides", [])
-    first = inputs.get("first", typed)
+    first, changed = command_lines(files.manifest.get("inputs", {}))
     commands["train again, as typed"] = f"mlxlab train {join(first)}".rstrip()
-    if changed := [text for text in typed if text not in first and override_name(text) != "resume"]:
+    if changed:
         commands["then continue, as typed"] = f"{resume} {join(changed)}"
     return commands
 
