@@ -12,7 +12,7 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.inference.restore import find_run_dir, restore_from
 from mlxlab.models.pretrained.load import resolve
 
-PATHS = ["~nobody9/run", "~nobody9", "n" * 300, "n" * 300 + "/a/best"]
+PATHS = ["~nobody9/run", "~nobody9", "n" * 300, "n" * 300 + "/a/best", "n" * 300 + ".gguf"]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -80,7 +80,7 @@ def test_what_init_from_may_name(source, tmp_path):
     (tmp_path / "ensemble" / "ensemble.json").write_text("{}")
     with pytest.raises(ConfigError, match="got an ensemble"):
         find_weights(str(tmp_path / "ensemble"))
-    with pytest.raises(InputNotFoundError, match=r"^model\.init_from=.*no such folder, and not a hub id"):
+    with pytest.raises(InputNotFoundError, match=r"^model\.init_from=.*no such folder; expected the folder of a model"):
         find_weights(str(tmp_path / "none"))
     with pytest.raises(InputNotFoundError, match="no such file"):
         find_weights(str(tmp_path / "none.safetensors"))

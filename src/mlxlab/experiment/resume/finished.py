@@ -1,10 +1,15 @@
 """What a resumed run says: what it resumes from, and whether it is finished already."""
 
+from pathlib import Path
+
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.final_evaluation.training_length import LIMITS
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS
+from mlxlab.experiment.run_metrics import RunMetrics
+from mlxlab.files.untrusted import read_json
 from mlxlab.program import join
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
@@ -18,7 +23,7 @@ def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint
     Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
     """
     earlier, step = context.manifest.earlier, checkpoint.step
-    is_reported = earlier is not None and earlier["status"] == "DONE" and (context.run_dir / METRICS).is_file()
+    is_reported = earlier is not None and earlier["status"] == "DONE" and _has_metrics(context.run_dir)
     if context.group.all_reduce_max([int(is_reported)]) == [0]:
         return ""
     state.data.load_state_dict(checkpoint.state["data"])
@@ -26,6 +31,14 @@ def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint
     values = join(f"trainer.{key}={value}" for key, value in limits.items())
     keys = " and ".join(f"trainer.{key}" for key in limits)
     return f"already finished at step {step} ({values}); raise {keys} to train further" if limits else ""
+
+
+def _has_metrics(run_dir: Path) -> bool:
+    try:
+        read_json(run_dir / METRICS, RunMetrics)
+    except (InputNotFoundError, DataError):  # they are computed and written again
+        return False
+    return True
 
 
 def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> float:

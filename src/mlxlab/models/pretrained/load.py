@@ -30,16 +30,19 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     """
     path, title = Path(os.path.expanduser(name)), f"{key}={name}"
     if path.suffix == ".gguf":
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
             raise InputNotFoundError(no_such_file(path, title, "a GGUF file"))
         return path
     if os.path.isdir(path):
         if needs_config:
             _refuse_without_model(path, title)
         return path
-    if path.parent != Path() and path.parent.is_dir():
-        raise InputNotFoundError(f"{key}={no_such_folder(path, 'the folder of a model')}")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".")
+    if path.parent != Path() and os.path.isdir(path.parent):
+        message = no_such_folder(path, "the folder of a model")
+        if not is_hub_id or "did you mean" in message:
+            raise InputNotFoundError(f"{key}={message}")
+    if not is_hub_id:
         raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
     try:
         from huggingface_hub import snapshot_download
