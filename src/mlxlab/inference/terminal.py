@@ -11,6 +11,8 @@ from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 
+_HELP = "type a message; /reset forgets the conversation, /exit or Ctrl-D ends, /help shows this line"
+
 
 def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> None:
     """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
@@ -19,12 +21,14 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
     """
     in_terminal = sys.stdin.isatty()
     if in_terminal:
-        log.info("type a message; /reset forgets the conversation, /exit or Ctrl-D ends")
+        log.info(_HELP)
     for line in _terminal_lines() if in_terminal else _piped_lines():
         message = line.strip()
         if message == "/exit":
             return
-        if message == "/reset":
+        if message == "/help":
+            log.info(_HELP)
+        elif message == "/reset":
             chat.reset()
             log.info("the conversation is forgotten")
         elif message:
