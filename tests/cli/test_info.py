@@ -10,6 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import main
+from mlxlab.cli.info.own_data import _length
 from mlxlab.cli.info.sizes import count, footprint
 from mlxlab.data.batch import Batch
 from mlxlab.models.model import Model, build_head, count_parameters
@@ -194,3 +195,7 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     printed = capsys.readouterr()
     assert "| a      | numbers |" in printed.out, "the columns come first"
     assert "data.task" in printed.err
+
+
+def test_the_length_of_a_run_on_data_of_unknown_size_is_not_told():
+    assert _length({"epochs": 5, "steps_per_epoch": None, "steps": None}) == ""

@@ -275,9 +275,9 @@ def test_only_top_level_definitions_of_a_module_have_a_signature(module):
 def test_every_name_has_the_definition_that_a_parse_of_its_whole_module_finds():
     for module in {target.rpartition(".")[0] for target in allowed_targets()} | {"mlxlab.constraints"}:
         for name, node in _bindings(source_file(module).read_text()).items():
-            found = definition(name, module)
-            assert found is not None, f"{module}.{name}"
-            assert ast.dump(found) == ast.dump(node), f"{module}.{name}"
+            parsed = definition(name, module)
+            assert parsed is not None, f"{module}.{name}"
+            assert ast.dump(parsed) == ast.dump(node), f"{module}.{name}"
 
 
 ODD_SOURCE = '''

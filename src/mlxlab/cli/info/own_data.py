@@ -77,24 +77,24 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
     with tempfile.TemporaryDirectory() as folder:
         node = config["data"] | lenient
-        found: TextClassificationDataset | TableDataset
-        found = build_data(config | {"data": node}, project_root(), None, Path(folder))  # type: ignore[assignment]
-    batches, trainer = found.train.batches_per_epoch, config["trainer"]
-    epochs = auto_epochs(found, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
+        dataset: TextClassificationDataset | TableDataset
+        dataset = build_data(config | {"data": node}, project_root(), None, Path(folder))  # type: ignore[assignment]
+    batches, trainer = dataset.train.batches_per_epoch, config["trainer"]
+    epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
-    overlaps = filter(None, map(parse_overlap, found.sources))
+    overlaps = filter(None, map(parse_overlap, dataset.sources))
     return {
-        "task": found.task.kind,
-        "rows": found.num_examples,
-        "left_out": found.row_lengths.left_out,
-        "truncated": found.row_lengths.too_long,
-        "classes": dict(zip(found.task.labels, found.class_counts, strict=False)),
+        "task": dataset.task.kind,
+        "rows": dataset.num_examples,
+        "left_out": dataset.row_lengths.left_out,
+        "truncated": dataset.row_lengths.too_long,
+        "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
         "overlaps": [each._asdict() for each in overlaps],
         "epochs": epochs,
         "steps_per_epoch": batches,
-        "steps": length.steps(batches, found.train.tokens_per_batch),
-        "messages": found.sources,
-        "extra": _leave_out(config["data"], found.examples.split.left_out_share),
+        "steps": length.steps(batches, dataset.train.tokens_per_batch),
+        "messages": dataset.sources,
+        "extra": _leave_out(config["data"], dataset.examples.split.left_out_share),
     }
 
 
@@ -113,6 +113,8 @@ def _faultless(checked: dict[str, Any]) -> list[str]:
 
 def _length(checked: dict[str, Any]) -> str:
     epochs, batches, steps = checked["epochs"], checked["steps_per_epoch"], checked["steps"]
+    if not batches:
+        return ""
     if epochs and steps == epochs * batches:
         return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number"
     return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps" if steps else ""
