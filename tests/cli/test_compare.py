@@ -104,6 +104,19 @@ def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_pat
     assert "Nadeau & Bengio" in out
 
 
+def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outputs(methods, capsys, monkeypatch):
+    monkeypatch.chdir(methods)
+    for options in ([], [], ["evaluation=best", "metric=valid/loss"], ["output=chosen"]):
+        assert main(["alone=alone", "better=better", "baseline=alone", *options]) == 0
+    pages = [page for page in methods.glob("**/comparison.html") if page.parent.name != "chosen"]
+    assert {page.parent.parent for page in pages} == {methods / "outputs" / "comparisons"}
+    assert len(pages) == 2
+    reports = [line for line in capsys.readouterr().out.splitlines() if line.startswith("report: ")]
+    assert reports[0] == reports[1]
+    assert (methods / reports[0].split()[1]).is_file()
+    assert reports[-1].startswith("report: chosen/comparison.html (")
+
+
 @pytest.mark.usefixtures("project")  # whose syncer starts fast
 def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{methods}/store.db")

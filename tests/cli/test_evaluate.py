@@ -168,7 +168,9 @@ def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
     assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'all.csv'}"]) == 0
     [line] = [line for line in capsys.readouterr().err.splitlines() if "training split" in line]
     assert line.startswith(f"713 of the 1,309 rows of {runs}/all.csv were in the training split of this run")
-    assert line.endswith("take them out of the file; of the other 596 some may be validation rows, or have no label")
+    counts, _, advice = line.partition("; ")
+    assert counts.endswith("this run, 178 in its validation split, 418 are new")
+    assert advice == "training rows flatter the figures: put the new ones in a file of their own"
 
 
 def test_the_baselines_of_the_validation_data_are_shown(runs, capsys):

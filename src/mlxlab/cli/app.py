@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxlab import program, terminal
@@ -37,6 +37,7 @@ class Subcommand:
     forwards_overrides: bool = False  # to train; then also all that `forward_prefix=""` accepts
     first: str = "run"
     more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
+    aliases: Mapping[str, str] = field(default_factory=dict)  # names of other commands for a key -> the key
 
     @property
     def targets(self) -> list[str]:
@@ -46,6 +47,7 @@ class Subcommand:
         parameters = inspect.signature(self.run).parameters
         if self.first in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
             typed = [f"{self.first}={typed[0]}", *typed[1:]]
+        typed = [self._without_alias(arg) for arg in typed]
         counts, prefix = self.num_positional, "" if self.forwards_overrides else self.forward_prefix
         values, args = parse_args(typed, self.targets, num_positional=counts, forward_prefix=prefix)
         if self.forwards_overrides:
@@ -60,6 +62,10 @@ class Subcommand:
         command = program.command(self.run.__module__.rpartition(".")[2])
         passed = {"args": args, "more": more, "command_line": f"{command} {program.join(typed)}"}
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
+
+    def _without_alias(self, arg: str) -> str:
+        name, equals, text = arg.lstrip("-").partition("=")
+        return f"{self.aliases[name]}={text}" if equals and name in self.aliases else arg
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ Examples
     mlxlab compare sweep=multirun/2026-11-23/09-00-00-4f2a
 """
 
+import hashlib
 import os
+import re
 from inspect import signature
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
-from mlxlab.config.paths import project_root
+from mlxlab.config.paths import display_path, project_root
 from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.nearest import nearest_names
@@ -61,7 +63,8 @@ def _compare(
         relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one by its objective, which the validation rows have chosen: the
             one whose weights evaluate and predict use.
-        out: folder for comparison.html, .md, .json, .png; null is the current one. Of the report, null is the sweep's.
+        out: folder for comparison.html, .md, .json, .png; null is one below outputs/comparisons, named by the methods
+            and settings. Of the report of a sweep, null is its own folder.
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
         json: prints JSON instead of a table.
     """
@@ -84,10 +87,11 @@ def _compare(
         check_metric(
             metric, {name for paths in runs.values() for run in paths for name in metric_names(run)}, "the runs"
         )
-    metric, out = metric or main_metric(runs[baseline][0]), out or Path()
+    metric = metric or main_metric(runs[baseline][0])
     methods = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
     comparison = compare(metric, methods, baseline, evaluation, subject_of(runs, metric, baseline))
     text = markdown(comparison, command_line, relative_to)
+    out = out or _default_folder(folders, [baseline, metric, evaluation, relative_to])
     try:
         files = write_report(comparison, text, out, "comparison")
         if experiment:
@@ -109,6 +113,14 @@ def _compare(
         print(f"\n{'' if is_tested else _more_seeds()}{_closing_lines(out, evaluation)}")
 
 
+def _default_folder(methods: dict[str, list[Path]], settings: list[str | None]) -> Path:
+    """The folder of this comparison: another one for other runs or settings, the same when it is repeated."""
+    paths = {name: [str(path.absolute()) for path in paths] for name, paths in methods.items()}
+    digest = hashlib.sha256(repr((paths, settings)).encode()).hexdigest()[:8]
+    name = re.sub(r"[^a-zA-Z0-9_]+", "-", "-vs-".join(methods)).strip("-")[:60]
+    return project_root() / "outputs" / "comparisons" / f"{name}-{digest}"
+
+
 def _more_seeds() -> str:
     seeds, folds = f"{command('train')} -m seed=1,2,3 ...", f"{command('crossvalidate')} ..."
     return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
@@ -119,7 +131,8 @@ def _closing_lines(out: Path, evaluation: Evaluation) -> str:
     other = "evaluation=last compares the last evaluations"
     if evaluation == "last":
         other = "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
-    return f"report: {out / 'comparison.html'} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}"
+    report = display_path(out / "comparison.html")
+    return f"report: {report} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}"
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
@@ -160,11 +173,12 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
             raise ConfigError(f"{arg}: expected NAME=FOLDER")
         folders.setdefault(name, []).extend(Path(os.path.expanduser(path)) for path in paths.split(","))
     if len(folders) < 2:
-        raise ConfigError(f"{len(folders)} methods: expected two or more, each as NAME=FOLDER")
+        got = f"; got {args[0]}" if args else ""
+        raise ConfigError(f"expected two or more methods, each as NAME=FOLDER{got}")
     for key, value in chosen.items():
         if value is not None and value not in folders:
             raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{suggestion(value, folders)}")
     return folders
 
 
-main = build_main(__doc__, Subcommand(_compare, forward_prefix=""))
+main = build_main(__doc__, Subcommand(_compare, forward_prefix="", aliases={"output": "out"}))

@@ -18,7 +18,7 @@ which `predict` answers; on the validation data, which chose it, from probabilit
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -55,7 +55,6 @@ TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validat
 CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
 CONVERSATION_KEYS |= {"max_valid_examples"}
 NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
-
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 
 log = logging.getLogger(__name__)
@@ -126,8 +125,8 @@ def _as_json(step: int, evaluation: "Evaluation", results: "FinalEvaluation | No
 def _refuse_pretrained(run: Path) -> None:
     """ConfigError for published weights: they have neither data nor settings to be evaluated with."""
     if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "inference").is_dir()):
-        way = f"run=RUN_FOLDER pretrained={run} evaluates it on the data of a run"
-        raise ConfigError(f"run={run}: expected a run folder, got a pretrained model; {way}")
+        way = f"got a pretrained model; run=RUN_FOLDER pretrained={run} evaluates it on the data of a run"
+        raise ConfigError(f"run={run}: expected a run folder, {way}")
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:
@@ -146,28 +145,18 @@ def _eval_data(
 ) -> "tuple[Iterable[Batch], str, Callable[[], Sequence[Baseline]]]":
     """Batches, a description of them, and what computes the baselines on them."""
     from mlxlab.data.dataset import RowEncoder
-    from mlxlab.data.labelled.rows import Rows
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import (
-        open_eval_rows,
-        row_baselines,
-        row_batches,
-        text_batches,
-        warn_of_training_rows,
-    )
+    from mlxlab.inference.eval_data import open_eval_rows, report_known_rows, row_baselines, row_batches, text_batches
 
     node, encoder = override_data(restored, overrides), restored.encoder
-    row_keys = ROW_KEYS if "source" in overrides else NO_EFFECT
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
     has_conversations = is_text and "loss_on" in node
-    text_keys = CONVERSATION_KEYS if has_conversations else TEXT_KEYS
-    effective = text_keys if is_text else row_keys if has_rows else None
-    for name, text in overrides.items():
-        if effective is not None and name.partition(".")[0] not in effective:
-            near = suggestion(name, effective, "data.")
-            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
+    if is_text:
+        refuse_without_effect(overrides, CONVERSATION_KEYS if has_conversations else TEXT_KEYS)
+    elif has_rows:
+        refuse_without_effect(overrides, ROW_KEYS if "source" in overrides else NO_EFFECT)
     if has_conversations and "source" in overrides:
         node["valid_source"] = node["source"]
     if "source" not in overrides or has_conversations:
@@ -180,9 +169,8 @@ def _eval_data(
     forget_source(node, overrides)
     if has_rows:
         rows, data = open_eval_rows(restored, node, project_root() / ".cache"), _training_data(restored, folder)
-        if isinstance(rows, Rows) and data is not None:
-            warn_of_training_rows(restored, rows, node["source"], data)
         batches, description, numbers = row_batches(restored, rows, node)
+        report_known_rows(restored, rows, numbers, node["source"], data)
         return batches, description, partial(row_baselines, restored, rows, numbers, data)
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
@@ -227,6 +215,14 @@ def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Conf
     return node
 
 
+def refuse_without_effect(overrides: dict[str, str], effective: Collection[str]) -> None:
+    """ConfigError for a key of the data, valid in training, that is not one of these."""
+    for name, text in overrides.items():
+        if name.partition(".")[0] not in effective:
+            near = suggestion(name, effective, "data.")
+            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
+
+
 def forget_source(node: "Config", overrides: dict[str, str]) -> None:
     """Removes the keys that belong to the source of the run, for another one."""
     for key in NOT_OF_OTHER_SOURCES:
@@ -237,11 +233,12 @@ def forget_source(node: "Config", overrides: dict[str, str]) -> None:
 def _set(node: "Config", key: str, text: str | None) -> None:
     """Sets a dotted key, as the type that the signature of its node has."""
     first, _, inner = key.partition(".")
-    if inner and isinstance(node.get(first), dict):
+    if inner and isinstance(node.setdefault(first, {}), dict):  # an unknown key is refused with its path
         _set(node[first], inner, text)
         return
     known = signature(node["_target_"]) if "_target_" in node else None
     node[key] = parse_value(known.keys[key].hint, text) if known and key in known.keys and text is not None else text
 
 
-main = build_main(__doc__, Subcommand(_evaluate, forward_prefix="data."))
+ALIASES = {name: f"data.{name}" for name in ("source", "on_error", "max_left_out")} | {"input": "data.source"}
+main = build_main(__doc__, Subcommand(_evaluate, forward_prefix="data.", aliases=ALIASES))

@@ -11,8 +11,8 @@ at the end.
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
 whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out, as it does with up
-to max_left_out=0.01 of the rows. In CSV, a text
-that a spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
+to max_left_out=0.01 of the rows (also typed as in training: data.on_error, data.max_left_out). In CSV, a text that a
+spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
+from mlxlab.cli.evaluate import forget_source, override_data, read_overrides, refuse_without_effect
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Lt, Size
@@ -92,6 +92,7 @@ def _predict(
     restored = restore_model(run, checkpoint)
     encoder, overrides = row_encoder(restored.encoder), read_overrides(args)
     data = override_data(restored, overrides)
+    refuse_without_effect(overrides, {"reading"})
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
     names: list[str] = []  # of all columns, known once the input is read
@@ -175,4 +176,5 @@ def _refuse_overwriting(source: str, output: Path) -> None:
         raise ConfigError(f"output={output}: is a file of the input")
 
 
-main = build_main(__doc__, Subcommand(_predict, forward_prefix="data.reading."))
+TRAINING_KEYS = {"data.source": "input", "data.on_error": "on_error", "data.max_left_out": "max_left_out"}
+main = build_main(__doc__, Subcommand(_predict, forward_prefix="data.", aliases=TRAINING_KEYS))

@@ -113,12 +113,19 @@ class ProvidesTestRows(Protocol):
     def test_rows() -> Table: ...
 
 
-@runtime_checkable
-class RecognizesTrainingRows(Protocol):
-    """A data set of labelled rows that can tell whether it was trained on others."""
+class KnownRows(NamedTuple):
+    """How many of some rows equal one of the training split, and how many of the others one of the validation split."""
 
-    def count_training_rows(self, table: Table) -> int:
-        """How many of these rows equal a row of the training split, in what the model reads and in the label."""
+    training: int
+    validation: int
+
+
+@runtime_checkable
+class RecognizesRows(Protocol):
+    """A data set of labelled rows that can tell which of others are in its splits."""
+
+    def count_known_rows(self, table: Table) -> KnownRows:
+        """Counts those of these rows that equal a row of a split, in what the model reads and in the label."""
 
 
 @runtime_checkable

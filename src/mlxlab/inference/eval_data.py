@@ -15,9 +15,10 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import (
     Baseline,
     DataModule,
+    KnownRows,
     PredictsBaselines,
     ProvidesTestRows,
-    RecognizesTrainingRows,
+    RecognizesRows,
     RowEncoder,
     Table,
 )
@@ -123,26 +124,30 @@ def _labelled(
     return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
 
 
-def count_training_rows(restored: RestoredModel, rows: Rows, data: DataModule) -> int:
-    """How many of these rows the model was trained on, by the data of its run; 0 where that is unknown."""
+def report_known_rows(
+    restored: RestoredModel, rows: "Rows | ProvidedRows", numbers: np.ndarray, source: str, data: DataModule | None
+) -> None:
+    """Says how many of these rows are in the splits of the run; warns if the model was trained on some."""
     encoder = row_encoder(restored.encoder)
-    if not isinstance(data, RecognizesTrainingRows) or len(rows) > MAX_COMPARED:
-        return 0
-    return data.count_training_rows({name: rows.cells(name) for name in [*encoder.columns, encoder.label_column]})
-
-
-def warn_of_training_rows(restored: RestoredModel, rows: Rows, source: str, data: DataModule) -> None:
-    """Warns if the model was trained on some of these rows."""
-    count = 0
+    if isinstance(rows, ProvidedRows) or not isinstance(data, RecognizesRows) or len(rows) > MAX_COMPARED:
+        return
+    names = [*encoder.columns, encoder.label_column]
     with suppress(UserError):  # a malformed row, which the evaluation reports
-        count = count_training_rows(restored, rows, data)
-    if count:
-        new = len(rows) - count
-        remedy = f"take them out of the file; of the other {new:,} some may be validation rows, or have no label"
-        if not new:
-            remedy = "name rows that it has not seen with data.source=FILE, or leave data.source out"
-        share = f"{count:,} of the {len(rows):,} rows of {source}"
-        logger.warning(f"{share} were in the training split of this run, which flatters its figures; {remedy}")
+        known = data.count_known_rows({name: rows.cells(name, numbers) for name in names})
+        if any(known):
+            line = describe_known_rows(known, len(numbers), source)
+            logger.log(logging.WARNING if known.training else logging.INFO, line)
+
+
+def describe_known_rows(known: KnownRows, count: int, source: str) -> str:
+    """How many of `count` rows are in which split of the run, and what to do about those it was trained on."""
+    training, validation, new = known.training, known.validation, count - sum(known)
+    line = f"{training:,} of the {count:,} rows of {source} were in the training split of this run"
+    line += f", {validation:,} in its validation split, {new:,} are new"
+    if not training:
+        return line
+    remedy = "put the new ones in a file of their own" if new else "leave data.source out for the validation rows alone"
+    return f"{line}; training rows flatter the figures: {remedy}"
 
 
 def row_baselines(

@@ -72,11 +72,11 @@ def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is
     assert f"are longer than data.seq_len={measured.needed} tokens and are truncated" in enough.sources[-1]
 
 
-def test_rows_that_equal_one_of_the_training_split_are_counted(make):
+def test_rows_that_equal_one_of_a_split_are_counted(make):
     data = make()
     table = {name: [row[name] for row in ROWS] for name in ("text", "label")}
-    assert data.count_training_rows(table) == 48
-    assert data.count_training_rows(table | {"label": ["other"] * 60}) == 0
+    assert data.count_known_rows(table) == (48, 12)
+    assert data.count_known_rows(table | {"label": ["other"] * 60}) == (0, 0)
 
 
 def test_baselines_predict_other_rows_as_they_do_validation_rows(make):

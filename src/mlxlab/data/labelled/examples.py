@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key, describe_tokens
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import Baseline, KnownRows, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
 from mlxlab.data.labelled.labelled_rows import LabelledRows, hash_rows
 from mlxlab.data.labelled.labels import Column, Labels
@@ -133,11 +133,13 @@ class LabelledExamples:
         """The texts of rows by number, two of a pair on a line each."""
         return self.texts_of(self.baseline_rows(), np.asarray(ids, np.int64))
 
-    def count_training_rows(self, table: Table) -> int:
-        """As `RecognizesTrainingRows`."""
+    def count_known_rows(self, table: Table) -> KnownRows:
+        """As `RecognizesRows`."""
         names = [*self.renderer.columns, self.encoder.label_column]
-        trained = self.rows.text_hashes(names)[self.split.train]
-        return int(np.isin(hash_rows({name: table[name] for name in names}), trained).sum())
+        own, rows = self.rows.text_hashes(names), hash_rows({name: table[name] for name in names})
+        is_trained = np.isin(rows, own[self.split.train])
+        is_validated = np.isin(rows, own[self.split.valid]) & ~is_trained
+        return KnownRows(int(is_trained.sum()), int(is_validated.sum()))
 
     def save(self, folder: Path, format_name: str) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""

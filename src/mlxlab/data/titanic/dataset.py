@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import cached, content_key, describe_tokens
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import Baseline, KnownRows, Table
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
@@ -208,9 +208,10 @@ class TitanicDataset:
             return []
         return predictions(self.encoder, self.train_rows, passengers_of(table))
 
-    def count_training_rows(self, table: Table) -> int:
-        rows = {*self.train_rows}
-        return sum(row in rows for row in passengers_of(table))
+    def count_known_rows(self, table: Table) -> KnownRows:
+        training, rows = {*self.train_rows}, passengers_of(table)
+        validation = {*self.valid_rows} - training
+        return KnownRows(sum(row in training for row in rows), sum(row in validation for row in rows))
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = {row.id: row for row in self.valid_rows}
