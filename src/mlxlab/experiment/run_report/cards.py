@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mlxlab.experiment.run_metrics import Metrics
 from mlxlab.experiment.run_report.metric_titles import metric_title
 from mlxlab.experiment.run_report.results import (
     ROWS,
@@ -11,12 +12,14 @@ from mlxlab.experiment.run_report.results import (
     first_evaluation,
     objective_of,
     shown,
+    student_and_teacher,
 )
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card, Check, Tone
 from mlxlab.metric_names import VALID, lower_is_better
 
+NO_CONTROL = "Not compared with a control, the same model trained without the teacher: its command is below"
 _MAX_BASELINES = 4
 _TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning", "No": "warning", "About": "warning"}
 
@@ -63,10 +66,9 @@ def _which_evaluation(files: RunFiles) -> str:
 
 
 def _compared(files: RunFiles, results: Results) -> Card:
-    reference = files.metrics["reference"] if files.metrics else {}
     before, after = [], []
-    if {"student", "teacher"} <= reference.keys():
-        before.append(_teacher_line(results, reference))
+    if both := student_and_teacher(files):
+        before = [_teacher_line(results, *both), NO_CONTROL]
     if first := first_evaluation(files, results.metric):
         step, values = first
         named = [f"{key.removeprefix(VALID).replace('_', ' ')} {shown(value)}" for key, value in values.items()]
@@ -89,13 +91,12 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
     return Card(question, answer or lines.pop(0), lines, tone=tone)
 
 
-def _teacher_line(results: Results, reference: dict[str, dict[str, float | None]]) -> str:
-    student, teacher = reference["student"], reference["teacher"]
+def _teacher_line(results: Results, student: Metrics, teacher: Metrics) -> str:
     metric = results.metric if results.metric in teacher else "loss"
     sizes = student.get("parameters"), teacher.get("parameters")
     share = f", {sizes[0] / sizes[1]:.0%} of its size" if sizes[0] and sizes[1] else ""
     values = f"{shown(student.get(metric))}, the teacher {shown(teacher.get(metric))}"
-    return f"Student {metric.replace('_', ' ')} {values}{share} (last step, validation data)"
+    return f"Student {metric.replace('_', ' ')} {values}{share} (validation data)"
 
 
 def _trust(checks: Sequence[Check]) -> Card:

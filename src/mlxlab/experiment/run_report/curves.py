@@ -6,7 +6,7 @@ from math import isfinite
 from mlxlab.checkpoint.state import History
 from mlxlab.experiment.run_report.results import objective_of, shown
 from mlxlab.experiment.run_report.run_files import RunFiles
-from mlxlab.html.blocks import Block, Charts, Column, Table
+from mlxlab.html.blocks import Block, Charts, Column, Paragraph, Table
 from mlxlab.html.line_chart import LineChart, Points
 from mlxlab.metric_names import GRAD_NORM, LEARNING_RATE, LOSS, TOKENS_PER_SEC, VALID, VALID_LOSS
 from mlxlab.training.metrics.labelled import MAIN_METRIC
@@ -48,7 +48,8 @@ def evaluation_table(files: RunFiles) -> list[Block]:
     ]
     classes = ["own" if step == history.best_step else "" for step in steps]
     columns = [Column("step", True), *(Column(name, True) for name in names)]
-    return [Table(columns, rows, classes)] if len(rows) > 1 else []
+    note = "In bold the best evaluation, whose weights are kept: the results above are of it, not of the last one."
+    return [Table(columns, rows, classes), Paragraph(note, is_note=True)] if len(rows) > 1 else []
 
 
 def _points(history: History, name: str) -> Points:

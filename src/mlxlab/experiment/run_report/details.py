@@ -3,13 +3,17 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from mlxlab.config.issues import one_line, value_at
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 from mlxlab.program import join, quoted
+
+_OF_TEACHERS = ("trainer.teachers", "trainer.distillation", "trainer.loss.feature_matching", "hydra.run.dir")
 
 
 def detail_sections(files: RunFiles) -> list[Section]:
@@ -49,6 +53,23 @@ def _commands(files: RunFiles) -> dict[str, str]:
     return commands
 
 
+def control_commands(files: RunFiles) -> dict[str, str]:
+    """What trains the same model without its teachers, with the same tokenizer, and compares both."""
+    first, _ = command_lines(files.manifest.get("inputs", {}))
+    folder = str(files.folder)
+    options = [text for text in first if not override_name(text).startswith(_OF_TEACHERS)] + ["trainer.teachers=[]"]
+    tokenizer = value_at(files.config, "data.tokenizer")
+    is_inherited = isinstance(tokenizer, dict) and tokenizer.get("path", "none") is None
+    if is_inherited and not value_at(files.config, "model.pretrained"):
+        options.append(f"data.tokenizer.path={folder}/inference")
+    control = f"{folder}_control"
+    compared = join([f"distilled={folder}", f"control={control}", "baseline=control"])
+    return {
+        "train the control": f"mlxlab train {join([*options, f'hydra.run.dir={control}'])}",
+        "compare them": f"mlxlab compare {compared}",
+    }
+
+
 def _data(files: RunFiles) -> list[Block]:
     inputs, node = files.manifest.get("inputs", {}), files.config.get("data")
     facts = {}
@@ -73,8 +94,21 @@ def _config(files: RunFiles) -> list[Block]:
     inputs = files.manifest.get("inputs", {})
     choices = " ".join(f"{group}={option}" for group, option in inputs.get("choices", {}).items())
     facts = {"typed": join(inputs.get("overrides", [])), "options": choices}
-    text = yaml.dump(files.config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    config, replaced = _with_actual_shape(files)
+    if replaced:
+        facts["not used"] = f"{', '.join(replaced)}: below are the values of the model that was trained"
+    text = yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     return [Facts({name: each for name, each in facts.items() if each}), Listing(text)]
+
+
+def _with_actual_shape(files: RunFiles) -> tuple[dict[str, Any], list[str]]:
+    """The config with the shape of the model, and what it replaces: pretrained weights have their own, growth too."""
+    node = files.config.get("model")
+    if files.state is None or not isinstance(node, dict):
+        return files.config, []
+    own = {key: value for key, value in files.state["architecture"].items() if isinstance(value, int | float | str)}
+    replaced = [f"model.{key}={_value(node[key])}" for key in own if node.get(key, own[key]) != own[key]]
+    return {**files.config, "model": node | own}, replaced
 
 
 def _environment(files: RunFiles) -> list[Block]:

@@ -12,6 +12,7 @@ _PLAIN = {
     "calibration_error": "expected calibration error",
     "mae": "mean absolute error",
     "rmse": "root mean squared error (RMSE)",
+    "ms per batch": "time per batch (ms)",
     "r2": "R2 (share of the variance explained)",
     "spearman": "Spearman rank correlation",
 }

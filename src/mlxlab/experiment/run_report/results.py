@@ -101,6 +101,15 @@ def results_of(files: RunFiles) -> Results:
     return replace(results, gain=gains[0], weakest_gain=gains[1])
 
 
+def student_and_teacher(files: RunFiles) -> tuple[Metrics, Metrics] | None:
+    """Their metrics on the validation data; of the student those of its best evaluation, as everywhere in a report."""
+    reference = files.metrics["reference"] if files.metrics else {}
+    if files.metrics is None or not {"student", "teacher"} <= reference.keys():
+        return None
+    last, best = reference["student"], _of(files.metrics["metrics"], VALID)
+    return {name: best.get(name, value) for name, value in last.items()}, reference["teacher"]
+
+
 def _main_metric(values: Metrics, objective: str) -> str:
     return next((name for name in ("accuracy", "f1_macro", "rmse") if name in values), objective)
 

@@ -4,12 +4,21 @@ from contextlib import suppress
 
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
+from mlxlab.experiment.run_report.details import control_commands
 from mlxlab.experiment.run_report.metric_titles import metric_title
-from mlxlab.experiment.run_report.results import ROWS, Results, baseline_sentence, baseline_title, shown
+from mlxlab.experiment.run_report.results import (
+    ROWS,
+    Results,
+    baseline_sentence,
+    baseline_title,
+    shown,
+    student_and_teacher,
+)
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import (
     Block,
     Column,
+    Commands,
     Image,
     Images,
     Paragraph,
@@ -173,17 +182,18 @@ def _samples(files: RunFiles) -> list[Block]:
 
 
 def _teacher(files: RunFiles) -> list[Block]:
-    reference = files.metrics["reference"] if files.metrics else {}
-    if not {"student", "teacher"} <= reference.keys():
+    if not (both := student_and_teacher(files)):
         return []
-    names = dict.fromkeys([*reference["student"], *reference["teacher"]])
-    rows = [[name, *(_cell(name, reference[model]) for model in ("student", "teacher"))] for name in names]
-    note = (
-        "Both at the last step, on the same validation data. One run cannot tell whether the teacher helped: train"
-        " without it too, both over several seeds, and compare them (mlxlab compare)."
-    )
+    names = dict.fromkeys([*both[0], *both[1]])
+    rows = [[metric_title(name, files), *(_cell(name, values) for values in both)] for name in names]
     columns = [Column("metric"), Column("student", True), Column("teacher", True)]
-    return [Table(columns, rows), Paragraph(note, is_note=True)]
+    note = "On the same validation data; of the student its best evaluation, as in the results above."
+    control = (
+        "Did the teacher help? That takes a control, the same model trained without the teacher. One run of each may"
+        " differ by chance: train both over several seeds (seed=1, ...)."
+    )
+    blocks: list[Block] = [Table(columns, rows), Paragraph(note, is_note=True), Paragraph(control)]
+    return [*blocks, Commands(control_commands(files))]
 
 
 def _cell(name: str, metrics: Metrics) -> str:

@@ -8,6 +8,11 @@ from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Card
 
 _TASKS = {"multi_label": "multi-label classification", "language_modelling": "language modelling"}
+_SIZES = (  # text, then our key and that of a published model
+    ("layers {:,}", "num_layers", "num_hidden_layers"),
+    ("hidden size {:,}", "hidden_size"),
+    ("heads {:,}", "num_heads", "num_attention_heads"),
+)
 _MAX_CLASSES, _MAX_COLUMNS = 4, 4  # that are named
 
 
@@ -17,6 +22,7 @@ def training_card(files: RunFiles) -> Card:
         "Task": _task(files.facts),
         "Data": _data(files),
         "Model": _model(files),
+        "Shape": _shape(files),
         "Tokenizer": _tokenizer(files.facts),
         "Teachers": one_line(", ".join(files.manifest.get("inputs", {}).get("teachers", {})), 160),
         "Against the teacher": _against_teacher(files),
@@ -49,7 +55,7 @@ def _against_teacher(files: RunFiles) -> str:
     for key, text in (("parameters", "{:.0%} of its parameters"), ("ms per batch", "{:.0%} of its time per batch")):
         if (own := student.get(key)) and (other := teacher.get(key)):
             texts.append(text.format(own / other))
-    return f"{', '.join(texts)}; this run has no student without a teacher (control)" if texts else ""
+    return ", ".join(texts)
 
 
 def _chosen_size(files: RunFiles) -> str:
@@ -115,6 +121,19 @@ def _model(files: RunFiles) -> str:
     share = f"{trainable:,} of them trained ({trainable / total:.1%})" if trainable < total else ""
     how = f"adapter {adapter}" if adapter != "none" else ""
     return ", ".join(filter(None, [f"{count:,} parameters" if count else "", share, how, start]))
+
+
+def _shape(files: RunFiles) -> str:
+    """Of the model as the newest checkpoint has it: of pretrained weights it is theirs, not that of the config."""
+    if files.state is None:
+        return ""
+    node = files.state["architecture"]
+    node = node["config"] if isinstance(node.get("config"), dict) else node  # of an architecture of mlx-lm
+    shown = []
+    for text, *keys in _SIZES:
+        size = next((node[key] for key in keys if isinstance(node.get(key), int)), None)
+        shown += [text.format(size)] if size is not None else []
+    return ", ".join([*shown, f"vocabulary {files.state['vocab_size']:,}"]) if shown else ""
 
 
 def _tokenizer(facts: RunFacts) -> str:

@@ -1,0 +1,56 @@
+"""What a report says of the model itself: its shape, and a student next to its teacher."""
+
+from pathlib import Path
+
+from mlxlab.checkpoint.state import History, Progress
+from mlxlab.experiment.run_report.cards import all_cards
+from mlxlab.experiment.run_report.details import detail_sections
+from mlxlab.experiment.run_report.results import results_of
+from mlxlab.experiment.run_report.run_files import RunFiles
+from mlxlab.experiment.run_report.sections import result_sections
+from mlxlab.experiment.run_report.what_was_trained import training_card
+
+PRESET = {"_target_": "mlxlab.models.bert.Bert", "hidden_size": 128, "num_layers": 6, "num_heads": 4}
+
+
+def files(**architecture):
+    overrides = ["data=titanic", "trainer=distill", "trainer.teachers=[/runs/t]", "hydra.run.dir=/runs/a"]
+    inputs = {"overrides": overrides, "parents": [], "choices": {"model": "bert"}}
+    manifest = {"name": "x", "id": "1", "inputs": inputs, "attempts": [], "outcome": {}}
+    metrics = {"best_step": 4, "steps": 8, "main_metric": "accuracy", "metrics": {"valid/accuracy": 0.8}}
+    metrics |= {"test": {}, "intervals": {}, "baselines": {}, "reference": {}}
+    state = {"architecture": architecture or PRESET, "vocab_size": 30522, "history": History(), "progress": Progress(8)}
+    config = {"model": PRESET | {"pretrained": None}, "data": {"tokenizer": {"path": None}}}
+    return RunFiles(Path("/runs/a"), manifest, "DONE", metrics=metrics, config=config, state=state)
+
+
+def section(sections, title):
+    return next(each for each in sections if each.title == title).blocks
+
+
+def test_the_shape_is_that_of_the_weights_and_what_it_replaces_of_the_config_is_named():
+    loaded = files(**PRESET | {"hidden_size": 384, "num_heads": 12, "pretrained": None})
+    assert training_card(loaded).facts["Shape"] == "layers 6, hidden size 384, heads 12, vocabulary 30,522"
+    facts, listing = section(detail_sections(loaded), "Config")
+    assert facts.facts["not used"].startswith("model.hidden_size=128, model.num_heads=4: ")
+    assert "hidden_size: 384" in listing.text
+    assert "not used" not in section(detail_sections(files()), "Config")[0].facts
+    of_mlx_lm = files(config={"hidden_size": 64, "num_hidden_layers": 2})
+    assert training_card(of_mlx_lm).facts["Shape"] == "layers 2, hidden size 64, vocabulary 30,522"
+
+
+def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_control_is_there():
+    distilled = files()
+    student, teacher = ({"accuracy": value, "f1_macro": 0.7, "parameters": 9.0} for value in (0.75, 0.85))
+    distilled.metrics["reference"] = {"student": student, "teacher": teacher}
+    results = results_of(distilled)
+    compared = all_cards(distilled, results, [])[2]
+    assert compared.answer == "Student accuracy 0.8000, the teacher 0.8500, 100% of its size (validation data)"
+    assert compared.lines[0].startswith("Not compared with a control")
+    table, *_, commands = section(result_sections(distilled, results), "Teacher and student")
+    assert table.rows[:2] == [["accuracy", "0.8000", "0.8500"], ["F1, macro average", "0.7000", "0.7000"]]
+    assert commands.commands == {
+        "train the control": "mlxlab train data=titanic trainer=distill 'trainer.teachers=[]'"
+        " data.tokenizer.path=/runs/a/inference hydra.run.dir=/runs/a_control",
+        "compare them": "mlxlab compare distilled=/runs/a control=/runs/a_control baseline=control",
+    }
