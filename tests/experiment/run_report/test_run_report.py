@@ -66,7 +66,8 @@ def test_the_first_card_says_what_was_learned_from_what_and_for_how_long(finishe
     text = ParsedPage((finished / "report.html").read_text()).text
     assert "Task classification of Survived, 2 classes: died, survived" in text
     assert "Data titanic; 713 training, 178 validation rows; columns PassengerId, Pclass, Name, Sex and " in text
-    assert re.search(r"Model [\d,]{5,} parameters, from random weights Tokenizer byte-level BPE, [\d,]+ tokens", text)
+    assert re.search(r"Model [\d,]{5,} parameters, from random weights Shape layers 1, hidden size 32, ", text)
+    assert re.search(r"heads 2, vocabulary [\d,]+ Tokenizer byte-level BPE, [\d,]+ tokens", text)
     assert re.search(r"Training 4 steps \(0.0\d+ epochs\), [\d,]+ tokens in \d+ s", text)
 
 
