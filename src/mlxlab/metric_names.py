@@ -22,6 +22,20 @@ ANALYSIS = "analysis/"
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "nonfinite_steps", "skipped_records")
 _ERRORS = ("mae", "rmse")
+_PLAIN_NAMES = {
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "roc_auc": "ROC AUC",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+}
+
+
+def plain_name(metric: str) -> str:
+    """The name of a metric without its split, in a sentence."""
+    return _PLAIN_NAMES.get(metric, metric.replace("_", " "))
 
 
 def lower_is_better(metric: str) -> bool:

@@ -364,7 +364,7 @@ def test_the_labels_of_a_plot_do_not_cover_each_other():
     figure = plot_precision_recall(np.eye(8), np.eye(8), names)
     figure.canvas.draw()
     axis = figure.axes[0]
-    assert axis.get_legend().get_window_extent().x0 > axis.get_window_extent().x1
+    assert axis.get_legend().get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
 
 
 def test_the_precision_of_two_classes_is_compared_with_the_share_of_the_second():

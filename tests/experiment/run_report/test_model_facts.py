@@ -5,10 +5,11 @@ from pathlib import Path
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.experiment.run_report.cards import all_cards
 from mlxlab.experiment.run_report.details import detail_sections
-from mlxlab.experiment.run_report.results import results_of
+from mlxlab.experiment.run_report.results import Results, baseline_sentence, results_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.what_was_trained import training_card
+from mlxlab.metric_names import plain_name
 
 PRESET = {"_target_": "mlxlab.models.bert.Bert", "hidden_size": 128, "num_layers": 6, "num_heads": 4}
 
@@ -54,3 +55,10 @@ def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_con
         " data.tokenizer.path=/runs/a/inference hydra.run.dir=/runs/a_control",
         "compare them": "mlxlab compare distilled=/runs/a control=/runs/a_control baseline=control",
     }
+
+
+def test_sentences_name_metrics_and_baselines_as_the_tables_do():
+    baselines = {"ridge_regression": 3.0, "mean": 9.0}
+    results = Results("rmse", "valid", {"rmse": 2.0}, None, 88, baselines, (0.5, 1.5), (6.0, 8.0))
+    assert "better than ridge regression, the best baseline: RMSE 2.0000 against" in baseline_sentence(results)
+    assert plain_name("bits_per_byte") == "bits per byte"

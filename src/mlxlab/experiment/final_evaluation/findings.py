@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.experiment.run_metrics import number
-from mlxlab.metric_names import lower_is_better
+from mlxlab.metric_names import lower_is_better, plain_name
 from mlxlab.training.metrics.classification import ClassCounts
 
 _CONSTANT = ("majority", "mean", "unigram")  # baselines
@@ -32,7 +32,7 @@ def same_as_weakest(metric: str, value: float, baseline: str, baseline_value: fl
     """`accuracy 0.5593 is that of majority`; where it is worse, by both values."""
     shown = number(value), number(baseline_value)
     relation = f"that of {baseline}" if shown[0] == shown[1] else f"worse than {shown[1]} of {baseline}"
-    return f"{metric.replace('_', ' ')} {shown[0]} is {relation}"
+    return f"{plain_name(metric)} {shown[0]} is {relation}"
 
 
 def learned_nothing_sentence(

@@ -99,7 +99,8 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
     for number in sorted(shown):
         positive = targets[:, number] > 0 if targets.ndim > 1 else targets == number
         curves[number] = precision_recall(outputs[:, number], positive)
-    figure = new_figure(6.6, 3.4)
+    legend_rows = -(-len(curves) // 2) if len(names) <= MAX_CURVES else 1
+    figure = new_figure(4.2, 3.4 + 0.17 * legend_rows)
     axis = figure.subplots()
     if len(names) <= MAX_CURVES:
         for number, (precision, recall) in curves.items():
@@ -114,7 +115,8 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         axis.axhline(share, color="gray", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
     if curves:
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))  # no curve is below it
+        # Below the curves, so that the plot is narrow enough for a phone.
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
     return figure
 
 

@@ -17,7 +17,7 @@ from mlxlab.experiment.run_report.results import (
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card, Check, Tone
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import VALID, lower_is_better, plain_name
 
 NO_CONTROL = "Not compared with a control, the same model trained without the teacher: its command is below"
 _MAX_BASELINES = 4
@@ -39,7 +39,7 @@ def _how_good(files: RunFiles, results: Results) -> Card:
     others = [
         f"{metric_title(each, files)} {shown(results.values[each])}{_unit(each, files)}" for each in _others(results)
     ]
-    answer = f"{kind} {results.metric.replace('_', ' ')} {shown(results.value)}{_unit(results.metric, files)}"
+    answer = f"{kind} {plain_name(results.metric)} {shown(results.value)}{_unit(results.metric, files)}"
     return Card("How good is it?", answer, [line for line in [*lines, "; ".join(others)] if line])
 
 
@@ -71,7 +71,7 @@ def _compared(files: RunFiles, results: Results) -> Card:
         before = [_teacher_line(results, *both), NO_CONTROL]
     if first := first_evaluation(files, results.metric):
         step, values = first
-        named = [f"{key.removeprefix(VALID).replace('_', ' ')} {shown(value)}" for key, value in values.items()]
+        named = [f"{plain_name(key.removeprefix(VALID))} {shown(value)}" for key, value in values.items()]
         after.append(f"Itself at step {step:,}, the first evaluation: {', '.join(named)}")
     return baselines_card(results, before, after)
 
@@ -80,7 +80,7 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
     """Whether the model is better than its baselines, with their values between other lines."""
     question, sign = "Compared with what?", -1 if lower_is_better(results.metric) else 1
     ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
-    metric = results.metric.replace("_", " ")
+    metric = plain_name(results.metric)
     values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
     ranking = results.ranking if results.is_no_better else ""
     lines = [*([f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []), *before, *values, *after]
@@ -96,7 +96,7 @@ def _teacher_line(results: Results, student: Metrics, teacher: Metrics) -> str:
     sizes = student.get("parameters"), teacher.get("parameters")
     share = f", {sizes[0] / sizes[1]:.0%} of its size" if sizes[0] and sizes[1] else ""
     values = f"{shown(student.get(metric))}, the teacher {shown(teacher.get(metric))}"
-    return f"Student {metric.replace('_', ' ')} {values}{share} (validation data)"
+    return f"Student {plain_name(metric)} {values}{share} (validation data)"
 
 
 def _trust(checks: Sequence[Check]) -> Card:

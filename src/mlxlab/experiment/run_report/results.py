@@ -9,7 +9,7 @@ from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, ran
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import Metrics, baseline_values, number
 from mlxlab.experiment.run_report.run_files import RunFiles
-from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better
+from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better, plain_name
 
 _BITS = f"{VALID}bits_per_byte"
 ROWS = {"valid": "validation", "test": "test"}
@@ -128,7 +128,9 @@ def baseline_sentence(results: Results) -> str:
     """Whether the model is better than the best baseline; "" where that is not known."""
     if results.gain is None or results.value is None:
         return ""
-    return verdict(results.split, results.metric, results.value, results.baselines, results.gain)
+    named = {_short_name(name): value for name, value in results.baselines.items()}
+    sentence = verdict(results.split, results.metric, results.value, named, results.gain)
+    return sentence.replace(f": {results.metric} ", f": {plain_name(results.metric)} ", 1)
 
 
 def baseline_title(name: str, metric: str = "") -> str:
@@ -148,7 +150,7 @@ def compared_with_best(results: Results) -> str:
         text = f"{'no better' if is_equal else 'worse'} than {weakest}"
         if results.learned_nothing:
             return f"Learned nothing: {text}"
-        return f"{text[0].upper()}{text[1:]} in {results.metric.replace('_', ' ')}"
+        return f"{text[0].upper()}{text[1:]} in {plain_name(results.metric)}"
     if results.may_be_chance:
         return f"Not clearly better than {weakest}"
     sign = -1 if lower_is_better(results.metric) else 1

@@ -26,7 +26,7 @@ from mlxlab.html.blocks import (
     Section,
     Table,
 )
-from mlxlab.metric_names import TEST, VALID, lower_is_better
+from mlxlab.metric_names import TEST, VALID, lower_is_better, plain_name
 
 PLOT_DPI = 120
 _ERROR_PLOTS = {
@@ -100,7 +100,7 @@ def _baseline_table(results: Results) -> Table:
     named["this model"] = results.value or 0.0
     ranked = sorted(named.items(), key=lambda item: item[1], reverse=not lower_is_better(results.metric))
     classes = ["own" if name == "this model" else "" for name, _ in ranked]
-    title = f"{results.metric.replace('_', ' ')} ({ROWS[results.split]})"
+    title = f"{plain_name(results.metric)} ({ROWS[results.split]})"
     columns = [Column("model"), Column(title, is_number=True)]
     return Table(columns, [[name, shown(value)] for name, value in ranked], classes)
 

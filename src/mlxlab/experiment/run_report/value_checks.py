@@ -12,6 +12,7 @@ from mlxlab.experiment.run_report.results import (
 )
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
+from mlxlab.metric_names import plain_name
 
 _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
 
@@ -55,7 +56,7 @@ def check_teacher(files: RunFiles, results: Results) -> Check | None:
             return Check("warning", f"The teacher is no better than {results.weakest}", text)
         text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
         return Check("warning", "The teacher learned nothing", text, is_serious=True)
-    return Check("good", "Teacher", f"Its {results.metric.replace('_', ' ')} {shown(value)} is better than {weakest}.")
+    return Check("good", "Teacher", f"Its {plain_name(results.metric)} {shown(value)} is better than {weakest}.")
 
 
 def check_classes(files: RunFiles, results: Results) -> Check | None:
