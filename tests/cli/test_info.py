@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import main
-from mlxlab.cli.info.own_data import _length
+from mlxlab.cli.info.own_data import _length, _missing_labels
 from mlxlab.cli.info.sizes import count, footprint
 from mlxlab.data.batch import Batch
 from mlxlab.models.model import Model, build_head, count_parameters
@@ -165,12 +165,12 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
     assert printed.endswith(f": mlxlab info data {source} data.text_column=who data.label_column=kind\n")
-    nearest = ("data.text_column=who data.label_column=kind", "data.target=LABEL", "data.target=LABEL")
-    options = (["data=text_classification"], ["data=table", "data.target=knd"], ["data.target=knd", "seed=3"])
-    for option, columns in zip(options, nearest, strict=True):
-        assert main(["data", source, *option]) == 0
-        seed = "seed=3 " if "seed=3" in option else ""
-        assert capsys.readouterr().out.endswith(f": mlxlab info data {source} {seed}{columns}\n")
+    nearest = ("data.text_column=who data.label_column=kind", "data.target=COLUMN")
+    for option, columns in zip(("data=text_classification", "data=table"), nearest, strict=True):
+        assert main(["data", source, option, "seed=3"]) == 0
+        assert capsys.readouterr().out.endswith(f": mlxlab info data {source} seed=3 {columns}\n")
+    assert main(["data", source, "data.target=knd"]) == 65
+    assert "did you mean kind?" in capsys.readouterr().err
     assert main(["data", source, "data=titanic"]) == 2
     assert capsys.readouterr().err.endswith("data=titanic: expected data=text_classification or data=table\n")
     assert main(["data", "data.text_column=who"]) == 2
@@ -186,8 +186,12 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     numbers = f"data.source={write_csv(tmp_path / 'numbers.csv', [{'a': n, 'b': n % 2} for n in range(60)])}"
     assert main(["data", numbers]) == 0
     assert capsys.readouterr().out.endswith(
-        f"next, with the column to predict: mlxlab info data {numbers} data.target=LABEL\n"
+        f"next, with the column to predict as COLUMN: mlxlab info data {numbers} data.target=COLUMN\n"
     )
+    texts = f"data.source={write_csv(tmp_path / 'unlabelled.csv', [{'a': f'text {n}', 'b': 'x'} for n in range(60)])}"
+    assert main(["data", texts]) == 0
+    trained = f"mlxlab train model=transformer data=streaming {texts} data.text_column=a"
+    assert capsys.readouterr().out.endswith(f"no column looks like a label; a language model needs none: {trained}\n")
     gaps = [{"a": n if n % 3 else "NA", "b": n % 2} for n in range(60)]
     assert main(["data", f"data.source={write_csv(tmp_path / 'gaps.csv', gaps)}"]) == 0
     assert "| a      | probably numbers, with text such as 'NA' in 20 cells |" in capsys.readouterr().out
@@ -199,3 +203,23 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
 
 def test_the_length_of_a_run_on_data_of_unknown_size_is_not_told():
     assert _length({"epochs": 5, "steps_per_epoch": None, "steps": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "line"),
+    [
+        (5, 20, "5 epochs of 4 steps, unless trainer.epochs sets another number; {} may end the run sooner"),
+        (5, 9, "9 steps (trainer.max_steps); an epoch is 4 steps; {} may end the run sooner"),
+        (None, None, "until {} are read; an epoch is 4 steps"),
+    ],
+)
+def test_a_run_with_a_limit_of_tokens_names_that_key(epochs, steps, line):
+    checked = {"epochs": epochs, "steps_per_epoch": 4, "steps": steps, "max_tokens": 700}
+    assert _length(checked) == line.format("trainer.max_tokens=700")
+
+
+def test_classes_that_stand_for_missing_labels_have_the_override_to_paste():
+    [line] = _missing_labels(["NA", "no", "null"])
+    assert line.startswith("class 'NA', 'null': ")
+    assert """ "data.reading.missing=['NA','null']" counts""" in line
+    assert not _missing_labels(["yes", "no"])

@@ -76,11 +76,13 @@ class CommandLine:
         doc: the help text, followed by that of all options.
         subcommands: what it does, by the first argument that names it; by "" if there is only one.
         needs_args: a command line without arguments prints the help.
+        advice: what to do instead, by words in lower case that users take for a subcommand.
     """
 
     doc: str | None
     subcommands: Mapping[str, Subcommand]
     needs_args: bool = True
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         return run_subcommand(argv, act=self._act, show_help=self._help, needs_args=self.needs_args)
@@ -90,6 +92,8 @@ class CommandLine:
             return self.subcommands[""](args)
         name, *args = args
         if name not in self.subcommands:
+            if advice := self.advice.get(name.lower()):
+                raise ConfigError(f"{name}: unknown subcommand; {advice}")
             raise ConfigError(f"{name}: unknown subcommand{suggestion(name, self.subcommands)}")
         try:
             return self.subcommands[name](args)
@@ -105,10 +109,15 @@ class CommandLine:
 
 
 def build_main(
-    doc: str | None, subcommand: Subcommand | Mapping[str, Subcommand], *, needs_args: bool = True
+    doc: str | None,
+    subcommand: Subcommand | Mapping[str, Subcommand],
+    *,
+    needs_args: bool = True,
+    advice: Mapping[str, str] | None = None,
 ) -> CommandLine:
     """The `main` of a module of this package, with one subcommand or several."""
-    return CommandLine(doc, {"": subcommand} if isinstance(subcommand, Subcommand) else subcommand, needs_args)
+    subcommands = {"": subcommand} if isinstance(subcommand, Subcommand) else subcommand
+    return CommandLine(doc, subcommands, needs_args, advice or {})
 
 
 def run_subcommand(

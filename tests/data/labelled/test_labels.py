@@ -74,6 +74,11 @@ def test_numbers_are_standardised_by_the_training_rows():
         (["7", "7"], {"task": "regression"}, "every training row holds 7"),
         ([*map(str, range(30)), "x"], {}, "file.csv:32: column 'label': mixed types: 'x' among numbers"),
         ([f"id {n}" for n in range(200)], {}, "200 classes in 200 training rows: is it an id?"),
+        (
+            [f"{n},5" for n in range(200)],
+            {},
+            "numbers with a comma, such as '0,5'; expected",
+        ),
         (["a", "b"], {"fixed": ["a", "c"]}, "file.csv:3: column 'label': unknown label 'b', expected one of 'a', 'c'"),
         (["1", "1.0", "2"], {"task": "single"}, "labels '1' and '1.0' are the same number"),
         (["1", "1.0"], {"task": "regression"}, "every training row holds 1"),

@@ -165,7 +165,7 @@ MALFORMED = {
     "text after a quote": ("a.csv", HEADER + '"a" ,b\n', {}, "2:4: ',' expected after a closing quote, got ' '"),
     "a NUL": ("a.csv", HEADER + "a,b\nab\0,c\n", {}, "3:3: control character 0x00"),
     "a control character": ("a.csv", HEADER + 'a,"b\nc\x1b"\n', {}, "3:2: control character 0x1b"),
-    "latin-1": ("a.csv", (HEADER + "\u00e4\u00f6,b\n").encode("latin-1"), {}, "2:1: byte 0xe4 is not UTF-8; is data."),
+    "latin-1": ("a.csv", (HEADER + "\u00e4\u00f6,b\n").encode("latin-1"), {}, "2:1: byte 0xe4 is not UTF-8; data."),
     "broken UTF-8": ("a.csv", HEADER.encode() + "\u00e4b".encode() + b"\xff,b\n", {}, "2:3: byte 0xff is not UTF-8"),
     "UTF-16 without mark": ("a.csv", HEADER.encode("utf-16-le"), {}, "1:1: this is UTF-16 text without a byte order"),
     "UTF-16 cut off": ("a.csv", HEADER.encode("utf-16") + b"a", {}, "2: after 11 bytes: not in its encoding"),

@@ -97,6 +97,18 @@ def _quantize(
         terminal.show(f"{report.text()}\n\n{out}")
 
 
+NO_PEFT = (
+    "there is no export in the format of PEFT; take hf, which folds the adapters into the weights, for transformers "
+    "(with separate_adapters=true it writes them apart, for mlx-lm)"
+)
+FOLDER = "hf writes the folder (config.json, model.safetensors, tokenizer) that"
+ADVICE = {
+    **dict.fromkeys(("peft", "lora", "dora", "adapter", "adapters"), NO_PEFT),
+    **dict.fromkeys(("huggingface", "hugging_face", "transformers", "safetensors"), f"{FOLDER} transformers reads"),
+    **dict.fromkeys(("mlx", "mlx-lm", "mlx_lm"), f"{FOLDER} mlx-lm reads, of decoders"),
+    **dict.fromkeys(("onnx", "coreml", "torchscript"), f"no such export; {FOLDER} converters for transformers read"),
+    **dict.fromkeys(("ollama", "llama.cpp"), "gguf writes the file that llama.cpp and Ollama read, of decoders"),
+}
 OPTIONS = "mlxlab.models.options.Quantization"
 main = build_main(
     __doc__,
@@ -106,4 +118,5 @@ main = build_main(
         "hf": Subcommand(export_hf),
         "gguf": Subcommand(export_gguf),
     },
+    advice=ADVICE,
 )

@@ -3,6 +3,7 @@
 import math
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
-from mlxlab.program import command, join
+from mlxlab.program import command, join, quoted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.columns import ColumnSummary
     from mlxlab.data.labelled.table.dataset import TableDataset
     from mlxlab.data.labelled.text_classification import TextClassificationDataset
 
+MISSING = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})  # labels that are probably missing ones
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
 
 
@@ -34,14 +36,15 @@ def data(json: bool = False, *, args: list[str]) -> None:
         raise ConfigError("data.source=...: missing; expected the file or folder of your rows")
     if "data" not in typed:
         args = [f"data={'table' if 'data.target' in typed else 'text_classification'}", *args]
-    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    unnamed = ["data.target=COLUMN"] if "data=table" in args and "data.target" not in typed else []
+    config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
     if "max_left_out" not in config["data"]:
         option = next(arg for arg in args if _key(arg) == "data")
         raise ConfigError(f"{option}: expected data=text_classification or data=table")
     columns = _columns(config["data"])
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
-    if not typed & {"data.text_column", "data.label_column"} and not names.issuperset(map(str, needed)):
+    if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
         _show_columns(columns, args, json, is_table="target" in config["data"])
         return
     if not json:
@@ -52,7 +55,8 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json(report)
     else:
-        lines = [*checked["messages"], *_faultless(checked), _length(checked), f"train on it: {report['train']}"]
+        lines = [*checked["messages"], *_missing_labels(checked["classes"]), *_faultless(checked), _length(checked)]
+        lines.append(f"train on it: {report['train']}")
         terminal.show("\n".join(filter(None, lines)))
 
 
@@ -93,6 +97,7 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         "epochs": epochs,
         "steps_per_epoch": batches,
         "steps": length.steps(batches, dataset.train.tokens_per_batch),
+        "max_tokens": length.max_tokens,
         "messages": dataset.sources,
         "extra": _leave_out(config["data"], dataset.examples.split.left_out_share),
     }
@@ -105,6 +110,16 @@ def _leave_out(node: dict[str, Any], share: float) -> list[str]:
     return [*extra, f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else extra
 
 
+def _missing_labels(classes: Iterable[str]) -> list[str]:
+    """A line on classes whose names stand for a missing value in many files."""
+    from mlxlab.config.hydra.recorded_overrides import override_text
+
+    if not (names := [name for name in classes if name.casefold() in MISSING]):
+        return []
+    override = quoted(override_text("data.reading.missing", names))
+    return [f"class {', '.join(map(repr, names))}: if it stands for a missing label, {override} counts it as one"]
+
+
 def _faultless(checked: dict[str, Any]) -> list[str]:
     """A line on the faults that the messages do not name because there are none."""
     lines = [] if checked["left_out"] else ["every row has a label and can be read"]
@@ -115,9 +130,13 @@ def _length(checked: dict[str, Any]) -> str:
     epochs, batches, steps = checked["epochs"], checked["steps_per_epoch"], checked["steps"]
     if not batches:
         return ""
+    tokens = f"trainer.max_tokens={checked['max_tokens']}" if checked["max_tokens"] else ""
+    if steps is None:
+        return f"until {tokens} are read; an epoch is {batches:,} steps" if tokens else ""
+    sooner = f"; {tokens} may end the run sooner" if tokens else ""
     if epochs and steps == epochs * batches:
-        return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number"
-    return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps" if steps else ""
+        return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number{sooner}"
+    return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps{sooner}"
 
 
 def _table(columns: "list[ColumnSummary]") -> str:
@@ -156,12 +175,17 @@ def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool, *
     """The columns alone, and the command that checks more."""
     from mlxlab.data.labelled.columns import likely_columns
 
-    chosen, kept = {"data.target": "LABEL"}, [arg for arg in args if _key(arg) not in ("data", "data.target")]
+    chosen, kept = {"data.target": "COLUMN"}, [arg for arg in args if _key(arg) not in ("data", "data.target")]
     if likely := () if is_table else likely_columns(columns):
         chosen = dict(zip(("data.text_column", "data.label_column"), likely, strict=True))
     check = f"{command('info')} data {join([*kept, *(_override(*each) for each in chosen.items())])}"
     if json:
         print_json({"columns": [each._asdict() for each in columns], "next": check})
         return
-    what = "columns of your text and your label" if likely else "column to predict"
-    terminal.show(f"{_table(columns)}\n\nnext, with the {what}: {check}")
+    what = "columns of your text and your label" if likely else "column to predict as COLUMN"
+    lines = [_table(columns), "", f"next, with the {what}: {check}"]
+    if all(each.content == "text" and not each.may_be_label for each in columns):
+        longest = max(columns, key=lambda each: each.mean_length).name
+        model = ["model=transformer", "data=streaming", *kept, _override("data.text_column", longest)]
+        lines[2:] = [f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"]
+    terminal.show("\n".join(lines))

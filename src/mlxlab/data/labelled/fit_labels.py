@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.data.batch import TaskKind
-from mlxlab.data.labelled.labels import Column, Labels, is_number, shorten
+from mlxlab.data.labelled.labels import Column, Labels, is_number, is_number_with_comma, shorten
 from mlxlab.errors import ConfigError, DataError
 
 TaskName = Literal["auto", "single", "multi_label", "regression"]
@@ -127,7 +127,11 @@ def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None
     if not names:
         raise DataError(f"{column.where(0)}: no label in any of {rows} training rows")
     if len(names) > MAX_CLASSES or (kind == "classification" and too_many_classes(len(names), rows)):
-        way_out = "is it an id? (data.task=regression predicts numbers)"
+        way_out = "is it an id?"
+        if all(map(is_number_with_comma, names)):
+            way_out = f"numbers with a comma, such as {names[0]!r}; expected a decimal point and no other separator"
+        elif any(map(is_number, names)):
+            way_out = "is it an id? (data.task=regression predicts numbers)"
         raise DataError(f"{column.where(0)}: {len(names)} classes in {rows} training rows: {way_out}")
 
 

@@ -117,7 +117,8 @@ def _refuse_single_rows(labels: Column) -> None:
         code = int(np.argmax(counts == 1))
         class_name = shorten(labels.values[code])
         raise DataError(
-            f"{labels.where(code)}: class {class_name!r} has a single row, expected at least 2 to split them"
+            f"{labels.where(code)}: class {class_name!r} has a single row, expected at least 2 to split them: "
+            "remove it, or add rows of this class"
         )
 
 

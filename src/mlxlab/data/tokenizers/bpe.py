@@ -119,7 +119,7 @@ class BPETokenizerTrainer:
         sizes = sorted(({2**k for k in range(9, 20)} | {full_size, chosen}) & per_token.keys())
         reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
         if limits:
-            reason = _reason(limits, chosen, self.min_vocab_size)
+            reason = _reason(limits, chosen, self.min_vocab_size, full_size < self.max_vocab_size)
         return sizing.VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits)
 
 
@@ -148,11 +148,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     return Tokenizer(inner)
 
 
-def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
+def _reason(limits: dict[str, int | None], chosen: int, min_size: int, all_merged: bool) -> str:
+    """Why a vocabulary has `chosen` tokens; `all_merged`: no pair of tokens was left to merge."""
     data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
     clauses = {
-        "the text is too short for more": data,
-        "the model is too small for more": model,
+        "there is too little text to learn more": data,
+        "the model is too small to make use of more": model,
         "twice as many would shorten the text by less than 5 %": elbow,
     }
     bounds = {clause: limit for clause, limit in clauses.items() if limit is not None}
@@ -160,7 +161,9 @@ def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
     if chosen == min_size > limit:
         return f"the minimum that data.tokenizer.min_vocab_size sets; without it {limit}: {clause}"
     if chosen <= limit - sizing.STEP:
-        clause = "the text has no more pairs to merge, or data.tokenizer.max_vocab_size allows no more"
-    named = {"the text": data, "the model": model, "that gain": elbow}
-    others = ", ".join(f"{other} for {name}" for name, other in named.items() if other is not None)
+        key = "min_frequency" if all_merged else "max_vocab_size"
+        clause = "no more pairs occur often enough in the text" if all_merged else "no more are allowed"
+        return f"because {clause} (data.tokenizer.{key})"
+    named = {"the amount of text": data, "the size of the model": model, "the gain of a larger one": elbow}
+    others = ", ".join(f"{other:,} by {name}" for name, other in named.items() if other is not None)
     return f"because {clause} (limits: {others})"

@@ -77,7 +77,7 @@ def test_a_row_becomes_its_words_and_a_missing_value_is_stated():
         ("age: missing, port: missing",),
         ("age: q02, port: Cork",),
     ]
-    assert lines == ["1 columns of numbers (at most 4 bins each), 1 of text"]
+    assert lines == ["1 column of numbers (at most 4 bins each), 1 of text"]
     assert renderer.render({"age": [], "port": []}) == []
 
 

@@ -12,6 +12,7 @@ from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
 
 MAX_EXAMPLES = 3  # cells named in a message
+MAX_COLUMNS = 12  # listed in an override
 MIN_IDS = 10  # rows with different texts or numbers that look like ids
 _ID = re.compile(r"(^|[^A-Za-z])([iI]d|ID)$|[a-z]I[dD]$")  # id, user_id, PassengerId
 
@@ -42,10 +43,10 @@ def fit_renderer(
         if values is not None:
             _check_numbers(everywhere)
             bounds[name] = numbers.fit(values)
-        lines += _describe(column, values is not None)
+        lines += _describe(column, values is not None, list(dict.fromkeys(template.fields)))
     count, texts = len(bounds), len(set(template.fields)) - len(bounds)
     rule = f"at most {numbers.bins} bins each" if numbers.mode == "bins" else f"{numbers.digits} significant digits"
-    summary = f"{count} columns of numbers ({rule}), {texts} of text"
+    summary = f"{count} column{'s' * (count != 1)} of numbers ({rule}), {texts} of text"
     return TableRenderer(template.literals, template.fields, numbers, bounds), [summary, *lines]
 
 
@@ -91,7 +92,7 @@ def _check_numbers(column: Column) -> None:
             raise DataError(f"{where}: {expected_number(column.name, cell)}")
 
 
-def _describe(column: Column, is_number: bool) -> list[str]:
+def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[str]:
     rows, present = len(column.codes), column.codes >= 0
     name = f"column {column.name!r}"
     if not present.any():
@@ -102,7 +103,10 @@ def _describe(column: Column, is_number: bool) -> list[str]:
         return [f"{name} has another text in each of {rows} training rows, as an id has; data.columns can leave it out"]
     if is_number and rows >= MIN_IDS and _is_identifier(column):
         unique = f"{name} has another whole number in each of {rows} training rows"
-        return [f"{unique}: probably an identifier; data.columns=[...] with the other columns leaves it out"]
+        others = [each for each in columns if each != column.name]
+        listed = f"'data.columns={json.dumps(others, ensure_ascii=False)}'" if 0 < len(others) <= MAX_COLUMNS else ""
+        way_out = f"{listed or 'data.columns=[...] with the other columns'} leaves it out"
+        return [f"{unique}: probably an identifier; {way_out}"]
     return []
 
 

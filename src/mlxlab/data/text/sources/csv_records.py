@@ -89,7 +89,8 @@ class CsvRecords:
             line = content.decode()
         except UnicodeDecodeError as error:
             column = len(content[: error.start].decode()) + 1
-            message = f"byte 0x{data[error.start]:02x} is not UTF-8; is data.reading.encoding latin-1 or cp1252?"
+            others = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
+            message = f"byte 0x{data[error.start]:02x} is not UTF-8; {others}"
             raise MalformedRecord(message, self.lines.line, column) from None
         if not self.control and not line.isprintable() and (match := _CONTROL.search(line)):
             message = f"control character 0x{ord(match.group()):02x}, expected text"
