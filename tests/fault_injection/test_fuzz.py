@@ -5,19 +5,20 @@ writes nothing outside the folders it was given, and follows no link out of the 
 `pytest -m fault_injection tests/fault_injection/test_fuzz.py` runs 100 mutations of each file; the default suite few.
 """
 
-import json
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from support.fault_injection.fuzz_server import serve
 from support.fault_injection.mutations import mutate_file
-from support.processes import ROOT, environment
+from support.forks import fork
+from support.processes import environment
 
 TINY = [
     "model.num_layers=1",
@@ -80,7 +81,7 @@ class Workplace(NamedTuple):
     """Finished runs to copy for each mutation, their store, and the process that runs commands on the copies."""
 
     templates: Path
-    server: subprocess.Popen[str]
+    server: Connection
 
     @property
     def store(self) -> str:
@@ -109,11 +110,8 @@ class Workplace(NamedTuple):
 
     def run(self, order: dict[str, Any]) -> tuple[Any, list[str], str]:
         """The exit code of a command, what it did that it must not, and what it printed."""
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        result = json.loads(self.server.stdout.readline())
+        self.server.send(order)
+        result = self.server.recv()
         return result["code"], result["violations"], Path(order["out"]).read_text(errors="replace")
 
 
@@ -121,20 +119,18 @@ class Workplace(NamedTuple):
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "text.txt").write_text("".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200)))
-    server = ROOT / "tests" / "support" / "fault_injection" / "fuzz_server.py"
-    process = subprocess.Popen([sys.executable, server], stdin=-1, stdout=-1, text=True, env=environment())
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        workplace = Workplace(folder, process)
-        for kind in ("titanic", "text", "rounds", "distilled"):
-            (folder / kind / "cwd").mkdir(parents=True)
-            order = workplace.order(kind, "create", folder / kind)
-            for steps in (2, 4):
-                code, _, output = workplace.run(order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]})
-                assert code == 0, output
-        yield workplace
-        process.kill()
+    server, theirs = Pipe()
+    fork(serve, theirs, environment())
+    theirs.close()
+    workplace = Workplace(folder, server)
+    for kind in ("titanic", "text", "rounds", "distilled"):
+        (folder / kind / "cwd").mkdir(parents=True)
+        order = workplace.order(kind, "create", folder / kind)
+        for steps in (2, 4):
+            code, _, output = workplace.run(order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]})
+            assert code == 0, output
+    yield workplace
+    server.close()
 
 
 def run_command(

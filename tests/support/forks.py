@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking.mlflow import address, queue
 from mlxlab.tracking.mlflow.address import Address
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -84,17 +86,15 @@ def _context() -> ForkServerContext:
 @cache
 def start_server() -> None:
     """Starts the server and waits for it, so that no test measures its imports."""
-    process = _context().Process(target=int)
-    process.start()
-    process.join()
+    fork(int).join()
 
 
-def fork_syncer(address: Address) -> bool:
+def fork_syncer(store: Address) -> bool:
     """What `queue.start_syncer` does, by a fork."""
-    if queue.syncer_lives(address.queue):
+    if queue.syncer_lives(store.queue):
         return False
-    log = address.queue / "sync.log"
-    environment = os.environ | {"MLXLAB_STORE": address.dump()}
+    log = store.queue / "sync.log"
+    environment = os.environ | {"MLXLAB_STORE": store.dump()}
     _start("mlxlab.tracking.mlflow.syncer", ["syncer.py"], environment, [log, log], detached=True)
     return True
 
@@ -102,8 +102,12 @@ def fork_syncer(address: Address) -> bool:
 def _start(
     module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], *, detached: bool = False
 ) -> BaseProcess:
-    args = (module, argv, dict(environment), outputs, detached)
-    process = _context().Process(target=_live, args=args, daemon=True)
+    return fork(_live, module, argv, dict(environment), outputs, detached)
+
+
+def fork(function: Callable[..., object], *args: Any) -> BaseProcess:
+    """Calls a function in a process that is forked from the server."""
+    process = _context().Process(target=function, args=args, daemon=True)
     process.start()
     return process
 
@@ -120,6 +124,32 @@ def _live(module: str, argv: list[str], environment: dict[str, str], outputs: li
     os.environ.update(environment)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = argv
+    if not detached and "tracking=none" not in argv:
+        _fork_spare(environment)
     code = import_module(module).main()
     atexit._run_exitfuncs()
     sys.exit(code)
+
+
+def _fork_spare(environment: dict[str, str]) -> None:
+    """A process that forks the syncers of a run: the run itself cannot, once MLX has started threads."""
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(reader)
+        queue.start_syncer = partial(_order_syncer, writer)
+        return
+    os.close(writer)
+    with open(reader) as orders:
+        for store in orders:
+            if os.fork() == 0:
+                log = address.load(store).queue / "sync.log"
+                more = {"MLXLAB_STORE": store}
+                _live("mlxlab.tracking.mlflow.syncer", ["syncer.py"], environment | more, [log, log], detached=True)
+    os._exit(0)
+
+
+def _order_syncer(writer: int, store: Address) -> bool:
+    if queue.syncer_lives(store.queue):
+        return False
+    os.write(writer, f"{store.dump()}\n".encode())
+    return True

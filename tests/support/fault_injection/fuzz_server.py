@@ -1,44 +1,39 @@
 """Runs programs in forked children of a process that has imported everything, and reports what each of them did.
 
-Orders come as JSON, one a line: module, argv, out (a file for stdout and stderr), writable (folders), canary (a file
+Orders are dicts: module, argv, out (a file for stdout and stderr), writable (folders), canary (a file
 that must not be read). Answers: exit code, seconds, and the violations that an audit hook saw.
 MLX computes nothing in this process, so that forking it is safe.
 """
 
+import gc
 import importlib
-import json
 import os
 import resource
 import signal
 import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # else pyarrow starts a thread
+from support.fault_injection.fork_server import receive
+from support.fault_injection.preload import import_all
+from support.forks import ROOT
 
 CPU_SECONDS, SECONDS = 5, 60  # more CPU than this is a hang; the clock is generous because machines are shared
-PACKAGES = ("analysis", "callbacks", "checkpoint", "cli", "data", "distillation", "experiment", "inference", "models")
-OTHERS = (
-    "mlxlab.tracking.mlflow.flush",
-    "mlxlab.tracking.mlflow.uploader",
-    "mlflow",
-    "matplotlib.backends.backend_agg",
-)
+PACKAGES = ("analysis", "cli", "distillation", "inference")  # that `support.preloaded` lacks
+OTHERS = ("mlxlab.tracking.mlflow.flush", "mlxlab.tracking.mlflow.uploader", "mlflow")
 STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 
 
-def main() -> None:
-    from support.fault_injection.preload import preload
-
-    preload(PACKAGES, OTHERS)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+def serve(connection: Connection, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    import_all(PACKAGES, OTHERS)
+    gc.freeze()
+    while order := receive(connection):
+        connection.send(run(order))
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +112,3 @@ def _code(order: dict[str, Any]) -> Any:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-
-
-if __name__ == "__main__":
-    main()

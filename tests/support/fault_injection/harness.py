@@ -14,10 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 from support.fault_injection import faults
+from support.fault_injection.fork_server import serve
+from support.forks import fork
 from support.processes import ROOT, environment
 
 SEED = int(os.environ.get("MLXLAB_TORTURE_SEED", "7"))
@@ -128,13 +131,12 @@ class ForkServer:
         phase.write_bytes(bytes(2 * len(faults.PHASES)))
         with phase.open("r+b") as file:
             self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
-        command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
-        self._process = subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True, bufsize=1)
+        self._connection, theirs = Pipe()
+        self._process = fork(serve, theirs, environment())
+        theirs.close()
         self._last: Attempt | None = None
-        assert self._line() == "ready"
 
     def start(self, argv: list[str], **plan: Any) -> Attempt:
-        assert self._process.stdin is not None
         if self._last is not None and self._last.send(signal.SIGKILL):  # of a test that failed
             self._last.wait(20)
         self._phase[:] = bytes(len(self._phase))
@@ -142,25 +144,18 @@ class ForkServer:
         out.write_bytes(b"")
         err.write_bytes(b"")
         order = {"argv": argv, "environment": {}, "out": str(out), "err": str(err), "plan": plan}
-        print(json.dumps(order | {"phase": str(self.folder / "phase")}), file=self._process.stdin, flush=True)
-        attempt = Attempt(int(self._line()), self.folder, self._phase)
+        self._connection.send(order | {"phase": str(self.folder / "phase")})
+        attempt = Attempt(self._connection.recv(), self.folder, self._phase)
         self._last = attempt
-        threading.Thread(target=lambda: attempt.end(int(self._line())), daemon=True).start()
+        threading.Thread(target=lambda: attempt.end(self._connection.recv()), daemon=True).start()
         return attempt
 
     def run(self, argv: list[str], **plan: Any) -> Attempt:
         return self.start(argv, **plan).finish()
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(20)
-        self._process.stdout.close()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        self._connection.close()
+        self._process.join(20)
 
 
 @contextlib.contextmanager

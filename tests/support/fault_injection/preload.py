@@ -22,6 +22,11 @@ OVERRIDES = (
 
 
 def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
+    import_all(packages, modules)
+    _warm_up()
+
+
+def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
     """Imports all modules of the named packages of mlxlab, and further modules by their full names."""
     for name in packages:
         package = importlib.import_module(f"mlxlab.{name}")
@@ -29,7 +34,6 @@ def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
             importlib.import_module(module.name)
     for name in modules:
         importlib.import_module(name)
-    _warm_up()
 
 
 def _warm_up() -> None:
