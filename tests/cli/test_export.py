@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.export import main
+from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.description.run import describe_run
 from mlxlab.experiment.initial_weights import find_weights
 from mlxlab.inference.restore import restore_model
@@ -44,10 +45,14 @@ def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys
     assert (plain.config["model"]["adapter"], plain.checkpoint.state["base"]) == (None, "")
     np.testing.assert_allclose(predictions(merged, tmp_path), predictions(run, tmp_path), atol=1e-5)
     assert find_weights(str(merged)).read()[0].keys() == named_parameters(plain.model).keys()
-    resumed = run_here("resume=auto", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}")
-    message = f"{merged}: an exported model, which no run resumes; model.init_from={merged} uses its weights\n"
-    assert (resumed.returncode, resumed.stderr.endswith(message)) == (2, True), resumed.stderr
-    assert describe_run(merged)["next"] == [f"mlxlab evaluate run={merged}"]
+    before = sorted(merged.rglob("*"))
+    for resume, refused in (("auto", "which no run resumes"), ("null", "in which no run begins")):
+        resumed = run_here(f"resume={resume}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}")
+        message = f"{merged}: an exported model, {refused}; model.init_from={merged} uses its weights\n"
+        assert (resumed.returncode, resumed.stderr) == (2, message)
+    assert sorted(merged.rglob("*")) == before, "nothing is written into a folder that is refused"
+    with pytest.raises(InputNotFoundError, match=f"evaluate it with: mlxlab evaluate run={merged}"):
+        describe_run(merged)
 
 
 def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from mlxlab.cli import train
 from mlxlab.cli.info import main
+from mlxlab.experiment.description.run import describe_run
+from mlxlab.experiment.description.text import as_text
 from support.processes import run, tiny_overrides
 
 
@@ -61,11 +64,34 @@ def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, 
     before = sorted(folder.rglob("*"))
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out
-    assert "DEAD: was killed" in text
+    assert "DEAD: ended without saving: killed, or" in text
     assert "damaged: model.safetensors has 5 bytes" in text
     assert "valid/accuracy" in text
     assert f"train hydra.run.dir={folder} resume=auto" in text
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_it(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    attempt = manifest["attempts"][0] | {"status": "RUNNING", "process_start": 1.0}
+    change(folder, status="RUNNING", attempts=[attempt])
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").mkdir()  # a first save that was not finished
+    assert main([f"run={folder}"]) == 0
+    [line] = [text for text in capsys.readouterr().out.splitlines() if text.startswith("next: ")]
+    assert "trainer.max_steps=4 trainer.eval_every=2" in line
+    assert "resume=auto" not in line
+    assert train.main([f"hydra.run.dir={folder}", "resume=auto"]) == 76
+    assert "ended before the first checkpoint" in capsys.readouterr().err
+
+
+def test_the_time_of_a_run_is_that_of_all_attempts(folder, capsys):
+    first = json.loads((folder / "manifest.json").read_text())["attempts"][0] | {"start": 1e9, "end": 1e9 + 30}
+    second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
+    change(folder, attempts=[first, second])
+    assert main([f"run={folder}"]) == 0
+    assert ", took 1:01:40 in 2 attempts of 1:00:30 in all)" in capsys.readouterr().out
+    assert as_text(describe_run(folder) | {"attempts": [first | {"end": 1e400}]})  # also of a hostile manifest
 
 
 def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folder, capsys):

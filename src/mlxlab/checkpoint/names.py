@@ -37,6 +37,12 @@ def committed_paths(folder: Path) -> list[Path]:
     return [path for *_, path in reversed(ordered)]
 
 
+def can_resume(run_dir: Path) -> bool:
+    """Whether a run folder holds a checkpoint, also an unusable one, or rounds of distillation."""
+    folder = run_dir / FOLDER
+    return bool(committed_paths(folder)) or any(folder.glob("unusable-*")) or (run_dir / "rounds").is_dir()
+
+
 def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
     """The `inference` folder for checkpoints with the tokenizer of a fingerprint: a run may have had a smaller one."""
     earlier = inference_dir / TOKENIZERS / tokenizer

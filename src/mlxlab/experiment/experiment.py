@@ -30,6 +30,7 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
 
     check_parallel(config.trainer.parallel)
     _set_run_dir(composer, config)
+    _refuse_exported(config)
     folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
     if not isinstance(result, Exception):
         return folder, result
@@ -162,6 +163,15 @@ def preview_growth(composer: "Composer", config: "DictConfig") -> str:
         from mlxlab.experiment.train import preview_schedule
 
         return preview_schedule(requested, Path(config.hydra.run.dir), Path(folder))
+
+
+def _refuse_exported(config: "DictConfig") -> None:
+    """Raises ConfigError before anything is written if the run folder is that of an exported model."""
+    from mlxlab.checkpoint.exported import is_exported
+
+    if is_exported(folder := Path(str(config.hydra.run.dir))):
+        refused = "in which no run begins" if config.resume is None else "which no run resumes"
+        raise ConfigError(f"{folder}: an exported model, {refused}; model.init_from={folder} uses its weights")
 
 
 def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:

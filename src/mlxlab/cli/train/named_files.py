@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, split_path
+from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, can_resume, split_path
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
@@ -46,7 +46,7 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or not _BARE.issuperset(values):
         return
-    if any(os.path.isdir(folder / name) for name in ("checkpoints", "rounds")):
+    if can_resume(folder):
         return
     from mlxlab.experiment.manifest import FILE, read_manifest
 

@@ -7,9 +7,10 @@ from typing import TypedDict
 
 import yaml
 
+from mlxlab.checkpoint.exported import is_exported
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
-from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.names import FOLDER, can_resume
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import DataError, InputNotFoundError
@@ -78,6 +79,9 @@ def describe_run(folder: Path) -> RunDescription:
         InputNotFoundError: there is no run.
         DataError, NotAllowedError: a file is damaged, or its config names a class that may not be built.
     """
+    if is_exported(folder):
+        evaluation = f"{command('evaluate')} {quoted(f'run={folder}')}"
+        raise InputNotFoundError(f"{folder}: an exported model, expected a run folder; evaluate it with: {evaluation}")
     manifest = read_manifest(folder)
     config, metrics = _config(folder), _metrics(folder)
     checkpoints = list_checkpoints(folder / FOLDER)
@@ -86,6 +90,7 @@ def describe_run(folder: Path) -> RunDescription:
     status = effective_status(folder)
     first, changed = command_lines(inputs) if "first" in inputs else (_typed(inputs), [])
     typed = f"{command('train')} {join(first if inputs else _recorded(folder))}".rstrip()
+    began = status == "RUNNING" or (bool(inputs) and (status == "DONE" or can_resume(folder)))
     best_step, best = _best(metrics, state)
     limit = limit_of(config, state["progress"].step if state else None)
     return {
@@ -109,7 +114,7 @@ def describe_run(folder: Path) -> RunDescription:
         "test": metrics["test"] if metrics else {},
         "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
         "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
-        "next": _next(folder, status, checkpoints, metrics, limit) if inputs else _untrained(folder, status, typed),
+        "next": _next(folder, status, checkpoints, metrics, limit) if began else [typed],
     }
 
 
@@ -169,13 +174,6 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
     if state is None:
         return None, {}
     return state["history"].best_step or None, {**state["history"].best_metrics}
-
-
-def _untrained(folder: Path, status: str, typed: str) -> list[str]:
-    """The command that begins training in a folder where it never began; one that evaluates, for an exported model."""
-    if status == "RUNNING":
-        return []
-    return [f"{command('evaluate')} {quoted(f'run={folder}')}"] if (folder / FOLDER).is_dir() else [typed]
 
 
 def _next(

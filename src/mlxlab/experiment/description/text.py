@@ -5,9 +5,11 @@ from datetime import datetime
 
 from mlxlab.config.issues import one_line, shown
 from mlxlab.experiment.description.run import RunDescription
+from mlxlab.experiment.manifest import Attempt
 from mlxlab.experiment.run_metrics import number
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
+from mlxlab.progress import duration
 from mlxlab.redact import redact
 
 ENDS = {
@@ -15,7 +17,7 @@ ENDS = {
     "DONE": "ended",
     "FAILED": "failed",
     "PREEMPTED": "was stopped by a signal, and saved",
-    "DEAD": "was killed: its process ended without a word",
+    "DEAD": "ended without saving: killed, or ended at once by a second Ctrl-C",
 }
 
 
@@ -46,11 +48,27 @@ def as_text(run: RunDescription) -> str:
 
 
 def _status(run: RunDescription) -> str:
-    attempts, last = run["attempts"], run["attempts"][-1]
-    count = f"attempt {len(attempts)}, " if len(attempts) > 1 else ""
-    seconds = f", {last['end'] - last['start']:,.0f} s" if "end" in last else ""
+    last = run["attempts"][-1]
     error = f": {last['error']}" if "error" in last else ""
-    return f"{run['status']}: {ENDS[run['status']]} ({count}began {_time(last['start'])}{seconds}){error}"
+    began = f"began {_time(run['attempts'][0]['start'])}{_took(run['attempts'])}"
+    return f"{run['status']}: {ENDS[run['status']]} ({began}){error}"
+
+
+def _took(attempts: list[Attempt]) -> str:
+    """From the start of the first attempt to the end of the last, as `runs list` counts; and how long they ran."""
+    count = len(attempts)
+    if "end" not in attempts[-1]:
+        return f", attempt {count}" if count > 1 else ""
+    took = f", took {_duration(attempts[-1]['end'] - attempts[0]['start'])}"
+    seconds = sum(each["end"] - each["start"] for each in attempts if "end" in each)
+    return took if count == 1 else f"{took} in {count} attempts of {_duration(seconds)} in all"
+
+
+def _duration(seconds: float) -> str:
+    try:
+        return duration(max(0.0, seconds))
+    except (ValueError, OverflowError):  # of a manifest that anyone wrote
+        return f"{seconds:.4g} s"
 
 
 def _time(seconds: float) -> str:
