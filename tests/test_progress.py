@@ -42,8 +42,8 @@ def test_items_are_counted_and_the_rest_is_estimated(lines, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 25.0)
     assert list(track("abcdef", "evaluation: batches", 6)) == [*"abcdef"]
     assert lines() == [
-        "evaluation: batches: 1 of about 6, ETA 0:00:50",
-        "evaluation: batches: 4 of about 6, ETA 0:00:20",
+        "evaluation: batches: 1 of 6, ETA 0:00:50",
+        "evaluation: batches: 4 of 6, ETA 0:00:20",
     ]
 
 

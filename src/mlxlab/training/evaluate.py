@@ -55,7 +55,9 @@ def evaluate(
     was_training = model.training
     model.eval()  # no dropout
     try:
-        for batch in track(islice(batches, limit), "evaluation: batches", expected_count(batches, limit)):
+        num_batches = length_hint(batches)
+        expected = min(num_batches, limit or num_batches) or limit
+        for batch in track(islice(batches, limit), "evaluation: batches", expected, at_most=not num_batches):
             if should_stop():
                 return None
             device_batch = to_device(batch._replace(aux={}))
@@ -82,12 +84,6 @@ def evaluate(
     holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
     metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}
     return Evaluation(metrics, positions, ids, targets, outputs)
-
-
-def expected_count(batches: Iterable[Batch], limit: int | None) -> int | None:
-    """About how many are evaluated, as far as that is known."""
-    count = length_hint(batches)
-    return min(count, limit or count) if count else limit
 
 
 def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:

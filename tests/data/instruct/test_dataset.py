@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+from operator import length_hint
 
 import numpy as np
 import pytest
@@ -129,6 +130,15 @@ def test_samples_are_answers_to_whole_questions(new_data, file):
     assert len(prompts) == 3
     for prompt in prompts:
         assert re.fullmatch(r"<bos>user\n(\d+) user [ab]*<eos>\n<bos>assistant\n", prompt), prompt
+
+
+@pytest.mark.parametrize("one_document", [False, True])
+def test_the_number_of_validation_batches_is_known_although_rows_have_gaps(new_data, file, one_document):
+    valid = new_data(valid_source=str(file), one_document=one_document, eval_batch_size=3).valid
+    batches = list(iter(valid))
+    assert length_hint(valid) == len(batches) > 2
+    tokens = sum(len(chunk.tokens) for chunk in valid.chunks)
+    assert valid.builder.layout.count_rows(tokens) < sum(len(batch.example_ids) for batch in batches), "gaps"
 
 
 def test_epochs_have_another_order_of_the_same_conversations(new_data):

@@ -1,5 +1,7 @@
 """Packed rows: every token once, in its order, whatever the batch size; masks, hidden tokens, dealing."""
 
+from operator import length_hint
+
 import numpy as np
 import pytest
 
@@ -121,7 +123,7 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
     chunks = list(TokenStream(InMemorySource(texts()), ByteTokenizer().encode_documents, END, 3)(0, EPOCH_START))
     valid = PackedEvalBatches(chunks, make_row_builder(), 10)
     first, second = list(valid), list(valid)
-    assert len(first) == len(second)
+    assert len(first) == len(second) == length_hint(valid)
     assert all(batches_equal(a, b) for a, b in zip(first, second, strict=True))
     assert {len(batch.example_ids) for batch in first} == {10, 7}
     tokens = np.concatenate([chunk.tokens for chunk in chunks])

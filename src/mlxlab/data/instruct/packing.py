@@ -1,7 +1,7 @@
 """Whole conversations as tokens, packed into rows that none of them crosses."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,6 +107,19 @@ class ConversationPacker:
             row.append(self._pending.popleft())
             free -= len(row[-1].tokens)
         return row
+
+
+def count_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
+    """Rows that a `ConversationPacker` makes of the chunks of an epoch."""
+    lengths = [length for chunk in chunks for length in chunk.lengths.tolist()]
+    if not layout.number_documents:
+        return len(lengths)
+    rows = free = 0
+    for length in lengths:
+        if not rows or length > free:
+            rows, free = rows + 1, layout.length
+        free -= length
+    return rows
 
 
 def _conversations(chunk: TokenChunk) -> Iterator[_Conversation]:

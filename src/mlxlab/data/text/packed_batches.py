@@ -1,6 +1,6 @@
 """Batches of packed rows, for training and evaluating language models: attention masks, hidden tokens, targets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
@@ -18,6 +18,7 @@ from mlxlab.data.text.packing import (
     RowOrder,
     RowSource,
     TextCursor,
+    count_rows,
     epoch_start,
 )
 from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
@@ -27,6 +28,7 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 
 OpenPacker = Callable[[Iterator[TokenChunk], TextCursor, RowLayout], RowSource]
+CountRows = Callable[[Sequence[TokenChunk], RowLayout], int]  # that a packer makes
 TEXT_ORDER = RandomRows()
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
 
@@ -228,11 +230,11 @@ class PackedEvalBatches:
     builder: BatchBuilder
     batch_size: int
     open_packer: OpenPacker = Packer
+    count_rows: CountRows = count_rows
 
     def __length_hint__(self) -> int:
-        """About how many there are, 0 if that is unknown: documents that are not cut leave gaps in rows."""
-        chunks = self.chunks if isinstance(self.chunks, list) else []
-        rows = self.builder.layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
+        """How many there are, 0 if that is unknown."""
+        rows = self.count_rows(self.chunks, self.builder.layout) if isinstance(self.chunks, list) else 0
         return -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 """Packing: the concatenated tokens of documents, split into rows of equal length, which may be shuffled."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -153,6 +153,11 @@ class Packer:
         used = max(int(np.searchsorted(self.starts, 0, side="right")) - 1, 0)
         self.starts, self.ids = self.starts[used:], self.ids[used:]
         del self.cursors[:used]
+
+
+def count_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
+    """Rows that a `Packer` makes of the chunks of an epoch."""
+    return layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
 
 
 class RowShuffleBuffer:
