@@ -23,7 +23,7 @@ def lines(caplog):
 
 
 def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, monkeypatch):
-    seconds = iter(range(0, 1000, 20))  # each step takes 20 seconds
+    seconds = iter([0, *range(100, 1000, 20)])  # each step but the first takes 20 seconds
     monkeypatch.setattr(progress_bar.time, "monotonic", lambda: next(seconds))
     run = make_run()
     run.state.total_steps = 100
@@ -34,8 +34,9 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
         run.context.log(run.state, {"train/loss": 0.25, "throughput/tokens_per_sec": 1500.0})
         bar.on_step(run.context, run.state, NO_STEP)
     assert lines() == [
-        "step 1/100  train/loss 0.2500  1,500 tokens/s  ETA 0:33:00",  # at once: the first step was slow
-        "step 3/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:20",
+        "step 1/100  train/loss 0.2500  1,500 tokens/s",  # at once: the first step was slow
+        "step 2/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:40",  # without the time of the first
+        "step 4/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:00",
     ]
 
 

@@ -25,7 +25,8 @@ _MAIN_METRICS = [f"{VALID}{name}" for name in MAIN_METRIC.values()]
 class ProgressBar(Callback):
     """Writes to standard error, so that standard output holds results only.
 
-    Lines come after 3 seconds, then every half minute, and for every evaluation.
+    Lines come after 3 seconds, then every half minute, and for every evaluation. If the first is of the first step,
+    which compiles, the next is of the second: from there on they estimate the time that is left.
 
     Args:
         bar: auto draws a bar on a terminal and in a notebook, and writes lines elsewhere; always and never choose; off
@@ -43,7 +44,7 @@ class ProgressBar(Callback):
             total = state.planned_steps
             self._bar = _bar_class()(total=total, initial=step, unit="step", leave=True, **_width())
         self._start, self._next_line = time.monotonic(), FIRST_SECONDS
-        self._first_step = step
+        self._first_step, self._first_seconds = step, 0.0
 
     def needs_sync(self, state: TrainState) -> bool:
         return False
@@ -55,23 +56,29 @@ class ProgressBar(Callback):
         elif self.mode != "off":
             seconds = time.monotonic() - self._start
             if result.evaluation is not None or seconds >= self._next_line:
-                self._next_line = seconds + LINE_SECONDS
-                logger.info(self._line(context, state, seconds))
+                eta = self._eta(state, seconds)
+                self._next_line = seconds + (LINE_SECONDS if eta or not state.planned_steps else 0.0)
+                logger.info(f"{self._line(context, state)}{eta}")
+            if state.progress.step == self._first_step + 1:
+                self._first_seconds = seconds
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
+    def _line(self, context: FitContext, state: TrainState) -> str:
         step, total = state.progress.step, state.planned_steps
         planned = f"/~{step}" if total and step > total else f"/{total}" if total else ""  # the plan was an estimate
-        line = f"step {step}{planned}  {summary(context, state)}"
-        rate = state.history.latest(TOKENS_PER_SEC)
-        if rate:  # 0: no step was taken
-            line += f"  {rate:,.0f} tokens/s"
-        if total and self._first_step < step < total:
-            line += f"  ETA {duration((total - step) * seconds / (step - self._first_step))}"
-        return line
+        rate = state.history.latest(TOKENS_PER_SEC)  # 0: no step was taken
+        speed = f"{rate:,.0f} tokens/s" if rate else ""
+        return "  ".join(filter(None, [f"step {step}{planned}", summary(context, state), speed]))
+
+    def _eta(self, state: TrainState, seconds: float) -> str:
+        """By the time of the steps but the first, which compiles: from the second one on."""
+        timed, total = state.progress.step - self._first_step - 1, state.planned_steps
+        if timed < 1 or not total or (left := total - state.progress.step) < 1:
+            return ""
+        return f"  ETA {duration(left * (seconds - self._first_seconds) / timed)}"
 
 
 def _width() -> dict[str, Any]:
