@@ -141,7 +141,7 @@ def test_check_takes_a_plain_config_as_a_resumed_run_has_it():
         (["model/adapter=lora", "model.adapter.rank=0"], "model.adapter.rank=0: expected a whole number >= 1, got 0"),
         (
             ["model.adapter.rank=16"],
-            "model.adapter: no option is chosen that has rank; add model/adapter=OPTION (dora, lora, qlora)",
+            "model.adapter.rank=16: no option is chosen that has rank; add model/adapter=OPTION (dora, lora, qlora)",
         ),
         (["model/adapter=lora", "+model.adapter.ranks=8"], "unknown key; did you mean model.adapter.rank?"),
         (["model.quantization.bits=7"], "expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),

@@ -74,7 +74,7 @@ class Validator:
             if all(tries):
                 inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
                 inside.sort(key=lambda issues: issues[0].path == join_key(path, "_target_"))  # other components last
-                yield from inside[0] if inside else [ConfigIssue(path, self._expected(hint, value, path))]
+                yield from inside[0] if inside else [self._misfit(hint, value, path)]
         elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
             target = str(value["_target_"])
             if serves_as(target, expected.name):
@@ -103,13 +103,18 @@ class Validator:
         known: object = Literal[*(tag for record in records for tag in tags[record].values())]
         yield from self.value(known, value.get(key, MISSING), join_key(path, key))
 
+    def _misfit(self, hint: object, value: object, path: str) -> ConfigIssue:
+        """The issue of a value that no part of a union allows: at the first key in it, if that is of no option."""
+        group = path.replace(".", "/")
+        if isinstance(value, dict) and value and "_target_" not in value and (options := _components(group)):
+            keys = one_line(", ".join(map(str, value)), 60)
+            message = f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
+            return ConfigIssue(join_key(path, next(iter(value))), message)
+        return ConfigIssue(path, self._expected(hint, value, path))
+
     def _expected(self, hint: object, value: object, path: str) -> str:
         if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        group = path.replace(".", "/")
-        if isinstance(value, dict) and "_target_" not in value and (options := _components(group)):
-            keys = one_line(", ".join(map(str, value)), 60)
-            return f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
         got = self.got(path, value)
         is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
