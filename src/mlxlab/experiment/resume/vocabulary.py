@@ -92,8 +92,10 @@ def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: Res
     log_lines(f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer")
     checkpoint = replace(checkpoint, state={**state, "history": history})
     checkpoint = policy.admit(checkpoint, data.fingerprint, saved["tokenizer"])
+    start = data.train.state_dict()
     try:
         data.train.load_state_dict(checkpoint.state["data"])
+        data.train.load_state_dict(start)  # that of the first step, which `TrainState` keeps
     except DataError as error:
         raise ConfigError(f"{KEY}: cannot change with this data.order, which counts tokens ({error})") from None
     return checkpoint
