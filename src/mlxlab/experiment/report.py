@@ -13,7 +13,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
-from mlxlab.experiment.final_evaluation.notes import findings, missed_classes, notes
+from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
 from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
@@ -96,6 +96,9 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "rows": {split: len(each.evaluation.ids) for split, each in splits.items()},
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
         "never_predicted": {split: missed_classes(results, each) for split, each in splits.items()},
+        "prediction_bands": {
+            split: bands for split, each in splits.items() if (bands := bands_of(results, each)) is not None
+        },
         "evaluations": [*history.evaluations],
         "state": "finished",
     }

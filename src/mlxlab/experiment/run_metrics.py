@@ -25,6 +25,7 @@ class RunMetrics(TypedDict):
     # the interval of how much better the model is
     rows: NotRequired[dict[str, int]]  # by split: those that the intervals are of
     never_predicted: NotRequired[dict[str, dict[str, int]]]  # by split: rows of each class that is never predicted
+    prediction_bands: NotRequired[dict[str, tuple[float, float]]]  # by split: the two values that a regression predicts
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
     state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
     reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines

@@ -11,7 +11,13 @@ from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _over
 from mlxlab.experiment.run_report.results import Results, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
-from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
+from mlxlab.experiment.run_report.value_checks import (
+    check_bands,
+    check_baselines,
+    check_calibration,
+    check_classes,
+    check_teacher,
+)
 
 VALUES = {"accuracy": 0.8, "calibration_error": 0.01}
 RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfidf": 0.75}, (0.01, 0.09), (0.1, 0.3))
@@ -137,6 +143,13 @@ def test_a_teacher_that_learned_nothing_is_a_serious_warning(value, state, is_se
 
 def test_classes_of_a_regression_are_not_checked():
     assert check_classes(files(), replace(RESULTS, metric="rmse", values={"rmse": 2.0})) is None
+
+
+def test_predictions_near_two_values_are_a_warning():
+    run = files()
+    assert check_bands(run, RESULTS) is None
+    run.metrics["prediction_bands"] = {"valid": (104.0, 204.5)}
+    assert check_bands(run, RESULTS).text.startswith("Most predictions are near 104 or 204.5, the true values")
 
 
 def test_a_class_that_is_never_predicted_is_a_warning():

@@ -8,6 +8,7 @@ from mlxlab.experiment.final_evaluation.findings import (
     never_predicted_sentence,
     ranking_text,
 )
+from mlxlab.experiment.final_evaluation.prediction_bands import prediction_bands
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.training.metrics.bootstrap import resample_count
 
@@ -48,3 +49,10 @@ def missed_classes(results: FinalEvaluation, split: SplitResults) -> dict[str, i
     if results.task.kind == "regression":
         return {}
     return never_predicted(class_names(results.task), count(results, split.evaluation))
+
+
+def bands_of(results: FinalEvaluation, split: SplitResults) -> tuple[float, float] | None:
+    """The two values near which a regression predicts nearly all rows of a split; None without such values."""
+    if results.task.kind != "regression":
+        return None
+    return prediction_bands(split.evaluation.outputs, split.evaluation.targets)

@@ -9,7 +9,13 @@ from mlxlab.data.labelled.split import Overlap, parse_overlap
 from mlxlab.data.row_lengths import MANY, TOO_LONG
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
-from mlxlab.experiment.run_report.value_checks import check_baselines, check_calibration, check_classes, check_teacher
+from mlxlab.experiment.run_report.value_checks import (
+    check_bands,
+    check_baselines,
+    check_calibration,
+    check_classes,
+    check_teacher,
+)
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
 
@@ -24,6 +30,7 @@ def all_checks(files: RunFiles, results: Results) -> list[Check]:
         check_baselines(files, results),
         check_teacher(files, results),
         check_classes(files, results),
+        check_bands(files, results),
         _held_out(files, results),
         _held_out_text(files),
         _overlap(files),

@@ -75,6 +75,16 @@ def check_classes(files: RunFiles, results: Results) -> Check | None:
     return Check("warning", "Classes", f"{text}.", meaning)
 
 
+def check_bands(files: RunFiles, results: Results) -> Check | None:
+    """Of a regression: whether it predicts more than two values."""
+    bands = files.metrics.get("prediction_bands", {}).get(results.split) if files.metrics else None
+    if bands is None:
+        return None
+    values = f"Most predictions are near {bands[0]:.4g} or {bands[1]:.4g}, the true values are not"
+    text = f"{values}: the model tells two groups of rows apart and little else."
+    return Check("warning", "Two values", text, "most predictions are near two values")
+
+
 def check_calibration(results: Results) -> Check | None:
     error = results.values.get("calibration_error")
     if error is None:
