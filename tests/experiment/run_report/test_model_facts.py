@@ -5,7 +5,7 @@ from pathlib import Path
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.experiment.run_report.cards import all_cards
 from mlxlab.experiment.run_report.details import detail_sections
-from mlxlab.experiment.run_report.results import Results, baseline_sentence, results_of
+from mlxlab.experiment.run_report.results import Results, baseline_sentence, compared_with_best, results_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.what_was_trained import training_card
@@ -21,7 +21,7 @@ def files(**architecture):
     metrics = {"best_step": 4, "steps": 8, "main_metric": "accuracy", "metrics": {"valid/accuracy": 0.8}}
     metrics |= {"test": {}, "intervals": {}, "baselines": {}, "reference": {}}
     state = {"architecture": architecture or PRESET, "vocab_size": 30522, "history": History(), "progress": Progress(8)}
-    config = {"model": PRESET | {"pretrained": None}, "data": {"tokenizer": {"path": None}}}
+    config = {"model": PRESET | {"pretrained": None, "num_kv_heads": None}, "data": {"tokenizer": {"path": None}}}
     return RunFiles(Path("/runs/a"), manifest, "DONE", metrics=metrics, config=config, state=state)
 
 
@@ -30,7 +30,7 @@ def section(sections, title):
 
 
 def test_the_shape_is_that_of_the_weights_and_what_it_replaces_of_the_config_is_named():
-    loaded = files(**PRESET | {"hidden_size": 384, "num_heads": 12, "pretrained": None})
+    loaded = files(**PRESET | {"hidden_size": 384, "num_heads": 12, "num_kv_heads": 12})
     assert training_card(loaded).facts["Shape"] == "layers 6, hidden size 384, heads 12, vocabulary 30,522"
     facts, listing = section(detail_sections(loaded), "Config")
     assert facts.facts["not used"].startswith("model.hidden_size=128, model.num_heads=4: ")
@@ -61,4 +61,8 @@ def test_sentences_name_metrics_and_baselines_as_the_tables_do():
     baselines = {"ridge_regression": 3.0, "mean": 9.0}
     results = Results("rmse", "valid", {"rmse": 2.0}, None, 88, baselines, (0.5, 1.5), (6.0, 8.0))
     assert "better than ridge regression, the best baseline: RMSE 2.0000 against" in baseline_sentence(results)
+    of_text = Results(
+        "bits_per_byte", "valid", {"bits_per_byte": 2.5}, None, None, {"unigram": 3.5, "bigram": 2.0}, None
+    )
+    assert compared_with_best(of_text) == "Worse than bigram counts by 0.5000 bits per byte"
     assert plain_name("bits_per_byte") == "bits per byte"

@@ -107,7 +107,7 @@ def _with_actual_shape(files: RunFiles) -> tuple[dict[str, Any], list[str]]:
     if files.state is None or not isinstance(node, dict):
         return files.config, []
     own = {key: value for key, value in files.state["architecture"].items() if isinstance(value, int | float | str)}
-    replaced = [f"model.{key}={_value(node[key])}" for key in own if node.get(key, own[key]) != own[key]]
+    replaced = [f"model.{key}={_value(node[key])}" for key in own if node.get(key) not in (None, own[key])]
     return {**files.config, "model": node | own}, replaced
 
 

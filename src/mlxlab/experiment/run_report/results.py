@@ -156,7 +156,8 @@ def compared_with_best(results: Results) -> str:
     sign = -1 if lower_is_better(results.metric) else 1
     gain = sign * (results.value - results.baselines[best])
     low, high = results.gain or (gain, gain)  # without an interval by the value itself
-    unit = " nats per token" if results.weakest == "unigram" and results.metric == "loss" else ""
+    units = {"loss": " nats per token", "bits_per_byte": " bits per byte"}
+    unit = units.get(results.metric, "") if results.weakest == "unigram" else ""
     if low > 0:
         return f"Better than {_short_name(best)} by {shown(gain)}{unit}"
     if high < 0:
