@@ -82,8 +82,8 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
     for center, height, count in zip(centres, np.nan_to_num(bins.accuracy), bins.counts, strict=True):
         if count:
-            axis.text(center, height + 0.02, f"{count:,}", ha="center", va="bottom", fontsize=6, rotation=90)
-    axis.set(xlabel="probability (numbers: predictions in a bin)", ylabel="frequency", xlim=(0, 1), ylim=(0, 1.2))
+            axis.text(center, height + 0.02, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90)
+    axis.set(xlabel="probability (numbers: predictions in a bin)", ylabel="frequency", xlim=(0, 1), ylim=(0, 1.25))
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_title(f"expected calibration error {bins.error:.3f}")
     return figure
