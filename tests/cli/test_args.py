@@ -80,6 +80,8 @@ def test_a_path_that_is_empty_is_refused(example, capsys):
 
 def test_unknown_arguments_are_forwarded_to_another_parser(example):
     assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward_prefix="")[1] == ["model=bert", "-m"]
+    with pytest.raises(ConfigError, match=r"^rn=a: unknown key; did you mean run\?$"):
+        parse_args(["rn=a", "model=bert"], EXAMPLE, forward_prefix="")
     assert parse_args(["run=a", "data.x=1"], EXAMPLE, forward_prefix="data.")[1] == ["data.x=1"]
     with pytest.raises(ConfigError, match="model=bert: unknown key"):
         parse_args(["run=a", "model=bert"], EXAMPLE, forward_prefix="data.")

@@ -171,14 +171,19 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
     assert main([f"alone={methods}/alone", f"better={methods}/better"]) == 2
     assert capsys.readouterr().err == "baseline=...: missing; expected one of alone, better\n"
     assert "one pair is no test: train each method with other seeds, mlxlab train -m seed=1,2,3 ..., or " in out
+    make_run(methods / "another_seed", 9, 0.5)
+    out = compare(methods, f"alone={methods}/alone", f"better={methods}/another_seed", capsys=capsys).out
+    assert "\nonly runs of the same seed and fold are pairs: train each method with the same seeds, mlxlab " in out
 
 
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
-        (["alone={0}/alone", "better=~no-such-user/runs"], 66, "~no-such-user/runs: expected a run folder"),
-        (["alone={0}/alone"], 2, "two or more"),
+        (["alone={0}/alone", "better=~no-such-user/runs"], 66, "better=~no-such-user/runs: no such folder; expected a"),
+        (["alone={0}/alone", "better={0}/bettr"], 66, "better={0}/bettr: no such folder; did you mean {0}/better?"),
+        (["alone={0}/alone", "seed=3"], 66, "seed=3: no such folder; expected a run folder"),
+        (["alone={0}/alone"], 2, "two or more methods, each as NAME=FOLDER; got alone="),
         (["alone={0}/alone", "better"], 2, "better: expected NAME=FOLDER"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
         (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 2, "there is valid/accuracy"),
@@ -201,7 +206,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(methods, capsys, a
     make_run(methods / "folds" / "a", 0, 0.5, 1, 3)
     make_run(methods / "folds2" / "a", 0, 0.5, 1, 5)
     out, err = compare(methods, *[arg.format(methods) for arg in args], code=code, capsys=capsys)
-    assert message in err
+    assert message.format(methods) in err
     assert len(err.splitlines()) == bool(code)
     assert bool(out) == (code == 0)
 

@@ -11,6 +11,7 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
+from mlxlab.nearest import no_such_folder
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -19,7 +20,8 @@ def find_runs(path: Path) -> list[Path]:
         return [path]
     if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
         return runs
-    raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
+    expected = "a run folder, or a folder of run folders"
+    raise InputNotFoundError(f"{path}: expected {expected}" if path.exists() else no_such_folder(path, expected))
 
 
 def main_metric(folder: Path) -> str:

@@ -73,6 +73,11 @@ def parse_args(
             positional.append(arg)
     by_target = {target: {name: values[name] for name in _keys(target) if name in values} for target in targets}
     issues = [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]
+    missing = [issue.path for issue in issues if issue.path not in values]
+    for name, label in ((arg.partition("=")[0], one_line(arg, 300)) for arg in forwarded if "=" in arg):
+        if near := nearest(name, missing):
+            faults.append(unknown_key(label, f"unknown key{did_you_mean(near)}"))
+            meant.add(near)
     issues = [issue for issue in issues if issue.path in values or issue.path not in meant]
     if faults or issues:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}

@@ -18,6 +18,7 @@ Examples
 """
 
 import hashlib
+import logging
 import os
 import re
 from inspect import signature
@@ -32,11 +33,13 @@ from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import display_path, project_root
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
-from mlxlab.errors import ConfigError, WriteError
+from mlxlab.config.suggest import did_you_mean, nearest
+from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.nearest import nearest_names
 from mlxlab.program import command
 from mlxlab.tracking.journal import Journal
+
+log = logging.getLogger(__name__)
 
 
 def _compare(
@@ -82,7 +85,7 @@ def _compare(
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     if baseline is None:
         raise ConfigError(f"baseline=...: missing; expected one of {', '.join(folders)}")
-    runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
+    runs = {name: _runs_of(name, paths) for name, paths in folders.items()}
     if metric:
         check_metric(
             metric, {name for paths in runs.values() for run in paths for name in metric_names(run)}, "the runs"
@@ -107,10 +110,11 @@ def _compare(
         raise WriteError(f"{out}: {error.strerror or error}") from None
     if json:
         print_json(as_json(comparison))
+        log.info(f"report: {display_path(out / 'comparison.html')}")
     else:
         terminal.show(text)
-        is_tested = all(gain.pairs != 1 for gain in comparison.gains.values())
-        print(f"\n{'' if is_tested else _more_seeds()}{_closing_lines(out, evaluation)}")
+        few_pairs = _more_seeds(min(gain.pairs for gain in comparison.gains.values()))
+        print(f"\n{few_pairs}{_closing_lines(out, evaluation)}")
 
 
 def _default_folder(methods: dict[str, list[Path]], settings: list[str | None]) -> Path:
@@ -121,9 +125,14 @@ def _default_folder(methods: dict[str, list[Path]], settings: list[str | None]) 
     return project_root() / "outputs" / "comparisons" / f"{name}-{digest}"
 
 
-def _more_seeds() -> str:
+def _more_seeds(pairs: int) -> str:
+    """What to do about too few pairs for a test."""
+    if pairs > 1:
+        return ""
     seeds, folds = f"{command('train')} -m seed=1,2,3 ...", f"{command('crossvalidate')} ..."
-    return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
+    if pairs:
+        return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
+    return f"only runs of the same seed and fold are pairs: train each method with the same seeds, {seeds}\n"
 
 
 def _closing_lines(out: Path, evaluation: Evaluation) -> str:
@@ -160,6 +169,13 @@ def _refuse_misspelt_options(args: list[str]) -> None:
             raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
 
 
+def _runs_of(method: str, paths: list[Path]) -> list[Path]:
+    try:
+        return [run for path in paths for run in find_runs(path)]
+    except InputNotFoundError as error:
+        raise InputNotFoundError(f"{method}={error}") from None
+
+
 def _key(arg: str) -> str:
     return arg.lstrip("-").partition("=")[0]
 
@@ -177,7 +193,8 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
         raise ConfigError(f"expected two or more methods, each as NAME=FOLDER{got}")
     for key, value in chosen.items():
         if value is not None and value not in folders:
-            raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{suggestion(value, folders)}")
+            near = did_you_mean(nearest(value, folders))
+            raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{near}")
     return folders
 
 
