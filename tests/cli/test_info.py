@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import main
-from mlxlab.cli.info.own_data import _length, _missing_labels
+from mlxlab.cli.info.own_data import _doubtful_classes, _length
 from mlxlab.cli.info.sizes import count, footprint
 from mlxlab.data.batch import Batch
 from mlxlab.models.model import Model, build_head, count_parameters
@@ -173,7 +173,9 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert "did you mean kind?" in capsys.readouterr().err
     assert main(["data", source, "data=titanic"]) == 2
     assert capsys.readouterr().err.endswith("data=titanic: expected data=text_classification or data=table\n")
-    assert main(["data", "data.text_column=who"]) == 2
+    for args in (["data.text_column=who", "own.csv"], ["source=own.csv"], ["data.souce=own.csv"]):
+        assert main(["data", *args]) == 2
+        assert capsys.readouterr().err.endswith("of your rows; did you mean data.source=own.csv?\n")
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
 
@@ -219,7 +221,12 @@ def test_a_run_with_a_limit_of_tokens_names_that_key(epochs, steps, line):
 
 
 def test_classes_that_stand_for_missing_labels_have_the_override_to_paste():
-    [line] = _missing_labels(["NA", "no", "null"])
+    [line] = _doubtful_classes(["NA", "no", "null"])
     assert line.startswith("class 'NA', 'null': ")
     assert """ "data.reading.missing=['NA','null']" counts""" in line
-    assert not _missing_labels(["yes", "no"])
+    assert not _doubtful_classes(["yes", "no"])
+
+
+def test_classes_that_differ_in_case_only_are_named():
+    [line] = _doubtful_classes(["No", "no", "yes"])
+    assert line.startswith("classes 'No', 'no' differ in case only, and count as different ones")

@@ -174,6 +174,9 @@ def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of
     )
     with pytest.raises(DataError, match=expected):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
+    files[key] = write("none.csv", [row | {"label": ""} for row in ROWS])
+    with pytest.raises(DataError, match=r"none\.csv: 60 of 60 rows \(100 %\) have no label: no row is left$"):
+        make_texts(cache=tmp_path / "cache", on_error="skip", **files)
 
 
 def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.suggest import did_you_mean
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
+from mlxlab.nearest import nearest_names
 from mlxlab.program import command, join, quoted
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
 
     typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
-        raise ConfigError("data.source=...: missing; expected the file or folder of your rows")
+        raise ConfigError(f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}")
     if "data" not in typed:
         args = [f"data={'table' if 'data.target' in typed else 'text_classification'}", *args]
     unnamed = ["data.target=COLUMN"] if "data=table" in args and "data.target" not in typed else []
@@ -55,9 +57,17 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json(report)
     else:
-        lines = [*checked["messages"], *_missing_labels(checked["classes"]), *_faultless(checked), _length(checked)]
+        lines = [*checked["messages"], *_doubtful_classes(checked["classes"]), *_faultless(checked), _length(checked)]
         lines.append(f"train on it: {report['train']}")
         terminal.show("\n".join(filter(None, lines)))
+
+
+def _meant_source(args: list[str]) -> str:
+    """A suggestion for a file that was typed without `data.source=`, or with a similar key."""
+    for arg in args:
+        if not arg.startswith("-") and ("=" not in arg or nearest_names(_key(arg), ["data.source"])):
+            return did_you_mean(quoted(f"data.source={arg.rpartition('=')[2]}"))
+    return ""
 
 
 def _columns(node: dict[str, Any]) -> "list[ColumnSummary]":
@@ -110,14 +120,20 @@ def _leave_out(node: dict[str, Any], share: float) -> list[str]:
     return [*extra, f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else extra
 
 
-def _missing_labels(classes: Iterable[str]) -> list[str]:
-    """A line on classes whose names stand for a missing value in many files."""
+def _doubtful_classes(classes: Iterable[str]) -> list[str]:
+    """Lines on classes whose names stand for a missing value in many files, or differ in case only."""
     from mlxlab.config.hydra.recorded_overrides import override_text
 
-    if not (names := [name for name in classes if name.casefold() in MISSING]):
-        return []
-    override = quoted(override_text("data.reading.missing", names))
-    return [f"class {', '.join(map(repr, names))}: if it stands for a missing label, {override} counts it as one"]
+    lines, spellings = list[str](), dict[str, list[str]]()
+    for name in classes:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for names in filter(lambda names: len(names) > 1, spellings.values()):
+        lines.append(f"classes {', '.join(map(repr, names))} differ in case only, and count as different ones")
+    if missing := [name for key, names in spellings.items() if key in MISSING for name in names]:
+        override = quoted(override_text("data.reading.missing", missing))
+        which = ", ".join(map(repr, missing))
+        lines.append(f"class {which}: if it stands for a missing label, {override} counts it as one")
+    return lines
 
 
 def _faultless(checked: dict[str, Any]) -> list[str]:
@@ -184,7 +200,7 @@ def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool, *
         return
     what = "columns of your text and your label" if likely else "column to predict as COLUMN"
     lines = [_table(columns), "", f"next, with the {what}: {check}"]
-    if all(each.content == "text" and not each.may_be_label for each in columns):
+    if all(each.content in ("text", "nothing") and not each.may_be_label for each in columns):
         longest = max(columns, key=lambda each: each.mean_length).name
         model = ["model=transformer", "data=streaming", *kept, _override("data.text_column", longest)]
         lines[2:] = [f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"]

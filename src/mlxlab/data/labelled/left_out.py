@@ -33,6 +33,8 @@ class LeftOut(NamedTuple):
     def check(self, max_fraction: float) -> None:
         """Raises DataError if these are a larger fraction of the rows."""
         if self.left_out > max_fraction * self.rows:
+            if self.left_out == self.rows:
+                raise DataError(f"{self._counted()}: no row is left")
             limit = f"more than data.max_left_out={max_fraction:g}"
             raise DataError(f"{self._counted()}, {limit}{_advice(self.left_out / self.rows)}")
 
