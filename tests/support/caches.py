@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
+from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
 
 from mlxlab.callbacks import plots
@@ -30,6 +33,7 @@ def cache_results() -> None:
     """The suite composes thousands of configs: what is computed here again and again is a third of that."""
     _cache_overrides()
     _skip_unused_choices()
+    _cache_files()
     _cache_compositions()
     # A parse tree is only read. What cannot be parsed raises each time.
     grammar_parser.parse = base.parse = _utils.parse = cache(grammar_parser.parse)
@@ -58,6 +62,31 @@ def _skip_unused_choices() -> None:
         return gather(overrides, defaults, self_added) if is_used else unused
 
     defaults_list._create_interpolation_map = gather_if_used
+
+
+def _cache_files() -> None:
+    """Each file is parsed once, and put into its package once. Hydra's store, which only it reads, is not copied."""
+    load, load_into_package = ConfigRepository.load_config, ConfigLoaderImpl._load_single_config
+    files: dict[object, bytes] = {}
+
+    def cached(key: object, read: Callable[[], ConfigResult | None]) -> Any:
+        if key not in files:
+            files[key] = pickle.dumps(read())
+        return pickle.loads(files[key])
+
+    def cached_load(repo: ConfigRepository, config_path: str) -> ConfigResult | None:
+        if (sources := _sources(repo)) is None:
+            return load(repo, config_path)
+        return cached((sources, config_path), lambda: load(repo, config_path))
+
+    def cached_package(loader: ConfigLoaderImpl, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        if (sources := _sources(repo)) is None:
+            return load_into_package(loader, default, repo)
+        return cached((sources, astuple(default)), lambda: load_into_package(loader, default, repo))
+
+    ConfigRepository.load_config = cached_load  # type: ignore[method-assign]
+    ConfigLoaderImpl._load_single_config = cached_package  # type: ignore[method-assign]
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _cache_compositions() -> None:
