@@ -28,9 +28,9 @@ def test_another_seed_ends_in_a_different_state(tmp_path, reference):
     assert final_state(run(*TINY, f"hydra.run.dir={tmp_path}", "seed=1")) != reference
 
 
-@pytest.mark.parametrize("step", [5, 25, 45])
+@pytest.mark.parametrize("step", [5, 15, 25])
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, reference, step):
-    again, fresh = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"], step == 25
+    again, fresh = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"], step == 15
     process = start(*again, fresh=fresh)
     wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
     process.kill()
@@ -62,7 +62,7 @@ def test_sigusr1_saves_and_continues(tmp_path, reference):
     assert process.returncode == 0, err
     assert reference in out
     steps = {int(path.name[5:13]) for path in (tmp_path / "checkpoints").iterdir()}
-    assert steps - {20, 40, 60}, steps
+    assert steps - {20, 40}, steps
 
 
 def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(tmp_path, reference):

@@ -24,7 +24,7 @@ NO_PLOTS = [
 ]  # a third of the time of a short run
 TINY = [
     "tracking=none",
-    "trainer.max_steps=60",
+    "trainer.max_steps=40",
     "trainer.eval_every=20",
     "checkpointing.every_steps=5",
     "model.num_layers=1",
