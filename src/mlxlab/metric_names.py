@@ -22,6 +22,7 @@ ANALYSIS = "analysis/"
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "nonfinite_steps", "skipped_records")
 _ERRORS = ("mae", "rmse")
+_SPLITS = {"valid": "validation", "train": "training"}
 _PLAIN_NAMES = {
     "f1": "F1",
     "f1_macro": "macro F1",
@@ -36,6 +37,12 @@ _PLAIN_NAMES = {
 def plain_name(metric: str) -> str:
     """The name of a metric without its split, in a sentence."""
     return _PLAIN_NAMES.get(metric, metric.replace("_", " "))
+
+
+def plain_key(key: str) -> str:
+    """The name of a metric with its split, in a sentence: `validation loss` of valid/loss."""
+    split, _, name = key.rpartition("/")
+    return f"{_SPLITS.get(split, split)} {plain_name(name)}".strip()
 
 
 def lower_is_better(metric: str) -> bool:

@@ -34,6 +34,7 @@ PANELS = {  # of an analysis of the weights, by the second part of a metric's na
     "update_ratio": "mean update of a step / weights",
     "attention_entropy": "entropy of attention weights (nats)",
 }
+DPI = 120
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -199,5 +200,5 @@ def render_png(figure: "Figure") -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         figure.tight_layout()
-        figure.savefig(png, dpi=120, bbox_inches="tight")
+        figure.savefig(png, dpi=DPI, bbox_inches="tight")
     return png.getvalue()

@@ -30,12 +30,16 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
         record["runs"].append(run)
     with RunManifest(tmp_path / "0") as manifest:
         manifest.begin({"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}})
-    what, gain, size, _ = trial_page(json.loads(json.dumps(record)), tmp_path).cards
+    page = trial_page(json.loads(json.dumps(record)), tmp_path)
+    what, gain, size, certainty = page.cards
     assert (gain.answer, gain.tone) == ("Undecided", "warning")
     assert what.facts["Instead of"] == "trainer.learning_rate=2e-3"
     assert what.facts["Trained"] == "bert on titanic"
-    assert gain.lines[-1] == "The interval includes 0: the difference may be chance."
-    assert size.lines[0] == "Mean: baseline 0.66, changed 0.68."
+    assert (certainty.answer, certainty.tone) == ("It may be chance", "warning")
+    assert certainty.lines[0] == "The 95 % interval includes 0, which is no difference."
+    assert size.answer == "0.01 worse"
+    assert size.lines[0] == "Mean validation loss: baseline 0.66, changed 0.68; lower is better."
+    assert [block.kind for block in page.sections[0].blocks] == ["images", "table"]
     assert "Trained" not in trial_page(record, tmp_path / "elsewhere").cards[0].facts
 
 

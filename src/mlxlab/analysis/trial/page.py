@@ -4,20 +4,35 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from mlxlab.analysis.comparison_cards import no_better_than_weakest
 from mlxlab.analysis.comparison_subject import mean_baselines
-from mlxlab.analysis.trial.record import RunRecord, TrialRecord
+from mlxlab.analysis.trial.figure import CAPTION, draw_pairs
+from mlxlab.analysis.trial.record import ARMS, ESTIMATE, RunRecord, TrialRecord, last_look
 from mlxlab.analysis.trial.sequential import MIN_PAIRS
-from mlxlab.config.issues import one_line
+from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.experiment.run_report.what_was_trained import training_card
-from mlxlab.html.blocks import Block, Card, Charts, Column, Commands, Page, Paragraph, Section, Table, Tone
+from mlxlab.html.blocks import (
+    Block,
+    Card,
+    Charts,
+    Column,
+    Commands,
+    Image,
+    Images,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    Tone,
+)
 from mlxlab.html.line_chart import LineChart
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import VALID, lower_is_better, plain_key, plain_name
 
 _MAX_BASELINES = 4
 _ANSWERS = {
@@ -34,7 +49,10 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
     verdict = record["verdict"]
     reused = [Paragraph("* a finished run that was used again", is_note=True)]
     sections = [
-        Section("Pairs of runs", [_pairs(record), *(reused if any(run["reused"] for run in record["runs"]) else [])]),
+        Section(
+            "Pairs of runs",
+            [*_figure(record), _pairs(record), *(reused if any(run["reused"] for run in record["runs"]) else [])],
+        ),
         Section("Gain by the number of pairs", _looks(record)),
         Section("Command", [Commands({"continues, or prints the verdict": record["command"]})]),
     ]
@@ -49,16 +67,29 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
 
 
 def _trained(record: TrialRecord, folder: Path) -> dict[str, str]:
-    """What the change replaces; model and data, as the first of the runs in the folder of the trial says."""
-    facts, overrides = dict[str, str](), record["question"]["overrides"]
+    """What the change replaces; model, data and length, as the first of the runs in the folder of the trial says."""
+    before, facts = _typed_before(record), dict[str, str]()
     for run in (each for each in record["runs"] if each["folder"].isdecimal()):
         with suppress(InputNotFoundError, DataError):
-            card = training_card(read_run_files(folder / run["folder"]))
-            facts = {"Trained": card.answer} | {key: card.facts[key] for key in ("Task", "Data") if key in card.facts}
+            files = read_run_files(folder / run["folder"])
+            facts = _facts_of_run(training_card(files))
+            if run["arm"] == "baseline":
+                before = {key: value_at(files.config, key) if text is None else text for key, text in before.items()}
             break
-    baseline = {override_name(text): text.partition("=")[2] for text in overrides["baseline"]}
-    before = [f"{key}={baseline[key]}" for key in map(override_name, record["question"]["change"]) if key in baseline]
-    return {"Instead of": one_line(" ".join(before), 160), **facts} if before else facts
+    replaced = " ".join(f"{key}={text}" for key, text in before.items() if text is not None)
+    return {"Instead of": one_line(replaced, 160), **facts} if replaced else facts
+
+
+def _typed_before(record: TrialRecord) -> dict[str, Any]:
+    """By key of the change the text that the baseline was given; None where it has another one."""
+    question = record["question"]
+    baseline = {override_name(text): text.partition("=")[2] for text in question["overrides"]["baseline"]}
+    return {key: baseline.get(key) for key in map(override_name, question["change"])}
+
+
+def _facts_of_run(card: Card) -> dict[str, str]:
+    names = {"Task": "Task", "Data": "Data", "Training": "Each run"}
+    return {"Trained": card.answer} | {names[key]: card.facts[key] for key in names if key in card.facts}
 
 
 def _values(record: TrialRecord) -> dict[str, list[float]]:
@@ -70,42 +101,56 @@ def _values(record: TrialRecord) -> dict[str, list[float]]:
     return values
 
 
-def _means(record: TrialRecord) -> list[str]:
-    """The mean of either arm, over the pairs."""
-    values = _values(record)
-    shown = [f"{arm} {fmean(values[arm]):.4g}" for arm in ("baseline", "changed") if arm in values]
-    return [f"Mean: {', '.join(shown)}."] if len(shown) > 1 else []
-
-
 def _cards(record: TrialRecord, change: str, folder: Path) -> list[Card]:
-    question, pairs = record["question"], len(record["gains"])
-    better = "lower" if lower_is_better(question["metric"]) else "higher"
-    last = record["looks"][-1] if record["looks"] else {}
-    mean, low, high = (last.get(key) for key in ("mean", "low", "high"))
-    bounds = f"95 % interval {low:+.4g} to {high:+.4g}" if _are_numbers(low, high) else ""
-    interval = [f"{bounds}, which allows for a test after each pair."] if bounds else []
-    gain = f"{mean:+.4g}" if isinstance(mean, float | int) else "Not known"
-    evidence = f"{pairs} pair{'s' * (pairs != 1)} of runs"
-    verdict, agreement = record["verdict"], _agreement(record["gains"])
-    seeds = "Both runs of a pair have the same seed, data order and initial weights."
-    error = f"A change that is no gain is kept with a probability of {record['error']:.1%}."
-    reason = record["reason"].removesuffix(".")
+    metric, verdict, agreement = record["question"]["metric"], record["verdict"], _agreement(record["gains"])
+    pairs, reason = len(record["gains"]), record["reason"].removesuffix(".")
     because = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
-    spans_zero = isinstance(low, float | int) and isinstance(high, float | int) and low <= 0 <= high
     if agreement:
         because.append(f"{pairs} of {pairs} pairs are {agreement}.")
-    if verdict == "undecided" and spans_zero:
-        because.append("The interval includes 0: the difference may be chance.")
     answer = _ANSWERS[verdict] + (f", probably {agreement}" if verdict == "undecided" and agreement else "")
-    judged = f"Judged by the {question['evaluation']} {question['metric']}."
-    direction = f"In {question['metric']}, {better} is better; a gain is positive."
+    judged = f"Judged by the {record['question']['evaluation']} {plain_key(metric)}."
     return [
-        Card("What was changed?", change or "nothing", [judged], _trained(record, folder)),
+        Card("What was changed?", _short(change) or "nothing", [judged], _trained(record, folder)),
         Card("Is the change a gain?", answer, because, tone=_TONES.get(verdict, "")),
-        Card("How large is it?", gain, [*_means(record), direction, *interval]),
+        _size(record),
         *_baselines(record, folder),
-        Card("How sure is that?", evidence, [seeds, error]),
+        _certainty(record),
     ]
+
+
+def _short(change: str) -> str:
+    """One key without its path, which the title has."""
+    key, _, value = change.partition("=")
+    return change if " " in change else f"{key.rpartition('.')[2]}={value}"
+
+
+def _size(record: TrialRecord) -> Card:
+    metric, values = record["question"]["metric"], _values(record)
+    mean, low, high = last_look(record)
+    answer = "Not known" if mean is None else f"{abs(mean):.4g} {'better' if mean > 0 else 'worse'}" if mean else "None"
+    better, title = "lower" if lower_is_better(metric) else "higher", plain_key(metric)
+    shown = [f"{arm} {fmean(values[arm]):.4g}" for arm in ARMS if arm in values]
+    lines = [f"Mean {title}: {', '.join(shown)}; {better} is better."] if len(shown) > 1 else []
+    if low is not None and high is not None:
+        lines.append(f"95 % interval of the gain {low:+.4g} to {high:+.4g}; below 0 is worse.")
+    return Card("How large is the difference?", answer, lines)
+
+
+def _certainty(record: TrialRecord) -> Card:
+    """Whether the difference may be chance, and what was compared to know it."""
+    pairs, (_, low, high) = len(record["gains"]), last_look(record)
+    count = f"{pairs} pair{'s' * (pairs != 1)} of runs"
+    lines = [
+        f"{count}: both runs of a pair have the same seed, data order and initial weights.",
+        f"A change without effect is kept in {100 * record['error']:.1f} % of trials.",
+    ]
+    question = "Is it more than chance?"
+    if low is None or high is None:
+        return Card(question, "Not known", lines)
+    if low <= 0 <= high:
+        includes = "The 95 % interval includes 0, which is no difference."
+        return Card(question, "It may be chance", [includes, *lines], tone="warning")
+    return Card(question, "Unlikely to be chance", ["The 95 % interval excludes 0, which is no difference.", *lines])
 
 
 def _agreement(gains: Sequence[float]) -> str:
@@ -126,13 +171,18 @@ def _baselines(record: TrialRecord, folder: Path) -> list[Card]:
     best = min(arms.values()) if is_lower else max(arms.values())
     text = no_better_than_weakest("Neither" if len(arms) > 1 else "The run", name, best, baselines)
     ranked = sorted(baselines.items(), key=lambda item: item[1], reverse=not is_lower)
-    lines = [f"{baseline_title(each, name)}: {name.replace('_', ' ')} {value:.4g}" for each, value in ranked]
+    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {value:.4g}" for each, value in ranked]
     question, answer = "Compared with what?", text.removesuffix(".") or "Better than the weakest baseline"
     return [Card(question, answer, lines[:_MAX_BASELINES], tone="bad" if text else "")]
 
 
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, float | int) for value in values)
+def _figure(record: TrialRecord) -> list[Block]:
+    figure = draw_pairs(record)
+    if figure is None:
+        return []
+    from mlxlab.callbacks.plots import DPI, render_png
+
+    return [Images([Image(render_png(figure), CAPTION, DPI)])]
 
 
 def _pairs(record: TrialRecord) -> Table:
@@ -157,7 +207,7 @@ def _looks(record: TrialRecord) -> list[Block]:
     lines: dict[str, list[tuple[float, float | None]]] = {}
     for look in record["looks"]:
         pairs = look.get("pairs")
-        for name in ("mean", "low", "high"):
+        for name in ESTIMATE:
             value = look.get(name)
             if isinstance(pairs, int) and isinstance(value, float | int):
                 lines.setdefault(name, []).append((pairs, value))

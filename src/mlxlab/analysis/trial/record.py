@@ -18,6 +18,8 @@ EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # 
 _MAX_BYTES = 4 * 2**20
 
 Arm = Literal["baseline", "changed"]
+ESTIMATE = ("mean", "low", "high")  # of a look: the mean gain and its interval
+ARMS: tuple[Arm, Arm] = ("baseline", "changed")
 
 
 class Question(TypedDict):
@@ -111,6 +113,20 @@ def check_question(folder: Path, question: Question) -> None:
         if before != asked[key]:
             what = "the code has changed since" if key == "code" else f"{key} was {shown(before)}"
             raise ConfigError(f"{folder}: another trial: {what}; choose another folder=")
+
+
+def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
+    """By seed the values of the baseline and of the change, where both runs have finished."""
+    arms = {arm: {run["seed"]: run["value"] for run in record["runs"] if run["arm"] == arm} for arm in ARMS}
+    both = {seed: (value, arms["changed"].get(seed)) for seed, value in sorted(arms["baseline"].items())}
+    return {seed: (old, new) for seed, (old, new) in both.items() if old is not None and new is not None}
+
+
+def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | None]:
+    """The mean of the gains and the bounds of its interval, as far as they are known."""
+    last = record["looks"][-1] if record["looks"] else {}
+    mean, low, high = (value if isinstance(value, float | int) else None for value in map(last.get, ESTIMATE))
+    return mean, low, high
 
 
 def describe_look(look: Look) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mlxlab.analysis.trial.figure import FILE as PAIRS
+from mlxlab.analysis.trial.figure import draw_pairs
 from mlxlab.analysis.trial.record import FILE, TrialRecord, read_record
 from mlxlab.constraints import NonNegative
 from mlxlab.sweep.continued_sweep import sweep_start
@@ -71,7 +73,7 @@ class PairedSweeper:
 
 
 def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:
-    """Records a trial as the parent of its runs: verdict, gain and interval by the number of pairs, `trial.json`."""
+    """Records a trial as the parent of its runs: verdict, gain and interval by the number of pairs, and files."""
     tags = {"kind": "trial", "trial.baseline": record["question"]["baseline"]}
     tags["trial.change"] = " ".join(record["question"]["change"])
     if record["verdict"] is not None:
@@ -82,3 +84,7 @@ def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:
         metrics = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
         tracker.log_metrics(int(each["pairs"] or 0), metrics)
     tracker.log_artifact(folder / FILE)
+    if (figure := draw_pairs(record)) is not None:
+        from mlxlab.callbacks.plots import save_figure
+
+        save_figure(tracker, figure, folder / PAIRS)
