@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "pairs.png"
-CAPTION = "A line for each pair: from the baseline (hollow) to the change (filled). Below, the gains, their mean and its interval"
+CAPTION = "A line for each pair, from the baseline to the change. Below: the gains, their mean and its interval"
 _MAX_NAMED = 30  # seeds
 _BETTER, _WORSE = "C2", "C3"
 
