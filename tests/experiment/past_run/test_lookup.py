@@ -1,9 +1,12 @@
 """A run is found by its folder, and by its id or name in a store."""
 
+import json
+
 import pytest
 
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.past_run.lookup import find_run, find_run_folder
+from mlxlab.experiment.past_run.past_runs import PastRuns
 from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401
 
 
@@ -24,6 +27,20 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     assert find_run_folder("outputs/a", uri) == folder
     with pytest.raises(ConfigError, match=r"other: no such run; .*runs list shows those that are tracked"):
         find_run_folder("other", uri)
+
+    for path in folder.glob("journal.*"):
+        path.unlink()
+    finished_run(project)  # that other run, in the same folder
+    uids = "select value from tags where key = 'mlxlab.uid'"
+    wait_until(lambda: len(query_store(project, uids)) == 2)
+    with pytest.raises(ConfigError, match=r"outputs/a: matches 2 runs, expected the id of one: .* \(a 20\d\d-.*\), "):
+        PastRuns(uri).find("outputs/a")
+    attempt = {"host": "", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "DONE"}
+    for (holder,) in query_store(project, uids):
+        manifest = {"format": 2, "id": holder, "name": "a", "status": "DONE", "attempts": [attempt]}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert PastRuns(uri).find("outputs/a").uid == holder
+    assert PastRuns(uri).find(uid[:8]).folder == str(earlier)
 
 
 def test_at_most_three_names_are_suggested_and_no_ids():

@@ -55,6 +55,7 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
     assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
+    assert names(runs_py(stored, "list", "status=all").stdout) == ["run2", "run1", "run0"]
     by_loss = runs_py(stored, "list", "sort=valid/loss", "experiment=mlxlab", "metrics=valid/loss").stdout
     assert names(by_loss) == ["run2", "run0", "run1"]  # the lowest first, NaN last
     assert [row[-1] for row in table_rows(by_loss)] == ["0.25", "0.5", "nan"]
@@ -174,6 +175,7 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "limit=0"], "limit=0: expected a whole number"),
         (["list", "limit=-3"], "limit=-3: expected a whole number"),
         (["list", "status=finishd"], "did you mean FINISHED?"),
+        (["list", "status=done"], "status=DONE: expected one of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED\n"),
         (["list", "sort=valid/los"], "did you mean valid/loss?"),
         (["list", "sort='; drop table runs; --"], "not in the store"),
         (["list", "experiment=mlxlb"], "did you mean mlxlab?"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
 
@@ -65,7 +65,7 @@ def _shell(args: list[str]) -> str:
     if name in SHELLS:
         return name
     got = name or "the variable SHELL is not set"
-    raise ConfigError(f"{got}: expected one of {', '.join(SHELLS)}{suggestion(name, SHELLS)}")
+    raise ConfigError(f"{got}: expected one of {', '.join(SHELLS)}{did_you_mean(nearest(name, SHELLS))}")
 
 
 def _script_path(shell: str) -> Path:

@@ -10,7 +10,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.cli.runs.as_json import run_as_json
 from mlxlab.cli.runs.select import check_keys, read_filter, select
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
@@ -50,7 +50,7 @@ def list_runs(
         limit: how many runs are listed.
         sort: metric to order by, the best first; the newest first if not given.
         filter: only runs that meet it, 'metrics.valid/accuracy > 0.8 and params.seed = 1' for example.
-        status: only runs of this status: RUNNING, FINISHED, FAILED, KILLED.
+        status: only runs of this status: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED; or all.
         experiment: only runs of this experiment.
         sweep: only jobs of this sweep, named as RUN.
         columns: facts, separated by commas: run, name, data, status, started, took, experiment, parent, folder; or all.
@@ -186,7 +186,7 @@ def _facts(columns: str | None) -> list[str] | None:
     names = _split(columns)
     for name in names or [""]:
         if name not in FACTS:
-            expected = f"expected all, or some of {','.join(FACTS)}{suggestion(name, FACTS)}"
+            expected = f"expected all, or some of {','.join(FACTS)}{did_you_mean(nearest(name, FACTS))}"
             raise ConfigError(f"columns={name}: {expected}; metrics= and params= add others")
     return names
 

@@ -36,7 +36,7 @@ def check_keys(reader: RunReader, option: str, keys: list[str], group: str) -> N
 
 def check_status(option: str, status: str) -> None:
     if status not in STATUSES:
-        expected = f"expected one of {', '.join(STATUSES)}{suggestion(status, STATUSES)}"
+        expected = f"expected one of {', '.join(STATUSES)}{did_you_mean(nearest(status, STATUSES))}"
         raise ConfigError(f"{option}={status}: {expected}")
 
 
@@ -47,7 +47,7 @@ def select(
     parts: list[Expression] = []
     if text is not None:
         parts.append(read_filter(reader, text))
-    if status is not None:
+    if status is not None and status.lower() != "all":
         check_status("status", status.upper())
         parts.append(Condition("status", "", "=", status.upper()))
     if experiment is not None:

@@ -2,11 +2,13 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.config.paths import project_root
-from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.manifest import FILE as MANIFEST
+from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.nearest import nearest_names, no_such_folder
@@ -14,6 +16,7 @@ from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.tables import format_time
 
 MAX_SUGGESTIONS = 3
 _id = re.compile(r"[0-9a-f]{32}")
@@ -30,14 +33,19 @@ def open_reader(uri: str | None) -> RunReader:
 
 
 def find_run(reader: RunReader, query: str) -> RunRow:
-    """The only run that `query` names; raises ConfigError if there is none, or if there are several."""
+    """The only run that `query` names; raises ConfigError if there is none, or if there are several.
+
+    A folder names the run that it holds now.
+    """
     matches = reader.find_runs(query)
     matches = [run for run in matches if run.run_id == query] or matches
+    if len(matches) > 1 and (uid := _uid_in(Path(query))):
+        matches = [run for run in matches if run.uid == uid] or matches
     if not matches:
         raise ConfigError(f"{query}: no such run{_nearest(query, reader.names('runs'))}")
     if len(matches) > 1:
-        ids = ", ".join(f"{run.short_id} ({run.name})" for run in matches[:5])
-        raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
+        ids = ", ".join(f"{run.short_id} ({' '.join([run.name, format_time(run.start)])})" for run in matches[:5])
+        raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     return matches[0]
 
 
@@ -72,6 +80,13 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
     if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
         raise InputNotFoundError(f"{name}: the run folder {run.folder or 'of this run'} was not found")
     return Path(run.folder).absolute()
+
+
+def _uid_in(folder: Path) -> str | None:
+    """The id of the run that a folder holds; None if it holds none, or its manifest is damaged."""
+    with suppress(InputNotFoundError, DataError):
+        return read_manifest(folder)["id"]
+    return None
 
 
 def _nearest(query: str, names: list[str]) -> str:

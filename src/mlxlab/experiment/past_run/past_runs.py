@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from mlxlab.errors import ServiceUnavailableError
+from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.past_run.lookup import as_run_folder, find_run, open_reader
 from mlxlab.tracking.runs.reader import MetricRange, RunReader, RunRow
 
@@ -37,14 +39,20 @@ class PastRuns:
             DataError, NotAllowedError: as `read_run_folder`.
         """
         if "/" not in name and not os.path.isdir(os.path.expanduser(name)):
-            return find_run(self.reader, name)
+            return self._find_stored(name)
         path = os.path.expanduser(name)
         with suppress(ServiceUnavailableError):
             if self.reader.find_runs(path):
-                return find_run(self.reader, path)
+                return self._find_stored(path)
         folder = as_run_folder(name)
         assert folder is not None, "a path"
         return folder_run().read_run_folder(folder)
+
+    def _find_stored(self, name: str) -> RunRow:
+        run = find_run(self.reader, name)
+        if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
+            return replace(run, folder=str(moved))
+        return run
 
     def find_all(self, names: Iterable[str]) -> list[RunRow]:
         return [self.find(name) for name in names]
