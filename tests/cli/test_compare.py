@@ -369,6 +369,23 @@ def test_values_that_differ_are_those_of_the_config_of_each_run(tmp_path, capsys
     assert subject["differs"] == {"data.batch_size": {"a": "8", "b": "4"}}
 
 
+def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_option_are_not(tmp_path, capsys):
+    for name, width, loss in (("a", 64, "auto"), ("b", 32, "focal")):
+        folder = tmp_path / name
+        make_run(folder, 0, 0.6)
+        add_inputs(folder, ["data=titanic", f"experiment={name}"])
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["inputs"]["choices"] |= {"experiment": name, "trainer/loss": loss}
+        write_json(folder / "manifest.json", manifest)
+        lock = read_lock(past_run())
+        lock["config"]["model"]["hidden_size"], lock["config"]["trainer"]["loss"]["gamma"] = width, width
+        write_json(folder / "run.lock", lock)
+    compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
+    differs = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]["differs"]
+    assert [*differs] == ["experiment", "trainer/loss", "model.hidden_size"]
+    assert differs["model.hidden_size"] == {"a": "64", "b": "32"}
+
+
 def test_equal_runs_are_called_equal(tmp_path, capsys):
     for name in ("a", "b"):
         for seed in range(2):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_MAX_SETTINGS = 6  # in the heading
+
+
 def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
     """Writes NAME.md (`text`), NAME.json, NAME.png and NAME.html, which holds them all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +63,11 @@ def _heading(comparison: Comparison) -> list[str]:
     if comparison.subject is None:
         return []
     lines = [comparison.subject["trained"]]
-    for key, values in (comparison.subject["differs"] or {}).items():
+    differs = [*(comparison.subject["differs"] or {}).items()]
+    for key, values in differs[:_MAX_SETTINGS]:
         lines.append(f"{key}: {', '.join(f'{value} ({name})' for name, value in values.items())}")
+    if len(differs) > _MAX_SETTINGS:
+        lines.append(f"{len(differs) - _MAX_SETTINGS} more settings differ")
     return [*wrap("; ".join(lines), 120), ""]
 
 

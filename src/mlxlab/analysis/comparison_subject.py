@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, TypedDict
 
 from mlxlab.config.check import read_stored_config
-from mlxlab.config.issues import one_line, value_at
+from mlxlab.config.issues import one_line, value_at, walk
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.manifest import read_manifest
@@ -19,7 +19,9 @@ from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.files.untrusted import read_json
 
-_PAIRED = ("seed", "data.fold", "data.folds", "name", "tracking", "backend", "hydra")  # keys that change no method
+# Keys that change no method.
+_PAIRED = ("seed", "data.fold", "data.folds", "name", "tracking", "backend", "hydra", "rerun")
+_COMPARED = ("model", "data", "trainer")  # parts of the config whose settings are compared though nobody typed them
 _FACTS = ("Task", "Data", "Model")  # of the card of a run
 
 
@@ -65,29 +67,48 @@ class _Settings(NamedTuple):
             value = self.overrides.get(key)
         return "none" if value is None else _text(value)
 
+    def leaves(self) -> list[str]:
+        """The keys of the settings in the compared parts of the config."""
+        pairs = [pair for part in _COMPARED for pair in walk(self.config.get(part), part, lists=False)]
+        keys = [key for key, value in pairs if not isinstance(value, dict) and not key.endswith("._target_")]
+        return [key for key in keys if _counts(key)]
+
 
 def _differences(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, str]]:
-    """By key that any run overrides the values of each method."""
+    """By key the values of each method: of what was typed first, then of what experiments and options bring along."""
     settings = {name: [_read_settings(path) for path in paths] for name, paths in runs.items()}
-    keys = dict.fromkeys(key for each in settings.values() for run in each for key in run.overrides)
-    differences = {}
-    for key in keys:
-        used = {name: {run.value(key) for run in each} for name, each in settings.items()}
-        if len({frozenset(each) for each in used.values()}) > 1:
-            differences[one_line(key, 80)] = {
-                name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()
-            }
+    all_runs = [run for each in settings.values() for run in each]
+    differences: dict[str, dict[str, str]] = {}
+    for keys in ([*run.overrides, *run.choices] for run in all_runs):
+        differences |= _values_that_differ(settings, [key for key in keys if key not in differences])
+    if all(run.config for run in all_runs):  # an option that differs stands for all that it contains
+        options = tuple(f"{key.replace('/', '.')}." for key in differences if key in all_runs[0].choices)
+        leaves = dict.fromkeys(key for run in all_runs for key in run.leaves() if not key.startswith(options))
+        differences |= _values_that_differ(settings, [key for key in leaves if key not in differences])
     return differences
+
+
+def _values_that_differ(settings: Mapping[str, Sequence[_Settings]], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    values = {key: {name: {run.value(key) for run in each} for name, each in settings.items()} for key in keys}
+    return {
+        one_line(key, 80): {name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()}
+        for key, used in values.items()
+        if len({frozenset(each) for each in used.values()}) > 1
+    }
 
 
 def _read_settings(folder: Path) -> _Settings:
     """Without the overrides that change no method."""
     inputs = read_manifest(folder).get("inputs", {})
     values = {override_name(text): text.partition("=")[2] for text in inputs.get("overrides", [])}
-    overrides = {
-        key: text for key, text in values.items() if not any(f"{key}.".startswith(f"{each}.") for each in _PAIRED)
-    }
-    return _Settings(overrides, inputs.get("choices", {}), _read_config(folder))
+    overrides, choices = (
+        {key: text for key, text in each.items() if _counts(key)} for each in (values, inputs.get("choices", {}))
+    )
+    return _Settings(overrides, choices, _read_config(folder))
+
+
+def _counts(key: str) -> bool:
+    return not any(f"{key}.".startswith(f"{each}.") for each in _PAIRED)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

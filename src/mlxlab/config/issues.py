@@ -51,11 +51,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def walk(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted key, value) of the tree itself and of everything in it."""
+def walk(tree: object, path: str = "", *, lists: bool = True) -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of the tree itself and of everything in it; without `lists` not of the items of lists."""
     yield path, tree
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
-        yield from walk(value, join_key(path, key))
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) and lists else ()
+    for key, value in entries:
+        yield from walk(value, join_key(path, key), lists=lists)
 
 
 def value_at(tree: object, path: str) -> object:
