@@ -252,6 +252,9 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
     assert methods == ["teacher", "this model", "student alone", "majority"]
     assert "Nadeau" in table
+    assert table.startswith("Verdict: this model is better than the best baseline, majority"), "before the notes"
+    page = (tmp_path / "table.html").read_text()
+    assert "Verdict: this model is better" in page.partition("<table")[0]
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
     assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0%", "50", "3"]
     assert (tmp_path / "comparison.png").is_file()

@@ -74,6 +74,8 @@ class Comparison:
     test_ratio: float  # test rows / training rows if the runs are folds of a cross-validation, else 0
     evaluation: Evaluation = "last"
     subject: Subject | None = None
+    verdict: str = ""  # on the reference, of a cross-validation
+    warnings: Sequence[str] = ()  # of its runs
 
     @property
     def minimised(self) -> bool:

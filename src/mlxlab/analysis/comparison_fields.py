@@ -40,4 +40,6 @@ class ComparisonFields(TypedDict):
     test: str
     evaluation: NotRequired[Evaluation]
     subject: NotRequired[Subject]
+    verdict: NotRequired[str]  # of a cross-validation: the reference against its best baseline
+    warnings: NotRequired[list[str]]  # of its runs
     methods: list[MethodFields]

@@ -34,19 +34,17 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     metric, sign = fields["metric"], -1 if lower_is_better(fields["metric"]) else 1
     ranked = sorted(fields["methods"], key=lambda each: -sign * each["mean"] if each["mean"] is not None else 1e308)
     better = "lower" if sign < 0 else "higher"
-    notes = f"{better.capitalize()} is better; positive gains are improvements; s.e.: standard error."
+    notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse;"
+    notes += " s.e.: standard error."
     notes += f" {fields['level']:.0%} intervals and p: "
     results: list[Block] = [
-        *(
-            Paragraph(_sentence(each, fields), is_verdict=True, is_good=_is_gain(each))
-            for each in ranked
-            if "gain" in each
-        ),
+        *_verdicts(ranked, fields),
+        *(Paragraph(f"Warning: {line}.", is_verdict=True) for line in fields.get("warnings", [])),
         _table(ranked, fields),
         Paragraph(f"{notes}{fields['test']}.", is_note=True),
     ]
     caption = "Each run and the mean of each method"
-    caption += "; the gain on the reference with its interval" if any(map(_has_interval, ranked)) else ""
+    caption += "; the difference to the reference with its interval" if any(map(_has_interval, ranked)) else ""
     image = [Image(png, caption, DPI)]
     sections = [
         Section("Methods", [*results, *(image if png else [])]),
@@ -59,6 +57,14 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
         cards=all_cards(ranked, fields) if ranked else [],
         sections=[section for section in sections if section.blocks],
     )
+
+
+def _verdicts(ranked: list[MethodFields], fields: ComparisonFields) -> list[Paragraph]:
+    """That of a cross-validation, else one for each method."""
+    if "verdict" in fields:
+        return [Paragraph(fields["verdict"], is_verdict=True)]
+    compared = [each for each in ranked if "gain" in each]
+    return [Paragraph(_sentence(each, fields), is_verdict=True, is_good=_is_gain(each)) for each in compared]
 
 
 def _title(fields: ComparisonFields) -> str:
@@ -89,7 +95,7 @@ def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     """Standard errors and intervals are the small print of their numbers."""
-    names = ["mean", f"gain on {fields['against']}", "p", "runs", "parameters", "tokens/s"]
+    names = ["mean", f"difference to {fields['against']}", "p", "runs", "parameters", "tokens/s"]
     columns = [Column("method"), Column("verdict"), *(Column(name, is_number=True) for name in names)]
     rows = []
     for each in ranked:

@@ -45,6 +45,8 @@ def as_json(comparison: Comparison) -> dict[str, object]:
     heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
     heading["evaluation"] = comparison.evaluation
     heading |= {"subject": comparison.subject} if comparison.subject else {}
+    heading |= {"verdict": comparison.verdict} if comparison.verdict else {}
+    heading |= {"warnings": list(comparison.warnings)} if comparison.warnings else {}
     return heading | {"methods": methods}
 
 
@@ -54,7 +56,11 @@ def markdown(comparison: Comparison, command: str, share_of: str | None = None) 
     rows = [_row(method, comparison, full) for method in comparison.methods]
     lines = [*_heading(comparison), *(f"- {comparison.sentence(name)}" for name in comparison.gains)]
     lines += ["", markdown_table(list(rows[0]), [list(row.values()) for row in rows])]
-    lines += ["", f"Values are of the {EVALUATIONS[comparison.evaluation]}.", *wrap(_test_note(comparison), 120)]
+    lines += [
+        "",
+        f"Values are of the {EVALUATIONS[comparison.evaluation]}.",
+        *wrap(f"{_sign_note(comparison)} {_test_note(comparison)}", 120),
+    ]
     return "\n".join([*lines, "", f"    {command}"])
 
 
@@ -72,7 +78,7 @@ def _heading(comparison: Comparison) -> list[str]:
 
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:
-    """The table of a cross-validation: every method, the best one first, with the mean of each seed."""
+    """Verdict and warnings, then the table: every method, the best one first, with the mean of each seed."""
     seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in comparison.methods[0].values))
     rows = []
     for method in sorted(comparison.methods, key=lambda method: method.mean, reverse=not comparison.minimised):
@@ -81,8 +87,11 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
         cells = _gain_cells(comparison, method.name)
         rows.append([method.name, *map(_number, means), *list(cells.values())[:2]])
     head = [f"{comparison.metric.removeprefix(VALID)} of", "mean", "std. error", *seeds, *list(cells)[:2]]
-    text = " ".join([*notes, _test_note(comparison)])
-    return "\n".join([markdown_table(head, rows), "", *wrap(text, 120), "", f"    {command}"])
+    first = [comparison.verdict] if comparison.verdict else []
+    first += [f"Warning: {line}." for line in comparison.warnings]
+    blocks = ["\n".join(wrap(line, 120)) for line in [*first, _sign_note(comparison)]]
+    text = "\n".join(wrap(" ".join([*notes, _test_note(comparison)]), 120))
+    return "\n\n".join([*blocks, markdown_table(head, rows), text, f"    {command}"])
 
 
 def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults], length: TrainingLength) -> str:
@@ -90,7 +99,7 @@ def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults], len
     metric, means = comparison.metric.removeprefix(VALID), {each.name: each.mean for each in baselines}
     mean = next(method.mean for method in comparison.methods if method.name == comparison.against)
     if lines := learned_nothing_sentence(metric, mean, means, length):
-        return "\n".join(wrap(lines[0][0].upper() + lines[0][1:], 120))
+        return f"Verdict: {lines[0]}"
     name = min(means, key=lambda name: means[name] if comparison.minimised else -means[name])
     gain, values = comparison.gains[name], f"mean {metric} {_number(mean)} against {_number(means[name])}"
     relation = "better" if gain.high < 0 else "worse" if gain.low > 0 else "not significantly better"
@@ -114,7 +123,7 @@ def _gain_cells(comparison: Comparison, name: str) -> dict[str, str]:
     gain = comparison.gains.get(name)
     tested = gain is not None and gain.pairs > 1
     return {
-        f"gain on {comparison.against}": f"{gain.mean:+.4g}" if gain and gain.pairs else "",
+        f"difference to {comparison.against}": f"{gain.mean:+.4g}" if gain and gain.pairs else "",
         "interval": f"{gain.low:+.4g} to {gain.high:+.4g}" if gain and tested else "",
         "p": f"{gain.p:.2g}" if gain and tested else "",
         "verdict": gain.verdict if gain else "the reference",
@@ -122,13 +131,16 @@ def _gain_cells(comparison: Comparison, name: str) -> dict[str, str]:
 
 
 def _test_note(comparison: Comparison) -> str:
-    better = "lower" if comparison.minimised else "higher"
     steps = sorted({method.steps for method in comparison.methods if method.steps is not None})
     count = len(comparison.gains)
-    text = f"{comparison.metric}: {better} is better; positive gains are improvements. "
-    text += f"Intervals ({LEVEL:.0%}) and p: {comparison.test}."
+    text = f"Intervals ({LEVEL:.0%}) and p: {comparison.test}."
     text += f" Not corrected for {count} comparisons." if count > 1 else ""
     return text + (f" Numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}." if len(steps) > 1 else "")
+
+
+def _sign_note(comparison: Comparison) -> str:
+    better = "lower" if comparison.minimised else "higher"
+    return f"{comparison.metric}: {better} is better. Difference: + is better than {comparison.against}, - is worse."
 
 
 def _number(value: float) -> str:
@@ -136,7 +148,7 @@ def _number(value: float) -> str:
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
-    """Plots each run and the mean, and below, if there are intervals, the gain on the reference with them."""
+    """Plots each run and the mean, and below, if there are intervals, the difference to the reference with them."""
     from matplotlib.figure import Figure
 
     names = [method.name for method in comparison.methods]
@@ -161,4 +173,4 @@ def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
             color = "gray" if gain.verdict.startswith("no ") else "C2" if gain.mean > 0 else "C3"
             axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel=f"gain on {comparison.against}, {LEVEL:.0%} interval")
+    axes.set(xlabel=f"difference to {comparison.against} (+ is better), {LEVEL:.0%} interval")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
 from pathlib import Path
 from statistics import fmean
 
@@ -17,6 +18,7 @@ from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict, markdown, write_report
 from mlxlab.analysis.comparison_runs import method_results
 from mlxlab.analysis.comparison_subject import subject_of
+from mlxlab.analysis.fold_warnings import fold_warnings
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
@@ -100,10 +102,11 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
         UserError: a run failed (with its exit code and last line) or has no labels; the others are terminated.
     """
     waiting, active = [run for run in runs if read_result(run) is None], list[_Job]()
-    done, seconds = len(runs) - len(waiting), list[float]()
-    progress = f"{len(runs)} runs, {done} of them finished already, {jobs} at a time"
-    logger.info(f"{title}{display_path(runs[0].folder.parent)}: {progress}; each prints to its .log file there")
-    due = time.monotonic() + FIRST_SECONDS
+    done, seconds, begin = len(runs) - len(waiting), list[float](), time.monotonic()
+    finished = f", {done} of them finished already" if done else ""
+    logs = display_path(runs[0].folder.parent / "*.log")
+    logger.info(f"{title}{len(runs)} runs{finished}, {min(jobs, len(runs))} at a time; logs in {logs}")
+    due = begin + FIRST_SECONDS
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
@@ -120,7 +123,7 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
                 rest = _time_left(seconds, active, len(waiting), jobs)
                 logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}, {seconds[-1]:.0f} s{rest}")
             if active and time.monotonic() > due:
-                due = time.monotonic() + LINE_SECONDS
+                due += min(LINE_SECONDS, due - begin)  # soon at first: there is no ETA before a run has ended
                 lines = " | ".join(f"{run.name}: {_last_line(run)}" for run, *_ in active)
                 rest = _time_left(seconds, active, len(waiting), jobs)
                 logger.info(f"{done}/{len(runs)} done{rest}; {title}{lines}")
@@ -132,12 +135,16 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
 
 
 def _time_left(seconds: Sequence[float], active: Sequence[_Job], waiting: int, jobs: int) -> str:
-    """`, ETA h:mm:ss`, if the runs that are left take as long as those that ended did, in seconds."""
+    """`, ETA h:mm:ss` of all runs, if each takes as long as the mean of those that ended, `jobs` at a time."""
     if not seconds or not (active or waiting):
         return ""
     mean, now = fmean(seconds), time.monotonic()
-    rest = [max(0.0, mean - (now - start)) for *_, start in active]
-    return f", ETA {duration(max(*rest, 0.0, (sum(rest) + waiting * mean) / jobs))}"
+    ends = [max(0.0, mean - (now - start)) for *_, start in active]
+    ends += [0.0] * (jobs - len(active))
+    heapify(ends)
+    for _ in range(waiting):
+        heapreplace(ends, ends[0] + mean)  # in the place of the run that ends first
+    return f", ETA {duration(max(ends))}"
 
 
 def _last_line(run: FoldRun) -> str:
@@ -189,7 +196,8 @@ def write_tables(
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
     With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
-    the command that reproduces it and a verdict, and the comparisons by the name of their files.
+    a verdict, the warnings of the runs and the command that reproduces it, and the comparisons by the name of
+    their files.
 
     Args:
         limit: the key of the trainer by which the runs end.
@@ -215,10 +223,11 @@ def write_tables(
         f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
         f"Mean {first['main_metric']} of the best checkpoints: {best:.4f}.",
     ]
-    text = fold_markdown(table, notes, command)
     if baselines:
         length = replace(training_length(read_run_files(folders[MODEL][0])), steps=steps[-1], limit=limit)
-        text += f"\n\n{fold_verdict(table, baselines, length)}"
+        table = replace(table, verdict=fold_verdict(table, baselines, length))
+    table = replace(table, warnings=fold_warnings([run.folder for each in runs.values() for run in each]))
+    text = fold_markdown(table, notes, command)
     write_report(table, text, folder, "table")
     comparisons = {"table": table}
     if TEACHER in runs:

@@ -1,0 +1,39 @@
+"""The warnings of the runs of a cross-validation: each once, with the largest count of all folds."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlxlab.config.issues import one_line
+from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.experiment.manifest import read_manifest
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def fold_warnings(folders: Sequence[Path]) -> list[str]:
+    """Warnings that differ only in their numbers are one; each says how many of the runs have it."""
+    counts, texts, largest = Counter[str](), dict[str, str](), dict[str, float]()
+    for folder in folders:
+        for key, (size, text) in _of_run(folder).items():
+            counts[key] += 1
+            if size > largest.get(key, -1.0):
+                largest[key], texts[key] = size, text
+    return [f"{texts[key]} ({count} of {len(folders)} runs)" for key, count in counts.items()]
+
+
+def _of_run(folder: Path) -> dict[str, tuple[float, str]]:
+    """(its first number, the text) of each warning, by the text without numbers."""
+    manifest = read_manifest(folder)
+    found = {}
+    for line in manifest.get("inputs", {}).get("messages", []):
+        if (overlap := parse_overlap(line)) is not None and not overlap.left_out:
+            same = f"{overlap.split} rows have the same input as {overlap.other} rows"
+            advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+            found[same] = (float(overlap.rows), f"up to {overlap.rows:,} {same}: {advice}")
+    for line in (line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])):
+        number = _NUMBER.search(line)
+        size = float(number[0].replace(",", "")) if number and number[0].count(".") < 2 else 0.0
+        found[_NUMBER.sub("#", line)] = (size, one_line(line, 300))
+    return found
