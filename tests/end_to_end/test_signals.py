@@ -1,12 +1,15 @@
 """Signals, beyond what `test_run_resume` shows: SLURM, and what is left behind."""
 
+import importlib
 import os
 import signal
 import stat
+import sys
 import time
 
 import pytest
 
+from mlxlab.errors import RunInterrupted
 from mlxlab.experiment import signals
 from mlxlab.experiment.signals import CAUGHT, SignalHandler
 from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
@@ -66,6 +69,34 @@ def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeue
     assert calls.exists() == requeued
     if requeued:
         assert calls.read_text() == "requeue 4711\n"
+
+
+TO_PROCESS = "os.kill(os.getpid(), signal.SIGTERM)"
+TO_MAIN_THREAD = "signal.getsignal(signal.SIGTERM)(signal.SIGTERM, sys._getframe())"
+
+
+@pytest.mark.parametrize("send", [TO_PROCESS, TO_MAIN_THREAD])
+def test_a_signal_during_an_import_is_raised_after_it(tmp_path, monkeypatch, send):
+    """The C++ code of an extension that is being imported cannot pass an exception on: MLX aborts the process."""
+    lines = ["import os, signal, sys, time", send, "time.sleep(0.1)", "finished = True"]
+    (tmp_path / "half_imported.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "half_imported", raising=False)
+    handler = SignalHandler(requeue=False)
+    handler.ends_preparation = True
+    handler.start()
+    try:
+        with pytest.raises(RunInterrupted), handler.as_run_interrupted():
+            import_and_wait("half_imported")
+    finally:
+        handler.stop()
+    assert sys.modules["half_imported"].finished
+
+
+def import_and_wait(name):
+    importlib.import_module(name)
+    for _ in range(1000):
+        time.sleep(0.01)
 
 
 SLOW_DATA = """

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import RunInterrupted
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
 REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
+RETRY_SECONDS = 0.02  # between attempts to end the preparation during imports
 
 
 class _PreparationStopped(KeyboardInterrupt):
@@ -43,8 +45,8 @@ class SignalHandler:
         requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
 
     Attributes:
-        ends_preparation: a stop signal before `attach` raises an exception in the main thread, which
-            `as_run_interrupted` turns into RunInterrupted: nothing is lost.
+        ends_preparation: a stop signal before `attach` raises an exception in the main thread, after an import that
+            is in progress, which `as_run_interrupted` turns into RunInterrupted: nothing is lost.
         run_dir: of a run whose command is printed if it is ended at once.
     """
 
@@ -114,11 +116,26 @@ class SignalHandler:
             if self._closed:
                 return
             self._receive(number)
+            self._end_preparation()
 
-    def _in_main_thread(self, number: int, frame: object) -> None:
-        if not self._raising:
+    def _end_preparation(self) -> None:
+        """Interrupts the main thread until it has raised, or until another signal is to be received."""
+        while self._is_preparing and signal.sigpending().isdisjoint(CAUGHT):
+            self._raising = True
+            _thread.interrupt_main(signal.Signals(self.stop_signal))  # calls `_in_main_thread` there
+            time.sleep(RETRY_SECONDS)
+
+    def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
+        is_new, self._raising = not self._raising, False
+        if is_new:
             self._receive(number, in_main_thread=True)
-        self._raise_if_preparing()
+        if not self._is_preparing:
+            return
+        if not _is_importing(frame):
+            self.ends_preparation = False  # once
+            raise _PreparationStopped
+        if is_new:  # wakes the thread, which tries again; nothing is saved before the first step
+            signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
 
     def _receive(self, number: int, *, in_main_thread: bool = False) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
@@ -130,9 +147,6 @@ class SignalHandler:
         if number in STOP_SIGNALS and self.received.count(number) == 1:
             self._announce(number)
         self._notify()
-        if self._is_preparing and not in_main_thread:
-            self._raising = True
-            _thread.interrupt_main(signal.Signals(number))  # calls `_in_main_thread` there
 
     def _announce(self, number: int) -> None:
         task = "finishing the current step, then saving"
@@ -145,12 +159,6 @@ class SignalHandler:
     @property
     def _is_preparing(self) -> bool:
         return self.ends_preparation and self.control is None and self.stop_signal != 0
-
-    def _raise_if_preparing(self) -> None:
-        self._raising = False
-        if self._is_preparing:
-            self.ends_preparation = False  # once
-            raise _PreparationStopped
 
     @contextmanager
     def as_run_interrupted(self) -> Iterator[None]:
@@ -179,3 +187,12 @@ class SignalHandler:
         self.received = [number for number in self.received if number != signal.SIGUSR1]
         if self.stop_signal and not control.stop_reason:
             control.stop_signal = self.stop_signal
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether an import is in progress: the C++ code of an extension that begins aborts on a Python exception."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
