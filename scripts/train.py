@@ -11,7 +11,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [_SOURCE, os.environ.get("PYTHONPATH")])
 )  # for the jobs of a sweep
 
-from mlxlab.cli.train import main  # noqa: E402
+try:
+    from mlxlab.cli.train import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())
