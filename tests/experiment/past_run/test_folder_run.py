@@ -42,7 +42,9 @@ def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert "valid/ metrics are of the last evaluation" in printed.err
-    assert next(line for line in lines if "/" in line).split()[1] == "valid/loss"  # the objective is the first metric
+    first = next(line for line in lines if "/" in line)  # the best value of the objective
+    assert first.split()[1:3] == ["valid/loss", "(best)"]
+    assert f"{outcome['best']:.4g}" in first
     assert main(["open", str(folder)]) == 0
     assert f"folder: {folder}" in capsys.readouterr().out
     assert not (tmp_path / "none.db").exists()

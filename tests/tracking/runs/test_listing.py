@@ -32,6 +32,15 @@ def test_80_columns_show_the_objective_on_validation_and_test_rows():
     assert {"run", "valid/accuracy", "test/accuracy"} < {*head(format_list([RUN], Columns(), 80).table)}
 
 
+def test_the_best_evaluation_takes_the_columns_of_its_metrics_and_the_last_one_is_labelled():
+    run = replace(RUN, best={"valid/accuracy": 0.85})
+    assert head(format_list([run], Columns(["run"])).table)[1:3] == ["valid/accuracy(best)", "valid/accuracy(last)"]
+    shown = head(format_list([run], Columns(), 80).table)
+    assert {"valid/accuracy(best)", "test/accuracy"} < {*shown}
+    assert "valid/accuracy(last)" not in shown
+    assert "valid/accuracy(last)" in head(format_list([run], Columns(sort="valid/accuracy"), 80).table)
+
+
 def test_columns_that_tell_the_runs_apart_are_left_out_last():
     name = "bert-nano-titanic-simple"
     first, second = (replace(RUN, name=name, folder=folder) for folder in ("/data/outputs/a", "/data/outputs/b"))

@@ -33,10 +33,12 @@ def stored_runs(project):
     """Three runs that differ in `lr` and in their results."""
     for i, loss in enumerate((0.5, float("nan"), 0.25)):
         journal = make_journal(project, f"run{i}")
-        journal.start({"lr": 0.1 * i, "width": 8}, {})
+        journal.start({"lr": 0.1 * i, "width": 8}, {"objective": "valid/accuracy"})
         journal.log_dataset("titanic", f"1{1 + i}", "wheel")
-        journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
+        journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.9 + 0.01 * i})
+        journal.log_metrics(1, {"valid/perplexity": 7.0})
         journal.log_metrics(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
+        journal.log_metrics(2, {"valid/perplexity": 5.0})
         journal.end("FINISHED" if i else "FAILED")
     wait_until(lambda: len(query_store(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
     return project
@@ -70,6 +72,7 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
         assert ["valid/loss", "0.25", "0.25", "1", "2", "2"] in table_rows(shown)
+        assert ["valid/accuracy", "(best)", "0.92"] in table_rows(shown)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
     assert info.main([f"run={uid[:8]}"]) == 66  # the id names the folder, in which these runs have no manifest
@@ -83,7 +86,14 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     compared = runs_py(stored, "compare", "run0", "run2").stdout
     rows = {row[0]: row[1:] for row in table_rows(compared)}
     assert rows["lr"] == ["0.0", "0.2"]
-    assert rows["valid/loss"] == ["0.5", "0.25"]
+    assert rows["valid/loss"] == ["(last)", "0.5", "0.25"]
+    objective = [row[1:] for row in table_rows(compared) if row[0] == "valid/accuracy"]
+    assert objective == [["(best)", "0.9", "0.92"], ["(last)", "0.8", "0.8"]]
+    listed = runs_py(stored, "list", "columns=name").stdout
+    assert table_rows(listed)[0][1:3] == ["0.92", "0.8"]
+    [newest] = json.loads(runs_py(stored, "list", "limit=1", "--json").stdout)
+    assert newest["best"]["valid/accuracy"] == 0.92
+    assert newest["best"]["valid/loss"] == 1.0  # of the best evaluation by the objective
     assert "width" not in rows
 
 
@@ -123,12 +133,13 @@ def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
     rows = {row[0]: row[1:] for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout) if row}
     assert rows["lr"] == ["0.0", "0.2"]
     assert rows["titanic"] == ["11", "13"]
-    assert rows["valid/loss"] == ["0.5", "0.25", "-0.25"]
+    assert rows["valid/loss"] == ["(last)", "0.5", "0.25", "-0.25"]
     assert "width" not in rows
     difference = json.loads(runs_py(stored, "diff", "run0", "run1", "--json").stdout)
     assert difference["config"] == {"lr": ["0.0", "0.1"]}
     assert difference["code"] == {}
     assert difference["metrics"]["valid/loss"] == [0.5, None]
+    assert difference["best"]["valid/accuracy"] == [0.9, 0.91]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -148,6 +159,11 @@ def test_both_readers_return_the_same_runs(stored):
     assert readers[0].best_values(first, "valid/loss") == {
         run.run_id: float(run.name == "run1") or 0.25 for run in first
     }
+    keys = ["valid/accuracy", "valid/perplexity", "other"]
+    for objective, best in (("valid/accuracy", [0.92, 7.0]), ("valid/perplexity", [0.8, 5.0])):
+        evaluations = [reader.best_evaluations(first, objective, keys) for reader in readers]
+        assert evaluations[0] == evaluations[1]
+        assert [*evaluations[0][first[0].run_id].values()] == best
     [run] = readers[0].find_runs("run1")
     for query in (run.run_id[:6], run.uid[:6], run.folder):
         assert str(readers[0].find_runs(query)) == str(readers[1].find_runs(query))

@@ -21,7 +21,8 @@ from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff
 from mlxlab.tracking.runs.filters import Expression, conditions
-from mlxlab.tracking.runs.listing import FACTS, Columns, format_list
+from mlxlab.tracking.runs.listing import FACTS, Columns, default_metrics, format_list
+from mlxlab.tracking.runs.objectives import load_best
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.tables import format_comparison, format_diff, format_run
 
@@ -125,8 +126,9 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
     if json:
         print_json([run_as_json(run) for run in runs])
     else:
-        terminal.show(format_comparison(runs))
         _name_evaluation(runs)
+        terminal.show(format_comparison(runs))
+        log.info(f"{command('runs diff')} RUN RUN prints what differs, data and code too; {_by_method()}")
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -142,11 +144,12 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
     if json:
         print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
         return
-    terminal.show(format_diff(first, second, difference))
     _name_evaluation([first, second])
+    terminal.show(format_diff(first, second, difference))
     commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
     if len(commits) == 2:
         log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
+    log.info(f"{command('runs compare')} RUN RUN ... puts up to 20 runs side by side; {_by_method()}")
 
 
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
@@ -154,24 +157,30 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
         reader.load_params(runs)
     elif columns.metrics is None:
         reader.load_params(runs[:20])  # for the objectives, which come first
+    if columns.metrics is None:
+        load_best(reader, runs, default_metrics(runs, columns.sort))
     if json:
         best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
         print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
         return
     listing = format_list(runs, columns, width := terminal.columns())
-    terminal.show(listing.table if runs else "no runs")
     if columns.metrics is None or columns.metrics:
         _name_evaluation(runs)
+    terminal.show(listing.table if runs else "no runs")
     if runs and listing.left_out:
         names = ", ".join(listing.left_out)
         log.info(f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice")
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:
-    """Says which evaluation the metrics in a table are of."""
+    """Says which evaluation the metrics in the table below are of."""
     if any(key.startswith(VALID) for run in runs for key in run.metrics):
-        best = f"{command('info')} run=RUN shows the best one"
-        log.info(f"{VALID} metrics are of the last evaluation ({best}), {TEST} metrics of the best weights")
+        best = "; (best) is the best one, whose weights evaluate and predict use" if any(r.best for r in runs) else ""
+        log.info(f"{VALID} metrics are of the last evaluation{best}; {TEST} metrics are of the best weights")
+
+
+def _by_method() -> str:
+    return f"{command('compare')} NAME=FOLDER ... tests which method is better over seeds"
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:

@@ -14,10 +14,12 @@ from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
+from mlxlab.metric_names import VALID
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.client import clean, clean_params
 from mlxlab.tracking.provenance import VERSIONS
 from mlxlab.tracking.runs.diff import COMMIT
+from mlxlab.tracking.runs.objectives import MAIN
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
 _STATUSES = {"DONE": "FINISHED", "PREEMPTED": "KILLED", "DEAD": "KILLED"}  # of a manifest -> of a store
@@ -48,6 +50,7 @@ def read_run_folder(folder: Path) -> RunRow:
         metrics=_metrics(folder, manifest),
         params=clean_params({key: str(value) for key, value in flatten(params).items()}),
         tags=_tags(folder, manifest),
+        best=_best(folder, manifest),
     )
 
 
@@ -76,6 +79,16 @@ def _config(folder: Path) -> dict[str, Any]:
     with suppress(InputNotFoundError):
         return read_stored_config(folder / "inference" / "config.yaml")
     return {}
+
+
+def _best(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """The main metrics of the best evaluation; of a run that has not ended yet only the objective."""
+    outcome = manifest.get("outcome", {})
+    best = {outcome["objective"]: outcome.get("best")} if "objective" in outcome else {}
+    with suppress(InputNotFoundError):
+        metrics = read_json(folder / METRICS, RunMetrics)["metrics"]
+        best |= {key: value for key, value in metrics.items() if key.removeprefix(VALID) in MAIN}
+    return {clean(key): value for key, value in best.items() if value is not None}
 
 
 def _metrics(folder: Path, manifest: Manifest) -> dict[str, float]:

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.past_run.lookup import as_run_folder, find_run, open_reader
+from mlxlab.tracking.runs.objectives import load_best
 from mlxlab.tracking.runs.reader import MetricRange, RunReader, RunRow
 
 
@@ -51,7 +51,8 @@ class PastRuns:
     def _find_stored(self, name: str) -> RunRow:
         run = find_run(self.reader, name)
         if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
-            return replace(run, folder=str(moved))
+            run.folder = str(moved)
+        load_best(self.reader, [run])
         return run
 
     def find_all(self, names: Iterable[str]) -> list[RunRow]:

@@ -16,11 +16,15 @@ _CODE = ("version.", "hardware.")  # prefixes of tags, besides the commit
 
 @dataclass(frozen=True)
 class RunDiff:
-    """Key -> the values of both runs, None where a run has none. `metrics` has the latest values of all of them."""
+    """Key -> the values of both runs, None where a run has none.
+
+    `best` has main metrics of the best evaluations, `metrics` the latest values of all metrics.
+    """
 
     config: dict[str, Text]
     data: dict[str, Text]  # name -> digests
     code: dict[str, Text]  # commit, versions of packages, hardware
+    best: dict[str, Number]
     metrics: dict[str, Number]
 
 
@@ -35,6 +39,7 @@ def diff(first: RunRow, second: RunRow, first_data: Mapping[str, str], second_da
         config=_changes(_pairs(first.params, second.params)),
         data=_changes(_pairs(first_data, second_data)),
         code=_changes(_pairs(first_code, second_code)),
+        best=_pairs(first.best, second.best),
         metrics=_pairs(first.metrics, second.metrics),
     )
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import TEST, VALID
 from mlxlab.tracking.mlflow.client import clean
+from mlxlab.tracking.runs.objectives import best_label, last_label, objectives
 from mlxlab.tracking.runs.reader import RunRow
-from mlxlab.tracking.runs.tables import format_duration, format_number, format_time, objectives, ordered, shorten
+from mlxlab.tracking.runs.tables import format_duration, format_number, format_time, ordered, shorten
 
 MAX_METRICS = 4  # columns of those that were not requested
 FACTS: dict[str, Callable[[RunRow], str]] = {  # columns that are no parameters and no metrics, in their order
@@ -71,7 +72,7 @@ def format_list(runs: list[RunRow], columns: Columns, width: int | None = None) 
     """
     table = [*_facts(runs, columns.facts), *_params(runs, columns.params), *_metrics(runs, columns)]
     for key, values in columns.best.items():
-        table.append(_Column(f"best {key}", [format_number(values.get(run.run_id)) for run in runs], "r"))
+        table.append(_Column(best_label(key), [format_number(values.get(run.run_id)) for run in runs], "r"))
     shown = table if width is None else _that_fit(table, width)
     rows = zip(*(each.cells for each in shown), strict=True)
     text = markdown_table([each.name for each in shown], rows, "".join(each.align for each in shown))
@@ -99,9 +100,14 @@ def _metrics(runs: list[RunRow], columns: Columns) -> Iterator[_Column]:
     is_default = columns.metrics is None
     keys = default_metrics(runs, columns.sort) if columns.metrics is None else columns.metrics
     for number, key in enumerate(keys):
-        rank = number if number < 2 else MAX_RANK + number
+        rank, name = number if number < 2 else MAX_RANK + number, key
+        if is_default and any(key in run.best for run in runs) and key not in columns.best:
+            yield _Column(best_label(key), [format_number(run.best.get(key)) for run in runs], "r", rank)
+            rank, name = MAX_RANK + number, last_label(key)
+        elif key in columns.best:
+            name = last_label(key)
         cells = [format_number(run.metrics.get(clean(key))) for run in runs]
-        yield _Column(key, cells, "r", rank if is_default and key != columns.sort else None)
+        yield _Column(name, cells, "r", rank if is_default and key != columns.sort else None)
 
 
 def _that_fit(table: list[_Column], width: int) -> list[_Column]:

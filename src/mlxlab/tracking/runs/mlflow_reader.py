@@ -55,6 +55,19 @@ class MlflowRunReader:
                     values[run.run_id] = best(finite)
         return values
 
+    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+        sign, best = (1 if lower_is_better(objective) else -1), {}
+        for run in runs:
+            values = self._by_step(run, objective)
+            if steps := sorted((sign * value, step) for step, value in values.items() if not math.isnan(value)):
+                metrics = {key: self._by_step(run, key) for key in keys if key in run.metrics}
+                best[run.run_id] = {key: each[steps[0][1]] for key, each in metrics.items() if steps[0][1] in each}
+        return best
+
+    def _by_step(self, run: RunRow, key: str) -> dict[int, float]:
+        with self._errors():
+            return {point.step: point.value for point in self._client.get_metric_history(run.run_id, key)}
+
     def datasets(self, run_id: str) -> dict[str, str]:
         with self._errors():
             inputs = self._client.get_run(run_id).inputs.dataset_inputs

@@ -25,6 +25,7 @@ class RunRow:
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # of the best evaluation by the objective; see `load_best`
 
     @property
     def short_id(self) -> str:
@@ -63,6 +64,9 @@ class RunReader(Protocol):
 
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
         """Run id -> best value of a metric over its whole history, without NaN; of the runs that have one."""
+
+    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+        """Run id -> the metrics `keys` of the first evaluation with the best value of the objective."""
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         """The range of each metric over its whole history."""

@@ -81,6 +81,21 @@ class SqliteRunReader:
         rows = self._of_runs(query, runs, "group by run_uuid", clean(metric))
         return {run_id: _number(value) for run_id, value in rows}
 
+    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+        order = f"value {'asc' if lower_is_better(objective) else 'desc'}, step"
+        query = (
+            f"with evaluations as (select run_uuid, step, row_number() over (partition by run_uuid order by {order}) "
+            "as position from metrics where key = ? and not is_nan"
+        )
+        ending = (
+            f") select run_uuid, key, {_VALUE} from evaluations join metrics using (run_uuid, step) "
+            f"where position = 1 and key in ({','.join('?' * len(keys))})"
+        )
+        best: dict[str, dict[str, float]] = {}
+        for run_id, key, value in self._of_runs(query, runs, ending, objective, after=keys):
+            best.setdefault(run_id, {})[key] = _number(value)
+        return best
+
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         columns = f"key, count(*), min({_VALUE}), max({_VALUE}), max(step)"
         query = f"select {columns} from metrics where run_uuid = ? group by 1"
@@ -106,13 +121,15 @@ class SqliteRunReader:
             by_id[run_id].metrics[key] = _number(value)
         return runs
 
-    def _of_runs(self, query: str, runs: list[RunRow], ending: str = "", *values: object) -> Iterator[Any]:
-        """The rows of these runs in a table, in portions that SQLite takes."""
+    def _of_runs(
+        self, query: str, runs: list[RunRow], ending: str = "", *values: object, after: Sequence[object] = ()
+    ) -> Iterator[Any]:
+        """The rows of these runs in a table, in portions that SQLite takes; `after` are the values of `ending`."""
         word = "and" if " where " in query else "where"
         for i in range(0, len(runs), MAX_VARIABLES):
             ids = [run.run_id for run in runs[i : i + MAX_VARIABLES]]
             variables = ",".join("?" * len(ids))
-            yield from self._query(f"{query} {word} run_uuid in ({variables}) {ending}", (*values, *ids))
+            yield from self._query(f"{query} {word} run_uuid in ({variables}) {ending}", (*values, *ids, *after))
 
     def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         uri = f"file:{quote(str(self.path))}?mode=ro"

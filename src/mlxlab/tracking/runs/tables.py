@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from mlxlab.markdown import markdown_table
-from mlxlab.tracking.mlflow.client import clean, truncate
+from mlxlab.metric_names import VALID
+from mlxlab.tracking.mlflow.client import truncate
 from mlxlab.tracking.runs.diff import RunDiff
+from mlxlab.tracking.runs.objectives import MAIN, best_label, last_label, objectives
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
-_MAIN = ("accuracy", "loss", "perplexity", "bits_per_byte", "r2", "rmse", "f1_macro", "roc_auc")  # shown first
 _SPLITS = ("valid", "test", "train")  # in the order in which they are shown
 
 
@@ -22,6 +23,7 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
         "experiment": run.experiment,
         "status": run.status,
     }
+    facts |= {best_label(key): format_number(value) for key in ordered(run.best, [run]) for value in [run.best[key]]}
     facts |= {"started": format_time(run.start), "took": format_duration(run)}
     facts |= {"folder": run.folder or "", "parent": run.parent or ""}
     sections = [
@@ -35,7 +37,7 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
         for points, low, high, last_step in [ranges[key]]
     ]
     if metrics:
-        sections.append(markdown_table(["metric", "latest", "min", "max", "points", "last step"], metrics))
+        sections.append(markdown_table(["metric", "last", "min", "max", "points", "last step"], metrics))
     for title, values in (("param", run.params), ("tag", run.tags)):
         if values:
             rows = [[key, shorten(values[key])] for key in sorted(values)]
@@ -44,15 +46,23 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
 
 
 def format_comparison(runs: list[RunRow]) -> str:
-    """The parameters that differ and the latest metrics, one column per run."""
+    """The main metrics of the best evaluations, the parameters that differ and the latest metrics, a column per run."""
     rows = [["name", *(run.name for run in runs)], ["status", *(run.status for run in runs)]]
+    best, latest = {key for run in runs for key in run.best}, {key for run in runs for key in run.metrics}
+    for key in ordered(best, runs):
+        rows.append([best_label(key), *(format_number(run.best.get(key)) for run in runs)])
     for key in sorted({key for run in runs for key in run.params}):
         values = [run.params.get(key, "-") for run in runs]
         if len(set(values)) > 1:
             rows.append([key, *(shorten(value, 32) for value in values)])
-    for key in ordered({key for run in runs for key in run.metrics}, runs):
-        rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
+    for key in ordered(latest, runs):
+        rows.append([_latest_label(key), *(format_number(run.metrics.get(key)) for run in runs)])
     return markdown_table(["run", *(run.short_id for run in runs)], rows)
+
+
+def _latest_label(key: str) -> str:
+    """Metrics of the test rows are of the best weights, those of training not of an evaluation."""
+    return last_label(key) if key.startswith(VALID) else key
 
 
 def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
@@ -63,12 +73,15 @@ def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
         rows = [[key, *(shorten(value or "-") for value in pair)] for key, pair in values.items()]
         if rows:
             sections.append(markdown_table([title, *head], rows, "l"))
-    rows = []
-    for key, (old, new) in difference.metrics.items():
+    runs, best, latest = [first, second], difference.best, difference.metrics
+    metrics = {best_label(key): best[key] for key in ordered(best, runs)}
+    metrics |= {_latest_label(key): latest[key] for key in ordered(latest, runs)}
+    metric_rows = []
+    for label, (old, new) in metrics.items():
         change = "" if old is None or new is None else f"{new - old:+.4g}"
-        rows.append([key, format_number(old), format_number(new), change])
-    if rows:
-        sections.append(markdown_table(["metric", *head, "difference"], rows))
+        metric_rows.append([label, format_number(old), format_number(new), change])
+    if metric_rows:
+        sections.append(markdown_table(["metric", *head, "difference"], metric_rows))
     return "\n\n".join(sections) or "no differences"
 
 
@@ -97,14 +110,10 @@ def ordered(keys: Iterable[str], runs: list[RunRow]) -> list[str]:
 
     def rank(key: str) -> tuple[bool, int, int, str]:
         split, _, name = key.partition("/")
-        main = _MAIN.index(name) if name in _MAIN else len(_MAIN)
+        main = MAIN.index(name) if name in MAIN else len(MAIN)
         return key not in first, main, _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), key
 
     return sorted(keys, key=rank)
-
-
-def objectives(runs: list[RunRow]) -> set[str]:
-    return {clean(run.tags["objective"]) for run in runs if "objective" in run.tags}
 
 
 def shorten(text: str, limit: int = 100) -> str:
