@@ -9,6 +9,7 @@ from benchmarks import __main__ as benchmarks
 from mlxlab.cli import main
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
+from mlxlab.cli.predict import main as predict
 from mlxlab.errors import ConfigError, DataError
 
 SOURCE = '''
@@ -65,6 +66,18 @@ def test_the_key_of_a_run_may_be_left_out_of_the_first_argument(example, capsys)
     assert capsys.readouterr().out.startswith(f"({Path('a/b')!r}, 4, ")
     assert example.main(["count=4", "a/b"]) == 2
     assert capsys.readouterr().err.startswith("run=...: missing")
+
+
+def test_words_without_keys_are_answered_with_the_line_to_type(capsys):
+    assert predict(["outputs/rev", "my reviews.csv", "x.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "my reviews.csv x.csv: expected input=... output=...; "
+        "did you mean run=outputs/rev 'input=my reviews.csv' output=x.csv?\n"
+    )
+    assert predict(["outputs/rev", "reviews.csv", "keep=[id]"]) == 2
+    assert capsys.readouterr().err.endswith("run=outputs/rev input=reviews.csv 'keep=[id]' output=...?\n")
+    assert predict(["outputs/rev", "a", "b", "c"]) == 2, "too many to guess"
+    assert capsys.readouterr().err == "input=...: missing; expected text\noutput=...: missing; expected text\n"
 
 
 def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):

@@ -92,7 +92,10 @@ def test_columns_that_are_not_read_are_named(folder, caplog):
     (folder / "extra.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for suffix, keep in product(("csv", "jsonl"), ("keep=[]", "keep=[Deck]")):
         caplog.clear()
-        predict(folder, f"input={folder}/extra.{suffix}", f"output={folder / 'extra_out.csv'}", keep)
+        output = folder / "extra_out.csv"
+        is_new = not output.exists()
+        predict(folder, f"input={folder}/extra.{suffix}", f"output={output}", keep)
+        assert caplog.messages[-1].endswith("replaced the earlier file") == (not is_new)
         unread = [message for message in caplog.messages if "does not read" in message]
         assert ("Deck" in "".join(unread)) == (keep == "keep=[]")
         assert "Survived" not in "".join(unread)

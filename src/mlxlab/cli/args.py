@@ -12,6 +12,7 @@ from textwrap import wrap
 from types import NoneType
 from typing import Any, NamedTuple, get_origin
 
+from mlxlab import program
 from mlxlab.config.issues import format_issues, one_line, shown
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET as ROOT
@@ -79,17 +80,31 @@ def parse_args(
             faults.append(unknown_key(label, f"unknown key{did_you_mean(near)}"))
             meant.add(near)
     issues = [issue for issue in issues if issue.path in values or issue.path not in meant]
+    low, high = num_positional
+    if not faults and (line := _keys_added(args, positional[high:], missing)):
+        faults.append(line)
+        issues = [issue for issue in issues if issue.path in values]
     if faults or issues:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
         lines = format_issues(issues, lambda path: labels.get(path, f"{path}=...")).splitlines()
         raise ConfigError("\n".join([*faults, *lines]))
-    low, high = num_positional
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
         extra = f": {positional[high]}" if len(positional) > high else ""
         plural = "s" * (high != 1)
         raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
     return values, positional + forwarded
+
+
+def _keys_added(args: Sequence[str], words: Sequence[str], missing: Sequence[str]) -> str | None:
+    """What to type instead, where `words` without `=` are probably the values of options that are missing."""
+    if not missing or not 0 < len(words) <= len(missing):
+        return None
+    named = dict(zip(words, missing, strict=False))
+    line = [f"{named[arg]}={arg}" if arg in named else arg for arg in args]
+    line += [f"{name}=..." for name in missing[len(words) :]]
+    text = f"expected {' '.join(f'{name}=...' for name in missing)}; did you mean {program.join(line)}?"
+    return one_line(f"{' '.join(words)}: {text}")
 
 
 def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:

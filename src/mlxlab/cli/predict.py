@@ -99,6 +99,7 @@ def _predict(
     size, errors = batch_size * CHUNK_BATCHES, ErrorBudget(on_error, ADVICE, max_left_out, "max_left_out")
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
     _refuse_overwriting(input, output)
+    replaced = "; replaced the earlier file" if output.exists() else ""
     try:
         count = _write(output, file, restored, read_from(input, chunks), batch_size, errors)
     except MissingColumnError as error:
@@ -113,7 +114,7 @@ def _predict(
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     skipped = errors.malformed_records
     left_out = f"; malformed and left out: {skipped}" if skipped else ""
-    log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}")
+    log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}")
     if json:
         print_json({"output": str(output), "rows": count, "left_out": skipped})
     else:
