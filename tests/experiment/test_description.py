@@ -106,6 +106,14 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folde
     assert "resume" not in line
 
 
+@pytest.mark.parametrize(("code", "words"), [(130, "by Ctrl-C (SIGINT)"), (143, "by SIGTERM"), (140, "by a signal")])
+def test_a_stopped_run_names_the_signal(folder, capsys, code, words):
+    attempt = json.loads((folder / "manifest.json").read_text())["attempts"][0]
+    change(folder, status="PREEMPTED", attempts=[attempt | {"status": "PREEMPTED", "exit_code": code}])
+    assert main([f"run={folder}"]) == 0
+    assert f"PREEMPTED: was stopped {words}; in MLflow it is KILLED (" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [

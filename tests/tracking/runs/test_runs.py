@@ -288,6 +288,7 @@ def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project)
     trainer.kill()
     trainer.communicate()
     wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
+    assert "KILLED: stopped by Ctrl-C, another signal or its sweep" in runs_py(project, "list").stderr
     assert query_store(project, "select count(*) from metrics") == [(1000,)]
     wait_until(lambda: not queue.registered(folder))
     kill_syncer(folder)

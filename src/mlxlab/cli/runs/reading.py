@@ -167,6 +167,9 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     if columns.metrics is None or columns.metrics:
         _name_evaluation(runs)
     terminal.show(listing.table if runs else "no runs")
+    if "| KILLED " in listing.table:
+        resume = f"{command('train')} hydra.run.dir=FOLDER resume=auto"
+        log.info(f"KILLED: stopped by Ctrl-C, another signal or its sweep, or killed; to continue: {resume}")
     if runs and listing.left_out:
         names = ", ".join(listing.left_out)
         log.info(f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice")

@@ -12,11 +12,12 @@ from mlxlab.markdown import markdown_table
 from mlxlab.progress import duration
 from mlxlab.redact import redact
 
+STOPS = {130: "by Ctrl-C (SIGINT)", 143: "by SIGTERM", 129: "by SIGHUP", 0: "by its sweep"}  # by exit code
 ENDS = {
     "RUNNING": "is running",
     "DONE": "ended",
     "FAILED": "failed",
-    "PREEMPTED": "was stopped by a signal, and saved",
+    "PREEMPTED": "was stopped",
     "DEAD": "ended without saving: killed, or ended at once by a second Ctrl-C",
 }
 
@@ -51,7 +52,14 @@ def _status(run: RunDescription) -> str:
     last = run["attempts"][-1]
     error = f": {last['error']}" if "error" in last else ""
     began = f"began {_time(run['attempts'][0]['start'])}{_took(run['attempts'])}"
-    return f"{run['status']}: {ENDS[run['status']]} ({began}){error}"
+    return f"{run['status']}: {ENDS[run['status']]}{_stopped_by(run)} ({began}){error}"
+
+
+def _stopped_by(run: RunDescription) -> str:
+    if run["status"] != "PREEMPTED":
+        return ""
+    codes = [each.get("exit_code", -1) for each in run["attempts"] if each["status"] == "PREEMPTED"]
+    return f" {STOPS.get(codes[-1] if codes else -1, 'by a signal')}; in MLflow it is KILLED"
 
 
 def _took(attempts: list[Attempt]) -> str:
