@@ -1,6 +1,7 @@
 """`compare`: methods by the folders of their runs; no claim that the runs do not support."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -84,9 +85,12 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
     assert f"\n    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out\n" in out
-    assert "Values are of the last evaluation of each run." in out
-    assert f"report: {methods}/out/comparison.html (also .md, .json, .png; out=" in out.splitlines()[-2]
-    assert out.splitlines()[-1].startswith("evaluation=best compares the best evaluations")
+    heading, table = out.split("valid/accuracy of the last evaluation of each run:")
+    assert "| method" not in heading
+    assert table.startswith("\n\n| method")
+    assert f"report: {methods}/out/comparison.html (also .md, .json, .png; out=" in out.splitlines()[-3]
+    assert out.splitlines()[-2].startswith("evaluation=best compares the best evaluations")
+    assert {"mlxlab runs compare RUN RUN", "mlxlab runs diff RUN RUN"} <= set(re.split("[:,;] ", out.splitlines()[-1]))
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
     assert written["test"] == "paired t over seeds"
@@ -155,7 +159,7 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
     args = [f"a={tmp_path}/a", f"b={tmp_path}/b"]
     out = compare(tmp_path, *args, "evaluation=best", baseline="a", capsys=capsys).out
     assert "- b against a, valid/accuracy: +0.1 higher" in out
-    assert "Values are of the best evaluation of each run." in out
+    assert "valid/accuracy of the best evaluation of each run:" in out
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "valid/accuracy of the best evaluation of each run, in " in page
     compare(tmp_path, *args, baseline="a", capsys=capsys)

@@ -52,13 +52,14 @@ def as_json(comparison: Comparison) -> dict[str, object]:
 
 def markdown(comparison: Comparison, command: str, share_of: str | None = None) -> str:
     """The verdicts, the table (with shares of the method `share_of`), the test, and the command that reproduces it."""
+    evaluation = EVALUATIONS[comparison.evaluation]
     full = next((method for method in comparison.methods if method.name == share_of), None)
     rows = [_row(method, comparison, full) for method in comparison.methods]
     lines = [*_heading(comparison), *(f"- {comparison.sentence(name)}" for name in comparison.gains)]
-    lines += ["", markdown_table(list(rows[0]), [list(row.values()) for row in rows])]
+    lines += ["", f"{comparison.metric} of the {evaluation}:", ""]
     lines += [
+        markdown_table(list(rows[0]), [list(row.values()) for row in rows]),
         "",
-        f"Values are of the {EVALUATIONS[comparison.evaluation]}.",
         *wrap(f"{_sign_note(comparison)} {_test_note(comparison)}", 120),
     ]
     return "\n".join([*lines, "", f"    {command}"])

@@ -9,8 +9,8 @@ the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
 
 With sweep= the report of a sweep is written again: docs/how_to/sweeps.md.
 
-Without a test, `mlxlab runs compare RUN RUN` puts single runs side by side, and `mlxlab registry compare` the versions
-of a registered model.
+For single runs, without a test: `mlxlab runs compare RUN RUN` puts settings and metrics side by side, and `mlxlab runs
+diff RUN RUN` prints what differs. `mlxlab registry compare` is for the versions of a registered model.
 
 Examples
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
@@ -136,12 +136,18 @@ def _more_seeds(pairs: int) -> str:
 
 
 def _closing_lines(out: Path, evaluation: Evaluation) -> str:
-    """Where the files are, and how to compare the other evaluation."""
+    """Where the files are, and how to compare the other evaluation, or single runs."""
     other = "evaluation=last compares the last evaluations"
     if evaluation == "last":
         other = "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
     report = display_path(out / "comparison.html")
-    return f"report: {report} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}"
+    return f"report: {report} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}\n{_single_runs()}"
+
+
+def _single_runs() -> str:
+    """The commands for runs that are no methods over seeds."""
+    side_by_side, differences = command("runs compare"), command("runs diff")
+    return f"single runs: {side_by_side} RUN RUN: side by side; {differences} RUN RUN: what differs"
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:

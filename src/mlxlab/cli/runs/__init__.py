@@ -11,10 +11,10 @@
     mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
 
 RUN is the beginning of a run's id, its name, or its folder; show, compare, diff and open also take the folder of a run
-that is in no store (tracking=none). compare puts single runs side by side; whether one method is better than another
-over seeds and folds is a question for `mlxlab compare`. `sync` refuses a folder that was recorded for another store
-unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to. `doctor` closes runs whose
-process is dead, and uploads what was not sent, also of runs below FOLDER.
+that is in no store (tracking=none). compare puts settings and metrics of single runs side by side, diff prints what
+differs, data and code too; `mlxlab compare` tests which method is better over seeds and folds. `sync` refuses a folder
+that was recorded for another store unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload
+to. `doctor` closes runs whose process is dead, and uploads what was not sent, also of runs below FOLDER.
 
 All print JSON with --json.
 

@@ -49,7 +49,7 @@ def list_runs(
 
     Args:
         limit: how many runs are listed.
-        sort: metric to order by, the best first; the newest first if not given.
+        sort: metric to order by, the best last value first; the newest run first if not given.
         filter: only runs that meet it, 'metrics.valid/accuracy > 0.8 and params.seed = 1' for example.
         status: only runs of this status: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED; or all.
         experiment: only runs of this experiment.
