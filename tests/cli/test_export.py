@@ -67,7 +67,7 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"a folder of the run; expected {run}/x"),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),
-        (["PEFT", f"run={run}"], 2, "there is no export in the format of PEFT; take hf, "),
+        (["LoRA", f"run={run}"], 2, "LoRA: unknown subcommand; peft writes adapters for PEFT, hf with "),
     ]:
         assert main(args) == code
         error = capsys.readouterr().err

@@ -30,6 +30,7 @@ SEPARATE = (
     "`model.safetensors` is the base model without the adapters that were trained: they are in `adapters/`, in the "
     "format of mlx-lm. transformers loads the base model alone from this folder."
 )
+BASE_ONLY = "These are the weights below the adapters in the folder above, which PEFT adds to them."
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -41,19 +42,37 @@ def export_hugging_face(
     dequantize: bool = False,
     separate_adapters: bool = False,
 ) -> None:
-    """Writes config.json, model.safetensors, tokenizer files and a model card, as a whole or not at all.
+    """Writes the files of `model_folder` as a whole or not at all.
+
+    Args:
+        out: the folder; it must not exist. The others are those of `model_folder`.
+
+    Raises:
+        ConfigError: see `model_folder`. CannotCreateError: `out` exists. WriteError: it cannot be written.
+    """
+    write_folder(out, model_folder(trained, origin, dtype, dequantize, separate_adapters))
+
+
+def model_folder(
+    trained: TrainedModel,
+    origin: Origin,
+    dtype: Dtype = "float32",
+    dequantize: bool = False,
+    separate_adapters: bool = False,
+    base_only: bool = False,
+) -> Callable[[Path], None]:
+    """Writes config.json, model.safetensors, tokenizer files and a model card into a folder.
 
     Adapters are folded in. A quantised decoder stays as it is, in the layout of mlx-lm.
 
     Args:
-        out: the folder; it must not exist.
         dtype: of the weights.
         dequantize: write the weights of quantised layers in `dtype`.
         separate_adapters: write those of a decoder to `adapters/` as mlx-lm reads them, not into the weights.
+        base_only: write the weights below the adapters, and no adapters.
 
     Raises:
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
-        CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
     counterpart = counterpart_of(trained)
     config = {key: value for key, value in counterpart.config.items() if key != "torch_dtype"}  # an old name of dtype
@@ -63,14 +82,15 @@ def export_hugging_face(
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
-        weights = weights_without_adapters(trained) if separate_adapters else plain_weights(trained)
+        dense = plain_weights(trained, with_adapters=not base_only)
+        weights = weights_without_adapters(trained) if separate_adapters else dense
     arrays = join_arrays(publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
     shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
     count = sum(map(math.prod, shapes))
-    notes = _notes(trained, quantised) + [SEPARATE] * separate_adapters
+    notes = _notes(trained, quantised) + [SEPARATE] * separate_adapters + [BASE_ONLY] * base_only
     programs = (() if quantised or counterpart.needs_mlx_lm or separate_adapters else (TRANSFORMERS,)) + (
         (MLX_LM,) if trained.generates else ()
     )
@@ -79,23 +99,38 @@ def export_hugging_face(
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
         return model_card(described, counterpart, count, notes, programs, ADAPTERS if separate_adapters else None)
 
-    _write(out, arrays, files, card, mlx_lm_adapters(trained) if separate_adapters else None)
+    adapters = mlx_lm_adapters(trained) if separate_adapters else None
+    return lambda folder: _write(folder, arrays, files, card, adapters)
 
 
 def _write(
-    out: Path, arrays: Arrays, files: dict[str, str], card: Callable[[str], str], adapters: tuple[Arrays, Config] | None
+    folder: Path,
+    arrays: Arrays,
+    files: dict[str, str],
+    card: Callable[[str], str],
+    adapters: tuple[Arrays, Config] | None,
 ) -> None:
+    digest = write_arrays(folder / WEIGHTS, arrays)
+    if adapters is not None:
+        (folder / ADAPTERS).mkdir()
+        mx.save_safetensors(str(folder / ADAPTERS / "adapters.safetensors"), adapters[0])
+        write_atomic(folder / ADAPTERS / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
+    for name, text in (files | {"README.md": card(digest)}).items():
+        write_atomic(folder / name, text)
+
+
+def write_arrays(file: Path, arrays: Arrays) -> str:
+    """Writes a safetensors file as transformers reads it; returns its SHA-256."""
+    mx.save_safetensors(str(file), arrays, {"format": "pt"})
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write_folder(out: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with a temporary folder, which becomes `out` as a whole or not at all; raises as `new_folder`."""
     try:
         with new_folder(out) as folder:
-            mx.save_safetensors(str(folder / WEIGHTS), arrays, {"format": "pt"})
-            if adapters is not None:
-                (folder / ADAPTERS).mkdir()
-                mx.save_safetensors(str(folder / ADAPTERS / "adapters.safetensors"), adapters[0])
-                write_atomic(folder / ADAPTERS / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
-            with (folder / WEIGHTS).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            for name, text in (files | {"README.md": card(digest)}).items():
-                write_atomic(folder / name, text)
+            write(folder)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
         raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
 

@@ -37,7 +37,7 @@ PIPELINES: dict[Ending, str] = {  # -> task of a hub
     "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "text-classification",
 }
-TRANSFORMERS, MLX_LM = "transformers", "mlx"  # libraries, as a hub names them
+TRANSFORMERS, MLX_LM, PEFT = "transformers", "mlx", "peft"  # libraries, as a hub names them
 
 
 def model_card(
@@ -47,26 +47,29 @@ def model_card(
     notes: list[str],
     libraries: Sequence[str],
     adapters: str | None = None,
+    base: str | None = None,
 ) -> str:
     """Markdown with the header that model hubs read.
 
     Args:
         libraries: that load the model; it is listed under the first.
         adapters: the folder of the adapters that are not in the weights.
+        base: arguments by which transformers loads the base model, where the card is that of adapters for it.
     """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
     steps = f"{origin.step} step{'s' * (origin.step != 1)}"
     commands = "\n".join(shlex.join(["scripts/train.py", *map(redact, each)]) for each in origin.commands)
-    heading = "## Metrics" + " with the adapters" * bool(adapters)
+    heading = "## Metrics" + " with the adapters" * bool(adapters or base)
+    subject = f"Adapters for {counterpart.name}" if base else counterpart.name
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
         f"# {origin.name}",
-        f"{counterpart.name} with {parameters:,} parameters, trained by mlxlab: {steps} on {redact(origin.data)}.",
+        f"{subject} with {parameters:,} parameters, trained by mlxlab: {steps} on {redact(origin.data)}.",
         *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
-        *(_usage(f"AutoModel{counterpart.ending}", library, adapters) for library in libraries),
+        *(_usage(f"AutoModel{counterpart.ending}", library, adapters, base) for library in libraries),
         *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
         f"```bash\n{commands}\n```",
@@ -91,7 +94,14 @@ def _license(base: BaseModel) -> str:
     return f"license {base.license}" if base.license else "its license applies, which its files do not name"
 
 
-def _usage(loader: str, library: str, adapters: str | None) -> str:
+def _usage(loader: str, library: str, adapters: str | None, base: str | None) -> str:
+    peft = [
+        "from peft import PeftModel",
+        f"from transformers import {loader}, AutoTokenizer",
+        "",
+        f"base = {loader}.from_pretrained({base})",
+        'model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained(".")',
+    ]
     transformers = [
         f"from transformers import {loader}, AutoTokenizer",
         "",
@@ -104,4 +114,5 @@ def _usage(loader: str, library: str, adapters: str | None) -> str:
         f'model, tokenizer = mlx_lm.load("."{path})',
         'mlx_lm.generate(model, tokenizer, "Once")',
     ]
-    return "\n".join(["```python", *(transformers if library == TRANSFORMERS else mlx_lm), "```"])
+    lines = {TRANSFORMERS: transformers, MLX_LM: mlx_lm, PEFT: peft}[library]
+    return "\n".join(["```python", *lines, "```"])

@@ -16,9 +16,9 @@ from mlxlab.models.layers import named_parameters
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
-def plain_weights(trained: TrainedModel) -> Arrays:
+def plain_weights(trained: TrainedModel, *, with_adapters: bool = True) -> Arrays:
     """The float32 weights by path, adapters folded in; a regression gives its numbers as they stand in the data."""
-    weights = merged_parameters(trained.model)
+    weights = merged_parameters(trained.model, with_adapters=with_adapters)
     return _in_data_units(weights, trained.task) if trained.task.kind == "regression" else weights
 
 

@@ -5,14 +5,16 @@
                            [checkpoint=best] [evaluate=true] [max_batches=N]
     mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [separate_adapters=false]
                      [checkpoint=best]
+    mlxlab export peft run=RUN_FOLDER out=FOLDER [base=false] [checkpoint=best]
     mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
           compare size, seconds, and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
-          the tokenizer, a model card; with separate_adapters=true the adapters apart, as mlx-lm reads them (there is
-          no export in the format of PEFT)
+          the tokenizer, a model card; with separate_adapters=true the adapters apart, as mlx-lm reads them
+peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer;
+          with base=true the model below them too, for transformers: needed unless it is a folder or of the hub
 gguf      writes a decoder and its tokenizer as one file for llama.cpp
 
 The new folder of merge and quantize is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER,
@@ -26,7 +28,7 @@ from typing import Any
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.export.published import export_gguf, export_hf, print_output
+from mlxlab.cli.export.published import export_gguf, export_hf, export_peft, print_output
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
@@ -97,13 +99,10 @@ def _quantize(
         terminal.show(f"{report.text()}\n\n{out}")
 
 
-NO_PEFT = (
-    "there is no export in the format of PEFT; take hf, which folds the adapters into the weights, for transformers "
-    "(with separate_adapters=true it writes them apart, for mlx-lm)"
-)
+ADAPTERS = "peft writes adapters for PEFT, hf with separate_adapters=true for mlx-lm; merge folds them into the weights"
 FOLDER = "hf writes the folder (config.json, model.safetensors, tokenizer) that"
 ADVICE = {
-    **dict.fromkeys(("peft", "lora", "dora", "adapter", "adapters"), NO_PEFT),
+    **dict.fromkeys(("lora", "dora", "adapter", "adapters"), ADAPTERS),
     **dict.fromkeys(("huggingface", "hugging_face", "transformers", "safetensors"), f"{FOLDER} transformers reads"),
     **dict.fromkeys(("mlx", "mlx-lm", "mlx_lm"), f"{FOLDER} mlx-lm reads, of decoders"),
     **dict.fromkeys(("onnx", "coreml", "torchscript"), f"no such export; {FOLDER} converters for transformers read"),
@@ -116,6 +115,7 @@ main = build_main(
         "merge": Subcommand(_merge),
         "quantize": Subcommand(_quantize, more=(OPTIONS,)),
         "hf": Subcommand(export_hf),
+        "peft": Subcommand(export_peft),
         "gguf": Subcommand(export_gguf),
     },
     advice=ADVICE,

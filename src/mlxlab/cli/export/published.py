@@ -1,5 +1,6 @@
 """The exports for other programs: the arguments of their command lines."""
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,8 @@ from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
+
+log = logging.getLogger(__name__)
 
 
 def export_hf(
@@ -39,6 +42,29 @@ def export_hf(
 
         origin = origin_of(restored, run.absolute().name, *_recorded(run))
         export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
+    print_output(out, json)
+
+
+def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = False, json: bool = False) -> None:
+    """Writes adapters for PEFT.
+
+    Args:
+        run: a run folder.
+        out: the folder to write; it must not exist.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        base: write the model below the adapters to OUT/base too, for transformers.
+        json: prints JSON instead.
+    """
+    with announce(f"exporting {run}"):
+        restored = _restore(run, out, checkpoint)
+        from mlxlab.inference.trained_model import origin_of, published_base, trained_model
+        from mlxlab.interop import peft
+
+        origin = origin_of(restored, run.absolute().name, *_recorded(run))
+        source = published_base(restored, origin)
+        named = peft.export_peft(trained_model(restored), out, origin, source, base)
+    if not named:
+        log.info("adapter_config.json names no base model: transformers has none by a name; base=true writes it too")
     print_output(out, json)
 
 

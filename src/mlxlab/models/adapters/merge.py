@@ -11,15 +11,19 @@ from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
 
 
-def merged_parameters(model: nn.Module) -> dict[str, mx.array]:
-    """The arrays of the model that computes the same without adapters and without quantised weights, by path."""
+def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[str, mx.array]:
+    """The arrays of the model that computes the same without adapters and without quantised weights, by path.
+
+    Args:
+        with_adapters: fold them in; otherwise the weights are those below the adapters.
+    """
     arrays = named_parameters(model)
     adapted = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoRALayer)}
     quantised = {path: layer for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)}
     for path, layer in {**quantised, **adapted}.items():
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
-        weight = layer.weight if isinstance(layer, LoRALayer) else dense_weight(layer)
         inner = layer.base if isinstance(layer, LoRALayer) else layer
+        weight = layer.weight if inner is not layer and with_adapters else dense_weight(inner)
         arrays |= {f"{path}.weight": weight} | ({f"{path}.bias": inner.bias} if "bias" in inner else {})
     return arrays
 

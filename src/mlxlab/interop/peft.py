@@ -1,0 +1,102 @@
+"""Writes the adapters of a trained model as a folder that Hugging Face's PEFT loads."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.files.untrusted import read_json
+from mlxlab.interop.counterpart import Counterpart, counterpart_of
+from mlxlab.interop.hugging_face import model_folder, write_arrays, write_folder
+from mlxlab.interop.model_card import PEFT, Origin, model_card
+from mlxlab.interop.peft_adapters import peft_adapters
+from mlxlab.interop.tokenizer_files import tokenizer_files
+from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.adapters.quantized import QuantizedLayer
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+BASE = "base"  # the folder of the base model
+NO_BASE = "Replace BASE by the folder of the base model: `scripts/export.py peft` with `base=true` writes it."
+DENSE = (
+    "The adapters were trained on weights in few bits. On the published weights, which are not rounded, the outputs "
+    "differ a little; `scripts/export.py peft` with `base=true` writes the weights that the adapters were trained on."
+)
+
+
+def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str | None, base: bool = False) -> bool:
+    """Writes adapter_config.json, adapter_model.safetensors, tokenizer and README.md, as a whole or not at all.
+
+    Args:
+        out: the folder; it must not exist.
+        published: the folder or hub id whose weights the adapters were trained on, None where they are no others'.
+        base: write the weights below the adapters to `base/`, as transformers reads them.
+
+    Returns:
+        Whether adapter_config.json names the base model.
+
+    Raises:
+        ConfigError: transformers has no such model, or PEFT no such adapters.
+        CannotCreateError: `out` exists. WriteError: it cannot be written.
+    """
+    counterpart = counterpart_of(trained)
+    arrays, config = peft_adapters(trained, counterpart)
+    source = str(out.absolute() / BASE) if base else published and _loadable(published, trained, counterpart)
+    text = json.dumps({"base_model_name_or_path": source, **config}, indent=1) + "\n"
+    files = {CONFIG: text, **tokenizer_files(trained)}
+    quantised = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
+    notes = [NO_BASE] * (source is None) + [DENSE] * (quantised and not base)
+    argument = _base_argument(BASE if base else source or "BASE", trained, counterpart, has_config=base)
+    count = sum(array.size for array in arrays.values())
+    write_base = model_folder(trained, replace(origin, metrics={}), dequantize=True, base_only=True) if base else None
+
+    def write(folder: Path) -> None:
+        described = replace(origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)})
+        card = model_card(described, counterpart, count, notes, (PEFT,), base=argument)
+        for name, content in (files | {"README.md": card}).items():
+            write_atomic(folder / name, content)
+        if write_base is not None:
+            (folder / BASE).mkdir()
+            write_base(folder / BASE)
+
+    write_folder(out, write)
+    return source is not None
+
+
+def _loadable(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:
+    """The name by which transformers loads these weights under the names of the adapters, if there is one."""
+    path = Path(os.path.expanduser(published))
+    is_folder = path.is_dir()
+    folder = path if is_folder else _cached_folder(published)
+    if folder is None:
+        return None
+    try:
+        config = read_json((folder / "config.json").resolve(), dict[str, object])  # in the cache a symbolic link
+    except (DataError, InputNotFoundError):
+        return None
+    # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
+    same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
+    if not same or "quantization" in config:
+        return None
+    return str(path.absolute()) if is_folder else published
+
+
+def _cached_folder(hub_id: str) -> Path | None:
+    """Where the hub's client has the files of a model, without asking the hub; None if this is no model it has."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        file = try_to_load_from_cache(hub_id, "config.json")
+    except (ImportError, ValueError):  # the client is not installed; HFValidationError for what is no hub id
+        return None
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def _base_argument(name: str, trained: TrainedModel, counterpart: Counterpart, *, has_config: bool) -> str:
+    """What transformers loads the base model by: its name, and the outputs where its config.json has others."""
+    arguments = [json.dumps(name)]
+    if counterpart.ending == "ForSequenceClassification" and not has_config:
+        arguments.append(f"num_labels={trained.task.num_classes}")
+        arguments += [f"pad_token_id={trained.tokenizer.pad_id}"] * trained.model.backbone.causal
+    return ", ".join(arguments)
