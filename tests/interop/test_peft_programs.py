@@ -109,6 +109,13 @@ def test_adapters_on_a_published_folder(text, tmp_path, capsys):
     name = json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert name == f"{tmp_path}/published"
     compare(run, out, transformers.AutoModelForCausalLM, name)
+    full = [f"model.pretrained={tmp_path}/published", *pretrained[:1], *text]
+    changed = train(tmp_path / "full", *full, without=(*SIZES, "data.tokenizer.vocab_size", "model.adapter.alpha"))
+    more = ["resume=auto", "model/adapter=lora", "trainer.max_steps=40", "tracking=none"]
+    done = run_here(f"hydra.run.dir={changed}", *more)
+    assert done.returncode == 0, done.stderr
+    out = export(changed, tmp_path / "changed_peft", "checkpoint=last")
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] is None
 
 
 def test_no_base_is_named_for_weights_that_are_nobody_elses(text, tmp_path, capsys):

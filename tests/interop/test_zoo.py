@@ -11,6 +11,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
+from mlxlab.interop.peft import export_peft
 
 mlx_lm = pytest.importorskip("mlx_lm", reason="needs the extra zoo")
 
@@ -87,4 +88,6 @@ def test_what_mlx_lm_lacks_is_one_line(trained, tmp_path):
         export_hugging_face(classifier, tmp_path / "hf", ORIGIN)
     with pytest.raises(ConfigError, match=r"^model=mlx_lm: expected model=transformer for a GGUF file"):
         export_gguf(trained(node("llama")), tmp_path / "model.gguf", "tiny")
+    with pytest.raises(ConfigError, match=r"^model=mlx_lm: PEFT needs the names of transformers"):
+        export_peft(trained(node("llama", adapter=LORA)), tmp_path / "peft", ORIGIN, None)
     assert not list(tmp_path.iterdir())

@@ -61,7 +61,7 @@ def model_card(
     steps = f"{origin.step} step{'s' * (origin.step != 1)}"
     commands = "\n".join(shlex.join(["scripts/train.py", *map(redact, each)]) for each in origin.commands)
     heading = "## Metrics" + " with the adapters" * bool(adapters or base)
-    subject = f"Adapters for {counterpart.name}" if base else counterpart.name
+    subject = f"Adapters for {counterpart.name}," if base else counterpart.name
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
         f"# {origin.name}",
