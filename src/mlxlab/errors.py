@@ -70,3 +70,10 @@ class RunPruned(RunInterrupted):
     def __init__(self, message: str, objective: float) -> None:
         super().__init__(message, 0)
         self.exit_code, self.objective = 0, objective
+
+
+def hides_interrupt(error: BaseException | None) -> bool:
+    """Whether an error replaced a Ctrl-C: OmegaConf fails to clean up a list that was interrupted while it grew."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+from omegaconf import ListConfig
 
+from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment import signals
 from mlxlab.experiment.signals import CAUGHT, SignalHandler
@@ -97,6 +99,21 @@ def import_and_wait(name):
     importlib.import_module(name)
     for _ in range(1000):
         time.sleep(0.01)
+
+
+def test_ctrl_c_while_the_config_is_composed_is_not_lost(monkeypatch, capsys):
+    """OmegaConf fails to clean up a list that was interrupted while it grew, and its error replaces the interrupt."""
+    original, interrupts = ListConfig._set_item_impl, [KeyboardInterrupt]
+
+    def set_item(self, index, item):
+        if interrupts and self._get_flag("readonly") is False:
+            raise interrupts.pop()
+        original(self, index, item)
+
+    monkeypatch.setattr(ListConfig, "_set_item_impl", set_item)
+    assert train.main([*TINY, "--cfg", "job"]) == 130
+    assert not interrupts
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 SLOW_DATA = """

@@ -15,7 +15,7 @@ from mlxlab import program, terminal
 from mlxlab.cli.args import ArgumentCountError, check_overrides, describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.errors import ConfigError, NotAllowedError, UserError, hides_interrupt
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
 
@@ -143,12 +143,9 @@ def run_subcommand(
     except BrokenPipeError:  # `mlxlab runs list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         return report(error)
     finally:
         if argv is None:  # the process ends: its garbage need not be found first, which takes a second after a run
@@ -169,6 +166,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, UserError):
         print(terminal.styled(redact(str(error)), "red", sys.stderr), file=sys.stderr)
         return error.exit_code
+    if hides_interrupt(error):
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     traceback.print_exception(error)
     return INTERNAL_ERROR
 

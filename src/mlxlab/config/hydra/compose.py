@@ -30,7 +30,7 @@ from mlxlab.config.hydra.sweep_jobs import jobs_to_check, sweep_issues
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.plugins import plugins
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import ConfigError, UserError
+from mlxlab.errors import ConfigError, UserError, hides_interrupt
 
 NO_SIZES = ["model/size=none"]
 
@@ -122,14 +122,19 @@ class Composer:
         """Refuses a `hydra:` node that would act before the config is checked."""
         guard_hydra_node(self._compose(RunMode.RUN).hydra)
 
-    def _compose(self, mode: RunMode) -> DictConfig:
-        return self.hydra.compose_config(self.name, list(self.overrides), mode)
+    def _compose(self, mode: RunMode, overrides: list[str] | None = None) -> DictConfig:
+        try:
+            return self.hydra.compose_config(self.name, list(self.overrides if overrides is None else overrides), mode)
+        except Exception as error:
+            if hides_interrupt(error):
+                raise KeyboardInterrupt from None
+            raise
 
     def _sweep_config(self, typed: dict[str, Override]) -> DictConfig | None:
         """The config of the whole sweep; None if it cannot be composed, which the check of its jobs explains."""
         for overrides in (list(typed), list(forced(self.hydra, typed)[0].values())):
             with suppress(Exception):
-                return self.hydra.compose_config(self.name, overrides, RunMode.MULTIRUN)
+                return self._compose(RunMode.MULTIRUN, overrides)
         return None
 
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
@@ -154,7 +159,7 @@ class Composer:
         issues: list[ConfigIssue] = []
         composed = texts
         try:
-            config: DictConfig | None = self.hydra.compose_config(self.name, list(texts), RunMode.RUN)
+            config: DictConfig | None = self._compose(RunMode.RUN, texts)
         except Exception:  # Hydra stops at the first error; this finds all of them
             config, composed, issues = compose_valid(self.hydra, self.name, texts)
         if config is not None:
