@@ -221,7 +221,7 @@ class DataModule(Protocol):
         """Predictions of methods without a neural network, on the same rows; empty where there are none."""
 
     def texts(self, ids: Sequence[int]) -> Sequence[str]:
-        """What the model reads of these validation and test examples, for reports; empty where that is unknown."""
+        """The inputs of these validation and test examples, for reports; empty where they are unknown."""
 
     def save(self, folder: Path) -> None:
         """Writes what `restore_encoder` reads: at least tokenizer.json (`Tokenizer.save`)."""

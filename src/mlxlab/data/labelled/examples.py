@@ -102,8 +102,8 @@ class LabelledExamples:
         self.test = EvalLoader(len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at))
         self.sources = [
             *(line for part in rows.parts for line in part.description),
-            f"{rows.name}: {self._describe_labels()}",
             *split.lines,
+            f"{rows.name}: {self._describe_labels()}",
             *(f"{rows.name}: {line}" for line in fit.lines),
             *self._describe_selection(),
             f"{rows.name}: {describe_tokens(self._tokens.outcome, path.name)}",
@@ -199,12 +199,12 @@ class LabelledExamples:
         column, counts = self.encoder.label_column, self.class_counts
         if self.task.kind == "regression":
             spread = f"mean {self.labels.mean:.4g}, standard deviation {self.labels.deviation:.4g}"
-            return f"regression of {column} ({spread})"
+            return f"regression of {column} (training rows: {spread})"
         order = np.argsort(counts)[::-1][:MAX_CLASSES_SHOWN]
         shares = ", ".join(f"{self.task.labels[i]} {counts[i] / max(len(self._shown), 1):.1%}" for i in order)
         more = ", ..." if len(counts) > MAX_CLASSES_SHOWN else ""
         kind = "classes" if self.task.kind == "classification" else "labels, of which a row may have several"
-        return f"{column}: {len(counts)} {kind} ({shares}{more})"
+        return f"{column}: {len(counts)} {kind} (training rows: {shares}{more})"
 
     def _describe_selection(self) -> list[str]:
         is_subset = len(self._shown) < len(self.split.train)

@@ -56,7 +56,7 @@ def make_table(folder, source=None, **changes):
 
 
 def texts_of(data):
-    return data.texts(data.examples.split.valid)
+    return data.examples.texts(data.examples.split.valid)
 
 
 def test_every_column_but_the_target_is_read_by_default(tmp_path):
@@ -86,6 +86,9 @@ def test_columns_of_group_and_time_are_not_read(tmp_path):
 def test_columns_and_template_choose_what_is_read(tmp_path):
     chosen = make_table(tmp_path, columns=["km", "brand"])
     assert texts_of(chosen)[0].startswith("km: q")
+    rows = chosen.examples.split.valid[:1]
+    [km] = chosen.examples.rows.table(["km"], rows)["km"]
+    assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), "reports show numbers, not their bins"
     written = make_table(tmp_path, template="{{a}} {brand} of {year}", numbers=NumberFormat("text", 16, 4))
     assert texts_of(written)[0].startswith("{a} ")
     assert 1990 <= int(texts_of(written)[0].split(" of ")[1]) < 2020

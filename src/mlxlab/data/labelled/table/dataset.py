@@ -1,6 +1,7 @@
 """Tables: each row becomes a text, from whose words a model predicts a class, several labels, or a number."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Unpack
@@ -85,7 +86,7 @@ class TableDataset:
         lines = [*_describe_columns(rows, parsed), *lines]
         opened, fitted = self.examples.sources[: len(rows.parts)], self.examples.sources[len(rows.parts) :]
         self.sources = [*opened, *(f"{rows.name}: {line}" for line in lines), *fitted]
-        self.class_counts, self.texts = self.examples.class_counts, self.examples.texts
+        self.class_counts = self.examples.class_counts
         self._renderer, self._has_baselines = renderer, options["baselines"]
         self.num_examples, self.min_steps = self.examples.num_examples, MIN_STEPS
 
@@ -100,6 +101,11 @@ class TableDataset:
         cells, texts = partial(rows.table, self._renderer.columns), partial(self.examples.texts_of, rows)
         raw = table_baselines(cells, split, targets, self._renderer.bounds, self.task)
         return [*raw, *tfidf_baselines(texts, split, targets, self.task, boosting=False)]
+
+    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The rows by number, with the numbers of their cells rather than bins."""
+        table = self.examples.rows.table(self._renderer.columns, np.asarray(ids, np.int64))
+        return [text for (text,) in replace(self._renderer, bounds={}).render(table)]
 
     def save(self, folder: Path) -> None:
         self.examples.save(folder, FORMAT_NAME)
