@@ -99,6 +99,7 @@ def _tags(runs: int) -> Iterator[tuple[str, str, str]]:
     for i in range(runs):
         yield _id(i), "mlxlab.uid", random.Random(-i - 1).randbytes(16).hex()
         yield _id(i), "mlxlab.folder", f"/project/outputs/run{i}"
+        yield _id(i), "objective", "valid/accuracy"
         yield from ((_id(i), f"version.package{k}", "1.0") for k in range(10))
 
 
