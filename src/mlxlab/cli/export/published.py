@@ -64,7 +64,7 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = Fal
         source = published_base(restored, origin)
         named = peft.export_peft(trained_model(restored), out, origin, source, base)
     if not named:
-        log.info("adapter_config.json names no base model: transformers has none by a name; base=true writes it too")
+        log.info("adapter_config.json names no base model: none of transformers has these weights; base=true writes it")
     print_output(out, json)
 
 
