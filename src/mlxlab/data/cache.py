@@ -60,7 +60,7 @@ def cached(
 
 def describe_tokens(outcome: str, file: str) -> str:
     """How the tokens of a data set came about, by the outcome of `cached`."""
-    lines = {"hit": f"tokens read from the cache ({file})", "miss": f"tokenized, and cached as {file}"}
+    lines = {"hit": "tokens read from the cache", "miss": f"tokenized, and cached as {file}"}
     return lines.get(outcome, f"tokenized; cache {file}: {outcome}")
 
 

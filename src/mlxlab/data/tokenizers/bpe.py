@@ -85,9 +85,8 @@ class BPETokenizerTrainer:
         file, statistics = content["tokenizer"], content["statistics"]
         curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
         tokenizer = parse_tokenizer(json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path)
-        size, fingerprint = tokenizer.vocab_size, tokenizer.fingerprint[:12]
-        lines = [f"tokenizer {origin}: byte-level BPE, {size} tokens, fingerprint {fingerprint}"]
-        return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
+        lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens"]
+        return FittedTokenizer(tokenizer, lines + ([curve.describe()] if curve else []), curve)
 
     def _train(self, texts: Iterator[str], size: int) -> _Content:
         seen = sample_texts(texts, self.train_examples)

@@ -43,14 +43,9 @@ class VocabSizeCurve:
     reason: str
     limits: dict[str, int | None]  # data, model, elbow; None sets no limit
 
-    def lines(self) -> list[str]:
-        """The curve and the reason, for the log."""
-        points = zip(self.sizes, self.bytes_per_token, strict=True)
-        shown = ", ".join(f"{size:,}: {value:.2f}" for size, value in points)
-        return [
-            f"vocabulary: bytes of text per token, by the number of tokens: {shown}",
-            f"vocabulary: {self.chosen:,} tokens, {self.reason}",
-        ]
+    def describe(self) -> str:
+        """The chosen size and the reason, for the log; the curve is in `vocabulary.json` and in a plot."""
+        return f"vocabulary: {self.chosen:,} tokens, {self.reason}"
 
     def save(self, folder: Path) -> None:
         (folder / "vocabulary.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
