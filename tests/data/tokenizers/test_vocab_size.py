@@ -92,7 +92,6 @@ def test_the_smallest_limit_decides_and_all_three_are_reported(tmp_path):
     smallest = min(limit for limit in curve.limits.values() if limit is not None)
     assert limited.tokenizer.vocab_size == curve.chosen == max(512, smallest // 64 * 64)
     assert all(f"{limit:,} by the" in limited.lines[-1] for limit in curve.limits.values() if limit is not None)
-    assert f"{curve.chosen:,}: {curve.bytes_per_token[curve.sizes.index(curve.chosen)]:.2f}" in limited.lines[-2]
 
 
 def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
