@@ -13,6 +13,7 @@ from mlxlab.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 30
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
 MAX_NODES = 20_000  # aliases counted in full
 
 # Scalars that YAML 1.1 reads differently than most people expect. `true`, `1e-3` and `1_000` are as expected.
@@ -103,6 +104,8 @@ def parse_yaml(path: Path, text: str) -> YamlFile:
         message = f"broken YAML: {one_line(', '.join(filter(None, (error.context, error.problem))))}"
         if any("\t" in source.split("#")[0] for source in text.splitlines()[line - 1 : line]):
             message = "a tab; indent with spaces"
+        if "nesting depth" in (error.problem or ""):  # libyaml has a limit too, which scanning ahead reaches first
+            message = _TOO_DEEP
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         message, line = f"broken YAML: {one_line(str(error), 100)}", 1
     raise ConfigError(f"{display_path(path)}:{line}: {message}")
@@ -117,7 +120,7 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise _Fault(f"nested more than {MAX_DEPTH} deep", event.start_mark.line + 1)
+            raise _Fault(_TOO_DEEP, event.start_mark.line + 1)
 
 
 def _measure(node: yaml.Node, path: str, line: int, lines: dict[str, int], sizes: dict[int, int]) -> int:
