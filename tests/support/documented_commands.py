@@ -1,0 +1,190 @@
+"""The commands in the `sh` blocks of the documentation, as scripts of bash that run them in order, with fewer steps."""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from support.processes import ROOT
+
+STEPS = "trainer.max_steps=4 trainer.eval_every=2 trainer.eval_batches=2 trainer.schedule.warmup=1"
+
+NOT_RUN = {  # pattern of a command -> why, or which tests do the same
+    r"pip install (?!-e \./)|^git pull|^python3 -m venv": "tests/extras.py and tests/wheel_versions.py install packages",
+    r"^python -m benchmarks ": "takes minutes; tests/benchmarks runs the suites on small shapes",
+    r"^python -m pytest (-m|tests)": "is a test",
+    r"hydra/launcher=submitit_slurm": "needs a cluster",
+    r" to=wandb": "needs an account",
+    r"^mlflow models serve|^curl ": "tests/inference/test_served_model.py",
+    r"^export AWS_|cloud=s3|resume=s3://": "tests/end_to_end/test_cloud.py, with emulators of the stores",
+    r"model\.pretrained=Qwen/": "tests/data/text/sources and tests/models/pretrained, with a server in place of the hub",
+}
+NEEDED_MODULES = {  # pattern of a command -> module without which it is left out
+    r"hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    r"hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    r"hydra/launcher=ray": "hydra_plugins.hydra_ray_launcher",
+    r"tracking=\S*wandb": "wandb",
+    r"tracking=\S*trackio": "trackio",
+    r"model=mlx_lm": "mlx_lm",
+}
+
+MAKE = {  # a file or run "of yours" -> the commands that make it
+    "code.txt": "cat src/mlxlab/*/*.py > code.txt",
+    "notes.txt": "cat docs/how_to/*.md > notes.txt",
+    "my.txt": "cat docs/how_to/*.md > my.txt",
+    "tinyshakespeare.txt": "cat docs/how_to/*.md > tinyshakespeare.txt",
+    "books.jsonl": "python - <<'END'\n"
+    "import json, pathlib\n"
+    "texts = [path.read_text() for path in sorted(pathlib.Path('docs').rglob('*.md'))]\n"
+    "pathlib.Path('books.jsonl').write_text(''.join(json.dumps({'text': text}) + '\\n' for text in texts))\n"
+    "END\n",
+    "corpus": "python - <<'END'\n"
+    "import pandas, pathlib\n"
+    "pathlib.Path('corpus').mkdir()\n"
+    "texts = [path.read_text() for path in sorted(pathlib.Path('docs').rglob('*.md'))]\n"
+    "pandas.DataFrame({'body': texts}).to_parquet('corpus/a.parquet')\n"
+    "END\n",
+    "rows.csv": "cp src/mlxlab/data/titanic/titanic.csv rows.csv",
+    "conversations.jsonl": "python examples/unit_conversions.py 100 > conversations.jsonl",
+    "outputs/first": f"scripts/train.py {STEPS} tracking=none hydra.run.dir=outputs/first",
+    "outputs/mine": f"scripts/train.py {STEPS} tracking=none hydra.run.dir=outputs/mine",
+    "outputs/mine, a decoder": "cat src/mlxlab/*/*.py > code.txt && "
+    f"scripts/train.py model=transformer data=streaming data.source=code.txt {STEPS} tracking=none hydra.run.dir=outputs/mine",
+    "outputs/tuned": f"scripts/train.py {STEPS} model/adapter=lora tracking=none hydra.run.dir=outputs/tuned",
+    "outputs/alone, outputs/distilled": "for seed in 0 1; do scripts/train.py experiment=titanic trainer.epochs=1 seed=$seed "
+    "hydra.run.dir=outputs/$(test $seed = 0 && echo alone || echo distilled); done",
+    "model.gguf": f"scripts/train.py {STEPS} model=transformer data=instruct data.source=conversations.jsonl tracking=none "
+    "hydra.run.dir=outputs/gguf && scripts/export.py gguf run=outputs/gguf out=model.gguf",
+    "sweep": f"scripts/train.py -m experiment=titanic {STEPS} seed=0,1 "
+    "hydra.sweep.dir=multirun/2026-11-23/09-00-00-4f2a",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What running the commands of a page needs.
+
+    Args:
+        assumed: names of MAKE that its text takes for granted.
+        replaced: patterns in its commands, and what is written instead. A command in which something is replaced is
+            otherwise run as it is, all others train 4 steps.
+        before: pattern of a command -> commands that are run before it.
+    """
+
+    assumed: tuple[str, ...] = ()
+    replaced: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+
+
+TRAINS = r"^(scripts/(train|launch)\.py|mlxlab train) (?!.*(--help|--dry-run| resume=auto$| &$))"
+EPOCH = {r"^((?:scripts/(?:train|launch|crossvalidate)\.py) .*)": r"\1 trainer.epochs=1"}
+LORA = "docs/tutorials/adapt_lora"
+PAGES = {
+    "README": Page(
+        replaced={
+            r"pip install -e \./brier": "pip install -q --no-deps --no-build-isolation --target=installed ./brier",
+            "folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1",
+            r"(trial\.py .*)": r"\1 max_seeds=3 # exit code 0, 10, 11",
+        },
+    ),
+    "docs/how_to/changing_models": Page(assumed=("books.jsonl", "rows.csv", "conversations.jsonl", "model.gguf", "outputs/first")),
+    "docs/how_to/distributed": Page(assumed=("code.txt",)),
+    "docs/how_to/interop": Page(assumed=("outputs/mine, a decoder", "outputs/tuned")),
+    "docs/how_to/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
+    "docs/how_to/reports": Page(assumed=("outputs/mine", "sweep")),
+    "docs/how_to/sweeps": Page(
+        assumed=("sweep",),
+        replaced={
+            "seed=0,1,2,3,4|seed=0,1,2(,3)?": f"seed=0,1 {STEPS}",
+            "experiment=titanic hydra.launcher": f"experiment=titanic seed=0 {STEPS} hydra.launcher",
+            "trials=20": f"trials=2 {STEPS}",
+            "trainer.epochs=27": "trainer.epochs=3",
+            "trials=27": "trials=3",
+        },
+    ),
+    "docs/how_to/tracking": Page(assumed=("outputs/alone, outputs/distilled", "sweep")),
+    "docs/how_to/trial": Page(replaced={r"(trial\.py .*)budget=\d+steps(.*)": r"\1budget=4steps\2 max_seeds=3 # exit code 0, 10, 11"}),
+    "docs/how_to/training/conversations": Page(assumed=("conversations.jsonl", "model.gguf")),
+    "docs/how_to/training/language_models": Page(assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")),
+    "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
+    "docs/reference/zoo": Page(assumed=("my.txt",)),
+    LORA: Page(
+        replaced={
+            r"pip install.*": ":",
+            "scripts/kernels.py build": ":",
+            "max_steps=40 trainer.eval_every=20": "max_steps=1 trainer.eval_every=1",
+            "batches=5": "batches=1",
+            r"(scripts/evaluate\.py .*)": r"\1 max_batches=1",
+        },
+    ),
+    "docs/tutorials/distil": Page(replaced={"folds=3 seeds=2": "folds=2 seeds=1"} | EPOCH),
+    "docs/tutorials/first_run": Page(replaced=EPOCH),
+    "docs/tutorials/pretrain": Page(
+        replaced={
+            "max_steps=150": "max_steps=4 model.num_layers=1",
+            "max_steps=160": "max_steps=6",
+            "every=50": "every=2",
+        },
+    ),
+    "docs/tutorials/several_machines": Page(replaced=EPOCH),
+    "docs/tutorials/sweep": Page(replaced=EPOCH),
+    "docs/tutorials/your_csv": Page(replaced=EPOCH),
+}
+
+
+def documented_pages() -> list[str]:
+    """Paths without `.md` of the pages that have commands, relative to the checkout."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [page.relative_to(ROOT).with_suffix("").as_posix() for page in pages if commands(page)]
+
+
+def commands(page: Path) -> list[tuple[str, str]]:
+    """(command in one line, comment behind it) of the `sh` blocks of a page; in tutorials, Python blocks too."""
+    kinds = "sh|python" if page.parent.name == "tutorials" else "sh"
+    blocks = re.findall(rf"^ *```({kinds})\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    found: list[tuple[str, str]] = []
+    for kind, block in blocks:
+        if kind == "python":
+            found.append((f"python - <<'END'\n{block}END\n", ""))
+            continue
+        for line in re.sub(r" *\\\n *", " ", block).splitlines():
+            command, _, comment = line.strip().partition(" #")
+            if command and not command.startswith("#"):
+                found.append((command.strip(), comment))
+    return found
+
+
+def why_not_run(command: str) -> str | None:
+    for pattern, reason in NOT_RUN.items():
+        if re.search(pattern, command):
+            return reason
+    missing = [name for pattern, name in NEEDED_MODULES.items() if re.search(pattern, command) and not _exists(name)]
+    return f"needs {missing[0]}" if missing else None
+
+
+def shell_script(name: str) -> str:
+    """Ends with the first command that fails. A comment `exit code N` says which codes a command may end with."""
+    page = PAGES.get(name, Page())
+    script = ["set -e", *(MAKE[assumed] for assumed in page.assumed)]
+    for shown, comment in commands(ROOT / f"{name}.md"):
+        if why_not_run(shown):
+            continue
+        script += [before for pattern, before in page.before.items() if re.search(pattern, shown)]
+        command = shown
+        for pattern, replacement in page.replaced.items():
+            command = re.sub(pattern, replacement, command)
+        if command == shown and re.search(TRAINS, command):
+            command = f"{command} {STEPS}"
+        command, _, more = command.partition(" #")
+        codes = "|".join(re.findall(r"\d+", (comment + more).partition("exit code ")[2]))
+        script.append(f"echo '$' {shlex.quote(command)} >&2")
+        script.append(f"code=0; {command} || code=$?; case $code in {codes}) ;; *) exit 1;; esac" if codes else command)
+    return "\n".join(script)
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
