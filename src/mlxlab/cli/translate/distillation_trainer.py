@@ -1,8 +1,11 @@
 """The distillation trainer: `src/main.py` with rounds and ensembles, `src/main_simple.py` with one teacher."""
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from mlxlab.cli.translate.flags import (
+    BFLOAT16,
     BatchFlags,
     Convert,
     Flag,
@@ -25,8 +28,34 @@ SCHEDULES = {
 }
 DATASET_TYPES = {"full": "", "single": "debug=one_batch", "batch": "debug=overfit"}
 OWN_BATCH = "data.batch_size counts the rows of an optimizer step of all processes"
-FILES = "a hub id stands for its rows as files: data=instruct reads .jsonl"
+TEACHER = "outputs/teacher"
 ENDED = "the old program always stopped at its patience"
+
+
+def is_olmo(name: str) -> bool:
+    """Whether a name is that of published weights of OLMo, an architecture that only model=mlx_lm has."""
+    return "OLMo" in name and not (Path(name) / "checkpoints").exists()
+
+
+def student(value: str, _: Values) -> list[str]:
+    return [*(["model=mlx_lm"] if is_olmo(value) else []), f"model.pretrained={as_text(value)}"]
+
+
+def teachers(value: str, values: Values) -> Iterable[str]:
+    """The teachers; for published weights of OLMo, the folder of a run to fill in."""
+    if not is_olmo(value):
+        return items("trainer.teachers", text=True)(value, values)
+    reason = "published weights of OLMo cannot be a teacher, a run of model=mlx_lm can"
+    return [f"trainer.teachers=[{TEACHER}]", f"# {value}: {reason}: write its folder in place of {TEACHER}"]
+
+
+def conversations(value: str, _: Values) -> list[str]:
+    """Files of conversations; for a hub id, the file that its rows have to be written to."""
+    if Path(value).exists() or value.endswith((".jsonl", ".gz", ".zst")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        return [f"data.source={as_text(value)}"]
+    file = f"{value.partition('/')[2]}.jsonl"
+    command = f"load_dataset('{value}', split='train').to_json('{file}')"
+    return [f"data.source={as_text(file)}", f"# {file}: data=instruct reads files; this writes it: {command}"]
 
 
 def unlimited_if_negative(value: str, _: Values) -> list[str]:
@@ -65,7 +94,7 @@ COMMAND = (
     Flag(
         "mixed-precision",
         "trainer/step=optimized trainer.step.dtype=bfloat16",
-        note="on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
+        note=BFLOAT16,
         kind="switch",
     ),
     Flag("config", note="its assignments of literals are read; nothing is executed"),
@@ -73,12 +102,12 @@ COMMAND = (
 FULL = (
     Flag(
         "teacher-model-name teacher",
-        items("trainer.teachers", text=True),
+        teachers,
         "allenai/OLMo-2-1124-7B-SFT",
-        "weights must be of a family of mlxlab, or of mlx-lm (model=mlx_lm)",
+        "a run, or published weights of Llama, Mistral, SmolLM or Qwen",
         always=True,
     ),
-    Flag("student-model-name student", "model.pretrained={text}", "allenai/OLMo-2-0425-1B-SFT", always=True),
+    Flag("student-model-name student", student, "allenai/OLMo-2-0425-1B-SFT", always=True),
     Flag("tokenizer-name", reason="the tokenizer is that of model.pretrained"),
     Flag("student-vocab-size", default="100278", reason="the vocabulary is that of model.pretrained, and is checked"),
     Flag("alpha", "trainer.loss.alpha={}", "0.5"),
@@ -126,7 +155,7 @@ FULL = (
     Flag("enable-id-tracking", when_true("callbacks.example_losses.every_steps=1"), "false", kind="switch"),
     Flag("difficulty-filter-percentage", difficulty, "(25)"),
     Flag("logs-dir", ranked_losses, reason="losses are recorded in the run folder; data.select.source= reads them"),
-    Flag("dataset-name", "data.source={text}", "allenai/tulu-3-sft-mixture", FILES, always=True),
+    Flag("dataset-name", conversations, "allenai/tulu-3-sft-mixture", always=True),
     Flag("dataset-type", choice("dataset-type", DATASET_TYPES), "full", reason="all of the data", example="single"),
     Flag("synthetic-data", when_true("trainer.loss.alpha=1.0"), "false", kind="switch"),
     Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),

@@ -63,10 +63,10 @@ PLOTS = "plots are always drawn"
 PREDICT = "afterwards: scripts/predict.py run=<run folder> input=<test file> output=submission.csv"
 
 
-def again(name: str, names: str, default: str | None = None) -> Flag:
+def again(name: str, names: str, default: str | None = None, example: str = "") -> Flag:
     """A flag of the unified trainer under the names and with the default of another script."""
     flag = BY_NAME[name]
-    return Flag(names, flag.to, default, flag.note, flag.reason, flag.kind)
+    return Flag(names, flag.to, default, flag.note, flag.reason, flag.kind, example=example)
 
 
 def in_folder(key: str) -> Convert:
@@ -146,7 +146,7 @@ OPTIMIZED = (
     again("prefetch", "prefetch-size", "4"),
     again("lazy-eval-interval", "lazy-eval-interval", "10"),
     Flag("memory-threshold", "callbacks.adaptive_batch.high={}", "0.8"),
-    again("output", "output-dir", "(none)"),
+    again("output", "output-dir", "(none)", "output"),
     Flag("save-steps", "checkpointing.every_steps={}", "100"),
     Flag("eval-steps", "trainer.eval_every={}", "100"),
     Flag("experiment-name", "tracking.experiment={text}", "(titanic_optimized)"),
@@ -182,7 +182,7 @@ HYBRID = (
     ),
     Flag("weight-decay", weight_decay, "0.01", reason="Adam has no decoupled weight decay"),
     Flag("betas", with_betas, "0.9 0.999", reason="SGD has none", kind="list"),
-    Flag("output-dir output", run_folder, "(none)"),
+    Flag("output-dir output", run_folder, "(none)", example="output"),
     Flag("experiment-name", "tracking.experiment={text}"),
     Flag("enable-mlflow", when_true("tracking=mlflow"), "true", "it could not be turned off there", kind="switch"),
     Flag("enable-visualization", default="true", reason=PLOTS, kind="switch"),

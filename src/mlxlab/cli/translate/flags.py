@@ -11,6 +11,10 @@ from mlxlab.errors import ConfigError
 
 Values = Mapping[str, str]  # the flags of a command line, by the first of their names
 Convert = Callable[[str, Values], Iterable[str]]  # (a value, all values) -> overrides, and notes behind "# "
+BFLOAT16 = (
+    "float32 is used on a Linux CPU without AVX512-BF16 or without native kernels, unless"
+    " trainer.step.allow_slow_dtype=true"
+)
 PROCESSES = "processes"  # in `Values`: how many processes torchrun or srun started
 
 _SAFE = re.compile(r"[A-Za-z_./][\w./:*?@+-]*", re.ASCII)  # text that Hydra reads as itself

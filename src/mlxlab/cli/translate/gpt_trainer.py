@@ -1,6 +1,7 @@
 """The GPT trainer and its rewrite: `train.py [config.py] [--key=value ...]`, `train_refactored.py`, `sample.py`."""
 
 from mlxlab.cli.translate.flags import (
+    BFLOAT16,
     BatchFlags,
     Flag,
     Program,
@@ -33,6 +34,10 @@ def shape(value: str, values: Values) -> list[str]:
 
 def init_from(value: str, values: Values) -> list[str]:
     return [f"hydra.run.dir={as_text(values.get('out-dir', 'out'))}", "resume=auto"] if value == "resume" else []
+
+
+def project(value: str, values: Values) -> list[str]:
+    return [f"tracking.wandb.project={as_text(value)}"] if is_true(values.get("wandb-log", "False")) else []
 
 
 def betas(_: str, values: Values) -> list[str]:
@@ -96,12 +101,13 @@ FLAGS = (
     Flag("file-logging", default="True", reason="the journal of the run folder is always written"),
     Flag(
         "wandb-log",
-        choice("wandb-log", {"True": "tracking=mlflow", "False": ""}),
+        choice("wandb-log", {"True": "tracking=wandb", "False": ""}),
         "False",
-        reason="tracking=none turns MLflow off",
+        note="in place of MLflow; 'tracking=[mlflow,wandb]' is both, tracking.wandb.mode=offline needs no account",
+        reason="W&B is off; MLflow records every run unless tracking=none",
         example="True",
     ),
-    Flag("wandb-project", "tracking.experiment={text}", "owt"),
+    Flag("wandb-project", project, "owt", reason="without wandb_log there was no project"),
     Flag("wandb-run-name", "name={text}", "gpt2"),
     Flag(
         "init-from",
@@ -153,7 +159,7 @@ FLAGS = (
         "dtype",
         choice("dtype", DTYPES),
         "(bfloat16)",
-        "on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
+        BFLOAT16,
         "float16 would need a loss scale; bfloat16 does not",
     ),
     Flag("compile", compile_mode, "True"),

@@ -2,6 +2,7 @@
 
 from mlxlab.cli.translate.bert_trainer import OWN_CHECKPOINTS
 from mlxlab.cli.translate.flags import (
+    BFLOAT16,
     BatchFlags,
     Convert,
     Flag,
@@ -123,7 +124,7 @@ FLAGS = (
     Flag(
         "use-mixed-precision",
         "trainer.step.dtype=bfloat16",
-        note="it did nothing there; on Linux without a GPU float32 is used unless trainer.step.allow_slow_dtype=true",
+        note=f"it did nothing there; {BFLOAT16}",
         kind="switch",
     ),
     Flag("output-dir", "hydra.run.dir={text}", "output_advanced"),

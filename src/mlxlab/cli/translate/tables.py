@@ -15,6 +15,7 @@ EXAMPLES = {  # other flags, without which some have no effect
     "attn-lora-rank": "8",
     "optimizer": "sgd",
     "cloud-provider": "s3",
+    "wandb-log": "True",
 }
 
 NONE: dict[str, str] = {}
@@ -43,7 +44,7 @@ def _alike(programs: list[Program]) -> list[tuple[Program, list[str]]]:
 
 def _table(program: Program, names: list[str]) -> str:
     target = program.to if program.to.startswith("python") else f"scripts/{program.to.replace(' ', '.py ', 1)}"
-    target = target if "." in target or not program.to else f"{target}.py"
+    target = target if "." in target or " " in target or not program.to else f"{target}.py"
     new = " ".join([target, *program.base]) if program.to else f"no counterpart: {program.reason}"
     heading = f"**{', '.join(f'`{name}`' for name in names)}**: {f'`{new}`' if program.to else new}"
     rows = [_row(flag, "--") for flag in program.flags]

@@ -75,8 +75,7 @@ def translate(line: str, *, defaults: bool = False) -> Translation:
     for flag in (*program.flags, *program.file_flags):
         is_added = flag.always or (defaults and flag.is_default_a_value)
         if flag.default is not None and is_added and flag.name not in command.values:
-            for override in command.overrides(flag, flag.default):
-                _add(args, override)
+            _add_all(args, command, command.overrides(flag, flag.default))
     for override in extra:
         _add(args, override)
     known = flags_by_name((*program.flags, *program.file_flags, *program.phantoms))
@@ -100,6 +99,15 @@ def _add(args: dict[str, str], override: str) -> None:
     args[override.partition("=")[0]] = override
 
 
+def _add_all(args: dict[str, str], command: OldCommand, results: Sequence[str]) -> int:
+    """Adds overrides, and the notes among them to those of the command; returns the number of overrides."""
+    overrides = [result for result in results if not result.startswith("# ")]
+    command.notes += [result.removeprefix("# ") for result in results if result.startswith("# ")]
+    for override in overrides:
+        _add(args, override)
+    return len(overrides)
+
+
 def _add_flag(args: dict[str, str], command: OldCommand, flag: Flag, value: str, *, is_typed: bool) -> None:
     """Adds the overrides of a flag, and says what is different, or why there are none."""
     label = f"--{flag.name}" if is_typed else flag.name
@@ -110,11 +118,7 @@ def _add_flag(args: dict[str, str], command: OldCommand, flag: Flag, value: str,
         command.notes.append(f"{label}: not repeated: a URL with credentials; set them in the environment")
         return
     results = command.overrides(flag, value)
-    overrides = [result for result in results if not result.startswith("# ")]
-    command.notes += [result.removeprefix("# ") for result in results if result.startswith("# ")]
-    for override in overrides:
-        _add(args, override)
-    if overrides and flag.note:
+    if _add_all(args, command, results) and flag.note:
         command.notes.append(f"{label}: {flag.note}")
     if not results and flag.reason:
         command.notes.append(f"{label}: no counterpart: {flag.reason}")
