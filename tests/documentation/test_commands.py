@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mlxlab.cli.main import main
+from mlxlab.config.help_index import groups
+from mlxlab.config.paths import shipped_conf
+from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.signature import signature
 from support.documented_commands import NOT_RUN, PAGES, ROOT, commands, documented_pages, shell_script
 
 TUTORIALS = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} - {"index"}
@@ -27,6 +32,28 @@ def test_every_exception_is_of_a_command():
         text = "\n".join(command for command, _ in commands(ROOT / f"{name}.md"))
         for pattern in [*page.replaced, *page.before]:
             assert re.search(pattern, text, re.M), (name, pattern)
+
+
+def test_a_documented_command_exists_with_its_options(capsys):
+    """Options of the command itself; keys of experiments are composed by tests/test_documentation.py."""
+    keys = {*signature(TARGET).keys, *groups([shipped_conf()])}
+    options: dict[str, set[str]] = {}
+    num_options = 0
+    for name in documented_pages():
+        for command, _ in commands(ROOT / f"{name}.md"):
+            program = re.match(r"(?:python )?scripts/(\w+)\.py|mlxlab (\w+)", command)
+            if program is None:
+                continue
+            subcommand = program[1] or program[2]
+            if subcommand not in options:
+                assert main([subcommand, "--help"]) == 0, command
+                options[subcommand] = set(re.findall(r"^(\w+)=", capsys.readouterr().out, re.M))
+            if "NAME" in options[subcommand]:  # compare: names of methods
+                continue
+            for option in re.findall(r" '?\"?(\w+)=", command[program.end() :]):
+                assert option in options[subcommand] | keys, f"{name}: {command}"
+                num_options += option in options[subcommand]
+    assert num_options > 50
 
 
 @pytest.mark.fault_injection
