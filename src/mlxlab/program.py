@@ -21,6 +21,15 @@ def command(subcommand: str) -> str:
     return f"mlxlab {subcommand}"
 
 
+def install_command(extra: str = "") -> str:
+    """The command that installs mlxlab with an extra: from its checkout where it runs from one, else by its name."""
+    checkout = Path(__file__).resolve().parents[2]
+    is_checkout = (checkout / "pyproject.toml").is_file()
+    package = ("." if Path.cwd() == checkout else str(checkout)) if is_checkout else "mlxlab"
+    name = f"{package}[{extra}]" if extra else package
+    return f"pip install {'-e ' * is_checkout}'{name}'"
+
+
 def resume_command(folder: Path) -> str:
     """The command that continues the run in this folder."""
     return f"{command('train')} {quoted(f'hydra.run.dir={folder}')} resume=auto"

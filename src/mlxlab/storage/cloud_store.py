@@ -1,4 +1,4 @@
-"""Object stores of S3, Google Cloud Storage and Azure, by obstore (`pip install mlxlab[cloud]`)."""
+"""Object stores of S3, Google Cloud Storage and Azure, by obstore (extra `cloud`)."""
 
 import re
 import time

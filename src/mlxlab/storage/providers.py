@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.program import install_command
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.storage.commits import Commits
 from mlxlab.storage.directory import DirectoryStore
@@ -183,7 +184,7 @@ def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[s
     if endpoint is not None and not re.fullmatch(r"https?://[^\s@?#]+", endpoint):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
     if importlib.util.find_spec("obstore") is None:
-        raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: pip install 'mlxlab[cloud]'")
+        raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install_command('cloud')}")
     from mlxlab.storage.cloud_store import CloudStore
 
     allow_http = (endpoint or "").startswith("http://") or os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"

@@ -427,7 +427,7 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
     with pytest.raises(InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"):
         resolve("outputs/tunned")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ServiceUnavailableError, match=r"install mlxlab\[hub\]"):
+    with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
         resolve("owner/name")
 
 

@@ -10,7 +10,9 @@ from mlxlab import backend, program
 from mlxlab.cli.doctor.finding import Finding, finding
 from mlxlab.cli.doctor.probe import Check
 
-_CPU = "pip install -e '.[cpu]', or '.[cuda]' with an NVIDIA GPU"
+
+def _install_backend() -> str:
+    return f"{program.install_command('cpu')}, with an NVIDIA GPU cuda instead of cpu"
 
 
 def _backends() -> Iterator[Finding]:
@@ -19,10 +21,10 @@ def _backends() -> Iterator[Finding]:
         return
     cuda = [name for name in ("mlx-cuda-12", "mlx-cuda-13") if _version(name)]
     if not cuda and not _version("mlx-cpu"):
-        yield finding("MLX backend", "not installed", "error", _CPU)
+        yield finding("MLX backend", "not installed", "error", _install_backend())
     elif len(cuda) + bool(_version("mlx-cpu")) > 1:
         names = " ".join([*cuda, *["mlx-cpu"] * bool(_version("mlx-cpu"))])
-        remedy = f"they ship the same file: pip uninstall mlx {names}, then {_CPU}"
+        remedy = f"they ship the same file: pip uninstall mlx {names}, then {_install_backend()}"
         yield finding("MLX backend", f"{names} are installed", "error", remedy)
 
 
@@ -36,14 +38,15 @@ def _device() -> Iterator[Finding]:
         ones = mx.ones((64, 64))
         works = float((ones @ ones).sum()) == 64.0**3
     except (ImportError, RuntimeError) as error:  # RuntimeError: no usable device
-        yield finding("MLX", f"cannot be used: {error}", "error", _CPU)
+        yield finding("MLX", f"cannot be used: {error}", "error", _install_backend())
         return
     facts, installed = backend.describe(), mx.__version__  # type: ignore[attr-defined]
     value = f"{installed}, {facts['device']}, up to {backend.memory_budget() / 1e9:.1f} GB"
     if not works:
-        yield finding("MLX", f"{value}: a product of matrices is wrong", "error", _CPU)
+        yield finding("MLX", f"{value}: a product of matrices is wrong", "error", _install_backend())
     elif sys.platform == "linux" and backend.on_linux_cpu() and os.path.exists("/dev/nvidia0"):
-        yield finding("MLX", value, "note", "this machine has an NVIDIA GPU: pip uninstall mlx-cpu, then '.[cuda]'")
+        remedy = f"this machine has an NVIDIA GPU: pip uninstall mlx-cpu, then {program.install_command('cuda')}"
+        yield finding("MLX", value, "note", remedy)
     else:
         yield finding("MLX", value)
     if backend.on_linux_cpu():

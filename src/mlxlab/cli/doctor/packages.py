@@ -4,6 +4,7 @@ import importlib.metadata
 import tomllib
 from collections.abc import Iterator
 
+from mlxlab import program
 from mlxlab.cli.doctor.finding import Finding, finding
 from mlxlab.cli.doctor.probe import Check
 from mlxlab.config.paths import shipped_conf
@@ -15,7 +16,7 @@ BACKENDS = ("cpu", "cuda")  # extras that hold MLX's backend; `compute` checks i
 def _required() -> Iterator[Finding]:
     required = _requirements()[""]
     if faults := _faults(required):
-        yield finding("packages", faults, "error", _install(""))
+        yield finding("packages", faults, "error", program.install_command())
     else:
         yield finding("packages", f"all {len(required)} that mlxlab requires are installed")
 
@@ -25,7 +26,8 @@ def _extras() -> Iterator[Finding]:
         if not extra or extra in BACKENDS:
             continue
         name, faults = f"extra {extra}", _faults(required)
-        yield finding(name, faults, "note", _install(extra)) if faults else finding(name, "installed")
+        remedy = program.install_command(extra)
+        yield finding(name, faults, "note", remedy) if faults else finding(name, "installed")
 
 
 def _requirements() -> dict[str, list[str]]:
@@ -60,12 +62,6 @@ def _faults(lines: list[str]) -> str:
         if not required.specifier.contains(version, prereleases=True):
             others.append(f"{required.name} {version}: expected {required.specifier}")
     return "; ".join([*([f"not installed: {', '.join(missing)}"] if missing else []), *others])
-
-
-def _install(extra: str) -> str:
-    package = "." if (shipped_conf().parent / "pyproject.toml").is_file() else "mlxlab"
-    name = f"{package}[{extra}]" if extra else package
-    return f"pip install {'-e ' * (package == '.')}'{name}'"
 
 
 CHECKS: dict[str, Check] = {"packages": _required, "extras": _extras}

@@ -3,7 +3,7 @@
     mlxlab ui [RUN] [port=5000]
 
 RUN is the beginning of a run's id, its name, or its folder: its page is printed instead of the first one. Needs the
-extra `ui` (pip install 'mlxlab[ui]').
+extra `ui`.
 """
 
 import signal

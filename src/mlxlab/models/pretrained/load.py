@@ -16,6 +16,7 @@ from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
 from mlxlab.nearest import no_such_file, no_such_folder
+from mlxlab.program import install_command
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
@@ -47,7 +48,7 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ServiceUnavailableError(f"{title}: no such folder; for hub ids install mlxlab[hub]") from None
+        raise ServiceUnavailableError(f"{title}: no such folder; for hub ids: {install_command('hub')}") from None
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises whatever its transport raises

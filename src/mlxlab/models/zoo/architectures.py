@@ -15,6 +15,7 @@ from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.constraints import Layers, ModelSize
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.program import install_command
 
 PACKAGE = "mlx_lm.models"
 CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
@@ -139,7 +140,7 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         if error.name in ("mlx_lm", PACKAGE):
-            raise ServiceUnavailableError("model=mlx_lm needs mlx-lm; pip install -e '.[zoo]'") from None
+            raise ServiceUnavailableError(f"model=mlx_lm needs mlx-lm; {install_command('zoo')}") from None
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {error.name or error}") from None
     except SystemExit:  # a module of mlx-lm that misses a package of its own prints that and exits
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs a package that is not installed") from None

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlxlab.config.hydra.search_space import Domain, Interval, Point, Values
 from mlxlab.errors import ConfigError
+from mlxlab.program import install_command
 from mlxlab.sweep.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def version(sampler: str) -> str:
             import cmaes  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"hydra.sweeper.sampler={sampler} needs {error.name}; pip install -e '.[sweep]', or choose random or grid"
+            f"hydra.sweeper.sampler={sampler} needs {error.name}; {install_command('sweep')}, or choose random or grid"
         ) from None
     return optuna.__version__
 

@@ -18,6 +18,7 @@ from annotated_types import Ge, Le
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.program import install_command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import SETTINGS
@@ -52,7 +53,7 @@ def serve_ui(address: Address, port: int | None) -> Iterator[tuple[str, "subproc
     if address.database is not None and not address.database.is_file():
         raise ServiceUnavailableError(f"{address.shown}: no store found; a run with tracking=mlflow creates it")
     if find_spec("flask") is None:
-        raise ServiceUnavailableError("the user interface needs the package mlflow: pip install 'mlxlab[ui]'")
+        raise ServiceUnavailableError(f"the user interface needs the package mlflow: {install_command('ui')}")
     repair_locations(address)
     port = _free_port(port)
     with queue.lock(address.queue / LOCK) as is_only_one:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.program import install_command
 from mlxlab.tracking.records import RunStart
 from mlxlab.tracking.tracker import Status
 
@@ -56,7 +57,7 @@ class Service(Protocol):
 def check_package(name: str) -> None:
     """Raises ServiceUnavailableError unless the Python package of a service is installed."""
     if find_spec(name) is None:
-        raise ServiceUnavailableError(f"tracking={name}: needs the package {name}: pip install 'mlxlab[{name}]'")
+        raise ServiceUnavailableError(f"tracking={name}: needs the package {name}: {install_command(name)}")
 
 
 def check_project(key: str, name: str) -> None:

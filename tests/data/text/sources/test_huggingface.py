@@ -98,7 +98,7 @@ def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
 
 def test_without_its_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServiceUnavailableError, match=r"mlxlab\[hub\].*name local files with data\.source="):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install -e .*\[hub\].*name local files with data\.source="):
         open_source(NAME)
 
 

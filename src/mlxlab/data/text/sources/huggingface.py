@@ -16,6 +16,7 @@ from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.nearest import nearest_names
+from mlxlab.program import install_command
 
 if TYPE_CHECKING:
     import datasets
@@ -102,7 +103,7 @@ def open_huggingface(name: str, config: str | None, split: str, revision: str | 
         ConfigError: the config or the split does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
-        message = f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}"
+        message = f"{name}: the hub needs the package datasets ({install_command('hub')}), or {LOCAL}"
         raise ServiceUnavailableError(message)
     commit = _commit(name, revision)
     splits = _load(name, config, commit)

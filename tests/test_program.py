@@ -1,0 +1,25 @@
+"""Commands in messages are those that work where the program runs."""
+
+import shutil
+
+import pytest
+
+from mlxlab import program
+from support.processes import ROOT
+
+
+@pytest.mark.parametrize("extra", ["", "cloud"])
+def test_an_extra_is_installed_from_the_checkout_where_there_is_one(extra, tmp_path, monkeypatch):
+    brackets = f"[{extra}]" if extra else ""
+    monkeypatch.chdir(ROOT)
+    assert program.install_command(extra) == f"pip install -e '.{brackets}'"
+    monkeypatch.chdir(tmp_path)
+    assert program.install_command(extra) == f"pip install -e '{ROOT}{brackets}'"
+
+
+def test_an_extra_of_an_installed_package_is_installed_by_its_name(tmp_path, monkeypatch):
+    module = tmp_path / "site-packages" / "mlxlab" / "program.py"
+    module.parent.mkdir(parents=True)
+    shutil.copy(program.__file__, module)
+    monkeypatch.setattr(program, "__file__", str(module))
+    assert program.install_command("cloud") == "pip install 'mlxlab[cloud]'"
