@@ -19,6 +19,7 @@ from support.processes import ROOT, run_here, tiny_overrides
 
 TRAINING_PAGES = sorted((ROOT / "docs" / "how_to" / "training").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.md"))
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 SMALL = [
     "model/size=nano",
@@ -47,6 +48,41 @@ def test_links_lead_to_files_and_their_anchors(page):
             target = page.parent / link if link else page
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
+
+
+def unquoted_patterns(line):
+    """Words of a command, or of the comment behind it, that zsh, the shell of a Mac, expands or refuses.
+
+    These are words with `?`, `*` or `[` outside of quotes, and words that begin with `~`. Allowed are a `*` in a word
+    with a slash and without an equals sign, which is the path of files, and the command `[`.
+    """
+    command = re.match(r"""(?:'[^']*'|"[^"]*"|(?<!\s)#|[^'"#])*""", line)
+    assert command is not None
+    words = [*re.sub(r"""'[^']*'|"[^"]*\"""", "", command[0]).split(), *line[command.end() :].split()]
+    paths = [word for word in words if "/" in word and "=" not in word and not re.search(r"[?\[]", word)]
+    return [word for word in words if re.search(r"[?*\[]|^~\w", word) and word not in (*paths, "[")]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_can_be_pasted_into_zsh(page):
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL):
+        assert [line for line in block.splitlines() if unquoted_patterns(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    {
+        "train data.columns=[a, b]": ["data.columns=[a,"],
+        "train 'data.columns=[a, b]' x=\"[a]\"  # a user's file": [],
+        "train debug=one_batch    # does it learn?": ["learn?"],
+        "train 'x=?'  # can't it, or won't?": ["won't?"],
+        "train ~callbacks.report '~callbacks.report' ~/runs": ["~callbacks.report"],
+        "cat docs/*/*.md $(echo $SMOL/*.gguf) data.source=texts/*.csv *.txt": ["data.source=texts/*.csv", "*.txt"],
+        "until [ -d outputs/killed ]; do sleep 1; done": [],
+    }.items(),
+)
+def test_patterns_of_a_shell_are_recognised(line, words):
+    assert unquoted_patterns(line) == words
 
 
 @pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=lambda file: file.relative_to(ROOT).as_posix())
