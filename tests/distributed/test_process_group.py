@@ -35,6 +35,17 @@ def test_an_error_of_a_launch_names_the_host_file_that_is_set(monkeypatch):
         init_process_group("data", 1.0)
 
 
+@pytest.mark.parametrize("name", ["MLXLAB_PROCESSES", "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_that_are_not_connected_do_not_each_train_alone(monkeypatch, name):
+    monkeypatch.delenv("MLX_HOSTFILE", raising=False)
+    monkeypatch.setenv("MLX_RANK", "0")
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(ConfigError, match="MLX did not connect the 2 processes that were started"):
+        init_process_group("data", 1.0)
+    monkeypatch.setenv(name, "1")
+    assert init_process_group("data", 1.0).size == 1
+
+
 def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(monkeypatch):
     group = ProcessGroup(mx.distributed.init(), 1.0)
     group.size, group._global_rows = 2, 1  # without a ring, where a sum is that of this process

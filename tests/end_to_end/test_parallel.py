@@ -57,6 +57,19 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
         np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
 
 
+def test_a_host_file_starts_the_processes_that_it_lists(launched, tmp_path):
+    file, folder = tmp_path / "hosts.json", tmp_path / "run"
+    host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}  # the name for which no ssh is used
+    file.write_text(json.dumps({"hosts": [host, host], "backend": "ring", "envs": ["MLX_RING_VERBOSE=1"]}))
+    done = run(f"hostfile={file}", *SETTINGS, f"hydra.run.dir={folder}", script="launch")
+    assert "[ring] Rank 1 " in done.stderr  # which the variable asks for
+    metrics, weights = results(folder, done)
+    assert read_lock(folder)["machine"]["processes"] == "2"
+    assert metrics["final"]["valid/loss"] == launched(2)[1]["final"]["valid/loss"]
+    for name, leaf in launched(2)[2].items():
+        np.testing.assert_array_equal(np.array(weights[name]), np.array(leaf), err_msg=name)
+
+
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = tiny_overrides(
         "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP

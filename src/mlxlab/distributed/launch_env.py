@@ -5,16 +5,24 @@ import os
 from mlxlab.errors import ConfigError
 
 RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+PROCESSES = "MLXLAB_PROCESSES"  # set by `mlxlab launch`
+SIZE_VARIABLES = (PROCESSES, "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def rank() -> int:
     """The rank of this process, 0 if it was started alone; raises ConfigError if the launcher's variable holds none."""
     for name in RANK_VARIABLES:
         if value := os.environ.get(name, ""):
-            if not (value.isascii() and value.isdigit() and len(value) < 7):
+            if not _is_number(value):
                 raise ConfigError(f"{name}={value[:80]}: expected the rank of this process, a whole number >= 0")
             return int(value)
     return 0
+
+
+def launched_processes() -> int:
+    """The number of processes that a launcher started, 1 if none says so."""
+    values = (os.environ.get(name, "") for name in SIZE_VARIABLES)
+    return next((int(value) for value in values if _is_number(value)), 1)
 
 
 def is_launched() -> bool:
@@ -28,3 +36,7 @@ def check_parallel(parallel: str) -> None:
         raise ConfigError(
             f"trainer.parallel={parallel}: expected a process of `launch nproc=...`, this one was started alone"
         )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 7

@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxlab.backend import on_linux_cpu
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import sum_in_buckets
-from mlxlab.distributed.launch_env import check_parallel
+from mlxlab.distributed.launch_env import check_parallel, launched_processes
 from mlxlab.errors import ConfigError, WorkerLostError
 
 T = TypeVar("T")
@@ -217,4 +217,9 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
         raise ConfigError(f"trainer.parallel=none: expected data or fsdp, this is one of {group.size()} processes")
     if parallel != "none":
         check_parallel(parallel)
+        if group.size() == 1 < launched_processes():  # each of them would train alone
+            raise ConfigError(
+                f"trainer.parallel={parallel}: MLX did not connect the {launched_processes()} processes that were "
+                "started; expected a backend of `launch` that this machine has (ring has no requirements)"
+            )
     return ProcessGroup(group, timeout, shards_weights=parallel == "fsdp")

@@ -1,0 +1,102 @@
+"""The hosts of a launch, and what `mlx.launch` needs to know about them for each backend."""
+
+import ipaddress
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from mlxlab.constraints import MinLen, Predicate
+from mlxlab.errors import ConfigError
+from mlxlab.files.untrusted import read_json
+
+LOCAL = "127.0.0.1"  # the only name for which `mlx.launch` uses no ssh
+NEEDS_IPS = 'expected hosts=10.0.0.1,10.0.0.2, or hostfile=FILE with "ips" of each host'
+NEEDS_RDMA = (
+    "expected hostfile=FILE with the RDMA devices of each host; `mlx.distributed_config --backend {backend} "
+    "--hosts mac-1,mac-2 --output-hostfile FILE` writes it"
+)
+
+
+def is_host_name(text: str) -> bool:
+    """the name of a host"""
+    return text[:1].isalnum() and all(c.isalnum() or c in "_.@:-" for c in text)
+
+
+class Host(TypedDict):
+    """Where one process runs: its name for ssh, its addresses, and its RDMA devices, one to each host in order."""
+
+    ssh: Annotated[str, Predicate(is_host_name)]
+    ips: NotRequired[list[str]]
+    rdma: NotRequired[list[str | list[str] | None]]
+
+
+class Hostfile(TypedDict):
+    """As `mlx.distributed_config` writes it; `mlx.launch` also takes the list alone."""
+
+    hosts: Annotated[list[Host], MinLen(1)]
+    backend: NotRequired[Literal["", "ring", "jaccl", "jaccl-ring", "nccl", "mpi"]]
+    envs: NotRequired[list[str]]
+
+
+def read_hostfile(path: Path) -> Hostfile:
+    """The file; raises InputNotFoundError or DataError."""
+    content = read_json(Path(os.path.realpath(path)), Hostfile | Annotated[list[Host], MinLen(1)])  # type: ignore[arg-type]
+    return content if isinstance(content, dict) else {"hosts": content}
+
+
+def named_hosts(names: Sequence[str], per_host: int) -> list[Host]:
+    """One for each process, as `mlx.launch --hosts` makes them: a name has no address."""
+    return [{"ssh": name, "ips": [name] if _is_address(name) else []} for name in names for _ in range(per_host)]
+
+
+def most_on_one_host(hosts: Sequence[Host]) -> int:
+    """The largest number of processes on one host."""
+    return max(Counter(host["ssh"] for host in hosts).values())
+
+
+def check_hosts(hosts: Sequence[Host], backend: str, per_host: int) -> None:
+    """Raises ConfigError for hosts that `mlx.launch` refuses, and for processes that could not connect.
+
+    Args:
+        per_host: by which `mlx.launch` chooses the GPU of a process.
+    """
+    if backend == "ring" and len(hosts) == 1:
+        raise ConfigError("backend=ring: expected two processes or more; nproc=1 alone starts one on this machine")
+    if backend.startswith("jaccl"):
+        _check_rdma(hosts, backend)
+    listening = {"ring": hosts, "mpi": []}.get(backend, hosts[:1])
+    for host in listening:
+        if not host.get("ips"):
+            raise ConfigError(f"backend={backend}: {host['ssh']} has no IP address; {NEEDS_IPS}")
+        for ip in host["ips"] if len({each["ssh"] for each in hosts}) > 1 else []:
+            if _is_address(ip) and ipaddress.ip_address(ip).is_loopback:
+                raise ConfigError(f"backend={backend}: {ip} of {host['ssh']} cannot be reached from other hosts")
+    names = [host["ssh"] for host in hosts]
+    if backend == "nccl" and names != [name for name in dict.fromkeys(names) for _ in range(per_host)]:
+        raise ConfigError(f"backend=nccl: expected each host {per_host} times in a row, once for each of its GPUs")
+
+
+def _check_rdma(hosts: Sequence[Host], backend: str) -> None:
+    last = len(hosts) - 1
+    for number, host in enumerate(hosts):
+        rdma, label = host.get("rdma", []), f"backend={backend}: {host['ssh']} has"
+        if not rdma:
+            raise ConfigError(f"{label} no RDMA devices; {NEEDS_RDMA.format(backend=backend)}")
+        if len(rdma) != len(hosts):
+            raise ConfigError(f'{label} {len(rdma)} entries in "rdma"; expected {len(hosts)}, one to each host')
+        for other, device in enumerate(rdma):
+            if number == other and device is not None:
+                raise ConfigError(f'{label} an RDMA device to itself; expected null as entry {other + 1} of "rdma"')
+            connected = backend == "jaccl" or abs(number - other) in (1, last)
+            if number != other and connected and not device:
+                raise ConfigError(f"{label} no RDMA device to {hosts[other]['ssh']}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

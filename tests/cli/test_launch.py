@@ -1,0 +1,184 @@
+"""Which hosts and backends `launch` starts, how it refuses the others, and the exit code of MPI."""
+
+import json
+import sys
+
+import pytest
+
+from mlxlab.cli import launch, main
+from support.processes import ROOT
+
+HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
+TWO = HOSTS[:2]
+GPUS = [TWO[0], TWO[0], TWO[1], TWO[1]]
+
+
+def with_rdma(*rows):
+    return [host | {"rdma": row} for host, row in zip(HOSTS, rows, strict=False)]
+
+
+MESH = with_rdma([None, "rdma_en2"], [["rdma_en3", "rdma_en4"], None])
+RING = with_rdma([None, "a", None, "d"], ["a", None, "b", None], [None, "b", None, "c"], ["d", None, "c", None])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The command lines that would have been started."""
+    commands = []
+    monkeypatch.setattr(launch, "_run", lambda command, backend: commands.append(command) or 0)
+    monkeypatch.setattr(launch.shutil, "which", lambda name: f"/usr/bin/{name}")
+    return commands
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function: the argument that names a host file with this content."""
+
+    def write(content):
+        path = tmp_path / "hosts.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return f"hostfile={path}"
+
+    return write
+
+
+def option(command, name):
+    return command[command.index(name) + 1]
+
+
+@pytest.mark.parametrize(
+    ("args", "backend", "per_host", "processes"),
+    [
+        (["nproc=2"], "ring", 2, 2),
+        (["hosts=10.0.0.1,10.0.0.2"], "ring", 1, 2),
+        (["hosts=127.0.0.1", "nproc=3"], "ring", 3, 3),
+        (["hosts=10.0.0.1,gpu-2", "nproc=4", "backend=nccl"], "nccl", 4, 8),
+        (["hosts=me@node-1,node-2", "backend=mpi"], "mpi", 1, 2),
+        (["hosts=node-2", "backend=mpi"], "mpi", 1, 1),
+    ],
+)
+def test_hosts_are_started_with_what_their_backend_needs(args, backend, per_host, processes, started):
+    assert main.main(["launch", *args, "seed=1"]) == 0
+    [command] = started
+    assert (option(command, "--backend"), option(command, "-n")) == (backend, str(per_host))
+    assert option(command, "--env") == f"MLXLAB_PROCESSES={processes}"
+    assert command[-2:] == ["seed=1", "trainer.parallel=data"]
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "backend", "per_host"),
+    [
+        (TWO, [], "ring", 1),
+        ({"hosts": TWO, "backend": "", "envs": []}, [], "ring", 1),
+        ({"hosts": MESH, "backend": "jaccl", "envs": ["MLX_METAL_FAST_SYNCH=1"]}, [], "jaccl", 1),
+        ({"hosts": MESH, "backend": "jaccl"}, ["backend=ring"], "ring", 1),
+        (MESH, ["backend=jaccl"], "jaccl", 1),
+        (RING, ["backend=jaccl-ring"], "jaccl-ring", 1),
+        (GPUS, ["backend=nccl"], "nccl", 2),
+        ([{"ssh": "node-1"}, {"ssh": "node-2"}], ["backend=mpi"], "mpi", 1),
+    ],
+)
+def test_a_host_file_is_passed_on_with_its_backend(content, args, backend, per_host, started, written):
+    file = written(content)
+    assert main.main(["launch", file, *args]) == 0
+    [command] = started
+    assert f"--{file}" in command
+    assert (option(command, "--backend"), option(command, "-n")) == (backend, str(per_host))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["hosts=mac-1,mac-2"], "backend=ring: mac-1 has no IP address; expected hosts=10.0.0.1,10.0.0.2, or hostfile"),
+        (["hosts=10.0.0.1,mac-2"], "backend=ring: mac-2 has no IP address"),
+        (["hosts=me@10.0.0.1,10.0.0.2"], "backend=ring: me@10.0.0.1 has no IP address"),
+        (["hosts=127.0.0.1,10.0.0.2"], "backend=ring: 127.0.0.1 of 127.0.0.1 cannot be reached from other hosts"),
+        (["hosts=10.0.0.1"], "backend=ring: expected two processes or more"),
+        (["hosts=mac-1,mac-2", "backend=jaccl"], "`mlx.distributed_config --backend jaccl --hosts mac-1,mac-2"),
+        (["nproc=2", "backend=jaccl-ring"], "`mlx.distributed_config --backend jaccl-ring --hosts"),
+        (["hosts=gpu-1,gpu-2", "backend=nccl"], "backend=nccl: gpu-1 has no IP address"),
+        (["hosts=10.0.0.1,10.0.0.1", "backend=nccl"], "expected each host 1 times in a row"),
+        (["hosts=-oProxyCommand,b"], "expected names of machines"),
+        (["hosts=a,,b"], "expected names of machines"),
+        (["nproc=2", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
+        (["hosts=10.0.0.1", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
+    ],
+)
+def test_hosts_that_a_backend_cannot_connect_are_refused(args, message, started, capsys):
+    assert main.main(["launch", *args]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("content", "backend", "message"),
+    [
+        ([{"ssh": "mac-1"}, TWO[1]], "ring", "mac-1 has no IP address"),
+        ([{"ssh": "mac-1", "ips": ["127.0.0.1"]}, TWO[1]], "ring", "127.0.0.1 of mac-1 cannot be reached"),
+        (TWO, "jaccl", "mac-1 has no RDMA devices; expected hostfile=FILE"),
+        (
+            with_rdma([None, "a"], ["a", None, "b"]),
+            "jaccl",
+            'mac-2 has 3 entries in "rdma"; expected 2',
+        ),
+        (with_rdma([None, "a"], ["b", "a"]), "jaccl", "mac-2 has an RDMA device to itself; expected null as entry 2"),
+        (with_rdma([None, None], ["b", None]), "jaccl-ring", "mac-1 has no RDMA device to mac-2"),
+        (RING, "jaccl", "mac-1 has no RDMA device to mac-3"),
+        ([MESH[0] | {"ips": []}, MESH[1]], "jaccl", "mac-1 has no IP address"),
+        ([*GPUS, TWO[1]], "nccl", "expected each host 3 times in a row, once for each of its GPUs"),
+        ([TWO[0], TWO[1], *TWO], "nccl", "expected each host 2 times in a row"),
+    ],
+)
+def test_a_host_file_with_which_a_backend_cannot_work_is_refused(content, backend, message, started, written, capsys):
+    assert main.main(["launch", written(content), f"backend={backend}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("10.0.0.1\n10.0.0.2\n", "not valid JSON"),
+        ([], "expected"),
+        ({"hosts": []}, "expected"),
+        ([["10.0.0.1:5000"]], "expected dict"),
+        ([{"ssh": "mac-1", "ip": "10.0.0.1"}], "unknown key 'ip'"),
+        ([{"ips": ["10.0.0.1"]}], "'ssh' is missing"),
+        ([{"ssh": "-oProxyCommand=sh"}], "expected the name of a host"),
+        ({"hosts": TWO, "backend": "gloo"}, "backend: expected one of"),
+    ],
+)
+def test_a_damaged_host_file_is_one_line(content, message, started, written, capsys):
+    file = written(content)
+    assert main.main(["launch", file]) == 65
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(file.partition("=")[2])
+    assert message in line
+    assert started == []
+
+
+def test_a_host_file_that_does_not_exist_is_one_line(tmp_path, started, capsys):
+    assert main.main(["launch", f"hostfile={tmp_path}/hosts.json"]) == 66
+    assert capsys.readouterr().err == f"{tmp_path}/hosts.json: not found\n"
+
+
+def test_mpi_that_is_not_installed_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main.main(["launch", "nproc=2", "backend=mpi"]) == 69
+    assert capsys.readouterr().err == "backend=mpi: mpirun not found; expected Open MPI 5 or later in PATH\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"), [("   Exit code:    75", 75), ("signal 9 (Killed).", 137), ("a warning", 0)]
+)
+def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(printed, code, tmp_path, monkeypatch, capfd):
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text(f'#!/bin/sh\necho "$@"\necho "{printed}" >&2\n')
+    mpirun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert main.main(["launch", "nproc=2", "backend=mpi", "seed=1"]) == code
+    out, err = capfd.readouterr()
+    assert f"-- {sys.executable} {ROOT}/scripts/train.py seed=1 trainer.parallel=data" in out
+    assert printed in err
