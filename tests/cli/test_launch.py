@@ -182,3 +182,20 @@ def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(printed, code, 
     out, err = capfd.readouterr()
     assert f"-- {sys.executable} {ROOT}/scripts/train.py seed=1 trainer.parallel=data" in out
     assert printed in err
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"),
+    [
+        (["rank 1 exited with code 75", "rank 0 exited with code 2"], 2),
+        (["rank 1 exited with code 2", "rank 0 exited with code -15"], 2),
+        (["rank 1 exited with code -9", "rank 0 was killed"], 137),
+        (["rank 0 exited with code -15"], 143),
+        ([], 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_process_that_failed_not_of_those_stopped_for_it(printed, code, capsys):
+    lines = "".join(f"[WARN] Node with {line}\\n" for line in printed)
+    command = [sys.executable, "-c", f"import sys; sys.stderr.write('{lines}'); sys.exit({0 if printed else 3})"]
+    assert launch._run(command, "ring") == code
+    assert len(capsys.readouterr().err.splitlines()) == len(printed)

@@ -46,6 +46,16 @@ def test_processes_that_are_not_connected_do_not_each_train_alone(monkeypatch, n
     assert init_process_group("data", 1.0).size == 1
 
 
+def test_a_group_is_released_at_exit_so_that_mpi_is_finalized(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr("atexit.register", lambda act, *args: at_exit.append((act, args)))
+    group = init_process_group("none", 1.0)
+    assert group.group is not None
+    for act, args in at_exit:
+        act(*args)
+    assert group.group is None
+
+
 def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(monkeypatch):
     group = ProcessGroup(mx.distributed.init(), 1.0)
     group.size, group._global_rows = 2, 1  # without a ring, where a sum is that of this process

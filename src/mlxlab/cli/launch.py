@@ -11,6 +11,7 @@ data and (without dropout) the losses are those of a single process. backend=jac
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def _launch(
     *,
     args: list[str],
 ) -> int:
-    """Starts the processes; returns the exit code of rank 0, else of the first process that failed.
+    """Starts the processes; returns the exit code of rank 0 if it failed, else of the first process that did.
 
     Args:
         nproc: processes on this machine, or on each of the hosts; 1 if hosts are given.
@@ -114,7 +115,9 @@ def _run(command: list[str], backend: str) -> int:
                 codes[-1] = int(exited[1])
             elif backend == "mpi" and (exited := MPI_KILLED.match(line)):
                 codes[-1] = -int(exited[1])
-    code = codes.get(0) or next(filter(None, codes.values()), process.returncode)
+    failed = [code for code in (codes.get(0), *codes.values()) if code]
+    stopped = -signal.SIGTERM  # mlx.launch stops the others once a process has failed
+    code = next((code for code in failed if code != stopped), stopped if failed else process.returncode)
     return 128 - code if code < 0 else code
 
 

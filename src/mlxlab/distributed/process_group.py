@@ -4,6 +4,7 @@ All ranks draw the same global batches, and each computes its rows. Losses and g
 divided once by the total weight: neither the order of the data nor the sums depend on the number of processes.
 """
 
+import atexit
 import os
 import re
 import sys
@@ -222,4 +223,6 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
                 f"trainer.parallel={parallel}: MLX did not connect the {launched_processes()} processes that were "
                 "started; expected a backend of `launch` that this machine has (ring has no requirements)"
             )
-    return ProcessGroup(group, timeout, shards_weights=parallel == "fsdp")
+    processes = ProcessGroup(group, timeout, shards_weights=parallel == "fsdp")
+    atexit.register(setattr, processes, "group", None)  # MLX finalizes MPI once nothing holds the group
+    return processes
