@@ -94,6 +94,16 @@ def test_modules_that_are_run_exist(file):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
+def test_the_readme_names_every_group_and_option():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Config groups")[1].split("\n## ")[0]
+    options = {file.relative_to(ROOT / "conf").with_suffix("") for file in CONFIGS}
+    options -= {Path("train"), Path("hydra/sweeper/paired")}  # the latter is chosen by `trial`
+    for group in {option.parent for option in options}:
+        rows = [set(re.findall(r"\w+", row)) for row in text.splitlines() if f"`{group}`" in row]
+        names = {option.name for option in options if option.parent == group}
+        assert any(names <= row for row in rows), group
+
+
 def test_every_page_is_in_the_navigation_of_the_site():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     listed = re.findall(r"([\w/]+\.md)", nav)

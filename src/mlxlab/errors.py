@@ -39,7 +39,9 @@ class WriteError(UserError, exit_code=74):
 
 
 class WorkerLostError(UserError, exit_code=75):
-    """Another process of this run exited or hangs; the run is saved, and `resume=auto` continues it."""
+    """Another process of this run exited or hangs; the run is saved, and `resume=auto` continues it. Or the launcher of
+    a sweep gave up; the same command continues the sweep.
+    """
 
 
 class CheckpointUnavailableError(UserError, exit_code=76):
@@ -48,7 +50,7 @@ class CheckpointUnavailableError(UserError, exit_code=76):
 
 class NotAllowedError(UserError, exit_code=77):
     """Not allowed: code that may not be built, a file that may not be read, a key that may not change on resume, data
-    that changed since the checkpoint.
+    or kernels that changed since the checkpoint.
     """
 
 

@@ -9,7 +9,7 @@ by the code: delete it after a change of the code.
 Examples
     mlxlab crossvalidate experiment=titanic
     mlxlab crossvalidate experiment=titanic model=transformer seeds=1
-    mlxlab crossvalidate experiment=titanic_distilled teacher=experiment=titanic
+    mlxlab crossvalidate experiment=titanic_distilled teacher="experiment=titanic"
 """
 
 import hashlib
