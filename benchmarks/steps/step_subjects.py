@@ -145,7 +145,7 @@ def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any],
 
 
 def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Callable[[], Any], Callable[[], float]]:
-    """As `mlxlab_step`, in PyTorch."""
+    """As `mlxlab_step`, in PyTorch: fused AdamW; model and loss compiled together if the name says so."""
     from benchmarks.steps.torch_decoder import torch_decoder, torch_module
     from benchmarks.steps.torch_encoder import torch_encoder
 
@@ -155,15 +155,18 @@ def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Ca
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8, fused=name.endswith("one thread"))
-    forward = torch.compile(model) if "compiled" in name else model
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8, fused=True)
     narrow = name.endswith("bfloat16")
-    cross_entropy = torch.nn.functional.cross_entropy
+
+    def mean_loss(ids: Any, labels: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(ids).view(-1, shape.vocabulary), labels.view(-1))
+
+    forward = torch.compile(mean_loss) if "compiled" in name else mean_loss
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-            loss = cross_entropy(forward(inputs).view(-1, shape.vocabulary), targets.view(-1))
+            loss = forward(inputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -171,7 +174,7 @@ def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Ca
     def loss() -> float:
         model.eval()
         with torch.no_grad():
-            value = cross_entropy(model(inputs).view(-1, shape.vocabulary), targets.view(-1)).item()
+            value = mean_loss(inputs, targets).item()
         model.train()
         return float(value)
 
