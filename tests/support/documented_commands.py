@@ -11,14 +11,14 @@ from support.processes import ROOT
 STEPS = "trainer.max_steps=4 trainer.eval_every=2 trainer.eval_batches=2 trainer.schedule.warmup=1"
 
 NOT_RUN = {  # pattern of a command -> why, or which tests do the same
-    r"pip install (?!-e \./)|^git pull|^python3 -m venv": "tests/extras.py and tests/wheel_versions.py install packages",
+    r"pip install (?!-e \./)|^git pull|^python3 -m venv": "tests/extras.py, tests/wheel_versions.py",
     r"^python -m benchmarks ": "takes minutes; tests/benchmarks runs the suites on small shapes",
     r"^python -m pytest (-m|tests)": "is a test",
     r"hydra/launcher=submitit_slurm": "needs a cluster",
     r" to=wandb": "needs an account",
     r"^mlflow models serve|^curl ": "tests/inference/test_served_model.py",
     r"^export AWS_|cloud=s3|resume=s3://": "tests/end_to_end/test_cloud.py, with emulators of the stores",
-    r"model\.pretrained=Qwen/": "tests/data/text/sources and tests/models/pretrained, with a server in place of the hub",
+    r"model\.pretrained=Qwen/": "tests/data/text/sources, with a server in place of the hub",
 }
 NEEDED_MODULES = {  # pattern of a command -> module without which it is left out
     r"hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -29,35 +29,35 @@ NEEDED_MODULES = {  # pattern of a command -> module without which it is left ou
     r"model=mlx_lm": "mlx_lm",
 }
 
-MAKE = {  # a file or run "of yours" -> the commands that make it
+_TRAIN = f"scripts/train.py {STEPS} tracking=none"
+_TEXTS = (
+    "python - <<'END'\nimport json, pathlib\n"
+    "texts = [page.read_text() for page in pathlib.Path('docs').rglob('*.md')]\n"
+)
+MAKE = {  # a file or run "of yours" -> the commands that make it, maybe from those above it
     "code.txt": "cat src/mlxlab/*/*.py > code.txt",
-    "notes.txt": "cat docs/how_to/*.md > notes.txt",
     "my.txt": "cat docs/how_to/*.md > my.txt",
     "tinyshakespeare.txt": "cat docs/how_to/*.md > tinyshakespeare.txt",
-    "books.jsonl": "python - <<'END'\n"
-    "import json, pathlib\n"
-    "texts = [path.read_text() for path in sorted(pathlib.Path('docs').rglob('*.md'))]\n"
-    "pathlib.Path('books.jsonl').write_text(''.join(json.dumps({'text': text}) + '\\n' for text in texts))\n"
-    "END\n",
-    "corpus": "python - <<'END'\n"
-    "import pandas, pathlib\n"
-    "pathlib.Path('corpus').mkdir()\n"
-    "texts = [path.read_text() for path in sorted(pathlib.Path('docs').rglob('*.md'))]\n"
-    "pandas.DataFrame({'body': texts}).to_parquet('corpus/a.parquet')\n"
-    "END\n",
+    "books.jsonl": f"{_TEXTS}lines = [json.dumps(dict(text=text)) for text in texts]\n"
+    "pathlib.Path('books.jsonl').write_text('\\n'.join(lines))\nEND",
+    "corpus": f"mkdir corpus\n{_TEXTS}import pandas\n"
+    "pandas.DataFrame(dict(body=texts)).to_parquet('corpus/a.parquet')\nEND",
     "rows.csv": "cp src/mlxlab/data/titanic/titanic.csv rows.csv",
     "conversations.jsonl": "python examples/unit_conversions.py 100 > conversations.jsonl",
-    "outputs/first": f"scripts/train.py {STEPS} tracking=none hydra.run.dir=outputs/first",
-    "outputs/mine": f"scripts/train.py {STEPS} tracking=none hydra.run.dir=outputs/mine",
-    "outputs/mine, a decoder": "cat src/mlxlab/*/*.py > code.txt && "
-    f"scripts/train.py model=transformer data=streaming data.source=code.txt {STEPS} tracking=none hydra.run.dir=outputs/mine",
-    "outputs/tuned": f"scripts/train.py {STEPS} model/adapter=lora tracking=none hydra.run.dir=outputs/tuned",
-    "outputs/alone, outputs/distilled": "for seed in 0 1; do scripts/train.py experiment=titanic trainer.epochs=1 seed=$seed "
-    "hydra.run.dir=outputs/$(test $seed = 0 && echo alone || echo distilled); done",
-    "model.gguf": f"scripts/train.py {STEPS} model=transformer data=instruct data.source=conversations.jsonl tracking=none "
-    "hydra.run.dir=outputs/gguf && scripts/export.py gguf run=outputs/gguf out=model.gguf",
+    "model.gguf": f"{_TRAIN} model=transformer data=instruct data.source=conversations.jsonl "
+    "hydra.run.dir=outputs/gguf\n"
+    "scripts/export.py gguf run=outputs/gguf out=model.gguf",
+    "outputs/first": f"{_TRAIN} hydra.run.dir=outputs/first",
+    "outputs/mine": f"{_TRAIN} hydra.run.dir=outputs/mine",
+    "outputs/mine, a decoder": f"{_TRAIN} model=transformer data=streaming data.source=code.txt "
+    "hydra.run.dir=outputs/mine",
+    "outputs/tuned": f"{_TRAIN} model/adapter=lora hydra.run.dir=outputs/tuned",
+    "outputs/alone": "scripts/train.py experiment=titanic trainer.epochs=1 hydra.run.dir=outputs/alone",
+    "outputs/distilled": "scripts/train.py experiment=titanic trainer.epochs=1 seed=1 hydra.run.dir=outputs/distilled",
     "sweep": f"scripts/train.py -m experiment=titanic {STEPS} seed=0,1 "
     "hydra.sweep.dir=multirun/2026-11-23/09-00-00-4f2a",
+    "reviews.tsv": "for n in 1 2 3 4 5 6 7 8 9; do\n"
+    "printf 'good\\tfine film %s\\nbad\\tdull film %s\\n' $n $n\ndone > reviews.tsv",
 }
 
 
@@ -78,19 +78,24 @@ class Page:
 
 
 TRAINS = r"^(scripts/(train|launch)\.py|mlxlab train) (?!.*(--help|--dry-run| resume=auto$| &$))"
+INSTALLED = {r"pip install -e (\./\w+)": r"pip install -q --no-deps --no-build-isolation --target=installed \1"}
 EPOCH = {r"^((?:scripts/(?:train|launch|crossvalidate)\.py) .*)": r"\1 trainer.epochs=1"}
-LORA = "docs/tutorials/adapt_lora"
+THREE_PAIRS = {r"(trial\.py .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
 PAGES = {
-    "README": Page(
+    "README": Page(replaced=INSTALLED | THREE_PAIRS | {"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1"}),
+    "docs/explanation/measurements": Page(
+        assumed=("tinyshakespeare.txt", "books.jsonl"),
         replaced={
-            r"pip install -e \./brier": "pip install -q --no-deps --no-build-isolation --target=installed ./brier",
             "folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1",
-            r"(trial\.py .*)": r"\1 max_seeds=3 # exit code 0, 10, 11",
+            "(crossvalidate.py experiment=titanic_distilled .*)": r"\1 folds=2 seeds=1 trainer.epochs=1",
         },
     ),
-    "docs/how_to/changing_models": Page(assumed=("books.jsonl", "rows.csv", "conversations.jsonl", "model.gguf", "outputs/first")),
+    "docs/how_to/changing_models": Page(
+        assumed=("books.jsonl", "rows.csv", "conversations.jsonl", "model.gguf", "outputs/first")
+    ),
     "docs/how_to/distributed": Page(assumed=("code.txt",)),
-    "docs/how_to/interop": Page(assumed=("outputs/mine, a decoder", "outputs/tuned")),
+    "docs/how_to/extending": Page(replaced=INSTALLED, before={"mlxlab train data=reviews": MAKE["reviews.tsv"]}),
+    "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
     "docs/how_to/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
     "docs/how_to/reports": Page(assumed=("outputs/mine", "sweep")),
     "docs/how_to/sweeps": Page(
@@ -103,13 +108,21 @@ PAGES = {
             "trials=27": "trials=3",
         },
     ),
-    "docs/how_to/tracking": Page(assumed=("outputs/alone, outputs/distilled", "sweep")),
-    "docs/how_to/trial": Page(replaced={r"(trial\.py .*)budget=\d+steps(.*)": r"\1budget=4steps\2 max_seeds=3 # exit code 0, 10, 11"}),
+    "docs/how_to/tracking": Page(assumed=("outputs/alone", "outputs/distilled", "sweep")),
+    "docs/how_to/trial": Page(
+        replaced={
+            r"budget=\d+steps": "budget=4steps",
+            "schedule=linear": "schedule=linear trainer.schedule.warmup=1",
+            **THREE_PAIRS,
+        },
+    ),
     "docs/how_to/training/conversations": Page(assumed=("conversations.jsonl", "model.gguf")),
-    "docs/how_to/training/language_models": Page(assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")),
+    "docs/how_to/training/language_models": Page(
+        assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")
+    ),
     "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
     "docs/reference/zoo": Page(assumed=("my.txt",)),
-    LORA: Page(
+    "docs/tutorials/adapt_lora": Page(
         replaced={
             r"pip install.*": ":",
             "scripts/kernels.py build": ":",
@@ -175,7 +188,8 @@ def shell_script(name: str) -> str:
         for pattern, replacement in page.replaced.items():
             command = re.sub(pattern, replacement, command)
         if command == shown and re.search(TRAINS, command):
-            command = f"{command} {STEPS}"
+            given = "|".join(re.escape(setting.partition("=")[0]) for setting in STEPS.split())
+            command = f"{re.sub(rf' (?:{given})=[^ ]+', '', command)} {STEPS}"
         command, _, more = command.partition(" #")
         codes = "|".join(re.findall(r"\d+", (comment + more).partition("exit code ")[2]))
         script.append(f"echo '$' {shlex.quote(command)} >&2")
