@@ -168,7 +168,7 @@ def test_a_pattern_that_selects_nothing_is_refused(options, message):
 
 
 def test_the_documented_targets_are_layers_with_those_published_names():
-    text = (ROOT / "docs" / "how_to" / "changing_models.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how_to" / "models" / "adapters.md").read_text(encoding="utf-8")
     table = text.split("| Llama, Qwen | BERT |\n|---|---|---|\n")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
     assert len(rows) == 9
