@@ -90,9 +90,9 @@ PAGES = {
             "(crossvalidate.py experiment=titanic_distilled .*)": r"\1 folds=2 seeds=1 trainer.epochs=1",
         },
     ),
-    "docs/how_to/changing_models": Page(
-        assumed=("books.jsonl", "rows.csv", "conversations.jsonl", "model.gguf", "outputs/first")
-    ),
+    "docs/how_to/models/adapters": Page(assumed=("conversations.jsonl", "model.gguf")),
+    "docs/how_to/models/growth": Page(replaced={r"(.*)or_steps: 50(.*)": rf"\1or_steps: 2\2 {STEPS}"}),
+    "docs/how_to/models/other_weights": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1"}),
     "docs/how_to/distributed": Page(assumed=("code.txt",)),
     "docs/how_to/extending": Page(replaced=INSTALLED, before={"mlxlab train data=reviews": MAKE["reviews.tsv"]}),
     "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
@@ -120,6 +120,7 @@ PAGES = {
     "docs/how_to/training/language_models": Page(
         assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")
     ),
+    "docs/how_to/training/vocabulary": Page(replaced={"or_steps: 250": "or_steps: 2", "max_steps=500": "max_steps=4"}),
     "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
     "docs/reference/zoo": Page(assumed=("my.txt",)),
     "docs/tutorials/adapt_lora": Page(
