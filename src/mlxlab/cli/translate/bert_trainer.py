@@ -149,7 +149,7 @@ FILE_FLAGS = (  # of configuration files; their other keys are spellings of flag
     Flag("memory-threshold", "callbacks.adaptive_batch.high={}", "0.8", UNREACHABLE),
     Flag("eval-batch-size", "data.eval_batch_size={}", "64", UNREACHABLE),
     Flag("enable-caching", default="true", reason="tokens are always cached"),
-    Flag("cache-dir", default="cache/tokenized", reason="MLXLAB_CACHE names the folder of all caches"),
+    Flag("cache-dir", default="cache/tokenized", reason="caches are in .cache of the project folder"),
     Flag("tracking-uri", "tracking.uri={text}", note=UNREACHABLE),
     Flag("log-models", "tracking.log_models={}", "true", UNREACHABLE),
     Flag(

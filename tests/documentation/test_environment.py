@@ -1,0 +1,103 @@
+"""The page of environment variables names those that the code reads, and no others."""
+
+import ast
+import re
+from functools import cache
+
+from support.processes import ROOT
+
+PACKAGE = ROOT / "src" / "mlxlab"
+PAGE = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
+READING = ("get", "pop", "setdefault", "getenv")
+
+
+@cache
+def sources():
+    """Name of a module below mlxlab -> its text; a package is its `__init__`."""
+    paths = {file.relative_to(PACKAGE).with_suffix(""): file.read_text() for file in PACKAGE.rglob("*.py")}
+    return {".".join(path.parts).removesuffix(".__init__"): text for path, text in paths.items()}
+
+
+@cache
+def tree(module):
+    return ast.parse(sources()[module])
+
+
+@cache
+def words():
+    return set(re.findall(r"[A-Z][A-Z0-9_]+", "\n".join(sources().values())))
+
+
+def is_environment(node):
+    return ast.unparse(node) in ("os.environ", "os")
+
+
+def names_read(module):
+    """Expressions that name a variable which is read."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            if node.func.attr in READING and is_environment(node.func.value):
+                yield node.args[0]
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and is_environment(node.value):
+            yield node.slice
+        elif isinstance(node, ast.Compare) and is_environment(node.comparators[0]):
+            yield node.left
+
+
+def values_of(name, module):
+    """Expressions that a name stands for: constants, what a loop goes through, arguments of calls."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Assign) and name in [ast.unparse(target) for target in node.targets]:
+            yield node.value, module
+        elif isinstance(node, ast.For | ast.comprehension) and name in ast.unparse(node.target).split(", "):
+            yield node.iter, module
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlxlab."):
+            if name in [alias.name for alias in node.names]:
+                yield from values_of(name, node.module.removeprefix("mlxlab."))
+        elif isinstance(node, ast.FunctionDef) and name in (arguments := [each.arg for each in node.args.args]):
+            for call in ast.walk(tree(module)):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == node.name and call.args:
+                    yield call.args[arguments.index(name)], module
+
+
+def variables(expression, module, seen=()):
+    found = set()
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAME.fullmatch(node.value):
+            found.add(node.value)
+        elif isinstance(node, ast.Name) and (node.id, module) not in seen:
+            for value, owner in values_of(node.id, module):
+                found |= variables(value, owner, (*seen, (node.id, module)))
+    return found
+
+
+@cache
+def read():
+    reading = [module for module, text in sources().items() if re.search(r"os\.(environ|getenv)", text)]
+    return {name for module in reading for node in names_read(module) for name in variables(node, module)}
+
+
+def documented():
+    rows = re.findall(r"^\| (`.*?) \|", PAGE, re.M)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+SET_ONLY = {  # by mlxlab, to what must not vary
+    *("GIT_PYTHON_REFRESH", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"),
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
+}
+
+
+def test_every_variable_that_the_code_reads_is_documented():
+    assert {"MLXLAB_DEVICE", "MLFLOW_TRACKING_URI", "PMI_RANK", "ZDOTDIR", "HF_TOKEN", "AWS_ALLOW_HTTP"} <= read()
+    assert read() - SET_ONLY <= set(documented())
+    own = {name for name in words() if re.fullmatch(r"MLXLAB_[A-Z_]*[A-Z]", name)}  # that are only set, too
+    assert own <= set(documented())
+
+
+def test_every_documented_variable_is_in_the_code():
+    names = documented()
+    assert len(names) == len(set(names)) > 40
+    assert set(names) <= words()  # libraries read some of them, whose names the code mentions
+    assert {name for name in names if name.startswith("MLXLAB_")} <= read()
