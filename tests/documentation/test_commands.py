@@ -15,7 +15,7 @@ from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import signature
-from support.documented_commands import NOT_RUN, PAGES, ROOT, commands, documented_pages, shell_script
+from support.documented_commands import NOT_RUN, PAGES, ROOT, commands, documented_pages, files, shell_script
 
 TUTORIALS = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} - {"index"}
 
@@ -65,6 +65,9 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     for folder in ("conf", "docs", "examples", "scripts", "src"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file, content in files(ROOT / f"{name}.md").items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     python_path = f"{ROOT / 'src'}:{tmp_path / 'installed'}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": python_path, "BROWSER": "true"}

@@ -94,7 +94,13 @@ PAGES = {
     "docs/how_to/models/growth": Page(replaced={r"(.*)or_steps: 50(.*)": rf"\1or_steps: 2\2 {STEPS}"}),
     "docs/how_to/models/other_weights": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1"}),
     "docs/how_to/distributed": Page(assumed=("code.txt",)),
-    "docs/how_to/extending": Page(replaced=INSTALLED, before={"mlxlab train data=reviews": MAKE["reviews.tsv"]}),
+    "docs/how_to/extending": Page(
+        replaced=INSTALLED,
+        before={
+            "mlxlab train data=reviews": MAKE["reviews.tsv"],
+            "^export PYTHONPATH=. ": "\n".join(f"{_TRAIN} hydra.run.dir=outputs/{name}" for name in "ab"),
+        },
+    ),
     "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
     "docs/how_to/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
     "docs/how_to/reports": Page(assumed=("outputs/mine", "sweep")),
@@ -167,6 +173,12 @@ def commands(page: Path) -> list[tuple[str, str]]:
             if command and not command.startswith("#"):
                 found.append((command.strip(), comment))
     return found
+
+
+def files(page: Path) -> dict[str, str]:
+    """Contents by path of the blocks of a page that begin with a comment of their path, outside `src/`."""
+    blocks = re.findall(r"^```(?:python|yaml)\n# (?!src/)([\w/.]+)\n(.*?)^```", page.read_text(), re.M | re.DOTALL)
+    return dict(blocks)
 
 
 def why_not_run(command: str) -> str | None:
