@@ -109,6 +109,7 @@ PAGES = {
         replaced={
             "seed=0,1,2,3,4|seed=0,1,2(,3)?": f"seed=0,1 {STEPS}",
             "experiment=titanic hydra.launcher": f"experiment=titanic seed=0 {STEPS} hydra.launcher",
+            "optuna_titanic hydra.sweeper.trials=20": "optuna_titanic hydra.sweeper.trials=2",
             "trials=20": f"trials=2 {STEPS}",
             "trainer.epochs=27": "trainer.epochs=3",
             "trials=27": "trials=3",
