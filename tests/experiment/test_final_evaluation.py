@@ -323,13 +323,32 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
             900,
             (0.7, 0.5, 0.4, 0.4),
             1e-3,
-            "(0.7000 to 0.4000), but the validation metric did not improve: check the labels",
+            "fell (0.7000 to 0.4000): check the labels and the split",
         ),
     ],
 )
 def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps, losses, rate, advice):
     history = History(curve=[(step, {LOSS: loss, LEARNING_RATE: rate}) for step, loss in enumerate(losses)])
     assert advice in training_length(history, steps, "max_steps", 8).advice
+
+
+@pytest.mark.parametrize(
+    ("best_step", "sentence"),
+    [
+        (100, ", but no evaluation was better than the first one: check the labels and the split"),
+        (
+            200,
+            ", but no evaluation was better than that of step 200: train on more rows, or start from model.pretrained",
+        ),
+        (300, ", and the best evaluation is the last one: try trainer.max_steps=600"),
+    ],
+)
+def test_the_advice_after_a_fall_of_the_training_loss_is_that_of_the_best_evaluation(best_step, sentence):
+    losses = (0.8, 0.7, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4)
+    curve = [(step, {LOSS: loss, LEARNING_RATE: 1e-3}) for step, loss in enumerate(losses)]
+    history = History(evaluations=[(100, 1.0), (200, 0.9), (300, 0.8)], curve=curve, best_step=best_step)
+    means = "(0.7500 to 0.4000, means of the first and the last quarter of its logged values)"
+    assert training_length(history, 300, "max_steps", 8).advice == f"the training loss fell {means}{sentence}"
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):

@@ -23,6 +23,8 @@ class TrainingLength:
     Attributes:
         losses: of the training, in order.
         learning_rate: the highest one; 0 is not known.
+        evaluations: the steps of the evaluations, in order.
+        best_step: that of the best one.
     """
 
     steps: int
@@ -30,6 +32,8 @@ class TrainingLength:
     batches_per_epoch: int | None = None
     losses: tuple[float, ...] = ()
     learning_rate: float = 0.0
+    evaluations: tuple[int, ...] = ()
+    best_step: int = 0
 
     @property
     def advice(self) -> str:
@@ -39,6 +43,8 @@ class TrainingLength:
         part = max(1, len(self.losses) // 4)
         start, end = fmean(self.losses[:part]), fmean(self.losses[-part:])
         rate, values = f"trainer.learning_rate from {self.learning_rate:.2g} to", f"({start:.4f} to {end:.4f})"
+        if part > 1:
+            values = f"{values[:-1]}, means of the first and the last quarter of its logged values)"
         if not isfinite(end) or end > start + _ROSE * abs(start):
             return f"the training loss rose {values}: lower {rate} {self.learning_rate / 10:.1g}"
         if abs(end - start) <= _FLAT * abs(start):
@@ -50,8 +56,18 @@ class TrainingLength:
             return self._longer(f"{flat}: lower {rate} {self.learning_rate / 10:.1g}")
         if fmean(self.losses[len(self.losses) // 2 :][:part]) - end > _LATE * (start - end):
             return self._longer(f"the training loss still falls {values}: {self._limit(2 * self.steps)}")
-        fell = f"the training loss fell {values}, but the validation metric did not improve"
-        return self._longer(f"{fell}: check the labels and the split")
+        return self._longer(f"the training loss fell {values}{self._after_the_fall()}")
+
+    def _after_the_fall(self) -> str:
+        """What the evaluations say of a run whose training loss fell."""
+        if not self.evaluations:
+            return ": check the labels and the split"
+        if self.best_step == self.evaluations[-1]:
+            return f", and the best evaluation is the last one: {self._limit(2 * self.steps)}"
+        if self.best_step == self.evaluations[0]:
+            return ", but no evaluation was better than the first one: check the labels and the split"
+        late = f", but no evaluation was better than that of step {self.best_step:,}"
+        return f"{late}: train on more rows, or start from model.pretrained"
 
     def _longer(self, otherwise: str) -> str:
         """Advice on the steps if they are few."""
@@ -71,7 +87,9 @@ def training_length(
     curve = [metrics for _, metrics in history.curve] if history else []
     losses = tuple(metrics[LOSS] for metrics in curve if LOSS in metrics)
     logged = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
-    return TrainingLength(steps, limit, batches_per_epoch, losses, learning_rate or logged)
+    evaluations = tuple(step for step, _ in history.evaluations) if history else ()
+    best_step, rate = history.best_step if history else 0, learning_rate or logged
+    return TrainingLength(steps, limit, batches_per_epoch, losses, rate, evaluations, best_step)
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
