@@ -93,6 +93,9 @@ PAGES = {
     "docs/how_to/models/adapters": Page(assumed=("conversations.jsonl", "model.gguf")),
     "docs/how_to/models/growth": Page(replaced={r"(.*)or_steps: 50(.*)": rf"\1or_steps: 2\2 {STEPS}"}),
     "docs/how_to/models/other_weights": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1"}),
+    "docs/how_to/compare": Page(
+        replaced={"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=2", r"(scripts/train.*)": r"\1 trainer.epochs=2"},
+    ),
     "docs/how_to/distributed": Page(assumed=("code.txt",)),
     "docs/how_to/extending": Page(
         replaced=INSTALLED,
@@ -102,7 +105,7 @@ PAGES = {
         },
     ),
     "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
-    "docs/how_to/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
+    "docs/how_to/models/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
     "docs/how_to/reports": Page(assumed=("outputs/mine", "sweep")),
     "docs/how_to/sweeps": Page(
         assumed=("sweep",),
