@@ -159,6 +159,17 @@ def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_nam
     assert "\n50 steps (trainer.max_steps); an epoch is 4 steps\ntrain on it: " in capsys.readouterr().out
 
 
+def test_a_length_that_truncates_many_rows_has_the_advice_of_a_run(tmp_path, capsys):
+    rows = [{"who": " ".join(str((n + 7) ** k) for k in range(1, 9)), "kind": ["x", "y"][n % 2]} for n in range(60)]
+    source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
+    args = ["data", source, "data.text_column=who", "data.label_column=kind", "data.seq_len=8"]
+    assert main([*args, "--json"]) == 0
+    [message] = [each for each in json.loads(capsys.readouterr().out)["messages"] if "are truncated" in each]
+    assert re.search(r"longer than data.seq_len=8 tokens and are truncated; data.seq_len=\d+ holds 95 %", message)
+    assert main(args) == 0
+    assert message in capsys.readouterr().out
+
+
 def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys):
     source = own_rows(tmp_path / "own.csv")
     assert main(["data", source]) == 0

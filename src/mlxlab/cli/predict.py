@@ -8,11 +8,12 @@ The input is read piece by piece, however large it is: a file, folder or glob of
 were, except for data.reading.KEY=VALUE (delimiter, encoding, missing). Columns that the model does not read are named
 at the end.
 
-The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
-`label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
-whole or not at all: a row that cannot be read ends the command, unless on_error=skip leaves it out, as it does with up
-to max_left_out=0.01 of the rows (also typed as in training: data.on_error, data.max_left_out). In CSV, a text that a
-spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
+The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row (from 1,
+rows that are left out count too), then `label` and `probability_<label>`; `labels`, those that hold, where several
+may; `value` for a number. It appears whole or not at all: a row that cannot be read ends the command, unless
+on_error=skip leaves it out, as it does with up to max_left_out=0.01 of the rows (also typed as in training:
+data.on_error, data.max_left_out). In CSV, a text that a spreadsheet would run as a formula (=, +, -, @) begins with an
+apostrophe.
 """
 
 import logging
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mlxlab.inference.prediction_file import PredictionFile
     from mlxlab.inference.restore import RestoredModel
 
-Chunks: TypeAlias = 'Iterator[tuple["Table", list[str]]]'
+Chunks: TypeAlias = 'Iterator[tuple["Table", list[str], list[int]]]'
 CHUNK_BATCHES = 16  # batches of rows in memory
 ADVICE = "; nothing was written: correct this row, or leave out up to 1 % of the rows with on_error=skip"
 
@@ -130,12 +131,12 @@ def _chunks(
     on_columns: Callable[[Iterable[str]], None],
     errors: "ErrorBudget",
 ) -> Chunks:
-    """Chunks of rows with their locations."""
+    """Chunks of rows with their locations and numbers."""
     from mlxlab.data.labelled.rows import read_chunks
     from mlxlab.inference.eval_data import provided_rows
 
     if (rows := provided_rows(restored, source)) is not None:
-        return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
+        return iter([(rows.table, [rows.location(row) for row in range(len(rows))], list(range(1, len(rows) + 1)))])
     return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns, errors)
 
 
@@ -153,14 +154,14 @@ def _write(
     from mlxlab.inference.predict import predict_usable
     from mlxlab.inference.prediction_file import json_lines
 
-    count, first, is_csv = 0, 1, output.suffix == ".csv"
+    count, is_first, is_csv = 0, True, output.suffix == ".csv"
     remove_leftovers(output.parent)
     with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
-        for table, locations in chunks:
+        for table, locations, numbers in chunks:
             rows, usable, predictions = predict_usable(restored, table, locations, batch_size, errors)
-            columns = file.columns(usable, predictions, [first + row for row in rows])
-            stream.write(file.csv_lines(columns, header=first == 1) if is_csv else json_lines(columns))
-            count, first = count + len(rows), first + len(locations)
+            columns = file.columns(usable, predictions, [numbers[row] for row in rows])
+            stream.write(file.csv_lines(columns, header=is_first) if is_csv else json_lines(columns))
+            count, is_first = count + len(rows), False
             bar.update(len(locations))
         errors.check_fraction(0)
     return count

@@ -15,6 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from mlxlab.data.labelled.rows import open_rows, read_chunks
+from mlxlab.data.text.document import ErrorBudget
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, UserError
 from support.rows import MUTATIONS, mutate, plain_rows, row_reading, write_rows
 from support.text import pack
@@ -64,9 +65,28 @@ def test_rows_of_a_csv_file(tmp_path):
 def test_chunks_hold_the_same_rows(tmp_path):
     rows = open_file(tmp_path, "reviews.csv", CSV)
     chunks = list(read_chunks(str(tmp_path / "reviews.csv"), row_reading(), 2))
-    assert [len(locations) for _, locations in chunks] == [2, 1]
-    assert {name: [cell for table, _ in chunks for cell in table[name]] for name in rows.columns} == TABLE
-    assert [place for _, places in chunks for place in places] == [rows.location(row) for row in range(3)]
+    assert [len(locations) for _, locations, _ in chunks] == [2, 1]
+    assert {name: [cell for table, *_ in chunks for cell in table[name]] for name in rows.columns} == TABLE
+    assert [number for *_, numbers in chunks for number in numbers] == [1, 2, 3]
+    assert [place for _, places, _ in chunks for place in places] == [rows.location(row) for row in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "contents"),
+    [
+        ("csv", ["a,b\n1,2\nx,y,z\n\n3,4\n", "a,b\n5,6\n7\n8,9\n"]),
+        ("jsonl", ['{"a": 1}\n[]\n\n{"a": 3}\n', '{"a": 5}\n{\n{"a": 8}\n']),
+        ("parquet", [{"a": [1.0, float("inf"), 3.0]}, {"a": [5.0, float("nan"), 8.0]}]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100])
+def test_the_number_of_a_row_counts_malformed_ones(tmp_path, suffix, contents, size):
+    for index, content in enumerate(contents):
+        write(tmp_path, f"{index}.{suffix}", content)
+    errors = ErrorBudget("skip", max_fraction=0.5)
+    chunks = read_chunks(str(tmp_path), row_reading(), size, ["a"], errors=errors)
+    numbers = [number for *_, numbers in chunks for number in numbers]
+    assert numbers == ([1, 3, 4, 5, 6] if suffix == "parquet" else [1, 3, 4, 6])
 
 
 def test_rows_of_json_lines(tmp_path):
@@ -76,7 +96,7 @@ def test_rows_of_json_lines(tmp_path):
     assert table_of(rows) == columns
     assert rows.location(1) == f"{tmp_path}/a.jsonl:3"
     names = ["a", "b", "c"]
-    tables = [table for table, _ in read_chunks(str(tmp_path / "a.jsonl"), row_reading(), 1, names)]
+    tables = [table for table, *_ in read_chunks(str(tmp_path / "a.jsonl"), row_reading(), 1, names)]
     assert {name: [table[name][0] for table in tables] for name in names} == columns
     rows = open_file(tmp_path, "a.jsonl", content.replace('{"e": 1}', '"x"'))
     assert rows.columns == ("a", "b", "c", "d")
@@ -402,7 +422,7 @@ def run_mutations(folder: Path, suffix: str, count: int) -> None:
         message, got = "", []
         try:
             chunks = read_chunks(str(path), row_reading(), 1)
-            got = [{name: cells[0] for name, cells in chunk.items()} for chunk, _ in chunks]
+            got = [{name: cells[0] for name, cells in chunk.items()} for chunk, *_ in chunks]
         except UserError as error:
             message = str(error)
         assert "\n" not in message, seed

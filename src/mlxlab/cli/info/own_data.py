@@ -87,6 +87,7 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     from mlxlab.data.dataset import RunLength, auto_epochs
     from mlxlab.data.labelled.split import parse_overlap
     from mlxlab.experiment.build import build_data
+    from mlxlab.models.build import build_backbone
 
     lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
     with tempfile.TemporaryDirectory() as folder:
@@ -97,18 +98,19 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
     overlaps = filter(None, map(parse_overlap, dataset.sources))
+    lengths, position_limit = dataset.row_lengths, build_backbone(config["model"], vocab_size=1).position_limit
     return {
         "task": dataset.task.kind,
         "rows": dataset.num_examples,
-        "left_out": dataset.row_lengths.left_out,
-        "truncated": dataset.row_lengths.too_long,
+        "left_out": lengths.left_out,
+        "truncated": lengths.too_long,
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
         "overlaps": [each._asdict() for each in overlaps],
         "epochs": epochs,
         "steps_per_epoch": batches,
         "steps": length.steps(batches, dataset.train.tokens_per_batch),
         "max_tokens": length.max_tokens,
-        "messages": dataset.sources,
+        "messages": [*dataset.sources, *([lengths.advise(position_limit)] if lengths.are_many else [])],
         "extra": _leave_out(config["data"], dataset.examples.split.left_out_share),
     }
 

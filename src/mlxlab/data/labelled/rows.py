@@ -174,8 +174,8 @@ def read_chunks(
     columns: Sequence[str] | None = None,
     on_columns: Callable[[Iterable[str]], None] = lambda names: None,
     errors: ErrorBudget | None = None,
-) -> Iterator[tuple[Table, list[str]]]:
-    """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`.
+) -> Iterator[tuple[Table, list[str], list[int]]]:
+    """Chunks of up to `rows` rows with the location and number of each, in constant memory. Arguments as `open_rows`.
 
     Args:
         errors: counts malformed rows; None refuses them.
@@ -188,7 +188,7 @@ def read_chunks(
     chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.absent)
     for chunk in merged(chunks, rows):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
-        yield table, [opened.location(place) for place in chunk.places]
+        yield table, [opened.location(place) for place in chunk.places], chunk.numbers
     if json_lines is not None:
         on_columns(json_lines.names_read)
 
@@ -200,10 +200,10 @@ def _checked(
     import pyarrow
 
     absent = pyarrow.array(missing, pyarrow.string())
-    for columns, places in chunks:
-        errors.valid_records += len(places)
+    for chunk in chunks:
+        errors.valid_records += len(chunk.places)
         errors.check_fraction()
-        yield Chunk({name: _without(cells, absent) for name, cells in columns.items()}, places)
+        yield chunk._replace(columns={name: _without(cells, absent) for name, cells in chunk.columns.items()})
     errors.check_fraction(0)
     if not errors.valid_records:
         raise DataError(f"{source.name}:2: no rows")

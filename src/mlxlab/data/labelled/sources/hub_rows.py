@@ -37,22 +37,24 @@ class HubRows:
         names = list(every if columns is None else columns)
         require_columns(self.header, names, every)
         to_text = {name: self._to_text(name) for name in names}
-        split = self.split.select(names)
+        split, counted = self.split.select(names), 0
         for shard in range(split.num_shards):
             rows: list[list[str | None]] = []
             places: list[int] = []
+            numbers: list[int] = []
             for number, example in enumerate(split.rows(shard, 0), 1):
-                place = shard << UNIT_BITS | number
+                place, counted = shard << UNIT_BITS | number, counted + 1
                 try:
                     rows.append([_cell(example, name, to_text[name]) for name in names])
                     places.append(place)
+                    numbers.append(counted)
                 except ValueError as error:
                     errors.skip(place, f"{self.location(place)}: {error}")
                 if len(rows) >= max_rows:
-                    yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
-                    rows, places = [], []
+                    yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers)
+                    rows, places, numbers = [], [], []
             if rows:
-                yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
+                yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers)
 
     def _to_text(self, name: str) -> ToText:
         import datasets

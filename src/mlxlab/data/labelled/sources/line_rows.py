@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
+from itertools import count
 from typing import Protocol
 
 from mlxlab.data.input_files import describe_start
@@ -67,7 +68,7 @@ class LineRows:
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         header = None if self.is_json else self.columns()
         json_columns = JsonColumns(columns, self.header, self.location)
-        self.names_read = json_columns.names
+        self.names_read, numbers = json_columns.names, count(1)
         for index in range(len(self.files)):
             if not self.files.sizes[index]:
                 errors.skip((index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)")
@@ -77,7 +78,7 @@ class LineRows:
                 reader: RecordReader = JsonReader(lines, json_columns, index)
                 if header is not None:
                     reader = self._csv_reader(index, lines, header, columns)
-                yield from self._read(index, lines, reader, errors, max_rows)
+                yield from self._read(index, lines, reader, errors, max_rows, numbers)
         if self.is_json:
             json_columns.check()
 
@@ -100,17 +101,26 @@ class LineRows:
         return columns.names
 
     def _read(
-        self, index: int, lines: Lines, reader: RecordReader, errors: ErrorBudget, max_rows: int
+        self,
+        index: int,
+        lines: Lines,
+        reader: RecordReader,
+        errors: ErrorBudget,
+        max_rows: int,
+        next_numbers: Iterator[int],
     ) -> Iterator[Chunk]:
         places: list[int] = []
+        numbers: list[int] = []
         start = lines.offset
         while True:
             try:
                 if next(reader):
                     places.append(index << UNIT_BITS | reader.first_line)
+                    numbers.append(next(next_numbers))
             except StopIteration:
                 break
             except ValueError as error:
+                next(next_numbers)
                 self._skip(index, reader.first_line, lines.line, error, errors)
             except OSError as error:
                 if self.codec is None and error.errno is not None:
@@ -119,10 +129,10 @@ class LineRows:
                 raise DataError(message) from None  # how many rows are lost is unknown
             if len(places) >= max_rows or lines.offset - start >= MAX_CHUNK_BYTES:
                 if places:
-                    yield text_chunk(reader.take(), places)
-                places, start = [], lines.offset
+                    yield text_chunk(reader.take(), places, numbers)
+                places, numbers, start = [], [], lines.offset
         if places:
-            yield text_chunk(reader.take(), places)
+            yield text_chunk(reader.take(), places, numbers)
 
     def _skip(self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget) -> None:
         """Counts each line of a malformed record: after a quote that is never closed it is the rest of the file."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mlxlab.data.input_files import refuse_bomb
 from mlxlab.data.labelled.sources.arrow_text import check_type, text_array
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow import parquet
 
+Cells: TypeAlias = "tuple[dict[str, pyarrow.Array], list[int]]"  # of each column, and the places of the rows
 STRICT = ErrorBudget("strict", hint="")  # for files and row groups, which are more than malformed rows
 
 
@@ -38,7 +39,7 @@ class ParquetRows:
         return tuple(names)
 
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
-        every = self.columns()
+        every, rows_before = self.columns(), 0
         for index in range(len(self.files)):
             path = self.files.path(index)
             if not self.files.sizes[index]:
@@ -55,14 +56,18 @@ class ParquetRows:
                 check_type(name, schema.field(name).type, f"{path}:1")
             groups, _ = row_groups(self.files, index, footer, names, 0, STRICT)
             for group in groups:
-                yield from self._read(group, names, errors, max_rows)
+                for columns_read, places in self._read(group, names, errors, max_rows):
+                    numbers = [rows_before + place % (1 << UNIT_BITS) for place in places]
+                    if places:
+                        yield Chunk(columns_read, places, numbers)
+            rows_before += footer.metadata.num_rows
 
     def _footer(self, index: int) -> "parquet.ParquetFile":
         footer = read_footer(self.files, index, STRICT)
         assert footer is not None  # else it would be skipped
         return footer
 
-    def _read(self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def _read(self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int) -> Iterator[Cells]:
         import pyarrow
 
         row, decoded, size = group.rows_before, 0, min(group.batch_rows, max_rows, -(-MAX_CHUNK_CELLS // len(names)))
@@ -72,16 +77,15 @@ class ParquetRows:
                 for batch in reader.iter_batches(size, row_groups=[group.number], columns=names):
                     decoded += _text_bytes(batch) + ROW_BYTES * len(batch)
                     refuse_bomb(decoded, group.stored)
-                    if len(chunk := self._chunk(batch, group.file_index, row, names, errors)):
-                        yield chunk
+                    yield self._cells(batch, group.file_index, row, names, errors)
                     row += len(batch)
             except (pyarrow.ArrowException, OSError, ValueError) as error:
                 message = f"{self.location(group.file_index << UNIT_BITS | row + 1)}: {str(error).splitlines()[0]}"
                 raise DataError(message) from None
 
-    def _chunk(
+    def _cells(
         self, batch: "pyarrow.RecordBatch", index: int, row: int, names: list[str], errors: ErrorBudget
-    ) -> Chunk:
+    ) -> Cells:
         import pyarrow
 
         places = [index << UNIT_BITS | number for number in range(row + 1, row + len(batch) + 1)]
@@ -96,7 +100,7 @@ class ParquetRows:
             valid = [number for number in range(len(places)) if number not in malformed]
             cells = {name: array.take(pyarrow.array(valid, pyarrow.int64())) for name, array in cells.items()}
             places = [places[number] for number in valid]
-        return Chunk(cells, places)
+        return cells, places
 
 
 def _text_bytes(batch: "pyarrow.RecordBatch") -> int:

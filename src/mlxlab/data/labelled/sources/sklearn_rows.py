@@ -38,7 +38,8 @@ class SklearnRows:
         count = len(self._cells[LABEL])
         for start in range(0, count, max_rows):
             end = min(start + max_rows, count)
-            yield text_chunk({name: self._cells[name][start:end] for name in names}, list(range(start + 1, end + 1)))
+            numbers = list(range(start + 1, end + 1))
+            yield text_chunk({name: self._cells[name][start:end] for name in names}, numbers, numbers)
 
     @cached_property
     def _cells(self) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """The interface of a source of labelled rows, and the chunks that it yields."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlxlab.data.text.document import ErrorBudget
@@ -17,17 +18,23 @@ UNIT_BITS = 40  # bits of a place that hold the line or row within the file
 
 
 class Chunk(NamedTuple):
-    """Some rows: the text of each column, and the place of each row: file << UNIT_BITS | line."""
+    """Some rows: the text of each column, and of each row its place and number.
+
+    Attributes:
+        places: file << UNIT_BITS | line.
+        numbers: from 1, of all rows of the source, malformed ones included.
+    """
 
     columns: "dict[str, pyarrow.Array]"
     places: list[int]
+    numbers: list[int]
 
 
-def text_chunk(columns: Mapping[str, Sequence[str | None]], places: list[int]) -> Chunk:
+def text_chunk(columns: Mapping[str, Sequence[str | None]], places: list[int], numbers: list[int]) -> Chunk:
     """A chunk of these cells."""
     import pyarrow
 
-    return Chunk({name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}, places)
+    return Chunk({name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}, places, numbers)
 
 
 def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
@@ -50,8 +57,9 @@ def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
 def _concatenated(chunks: list[Chunk]) -> Chunk:
     import pyarrow
 
-    names, places = chunks[0].columns, [place for chunk in chunks for place in chunk.places]
-    return Chunk({name: pyarrow.concat_arrays([chunk.columns[name] for chunk in chunks]) for name in names}, places)
+    columns = {name: pyarrow.concat_arrays([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
+    places, numbers = ([*chain.from_iterable(each)] for each in zip(*(chunk[1:] for chunk in chunks), strict=True))
+    return Chunk(columns, places, numbers)
 
 
 class RowSource(Protocol):
