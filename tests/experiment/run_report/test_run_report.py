@@ -214,6 +214,12 @@ def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
     assert "bit for bit, up to step 4 of 4." in text
     assert f"mlxlab train hydra.run.dir={folder} resume=auto" in text
     assert "validation accuracy" in text  # of the newest checkpoint
+    assert re.search(r"On the \d+ validation rows; higher is better", text)
+    assert "chose the best of 2 evaluations" in text
+    assert "Baselines and classes. Not compared, without a final evaluation" in text
+    assert "which says little without a baseline" in text
+    assert "mlxlab predict " in text
+    assert "mlxlab generate" not in text
 
 
 def test_a_run_that_fails_is_reported_as_far_as_it_got(tmp_path):

@@ -65,6 +65,8 @@ def _held_out(files: RunFiles, results: Results) -> Check | None:
     if results.split == "test":
         return Check("good", "Test rows", "They chose neither weights nor thresholds of this run.")
     count = len(files.metrics.get("evaluations", [])) if files.metrics else 0
+    if files.metrics is None and files.state:
+        count = len(files.state["history"].evaluations)
     choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
     return Check("warning", "No test data", f"The same validation data {choice}, which flatters the figures.")
 

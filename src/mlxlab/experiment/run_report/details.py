@@ -38,7 +38,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
         limit = limit_of(files.config, files.metrics and files.metrics["steps"])
         commands["train longer"] = f"{resume} trainer.{limit}=N"
     if usable:
-        is_labelled = bool(files.metrics and files.metrics["main_metric"])
+        is_labelled = files.is_labelled
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
         commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
         if pretrained and not is_labelled:

@@ -88,7 +88,7 @@ def results_of(files: RunFiles) -> Results:
         metric = "bits_per_byte" if "bits_per_byte" in values else metric  # comparable between tokenizers
     key = f"{split}/{metric}"
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
-    rows = metrics.get("rows", {}).get(split) if metrics else None
+    rows = metrics.get("rows", {}).get(split) if files.is_evaluated and metrics else _evaluated_rows(files)
     baselines = baseline_values(metrics, key) if metrics else {}
     roc_auc = _finite(metrics["intervals"].get(f"{split}/roc_auc")) if metrics else None
     results = Results(metric, split, values, interval, rows, baselines, None, roc_auc=roc_auc)
@@ -99,6 +99,12 @@ def results_of(files: RunFiles) -> Results:
         for name in (best_baseline(metric, baselines), results.weakest)
     ]
     return replace(results, gain=gains[0], weakest_gain=gains[1])
+
+
+def _evaluated_rows(files: RunFiles) -> int | None:
+    """Validation rows of an evaluation during the run; None where it took a part of them, or of a language model."""
+    is_whole = files.is_labelled and value_at(files.config, "trainer.eval_batches") is None
+    return files.facts.get("examples", {}).get("validation") if is_whole else None
 
 
 def student_and_teacher(files: RunFiles) -> tuple[Metrics, Metrics] | None:

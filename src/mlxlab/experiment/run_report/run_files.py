@@ -56,6 +56,18 @@ class RunFiles:
         return self.manifest.get("inputs", {}).get("facts", {})
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether the model predicts labels, also of a run without a final evaluation."""
+        if "task" in self.facts:
+            return self.facts["task"] != "language_modelling"
+        return bool(self.metrics and self.metrics["main_metric"])
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the run has reached its final evaluation."""
+        return self.metrics is not None and self.metrics.get("state", "finished") == "finished"
+
+    @property
     def attempt(self) -> Any:
         return self.manifest["attempts"][-1]
 

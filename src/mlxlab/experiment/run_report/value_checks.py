@@ -19,7 +19,12 @@ _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
 
 def check_baselines(files: RunFiles, results: Results) -> Check | None:
     """Against the weakest baseline, which takes no training, and the best one."""
-    if not (text := compared_with_best(results)) or results.value is None:
+    if results.value is None:
+        return None
+    if not files.is_evaluated and files.is_labelled:
+        way = "the end of the run computes them, and so does mlxlab evaluate"
+        return Check("unknown", "Baselines and classes", f"Not compared, without a final evaluation: {way}.")
+    if not (text := compared_with_best(results)):
         return None
     if results.may_be_chance:
         weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
@@ -89,6 +94,9 @@ def check_calibration(results: Results) -> Check | None:
     error = results.values.get("calibration_error")
     if error is None:
         return None
+    if not results.baselines:
+        text = f"Expected calibration error {error:.3f}, which says little without a baseline."
+        return Check("unknown", "Calibration", text)
     if results.may_be_chance:
         text = f"Expected calibration error {error:.3f}, which says little of a model no better than a constant."
         return Check("unknown", "Calibration", text)
