@@ -150,6 +150,14 @@ def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
     assert sum(int(row["support"]) for row in table) == 59 + 40
 
 
+def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path):
+    results, data, tracker, _ = evaluated("classification", tmp_path)
+    ids = [row["id"] for row in rows_of(tmp_path / "mistakes.csv")]
+    data.location = lambda row: f"own.csv:{row + 2}"
+    write_files(results, data, tracker, tmp_path)
+    assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [f"own.csv:{int(each) + 2}" for each in ids]
+
+
 def test_the_largest_errors_of_a_regression_come_first(tmp_path):
     results, *_ = evaluated("regression", tmp_path)
     rows = rows_of(tmp_path / "mistakes.csv")

@@ -10,6 +10,7 @@ import pytest
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.data.labelled.text_classification import TextClassificationDataset
+from mlxlab.data.row_locations import LocatesRows
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
 from support.labelled import make_texts, write_csv
@@ -335,3 +336,16 @@ def test_no_group_stands_in_training_and_test_rows(make, write):
 def test_a_file_of_one_row_for_each_class_is_refused_by_its_reason(make):
     with pytest.raises(DataError, match=r"rows\.csv:2: column 'label': class 'x' has a single row"):
         make([{"text": f"text {label}", "label": label} for label in "xyz"])
+
+
+def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
+    lines = [f"text {n},{'xy'[n % 2]}" for n in range(120)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["text,label", *lines[:30], "a,b,c", *lines[30:], ""]))
+    data = make_texts(str(path), tmp_path / "cache", on_error="skip", valid_fraction=0.5)
+    assert isinstance(data, LocatesRows)
+    content = path.read_text().splitlines()
+    for batch in data.valid:
+        for row, text in zip(batch.example_ids.tolist(), data.texts(batch.example_ids), strict=True):
+            line = int(data.location(row).removeprefix(f"{path}:"))
+            assert content[line - 1].startswith(f"{text},")

@@ -203,6 +203,13 @@ def test_mistakes_of_the_same_text_are_one_row_with_their_number():
     assert mistakes(("x", "0.99"), ("y", "0.8"))[0].columns[-1].name == "id"
 
 
+def test_the_row_of_a_mistake_is_shown_without_its_folder():
+    listed = [["row", "text", "true", "predicted", "probability"], ["/data/own.csv:17", "x", "a", "b", "0.9"]]
+    sections = result_sections(replace(files(), mistakes=listed), RESULTS)
+    table, _ = next(each.blocks for each in sections if "mistakes" in each.title)
+    assert table.rows == [["0.9", "a", "b", "x", "own.csv:17"]]
+
+
 def test_mistakes_whose_order_says_little_are_few():
     equal = [(f"text {number}", "1.0000") for number in range(12)]
     doubt, table, note = mistakes(*equal)

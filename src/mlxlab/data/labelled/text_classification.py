@@ -87,7 +87,7 @@ class TextClassificationDataset:
         self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
-        self.count_known_rows = self.examples.count_known_rows
+        self.count_known_rows, self.location = self.examples.count_known_rows, self.examples.rows.location
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
         self.texts, self._has_baselines = self.examples.texts, options["baselines"]
         self.num_examples, self.min_steps = self.examples.num_examples, MIN_STEPS

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
+from mlxlab.data.row_locations import LocatesRows
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.inference.prediction_file import defuse
@@ -28,7 +29,8 @@ def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, fo
         write_json(path, dict(zip(task.labels, results.thresholds.tolist(), strict=True)))
         tracker.log_artifact(path, "config/inference")
     last = "error" if task.kind == "regression" else "probability"
-    write_csv(folder / "mistakes.csv", ("id", "text", "true", "predicted", last), mistakes(results, data))
+    first = "row" if isinstance(data, LocatesRows) else "id"
+    write_csv(folder / "mistakes.csv", (first, "text", "true", "predicted", last), mistakes(results, data))
     tracker.log_artifact(folder / "mistakes.csv")
     if task.kind != "regression":
         head = ("split", "class", "precision", "recall", "f1", "support")
@@ -54,7 +56,10 @@ def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
 
 
 def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[object, ...]]:
-    """The most confident mistakes, or the largest errors: id, text, true, predicted, and probability or error."""
+    """The most confident mistakes, or the largest errors: row, text, true, predicted, and probability or error.
+
+    A row is where it stands, or its id if the data set does not know that.
+    """
     task, evaluation = results.task, results.splits[0].evaluation
     outputs, targets = evaluation.outputs, evaluation.targets
     names = np.array(class_names(task), dtype=object)
@@ -68,14 +73,15 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
     worst = [row for row in np.argsort(-size, kind="stable").tolist() if wrong[row]][:MISTAKES]
     ids = evaluation.ids[worst].tolist()
     texts = list(data.texts(ids)) or [""] * len(ids)
-    for row, number, text in zip(worst, ids, texts, strict=True):
+    places = [data.location(each) for each in ids] if isinstance(data, LocatesRows) else ids
+    for row, place, text in zip(worst, places, texts, strict=True):
         if task.kind == "regression":
-            yield number, text, f"{targets[row]:.6g}", f"{outputs[row]:.6g}", f"{size[row]:.6g}"
+            yield place, text, f"{targets[row]:.6g}", f"{outputs[row]:.6g}", f"{size[row]:.6g}"
         elif task.kind == "classification":
-            yield number, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
+            yield place, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
         else:
             held = (names[values] for values in (targets[row] > 0, outputs[row] >= results.thresholds))
-            yield number, text, *("; ".join(labels) for labels in held), f"{size[row]:.4f}"
+            yield place, text, *("; ".join(labels) for labels in held), f"{size[row]:.4f}"
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a report shows below its first screen: results, curves, errors, samples, and what the run consisted of."""
 
 from contextlib import suppress
+from pathlib import PurePath
 
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
@@ -143,7 +144,7 @@ def _mistakes(files: RunFiles, results: Results) -> list[Block]:
     shown = [*groups.values()][: _FEW_MISTAKES if doubt else _MAX_MISTAKES]
     order = [4, 2, 3, 1, 0]  # text after what matters, so that phones show it
     columns = [Column(head[n], is_text=head[n] == "text", is_number=head[n] in ("id", head[-1])) for n in order]
-    cells = [[_shortened(group[0][n]) for n in order] for group in shown]
+    cells = [[*(_shortened(group[0][n]) for n in order[:-1]), PurePath(group[0][0]).name] for group in shown]
     if any(len(group) > 1 for group in shown):
         columns.append(Column("rows", is_number=True))
         cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]

@@ -82,7 +82,7 @@ class TableDataset:
         self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
-        self.count_known_rows = self.examples.count_known_rows
+        self.count_known_rows, self.location = self.examples.count_known_rows, self.examples.rows.location
         lines = [*_describe_columns(rows, parsed), *lines]
         opened, fitted = self.examples.sources[: len(rows.parts)], self.examples.sources[len(rows.parts) :]
         self.sources = [*opened, *(f"{rows.name}: {line}" for line in lines), *fitted]
