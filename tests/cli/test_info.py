@@ -147,10 +147,14 @@ def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_nam
     assert contents == {"id": ("numbers", 0, 120), "who": ("text", 0, 120), "kind": ("text", 1, 2)}
     assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
     assert sum(checked["classes"].values()) == checked["rows"]["training"]
-    assert {each["split"] for each in checked["overlaps"]} <= {"training"}
+    assert {each["split"] for each in checked["overlaps"]} == {"training"}
     assert (checked["epochs"], checked["steps_per_epoch"], checked["steps"]) == (75, 4, 300)
-    train = f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip"
+    train = (
+        f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip data.on_overlap=drop"
+    )
     assert checked["train"] == train
+    assert main(["data", source, "data.on_error=strict", "data.on_overlap=warn", *columns, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train"] == train, "each key is there once"
     assert main(["data", source, *columns]) == 0
     printed = capsys.readouterr().out
     assert "own.csv: 1 of 123 rows (0.81 %) have no label and are left out, the first at" in printed
@@ -176,6 +180,7 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
     assert printed.endswith(f": mlxlab info data {source} data.text_column=who data.label_column=kind\n")
+    assert printed.startswith(f"{tmp_path}/own.csv: 123 rows\n\n| column")
     nearest = ("data.text_column=who data.label_column=kind", "data.target=COLUMN")
     for option, columns in zip(("data=text_classification", "data=table"), nearest, strict=True):
         assert main(["data", source, option, "seed=3"]) == 0
@@ -189,6 +194,21 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
         assert capsys.readouterr().err.endswith("of your rows; did you mean data.source=own.csv?\n")
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
+
+
+def test_columns_that_a_split_or_a_label_may_use_are_named(tmp_path, capsys):
+    rows = [
+        {"day": f"2024-05-{n % 30 + 1:02}", "who": f"person {n}", "kind": n % 3, "5": "ab"[n % 2]} for n in range(90)
+    ]
+    assert main(["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| day +\| dates +\|", printed, re.M)
+    assert "\ndates: data.time_column=day validates on the latest rows\n" in printed
+    assert "\nis the first line a row? '5' does not look like a name" in printed
+    assert printed.endswith("data.label_column='5'\"\ncolumns that may be the label too: kind, day\n")
+    headless = write_csv(tmp_path / "headless.csv", [{"some text": f"text {n}", "a": "ab"[n % 2]} for n in range(60)])
+    assert main(["data", f"data.source={headless}"]) == 0
+    assert "is the first line a row? 'a' does not" in capsys.readouterr().out
 
 
 def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_table(tmp_path, capsys):

@@ -60,6 +60,12 @@ def test_the_latest_rows_validate_and_equal_times_stay_together():
     assert split(options(0.2, time="t"), [0] * 6, times=times).valid.tolist() == [0, 3, 5]
 
 
+def test_the_method_names_what_decides():
+    assert split(options(0.2), [0, 1] * 10).method == "a stratified 0.2, seed 1"
+    assert split(options(0.2), [0] * 20).method == "a random 0.2, seed 1", "a regression has no classes"
+    assert split(options(0.2, time="t"), [0] * 6, times=np.arange(6.0)).method == "the last 0.2 by t", "no seed"
+
+
 def test_times_are_numbers_or_dates():
     def where(value):
         return f"row {value}"

@@ -349,3 +349,14 @@ def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
         for row, text in zip(batch.example_ids.tolist(), data.texts(batch.example_ids), strict=True):
             line = int(data.location(row).removeprefix(f"{path}:"))
             assert content[line - 1].startswith(f"{text},")
+
+
+def test_few_validation_rows_are_told(tmp_path):
+    def warned(count):
+        rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(count)]
+        return [
+            line for line in make_texts(write_csv(tmp_path / "a.csv", rows), tmp_path).sources if "say little" in line
+        ]
+
+    assert warned(40)[0].startswith(f"{tmp_path}/a.csv: only 8 validation rows: metrics on so few say little; ")
+    assert not warned(100)

@@ -1,23 +1,22 @@
 """Checks labelled rows of your own without training: what a run would read, leave out, split and learn."""
 
 import math
-import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab import terminal
+from mlxlab.cli.info.columns import column_table, show_columns
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.suggest import did_you_mean
 from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
 from mlxlab.nearest import nearest_names
 from mlxlab.program import command, join, quoted
 
 if TYPE_CHECKING:
-    from mlxlab.data.labelled.columns import ColumnSummary
+    from mlxlab.data.labelled.rows import Rows
     from mlxlab.data.labelled.table.dataset import TableDataset
     from mlxlab.data.labelled.text_classification import TextClassificationDataset
 
@@ -43,22 +42,27 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if "max_left_out" not in config["data"]:
         option = next(arg for arg in args if _key(arg) == "data")
         raise ConfigError(f"{option}: expected data=text_classification or data=table")
-    columns = _columns(config["data"])
+    from mlxlab.data.labelled.columns import summarize
+
+    rows = _open_rows(config["data"])
+    columns = summarize(rows)
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
     if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
-        _show_columns(columns, args, json, is_table="target" in config["data"])
+        kept = without_keys(args, "data", "data.target")
+        show_columns(columns, rows, kept, json, is_table="target" in config["data"])
         return
     if not json:
-        terminal.show(f"{_table(columns)}\n")  # also where the rows have a fault
+        terminal.show(f"{column_table(columns, rows)}\n")  # also where the rows have a fault
     checked = _check(config)
-    extra, train = checked.pop("extra"), command("train")
-    report = {"columns": [each._asdict() for each in columns], **checked, "train": f"{train} {join([*args, *extra])}"}
+    extra = checked.pop("extra")
+    train = f"{command('train')} {join([*without_keys(args, *map(_key, extra)), *extra])}"
+    report = {"columns": [each._asdict() for each in columns], **checked, "train": train}
     if json:
         print_json(report)
     else:
         lines = [*checked["messages"], *_doubtful_classes(checked["classes"]), *_faultless(checked), _length(checked)]
-        lines.append(f"train on it: {report['train']}")
+        lines.append(f"train on it: {train}")
         terminal.show("\n".join(filter(None, lines)))
 
 
@@ -70,13 +74,17 @@ def _meant_source(args: list[str]) -> str:
     return ""
 
 
-def _columns(node: dict[str, Any]) -> "list[ColumnSummary]":
+def without_keys(args: Iterable[str], *keys: str) -> list[str]:
+    """The overrides of other keys than these."""
+    return [arg for arg in args if _key(arg) not in keys]
+
+
+def _open_rows(node: dict[str, Any]) -> "Rows":
     from mlxlab.config.instantiate import instantiate
-    from mlxlab.data.labelled.columns import summarize
     from mlxlab.data.labelled.rows import RowReading, open_rows
 
     reading = instantiate(node["reading"], RowReading)
-    return summarize(open_rows(node["source"], reading, project_root() / ".cache", "skip"))
+    return open_rows(node["source"], reading, project_root() / ".cache", "skip")
 
 
 def _check(config: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +105,7 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     batches, trainer = dataset.train.batches_per_epoch, config["trainer"]
     epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
-    overlaps = filter(None, map(parse_overlap, dataset.sources))
+    overlaps = [*filter(None, map(parse_overlap, dataset.sources))]
     lengths, position_limit = dataset.row_lengths, build_backbone(config["model"], vocab_size=1).position_limit
     return {
         "task": dataset.task.kind,
@@ -111,15 +119,16 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         "steps": length.steps(batches, dataset.train.tokens_per_batch),
         "max_tokens": length.max_tokens,
         "messages": [*dataset.sources, *([lengths.advise(position_limit)] if lengths.are_many else [])],
-        "extra": _leave_out(config["data"], dataset.examples.split.left_out_share),
+        "extra": _remedies(config["data"], dataset.examples.split.left_out_share, bool(overlaps)),
     }
 
 
-def _leave_out(node: dict[str, Any], share: float) -> list[str]:
-    """The overrides with which a run leaves out the rows that cannot be used."""
+def _remedies(node: dict[str, Any], share: float, overlaps: bool) -> list[str]:
+    """The overrides with which a run leaves out the rows that cannot be used, and duplicates across the split."""
     needed = math.ceil(100 * share - 1e-9) / 100
     extra = ["data.on_error=skip"] if share and node["on_error"] == "strict" else []
-    return [*extra, f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else extra
+    extra += [f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else []
+    return [*extra, "data.on_overlap=drop"] if overlaps and node["on_overlap"] != "drop" else extra
 
 
 def _doubtful_classes(classes: Iterable[str]) -> list[str]:
@@ -157,53 +166,5 @@ def _length(checked: dict[str, Any]) -> str:
     return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps{sooner}"
 
 
-def _table(columns: "list[ColumnSummary]") -> str:
-    head = ["column", "holds", "missing", "different values", "first"]
-    rows = [
-        [_cell(each.name), _content(each), f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]
-        for each in columns
-    ]
-    return markdown_table(head, rows, "llrrl")
-
-
-def _content(column: "ColumnSummary") -> str:
-    if not column.num_no_numbers:
-        return column.content
-    return _cell(f"probably numbers, with text such as {column.no_number!r} in {column.num_no_numbers:,} cells")
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _override(key: str, name: str) -> str:
-    """`key=name`, with quotation marks for Hydra where the name needs them."""
-    from mlxlab.config.hydra.recorded_overrides import override_text
-
-    is_word = name.lower() in ("null", "true", "false", "nan", "inf")  # to Hydra
-    is_plain = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and not is_word
-    return f"{key}={name}" if is_plain else override_text(key, name)
-
-
 def _key(arg: str) -> str:
     return arg.partition("=")[0]
-
-
-def _show_columns(columns: "list[ColumnSummary]", args: list[str], json: bool, *, is_table: bool) -> None:
-    """The columns alone, and the command that checks more."""
-    from mlxlab.data.labelled.columns import likely_columns
-
-    chosen, kept = {"data.target": "COLUMN"}, [arg for arg in args if _key(arg) not in ("data", "data.target")]
-    if likely := () if is_table else likely_columns(columns):
-        chosen = dict(zip(("data.text_column", "data.label_column"), likely, strict=True))
-    check = f"{command('info')} data {join([*kept, *(_override(*each) for each in chosen.items())])}"
-    if json:
-        print_json({"columns": [each._asdict() for each in columns], "next": check})
-        return
-    what = "columns of your text and your label" if likely else "column to predict as COLUMN"
-    lines = [_table(columns), "", f"next, with the {what}: {check}"]
-    if all(each.content in ("text", "nothing") and not each.may_be_label for each in columns):
-        longest = max(columns, key=lambda each: each.mean_length).name
-        model = ["model=transformer", "data=streaming", *kept, _override("data.text_column", longest)]
-        lines[2:] = [f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"]
-    terminal.show("\n".join(lines))

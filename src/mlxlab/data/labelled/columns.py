@@ -1,6 +1,7 @@
 """What the columns of a source hold, for a look at it before training."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.labels import is_number, is_number_with_comma, shorten
 from mlxlab.data.labelled.rows import Rows
 
-Content = Literal["numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
+Content = Literal["dates", "numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
 
 
 class ColumnSummary(NamedTuple):
@@ -24,6 +25,7 @@ class ColumnSummary(NamedTuple):
     mean_length: float  # of the values, in characters
     no_number: str = ""  # the most frequent value that is no number, of a column of text and numbers
     num_no_numbers: int = 0  # cells with any such value
+    name_is_value: bool = False  # as where the header is a row
 
     @property
     def may_be_label(self) -> bool:
@@ -46,7 +48,8 @@ def _summary(table: LabelledRows, name: str) -> ColumnSummary:
         counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values)).tolist()
         others = {text: count for text, count in zip(column.values, counts, strict=True) if not is_number(text)}
     frequent = shorten(max(others, key=others.__getitem__)) if others else ""
-    return ColumnSummary(name, content, missing, len(column.values), first, length, frequent, sum(others.values()))
+    mixed = (frequent, sum(others.values()))
+    return ColumnSummary(name, content, missing, len(column.values), first, length, *mixed, name in column.values)
 
 
 def _content(values: Sequence[str]) -> Content:
@@ -57,12 +60,25 @@ def _content(values: Sequence[str]) -> Content:
         return "numbers"
     if all(map(is_number_with_comma, values)):
         return "numbers with a comma"
+    if all(map(_is_date, values)):
+        return "dates"
     return "text and numbers" if 2 * sum(numbers) > len(numbers) else "text"
 
 
-def likely_columns(columns: list[ColumnSummary]) -> tuple[str, str] | None:
-    """The columns that look like the text and the label; None if no two do."""
-    texts = sorted((each for each in columns if each.content == "text"), key=lambda each: -each.mean_length)
-    labels = [each for each in columns if each.may_be_label and each != next(iter(texts), None)]
-    labels.sort(key=lambda each: (each.content != "text", each.values))
-    return (texts[0].name, labels[0].name) if texts and labels else None
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def likely_text(columns: Sequence[ColumnSummary]) -> ColumnSummary | None:
+    """The column of the longest texts; None if there is no text."""
+    return max((each for each in columns if each.content == "text"), key=lambda each: each.mean_length, default=None)
+
+
+def label_candidates(columns: Sequence[ColumnSummary]) -> list[ColumnSummary]:
+    """The columns that may be the label, the likeliest first: texts before numbers, then by number of values."""
+    labels = [each for each in columns if each.may_be_label and each != likely_text(columns)]
+    return sorted(labels, key=lambda each: (each.content != "text", each.values))

@@ -21,6 +21,7 @@ from mlxlab.data.labelled.split import (
 )
 from mlxlab.errors import DataError
 
+FEW = 20  # validation rows: the 95 % interval of an accuracy is wider than 0.3
 SPLITS = ("training", "validation", "test")
 
 
@@ -84,6 +85,9 @@ def split_sources(
         train, valid, method = first[~is_valid], first[is_valid], split.method
     sizes = f"{len(train)} training rows, {len(valid)} validation rows ({method})"
     lines.append(f"{rows.name}: {sizes}" + (f", {len(test)} test rows" if len(test) else ""))
+    if len(valid) < FEW:
+        remedy = "metrics on so few say little; `crossvalidate` validates on every row"
+        lines.append(f"{rows.name}: only {len(valid)} validation row{'s' * (len(valid) != 1)}: {remedy}")
     parts = [train, valid, test]
     if options.group_column is not None:
         _refuse_shared_groups(rows, options.group_column, parts)

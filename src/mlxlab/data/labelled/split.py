@@ -91,9 +91,13 @@ def split_rows(
     count, folds, fraction = len(strata), options.folds, options.valid_fraction
     ids = np.arange(count)
     if times is not None:
-        is_valid, method = _latest(times, fraction), f"the last {fraction:g} by {options.time_column}"
-    elif folds is None and groups is None:
-        is_valid, method = hold_out(ids, strata, fraction, seed), f"a stratified {fraction:g}"
+        is_valid = _latest(times, fraction)
+        return Split(
+            np.flatnonzero(~is_valid), np.flatnonzero(is_valid), f"the last {fraction:g} by {options.time_column}"
+        )
+    if folds is None and groups is None:
+        kind = "random" if (strata == strata[0]).all() else "stratified"
+        is_valid, method = hold_out(ids, strata, fraction, seed), f"a {kind} {fraction:g}"
     elif groups is None:
         assert folds is not None
         is_valid, method = fold_numbers(ids, strata, folds, seed) == options.fold, f"fold {options.fold} of {folds}"
