@@ -28,7 +28,18 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["backend"],
     ["html"],
     ["files", "terminal"],
-    ["errors", "constraints", "detached", "markdown", "metric_names", "nearest", "program", "progress", "redact"],
+    [
+        "errors",
+        "constraints",
+        "detached",
+        "markdown",
+        "metric_names",
+        "nearest",
+        "program",
+        "progress",
+        "redact",
+        "wording",
+    ],
 ]
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it

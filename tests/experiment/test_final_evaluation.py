@@ -21,10 +21,10 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     judge,
 )
 from mlxlab.experiment.final_evaluation.files import write_csv, write_files
-from mlxlab.experiment.final_evaluation.notes import findings
+from mlxlab.experiment.final_evaluation.notes import findings, notes
 from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength, training_length
-from mlxlab.experiment.report import baseline_report, write_report
+from mlxlab.experiment.report import baseline_report, results_table, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import LEARNING_RATE, LOSS
@@ -270,7 +270,7 @@ def test_the_verdict_compares_on_the_same_rows():
     better = ~hard & (np.arange(400) < 360)
     assert verdict_of(judged(~hard * 1.0, ~hard * 1.0)) == (
         "On the validation rows no significant difference between this model and rule, the best baseline:"
-        " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval 0.0000 to 0.0000)."
+        " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval -0.0092 to 0.0092)."
     )
     results = judged(better * 1.0, ~hard * 1.0)
     assert verdict_of(results).startswith("On the validation rows rule is better than this model: accuracy 0.75")
@@ -281,6 +281,36 @@ def test_the_verdict_compares_on_the_same_rows():
     low, high = results.gains["rule"]
     theory = 1.96 * np.sqrt(0.1 * 0.9 / 400)
     assert (low, high) == pytest.approx((-0.1 - theory, -0.1 + theory), abs=0.006)
+
+
+@pytest.mark.parametrize(("rows", "is_significant"), [(2, False), (5, False), (6, True)])
+def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_significant):
+    results = judged(np.zeros(rows), np.ones(rows))
+    assert ("rule is better than this model" in verdict_of(results)) == is_significant
+    low, high = results.gains["rule"]
+    assert low == -1
+    assert (high < 0) == is_significant
+
+
+def test_without_a_width_an_interval_is_not_shown_and_a_metric_that_needs_two_classes_is_a_dash():
+    split = judged(np.ones(11), np.ones(11))
+    results = FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(split,))
+    table = {line.split("|")[1].strip(): line.split("|")[2:4] for line in results_table(results).splitlines()}
+    assert [cell.strip() for cell in table["roc_auc"]] == ["-", ""]
+    assert [cell.strip() for cell in table["f1_macro"]] == ["1.0000", ""]
+    text = " ".join(notes(results, 0))
+    assert "ROC AUC needs rows of at least two classes." in text
+    assert "11 rows are few: a difference may be chance." in text
+
+
+def test_equal_predictions_of_a_regression_have_no_interval():
+    outputs = np.arange(30.0)
+    evaluation = Evaluation({"loss": 0.0}, np.arange(30), np.arange(30), outputs + 1, outputs)
+    predictions = {MODEL: outputs, "rule": outputs}
+    split = judge(Task("regression", 1), "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
+    text = baseline_report(FinalEvaluation(Task("regression", 1), splits=(split,)))[0]
+    assert "no significant difference" in text
+    assert text.endswith("(lower is better; gain 0.0000).")
 
 
 def test_an_accuracy_of_1_has_an_interval():

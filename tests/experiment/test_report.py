@@ -7,6 +7,7 @@ import mlx.nn as nn
 import pytest
 
 from mlxlab.experiment.report import describe_memory, next_commands, number
+from mlxlab.experiment.run_metrics import numbers
 from mlxlab.training.optim.optimizers import adamw
 
 
@@ -30,6 +31,12 @@ def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path
 def test_numbers_are_short_at_every_scale():
     values = (0.0, 1e-16, -2e-5, 0.00123, 61.62131, 123456.7, float("nan"))
     assert [*map(number, values)] == ["0.0000", "0.0000", "-2e-05", "0.0012", "61.6213", "1.235e+05", "nan"]
+
+
+def test_numbers_of_one_sentence_have_one_style_and_zero_has_no_sign():
+    assert numbers(-0.0007639, -0.0038, 0.002) == ["-0.0008", "-0.0038", "0.0020"]
+    assert numbers(-0.0007639, 0.0) == ["-0.0007639", "0.0000"]
+    assert number(-0.0) == number(-1e-12) == "0.0000"
 
 
 def test_a_run_whose_weights_and_optimizer_do_not_fit_is_announced():

@@ -3,6 +3,7 @@
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, 
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
 from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.run_metrics import FILE, RunMetrics, number
+from mlxlab.experiment.run_metrics import FILE, RunMetrics, interval_text, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, lower_is_better
@@ -122,8 +123,8 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
     for each in results.splits:
         head += [f"{name or each.split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
         for row in rows:
-            interval = " to ".join(map(number, each.intervals.get(row[0], ())))
-            row += [number(each.metrics[row[0]]), interval]
+            value, interval = each.metrics[row[0]], interval_text(each.intervals.get(row[0]))
+            row += ["-" if isnan(value) else number(value), interval]
     return markdown_table(head, rows)
 
 

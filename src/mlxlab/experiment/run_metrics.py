@@ -1,6 +1,6 @@
 """The metrics of a run that ended, `metrics.json`."""
 
-from math import isclose
+from math import isclose, isfinite
 from typing import Literal, NotRequired, TypedDict
 
 FILE = "metrics.json"
@@ -44,4 +44,18 @@ def baseline_values(metrics: RunMetrics, key: str) -> dict[str, float]:
 
 def number(value: float) -> str:
     """Four decimals, or four digits of what is very large or small; rounding errors are 0."""
-    return f"{value:.4g}" if 1e-9 < abs(value) < 0.001 or abs(value) >= 1e5 else f"{value:.4f}"
+    return f"{value:.4g}" if 1e-9 < abs(value) < 0.001 or abs(value) >= 1e5 else f"{value:z.4f}"
+
+
+def numbers(*values: float) -> list[str]:
+    """Numbers of one sentence in one style: four decimals for all, unless the largest is very large or small."""
+    is_usual = 0.001 <= max(map(abs, values)) < 1e5
+    return [f"{value:z.4f}" if is_usual else number(value) for value in values]
+
+
+def interval_text(interval: tuple[float | None, float | None] | None) -> str:
+    """`0.7500 to 0.8500`; "" if there is none, or without a width: all resamples are equal, which says nothing."""
+    low, high = interval or (None, None)
+    if low is None or high is None or not isfinite(high - low) or low == high:
+        return ""
+    return " to ".join(numbers(low, high))

@@ -26,7 +26,13 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.metrics.bootstrap import Statistic, interval, proportion_interval, resample
+from mlxlab.training.metrics.bootstrap import (
+    Statistic,
+    gain_interval,
+    interval,
+    proportion_interval,
+    resample,
+)
 from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.metrics.resampled import resampled_metrics
@@ -158,11 +164,18 @@ def judge(
     intervals = {metric: interval(array) for (name, metric), array in values.items() if name == MODEL}
     if task.kind == "classification" and (accuracy := metrics[MODEL]["accuracy"]) in (0.0, 1.0):
         intervals["accuracy"] = proportion_interval(accuracy, len(targets))  # all resamples are equal
-    return SplitResults(
-        split,
-        evaluation,
-        {"loss": evaluation.metrics["loss"]} | metrics[MODEL],
-        intervals,
-        {name: metrics[name] for name in baselines},
-        {name: interval(sign * (values[MODEL, main] - values[name, main])) for name in baselines},
-    )
+    gains = {}
+    for name in baselines:
+        different = _count_different(task, predictions[MODEL], predictions[name], targets)
+        gain, is_accuracy = sign * (values[MODEL, main] - values[name, main]), main == "accuracy"
+        gains[name] = gain_interval(gain, different, len(targets), is_proportion=is_accuracy)
+    losses = {"loss": evaluation.metrics["loss"]}
+    baseline_metrics = {name: metrics[name] for name in baselines}
+    return SplitResults(split, evaluation, losses | metrics[MODEL], intervals, baseline_metrics, gains)
+
+
+def _count_different(task: Task, first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> int:
+    """Examples on which two models differ; of a classification those that one of them gets right."""
+    if task.kind == "classification":
+        return int(((first.argmax(axis=1) == targets) != (second.argmax(axis=1) == targets)).sum())
+    return int((first != second).reshape(len(targets), -1).any(axis=1).sum())

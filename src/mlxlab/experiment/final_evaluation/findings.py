@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
-from mlxlab.experiment.run_metrics import number
+from mlxlab.experiment.run_metrics import interval_text, number
 from mlxlab.metric_names import lower_is_better, plain_name
 from mlxlab.training.metrics.classification import ClassCounts
 
@@ -51,8 +51,8 @@ def ranking_text(roc_auc: float | None, interval: tuple[float, float] | None) ->
     """What a model has learned that decides no better than a constant; "" if the interval does not lie above 0.5."""
     if roc_auc is None or interval is None or not interval[0] > 0.5:  # of one class it is NaN
         return ""
-    low, high = map(number, interval)
-    return f"the ranking carries information (ROC AUC {number(roc_auc)}, 95 % interval {low} to {high})"
+    low_high = f", 95 % interval {text}" if (text := interval_text(interval)) else ""
+    return f"the ranking carries information (ROC AUC {number(roc_auc)}{low_high})"
 
 
 def never_predicted(names: tuple[str, ...], counts: ClassCounts) -> dict[str, int]:

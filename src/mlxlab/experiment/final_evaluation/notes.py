@@ -1,5 +1,7 @@
 """Sentences below the metrics of a final evaluation: how they came about, and what is wrong with the model."""
 
+from math import isnan
+
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation, SplitResults
 from mlxlab.experiment.final_evaluation.files import class_names, count
 from mlxlab.experiment.final_evaluation.findings import (
@@ -11,13 +13,20 @@ from mlxlab.experiment.final_evaluation.findings import (
 from mlxlab.experiment.final_evaluation.prediction_bands import prediction_bands
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.training.metrics.bootstrap import resample_count
+from mlxlab.wording import counted
+
+_FEW_ROWS = 20
 
 
 def notes(results: FinalEvaluation, best_step: int) -> list[str]:
     """Sentences on how the figures of the final evaluation came about."""
     resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
     lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
+    if (rows := min(len(each.evaluation.ids) for each in results.splits)) < _FEW_ROWS:
+        lines.append(f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} few: a difference may be chance.")
     if results.task.kind == "classification":
+        if any(isnan(each.metrics["roc_auc"]) for each in results.splits):
+            lines.append("ROC AUC needs rows of at least two classes.")
         if any(each.metrics["accuracy"] in (0.0, 1.0) for each in results.splits):
             lines.append("An accuracy of 0 or 1 has the exact binomial interval (Clopper-Pearson).")
         lines.append(

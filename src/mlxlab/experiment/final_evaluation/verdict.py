@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mlxlab.experiment.run_metrics import number
+from mlxlab.experiment.run_metrics import number, numbers
 from mlxlab.metric_names import lower_is_better
 
 Interval = tuple[float, float]
@@ -31,6 +31,7 @@ def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float
         sentence = f"this model is better than {best}, the best baseline"
     first, second = map(number, values)
     kind = "difference" if sign > 0 else "lower is better; gain"
-    difference = f"{kind} {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
+    shown = numbers(sign * (values[0] - values[1]), low, high)
+    difference = f"{kind} {shown[0]}" + (f", 95 % interval {shown[1]} to {shown[2]}" if low < high else "")
     rows = _ROWS.get(split, f"the rows of {split}")
     return f"On {rows} {sentence}: {metric} {first} against {second} ({difference})."

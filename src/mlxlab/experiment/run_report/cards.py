@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mlxlab.experiment.run_metrics import Metrics
+from mlxlab.experiment.run_metrics import Metrics, interval_text
 from mlxlab.experiment.run_report.metric_titles import metric_title
 from mlxlab.experiment.run_report.results import (
     ROWS,
@@ -32,7 +32,8 @@ def _how_good(files: RunFiles, results: Results) -> Card:
     if results.value is None:
         return Card("How good is it?", "Not known", ["No evaluation was finite." if files.state else "Not evaluated."])
     kind = ROWS[results.split]
-    low_high = f"95 % interval {shown(results.interval[0])} to {shown(results.interval[1])}" if results.interval else ""
+    interval = interval_text(results.interval)
+    low_high = f"95 % interval {interval}" if interval else ""
     count = f"{results.rows:,} {kind} rows" if results.rows else f"{kind} data"
     direction = "lower is better" if lower_is_better(results.metric) else "higher is better"
     lines = [". ".join(filter(None, [f"On the {count}; {direction}", low_high])) + ".", _which_evaluation(files)]

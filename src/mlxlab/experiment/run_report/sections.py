@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import PurePath
 
-from mlxlab.experiment.run_metrics import Metrics, RunMetrics
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics, interval_text
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
 from mlxlab.experiment.run_report.details import control_commands
 from mlxlab.experiment.run_report.metric_titles import metric_title
@@ -91,7 +91,7 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
 
 
 def _with_interval(key: str, values: Metrics, metrics: RunMetrics) -> str:
-    interval = _interval(metrics["intervals"].get(key))
+    interval = interval_text(metrics["intervals"].get(key))
     return "\n".join(filter(None, [shown(values[key]), interval])) if key in values else ""
 
 
@@ -104,10 +104,6 @@ def _baseline_table(results: Results) -> Table:
     title = f"{plain_name(results.metric)} ({ROWS[results.split]})"
     columns = [Column("model"), Column(title, is_number=True)]
     return Table(columns, [[name, shown(value)] for name, value in ranked], classes)
-
-
-def _interval(pair: tuple[float | None, float | None] | None) -> str:
-    return "" if pair is None or None in pair else f"{shown(pair[0])} to {shown(pair[1])}"
 
 
 def _errors(files: RunFiles) -> list[Block]:

@@ -9,6 +9,7 @@ RESAMPLES, MIN_RESAMPLES = 1000, 200
 MAX_DRAWS = 20_000_000  # examples drawn in all resamples; more examples than 20,000 are resampled less often
 CHUNK = 200_000  # counts at a time: they stay in the cache of the processor
 LEVEL = 0.95
+MIN_DIFFERENT = 6  # examples on which two models differ: the sign test of fewer cannot be significant at 5 %
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # counts (R, N), float64, of the examples in R resamples -> (R,) values
 K = TypeVar("K", bound=Hashable)
@@ -43,6 +44,19 @@ def interval(values: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def gain_interval(values: np.ndarray, different: int, examples: int, *, is_proportion: bool) -> tuple[float, float]:
+    """The interval of a difference of two models; it includes 0 if they differ on less than `MIN_DIFFERENT` examples.
+
+    Args:
+        is_proportion: it is one of proportions, where even of equal predictions the interval has a width.
+    """
+    low, high = interval(values)
+    if different >= MIN_DIFFERENT:
+        return low, high
+    margin = proportion_interval(0.0, examples)[1] if is_proportion else 0.0
+    return min(low, -margin), max(high, margin)
 
 
 def proportion_interval(proportion: float, examples: int) -> tuple[float, float]:
