@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.config.suggest import nearest
+from mlxlab.config.suggest import key_suggestion, nearest, nearest_key
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,20 @@ from mlxlab.config.suggest import nearest
 def test_the_nearest_name_is_a_typing_error_or_an_abbreviation(typed, meant):
     keys = ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing", "dropout", "max_rows"]
     assert nearest(typed, keys) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys", "meant"),
+    [
+        ("label_column", ["target", "time_column", "columns"], "; did you mean data.target?"),
+        ("target", ["label_column", "text_column"], "; did you mean data.label_column?"),
+        ("text_column", ["target", "time_column", "columns"], "; did you mean data.columns?"),
+        ("columns", ["label_column", "text_column"], "; did you mean data.text_column?"),
+    ],
+)
+def test_a_key_of_another_data_set_has_the_name_of_the_same_meaning(typed, keys, meant):
+    assert key_suggestion(typed, keys, "data", ["trainer._target_"]) == meant
+
+
+def test_the_class_of_a_component_is_never_suggested():
+    assert nearest_key("target", ["trainer._target_", "data._target_"]) is None

@@ -21,6 +21,12 @@ _SYNONYMS = {  # names of other libraries -> ours
     **dict.fromkeys(("vocab", "n_vocab"), "vocab_size"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
 }
+_OF_OTHER_DATA = {  # keys of one data set -> the key of the same meaning in another one
+    **dict.fromkeys(("label_column", "label", "target_column", "y"), ("target", "label_column")),
+    **dict.fromkeys(("target",), ("label_column",)),
+    **dict.fromkeys(("text_column", "text"), ("columns",)),
+    **dict.fromkeys(("columns",), ("text_column",)),
+}
 
 
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
@@ -48,6 +54,8 @@ def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
 
 def key_suggestion(typed: str, keys: Iterable[str], path: str, elsewhere: Iterable[str]) -> str:
     """`suggestion` among the keys of the node at `path`, or a dotted key `elsewhere` if that is closer."""
+    if meant := next((name for name in _OF_OTHER_DATA.get(typed, ()) if name in keys and name != typed), ""):
+        return did_you_mean(f"{path}.{meant}" if path else meant)
     if (typed in _SYNONYMS or nearest(typed, keys) is None) and (key := nearest_key(typed, elsewhere)):
         return did_you_mean(key)
     return suggestion(typed, keys, f"{path}." if path else "")
@@ -57,7 +65,8 @@ def nearest_key(typed: str, keys: Iterable[str]) -> str | None:
     """The dotted key whose last name is `typed`, a synonym of it, or the closest to it; the shortest of several."""
     by_name: dict[str, list[str]] = {}
     for key in keys:
-        by_name.setdefault(key.rpartition(".")[2], []).append(key)
+        if not (name := key.rpartition(".")[2]).startswith("_"):  # `_target_` is chosen by a group
+            by_name.setdefault(name, []).append(key)
     name = typed if typed in by_name else _SYNONYMS.get(typed.lower(), "")
     name = name if name in by_name else (nearest(typed, by_name) or "")
     return min(by_name[name], key=lambda key: (key.count("."), not key.startswith("trainer"))) if name else None
