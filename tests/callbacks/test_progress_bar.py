@@ -76,6 +76,19 @@ def test_more_steps_than_were_estimated_are_marked(lines, monkeypatch):
     assert [line.split()[1] for line in lines()] == ["1/2", "2/2", "3/~3", "4/~4"]
 
 
+def test_steps_after_the_estimated_ones_get_a_line_every_half_minute_too(lines, monkeypatch):
+    seconds = iter([0, *range(10, 1000, 10)])
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: next(seconds))
+    run = make_run()
+    run.state.total_steps = 3
+    bar = ProgressBar("never")
+    bar.on_start(run.context, run.state)
+    for step in range(1, 12):
+        run.state.progress.step = step
+        bar.on_step(run.context, run.state, NO_STEP)
+    assert [line.split()[1] for line in lines()] == ["1/3", "2/3", "5/~5", "8/~8", "11/~11"]
+
+
 def test_off_logs_nothing(lines):
     fit(make_trainer(epochs=1), callbacks=[ProgressBar("off")])
     assert lines() == []

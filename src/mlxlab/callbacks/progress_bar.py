@@ -54,12 +54,12 @@ class ProgressBar(Callback):
             self._bar.update(state.progress.step - self._bar.n)
             self._bar.set_postfix_str(summary(context, state), refresh=False)
         elif self.mode != "off":
-            seconds = time.monotonic() - self._start
+            seconds, is_first = time.monotonic() - self._start, state.progress.step == self._first_step + 1
             if result.evaluation is not None or seconds >= self._next_line:
-                eta = self._eta(state, seconds)
-                self._next_line = seconds + (LINE_SECONDS if eta or not state.planned_steps else 0.0)
-                logger.info(f"{self._line(context, state)}{eta}")
-            if state.progress.step == self._first_step + 1:
+                wait = 0.0 if is_first and state.planned_steps else LINE_SECONDS
+                self._next_line = seconds + wait
+                logger.info(f"{self._line(context, state)}{self._eta(state, seconds)}")
+            if is_first:
                 self._first_seconds = seconds
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
