@@ -40,10 +40,10 @@ def caches() -> None:
 @pytest.fixture
 def drawn_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each plot is drawn; see `support.caches`."""
-    from mlxlab.callbacks import plots
+    from mlxlab import figures
     from support.caches import RENDER_PNG
 
-    monkeypatch.setattr(plots, "render_png", RENDER_PNG)
+    monkeypatch.setattr(figures, "render_png", RENDER_PNG)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test
 from mlxlab.analysis.comparison_report import markdown, write_report
@@ -127,6 +128,14 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     page = paths[-1].read_text()
     assert "distilled against alone: significant gain" in page
     assert "data:image/png;base64," in page
+
+
+def test_the_name_of_a_method_is_no_formula_in_the_plot(tmp_path):
+    name = r"$\frac$"
+    comparison = compare("valid/accuracy", [results(name, ALONE), results(rf"b {name}", ALONE[::-1])], name)
+    with rc_context({"ytick.labelleft": True}):  # off in tests: see support/matplotlibrc
+        write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")
+    assert (tmp_path / "comparison.png").is_file()
 
 
 def test_the_plot_of_a_single_pair_has_no_gains(tmp_path):

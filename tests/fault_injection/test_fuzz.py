@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mlxlab.analysis.trial.record import write_record
 from support.fault_injection.fuzz_server import serve
 from support.fault_injection.mutations import mutate_file
 from support.forks import fork
 from support.processes import environment
+from support.trial_records import look, make_record
 
 TINY = [
     "model.num_layers=1",
@@ -57,6 +59,7 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("titanic", "resume", f"{NEWEST}/model.safetensors"),
     ("titanic", "resume", f"{NEWEST}/optimizer.safetensors"),
     ("titanic", "compare", "run/manifest.json"),
+    ("trial", "report", "run/trial.json"),
     ("titanic", "sync", "run/journal.jsonl"),
     ("titanic", "sync", "run/journal.sync.json"),
     ("titanic", "sync", "run/manifest.json"),
@@ -73,7 +76,7 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("distilled", "distill", "cwd/.cache/teacher-*/soft_targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
-DRAW = {"evaluate": 3, "resume": 1, "compare": 8, "sync": 3, "generate": 2, "distill": 3}
+DRAW = {"evaluate": 3, "resume": 1, "compare": 8, "report": 8, "sync": 3, "generate": 2, "distill": 3}
 COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
@@ -91,8 +94,8 @@ class Workplace(NamedTuple):
         """The module and arguments of a command on the run folder `case / "run"`."""
         run, teacher = f"run={case}/run", f"trainer.teachers=[{self.templates}/titanic/run]"
         text = f"data.source={self.templates}/text.txt"
-        settings = {"titanic": TITANIC, "text": [*TEXT, text], "rounds": ROUNDS, "distilled": [*DISTILL, teacher]}[kind]
-        train = [*settings, f"hydra.{run.replace('=', '.dir=')}"]
+        settings = {"titanic": TITANIC, "text": [*TEXT, text], "rounds": ROUNDS, "distilled": [*DISTILL, teacher]}
+        train = [*settings.get(kind, []), f"hydra.{run.replace('=', '.dir=')}"]
         methods = [f"a={case}/run", f"b={self.templates}/titanic/run", "baseline=a", f"out={case}/out"]
         tracked = ["tracking=mlflow", f"tracking.uri={self.store}", "tracking.log_models=false", "tracking.wait=60"]
         module, argv = {
@@ -102,6 +105,7 @@ class Workplace(NamedTuple):
             "resume": ("train", [*train, "tracking=none", "trainer.max_steps=5"]),
             "distill": ("train", [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"]),
             "compare": ("compare", methods),
+            "report": ("report", [f"{case}/run"]),
             "sync": ("runs", ["sync", f"{case}/run", f"uri={self.store}"]),
         }[command]
         writable = [f"{self.templates}/store", *(f"{case}/{name}" for name in ("run", "out", "cwd"))]
@@ -129,6 +133,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         for steps in (2, 4):
             code, _, output = workplace.run(order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]})
             assert code == 0, output
+    for name in ("cwd", "run"):
+        (folder / "trial" / name).mkdir(parents=True)
+    write_record(folder / "trial" / "run", make_record(looks=[look(0.0, -0.5, 0.5)]))
     yield workplace
     server.close()
 

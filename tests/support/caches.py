@@ -19,14 +19,14 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
 
-from mlxlab.callbacks import plots
+from mlxlab import figures
 from mlxlab.tracking import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-RENDER_PNG = plots.render_png
+RENDER_PNG = figures.render_png
 
 
 def cache_results() -> None:
@@ -160,4 +160,4 @@ def _cache_plots() -> None:
             drawn[kind] = RENDER_PNG(figure)
         return drawn[kind]
 
-    plots.render_png = cached
+    figures.render_png = cached

@@ -12,6 +12,7 @@ from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodRes
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
+from mlxlab.figures import label
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
@@ -159,8 +160,8 @@ def _draw(comparison: Comparison, path: Path) -> None:
     for y, method in enumerate(comparison.methods):
         runs.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)
         runs.plot(method.mean, y, "|", color="black", markersize=14)
-    runs.set_yticks(range(len(names)), names)
-    runs.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
+    runs.set_yticks(range(len(names)), [label(name) for name in names])
+    runs.set(xlabel=f"{label(comparison.metric)}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
     for gains in others:
         _draw_gains(comparison, gains)
     figure.tight_layout()
@@ -174,4 +175,4 @@ def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
             color = "gray" if gain.verdict.startswith("no ") else "C2" if gain.mean > 0 else "C3"
             axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel=f"difference to {comparison.against} (+ is better), {LEVEL:.0%} interval")
+    axes.set(xlabel=f"difference to {label(comparison.against)} (+ is better), {LEVEL:.0%} interval")

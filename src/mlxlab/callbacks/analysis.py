@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from mlx.utils import tree_map
 
-from mlxlab.callbacks.plots import plot_analysis, save_figure
+from mlxlab.callbacks.plots import plot_analysis
 from mlxlab.constraints import Fraction, Size
+from mlxlab.figures import save_figure
 from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device

@@ -7,9 +7,10 @@ import mlx.core as mx
 import numpy as np
 import psutil
 
-from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
+from mlxlab.callbacks.plots import plot_points
 from mlxlab.checkpoint.state import History
 from mlxlab.constraints import Size
+from mlxlab.figures import new_figure, save_figure
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

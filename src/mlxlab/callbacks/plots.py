@@ -1,8 +1,5 @@
-"""Plots of a run, as PNG files in `plots/` and as artifacts. One that cannot be written is skipped with a warning."""
+"""Plots of a run, as PNG files in `plots/` and as artifacts."""
 
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +7,9 @@ import numpy as np
 
 from mlxlab.checkpoint.state import History
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
-from mlxlab.files.atomic import write_atomic
+from mlxlab.figures import label, new_figure, save_figure
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import ANALYSIS, LEARNING_RATE, LOSS, VALID_LOSS
-from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import TrainState
 
@@ -22,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mlxlab.data.text.order.outliers import TokenFrequencies
-
-logger = logging.getLogger(__name__)
 
 PANELS = {  # of an analysis of the weights, by the second part of a metric's name
     "similarity": "cosine similarity of embedding rows",
@@ -34,7 +28,6 @@ PANELS = {  # of an analysis of the weights, by the second part of a metric's na
     "update_ratio": "mean update of a step / weights",
     "attention_entropy": "entropy of attention weights (nats)",
 }
-DPI = 120
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -146,7 +139,7 @@ def add_legend(axis: "Axes", styles: dict[str, dict[str, object]]) -> None:
     entries |= {
         second: Line2D([], [], color="gray", linestyle=style["linestyle"]) for _, second, style in names if second
     }
-    axis.legend([*entries.values()], [*entries], fontsize=6, ncols=1 + len(entries) // 16)
+    axis.legend([*entries.values()], [label(entry) for entry in entries], fontsize=6, ncols=1 + len(entries) // 16)
 
 
 def plot_token_frequencies(frequencies: "TokenFrequencies") -> "Figure":
@@ -171,34 +164,3 @@ def plot_points(axis: "Axes", points: list[tuple[int, float]], label: str) -> No
     """A line through (step, value); few points are marked."""
     if points:
         axis.plot(*np.array(points).T, marker="." if len(points) < 50 else None, label=label)
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """A figure of `width` x `height` inches, without the window system and global state of pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
-    """Writes the figure atomically and logs it as an artifact."""
-    png = render_png(figure)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, png)
-    except OSError as error:
-        logger.warning(f"{path}: not written: {error.strerror or error}")
-    else:
-        tracker.log_artifact(path, "plots")
-
-
-def render_png(figure: "Figure") -> bytes:
-    png = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
-        figure.tight_layout()
-        figure.savefig(png, dpi=DPI, bbox_inches="tight")
-    return png.getvalue()

@@ -5,26 +5,14 @@ import json
 import pytest
 
 from mlxlab.analysis.trial.page import trial_page
-from mlxlab.analysis.trial.record import Question, new_record
+from mlxlab.analysis.trial.record import new_record
 from mlxlab.experiment.manifest import RunManifest
-
-OVERRIDES = {"baseline": ["data=titanic", "trainer.learning_rate=2e-3"], "changed": ["trainer.learning_rate=1e-5"]}
-QUESTION = Question(
-    baseline="x",
-    change=["trainer.learning_rate=1e-5"],
-    overrides=OVERRIDES,
-    metric="valid/loss",
-    evaluation="best",
-    min_gain=None,
-    looks=[3, 3],
-    first_seed=0,
-    code={},
-)
+from support.trial_records import QUESTION, look
 
 
 def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(tmp_path):
     record = new_record(QUESTION, "mlxlab trial") | {"verdict": "undecided", "reason": "no decision", "gains": [-0.02]}
-    record["looks"] = [{"pairs": 3, "mean": -0.01, "low": -0.03, "high": 0.01}]
+    record["looks"] = [look(-0.01, -0.03, 0.01)]
     for folder, arm, value in (("0", "baseline", 0.66), ("1", "changed", 0.68)):
         run = {"seed": 0, "arm": arm, "folder": folder, "digest": "", "value": value, "reused": False, "seconds": 1.0}
         record["runs"].append(run)

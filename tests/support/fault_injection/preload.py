@@ -60,7 +60,7 @@ def _warm_up() -> None:
 
 def _draw_plots() -> None:
     """Those of the final evaluation, once: see `support.caches`."""
-    from mlxlab.callbacks import plots
+    from mlxlab import figures
     from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall, plot_reliability
 
     outputs, targets, names = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), ["died", "survived"]
@@ -70,4 +70,4 @@ def _draw_plots() -> None:
         plot_reliability(outputs.max(axis=1), predictions == targets),
         plot_precision_recall(outputs, targets, names),
     ):
-        plots.render_png(figure)
+        figures.render_png(figure)

@@ -10,6 +10,7 @@ import numpy as np
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
+from mlxlab.figures import label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def draw_figures(
 def _ranking(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> "Figure":
     """A dot for each seed, the mean and its interval, under the name; the best configuration on top."""
     entries = ranking.entries[:MAX_RANKED]
-    figure, axis = _new_figure(5.0, 0.7 + 0.42 * len(entries))
+    figure, axis = _new_axes(5.0, 0.7 + 0.42 * len(entries))
     for y, (entry, configuration) in enumerate(zip(entries, order, strict=False)):
         values = list(configuration.results(sweep.objective).values())
         color = "C2" if entry.standing == "winner" else _GREY if entry.standing == "worse" else "C0"
@@ -53,15 +54,15 @@ def _ranking(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> 
     has_intervals = any(np.isfinite(entry.margin) for entry in entries)
     one = sweep.repetitions.removesuffix("s")
     marks = f": a dot per {one}, mean, 95 % interval" if has_intervals else f", one {one}"
-    axis.set(xlabel=_label(f"{sweep.objective}{marks}"), ylim=(len(entries) - 0.5, -0.7))
+    axis.set(xlabel=label(f"{sweep.objective}{marks}"), ylim=(len(entries) - 0.5, -0.7))
     return figure
 
 
 def _importance(importance: Importance) -> "Figure":
-    figure, axis = _new_figure(5.0, 0.8 + 0.42 * len(importance.shares))
+    figure, axis = _new_axes(5.0, 0.8 + 0.42 * len(importance.shares))
     axis.barh(range(len(importance.shares)), list(importance.shares.values()), height=0.35, color="C0")
     for y, key in enumerate(importance.shares):
-        axis.text(0.01, y - 0.33, _label(key, 64), fontsize=8, va="center", transform=axis.get_yaxis_transform())
+        axis.text(0.01, y - 0.33, label(key, 64), fontsize=8, va="center", transform=axis.get_yaxis_transform())
     axis.set_yticks([])
     axis.set(xlabel="share of the importance of all keys", xlim=(0, 1), ylim=(len(importance.shares) - 0.5, -0.7))
     return figure
@@ -73,7 +74,7 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     from matplotlib.colors import Normalize
 
     entries, keys = ranking.entries[:MAX_LINES], sweep.swept[:MAX_KEYS]
-    figure, axis = _new_figure(1.0 + 1.4 * (len(keys) + 1), 3.6)
+    figure, axis = _new_axes(1.0 + 1.4 * (len(keys) + 1), 3.6)
     means = np.array([entry.mean for entry in entries])
     heights = [_heights(axis, x, key, order[: len(entries)]) for x, key in enumerate(keys)]
     span = float(np.ptp(means)) or 1.0
@@ -90,7 +91,7 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
         axis.plot(range(len(keys) + 1), y, color=palette(scale(means[line])), linewidth=width, alpha=alpha)
     for x in range(len(keys) + 1):
         axis.axvline(x, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(keys) + 1), [_label(name, 22) for name in [*keys, sweep.objective]], fontsize=8)
+    axis.set_xticks(range(len(keys) + 1), [label(name, 22) for name in [*keys, sweep.objective]], fontsize=8)
     axis.set_yticks([])
     axis.set(xlim=(-0.3, len(keys) + 0.5), ylim=(-0.05, 1.05))
     return figure
@@ -114,13 +115,13 @@ def _heights(axis: "Axes", x: int, key: str, order: Sequence[Configuration]) -> 
     for index in np.unique(np.linspace(0, len(shown) - 1, min(len(shown), MAX_TICKS)).astype(int)):
         height, text = shown[index]
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
-        axis.text(x + 0.04, height, _label(text, 16), fontsize=8, va="center", bbox=box, zorder=5)
+        axis.text(x + 0.04, height, label(text, 16), fontsize=8, va="center", bbox=box, zorder=5)
     return np.asarray(heights)
 
 
 def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     """The objective of every job by step; those of the best configurations in colour."""
-    figure, axis = _new_figure(5.0, 3.4)
+    figure, axis = _new_axes(5.0, 3.4)
     ranked = [(place, job) for place, each in enumerate(order) for job in each.jobs if len(job.curve) > 1][:MAX_CURVES]
     numbers = {job.number for _, job in ranked}
     others = [job for job in sweep.jobs if len(job.curve) > 1 and job.number not in numbers]
@@ -128,12 +129,12 @@ def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     named: set[int] = set()
     for place, job in reversed(curves):
         is_colored = place < min(5, len(order))
-        label = _name(order[place], 60) if is_colored and place not in named else None
+        name = _name(order[place], 60) if is_colored and place not in named else None
         named.add(place)
         steps, values = np.array(job.curve).T
         marker, color = "." if len(job.curve) < 30 else None, f"C{place}" if is_colored else _GREY
-        axis.plot(steps, values, marker=marker, label=label, color=color, zorder=3 if is_colored else 2, linewidth=1.0)
-    axis.set(xlabel="step", ylabel=_label(sweep.objective))
+        axis.plot(steps, values, marker=marker, label=name, color=color, zorder=3 if is_colored else 2, linewidth=1.0)
+    axis.set(xlabel="step", ylabel=label(sweep.objective))
     axis.set_xlim(left=0)
     if named & set(range(5)):
         handles, labels = axis.get_legend_handles_labels()
@@ -141,12 +142,8 @@ def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     return figure
 
 
-def _new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+def _new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
+    figure = new_figure(width, height)
     axis = figure.subplots()
     axis.tick_params(labelsize=8)
     axis.locator_params(axis="x", nbins=6)
@@ -164,12 +161,4 @@ def _png(figure: "Figure") -> bytes:
 def _name(configuration: Configuration, limit: int) -> str:
     """Without the paths of its keys, if their last parts tell them apart."""
     names = short_names(configuration.point)
-    return _label(" ".join(f"{names[key]}={value}" for key, value in configuration.labels.items()), limit)
-
-
-def _label(text: str, limit: int = 60) -> str:
-    """Text in one short line, which is no formula of matplotlib."""
-    text = "".join(sign if sign.isprintable() else " " for sign in text)
-    half = (limit - 3) // 2
-    text = text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
-    return text.replace("$", r"\$")
+    return label(" ".join(f"{names[key]}={value}" for key, value in configuration.labels.items()), limit)

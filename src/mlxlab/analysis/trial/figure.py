@@ -1,8 +1,10 @@
 """The figure of a trial: both values of each pair of runs, and the gains with their mean and its interval."""
 
+import math
 from typing import TYPE_CHECKING
 
 from mlxlab.analysis.trial.record import TrialRecord, last_look, pairs_of
+from mlxlab.figures import label, new_figure
 from mlxlab.metric_names import lower_is_better, plain_key
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ def draw_pairs(record: TrialRecord) -> "Figure | None":
     pairs = pairs_of(record)
     if not pairs:
         return None
-    from mlxlab.callbacks.plots import new_figure
-
     height = 1.0 + 0.28 * min(len(pairs), _MAX_NAMED)
     figure = new_figure(5.0, height + 1.6)
     values, gains = figure.subplots(2, 1, height_ratios=(height, 1.0))
@@ -33,23 +33,23 @@ def draw_pairs(record: TrialRecord) -> "Figure | None":
 def _draw_values(axes: "Axes", pairs: dict[int, tuple[float, float]], metric: str) -> None:
     """A line from the baseline to the change for each seed."""
     sign = -1 if lower_is_better(metric) else 1
-    for y, (baseline, changed) in enumerate(pairs.values()):
-        color = _BETTER if sign * (changed - baseline) > 0 else _WORSE
-        axes.plot([baseline, changed], [y, y], color=color, linewidth=1.5, zorder=1)
-        axes.plot(baseline, y, "o", color="black", markerfacecolor="white", zorder=2)
-        axes.plot(changed, y, "o", color=color, zorder=3)
+    baseline, changed = zip(*pairs.values(), strict=True)
+    colors = [_BETTER if sign * (new - old) > 0 else _WORSE for old, new in pairs.values()]
+    axes.hlines(range(len(pairs)), baseline, changed, colors=colors, linewidth=1.5, zorder=1)
+    axes.scatter(baseline, range(len(pairs)), facecolors="white", edgecolors="black", zorder=2)
+    axes.scatter(changed, range(len(pairs)), c=colors, zorder=3)
     named = len(pairs) <= _MAX_NAMED
     axes.set_yticks(range(len(pairs)) if named else [], [f"seed {seed}" for seed in pairs] if named else [])
     direction = "lower" if sign < 0 else "higher"
-    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlabel=f"{plain_key(metric)} ({direction} is better)")
+    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlabel=f"{label(plain_key(metric))} ({direction} is better)")
     axes.set_title("hollow: baseline; filled: changed (green better, red worse)", fontsize=9)
 
 
 def _draw_gains(axes: "Axes", record: TrialRecord) -> None:
-    """A dot per pair; below, the mean and its interval, if there is one."""
+    """A dot per pair; below, the mean and its interval, if there is one around it."""
     gains, (mean, low, high) = record["gains"], last_look(record)
     axes.plot(gains, [0] * len(gains), "o", color="C0", alpha=0.6)
-    if mean is not None and low is not None and high is not None:
+    if mean is not None and low is not None and high is not None and -math.inf < low <= mean <= high < math.inf:
         axes.errorbar(mean, 1, xerr=[[mean - low], [high - mean]], fmt="D", color="black", capsize=4)
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_yticks([0, 1], ["pairs", "mean,\ninterval"])

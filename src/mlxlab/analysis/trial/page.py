@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mlxlab import figures
 from mlxlab.analysis.comparison_cards import no_better_than_weakest
 from mlxlab.analysis.comparison_subject import mean_baselines
 from mlxlab.analysis.trial.figure import CAPTION, draw_pairs
@@ -180,9 +181,7 @@ def _figure(record: TrialRecord) -> list[Block]:
     figure = draw_pairs(record)
     if figure is None:
         return []
-    from mlxlab.callbacks.plots import DPI, render_png
-
-    return [Images([Image(render_png(figure), CAPTION, DPI)])]
+    return [Images([Image(figures.render_png(figure), CAPTION, figures.DPI)])]
 
 
 def _pairs(record: TrialRecord) -> Table:
@@ -206,10 +205,8 @@ def _value(run: RunRecord | None) -> str:
 def _looks(record: TrialRecord) -> list[Block]:
     lines: dict[str, list[tuple[float, float | None]]] = {}
     for look in record["looks"]:
-        pairs = look.get("pairs")
         for name in ESTIMATE:
-            value = look.get(name)
-            if isinstance(pairs, int) and isinstance(value, float | int):
-                lines.setdefault(name, []).append((pairs, value))
+            if (value := look[name]) is not None:
+                lines.setdefault(name, []).append((look["pairs"], value))
     chart = LineChart("Mean gain and its interval", lines, x_label="pairs")
     return [Charts([chart])] if len(record["looks"]) > 1 and chart.finite else []

@@ -1,13 +1,14 @@
 """`trial.json`: what a trial is about, its runs, its looks and its verdict."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.analysis.trial.sequential import ERROR, Look, Verdict
 from mlxlab.config.issues import shown
 from mlxlab.config.paths import display_path
-from mlxlab.constraints import Ge, MaxLen, NonNegative, Seed
+from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
@@ -16,9 +17,11 @@ from mlxlab.markdown import markdown_table
 FILE = "trial.json"
 EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # of the command
 _MAX_BYTES = 4 * 2**20
+MAX_PAIRS = 100  # that the command allows
 
 Arm = Literal["baseline", "changed"]
-ESTIMATE = ("mean", "low", "high")  # of a look: the mean gain and its interval
+Value = Annotated[float, Ge(-1e100), Le(1e100)]  # of a metric, which is the mean of float32 numbers or their squares
+ESTIMATE: tuple[Literal["mean"], Literal["low"], Literal["high"]] = ("mean", "low", "high")  # of a look
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
 
 
@@ -58,9 +61,22 @@ class RunRecord(TypedDict):
     arm: Arm
     folder: str
     digest: str
-    value: float | None
+    value: Value | None
     reused: bool
     seconds: NonNegative
+
+
+class LookRecord(TypedDict):
+    """A `Look`, null where a number is not finite."""
+
+    pairs: Count
+    mean: Value | None
+    low: Value | None
+    high: Value | None
+    min_gain: Value
+    chance: Fraction | None
+    verdict: Verdict | None
+    reason: str
 
 
 class TrialRecord(TypedDict):
@@ -69,10 +85,10 @@ class TrialRecord(TypedDict):
     format: Literal[1]
     question: Question
     command: str  # the first one that asked it
-    error: float
-    runs: list[RunRecord]
-    gains: list[float]
-    looks: list[dict[str, float | int | str | None]]
+    error: Fraction
+    runs: Annotated[list[RunRecord], MaxLen(2 * MAX_PAIRS)]
+    gains: Annotated[list[Value], MaxLen(MAX_PAIRS)]
+    looks: Annotated[list[LookRecord], MaxLen(MAX_PAIRS)]
     verdict: Verdict | None
     reason: str
     seconds: NonNegative
@@ -124,9 +140,10 @@ def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
 
 def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | None]:
     """The mean of the gains and the bounds of its interval, as far as they are known."""
-    last = record["looks"][-1] if record["looks"] else {}
-    mean, low, high = (value if isinstance(value, float | int) else None for value in map(last.get, ESTIMATE))
-    return mean, low, high
+    if not record["looks"]:
+        return None, None, None
+    last = record["looks"][-1]
+    return last["mean"], last["low"], last["high"]
 
 
 def describe_look(look: Look) -> str:
@@ -150,11 +167,9 @@ def describe(record: TrialRecord, folder: Path) -> str:
     verdict = record["verdict"] or "interrupted"
     lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
     if record["looks"]:
-        last = record["looks"][-1]
-        low, high, mean = (last[key] for key in ("low", "high", "mean"))
-        values = [value if isinstance(value, float | int) else float("nan") for value in (mean, low, high)]
+        values = [math.nan if value is None else value for value in last_look(record)]
         text = "gain in {} {:+.4g}, 95 % interval {:+.4g} to {:+.4g} over {} pairs"
-        lines.append(text.format(question["metric"], *values, last["pairs"]))
+        lines.append(text.format(question["metric"], *values, record["looks"][-1]["pairs"]))
     return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
 
 

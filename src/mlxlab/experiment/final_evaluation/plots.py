@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlxlab.callbacks.plots import new_figure, save_figure
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
 from mlxlab.experiment.final_evaluation.files import class_names
+from mlxlab.figures import new_figure, save_figure
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.metrics.calibration import BINS, reliability
 from mlxlab.training.metrics.classification import confusion_matrix

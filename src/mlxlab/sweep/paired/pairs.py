@@ -170,7 +170,8 @@ class Pairs:
             self.record["gains"].append(sign * (after["value"] - before["value"]) + 0.0)  # no -0.0
             current = look(self.record["gains"], self._min_gain(), first, last)
             if current.pairs >= first:
-                self.record["looks"].append(asdict(current))
+                fields: Any = asdict(current)
+                self.record["looks"].append(fields)
                 self.record |= {"verdict": current.verdict, "reason": current.reason}
                 self.show(describe_look(current))
 

@@ -13,6 +13,7 @@ from mlxlab.analysis.trial.figure import FILE as PAIRS
 from mlxlab.analysis.trial.figure import draw_pairs
 from mlxlab.analysis.trial.record import FILE, TrialRecord, read_record
 from mlxlab.constraints import NonNegative
+from mlxlab.figures import save_figure
 from mlxlab.sweep.continued_sweep import sweep_start
 from mlxlab.sweep.job_journal import open_job_journal
 from mlxlab.sweep.launcher.build import open_jobs
@@ -80,11 +81,8 @@ def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:
         tags |= {"trial.verdict": record["verdict"], "trial.reason": record["reason"]}
     tracker.set_tags(tags)
     for each in record["looks"]:
-        values = {f"trial/{name}": each[key] for name, key in (("gain", "mean"), ("low", "low"), ("high", "high"))}
-        metrics = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-        tracker.log_metrics(int(each["pairs"] or 0), metrics)
+        values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
+        tracker.log_metrics(each["pairs"], {name: value for name, value in values.items() if value is not None})
     tracker.log_artifact(folder / FILE)
     if (figure := draw_pairs(record)) is not None:
-        from mlxlab.callbacks.plots import save_figure
-
         save_figure(tracker, figure, folder / PAIRS)
