@@ -156,7 +156,7 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     if json or columns.params or columns.facts is None or "data" in columns.facts:
         reader.load_params(runs)
     elif columns.metrics is None:
-        reader.load_params(runs[:20])  # for the objectives, which come first
+        reader.load_tags(runs)  # for the objectives, which come first
     if columns.metrics is None:
         load_best(reader, runs, default_metrics(runs, columns.sort))
     if json:

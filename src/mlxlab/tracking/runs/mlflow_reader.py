@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
@@ -14,6 +16,10 @@ from mlxlab.tracking.runs.evaluate import matches
 from mlxlab.tracking.runs.filters import Expression
 from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
 
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+MAX_REQUESTS = 8  # at a time
 MAX_SEARCHED = 1000  # newest runs among which `find_runs` looks
 MAX_RESULTS = 50_000  # of one search; MLflow refuses more
 NEWEST = "attributes.start_time DESC"
@@ -46,27 +52,36 @@ class MlflowRunReader:
     def load_params(self, runs: list[RunRow]) -> None:
         """Nothing to do: they came with the runs."""
 
+    def load_tags(self, runs: list[RunRow]) -> None:
+        """Nothing to do: they came with the runs."""
+
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
-        best, values = (min if lower_is_better(metric) else max), {}
-        with self._errors():
-            for run in runs:
-                history = self._client.get_metric_history(run.run_id, clean(metric))
-                if finite := [point.value for point in history if not math.isnan(point.value)]:
-                    values[run.run_id] = best(finite)
+        best, key, values = (min if lower_is_better(metric) else max), clean(metric), {}
+        for run_id, histories in self._histories(runs, [key]).items():
+            if finite := [point.value for point in histories[key] if not math.isnan(point.value)]:
+                values[run_id] = best(finite)
         return values
 
     def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
         sign, best = (1 if lower_is_better(objective) else -1), {}
-        for run in runs:
-            values = self._by_step(run, objective)
-            if steps := sorted((sign * value, step) for step, value in values.items() if not math.isnan(value)):
-                metrics = {key: self._by_step(run, key) for key in keys if key in run.metrics}
-                best[run.run_id] = {key: each[steps[0][1]] for key, each in metrics.items() if steps[0][1] in each}
+        evaluated = [run for run in runs if objective in run.metrics]
+        for run_id, histories in self._histories(evaluated, [objective, *keys]).items():
+            values = {key: {point.step: point.value for point in points} for key, points in histories.items()}
+            steps = [(sign * value, step) for step, value in values[objective].items() if not math.isnan(value)]
+            if steps:
+                _, step = min(steps)
+                best[run_id] = {key: values[key][step] for key in keys if step in values.get(key, {})}
         return best
 
-    def _by_step(self, run: RunRow, key: str) -> dict[int, float]:
-        with self._errors():
-            return {point.step: point.value for point in self._client.get_metric_history(run.run_id, key)}
+    def _histories(self, runs: list[RunRow], keys: list[str]) -> dict[str, dict[str, "list[Metric]"]]:
+        """Run id -> key -> history, of the runs that have one; each is a request."""
+        requests = [(run.run_id, key) for run in runs for key in dict.fromkeys(keys) if key in run.metrics]
+        histories: dict[str, dict[str, list[Metric]]] = {}
+        with self._errors(), ThreadPoolExecutor(MAX_REQUESTS, "metrics") as pool:
+            points = pool.map(lambda request: self._client.get_metric_history(*request), requests)
+            for (run_id, key), history in zip(requests, points, strict=True):
+                histories.setdefault(run_id, {})[key] = history
+        return histories
 
     def datasets(self, run_id: str) -> dict[str, str]:
         with self._errors():

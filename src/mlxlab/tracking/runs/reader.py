@@ -62,6 +62,9 @@ class RunReader(Protocol):
     def load_params(self, runs: list[RunRow]) -> None:
         """Adds parameters and tags to listed runs."""
 
+    def load_tags(self, runs: list[RunRow]) -> None:
+        """Adds only tags, which are few."""
+
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
         """Run id -> best value of a metric over its whole history, without NaN; of the runs that have one."""
 

@@ -68,12 +68,20 @@ class SqliteRunReader:
 
     def load_params(self, runs: list[RunRow]) -> None:
         by_id = {run.run_id: run for run in runs}
-        # A row per run: half the time of a row per value.
-        query = "select run_uuid, json_group_object(key, value) from"
-        for run_id, values in self._of_runs(f"{query} params", runs, "group by 1"):
-            by_id[run_id].params = json.loads(values)
-        for run_id, values in self._of_runs(f"{query} tags", runs, "group by 1"):
-            by_id[run_id].tags = json.loads(values)
+        for run_id, values in self._objects("params", runs):
+            by_id[run_id].params = values
+        self.load_tags(runs)
+
+    def load_tags(self, runs: list[RunRow]) -> None:
+        by_id = {run.run_id: run for run in runs}
+        for run_id, values in self._objects("tags", runs):
+            by_id[run_id].tags = values
+
+    def _objects(self, table: str, runs: list[RunRow]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Run id and the values of a run by key: a row per run takes half the time of a row per value."""
+        query = f"select run_uuid, json_group_object(key, value) from {table}"
+        for run_id, values in self._of_runs(query, runs, "group by 1"):
+            yield run_id, json.loads(values)
 
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
         best = "min" if lower_is_better(metric) else "max"

@@ -1,0 +1,102 @@
+"""Metrics of the best evaluation in lists: of every run, and with few requests to a tracking server."""
+
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from mlxlab.cli.runs import reading
+from mlxlab.errors import ServiceUnavailableError
+from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+from mlxlab.tracking.runs.objectives import load_best
+from mlxlab.tracking.runs.reader import RunRow
+
+RUN = RunRow("0", "run", "mlxlab", "1", "FINISHED", 1000, 6000, None, None, None, {"valid/accuracy": 0.75})
+TAGS = {"objective": "valid/accuracy"}
+
+
+class LocalReader:
+    """25 runs; parameters and tags are loaded later, as from SQLite."""
+
+    def names(self, kind):
+        return ["valid/accuracy"]
+
+    def list_runs(self, **options):
+        return [replace(RUN, run_id=f"{n:08}", metrics=dict(RUN.metrics), best={}) for n in range(25)]
+
+    def load_tags(self, runs):
+        for run in runs:
+            run.tags = TAGS
+
+    load_params = load_tags
+
+    def best_evaluations(self, runs, objective, keys):
+        return {run.run_id: {objective: 0.875} for run in runs}
+
+
+@pytest.mark.parametrize("columns", ["run", "run,data", None])
+def test_every_listed_run_has_the_metrics_of_its_best_evaluation(columns, monkeypatch, capsys):
+    monkeypatch.setattr(reading, "open_reader", lambda uri: LocalReader())
+    monkeypatch.setattr(reading, "pending_summary", lambda address: "")
+    reading.list_runs(limit=25, columns=columns)
+    head, _, *rows = (line.replace(" ", "").strip("|").split("|") for line in capsys.readouterr().out.splitlines())
+    cells = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(row["valid/accuracy(best)"], row["valid/accuracy(last)"]) for row in cells] == [("0.875", "0.75")] * 25
+
+
+class Client:
+    """Of a server: counts its requests, and how many of them it has at a time."""
+
+    def __init__(self, error=None):
+        self.requests, self.active, self.most, self.error = [], 0, 0, error
+        self.lock = threading.Lock()
+
+    def get_metric_history(self, run_id, key):
+        with self.lock:
+            self.requests.append((run_id, key))
+            self.active += 1
+            self.most = max(self.most, self.active)
+        time.sleep(0.01)
+        with self.lock:
+            self.active -= 1
+        if self.error:
+            raise self.error
+        values = [0.5, float("nan"), 0.9, 0.8] if key == "valid/accuracy" else [4.0, 3.0, 2.0, 1.0]
+        return [SimpleNamespace(step=step, value=value) for step, value in enumerate(values)]
+
+
+@pytest.fixture(name="server")
+def reader_of_a_server():
+    reader = MlflowRunReader.__new__(MlflowRunReader)
+    reader.address, reader._client = SimpleNamespace(shown="http://server"), Client()
+    return reader
+
+
+def stored(count):
+    metrics = {"valid/accuracy": 0.8, "valid/loss": 1.0}
+    return [replace(RUN, run_id=str(n), metrics=metrics, tags=TAGS, best={}) for n in range(count)]
+
+
+def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it_lacks(server):
+    runs, started = stored(20), replace(RUN, run_id="started", metrics={"valid/loss": 1.0}, tags=TAGS, best={})
+    load_best(server, [*runs, started])
+    assert [run.best for run in runs] == [{"valid/accuracy": 0.9, "valid/loss": 2.0}] * 20
+    assert started.best == {}
+    expected = [(run.run_id, key) for run in runs for key in ("valid/accuracy", "valid/loss")]
+    assert sorted(server._client.requests) == sorted(expected)
+    assert 1 < server._client.most <= 8
+
+
+def test_the_best_values_of_runs_without_the_metric_are_not_requested(server):
+    [run] = stored(1)
+    assert server.best_values([run, replace(run, run_id="other", metrics={})], "valid/loss") == {"0": 1.0}
+    assert server._client.requests == [("0", "valid/loss")]
+
+
+def test_a_server_that_stops_answering_is_not_asked_for_the_rest(server):
+    server._client.error = OSError("refused")
+    with pytest.raises(ServiceUnavailableError, match=r"http://server: .*refused"):
+        load_best(server, stored(500))
+    assert len(server._client.requests) < 100
