@@ -110,7 +110,7 @@ def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_pat
 
 def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outputs(methods, capsys, monkeypatch):
     monkeypatch.chdir(methods)
-    for options in ([], [], ["evaluation=best", "metric=valid/loss"], ["output=chosen"]):
+    for options in ([], [], ["evaluation=best", "metric=valid/loss"], ["out=chosen"]):
         assert main(["alone=alone", "better=better", "baseline=alone", *options]) == 0
     pages = [page for page in methods.glob("**/comparison.html") if page.parent.name != "chosen"]
     assert {page.parent.parent for page in pages} == {methods / "outputs" / "comparisons"}
@@ -298,12 +298,20 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
         (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
         (["sweep={0}/alone", "--jsn"], "did you mean json?"),
         (["sweep={0}/alone", "a={0}/better"], "sweep= takes only metric=, out= and json="),
+        (["a={0}/alone", "b={0}/better", "baseline=a", "output={0}/new"], "new: unknown option; did you mean out=?"),
     ],
 )
 def test_a_misspelt_option_is_no_method(methods, capsys, args, message):
     assert main([arg.format(methods) for arg in args]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_output_is_the_name_of_a_method(methods, capsys, monkeypatch):
+    monkeypatch.chdir(methods)
+    assert main(["alone=alone", "output=better", "third=alone", "baseline=alone", "out=new", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["methods"]] == ["alone", "output", "third"]
+    assert not (methods / "better" / "comparison.json").exists()
 
 
 def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):

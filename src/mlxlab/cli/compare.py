@@ -171,7 +171,8 @@ def _refuse_misspelt_options(args: list[str]) -> None:
     options = [name for name in signature(_compare).parameters if name not in ("args", "command_line")]
     for arg in args:
         is_folder = all(os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(","))
-        if (not is_folder or len(args) < 2) and (meant := nearest_names(_key(arg), options, min_ratio=0.8)):
+        meant = ["out"] if _key(arg) == "output" else nearest_names(_key(arg), options, min_ratio=0.8)
+        if meant and (not is_folder or len(args) < 2):
             raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
 
 
@@ -204,4 +205,4 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
     return folders
 
 
-main = build_main(__doc__, Subcommand(_compare, forward_prefix="", aliases={"output": "out"}))
+main = build_main(__doc__, Subcommand(_compare, forward_prefix=""))
