@@ -9,7 +9,10 @@ _SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 sys.path.insert(0, _SOURCE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))  # for its jobs
 
-from mlxlab.cli.trial import main  # noqa: E402
+try:
+    from mlxlab.cli.trial import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from mlxlab.errors import ConfigError, ServiceUnavailableError
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit code; that of an unknown one is 2."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # before the command runs, which says so itself
+        return 128 + signal.SIGINT
+
+
+def _run(argv: list[str] | None) -> int:
     name, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
         return _print_overview()

@@ -1,0 +1,36 @@
+"""Ctrl-C while a command is being imported ends without a traceback, by whichever of its names it was started."""
+
+import builtins
+import runpy
+
+import pytest
+
+from mlxlab.cli import main as commands
+from support.processes import ROOT
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("file", [*SCRIPTS, ROOT / "src" / "mlxlab" / "__main__.py"], ids=lambda file: file.stem)
+def test_a_script_exits_with_130(file, monkeypatch):
+    load = builtins.__import__
+    monkeypatch.setattr(
+        builtins, "__import__", lambda name, *args: (interrupt if "mlxlab" in name else load)(name, *args)
+    )
+    monkeypatch.setenv("PYTHONPATH", "")  # which some scripts set
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:  # a KeyboardInterrupt would end pytest
+        runpy.run_path(str(file), run_name="__main__")
+    assert repr(stop.value) == "SystemExit(130)"
+
+
+def test_the_installed_command_exits_with_130(monkeypatch, capsys):
+    monkeypatch.setattr(commands.importlib, "import_module", interrupt)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+        raise SystemExit(commands.main(["info"]))
+    assert repr(stop.value) == "SystemExit(130)"
+    assert capsys.readouterr().err == ""
