@@ -1,7 +1,73 @@
-"""The folder of the outputs: the checkout inside of it, else the current folder."""
+"""Where config files are looked for, and the folder of the outputs: the checkout inside of it, else the current one."""
 
+import pytest
+
+from mlxlab.cli import crossvalidate, evaluate, info, launch, train
+from mlxlab.cli.doctor import packages
+from mlxlab.cli.doctor.probe import run_checks
+from mlxlab.config import paths
 from mlxlab.config.paths import project_root
+from support.past_run import past_run
 from support.processes import ROOT, run, tiny_overrides
+
+COMMANDS = [
+    (train, ["model=bert"]),
+    (train, ["--help"]),
+    (info, ["presets"]),
+    (info, ["data", "data=titanic"]),
+    (info, ["run={run}"]),
+    (info, ["model=bert"]),
+    (launch, ["nproc=2", "model=bert"]),
+    (crossvalidate, ["folds=2"]),
+]
+
+
+@pytest.fixture(name="run_folder", scope="module")
+def folder_of_a_run():
+    return past_run()
+
+
+@pytest.fixture(name="copied")
+def copied_code(run_folder, monkeypatch, tmp_path):
+    """src/ was copied, and conf/ too, but not pyproject.toml."""
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setattr(paths, "_IN_CHECKOUT", False)
+    monkeypatch.setattr(paths, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "src" / "mlxlab")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("command", "args"), [*COMMANDS, (evaluate, ["run={run}"])])
+def test_code_without_config_files_says_where_they_were_looked_for(copied, run_folder, command, args, capsys):
+    assert command.main([arg.format(run=run_folder) for arg in args]) == 66
+    assert capsys.readouterr().err == (
+        f"no config files: looked in {copied}/conf (only with pyproject.toml next to it), {copied}/src/mlxlab/conf and "
+        f"{copied}/src/conf; copy the whole repository, or install mlxlab\n"
+    )
+
+
+def test_a_misspelt_run_is_named_without_config_files_too(copied, capsys):
+    assert info.main(["rnu=x"]) == 2
+    assert capsys.readouterr().err == "rnu=x: unknown key; did you mean run?\n"
+
+
+def test_doctor_says_that_config_files_are_missing_and_checks_the_rest(copied):
+    found = {each["check"]: (each["status"], each["value"]) for each in run_checks(packages.CHECKS)}
+    assert found["config files"][0] == "error"
+    assert found["config files"][1].startswith(f"no config files: looked in {copied}/conf ")
+    assert found["packages"][0] == "ok"
+
+
+@pytest.mark.parametrize(("command", "args"), COMMANDS)
+def test_a_folder_of_config_files_that_was_named_must_exist(run_folder, command, args, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MLXLAB_CONF", f"{tmp_path}/nowhere")
+    assert command.main([arg.format(run=run_folder) for arg in args]) == 2
+    assert capsys.readouterr().err == f"MLXLAB_CONF={tmp_path}/nowhere: not a folder of config files\n"
+
+
+def test_the_code_of_a_logged_model_has_its_config_files_next_to_it(copied):
+    (copied / "src" / "conf").mkdir(parents=True)
+    assert paths.conf_dir() == paths.shipped_conf() == copied / "src" / "conf"
 
 
 def test_outputs_of_a_checkout_stay_in_it_from_any_of_its_folders(monkeypatch):

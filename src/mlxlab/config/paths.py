@@ -3,23 +3,43 @@
 import os
 from pathlib import Path
 
+from mlxlab.errors import ConfigError, InputNotFoundError
+
 _PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
 _CHECKOUT = _PACKAGE.parents[1]
 _IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()  # also if it is editable
 
 
+def checkout() -> Path | None:
+    """The repository that this code is in; None if the package is installed."""
+    return _CHECKOUT if _IN_CHECKOUT else None
+
+
 def shipped_conf() -> Path:
-    """The conf/ that belongs to this code, and defines which targets may be built."""
+    """The conf/ that belongs to this code, and defines which targets may be built.
+
+    Raises InputNotFoundError if the code was copied without it.
+    """
     if _IN_CHECKOUT:
         return _CHECKOUT / "conf"
-    inside = _PACKAGE / "conf"
-    return inside if inside.is_dir() else _PACKAGE.parent / "conf"  # the code of a logged model: the two side by side
+    folders = [folder / "conf" for folder in (_PACKAGE, _PACKAGE.parent)]  # in a wheel; in the code of a logged model
+    if (folder := next(filter(Path.is_dir, folders), None)) is None:
+        looked = f"{_CHECKOUT / 'conf'} (only with pyproject.toml next to it), {folders[0]} and {folders[1]}"
+        raise InputNotFoundError(f"no config files: looked in {looked}; copy the whole repository, or install mlxlab")
+    return folder
 
 
 def conf_dir() -> Path:
-    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the shipped one."""
-    override = os.environ.get("MLXLAB_CONF")
-    return Path(override).resolve() if override else shipped_conf()
+    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the shipped one.
+
+    Raises ConfigError if `MLXLAB_CONF` is no folder; else as `shipped_conf`.
+    """
+    if not (override := os.environ.get("MLXLAB_CONF")):
+        return shipped_conf()
+    folder = Path(override).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"MLXLAB_CONF={override[:300]}: not a folder of config files")
+    return folder
 
 
 def project_root() -> Path:

@@ -2,9 +2,10 @@
 
     mlxlab doctor [--json] [timeout=60]
 
-Checks Python and the platform, packages and extras, MLX, its device and its BLAS, the native kernels, memory, cores,
-the clock, folders and free space, and the tracking store. Nothing is changed. Each group of checks runs in a process of
-its own, so that a broken package cannot crash or stop the others. `mlxlab runs doctor` mends runs in the store.
+Checks Python and the platform, packages and extras, the config files, MLX, its device and its BLAS, the native
+kernels, memory, cores, the clock, folders and free space, and the tracking store. Nothing is changed. Each group of
+checks runs in a process of its own, so that a broken package cannot crash or stop the others. `mlxlab runs doctor`
+mends runs in the store.
 
 Exit codes: 0 without errors, also with warnings; 69 with errors.
 """

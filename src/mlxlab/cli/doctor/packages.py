@@ -1,4 +1,4 @@
-"""Checks that required packages are installed in versions that fit, and which extras are."""
+"""Checks that required packages are installed in versions that fit, which extras are, and where conf/ is."""
 
 import importlib.metadata
 import tomllib
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlxlab import program
 from mlxlab.cli.doctor.finding import Finding, finding
 from mlxlab.cli.doctor.probe import Check
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import checkout, conf_dir
 from mlxlab.files.untrusted import read_text
 
 BACKENDS = ("cpu", "cuda")  # extras that hold MLX's backend; `compute` checks it
@@ -32,9 +32,8 @@ def _extras() -> Iterator[Finding]:
 
 def _requirements() -> dict[str, list[str]]:
     """Extra -> its requirements; "" holds those of mlxlab itself. Of the checkout, or of the installed package."""
-    pyproject = shipped_conf().parent / "pyproject.toml"
-    if pyproject.is_file():
-        project = tomllib.loads(read_text(pyproject))["project"]
+    if (folder := checkout()) is not None:
+        project = tomllib.loads(read_text(folder / "pyproject.toml"))["project"]
         return {"": project["dependencies"], **project["optional-dependencies"]}
     metadata = importlib.metadata.metadata("mlxlab")
     extras = {extra: f'extra == "{extra}"' for extra in metadata.get_all("Provides-Extra") or []}
@@ -64,4 +63,8 @@ def _faults(lines: list[str]) -> str:
     return "; ".join([*([f"not installed: {', '.join(missing)}"] if missing else []), *others])
 
 
-CHECKS: dict[str, Check] = {"packages": _required, "extras": _extras}
+def _conf() -> Iterator[Finding]:
+    yield finding("config files", str(conf_dir()))
+
+
+CHECKS: dict[str, Check] = {"packages": _required, "config files": _conf, "extras": _extras}

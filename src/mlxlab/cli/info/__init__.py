@@ -31,6 +31,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from mlxlab.cli.info.token_frequencies import tokens
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import nearest
+from mlxlab.errors import UserError
 
 
 def estimate(json: bool = False, *, args: list[str]) -> None:
@@ -105,4 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _names_run(arg: str) -> bool:
     """Whether an argument is `run=`, or a misspelling of it that is no key of train: `describe` reports that."""
     key, equals, _ = arg.partition("=")
-    return bool(equals) and nearest(key, ["run"]) is not None and not (conf_dir() / key).exists()
+    if not equals or nearest(key, ["run"]) is None:
+        return False
+    with suppress(UserError):  # without config files the subcommand says so
+        return not (conf_dir() / key).exists()
+    return True

@@ -70,7 +70,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
 
     flags = resume_sweep(_flags(argv))
     composer = Composer(
-        conf=_folder(flags.config_path, "--config-path") or _folder(conf_dir(), "MLXLAB_CONF") or conf_dir(),
+        conf=_folder(flags.config_path, "--config-path") or conf_dir(),
         overrides=flags.overrides,
         extra=_folder(flags.config_dir, "--config-dir"),
         name=flags.config_name or "train",
