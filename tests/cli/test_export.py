@@ -50,6 +50,9 @@ def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys
         resumed = run_here(f"resume={resume}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}")
         message = f"{merged}: an exported model, {refused}; model.init_from={merged} uses its weights\n"
         assert (resumed.returncode, resumed.stderr) == (2, message)
+    fork = run_here(f"resume={merged}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={tmp_path}/fork")
+    assert fork.returncode == 2
+    assert fork.stderr.endswith(f"{merged}: an exported model, which no run resumes; {message.partition('; ')[2]}")
     assert sorted(merged.rglob("*")) == before, "nothing is written into a folder that is refused"
     with pytest.raises(InputNotFoundError, match=f"evaluate it with: mlxlab evaluate run={merged}"):
         describe_run(merged)

@@ -25,12 +25,13 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
     Raises:
         UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
     """
+    from mlxlab.checkpoint.exported import refuse_exported
     from mlxlab.config.hydra.job import run_as_job
     from mlxlab.experiment.run import remove_unused
 
     check_parallel(config.trainer.parallel)
     _set_run_dir(composer, config)
-    _refuse_exported(config)
+    refuse_exported(Path(str(config.hydra.run.dir)), resumes=config.resume is not None)  # before anything is written
     folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
     if not isinstance(result, Exception):
         return folder, result
@@ -163,15 +164,6 @@ def preview_growth(composer: "Composer", config: "DictConfig") -> str:
         from mlxlab.experiment.train import preview_schedule
 
         return preview_schedule(requested, Path(config.hydra.run.dir), Path(folder))
-
-
-def _refuse_exported(config: "DictConfig") -> None:
-    """Raises ConfigError before anything is written if the run folder is that of an exported model."""
-    from mlxlab.checkpoint.exported import is_exported
-
-    if is_exported(folder := Path(str(config.hydra.run.dir))):
-        refused = "in which no run begins" if config.resume is None else "which no run resumes"
-        raise ConfigError(f"{folder}: an exported model, {refused}; model.init_from={folder} uses its weights")
 
 
 def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:

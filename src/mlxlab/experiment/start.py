@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
+from mlxlab.checkpoint.exported import refuse_exported
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
@@ -96,10 +97,7 @@ def find_start(
     if checkpoint is None:
         return None, resume == "auto" and (folder / JOURNAL).is_file()
     source = checkpoint.run_dir
-    if not checkpoint.optimizer:
-        raise ConfigError(
-            f"{source}: an exported model, which no run resumes; model.init_from={source} uses its weights"
-        )
+    refuse_exported(source, resumes=True)
     if not (source / "inference" / "config.yaml").is_file():
         raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
     return checkpoint, source.resolve() == folder.resolve()
