@@ -116,6 +116,16 @@ def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
     assert choices == ["lion", "lion"]
 
 
+def test_a_resume_keeps_the_name_of_the_run_and_a_fork_does_not(tmp_path):
+    folder, fork = f"hydra.run.dir={tmp_path}/run", f"hydra.run.dir={tmp_path}/fork"
+    settings = [*tiny_overrides("trainer.max_steps=2"), "name=mine"]
+    for args in ([*settings, folder], [folder, "resume=auto", "trainer.max_steps=4"]):
+        assert run_here(*args).returncode == 0
+        assert json.loads((tmp_path / "run" / "manifest.json").read_text())["name"] == "mine"
+    assert run_here(f"resume={tmp_path}/run", fork, "trainer.max_steps=6").returncode == 0
+    assert json.loads((tmp_path / "fork" / "manifest.json").read_text())["name"] == "bert-nano-titanic-simple"
+
+
 def test_emergency_checkpoints_have_the_same_names_for_all_commands(tmp_path, source):
     for name in ("last", "best", "step-8", f"{source}/checkpoints/step-00000008"):
         done = run_here(f"run={source}", f"checkpoint={name}", script="evaluate")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -114,21 +115,26 @@ def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, t
         assert ("was validated on other data" in capsys.readouterr().err) == warned
 
 
-@pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
-def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role):
+@pytest.mark.parametrize(
+    ("role", "end"),
+    [("teacher", signal.SIGINT), pytest.param("residual", signal.SIGKILL, marks=pytest.mark.fault_injection)],
+)
+def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role, end):
+    """Killed ones by the command that began them, interrupted ones by the command that they print."""
     args = [
         *STUDENT,
         f"trainer.teachers=[{teacher}]",
         "trainer.distillation.rounds=3",
         f"trainer.distillation.previous_students={role}",
     ]
-    again = [*args, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
-    process = start(*again)
+    folder = f"hydra.run.dir={tmp_path}/killed"
+    process = start(*args, folder, "resume=auto")
     wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
-    process.kill()
-    process.communicate()
+    process.send_signal(end)
+    printed = process.communicate()[1].splitlines()[-1].partition("; continue it with: ")[2].split()
     assert len(json.loads((tmp_path / "killed" / "rounds.json").read_text())["done"]) == 1
-    assert main(again) == 0
+    assert printed[-2:] == ([folder, "resume=auto"] if end == signal.SIGINT else [])
+    assert main(printed[-2:] or [*args, folder, "resume=auto"]) == 0
     resumed = capsys.readouterr()
     assert "resumed from step-" in resumed.err
     assert main([*args, f"hydra.run.dir={tmp_path}/uninterrupted"]) == 0

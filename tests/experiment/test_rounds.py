@@ -1,6 +1,7 @@
 """Laws of rounds: what earlier students are to the next, where a student starts, what is reported."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 from scipy.special import log_softmax
 
+from mlxlab.checkpoint.names import resumes_rounds, whole_run
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
+from mlxlab.experiment.description.run import describe_run
+from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.session import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
@@ -88,6 +92,61 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
         kl = (np.exp(p) * (p - q)).sum(axis=-1)
         values = 0.5 * -log_softmax(student, axis=-1)[rows, batch.targets] + 0.5 * T**2 * kl
     assert logged(folder / "rounds" / "2", step=1)["train/loss"] == pytest.approx(values.mean(), rel=1e-5)
+
+
+def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_them(tmp_path, capsys):
+    options = ["trainer.distillation.rounds=2", "name=students", "trainer.loss.alpha=0.25", "seed=3"]
+    folder = train_run(tmp_path / "run", *options)
+    whole = [read_manifest(each) for each in (folder, folder / "rounds" / "2")]
+    weights = last_weights(folder / "rounds" / "2")
+    rounds = json.loads((folder / "rounds.json").read_text())
+    shutil.rmtree(folder / "rounds" / "2")
+    (folder / "rounds.json").write_text(json.dumps(rounds | {"done": rounds["done"][:1]}))
+    (folder / "manifest.json").write_text(json.dumps(whole[0] | {"status": "PREEMPTED"}))
+    [command] = describe_run(folder)["next"]
+    assert command == f"mlxlab train hydra.run.dir={folder} resume=auto"
+    assert main(command.split()[2:]) == 0
+    assert "round 2 of 2" in capsys.readouterr().out
+    assert max_abs_difference(last_weights(folder / "rounds" / "2"), weights) == 0
+    assert json.loads((folder / "rounds.json").read_text())["done"] == rounds["done"]
+    for before, each in zip(whole, (folder, folder / "rounds" / "2"), strict=True):
+        after = read_manifest(each)
+        assert (after["name"], before["name"].split()[0]) == (before["name"], "students")
+        assert after["outcome"].get("final_state") == before["outcome"].get("final_state")
+        recorded = after["inputs"]["overrides"]
+        assert [text for text in recorded if text != "resume=auto"] == before["inputs"]["overrides"]
+        for key in ("choices", "first", "seed", "run_dir"):
+            assert after["inputs"][key] == before["inputs"][key], key
+    assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer=simple"]) == 2
+    assert capsys.readouterr().err.endswith(f"expected trainer=distill, {folder} holds rounds of distillation\n")
+
+
+def test_info_shows_the_settings_of_rounds_and_how_one_of_them_is_continued(two_rounds):
+    folder, _ = two_rounds
+    changed = describe_run(folder)["changed"]
+    assert (changed["fault"], changed["options"]["trainer"]) == ("", "distill")
+    assert changed["keys"].get("trainer.distillation.rounds") == [1, 2]
+    assert whole_run(folder / "rounds" / "1") == whole_run(folder) == folder
+
+
+@pytest.mark.parametrize(
+    ("resume", "continues"),
+    [(None, False), ("auto", True), ("last", True), ("{}", True), ("{}/rounds/1", False), ("elsewhere", False)],
+)
+def test_rounds_continue_in_their_own_folder_only(two_rounds, resume, continues):
+    folder, _ = two_rounds
+    assert resumes_rounds(resume and resume.format(folder), folder) is continues
+    assert not resumes_rounds(resume and resume.format(folder), folder / "rounds" / "1")
+
+
+def test_a_new_run_moves_earlier_rounds_with_their_ensemble(two_rounds, tmp_path):
+    folder = shutil.copytree(two_rounds[0], tmp_path / "used")
+    expected = weights_of(restore_model(folder).model)
+    train_run(folder, "trainer.distillation.rounds=1")
+    [earlier] = folder.glob("earlier-*")
+    assert max_abs_difference(weights_of(restore_model(earlier).model), expected) == 0
+    assert not (folder / "ensemble.json").exists()
+    assert restore_model(folder).checkpoint.run_dir == folder
 
 
 def test_the_model_cannot_change_between_rounds(two_rounds, capsys):

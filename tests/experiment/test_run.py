@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.run import announce, run_name
 from mlxlab.terminal.messages import configure_logging
 
@@ -19,6 +20,16 @@ def test_a_terminal_shows_at_once_what_runs_and_where(tmp_path, monkeypatch):
         announce(CFG | {"name": "mine"}, tmp_path)
     assert os.read(parent, 500).decode().strip() == f"mine in {tmp_path}: loading MLX, data and model ..."
     os.close(parent)
+
+
+def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monkeypatch):
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin({}, name="mine")
+    shown = []
+    monkeypatch.setattr("mlxlab.terminal.messages.announce", shown.append)
+    for changes in ({"resume": "auto"}, {"resume": None}, {"resume": "auto", "name": "other"}):
+        announce(CFG | changes, tmp_path)
+    assert [text.partition(" in ")[0] for text in shown] == ["mine", tmp_path.name, "other"]
 
 
 def test_a_pipe_gets_no_line_of_a_quick_start(tmp_path, capsys):

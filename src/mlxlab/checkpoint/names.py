@@ -8,6 +8,7 @@ from mlxlab.errors import InputNotFoundError
 from mlxlab.nearest import nearest_names, no_such_folder
 
 FOLDER = "checkpoints"  # of a run folder
+ROUNDS = "rounds.json"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
 TOKENIZERS = "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
 EMERGENCY, REPLACED = "-emergency", "-replaced"
@@ -40,7 +41,21 @@ def committed_paths(folder: Path) -> list[Path]:
 def can_resume(run_dir: Path) -> bool:
     """Whether a run folder holds a checkpoint, also an unusable one, or rounds of distillation."""
     folder = run_dir / FOLDER
-    return bool(committed_paths(folder)) or any(folder.glob("unusable-*")) or (run_dir / "rounds").is_dir()
+    return bool(committed_paths(folder)) or any(folder.glob("unusable-*")) or (run_dir / ROUNDS).is_file()
+
+
+def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
+    """Whether `resume` continues the rounds of a run folder: with their own config, so the command need not name it."""
+    if resume is None or not (run_dir / ROUNDS).is_file():
+        return False
+    run = find_resumed_run(resume)
+    return run.resolve() == run_dir.resolve() if run else bool(resume == "auto" or KEYWORD.fullmatch(resume))
+
+
+def whole_run(run_dir: Path) -> Path:
+    """The folder of the run of several rounds that a run is one of; else its own."""
+    parent = run_dir.parent.parent
+    return parent if run_dir.parent.name == "rounds" and (parent / ROUNDS).is_file() else run_dir
 
 
 def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
@@ -77,4 +92,4 @@ def find_resumed_run(resume: str | None) -> Path | None:
         return None
     path = Path(os.path.expanduser(resume)).absolute()
     folders = (path, path.parent, path.parent.parent)
-    return next((path for path in folders if any(map(os.path.isdir, (path / FOLDER, path / "rounds")))), None)
+    return next((path for path in folders if os.path.isdir(path / FOLDER) or os.path.isfile(path / ROUNDS)), None)

@@ -56,6 +56,7 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
 
 def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = False) -> float:
     """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well."""
+    from mlxlab.checkpoint.names import resumes_rounds
     from mlxlab.distillation.options import read_options
     from mlxlab.experiment.run import announce, open_run
     from mlxlab.training.stop_rule import stop_rule
@@ -72,7 +73,7 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
             if owns_process:
                 gc.freeze()  # what has been imported and composed is needed to the end
                 gc.enable()  # `train` has disabled it
-            if is_multi_round:
+            if is_multi_round or resumes_rounds(config["resume"], context.shared_dir):
                 from mlxlab.experiment.rounds import DistillationRounds
 
                 return DistillationRounds(config, context).run()

@@ -13,11 +13,12 @@ from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
-from mlxlab.config.resume_overrides import Changes, add_overrides, override_name, record_changes
+from mlxlab.config.hydra.overrides import typed_run_dir
+from mlxlab.config.resume_overrides import Changes, record_changes
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config
+from mlxlab.experiment.facts.command_lines import CommandLine
 from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
 from mlxlab.experiment.report import final_metrics, log_lines
@@ -34,22 +35,20 @@ if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
 
 
-def run_metadata(session: "Session", resumed: Checkpoint | None, requested: Sequence[str] = ()) -> RunMetadata:
+def run_metadata(
+    session: "Session", command: CommandLine, resumed: Checkpoint | None, requested: Sequence[str] = ()
+) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     cfg, data, initial = session.cfg, session.data, session.initial_weights
-    overrides = cli_overrides()
-    choices, initial_weights = group_choices(), {} if initial is None else {initial.source: initial.digest}
-    if resumed is not None:  # the options it started with, unless typed again
-        typed = set(map(override_name, overrides))
-        overrides = add_overrides(resumed.state["metadata"]["overrides"], overrides)
-        changed = {key: choices[key] for key in typed & choices.keys()}
-        choices = resumed.state["metadata"]["choices"] | changed
-        initial_weights = resumed.state["metadata"]["initial_weights"]
+    initial_weights = {} if initial is None else {initial.source: initial.digest}
+    if resumed is not None:
+        before = resumed.state["metadata"]
+        command, initial_weights = command.after(before["overrides"], before["choices"]), before["initial_weights"]
     metadata: RunMetadata = {
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
-        "choices": choices,
-        "overrides": overrides,
+        "choices": command.choices,
+        "overrides": command.overrides,
         "requested": [*requested],
         "versions": package_versions(),
         "data": data.fingerprint,
@@ -65,8 +64,8 @@ def run_metadata(session: "Session", resumed: Checkpoint | None, requested: Sequ
     return metadata
 
 
-def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, str]:
-    tags = {"overrides": shlex.join(cli_overrides()), "parameters": str(count_parameters(model))}
+def run_tags(cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None) -> dict[str, str]:
+    tags = {"overrides": shlex.join(command.overrides), "parameters": str(count_parameters(model))}
     tags |= {"trainable_parameters": str(count_trainable(model)), "objective": cfg["objective"]}
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
@@ -81,6 +80,7 @@ def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, st
 
 def run_inputs(
     cfg: Config,
+    command: CommandLine,
     metadata: RunMetadata | None = None,
     fork: Checkpoint | None = None,
     session: "Session | None" = None,
@@ -94,7 +94,9 @@ def run_inputs(
         session: its messages are on the data and the teachers.
     """
     inputs: Inputs = {
-        "overrides": cli_overrides(),
+        "overrides": command.overrides,
+        "choices": command.choices,
+        "first": command.first,
         "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),
         "seed": cfg["seed"],
         "fold": cfg["data"].get("fold"),
@@ -105,15 +107,14 @@ def run_inputs(
         # Those of all attempts: a resume composes nothing of what the run began with.
         inputs |= {
             "overrides": metadata["overrides"],
+            "choices": metadata["choices"],
             "config_hash": metadata["config_hash"],
             "teachers": metadata["teachers"],
         }
-        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"], "choices": metadata["choices"]}
+        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"]}
         inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
-    inputs["first"] = cli_overrides()
     if run_dir := typed_run_dir():
         inputs["run_dir"] = run_dir
-        inputs["first"].append(f"hydra.run.dir={run_dir}")
     if earlier is not None:
         inputs["first"] = earlier["inputs"].get("first", earlier["inputs"].get("overrides", []))
     if session is not None:

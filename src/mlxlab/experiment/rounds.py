@@ -12,8 +12,7 @@ from typing import Any, Literal, TypedDict
 import mlx.nn as nn
 
 from mlxlab import terminal
-from mlxlab.checkpoint.names import FOLDER
-from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, resumes_rounds
 from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import key_class
@@ -42,15 +41,17 @@ from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import evaluate
 
-FILE = "rounds.json"
-
 
 class RoundsFile(TypedDict):
-    """`rounds.json`: the config that a resume continues with, and the metrics by model of each completed round."""
+    """`rounds.json`: the config that a resume continues with, and the metrics by model of each completed round.
 
-    format: Literal[2]
+    `overrides` are those of all attempts, `choices` the options that they chose.
+    """
+
+    format: Literal[3]
     config: dict[str, Any]
     choices: dict[str, str]
+    overrides: list[str]
     done: list[dict[str, dict[str, float | None]]]  # None: not finite
 
 
@@ -58,32 +59,44 @@ class DistillationRounds:
     """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records."""
 
     def __init__(self, cfg: Config, context: RunContext) -> None:
-        self.context, self.folder = context, context.shared_dir
-        path = self.folder / FILE
-        self.resumed, done = cfg["resume"] is not None and path.is_file(), []
+        self.folder, command = context.shared_dir, context.command
+        path = self.folder / ROUNDS
+        self.resumed, done = resumes_rounds(cfg["resume"], self.folder), []
         if self.resumed:
             saved = read_json(path, RoundsFile)
-            cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path))
+            cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path), continues=True)
+            if "distillation" not in cfg["trainer"]:
+                raise ConfigError(f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation")
             if changed := [key for key in changes if key_class(split_key(key)) == "structural"]:
                 raise ConfigError(f"{changed[0]}: cannot change in a run of several rounds; start a new one")
-            done = saved["done"]
+            command, done = command.after(saved["overrides"], saved["choices"]), saved["done"]
+            if earlier := context.manifest.earlier:
+                command = command._replace(first=earlier["inputs"].get("first", command.first))
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
-        self.state: RoundsFile = {"format": 2, "config": cfg, "choices": group_choices(), "done": done}
+        self.context = replace(context, command=command)
+        self.state: RoundsFile = {
+            "format": 3,
+            "config": cfg,
+            "choices": command.choices,
+            "overrides": command.overrides,
+            "done": done,
+        }
 
     def run(self) -> float:
         """Trains the missing rounds; returns the ensemble's value of the objective."""
         tracker, done = self.context.build_tracker(self.cfg["tracking"]), len(self.state["done"])
         report = find_report(build_callbacks(self.cfg, self.context.run_dir))
-        tags = {"kind": "rounds", "overrides": shlex.join(cli_overrides())}
-        tracker.start(self.cfg, tags, resumed=self.resumed, name=self.cfg["name"] or f"{self.folder.name} rounds")
+        tags = {"kind": "rounds", "overrides": shlex.join(self.context.command.overrides)}
+        name = self.cfg["name"] or f"{self.folder.name} rounds"
+        tracker.start(self.cfg, tags, resumed=self.resumed, name=name)
         with tracked_until_end(tracker, self.context, report), _parent_run(tracker.uid):
             if self.resumed:
                 tracker.truncate_after(done)
             else:
                 log_lines(*set_aside_earlier_run(self.context.manifest))
             self._write()
-            self.context.manifest.begin(run_inputs(self.cfg))
+            self.context.manifest.begin(run_inputs(self.cfg, self.context.command), tracker.uid, name)
             self.context.manifest.record({"rounds_done": done})
             for number in range(done + 1, self.options.rounds + 1):
                 print(f"round {number} of {self.options.rounds}", flush=True)
@@ -174,7 +187,7 @@ class DistillationRounds:
 
     def _write(self) -> None:
         if self.context.group.rank == 0:
-            write_json(self.folder / FILE, self.state, durable=True)
+            write_json(self.folder / ROUNDS, self.state, durable=True)
 
 
 @contextmanager

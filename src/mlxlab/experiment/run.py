@@ -9,15 +9,17 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
+from mlxlab.experiment.facts.command_lines import CommandLine, current_command
 from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
@@ -49,6 +51,7 @@ class RunContext:
     signals: SignalHandler
     group: "ProcessGroup"
     kernels: str | None = None  # those that the run must use, if it is a part of another one
+    command: CommandLine = field(default_factory=current_command)  # or that of the run that this one is a part of
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
         paths = {"folder": self.run_dir, "project": project_root()}
@@ -153,10 +156,21 @@ def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[ob
     from mlxlab.config.hydra.job import is_sweep_job
     from mlxlab.config.hydra.overrides import group_choices
 
-    title = f"{run_name(cfg, group_choices(), run_dir)} in {run_dir}: loading MLX, data and model"
+    name = _resumed_name(cfg, run_dir) or run_name(cfg, group_choices(), run_dir)
+    title = f"{name} in {run_dir}: loading MLX, data and model"
     if rank() > 0 or is_sweep_job():
         return activity(title, since=time.monotonic())
     return messages.announce(title)
+
+
+def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
+    """The name of the run that continues in a folder, whose command may name no more than that; "" for a new one."""
+    if cfg.get("resume") is None or cfg["name"]:
+        return ""
+    with suppress(InputNotFoundError, DataError):
+        manifest = read_manifest(run_dir)
+        return one_line(manifest["name"]) if "inputs" in manifest else ""
+    return ""
 
 
 def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:

@@ -112,7 +112,8 @@ def prepare_start(requested: Config, folder: Path, group: ProcessGroup, *, read_
     if checkpoint is None:
         return Start(requested, Changes(), None, continues, None, None)
     saved = checkpoint.state["metadata"]
-    cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
+    name = str(checkpoint.path)
+    cfg, changes = resume_config(requested, saved["config"], saved["choices"], name, continues=continues)
     requests = requests_against_growth(cfg, checkpoint)
     log_lines(*requests.lines())
     tokenizer = larger_tokenizer(cfg, checkpoint)

@@ -9,7 +9,7 @@ from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
-from mlxlab.checkpoint.names import FOLDER, folder_name
+from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import RowEncoder
@@ -100,10 +100,10 @@ def train(requested: Config, context: RunContext) -> float:
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
-    metadata = run_metadata(session, checkpoint, start.requested)
+    metadata = run_metadata(session, context.command, checkpoint, start.requested)
     name = run_name(cfg, metadata["choices"], run_dir)
     params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
+    tracker.start(params, run_tags(cfg, context.command, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     native_kernels = f"kernels: {native.current()} (C++, compiled for this processor; see {command('kernels')} info)"
     kernels = [native_kernels] if native.is_active() else []
@@ -114,7 +114,7 @@ def train(requested: Config, context: RunContext) -> float:
     if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
     earlier = context.manifest.earlier if continues else None
-    context.manifest.begin(run_inputs(cfg, metadata, forked_from, session, earlier), tracker.uid, name)
+    context.manifest.begin(run_inputs(cfg, context.command, metadata, forked_from, session, earlier), tracker.uid, name)
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):
         if continues:
@@ -199,7 +199,7 @@ def finish(
         done = f"stopped at step {step} and saved"
         if reason == "done":
             done += ": all steps are done, the final evaluation is not"
-        hint = "" if is_sweep_job() else f"; continue it with: {resume_command(context.run_dir)}"
+        hint = "" if is_sweep_job() else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
         raise RunInterrupted(f"{done}{hint}", stop_signal)
     if best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")

@@ -10,14 +10,14 @@ import yaml
 from mlxlab.checkpoint.exported import is_exported
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
-from mlxlab.checkpoint.names import FOLDER, can_resume
+from mlxlab.checkpoint.names import FOLDER, can_resume, whole_run
 from mlxlab.checkpoint.state import SavedState
-from mlxlab.config.check import read_stored_config
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
+from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json, read_text, validate
@@ -134,7 +134,7 @@ def _recorded(folder: Path) -> list[str]:
 def _config(folder: Path) -> Tree:
     """The stored config; empty if the run ended before it was written."""
     try:
-        return read_stored_config(folder / "inference" / "config.yaml")
+        return read_run_config(folder)
     except InputNotFoundError:
         return {}
 
@@ -184,7 +184,7 @@ def _next(
     if status == "RUNNING":
         return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []
     if status != "DONE":
-        return [resume]
+        return [resume_command(whole_run(folder))]
     if not usable:
         return []
     is_text = metrics is not None and metrics["main_metric"] is None

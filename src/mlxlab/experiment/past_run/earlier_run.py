@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from mlxlab.checkpoint.names import FOLDER, committed_paths
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.experiment.manifest import FILE, Manifest, RunManifest
 from mlxlab.files.atomic import write_json
 
 PREFIX = "earlier-"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
 _MOVED = (
-    *(FOLDER, "base", "inference", "plots", "analysis", "example_losses", "rounds", "rounds.json", "rounds.md"),
+    *(FOLDER, "base", "inference", "plots", "analysis", "example_losses", "rounds", ROUNDS, "rounds.md"),
     *("report.html", "summary.md", "metrics.json", "metrics.csv", "mistakes.csv", "per_class.csv", "samples.json"),
-    *("verify.json", "reproduction.json", "run.lock", "resume_changes.json", "transfer.json"),
+    *("verify.json", "reproduction.json", "run.lock", "resume_changes.json", "transfer.json", "ensemble.json"),
 )
 
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.check import read_stored_config
 from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
+from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
@@ -77,7 +77,7 @@ def folder_ranges(folder: Path) -> dict[str, MetricRange]:
 def _config(folder: Path) -> dict[str, Any]:
     """Empty if the run ended before it was stored."""
     with suppress(InputNotFoundError):
-        return read_stored_config(folder / "inference" / "config.yaml")
+        return read_run_config(folder)
     return {}
 
 

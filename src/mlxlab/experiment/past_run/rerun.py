@@ -10,19 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlxlab.config.check import check_stored_config, read_stored_config
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.manifest import Manifest, read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
+from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
-from mlxlab.files.untrusted import read_json
 from mlxlab.tracking import provenance
 
 KEY = "rerun"
-ROUNDS = "rounds.json"  # of a run of several rounds, with its config
-_MAX_BYTES = 4 * 2**20
 
 logger = logging.getLogger(__name__)
 Compose = Callable[[list[str]], dict[str, Any]]  # overrides -> values, where an interpolation may be unresolved
@@ -57,11 +54,7 @@ def read_past_run(folder: Path) -> PastRun:
     manifest, lock = read_manifest(folder), None
     with suppress(InputNotFoundError):
         lock = read_lock(folder)
-    rounds = folder / ROUNDS
-    if rounds.is_file():
-        stored = read_json(rounds, dict[str, object], max_bytes=_MAX_BYTES)
-        return PastRun(folder, manifest, check_stored_config(stored.get("config"), str(rounds)), lock)
-    return PastRun(folder, manifest, read_stored_config(folder / "inference" / "config.yaml"), lock)
+    return PastRun(folder, manifest, read_run_config(folder), lock)
 
 
 def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) -> list[str]:

@@ -35,12 +35,17 @@ class Requests(NamedTuple):
         ]
 
 
-def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
+def resume_config(
+    requested: Config, saved: object, choices: dict[str, str], name: str, *, continues: bool
+) -> tuple[Config, Changes]:
     """The saved config with the overrides of the current command line, and the keys that they change.
 
-    `choices` (config group -> option) were saved with it; `name` says where. ConfigError if a key may not change.
+    `choices` (config group -> option) were saved with it; `name` says where. A run that `continues` keeps its
+    own, where no other one is typed. ConfigError if a key may not change.
     """
     stored = check_stored_config(saved, name)
+    if continues:
+        requested = requested | {"name": requested["name"] or stored["name"]}
     cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), config_folders())
     check(cfg)
     return cfg, changes

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from mlxlab.checkpoint.names import whole_run
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.experiment.facts.command_lines import command_lines
@@ -29,14 +31,13 @@ def detail_sections(files: RunFiles) -> list[Section]:
 def _commands(files: RunFiles) -> dict[str, str]:
     folder = str(files.folder)
     run = quoted(f"run={folder}")
-    resume = f"mlxlab train {quoted(f'hydra.run.dir={folder}')} resume=auto"
     usable, pretrained = any(not each.fault for each in files.checkpoints), value_at(files.config, "model.pretrained")
     commands = {}
     if files.status != "DONE":
-        commands["resume"] = resume
+        commands["resume"] = _resume(whole_run(files.folder))
     elif usable and not files.rounds:
         limit = limit_of(files.config, files.metrics and files.metrics["steps"])
-        commands["train longer"] = f"{resume} trainer.{limit}=N"
+        commands["train longer"] = f"{_resume(files.folder)} trainer.{limit}=N"
     if usable:
         is_labelled = files.is_labelled
         use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
@@ -49,8 +50,12 @@ def _commands(files: RunFiles) -> dict[str, str]:
     first, changed = command_lines(files.manifest.get("inputs", {}))
     commands["train again, as typed"] = f"mlxlab train {join(first)}".rstrip()
     if changed:
-        commands["then continue, as typed"] = f"{resume} {join(changed)}"
+        commands["then continue, as typed"] = f"{_resume(files.folder)} {join(changed)}"
     return commands
+
+
+def _resume(folder: Path) -> str:
+    return f"mlxlab train {quoted(f'hydra.run.dir={folder}')} resume=auto"
 
 
 def control_commands(files: RunFiles) -> dict[str, str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
-from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.names import FOLDER, ROUNDS
 from mlxlab.checkpoint.state import SavedState
-from mlxlab.config.check import read_stored_config
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
+from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
@@ -98,7 +98,7 @@ def read_run_files(folder: Path, manifest: Manifest | None = None) -> RunFiles:
     files.lock = read(lambda: read_lock(folder), None)
     no_config: dict[str, Any] = {}
     config = files.lock["config"] if files.lock else None
-    files.config = config or read(lambda: read_stored_config(folder / "inference" / "config.yaml"), no_config)
+    files.config = config or read(lambda: read_run_config(folder), no_config)
     files.checkpoints = list_checkpoints(folder / FOLDER)
     files.faults += [f"{each.path.name}: {one_line(each.fault, 200)}" for each in files.checkpoints if each.fault]
     files.state = newest_state(files.checkpoints, max_bytes=MAX_STATE_BYTES)
@@ -129,12 +129,12 @@ def _read_table(path: Path, width: int) -> list[list[str]]:
 
 
 def _read_rounds(folder: Path) -> RoundResults:
-    fields = read_json(folder / "rounds.json", dict[str, object])
+    fields = read_json(folder / ROUNDS, dict[str, object])
     try:
         results: RoundResults = validate(fields.get("done", []), RoundResults)
         return results
     except ShapeError as error:
-        raise DataError(f"{folder / 'rounds.json'}: done{error}") from None
+        raise DataError(f"{folder / ROUNDS}: done{error}") from None
 
 
 def _read_png(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlxlab.checkpoint.names import FOLDER, committed_paths
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.config.hydra.compose import Callbacks
 from mlxlab.config.hydra.job import compose_job, job_digest, job_folder
 from mlxlab.config.resume_overrides import override_name
@@ -99,5 +99,5 @@ class Jobs(Protocol):
 def resumed(overrides: list[str], folder: Path) -> list[str]:
     """Overrides of a job that was started before: it continues from the latest checkpoint in its folder, if any."""
     others = [text for text in overrides if override_name(text) != "resume"]
-    is_begun = committed_paths(folder / FOLDER) or (folder / "rounds").is_dir()
+    is_begun = committed_paths(folder / FOLDER) or (folder / ROUNDS).is_file()
     return [*others, "resume=auto"] if is_begun or len(others) == len(overrides) else overrides
