@@ -95,6 +95,40 @@ def test_a_signal_during_an_import_is_raised_after_it(tmp_path, monkeypatch, sen
     assert sys.modules["half_imported"].finished
 
 
+def test_an_interrupt_that_is_repeated_is_no_second_ctrl_c(monkeypatch):
+    """The thread may ask again while the main thread, in an import, handles what it asked for before."""
+    handler = SignalHandler(requeue=False)
+    handler.ends_preparation = True
+
+    def handle_twice(number):
+        for _ in range(2):
+            signal.getsignal(number)(number, None)
+        handler.ends_preparation = False
+
+    monkeypatch.setattr(signals, "_is_importing", lambda _frame: True)
+    monkeypatch.setattr(signals._thread, "interrupt_main", handle_twice)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"ended with exit code {code}"))
+    handler.start()
+    try:
+        handler._receive(signal.SIGINT)
+        handler._end_preparation()
+    finally:
+        handler.stop()
+    assert handler.received == [signal.SIGINT]
+
+
+def test_what_ends_at_once_prints_how_to_continue_if_there_is_anything_to_continue(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    handler = SignalHandler(requeue=False)
+    handler.run_dir = tmp_path
+    command = f"ended at once; continue it with: mlxlab train hydra.run.dir={tmp_path} resume=auto\n"
+    for message in ("", command):
+        with pytest.raises(SystemExit):
+            handler._end_at_once(in_main_thread=True)
+        assert capsys.readouterr().err == message
+        (tmp_path / "rounds.json").touch()  # of a run of several rounds, which has no checkpoints itself
+
+
 def import_and_wait(name):
     importlib.import_module(name)
     for _ in range(1000):

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from mlxlab.checkpoint.names import can_resume
 from mlxlab.errors import RunInterrupted
 from mlxlab.program import in_notebook, resume_command
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
+RAISE = signal.SIGURG  # makes the main thread raise; nobody sends it, and by default it does nothing
 REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
 RETRY_SECONDS = 0.02  # between attempts to end the preparation during imports
 
@@ -59,7 +61,6 @@ class SignalHandler:
         self.ends_preparation = False
         self._closed = False
         self._is_active = False
-        self._raising = False  # `interrupt_main` was called for a signal that is already in `received`
 
     def start(self) -> None:
         """Call before MLX is imported."""
@@ -68,6 +69,7 @@ class SignalHandler:
             return
         # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
         self._handlers = {number: signal.signal(number, self._in_main_thread) for number in CAUGHT}
+        self._handlers[RAISE] = signal.signal(RAISE, self._raise_in_main_thread)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
@@ -80,7 +82,7 @@ class SignalHandler:
         signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
         self._thread.join()
         for number, handler in self._handlers.items():
-            signal.signal(number, signal.SIG_IGN if ignore else handler)
+            signal.signal(number, signal.SIG_IGN if ignore and number != RAISE else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def requeue_job(self) -> str:
@@ -121,21 +123,19 @@ class SignalHandler:
     def _end_preparation(self) -> None:
         """Interrupts the main thread until it has raised, or until another signal is to be received."""
         while self._is_preparing and signal.sigpending().isdisjoint(CAUGHT):
-            self._raising = True
-            _thread.interrupt_main(signal.Signals(self.stop_signal))  # calls `_in_main_thread` there
+            _thread.interrupt_main(RAISE)  # calls `_raise_in_main_thread` there
             time.sleep(RETRY_SECONDS)
 
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
-        is_new, self._raising = not self._raising, False
-        if is_new:
-            self._receive(number, in_main_thread=True)
-        if not self._is_preparing:
-            return
-        if not _is_importing(frame):
+        self._receive(number, in_main_thread=True)
+        self._raise_in_main_thread(number, frame)
+        if self._is_preparing:  # wakes the thread, which tries again; nothing is saved before the first step
+            signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
+
+    def _raise_in_main_thread(self, _number: int, frame: FrameType | None) -> None:
+        if self._is_preparing and not _is_importing(frame):
             self.ends_preparation = False  # once
             raise _PreparationStopped
-        if is_new:  # wakes the thread, which tries again; nothing is saved before the first step
-            signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
 
     def _receive(self, number: int, *, in_main_thread: bool = False) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
@@ -172,7 +172,7 @@ class SignalHandler:
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():
-            if self.run_dir is not None and any((self.run_dir / "checkpoints").glob("step*")):
+            if self.run_dir is not None and can_resume(self.run_dir):
                 message = f"ended at once; continue it with: {resume_command(self.run_dir)}"
                 print(message, file=sys.stderr, flush=True)
             os._exit(130)
