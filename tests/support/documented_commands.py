@@ -37,7 +37,7 @@ _TEXTS = (
 MAKE = {  # a file or run "of yours" -> the commands that make it, maybe from those above it
     "code.txt": "cat src/mlxlab/*/*.py > code.txt",
     "my.txt": "cat docs/how_to/*.md > my.txt",
-    "tinyshakespeare.txt": "cat docs/how_to/*.md > tinyshakespeare.txt",
+    "tinyshakespeare.txt": "cat docs/how_to/*.md | tr -cd '[:alpha:][:space:]' > tinyshakespeare.txt",
     "books.jsonl": f"{_TEXTS}lines = [json.dumps(dict(text=text)) for text in texts]\n"
     "pathlib.Path('books.jsonl').write_text('\\n'.join(lines))\nEND",
     "corpus": f"mkdir corpus\n{_TEXTS}import pandas\n"
