@@ -144,7 +144,7 @@ def test_keys_differ_where_any_value_does():
     ],
 )
 def test_whatever_changes_the_tokens_is_a_miss(warm, small, change):
-    assert "cached as" in " ".join(small(warm, **change).sources)
+    assert "tokenized, and cached" in " ".join(small(warm, **change).sources)
     assert "read from the cache" in " ".join(small(warm).sources)
 
 
@@ -159,12 +159,12 @@ def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     make_titanic(tmp_path, source=str(path))
     assert "read from the cache" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
     path.write_text(text.replace("Owen", "Olen"))
-    assert "cached as" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+    assert "tokenized, and cached" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
 def test_an_edited_template_is_a_miss(warm, small, monkeypatch):
     monkeypatch.setitem(TEMPLATES, "basic", "A $sex passenger.")
-    assert "cached as" in " ".join(small(warm).sources)
+    assert "tokenized, and cached" in " ".join(small(warm).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):

@@ -133,3 +133,10 @@ def test_tables_are_sorted_by_the_number_and_not_by_its_small_print(tmp_path):
     table = Table([Column("n", is_number=True)], [["50\n1 to 2"], ["6\n700 to 800"]], is_sortable=True)
     path = write_page(Page("t", "", [Section("s", [table])]), tmp_path / "page.html")
     assert evaluate(path, tmp_path / "profile", SORT) == ["6\n700 to 800", "50\n1 to 2"]
+
+
+def test_the_axis_of_zeros_begins_at_0():
+    drawing = LineChart("t", {"a": [(3, 0.0)]}).draw()
+    assert drawing is not None
+    assert drawing.y_ticks[0][1] == "0"
+    assert all(float(text) >= 0 for _, text in drawing.y_ticks)

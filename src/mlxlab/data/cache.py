@@ -60,7 +60,7 @@ def cached(
 
 def describe_tokens(outcome: str, file: str) -> str:
     """How the tokens of a data set came about, by the outcome of `cached`."""
-    lines = {"hit": "tokens read from the cache", "miss": f"tokenized, and cached as {file}"}
+    lines = {"hit": "tokens read from the cache", "miss": "tokenized, and cached"}
     return lines.get(outcome, f"tokenized; cache {file}: {outcome}")
 
 

@@ -110,12 +110,12 @@ def _counting_axis(values: Sequence[float]) -> Axis:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """The lowest and the highest value; more than that if they are equal."""
+    """The lowest and the highest value; more than that if they are equal, and of zeros nothing below them."""
     low, high = min(values), max(values)
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
-    margin = 0.1 * abs(low) or 1.0
-    return low - margin, high + margin
+    margin = 0.1 * abs(low)
+    return (low - margin, high + margin) if margin else (0.0, 1.0)
 
 
 def _round_step(step: float) -> float:

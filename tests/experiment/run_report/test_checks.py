@@ -8,6 +8,7 @@ import pytest
 from mlxlab.checkpoint.state import History
 from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _overlap, _truncated, _warnings
+from mlxlab.experiment.run_report.curves import evaluation_table
 from mlxlab.experiment.run_report.results import Results, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
@@ -181,6 +182,14 @@ def test_the_advice_names_the_configured_learning_rate_and_not_one_of_the_warmup
     run = files()
     run = replace(run, config={"trainer": {"learning_rate": 1e-6}}, state={"history": history})
     assert "raise trainer.learning_rate from 1e-06 to" in training_length(run).advice
+
+
+def test_an_evaluation_between_two_logged_losses_shows_the_last_one_with_its_step():
+    valid = {"valid/loss": 0.5}
+    history = History(evaluations=[(5, 0.5), (15, 0.5), (20, 0.5)], best_step=5)
+    history.curve = [(5, valid), (10, {"train/loss": 0.7}), (15, valid), (20, valid | {"train/loss": 0.6})]
+    table = evaluation_table(RunFiles(Path("x"), {"attempts": []}, "DONE", state={"history": history}))[0]
+    assert [row[1] for row in table.rows] == ["", "0.7000\n(step 10)", "0.6000"]
 
 
 def test_rows_that_are_left_out_are_counted_with_their_reason():

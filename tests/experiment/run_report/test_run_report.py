@@ -92,6 +92,12 @@ def test_the_report_says_of_evaluations_what_the_terminal_said(finished):
     assert re.search(r"Weights of the best of 2 evaluations by valid/loss, at step [24] of 4\.", text)
 
 
+@pytest.mark.parametrize(("name", "title"), [("run", "run"), ("bert-rungs", "bert-rungs: run")])
+def test_the_title_names_the_folder_unless_the_run_has_its_name(folder, name, title):
+    change(folder / "manifest.json", name=name)
+    assert f"<title>{title}</title>" in write_run_report(folder).read_text()
+
+
 def test_averages_over_classes_are_named(folder):
     assert "precision of survived" in parsed(folder).text
     inputs = json.loads((folder / "manifest.json").read_text())["inputs"]

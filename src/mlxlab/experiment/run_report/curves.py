@@ -39,17 +39,24 @@ def evaluation_table(files: RunFiles) -> list[Block]:
     if files.state is None:
         return []
     history = files.state["history"]
-    steps, logged = [step for step, _ in history.evaluations], dict(history.curve)
+    steps = [step for step, _ in history.evaluations]
     candidates = [LOSS, VALID_LOSS, objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
-    names = [name for name in dict.fromkeys(candidates) if any(name in logged.get(step, {}) for step in steps)]
-    rows = [
-        [f"{step:,}", *(shown(logged.get(step, {})[name]) if name in logged.get(step, {}) else "" for name in names)]
-        for step in steps
-    ]
+    cells = {name: [_at(history, name, step) for step in steps] for name in dict.fromkeys(candidates)}
+    names = [name for name, texts in cells.items() if any(texts)]
+    rows = [[f"{step:,}", *(cells[name][row] for name in names)] for row, step in enumerate(steps)]
     classes = ["own" if step == history.best_step else "" for step in steps]
     columns = [Column("step", True), *(Column(name, True) for name in names)]
     note = "In bold the best evaluation, whose weights are kept: the results above are of it, not of the last one."
     return [Table(columns, rows, classes), Paragraph(note, is_note=True)] if len(rows) > 1 else []
+
+
+def _at(history: History, name: str, step: int) -> str:
+    """The value of a step; of the training loss, which is logged on its own, the last one before with its step."""
+    logged = dict(history.curve)
+    if name in (values := logged.get(step, {})):
+        return shown(values[name])
+    before = [at for at, values in history.curve if at < step and LOSS in values] if name == LOSS else []
+    return f"{shown(logged[before[-1]][LOSS])}\n(step {before[-1]:,})" if before else ""
 
 
 def _points(history: History, name: str) -> Points:

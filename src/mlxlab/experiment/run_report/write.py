@@ -46,7 +46,7 @@ def _tone(is_well: bool, checks: Sequence[Check]) -> Tone:
 def _title(files: RunFiles) -> str:
     """The name of the run, and of its folder, which tells it from others of that name."""
     name, folder = files.manifest["name"], files.folder.name
-    return one_line(name if folder in name else f"{name}: {folder}", 120)
+    return one_line(name if folder == name else f"{name}: {folder}", 120)
 
 
 def run_page(files: RunFiles) -> Page:
