@@ -193,7 +193,7 @@ def all_train_commands():
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in re.findall(r"^scripts/train\.py (.*)$", text, re.M):
-            args = shlex.split(line.removesuffix(" &").replace("$S", "data.source=books.jsonl"), comments=True)
+            args = shlex.split(line.removesuffix(" &"), comments=True)
             if "# exit code" not in line and "--help" not in args:
                 yield args
 

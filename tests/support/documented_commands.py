@@ -12,10 +12,11 @@ STEPS = "trainer.max_steps=4 trainer.eval_every=2 trainer.eval_batches=2 trainer
 
 NOT_RUN = {  # pattern of a command -> why, or which tests do the same
     r"pip install (?!-e \./)|^git pull|^python3 -m venv": "tests/extras.py, tests/wheel_versions.py",
-    r"^python -m benchmarks ": "takes minutes; tests/benchmarks runs the suites on small shapes",
+    r"^python -m benchmarks[ .]": "takes minutes; tests/benchmarks runs the suites on small shapes",
     r"^python -m pytest (-m|tests)": "is a test",
     r"hydra/launcher=submitit_slurm": "needs a cluster",
     r" to=wandb": "needs an account",
+    r"experiment=(election_tweets|book_passages|newsgroups_few)": "needs published texts",
     r"^mlflow models serve|^curl ": "tests/inference/test_served_model.py",
     r"^export AWS_|cloud=s3|resume=s3://": "tests/end_to_end/test_cloud.py, with emulators of the stores",
     r"model\.pretrained=Qwen/": "tests/data/text/sources, with a server in place of the hub",
@@ -207,7 +208,7 @@ def shell_script(name: str) -> str:
         if command == shown and re.search(TRAINS, command):
             given = "|".join(re.escape(setting.partition("=")[0]) for setting in STEPS.split())
             command = f"{re.sub(rf' (?:{given})=[^ ]+', '', command)} {STEPS}"
-        command, _, more = command.partition(" #")
+        command, _, more = (command, "", "") if "<<" in command else command.partition(" #")
         codes = "|".join(re.findall(r"\d+", (comment + more).partition("exit code ")[2]))
         script.append(f"echo '$' {shlex.quote(command)} >&2")
         script.append(f"code=0; {command} || code=$?; case $code in {codes}) ;; *) exit 1;; esac" if codes else command)
