@@ -62,6 +62,27 @@ def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
         batches("strict")
 
 
+@pytest.mark.parametrize("delimiter", [None, "|"])
+def test_rows_with_a_label_that_no_training_row_has_are_left_out(tmp_path, delimiter):
+    cache, source = tmp_path / "cache", write_csv(tmp_path / "train.csv", ROWS)
+    restored = SimpleNamespace(encoder=make_texts(source, cache, label_delimiter=delimiter).encoder)
+    label = "weird" if delimiter is None else "good|weird"
+    source = write_csv(tmp_path / "rows.csv", [*ROWS[:7], ROWS[7] | {"label": label}, *ROWS[8:]])
+
+    def batches(on_error):
+        node = {"source": source, "on_error": on_error}
+        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
+
+    data, description = batches("skip")
+    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
+    assert "rows.csv: 1 of 120 rows (0.83 %) have an unknown label and are left out" in description
+    expected = (
+        r"rows\.csv:9: column 'label': unknown label 'weird', expected .* \(1 of 120 rows\); .*data.on_error=skip$"
+    )
+    with pytest.raises(DataError, match=expected):
+        batches("strict")
+
+
 def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
     caplog.set_level("INFO")
     source = write_csv(tmp_path / "rows.csv", ROWS)

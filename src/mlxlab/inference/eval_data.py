@@ -24,7 +24,8 @@ from mlxlab.data.dataset import (
 )
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.left_out import leave_out, left_out_options
+from mlxlab.data.labelled.left_out import leave_out, no_number, unknown_label
+from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.labelled.table.renderer import TableRenderer
 from mlxlab.data.loaders.loader import EvalLoader
@@ -80,7 +81,8 @@ def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -
         return rows
     names = [*encoder.columns, encoder.label_column]
     try:
-        return open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+        on_error, max_left_out = left_out_options(node)
+        return open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
     except MissingColumnError as error:
         raise trained_on(error, error.missing) from None
 
@@ -117,10 +119,11 @@ def _labelled(
     labels = cells.stripped()
     if encoder.labels.delimiter is not None:
         labels = labels.with_empty_cells()
-    numbers = [encoder.label_column] if encoder.task.kind == "regression" else []
+    is_regression = encoder.task.kind == "regression"
+    faults = [no_number(labelled, encoder.label_column) if is_regression else unknown_label(labels, encoder.labels)]
     if isinstance(encoder.renderer, TableRenderer):
-        numbers += encoder.renderer.bounds
-    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options, numbers)
+        faults += [no_number(labelled, name) for name in encoder.renderer.bounds]
+    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options, faults)
     return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
 
 
@@ -142,8 +145,8 @@ def report_known_rows(
 def describe_known_rows(known: KnownRows, count: int, source: str) -> str:
     """How many of `count` rows are in which split of the run, and what to do about those it was trained on."""
     training, validation, new = known.training, known.validation, count - sum(known)
-    line = f"{training:,} of the {count:,} rows of {source} were in the training split of this run"
-    line += f", {validation:,} in its validation split, {new:,} are new"
+    line = f"{training:,} of the {count:,} rows of {source} equal a row of the training split of this run"
+    line += f", {validation:,} one of its validation split, {new:,} are new"
     if not training:
         return line
     remedy = "put the new ones in a file of their own" if new else "leave data.source out for the validation rows alone"

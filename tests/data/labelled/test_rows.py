@@ -281,11 +281,13 @@ def test_a_source_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
     write(tmp_path, "notes.txt", "text")
     for source, message in {
         f"{tmp_path}/revews.csv": r"did you mean .*reviews\.csv",
-        f"{tmp_path}/notes.txt": r"expected a file that ends in \.csv",
         "sklearn:wien": "expected one of breast_cancer, .*; did you mean sklearn:wine",
     }.items():
         with pytest.raises(InputNotFoundError, match=message):
             open_rows(source, row_reading(), tmp_path / "cache")
+    for name, message in {"notes.txt": r"_in \.csv.*parquet$", "a.xlsx": "parquet; a spreadsheet .* as CSV"}.items():
+        with pytest.raises(DataError, match=message.replace("_in", "a file that ends in")):
+            open_file(tmp_path, name, "text")
     assert len(open_rows(str(tmp_path), row_reading(), tmp_path / "cache")) == 3, "a text file next to it is ignored"
 
 
@@ -343,9 +345,14 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         assert table_of(rows) == {"a": ["x"] * 300, "b": ["y"] * 300}
         again = open_rows(str(tmp_path / name), row_reading(), tmp_path / "cache", "skip")
         assert again.description == rows.description
+        remedy = "data.on_error=skip data.max_left_out=0.02 leaves them out"
         assert "1 malformed rows were skipped" in rows.description[0]
-        with pytest.raises(DataError, match=r"4 of 304 records are malformed, more than 1 %; the first: .*a\.\w+:15"):
+        with pytest.raises(
+            DataError, match=rf"4 of 304 records are malformed, more than 1 %; {remedy}; the first: .*a\.\w+:15"
+        ):
             open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
+        skipping = open_rows(str(tmp_path / name), row_reading(), tmp_path / "cache", "skip", max_left_out=0.02)
+        assert (len(skipping), skipping.malformed) == (300, 4)
 
 
 @pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.zst", "parquet"])

@@ -1,5 +1,6 @@
 """data=text_classification: splits, labels, pairs, batches, and the encoder that inference restores."""
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.labelled.left_out import LEFT_OUT
+from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.data.labelled.text_classification import TextClassificationDataset
 from mlxlab.data.row_locations import LocatesRows
@@ -153,6 +155,17 @@ def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
         make(valid_source=valid, on_overlap="error")
 
 
+def test_malformed_rows_count_as_those_without_a_label(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40)) + "a,b,c\n" * 4)
+    with pytest.raises(DataError, match=r"4 of 44 records are malformed, .* data\.max_left_out=0\.1 leaves them out"):
+        make_texts(str(path), tmp_path / "cache", on_error="skip")
+    data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
+    assert data.row_lengths.left_out == 4
+    with pytest.raises(DataError, match=r"4 of 44 rows \(9.1 %\) are malformed, more than data.max_left_out=0\.05"):
+        make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.05)
+
+
 @pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
 def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
     rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:], *MORE_ROWS]
@@ -242,6 +255,35 @@ def test_one_column_has_one_meaning(make, keys):
 def test_a_class_of_a_single_row_is_refused_with_its_line(make):
     with pytest.raises(DataError, match=r"rows\.csv:6: column 'label': class 'rare' has a single row"):
         make([*ROWS[:4], {"text": "odd", "label": "rare"}, *ROWS[4:]])
+
+
+def test_the_options_that_are_named_leave_out_classes_of_a_single_row(make):
+    rows = [
+        *ROWS[:5],
+        ROWS[5] | {"label": ""},
+        *ROWS[6:],
+        *({"text": label, "label": label} for label in ("n/a", "odd")),
+    ]
+    with pytest.raises(
+        DataError, match=r"class 'n/a' has a single row \(as 1 more\), .* 1 of 62 rows .* no label"
+    ) as info:
+        make(rows, on_error="skip", max_left_out=0.02)
+    message = str(info.value)
+    assert "data.on_error=skip data.max_left_out=0.05" in message
+    missing = json.loads(re.search(r"data\.reading\.missing=(\[.*?\])", message)[1])
+    reading = RowReading(delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None)
+    data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
+    assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
+
+
+def test_rows_without_a_time_are_left_out(make):
+    rows = [row | {"day": "" if n == 7 else f"2024-05-{n % 30 + 1:02}"} for n, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match=r"rows\.csv:9: column 'day': a row without a time \(1 of 60 rows\); .*=0\.02$"):
+        make(rows, time_column="day")
+    data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
+    assert data.row_lengths.left_out == 1
+    [line] = [line for line in data.sources if LEFT_OUT in line]
+    assert "1 of 60 rows (1.7 %) have no time and are left out" in line
 
 
 def test_rows_are_selected_by_their_number(make):

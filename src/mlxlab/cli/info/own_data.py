@@ -84,7 +84,7 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
     from mlxlab.data.labelled.rows import RowReading, open_rows
 
     reading = instantiate(node["reading"], RowReading)
-    return open_rows(node["source"], reading, project_root() / ".cache", "skip")
+    return open_rows(node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"])
 
 
 def _check(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import xxhash
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.fit_labels import LabelOptions
 from mlxlab.data.labelled.labels import Column
-from mlxlab.data.labelled.options import LabelledOptions
+from mlxlab.data.labelled.options import LabelledOptions, left_out_options
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.split import SplitOptions
 from mlxlab.data.text.sources.records import MissingColumnError
@@ -138,7 +138,8 @@ def open_sources(
         options["valid_fraction"], options["folds"], options["fold"], paths[1] is not None, group, time
     )
     columns = None if inputs is None else list(dict.fromkeys(name for name in keys.values() if name is not None))
-    reading = (options["reading"], cache, options["on_error"], columns)
+    on_error, max_left_out = left_out_options(options)
+    reading = (options["reading"], cache, on_error, columns, max_left_out)
     try:
         parts = [open_rows(path, *reading) for path in paths if path is not None]
         for part in parts:

@@ -161,12 +161,19 @@ class Labels:
         return Targets(column.codes, np.array([*classes, 0], np.int32))
 
     def _index(self, column: Column, code: int, name: str) -> int:
-        if name in self._numbers:
+        if self.knows(name):
             return self._numbers[name]
+        raise DataError(f"{column.where(code)}: {self.describe_unknown(name)}")
+
+    def knows(self, name: str) -> bool:
+        return name in self._numbers
+
+    def describe_unknown(self, name: str) -> str:
+        """For messages: a label that is none of these."""
         near = nearest_names(name, self.names)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
-        raise DataError(f"{column.where(code)}: unknown label {shorten(name)!r}, expected one of {known}{hint}")
+        return f"unknown label {shorten(name)!r}, expected one of {known}{hint}"
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -1,20 +1,28 @@
 """Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.labels import Column, is_number, shorten
+from mlxlab.data.labelled.labels import Column, Labels, is_number, shorten
 from mlxlab.data.labelled.rows import Rows
 from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, OnError
 from mlxlab.errors import DataError
 
 LEFT_OUT = " and are left out"  # in the line on the rows of a source
-NO_LABEL, EMPTY_TEXT, MALFORMED = "have no label", "have an empty text", "are malformed"
-NO_NUMBER = "have text in a column of numbers"
+MALFORMED = "are malformed"
+
+
+class Fault(NamedTuple):
+    """Rows that cannot be used because of a cell in this column."""
+
+    column: str
+    reason: str  # "have no label"
+    rows: np.ndarray  # (N,) True where
+    describe: Callable[[str], str]  # the fault of a cell, for messages
 
 
 class LeftOut(NamedTuple):
@@ -36,17 +44,12 @@ class LeftOut(NamedTuple):
             if self.left_out == self.rows:
                 raise DataError(f"{self._counted()}: no row is left")
             limit = f"more than data.max_left_out={max_fraction:g}"
-            raise DataError(f"{self._counted()}, {limit}{_advice(self.left_out / self.rows)}")
+            raise DataError(f"{self._counted()}, {limit}{way_to_leave_out(self.left_out / self.rows)}")
 
     def _counted(self) -> str:
         share = 100 * self.left_out / self.rows
         percent = f"{share:.0f}" if share >= 10 else f"{share:.2g}"
         return f"{self.source}: {self.left_out} of {self.rows} rows ({percent} %) {' or '.join(self.reasons)}"
-
-
-def left_out_options(node: Mapping[str, Any]) -> tuple[OnError, float]:
-    """`on_error` and `max_left_out` of a data node, with the defaults of data sets without these keys."""
-    return node.get("on_error", "strict"), node.get("max_left_out", MAX_MALFORMED_FRACTION)
 
 
 def leave_out(
@@ -55,21 +58,22 @@ def leave_out(
     required: Sequence[str],
     on_error: OnError,
     max_fraction: float,
-    numbers: Sequence[str] = (),
+    others: Sequence[Fault] = (),
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """(N,) True for rows with a label and texts, and those that are left out, by source.
 
     Args:
         required: the columns that may not be blank.
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
-        numbers: the columns whose cells are finite numbers or missing.
+        others: further faults.
 
     Raises:
         DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
     """
-    faults = [(labels.name, NO_LABEL, labels.codes < 0), *((name, EMPTY_TEXT, rows.blank(name)) for name in required)]
-    faults += [(name, NO_NUMBER, _holds_no_number(rows.codes(name))) for name in numbers]
-    usable = ~np.logical_or.reduce([blank for _, _, blank in faults])
+    faults = [Fault(labels.name, "have no label", labels.codes < 0, lambda cell: "a row without a label")]
+    faults += [Fault(each, "have an empty text", rows.blank(each), lambda cell: "an empty text") for each in required]
+    faults += others
+    usable = ~np.logical_or.reduce([fault.rows for fault in faults])
     if on_error == "strict":
         _refuse(rows, faults, ~usable)
     left_out = []
@@ -77,24 +81,45 @@ def leave_out(
         unusable = ~usable[start:end]
         if not part.malformed and not unusable.any():
             continue
-        reasons = [reason for _, reason, blank in faults if blank[start:end].any()]
+        reasons = [fault.reason for fault in faults if fault.rows[start:end].any()]
         each = _describe_part(part, unusable, list(dict.fromkeys(reasons)))
         each.check(max_fraction)
         left_out.append(each)
     return usable, left_out
 
 
-def _refuse(rows: LabelledRows, faults: Sequence[tuple[str, str, np.ndarray]], unusable: np.ndarray) -> None:
+def no_time(rows: LabelledRows, name: str) -> Fault:
+    """The rows of the first source without a cell in the column of times."""
+    blank = rows.blank(name) & (np.arange(len(rows)) < rows.starts[1])
+    return Fault(name, "have no time", blank, lambda cell: "a row without a time")
+
+
+def no_number(rows: LabelledRows, name: str) -> Fault:
+    """The rows with a cell that is neither missing nor a finite number."""
+    reason, unusable = "have text in a column of numbers", _holds_no_number(rows.codes(name))
+    return Fault(name, reason, unusable, lambda cell: f"expected a finite number, got {shorten(cell)!r}")
+
+
+def unknown_label(column: Column, labels: Labels) -> Fault:
+    """The rows with a label that no training row has."""
+    names = [[cell] for cell in column.values]
+    if labels.kind == "multi_label":
+        names = [column.labels(code, labels.delimiter) for code in range(len(names))]
+    listed = zip(column.values, names, strict=True)
+    unknown = {cell: [name for name in each if not labels.knows(name)] for cell, each in listed}
+    rows = np.array([*map(bool, unknown.values()), False])[column.codes]  # -1, a missing cell, is the last
+    return Fault(column.name, "have an unknown label", rows, lambda cell: labels.describe_unknown(unknown[cell][0]))
+
+
+def _refuse(rows: LabelledRows, faults: Sequence[Fault], unusable: np.ndarray) -> None:
     by_source = [part for part in np.split(unusable, rows.starts[1:-1]) if len(part)]
-    advice = _advice(max((float(part.mean()) for part in by_source), default=0.0))
-    for name, reason, blank in faults:
+    advice = way_to_leave_out(max((float(part.mean()) for part in by_source), default=0.0))
+    for name, _, blank, describe in faults:
         if blank.any():
             first = int(np.argmax(blank))
-            cell = rows.table([name], np.array([first]))[name][0] or ""
-            no_number = f"expected a finite number, got {shorten(cell)!r}"
-            kind = {NO_LABEL: "a row without a label", EMPTY_TEXT: "an empty text", NO_NUMBER: no_number}[reason]
+            fault = describe((rows.table([name], np.array([first]))[name][0] or "").strip())
             where = f"{rows.location(first)}: column {name!r}"
-            raise DataError(f"{where}: {kind} ({int(blank.sum())} of {len(blank)} rows){advice}")
+            raise DataError(f"{where}: {fault} ({int(blank.sum())} of {len(blank)} rows){advice}")
 
 
 def _holds_no_number(column: Column) -> np.ndarray:
@@ -103,8 +128,8 @@ def _holds_no_number(column: Column) -> np.ndarray:
     return np.array([*faulty, False])[column.codes]  # -1, a missing cell, is the last
 
 
-def _advice(fraction: float) -> str:
-    """The keys with which this fraction of the rows is left out; nothing if that is all of them."""
+def way_to_leave_out(fraction: float) -> str:
+    """The keys with which this fraction of the rows is left out, in a message; "" if that is all of them."""
     needed = math.ceil(100 * fraction - 1e-9) / 100
     limit = f" data.max_left_out={needed:g}" if fraction > MAX_MALFORMED_FRACTION else ""
     return f"; to leave them out: data.on_error=skip{limit}" if needed < 1 else ""

@@ -1,13 +1,20 @@
 """The keys of `data` that all data sets of labelled rows have."""
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, OnError
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+
+
+def left_out_options(node: Mapping[str, Any]) -> tuple[OnError, float]:
+    """`on_error` and `max_left_out` of a data node, with the defaults of data sets without these keys."""
+    return node.get("on_error", "strict"), node.get("max_left_out", MAX_MALFORMED_FRACTION)
 
 
 class LabelledOptions(TypedDict):
@@ -29,7 +36,7 @@ class LabelledOptions(TypedDict):
         time_column: validates on the latest rows by this column, numbers or ISO dates.
         on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
         on_error: strict ends the run at a malformed row or a missing label; skip leaves such rows out.
-        max_left_out: the fraction of each source that on_error=skip may leave out, up to 1 % malformed rows among them.
+        max_left_out: the fraction of each source that on_error=skip may leave out.
         reading: how files are read.
         seq_len: maximum tokens of a row; longer ones are truncated.
         batch_size: rows per training batch.

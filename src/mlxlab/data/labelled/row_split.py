@@ -1,6 +1,7 @@
 """Splits the rows of a labelled data set by its settings, after leaving out those that cannot be used."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.left_out import leave_out, left_out_options
+from mlxlab.data.labelled.left_out import LeftOut, leave_out, no_time, way_to_leave_out
+from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.split import (
     OnOverlap,
     Overlap,
@@ -20,7 +22,9 @@ from mlxlab.data.labelled.split import (
     split_rows,
 )
 from mlxlab.errors import DataError
+from mlxlab.program import quoted
 
+MAX_LISTED = 8  # classes of one row
 FEW = 20  # validation rows: the 95 % interval of an accuracy is wider than 0.3
 SPLITS = ("training", "validation", "test")
 
@@ -61,7 +65,8 @@ def split_sources(
     labels = cells.stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options))
+    others = [] if options.time_column is None else [no_time(rows, options.time_column)]
+    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options), others)
     lines = [each.describe() for each in left_out]
     lines += [f"{rows.name}: {line}" for line in cells.describe_white_space()]
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
@@ -76,7 +81,8 @@ def split_sources(
         if len(first) < 2:
             raise DataError(f"{rows.name}: {len(first)} usable rows, expected at least 2 to split them")
         if kind == "classification":
-            _refuse_single_rows(labels.take(first))
+            missing = sources.options["reading"].absent[1:]
+            _refuse_single_rows(labels.take(first), missing, [each for each in left_out if each.source == rows.name])
         strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, options, first), seed)
         is_valid = np.isin(np.arange(len(first)), split.valid)
@@ -115,15 +121,20 @@ def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOpti
     return np.where(counts[classes] * options.valid_fraction >= 1, classes + 1, 0)  # of a small one none need validate
 
 
-def _refuse_single_rows(labels: Column) -> None:
+def _refuse_single_rows(labels: Column, missing: Sequence[str], left_out: Sequence[LeftOut]) -> None:
+    """Raises DataError for classes of one row; it names the keys that count them as missing and leave them out."""
     counts = np.bincount(labels.codes)
     if (counts == 1).any() and not too_many_classes(len(counts), len(labels.codes)):
         code = int(np.argmax(counts == 1))
-        class_name = shorten(labels.values[code])
-        raise DataError(
-            f"{labels.where(code)}: class {class_name!r} has a single row, expected at least 2 to split them: "
-            "remove it, or add rows of this class"
-        )
+        single = [labels.values[code] for code in np.flatnonzero(counts == 1).tolist()]
+        others = f" (as {len(single) - 1} more)" if len(single) > 1 else ""
+        got = f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
+        lost, every = len(single) + sum(each.left_out for each in left_out), len(labels.codes)
+        every += sum(each.left_out for each in left_out)
+        besides = "".join(f"; {each.describe()}" for each in left_out)
+        override = quoted(f"data.reading.missing={json.dumps([*missing, *single], ensure_ascii=False)}")
+        way = f"{way_to_leave_out(lost / every)} {override}" if len(single) <= MAX_LISTED else ""
+        raise DataError(f"{labels.where(code)}: {got}{way}{besides}")
 
 
 def _needed_for_training(labels: Column, is_valid: np.ndarray, kind: TaskKind, delimiter: str | None) -> np.ndarray:
@@ -146,8 +157,6 @@ def _groups_and_times(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     if options.time_column is not None:
         column = rows.codes(options.time_column).take(numbers)
-        if (column.codes < 0).any():
-            raise DataError(f"{column.where(-1)}: a row without a time")
         times = parse_times(list(column.values), lambda value: column.where(value))
         return None, times[column.codes]
     if options.group_column is not None:

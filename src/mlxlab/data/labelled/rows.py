@@ -1,6 +1,5 @@
 """Rows of files, of a hub data set or of scikit-learn: columns of text that are memory-mapped from the cache."""
 
-import codecs
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,12 @@ from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.sources.hub_rows import HubRows
 from mlxlab.data.labelled.sources.line_rows import LineRows
-from mlxlab.data.labelled.sources.parquet_rows import ParquetRows
-from mlxlab.data.labelled.sources.sklearn_rows import SklearnRows
+from mlxlab.data.labelled.sources.open_source import open_source
 from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource, merged
-from mlxlab.data.text.document import ErrorBudget, OnError
-from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
-from mlxlab.data.text.sources.huggingface import open_huggingface
-from mlxlab.data.text.sources.open import is_local
+from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, ErrorBudget, OnError
 from mlxlab.data.text.sources.records import require_columns
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,7 +25,6 @@ FORMAT = 2
 PLACE = ""  # name of the first column, which holds the place of each row; columns of a source have one
 SKIPPED = b"skipped"  # key of the metadata that counts malformed rows
 MAX_LISTED = 12  # columns in the log
-SKLEARN = "sklearn:"
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,10 @@ class RowReading:
     @property
     def absent(self) -> list[str]:
         return list(dict.fromkeys(["", *self.missing]))
+
+    def open(self, source: str) -> RowSource:
+        """The source of this name; raises as `open_rows`."""
+        return open_source(source, self.delimiter, self.encoding, self.config, self.split, self.revision)
 
 
 class Rows:
@@ -107,7 +104,12 @@ class Rows:
 
 
 def open_rows(
-    source: str, reading: RowReading, cache: Path, on_error: OnError = "strict", columns: Sequence[str] | None = None
+    source: str,
+    reading: RowReading,
+    cache: Path,
+    on_error: OnError = "strict",
+    columns: Sequence[str] | None = None,
+    max_left_out: float = MAX_MALFORMED_FRACTION,
 ) -> Rows:
     """The rows of a source; read once, then mapped from the cache.
 
@@ -115,8 +117,9 @@ def open_rows(
         source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and .zst) or .parquet; owner/name on the
             hub; or sklearn:NAME (wine, breast_cancer, digits, diabetes, iris), whose label is the column `target`.
         cache: folder for the rows as they were read.
-        on_error: strict refuses malformed rows, skip leaves up to 1 % of them out.
+        on_error: strict refuses malformed rows, skip leaves them out.
         columns: those that are needed; None is all.
+        max_left_out: the fraction of the rows that skip may leave out. It is not checked for rows in the cache.
 
     Raises:
         InputNotFoundError: no such file or folder.
@@ -124,12 +127,12 @@ def open_rows(
         ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
-    opened = _open_source(source, reading)
+    opened = reading.open(source)
     names = None if columns is None else list(dict.fromkeys(columns))
     key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.absent, columns=names, errors=on_error)
 
     def batches() -> "Iterator[pyarrow.RecordBatch]":
-        errors = ErrorBudget(on_error)
+        errors = ErrorBudget(on_error, max_fraction=max_left_out, key="data.on_error=skip data.max_left_out")
         every = opened.columns() if names is None else names
         chunks = _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.absent)
         for chunk in merged(chunks, MAX_CHUNK_ROWS):
@@ -181,7 +184,7 @@ def read_chunks(
         errors: counts malformed rows; None refuses them.
         on_columns: gets the names of all columns: at the start, of JSON lines at the end.
     """
-    opened, errors = _open_source(source, reading), errors or ErrorBudget("strict", hint="")
+    opened, errors = reading.open(source), errors or ErrorBudget("strict", hint="")
     json_lines = opened if isinstance(opened, LineRows) and opened.is_json else None
     if json_lines is None:
         on_columns(opened.columns())
@@ -215,36 +218,3 @@ def _without(cells: "pyarrow.Array", values: "pyarrow.Array") -> "pyarrow.Array"
 
     matches = compute.is_in(cells, values)
     return compute.if_else(matches, None, cells) if matches.true_count else cells
-
-
-def _open_source(source: str, reading: RowReading) -> RowSource:
-    _check_encoding(reading.encoding)
-    is_table = source.startswith(SKLEARN)
-    if not is_table and not is_local(source):
-        return HubRows(open_huggingface(source, reading.config, reading.split or "train", reading.revision))
-    for name, value in {"config": reading.config, "split": reading.split, "revision": reading.revision}.items():
-        if value is not None:
-            raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
-    if is_table:
-        return SklearnRows(source.removeprefix(SKLEARN))
-    files = find_files(source, ROW_SUFFIXES)
-    suffix = suffix_of(files.names[0])
-    if suffix not in ROW_SUFFIXES:
-        raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}")
-    if not files.sizes.any():
-        raise DataError(f"{files.name}:1: empty (0 bytes)")
-    if suffix == ".parquet":
-        return ParquetRows(files)
-    return LineRows(files, reading.delimiter, reading.encoding)
-
-
-def _check_encoding(name: str | None) -> None:
-    try:
-        if name is not None:
-            codecs.getincrementaldecoder(name)("strict").decode(b"", True)
-            "".encode(name)
-    except (LookupError, ValueError, TypeError, AttributeError):
-        examples = "utf-8, utf-16, latin-1, cp1252"
-        raise ConfigError(
-            f"data.reading.encoding={name}: expected the name of an encoding such as {examples}"
-        ) from None
