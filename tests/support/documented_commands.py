@@ -71,11 +71,13 @@ class Page:
         replaced: patterns in its commands, and what is written instead. A command in which something is replaced is
             otherwise run as it is, all others train 4 steps.
         before: pattern of a command -> commands that are run before it.
+        short: whether commands that train do so for 4 steps only.
     """
 
     assumed: tuple[str, ...] = ()
     replaced: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
+    short: bool = True
 
 
 TRAINS = r"^(scripts/(train|launch)\.py|mlxlab train) (?!.*(--help|--dry-run| resume=auto$| &$))"
@@ -152,6 +154,7 @@ PAGES = {
             "every=50": "every=2",
         },
     ),
+    "docs/tutorials/resume_verify": Page(short=False),
     "docs/tutorials/several_machines": Page(replaced=EPOCH),
     "docs/tutorials/sweep": Page(replaced=EPOCH),
     "docs/tutorials/your_csv": Page(replaced=EPOCH),
@@ -205,7 +208,7 @@ def shell_script(name: str) -> str:
         command = shown
         for pattern, replacement in page.replaced.items():
             command = re.sub(pattern, replacement, command)
-        if command == shown and re.search(TRAINS, command):
+        if page.short and command == shown and re.search(TRAINS, command):
             given = "|".join(re.escape(setting.partition("=")[0]) for setting in STEPS.split())
             command = f"{re.sub(rf' (?:{given})=[^ ]+', '', command)} {STEPS}"
         command, _, more = (command, "", "") if "<<" in command else command.partition(" #")
