@@ -77,7 +77,10 @@ def test_words_without_keys_are_answered_with_the_line_to_type(capsys):
     assert predict(["outputs/rev", "reviews.csv", "keep=[id]"]) == 2
     assert capsys.readouterr().err.endswith("run=outputs/rev input=reviews.csv 'keep=[id]' output=...?\n")
     assert predict(["outputs/rev", "a", "b", "c"]) == 2, "too many to guess"
-    assert capsys.readouterr().err == "input=...: missing; expected text\noutput=...: missing; expected text\n"
+    assert capsys.readouterr().err == (
+        "input=...: missing; expected the file of the rows, or `test`\n"
+        "output=...: missing; expected a file that ends in .csv or .jsonl\n"
+    )
 
 
 def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):

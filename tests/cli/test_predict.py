@@ -84,6 +84,12 @@ def test_kept_columns_stand_first_and_formulas_are_text(folder):
     assert [line["Name"] for line in lines] == ["=1+1", "@x", "-2.5", "plain"]
 
 
+def test_names_of_kept_columns_may_be_quoted_as_in_training(folder):
+    for keep in ("keep='Name'", 'keep="Name"', "keep=['Name','Age']"):
+        predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'quoted.csv'}", keep)
+        assert read(folder / "quoted.csv")[0]["Name"] == ROWS[0].name
+
+
 def test_columns_that_are_not_read_are_named(folder, caplog):
     caplog.set_level("INFO")
     header, *lines = csv_text(ROWS[:3]).splitlines()
@@ -122,7 +128,7 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     predict(folder, *args)
     out, err = capsys.readouterr()
     assert json.loads(out) == {"output": str(output), "rows": 199, "left_out": 2}
-    assert f"199 rows of {wrong}; malformed and left out: 2; step" in err
+    assert f"199 rows of {wrong}; left out: 2; step" in err
     assert f"skipped {wrong}:152: Sex is 'other', expected male or female" in err
     predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'all.jsonl'}", "batch_size=4")
     every, some = ((folder / f"{name}.jsonl").read_text().splitlines() for name in ("all", "some"))
@@ -135,7 +141,7 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     wrong.write_text("\n".join([header, *lines[:180], "not,a,row", "nor,this", *lines[180:], ""]))
     predict(folder, *args, code=65)
     assert (
-        "3 of 202 records are malformed, more than 1 %; max_left_out=0.02 leaves them out; the first: "
+        "3 of 202 rows cannot be used, more than 1 %; max_left_out=0.02 leaves them out; the first: "
         in capsys.readouterr().err
     )
     assert len(output.read_text().splitlines()) == 199
@@ -164,7 +170,8 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         ([f"input={folder / 'renamed.csv'}", out], 65, "did you mean Agee?"),
         ([f"input={folder / 'row.csv'}", out], 66, "rows.csv"),
         ([rows, out, "run=x"], 2, "given twice"),
-        ([out], 2, "input"),
+        ([out], 2, "input=...: missing; expected the file of the rows"),
+        ([rows], 2, "output=...: missing; expected a file that ends in .csv or .jsonl"),
     ]
     for args, code, message in cases:
         assert main([f"run={folder / 'run'}", *args]) == code, args

@@ -319,6 +319,8 @@ def test_the_words_of_an_unquoted_value_are_shown_quoted():
     _, [issue] = parse(["data.text_column=Free", "text"], multirun=False)
     assert issue.path == "text"
     assert issue.message.endswith("""quote it: "data.text_column='Free text'\"""")
+    _, [issue] = parse(["data.source=my", "tickets.csv"], multirun=False)
+    assert issue.message.endswith("""quote it: "data.source='my tickets.csv'\"""")
 
 
 @pytest.mark.parametrize(

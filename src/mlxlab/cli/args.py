@@ -6,14 +6,15 @@
 import importlib
 import inspect
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from textwrap import wrap
 from types import NoneType
 from typing import Any, NamedTuple, get_origin
 
 from mlxlab import program
-from mlxlab.config.issues import format_issues, one_line, shown
+from mlxlab.config.issues import ConfigIssue, format_issues, one_line, shown
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET as ROOT
 from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
@@ -80,6 +81,7 @@ def parse_args(
             faults.append(unknown_key(label, f"unknown key{did_you_mean(near)}"))
             meant.add(near)
     issues = [issue for issue in issues if issue.path in values or issue.path not in meant]
+    issues = [_with_meaning(issue, known) if issue.path not in values else issue for issue in issues]
     low, high = num_positional
     if not faults and (line := _keys_added(args, positional[high:], missing)):
         faults.append(line)
@@ -94,6 +96,13 @@ def parse_args(
         plural = "s" * (high != 1)
         raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
     return values, positional + forwarded
+
+
+def _with_meaning(issue: ConfigIssue, known: Mapping[str, Key]) -> ConfigIssue:
+    """An issue about a missing text, with the beginning of the description of that option."""
+    meaning = re.split("[;:]", known[issue.path].doc)[0].rstrip(".") if issue.path in known else ""
+    is_text = meaning and issue.message == "missing; expected text"
+    return ConfigIssue(issue.path, f"missing; expected {meaning}") if is_text else issue
 
 
 def _keys_added(args: Sequence[str], words: Sequence[str], missing: Sequence[str]) -> str | None:

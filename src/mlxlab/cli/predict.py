@@ -73,6 +73,7 @@ def _predict(
         max_left_out: the fraction of the rows that on_error=skip may leave out.
         json: prints JSON instead of the path of the output.
     """
+    keep = [_unquoted(name) for name in keep]
     if format == "kaggle" and not keep:
         raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
     from mlxlab.inference.prediction_file import PredictionFile, check_output
@@ -97,7 +98,8 @@ def _predict(
     forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
     names: list[str] = []  # of all columns, known once the input is read
-    size, errors = batch_size * CHUNK_BATCHES, ErrorBudget(on_error, ADVICE, max_left_out, "max_left_out")
+    size = batch_size * CHUNK_BATCHES
+    errors = ErrorBudget(on_error, ADVICE, max_left_out, "max_left_out", "rows cannot be used")
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
     _refuse_overwriting(input, output)
     replaced = "; replaced the earlier file" if output.exists() else ""
@@ -114,12 +116,17 @@ def _predict(
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     skipped = errors.malformed_records
-    left_out = f"; malformed and left out: {skipped}" if skipped else ""
+    left_out = f"; left out: {skipped}" if skipped else ""
     log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}")
     if json:
         print_json({"output": str(output), "rows": count, "left_out": skipped})
     else:
         print(output)
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotation marks that an override of `train` needs around it."""
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
 
 
 def _chunks(

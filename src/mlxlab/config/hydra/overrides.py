@@ -64,7 +64,7 @@ def _parse_error(texts: list[str], position: int, error: OverrideParseException)
     text = texts[position]
     if "=" not in text and not text.startswith("~"):
         key, value = _with_following_words(texts, position)
-        if not key or "=" not in texts[position - 1] or "." in text:
+        if not key or "=" not in texts[position - 1] or ("." in text and not key.endswith("source")):
             return "expected key=value"
         return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, value)}"
     if re.search(r"^\s|\s=|=\s", text):

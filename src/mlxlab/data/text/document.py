@@ -36,6 +36,7 @@ class ErrorBudget:
         hint: after the error of a record, if none may be skipped.
         max_fraction: of the records that may be skipped.
         key: the option that sets `max_fraction`, if there is one.
+        fault: of those that are skipped, in messages.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class ErrorBudget:
         hint: str = " (data.on_error=skip skips malformed records)",
         max_fraction: float = MAX_MALFORMED_FRACTION,
         key: str = "",
+        fault: str = "records are malformed",
     ) -> None:
-        self.on_error, self.hint, self.max_fraction, self.key = on_error, hint, max_fraction, key
+        self.on_error, self.hint, self.max_fraction = on_error, hint, max_fraction
+        self.key, self.fault = key, fault
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
         self.first_error = ""
@@ -90,7 +93,7 @@ class ErrorBudget:
         """Raises DataError if too many of at least `min_records` were skipped."""
         malformed, count = self.malformed_records, self.valid_records + self.malformed_records
         if malformed > self.max_fraction * count and count >= min_records:
-            fraction = f"{malformed} of {count} records are malformed, more than {100 * self.max_fraction:g} %"
+            fraction = f"{malformed} of {count} {self.fault}, more than {100 * self.max_fraction:g} %"
             needed = math.ceil(100 * malformed / count - 1e-9) / 100
             way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 else ""
             raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")
