@@ -363,6 +363,16 @@ def test_a_truncated_file_is_more_than_a_malformed_row(tmp_path, suffix):
         open_rows(str(path), row_reading(), tmp_path / "cache", "skip")
 
 
+@pytest.mark.parametrize("byte", [b"\xe9", b"\x01"])
+def test_a_record_of_several_lines_with_a_byte_that_is_no_text_is_one(tmp_path, byte):
+    content = b"a,b\n" + b"x,y\n" * 198 + b'"first ' + byte + b'\nsecond, ""quoted""\nthird",y\n' + b"x,y\n" * 10
+    rows = open_file(tmp_path, "a.csv", content, on_error="skip")
+    assert (len(rows), rows.malformed) == (208, 1)
+    assert rows.location(198) == f"{tmp_path}/a.csv:203"
+    with pytest.raises(DataError, match=rf"a\.csv:200:8: (byte 0x{byte.hex()} is not UTF-8|control character)"):
+        open_rows(str(tmp_path / "a.csv"), row_reading(), tmp_path / "cache")
+
+
 def test_a_quote_that_swallows_the_rest_of_a_file_is_more_than_one_row(tmp_path):
     content = HEADER + "a,b\n" * 500 + '"a,b\n' + "a,b\n" * 500
     with pytest.raises(DataError, match=r"501 of 1001 records are malformed.*a.csv:502:1: this quote is never closed"):

@@ -135,9 +135,10 @@ class LineRows:
             yield text_chunk(reader.take(), places, numbers)
 
     def _skip(self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget) -> None:
-        """Counts each line of a malformed record: after a quote that is never closed it is the rest of the file."""
+        """Counts a malformed record: each line if its end is uncertain, as that of an open quote."""
         line, column = (error.line, f":{error.column}") if isinstance(error, MalformedRecord) else (first, "")
-        for number in range(first, max(last, first) + 1):
+        is_whole = isinstance(error, MalformedRecord) and error.is_whole
+        for number in range(first, first + 1 if is_whole else max(last, first) + 1):
             errors.skip((index, number), f"{self.files.path(index)}:{line}{column}: {error}")
 
     def _lines(self, index: int, file: BufferedReader) -> Lines:

@@ -15,11 +15,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class MalformedRecord(ValueError):
-    """A fault at a line and a column of a file, which count from 1."""
+    """A fault at a line and a column of a file, which count from 1.
 
-    def __init__(self, message: str, line: int, column: int = 1) -> None:
+    `is_whole`: where the record ends is certain, as it is not after a quote that is never closed.
+    """
+
+    def __init__(self, message: str, line: int, column: int = 1, *, is_whole: bool = False) -> None:
         super().__init__(message)
-        self.line, self.column = line, column
+        self.line, self.column, self.is_whole = line, column, is_whole
 
 
 class CsvRecords:
@@ -38,6 +41,7 @@ class CsvRecords:
         self.delimiter = delimiter or ","
         self.first_line, self.width = 1, 0  # the line on which the last record began; fields of a record
         self.hint, self.line_end = "", b""
+        self._fault: MalformedRecord | None = None  # the first one in the text of this record
         try:
             line = self._next_line()
         except StopIteration:
@@ -49,6 +53,7 @@ class CsvRecords:
         self.header = [name.strip() for name in self._parse(line)]
         if others:
             self.hint = f"; did you mean {_as_typed(others[0])}?"
+        self._raise_fault()
         self._check_header()
         self.width = len(self.header)
 
@@ -57,11 +62,12 @@ class CsvRecords:
 
     def __next__(self) -> list[str]:
         """Raises MalformedRecord for a malformed record, which is consumed."""
-        self.lines.record_bytes, self.first_line = 0, self.lines.line + 1
+        self.lines.record_bytes, self.first_line, self._fault = 0, self.lines.line + 1, None
         line = self._next_line()
-        if not line or line.isspace():
+        if self._fault is None and (not line or line.isspace()):
             return []
         record = self._parse(line) if '"' in line else line.split(self.delimiter)
+        self._raise_fault()
         if len(record) != self.width:
             expected = f"a row of {len(record)} fields, expected {self.width} as in the header"
             hint = self.hint or (f" (quote a text with {self.delimiter!r})" if self.width == 1 else "")
@@ -80,8 +86,12 @@ class CsvRecords:
                 message = f"column {name[:MAX_SHOWN]!r} twice in the header (fields {first} and {index + 1})"
                 raise MalformedRecord(message, 1)
 
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
     def _next_line(self) -> str:
-        """A line without its end."""
+        """A line without its end. A fault in its text is raised once the record has been read."""
         data = next(self.lines)
         content = data.rstrip(b"\n").removesuffix(b"\r")
         self.line_end = data[len(content) :]
@@ -91,10 +101,11 @@ class CsvRecords:
             column = len(content[: error.start].decode()) + 1
             others = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
             message = f"byte 0x{data[error.start]:02x} is not UTF-8; {others}"
-            raise MalformedRecord(message, self.lines.line, column) from None
+            self._fault = self._fault or MalformedRecord(message, self.lines.line, column, is_whole=True)
+            return content.decode(errors="replace")
         if not self.control and not line.isprintable() and (match := _CONTROL.search(line)):
             message = f"control character 0x{ord(match.group()):02x}, expected text"
-            raise MalformedRecord(message, self.lines.line, match.start() + 1)
+            self._fault = self._fault or MalformedRecord(message, self.lines.line, match.start() + 1, is_whole=True)
         return line
 
     def _parse(self, line: str) -> list[str]:
@@ -130,8 +141,6 @@ class CsvRecords:
                 line = self._next_line()
             except StopIteration:
                 raise MalformedRecord("this quote is never closed", *opened) from None
-            except MalformedRecord:
-                raise
             except ValueError as error:
                 raise MalformedRecord(str(error), *opened) from None
             if match := _QUOTED_END.match(line):
