@@ -125,7 +125,7 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
         assert low < each.metrics[main] < high
     assert "On the test rows oracle is better than this model" in summary
     assert "test (40 rows)" in summary
-    assert summary.startswith("best of 1 evaluations by valid/loss, step 4 of 4:")
+    assert summary.startswith("best of 1 evaluation by valid/loss, step 4 of 4:")
     plots = {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
     plots |= {"confusion.png"} if kind == "classification" else set()
     assert {path.name for path in (tmp_path / "plots").iterdir()} == plots

@@ -27,6 +27,7 @@ from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
+from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V")
@@ -49,9 +50,11 @@ def write_report(
     """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
-    paragraphs = [f"no evaluation was finite: {evaluations} evaluations, {progress.step} steps"]
+    paragraphs = [f"no evaluation was finite: {counted(evaluations, 'evaluation')}, {counted(progress.step, 'step')}"]
     if best:
-        heading = f"best of {evaluations} evaluations by {objective}, step {history.best_step} of {progress.step}:"
+        heading = (
+            f"best of {counted(evaluations, 'evaluation')} by {objective}, step {history.best_step} of {progress.step}:"
+        )
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
@@ -68,7 +71,7 @@ def write_report(
         lines = [f"- step {step}: {text}" for step, text in history.events]
         paragraphs.append("\n".join(["changes during the run:", *lines]))
     if progress.nonfinite_steps:
-        paragraphs.append(f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite")
+        paragraphs.append(f"{counted(progress.nonfinite_steps, 'step')} skipped: loss or gradient not finite")
     text = "\n\n".join(paragraphs)
     write_atomic(folder / "summary.md", f"# {folder.name}\n\n{text}\n")
     write_json(folder / FILE, without_nonfinite(run_metrics(state, results)))

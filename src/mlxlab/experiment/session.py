@@ -27,6 +27,7 @@ from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.losses.task_loss import refuse_misfit
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
+from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import InitialWeights, WeightSource
@@ -151,7 +152,7 @@ def _with_epochs(trainer: Trainer, data: DataModule, epochs: int | None) -> tupl
     if chosen.length == trainer.length or trainer.max_steps is not None or batches is None:
         return chosen, []
     rows = f"{data.num_examples['training']:,} training rows" if isinstance(data, CountsExamples) else "training"
-    steps = f"{chosen.epochs} epochs ({chosen.length.steps(batches, None):,} steps)"
+    steps = f"{chosen.epochs} epochs ({counted(chosen.length.steps(batches, None) or 0, 'step')})"
     return chosen, [f"{rows}: {steps}, because small data sets need more epochs; trainer.epochs=N changes this"]
 
 

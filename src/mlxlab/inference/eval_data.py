@@ -40,6 +40,7 @@ from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError, UserError
 from mlxlab.inference.predict import encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
+from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
@@ -105,7 +106,7 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
         return batch._replace(example_ids=ids)
 
     batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
-    return EvalRows(batches, "; ".join([f"{len(numbers)} rows of {node['source']}", *lines]), numbers)
+    return EvalRows(batches, "; ".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers)
 
 
 def _labelled(

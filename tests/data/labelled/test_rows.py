@@ -346,7 +346,7 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         again = open_rows(str(tmp_path / name), row_reading(), tmp_path / "cache", "skip")
         assert again.description == rows.description
         remedy = "data.on_error=skip data.max_left_out=0.02 leaves them out"
-        assert "1 malformed rows were skipped" in rows.description[0]
+        assert rows.description[0].endswith("; skipped 1 malformed row")
         with pytest.raises(
             DataError, match=rf"4 of 304 records are malformed, more than 1 %; {remedy}; the first: .*a\.\w+:15"
         ):

@@ -53,7 +53,7 @@ def test_the_real_rows_have_the_usual_split():
     assert source.test[0] == (892, 0, 3, "Kelly, Mr. James", "male", 34.5, 0, 0, "330911", 7.8292, None, "Q")
     missing = Counter(name for row in ROWS for name, value in row._asdict().items() if value is None)
     assert missing == {"age": 263, "fare": 1, "cabin": 1014, "embarked": 2}
-    assert source.description == ["titanic: 1309 real rows, 891 of them for training and validation"]
+    assert source.description == ["titanic: 1,309 real rows, 891 of them for training and validation"]
 
 
 def test_columns_recorded_after_the_sinking_are_not_packaged():

@@ -97,7 +97,7 @@ def files(**inputs):
 @pytest.mark.parametrize(
     ("rows", "truncated", "state", "text"),
     [
-        (1000, 51, "warning", "51 of 1,000 rows (5.1%) are longer than data.seq_len=64: the model does not read"),
+        (1000, 51, "warning", "51 of 1,000 rows (5.1 %) are longer than data.seq_len=64: the model does not read"),
         (1000, 50, "good", "50 of 1,000 rows are longer than data.seq_len=64."),
         (1000, 0, "good", "No row is longer than data.seq_len=64."),
     ],

@@ -46,7 +46,7 @@ def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_con
     distilled.metrics["reference"] = {"student": student, "teacher": teacher}
     results = results_of(distilled)
     compared = all_cards(distilled, results, [])[2]
-    assert compared.answer == "Student accuracy 0.8000, the teacher 0.8500, 100% of its size (validation data)"
+    assert compared.answer == "Student accuracy 0.8000, the teacher 0.8500, 100 % of its size (validation data)"
     assert compared.lines[0].startswith("Not compared with a control")
     table, *_, commands = section(result_sections(distilled, results), "Teacher and student")
     assert table.rows[:2] == [["accuracy", "0.8000", "0.8500"], ["F1, macro average", "0.7000", "0.7000"]]

@@ -81,7 +81,7 @@ def test_weights_that_were_loaded_are_named_with_their_number_and_what_of_them_i
     change(folder / "manifest.json", inputs=inputs, outcome=outcome)
     text = parsed(folder).text
     assert "bert, 22.7 M parameters, from models/all-minilm, on titanic" in text
-    assert "22,713,216 parameters, 98,304 of them trained (0.4%), adapter lora, from models/all-minilm" in text
+    assert "22,713,216 parameters, 98,304 of them trained (0.4 %), adapter lora, from models/all-minilm" in text
 
 
 def test_the_report_says_of_evaluations_what_the_terminal_said(finished):

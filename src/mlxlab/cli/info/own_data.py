@@ -14,6 +14,7 @@ from mlxlab.config.suggest import did_you_mean
 from mlxlab.errors import ConfigError
 from mlxlab.nearest import nearest_names
 from mlxlab.program import command, join, quoted
+from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.rows import Rows
@@ -159,11 +160,12 @@ def _length(checked: dict[str, Any]) -> str:
         return ""
     tokens = f"trainer.max_tokens={checked['max_tokens']}" if checked["max_tokens"] else ""
     if steps is None:
-        return f"until {tokens} are read; an epoch is {batches:,} steps" if tokens else ""
+        return f"until {tokens} are read; an epoch is {counted(batches, 'step')}" if tokens else ""
     sooner = f"; {tokens} may end the run sooner" if tokens else ""
     if epochs and steps == epochs * batches:
-        return f"{epochs} epochs of {batches:,} steps, unless trainer.epochs sets another number{sooner}"
-    return f"{steps:,} steps (trainer.max_steps); an epoch is {batches:,} steps{sooner}"
+        length = f"{counted(epochs, 'epoch')} of {counted(batches, 'step')}"
+        return f"{length}, unless trainer.epochs sets another number{sooner}"
+    return f"{counted(steps, 'step')} (trainer.max_steps); an epoch is {counted(batches, 'step')}{sooner}"
 
 
 def _key(arg: str) -> str:

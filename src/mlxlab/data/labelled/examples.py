@@ -22,6 +22,7 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
 from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.wording import counted, percent
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 MAX_CLASSES_SHOWN = 10
@@ -201,14 +202,14 @@ class LabelledExamples:
             spread = f"mean {self.labels.mean:.4g}, standard deviation {self.labels.deviation:.4g}"
             return f"regression of {column} (training rows: {spread})"
         order = np.argsort(counts)[::-1][:MAX_CLASSES_SHOWN]
-        shares = ", ".join(f"{self.task.labels[i]} {counts[i] / max(len(self._shown), 1):.1%}" for i in order)
+        shares = ", ".join(f"{self.task.labels[i]} {percent(counts[i] / max(len(self._shown), 1))}" for i in order)
         more = ", ..." if len(counts) > MAX_CLASSES_SHOWN else ""
         kind = "classes" if self.task.kind == "classification" else "labels, of which a row may have several"
         return f"{column}: {len(counts)} {kind} (training rows: {shares}{more})"
 
     def _describe_selection(self) -> list[str]:
         is_subset = len(self._shown) < len(self.split.train)
-        return [f"{self.rows.name}: {len(self._shown)} training rows selected"] if is_subset else []
+        return [f"{self.rows.name}: {counted(len(self._shown), 'training row')} selected"] if is_subset else []
 
     def _describe_tokens(self) -> str:
         lengths, measured = self._tokens.lengths, self.row_lengths

@@ -23,6 +23,7 @@ from mlxlab.data.labelled.split import (
 )
 from mlxlab.errors import DataError
 from mlxlab.program import quoted
+from mlxlab.wording import counted
 
 MAX_LISTED = 8  # classes of one row
 FEW = 20  # validation rows: the 95 % interval of an accuracy is wider than 0.3
@@ -79,7 +80,7 @@ def split_sources(
     else:
         first = ranges[0]
         if len(first) < 2:
-            raise DataError(f"{rows.name}: {len(first)} usable rows, expected at least 2 to split them")
+            raise DataError(f"{rows.name}: {counted(len(first), 'usable row')}, expected at least 2 to split them")
         if kind == "classification":
             missing = sources.options["reading"].absent[1:]
             _refuse_single_rows(labels.take(first), missing, [each for each in left_out if each.source == rows.name])
@@ -89,11 +90,11 @@ def split_sources(
         if options.group_column is None and options.time_column is None and kind != "regression":
             is_valid &= ~_needed_for_training(labels.take(first), is_valid, kind, sources.label.delimiter)
         train, valid, method = first[~is_valid], first[is_valid], split.method
-    sizes = f"{len(train)} training rows, {len(valid)} validation rows ({method})"
-    lines.append(f"{rows.name}: {sizes}" + (f", {len(test)} test rows" if len(test) else ""))
+    sizes = f"{counted(len(train), 'training row')}, {counted(len(valid), 'validation row')} ({method})"
+    lines.append(f"{rows.name}: {sizes}" + (f", {counted(len(test), 'test row')}" if len(test) else ""))
     if len(valid) < FEW:
         remedy = "metrics on so few say little; `crossvalidate` validates on every row"
-        lines.append(f"{rows.name}: only {len(valid)} validation row{'s' * (len(valid) != 1)}: {remedy}")
+        lines.append(f"{rows.name}: only {counted(len(valid), 'validation row')}: {remedy}")
     parts = [train, valid, test]
     if options.group_column is not None:
         _refuse_shared_groups(rows, options.group_column, parts)

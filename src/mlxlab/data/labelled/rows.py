@@ -142,8 +142,8 @@ def open_rows(
 
     table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _skipped)
     listed = [*table.column_names[1 : MAX_LISTED + 1], *["..."][: len(table.column_names) > MAX_LISTED + 1]]
-    skipping = f"; {skipped} malformed rows were skipped" if (skipped := _skipped(table)) else ""
-    return Rows(opened, table, key, [f"{opened.name}: {len(table)} rows, columns {', '.join(listed)}{skipping}"])
+    skipping = f"; skipped {skipped:,} malformed row{'s' * (skipped != 1)}" if (skipped := _skipped(table)) else ""
+    return Rows(opened, table, key, [f"{opened.name}: {len(table):,} rows, columns {', '.join(listed)}{skipping}"])
 
 
 def _to_batch(chunk: Chunk) -> "pyarrow.RecordBatch":

@@ -129,7 +129,7 @@ class TitanicDataset:
         self.row_lengths = measure_lengths(np.array([*map(len, tokens)]), seq_len, self._full_lengths)
         self.sources = [
             *source_rows.description,
-            f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
+            f"{self.name}: {len(split.train):,} training rows, {len(split.valid):,} validation rows ({split.method})",
             *(f"{self.name}: {line}" for line in fit.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
             f"{self.name}: {describe_tokens(outcome, path.name)}",

@@ -58,7 +58,7 @@ def read_csv_source(path: str) -> PassengerSource:
     rows = parse_passengers(data, path, labelled=True)
     sha256 = hashlib.sha256(data).hexdigest()
     known = KAGGLE_SHA256.get(sha256) or KAGGLE_SHA256.get(hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest())
-    lines = [f"titanic: {len(rows)} rows from {path}, sha256 {sha256[:12]} ({known or 'unknown checksum'})"]
+    lines = [f"titanic: {len(rows):,} rows from {path}, sha256 {sha256[:12]} ({known or 'unknown checksum'})"]
     num_test = sum(FIRST_TEST_ID <= row.id <= LAST_TEST_ID for row in rows)
     if num_test:
         lines.append(f"titanic: {num_test} rows of {path} have PassengerIds of the usual test set (892..1309)")
@@ -68,7 +68,7 @@ def read_csv_source(path: str) -> PassengerSource:
 def _real_passengers() -> PassengerSource:
     rows = _read_released_file(FILE)
     train = [row for row in rows if row.id < FIRST_TEST_ID]
-    line = f"titanic: {len(rows)} real rows, {len(train)} of them for training and validation"
+    line = f"titanic: {len(rows):,} real rows, {len(train)} of them for training and validation"
     return PassengerSource(train, list(rows[len(train) :]), "titanic", SHA256, [line])
 
 

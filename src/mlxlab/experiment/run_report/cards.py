@@ -18,6 +18,7 @@ from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card, Check, Tone
 from mlxlab.metric_names import VALID, lower_is_better, plain_name
+from mlxlab.wording import percent
 
 NO_CONTROL = "Not compared with a control, the same model trained without the teacher: its command is below"
 _MAX_BASELINES = 4
@@ -95,7 +96,7 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
 def _teacher_line(results: Results, student: Metrics, teacher: Metrics) -> str:
     metric = results.metric if results.metric in teacher else "loss"
     sizes = student.get("parameters"), teacher.get("parameters")
-    share = f", {sizes[0] / sizes[1]:.0%} of its size" if sizes[0] and sizes[1] else ""
+    share = f", {percent(sizes[0] / sizes[1], 0)} of its size" if sizes[0] and sizes[1] else ""
     values = f"{shown(student.get(metric))}, the teacher {shown(teacher.get(metric))}"
     return f"Student {plain_name(metric)} {values}{share} (validation data)"
 

@@ -18,6 +18,7 @@ from mlxlab.experiment.run_report.value_checks import (
 )
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
+from mlxlab.wording import counted, percent
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
 _MAX_SHOWN = 3
@@ -126,9 +127,8 @@ def _truncated(files: RunFiles) -> Check | None:
     limit = f"data.seq_len={seq_len}" if isinstance(seq_len, int) else "data.seq_len"
     share = truncated / rows
     if share > MANY:
-        text = (
-            f"{truncated:,} of {rows:,} rows ({share:.1%}) are longer than {limit}: the model does not read their end"
-        )
+        longer = f"{truncated:,} of {rows:,} rows ({percent(share)}) are longer than {limit}"
+        text = f"{longer}: the model does not read their end"
         advice = next((line.partition("; ")[2] for line in _logged(files) if TOO_LONG in line), "")
         return Check("warning", "Truncated rows", f"{'; '.join(filter(None, [text, one_line(advice, 200)]))}.")
     few = f"{truncated:,} of {rows:,} rows are longer than {limit}."
@@ -150,7 +150,7 @@ def _overfitting(files: RunFiles) -> Check | None:
         gap = f" It is {last:.4g} at the end" + (f", and {lowest:.4g} at step {step:,}." if step < last_step else ".")
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
-        text = f"{VALID_LOSS} rose by {rise:.0%} from step {step:,} to step {last_step:,}.{gap}"
+        text = f"{VALID_LOSS} rose by {percent(rise, 0)} from step {step:,} to step {last_step:,}.{gap}"
         return Check("warning", "Overfitting", text)
     return Check("good", "No overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
 
@@ -163,7 +163,7 @@ def _steps(files: RunFiles) -> Check | None:
         text = f"{progress.nonfinite_steps:,} of {progress.step:,} steps were skipped: loss or gradient not finite"
         back = f"; {progress.rollbacks} returns to an earlier checkpoint" if progress.rollbacks else ""
         return Check("warning", "Skipped steps", f"{text}{back}.")
-    return Check("good", "Finite steps", f"None of the {progress.step:,} steps was skipped.")
+    return Check("good", "Finite steps", f"None of the {counted(progress.step, 'step')} was skipped.")
 
 
 def _warnings(files: RunFiles) -> Check | None:

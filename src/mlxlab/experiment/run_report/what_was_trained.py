@@ -6,6 +6,7 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Card
+from mlxlab.wording import counted, percent
 
 _TASKS = {"multi_label": "multi-label classification", "language_modelling": "language modelling"}
 _SIZES = (  # text, then our key and that of a published model
@@ -52,9 +53,9 @@ def _against_teacher(files: RunFiles) -> str:
     reference = files.metrics["reference"] if files.metrics else {}
     student, teacher = (reference.get(name, {}) for name in ("student", "teacher"))
     texts = []
-    for key, text in (("parameters", "{:.0%} of its parameters"), ("ms per batch", "{:.0%} of its time per batch")):
+    for key, text in (("parameters", "{} of its parameters"), ("ms per batch", "{} of its time per batch")):
         if (own := student.get(key)) and (other := teacher.get(key)):
-            texts.append(text.format(own / other))
+            texts.append(text.format(percent(own / other, 0)))
     return ", ".join(texts)
 
 
@@ -118,7 +119,7 @@ def _model(files: RunFiles) -> str:
     start = f"from {origin}" if (origin := _origin(files)) else "from random weights"
     adapter = files.manifest.get("inputs", {}).get("choices", {}).get("model/adapter", "none")
     total = files.facts.get("parameters", 0)
-    share = f"{trainable:,} of them trained ({trainable / total:.1%})" if trainable < total else ""
+    share = f"{trainable:,} of them trained ({percent(trainable / total)})" if trainable < total else ""
     how = f"adapter {adapter}" if adapter != "none" else ""
     return ", ".join(filter(None, [f"{count:,} parameters" if count else "", share, how, start]))
 
@@ -152,7 +153,7 @@ def _length(files: RunFiles) -> str:
     took = f" in {_duration(seconds)}" if seconds is not None else ""
     count = _parameters(files) if files.facts.get("task") == "language_modelling" else 0
     ratio = f" ({tokens / count:.2g} per parameter)" if count else ""
-    return f"{step:,} steps{_epochs(files, step)}, {tokens:,} tokens{ratio}{took}{where}"
+    return f"{counted(step, 'step')}{_epochs(files, step)}, {tokens:,} tokens{ratio}{took}{where}"
 
 
 def _epochs(files: RunFiles, step: int) -> str:
