@@ -135,6 +135,15 @@ def test_columns_that_say_nothing_are_logged():
     ]
 
 
+def test_texts_that_hardly_repeat_are_logged_as_ids_or_sentences():
+    tickets = [f"T-{row}" for row in range(19)]
+    _, lines = fit({"ticket": [*tickets, "T-0"], "note": [f"note on {row}" for row in tickets] + ["note on T-0"]})
+    assert lines[1:] == [
+        "column 'ticket' has 19 different texts in 20 training rows, as an id has; data.columns can leave it out",
+        "column 'note' has 19 different texts in 20 training rows: of the baselines only TF-IDF reads their words",
+    ]
+
+
 def test_numbers_that_identify_rows_are_logged():
     numbers = range(12)
     table = {

@@ -13,6 +13,7 @@ from mlxlab.errors import DataError
 
 MAX_EXAMPLES = 3  # cells named in a message
 MAX_COLUMNS = 12  # listed in an override
+MOSTLY_DIFFERENT = 0.9  # of the rows with different texts: they are no categories
 MIN_IDS = 10  # rows with different texts or numbers that look like ids
 _ID = re.compile(r"(^|[^A-Za-z])([iI]d|ID)$|[a-z]I[dD]$")  # id, user_id, PassengerId
 
@@ -99,8 +100,8 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
         return [f"{name} is missing in all training rows"]
     if len(column.values) == 1 and present.all():
         return [f"{name} is {shorten(column.values[0])!r} in all training rows: it says nothing"]
-    if not is_number and len(column.values) == rows >= MIN_IDS:
-        return [f"{name} has another text in each of {rows} training rows, as an id has; data.columns can leave it out"]
+    if not is_number and rows >= MIN_IDS and len(column.values) >= MOSTLY_DIFFERENT * rows:
+        return [f"{name} {_describe_texts(column)}"]
     if is_number and rows >= MIN_IDS and _is_identifier(column):
         unique = f"{name} has another whole number in each of {rows} training rows"
         others = [each for each in columns if each != column.name]
@@ -108,6 +109,15 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
         way_out = f"{listed or 'data.columns=[...] with the other columns'} leaves it out"
         return [f"{unique}: probably an identifier; {way_out}"]
     return []
+
+
+def _describe_texts(column: Column) -> str:
+    """What a column of texts that hardly repeat probably holds: sentences, or ids."""
+    count, rows = len(column.values), len(column.codes)
+    got = f"another text in each of {rows}" if count == rows else f"{count} different texts in {rows}"
+    if 2 * sum(" " in text.strip() for text in column.values) > count:
+        return f"has {got} training rows: of the baselines only TF-IDF reads their words"
+    return f"has {got} training rows, as an id has; data.columns can leave it out"
 
 
 def _is_identifier(column: Column) -> bool:
