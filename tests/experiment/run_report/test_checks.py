@@ -11,7 +11,7 @@ from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _over
 from mlxlab.experiment.run_report.curves import evaluation_table
 from mlxlab.experiment.run_report.results import Results, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
-from mlxlab.experiment.run_report.sections import result_sections
+from mlxlab.experiment.run_report.sections import _all_mistakes, result_sections
 from mlxlab.experiment.run_report.value_checks import (
     check_bands,
     check_baselines,
@@ -217,6 +217,17 @@ def test_the_row_of_a_mistake_is_shown_without_its_folder():
     sections = result_sections(replace(files(), mistakes=listed), RESULTS)
     table, _ = next(each.blocks for each in sections if "mistakes" in each.title)
     assert table.rows == [["0.9", "a", "b", "x", "own.csv:17"]]
+
+
+@pytest.mark.parametrize(
+    ("task", "text"), [("classification", ", which lists 50 of 60 wrong rows"), ("regression", "")]
+)
+def test_the_number_of_all_mistakes_is_named_where_the_file_lists_a_part(task, text):
+    facts = {"facts": {"task": task}}
+    metrics = {"metrics": {"valid/accuracy": 0.4}, "rows": {"valid": 100}}
+    run_files = RunFiles(Path("x"), {"inputs": facts, "attempts": []}, "DONE", metrics=metrics)
+    assert _all_mistakes(run_files, 50) == text
+    assert _all_mistakes(run_files, 60) == ""
 
 
 def test_mistakes_whose_order_says_little_are_few():

@@ -39,7 +39,7 @@ class TextColumns:
     def render(self, table: Table) -> Texts:
         for name in self.columns:
             if name not in table:
-                raise DataError(f"no column {name!r}, expected one of {', '.join(table)}")
+                raise DataError(f"no column {name!r}, expected {'one of ' * (len(table) > 1)}{', '.join(table)}")
         cells = [[cell or "" for cell in table[name]] for name in self.columns]
         return list(zip(*cells, strict=True))
 

@@ -28,6 +28,7 @@ from mlxlab.html.blocks import (
     Table,
 )
 from mlxlab.metric_names import TEST, VALID, lower_is_better, plain_name
+from mlxlab.wording import counted
 
 PLOT_DPI = 120
 _ERROR_PLOTS = {
@@ -145,9 +146,20 @@ def _mistakes(files: RunFiles, results: Results) -> list[Block]:
         columns.append(Column("rows", is_number=True))
         cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
     rest = len(groups) - len(shown)
-    more = f"; {rest:,} more mistake{'s' * (rest != 1)} there" if rest else ""
+    noun = "row" if head[-1] == "error" else "mistake"
+    more = f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
     note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
     return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
+
+
+def _all_mistakes(files: RunFiles, listed: int) -> str:
+    """How many validation rows of a classification are wrong, if the file lists a part of them."""
+    metrics, task = files.metrics, files.facts.get("task")
+    accuracy = metrics["metrics"].get("valid/accuracy") if metrics and task == "classification" else None
+    if metrics is None or accuracy is None:
+        return ""
+    wrong = round((1 - accuracy) * metrics.get("rows", {}).get("valid", 0))
+    return f", which lists {listed:,} of {wrong:,} wrong rows" if wrong > listed else ""
 
 
 def _doubt(kind: str, values: list[str], results: Results) -> str:

@@ -94,7 +94,7 @@ class TableRenderer:
 
     def _words(self, name: str, table: Table) -> list[str]:
         if name not in table:
-            raise DataError(f"no column {name!r}, expected one of {', '.join(table)}")
+            raise DataError(f"no column {name!r}, expected {'one of ' * (len(table) > 1)}{', '.join(table)}")
         cells = table[name]
         if name not in self.bounds:
             return [" ".join(cell.split()) or MISSING if cell is not None else MISSING for cell in cells]
