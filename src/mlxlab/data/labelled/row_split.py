@@ -11,7 +11,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.left_out import LeftOut, leave_out, no_time, way_to_leave_out
+from mlxlab.data.labelled.left_out import LEFT_OUT, LeftOut, leave_out, no_time, way_to_leave_out
 from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.split import (
     OnOverlap,
@@ -132,7 +132,7 @@ def _refuse_single_rows(labels: Column, missing: Sequence[str], left_out: Sequen
         got = f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
         lost, every = len(single) + sum(each.left_out for each in left_out), len(labels.codes)
         every += sum(each.left_out for each in left_out)
-        besides = "".join(f"; {each.describe()}" for each in left_out)
+        besides = "".join(f"; {each.describe().partition(LEFT_OUT)[0]}" for each in left_out)
         override = quoted(f"data.reading.missing={json.dumps([*missing, *single], ensure_ascii=False)}")
         way = f"{way_to_leave_out(lost / every)} {override}" if len(single) <= MAX_LISTED else ""
         raise DataError(f"{labels.where(code)}: {got}{way}{besides}")
