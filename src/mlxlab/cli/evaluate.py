@@ -99,7 +99,9 @@ def _evaluate(
             restored = with_pretrained(restored, pretrained)
     with activity("reading the data"):
         batches, description, baselines = _eval_data(restored, overrides, run)
-    log.info(f"{description}; {pretrained or f'step {restored.checkpoint.step} of {run}'}")
+    first, *others = description.split("\n")
+    for line in (f"{first}; {pretrained or f'step {restored.checkpoint.step} of {run}'}", *others):
+        log.info(line)
     thresholds = restored.thresholds if "source" in overrides else ()
     result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None

@@ -39,7 +39,7 @@ class Requirements:
         peak, available = _amount(self.memory["peak"]), _amount(self.available_memory, 0)
         lines = [
             f"trains {self.trained_parameters:,} parameters, {self.operations_per_token:.3g} operations per token",
-            f"batch of {self.rows} rows of {self.tokens_per_row} tokens, in {micro_batches}",
+            f"batch of {self.rows:,} rows of {self.tokens_per_row:,} tokens, in {micro_batches}",
             f"{self.verdict}: peak {peak} of {available}",
             *self.suggestions,
         ]
@@ -88,7 +88,7 @@ def suggestions(step: TracedStep, batch: Batch, memory: StepMemory, budget: int)
         return ["no batch fits: choose a smaller model/size, a shorter data.seq_len or a smaller vocabulary"]
     rows = len(batch.tokens)
     if most >= rows:
-        return [f"largest batch that fits in one piece: {most} rows"]
+        return [f"largest batch that fits in one piece: {most:,} rows"]
     accumulate = -(-rows // most)
     return [f"to fit: trainer=optimized trainer.step.accumulate={accumulate}, or data.batch_size={most}"]
 

@@ -106,7 +106,7 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
         return batch._replace(example_ids=ids)
 
     batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
-    return EvalRows(batches, "; ".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers)
+    return EvalRows(batches, "\n".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers)
 
 
 def _labelled(
