@@ -133,6 +133,14 @@ PAGES = {
     "docs/how_to/training/language_models": Page(
         assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")
     ),
+    "docs/how_to/training/learning_rate": Page(
+        replaced={
+            "lr_find.py experiment=titanic": "lr_find.py experiment=titanic steps=10",
+            "steps=50": "steps=10",
+            "sweep=learning_rate": "sweep=learning_rate trainer.learning_rate=1e-3 seed=0,1 trainer.epochs=1",
+        },
+    ),
+    "docs/how_to/training/speed": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1 trainer.eval_batches=2"}),
     "docs/how_to/training/vocabulary": Page(replaced={"or_steps: 250": "or_steps: 2", "max_steps=500": "max_steps=4"}),
     "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
     "docs/reference/zoo": Page(assumed=("my.txt",)),
