@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,9 @@ from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
+from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.build import build_pretrained_model
+from mlxlab.models.layers import named_parameters
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
@@ -85,27 +88,53 @@ def test_the_base_is_the_model_without_adapters(trained, tokenizer, tmp_path, mo
 
 
 def test_published_weights_are_named_where_their_layers_have_these_names(trained, tmp_path, monkeypatch):
-    for name, config in [
-        ("bert", {"model_type": "bert"}),
+    source = trained({**BERT, "adapter": LORA}, CLASSES)
+    export(source, tmp_path / "with_base", base=True)
+    shutil.copytree(tmp_path / "with_base" / "base", tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    for name, more in [
         ("roberta", {"model_type": "roberta"}),
-        ("codes", {"model_type": "bert", "quantization": {"bits": 4, "group_size": 32}}),
+        ("codes", {"quantization": {"bits": 4, "group_size": 32}}),
     ]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        shutil.copytree(tmp_path / "bert", tmp_path / name)
+        (tmp_path / name / "config.json").write_text(json.dumps(config | more))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text(json.dumps(config))
     cached = tmp_path / "hub" / "models--us--bert"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("0a")
     shutil.copytree(tmp_path / "bert", cached / "snapshots" / "0a")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    source = trained({**BERT, "adapter": LORA}, CLASSES)
     hub = {name: export(source, tmp_path / name / "peft", name)[1] for name in ("us/bert", "us/other")}
     assert [config["base_model_name_or_path"] for config in hub.values()] == ["us/bert", None]
     names = {}
-    for name in ("bert", "roberta", "codes", "none", "model.gguf"):
+    for name in ("bert", "roberta", "codes", "none", "empty", "model.gguf"):
         names[name] = export(source, tmp_path / f"{name}_peft", str(tmp_path / name))[1]["base_model_name_or_path"]
     assert names == {**dict.fromkeys(names), "bert": str(tmp_path / "bert")}
     card = (tmp_path / "bert_peft" / "README.md").read_text()
     assert f'from_pretrained("{tmp_path}/bert", num_labels=3)' in card
+
+
+@pytest.mark.parametrize("more", [{}, {"quantization": CODES}], ids=["lora", "qlora"])
+def test_published_weights_are_named_only_while_they_are_those_below_the_adapters(trained, tmp_path, more):
+    node = {**LLAMA, "adapter": {**LORA, "train": ["re:.*norm"]}}
+    export(trained(node), tmp_path / "first", base=True)
+    folder = str(tmp_path / "first" / "base")
+
+    def named(source, number):
+        return export(source, tmp_path / f"peft{number}", folder)[1]["base_model_name_or_path"]
+
+    source = trained({**node, "pretrained": folder, **more})
+    source = replace(source, node={**source.node, "pretrained": None})  # as in a checkpoint
+    parameters = {path: array for path, array in named_parameters(source.model).items() if array.dtype == mx.float32}
+    assert named(source, 0) == folder
+    frozen = {path for path in parameters if path in frozen_parameters(source.model)}
+    for number, (path, array) in enumerate(parameters.items(), 1):
+        source.model.load_weights([(path, array + 1e-3)], strict=False)
+        assert named(source, number) == (None if path in frozen else folder), path
+        source.model.load_weights([(path, array)], strict=False)
+    assert named(source, number + 1) == folder
+    assert frozen
 
 
 def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mlxlab.config.resume_overrides import override_name
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.data.instruct.chat_template import load_template
 from mlxlab.data.instruct.encoder import ChatTokenizer
@@ -36,16 +35,6 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
         end_ids=ends if template is None else tuple(sorted(ChatTokenizer(template, encoder.tokenizer).end_ids)),
         thresholds=restored.thresholds,
     )
-
-
-def published_base(restored: RestoredModel, origin: Origin) -> str | None:
-    """The folder, GGUF file or hub id whose weights the adapters were trained on; None where the run changed them."""
-    node, progress = restored.config["model"], restored.checkpoint.state["progress"]
-    resumes = [override_name(text) for command in origin.commands[1:] for text in command]
-    if node.get("init_from") or progress.growth.done or any(name.startswith("model") for name in resumes):
-        return None
-    pretrained: str | None = node.get("pretrained")
-    return pretrained
 
 
 def origin_of(

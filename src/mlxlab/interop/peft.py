@@ -2,10 +2,13 @@
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError
+import mlx.core as mx
+
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
@@ -14,7 +17,9 @@ from mlxlab.interop.model_card import PEFT, Origin, model_card
 from mlxlab.interop.peft_adapters import peft_adapters
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
+from mlxlab.models.build import build_model
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 BASE = "base"  # the folder of the base model
@@ -30,7 +35,7 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
 
     Args:
         out: the folder; it must not exist.
-        published: the folder or hub id whose weights the adapters were trained on, None where they are no others'.
+        published: the folder, GGUF file or hub id of the pretrained model that the run began with; None for none.
         base: write the weights below the adapters to `base/`, as transformers reads them.
 
     Returns:
@@ -42,7 +47,7 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     """
     counterpart = counterpart_of(trained)
     arrays, config = peft_adapters(trained, counterpart)
-    source = str(out.absolute() / BASE) if base else published and _loadable(published, trained, counterpart)
+    source = str(out.absolute() / BASE) if base else published and _same_model(published, trained, counterpart)
     text = json.dumps({"base_model_name_or_path": source, **config}, indent=1) + "\n"
     files = {CONFIG: text, **tokenizer_files(trained)}
     quantised = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
@@ -64,8 +69,8 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     return source is not None
 
 
-def _loadable(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:
-    """The name by which transformers loads these weights under the names of the adapters, if there is one."""
+def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:
+    """The name by which transformers loads the weights below the adapters, under their names; None if there is none."""
     path = Path(os.path.expanduser(published))
     is_folder = path.is_dir()
     folder = path if is_folder else _cached_folder(published)
@@ -77,9 +82,31 @@ def _loadable(published: str, trained: TrainedModel, counterpart: Counterpart) -
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
     same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
-    if not same or "quantization" in config:
+    if not same or "quantization" in config or not _has_frozen_weights(folder, trained):
         return None
     return str(path.absolute()) if is_folder else published
+
+
+def _has_frozen_weights(folder: Path, trained: TrainedModel) -> bool:
+    """Whether a run that begins with a published model has the frozen weights of this one, which was resumed perhaps.
+
+    Growth, other tokens, or training before the adapters change them, and so does who writes into the folder.
+    """
+    task, node = trained.task, {**trained.node, "pretrained": str(folder)}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the run has shown them
+            model = build_model(
+                node,
+                kind=task.kind,
+                vocab_size=trained.tokenizer.vocab_size,
+                num_classes=task.num_classes,
+                pair_separator=task.pair_separator,
+                seed=0,
+            )
+    except UserError:  # the weights are missing, or are those of another architecture
+        return False
+    expected, frozen = frozen_parameters(model), frozen_parameters(trained.model)
+    return expected.keys() == frozen.keys() and all(mx.array_equal(expected[path], frozen[path]) for path in frozen)
 
 
 def _cached_folder(hub_id: str) -> Path | None:

@@ -57,12 +57,12 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = Fal
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
-        from mlxlab.inference.trained_model import origin_of, published_base, trained_model
+        from mlxlab.inference.trained_model import origin_of, trained_model
         from mlxlab.interop import peft
 
         origin = origin_of(restored, run.absolute().name, *_recorded(run))
-        source = published_base(restored, origin)
-        named = peft.export_peft(trained_model(restored), out, origin, source, base)
+        pretrained = restored.config["model"].get("pretrained")
+        named = peft.export_peft(trained_model(restored), out, origin, pretrained, base)
     if not named:
         log.info("adapter_config.json names no base model: none of transformers has these weights; base=true writes it")
     print_output(out, json)
