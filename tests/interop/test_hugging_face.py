@@ -198,22 +198,27 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "separate"),
-    [({}, False), ({"adapter": LORA}, False), ({"adapter": LORA}, True), ({"quantization": CODES}, False)],
+    ("options", "adapters"),
+    [
+        *(({}, "folded_in"), ({"quantization": CODES}, "folded_in")),
+        *(({"adapter": LORA}, adapters) for adapters in ("folded_in", "separate", "left_out")),
+    ],
     ids=str,
 )
-def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options, separate):
-    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN, separate_adapters=separate)
+def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options, adapters):
+    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN, adapters=adapters)
     count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
     card = (tmp_path / "hf" / "README.md").read_text()
     assert f"LlamaForCausalLM with {count:,} parameters" in card
+    assert ("the weights below the adapters" in card) == (adapters == "left_out")
+    separate = adapters == "separate"
     assert ("without the adapters" in card) == ('mlx_lm.load(".", adapter_path="adapters")' in card) == separate
     assert not (separate and "from_pretrained" in card), "that would load the base model alone"
 
 
 def test_adapters_apart_from_the_weights(trained, tmp_path):
     source = trained({**LLAMA, "adapter": LORA})
-    export_hugging_face(source, tmp_path / "hf", ORIGIN, separate_adapters=True)
+    export_hugging_face(source, tmp_path / "hf", ORIGIN, adapters="separate")
     config = json.loads((tmp_path / "hf" / "adapters" / "adapter_config.json").read_text())
     assert (config["num_layers"], config["lora_parameters"]["scale"]) == (2, 8.0)
     assert "self_attn.q_proj" in config["lora_parameters"]["keys"]
@@ -227,7 +232,8 @@ def test_adapters_apart_from_the_weights(trained, tmp_path):
         (LLAMA, "expected a decoder with adapters"),
         ({**LLAMA, "adapter": {**LORA, "targets": ["layers.0.*"]}}, "of all layers or none"),
         ({**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}}, "adapts layers only"),
+        ({**LLAMA, "adapter": LORA, "quantization": CODES}, "adapters of quantised weights"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            export_hugging_face(trained(node), tmp_path / "other", ORIGIN, separate_adapters=True)
+            export_hugging_face(trained(node), tmp_path / "other", ORIGIN, adapters="separate")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"], "something is left half-made"

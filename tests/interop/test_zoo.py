@@ -74,7 +74,7 @@ def test_what_mlx_lm_keeps_in_float32_stays(trained, tmp_path):
 @pytest.mark.parametrize("name", ["qwen3", "mamba"])
 def test_mlx_lm_reads_the_adapters(trained, tmp_path, name):
     source, out = trained(node(name, adapter=LORA)), tmp_path / "hf"
-    export_hugging_face(source, out, ORIGIN, separate_adapters=True)
+    export_hugging_face(source, out, ORIGIN, adapters="separate")
     model, _ = mlx_lm.load(str(out), adapter_path=str(out / "adapters"))
     expected = np.array(source.model(TOKENS, REAL))
     np.testing.assert_allclose(np.array(model(TOKENS)), expected, atol=1e-4)

@@ -15,7 +15,7 @@ from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import counterpart_of
-from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters, weights_without_adapters
+from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters
 from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
@@ -24,13 +24,15 @@ from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Adapters = Literal["folded_in", "separate", "left_out"]
 WEIGHTS = "model.safetensors"
-ADAPTERS = "adapters"  # their folder
+FOLDER = "adapters"  # of separate ones
 SEPARATE = (
     "`model.safetensors` is the base model without the adapters that were trained: they are in `adapters/`, in the "
     "format of mlx-lm. transformers loads the base model alone from this folder."
 )
 BASE_ONLY = "These are the weights below the adapters in the folder above, which PEFT adds to them."
+NOTES: dict[Adapters, list[str]] = {"folded_in": [], "separate": [SEPARATE], "left_out": [BASE_ONLY]}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -40,7 +42,7 @@ def export_hugging_face(
     origin: Origin,
     dtype: Dtype = "float32",
     dequantize: bool = False,
-    separate_adapters: bool = False,
+    adapters: Adapters = "folded_in",
 ) -> None:
     """Writes the files of `model_folder` as a whole or not at all.
 
@@ -50,7 +52,7 @@ def export_hugging_face(
     Raises:
         ConfigError: see `model_folder`. CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
-    write_folder(out, model_folder(trained, origin, dtype, dequantize, separate_adapters))
+    write_folder(out, model_folder(trained, origin, dtype, dequantize, adapters))
 
 
 def model_folder(
@@ -58,49 +60,47 @@ def model_folder(
     origin: Origin,
     dtype: Dtype = "float32",
     dequantize: bool = False,
-    separate_adapters: bool = False,
-    base_only: bool = False,
+    adapters: Adapters = "folded_in",
 ) -> Callable[[Path], None]:
     """Writes config.json, model.safetensors, tokenizer files and a model card into a folder.
 
-    Adapters are folded in. A quantised decoder stays as it is, in the layout of mlx-lm.
+    A quantised decoder without adapters stays as it is, in the layout of mlx-lm.
 
     Args:
         dtype: of the weights.
         dequantize: write the weights of quantised layers in `dtype`.
-        separate_adapters: write those of a decoder to `adapters/` as mlx-lm reads them, not into the weights.
-        base_only: write the weights below the adapters, and no adapters.
+        adapters: fold them into the weights; or write the weights below them, and those of a decoder to `adapters/` as
+            mlx-lm reads them, or none.
 
     Raises:
-        ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
+        ConfigError: the model has no counterpart, or a weight is too large for `dtype`; or as `mlx_lm_adapters`.
     """
     counterpart = counterpart_of(trained)
     config = {key: value for key, value in counterpart.config.items() if key != "torch_dtype"}  # an old name of dtype
     config |= _tokens(trained) | {"dtype": dtype}
+    separate = mlx_lm_adapters(trained) if adapters == "separate" else None
     quantised = is_quantised(trained) and trained.generates and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
-        dense = plain_weights(trained, with_adapters=not base_only)
-        weights = weights_without_adapters(trained) if separate_adapters else dense
+        weights = plain_weights(trained, with_adapters=adapters == "folded_in")
     arrays = join_arrays(publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
     shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
     count = sum(map(math.prod, shapes))
-    notes = _notes(trained, quantised) + [SEPARATE] * separate_adapters + [BASE_ONLY] * base_only
-    programs = (() if quantised or counterpart.needs_mlx_lm or separate_adapters else (TRANSFORMERS,)) + (
+    notes = _notes(trained, quantised) + NOTES[adapters]
+    programs = (() if quantised or counterpart.needs_mlx_lm or separate else (TRANSFORMERS,)) + (
         (MLX_LM,) if trained.generates else ()
     )
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        return model_card(described, counterpart, count, notes, programs, ADAPTERS if separate_adapters else None)
+        return model_card(described, counterpart, count, notes, programs, FOLDER if separate else None)
 
-    adapters = mlx_lm_adapters(trained) if separate_adapters else None
-    return lambda folder: _write(folder, arrays, files, card, adapters)
+    return lambda folder: _write(folder, arrays, files, card, separate)
 
 
 def _write(
@@ -112,9 +112,9 @@ def _write(
 ) -> None:
     digest = write_arrays(folder / WEIGHTS, arrays)
     if adapters is not None:
-        (folder / ADAPTERS).mkdir()
-        mx.save_safetensors(str(folder / ADAPTERS / "adapters.safetensors"), adapters[0])
-        write_atomic(folder / ADAPTERS / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
+        (folder / FOLDER).mkdir()
+        mx.save_safetensors(str(folder / FOLDER / "adapters.safetensors"), adapters[0])
+        write_atomic(folder / FOLDER / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
     for name, text in (files | {"README.md": card(digest)}).items():
         write_atomic(folder / name, text)
 

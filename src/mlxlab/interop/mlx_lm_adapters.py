@@ -1,4 +1,4 @@
-"""The adapters of a decoder in the layout of mlx-lm, and the model without them."""
+"""The adapters of a decoder in the layout of mlx-lm."""
 
 import re
 from typing import Any
@@ -9,7 +9,6 @@ from mlxlab.interop.counterpart import counterpart_of
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.quantized import QuantizedLayer
-from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
@@ -20,11 +19,14 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
     """The arrays of adapters.safetensors and the contents of adapter_config.json.
 
     Raises:
-        ConfigError: there are no adapters, or mlx-lm has no such ones: it adapts the same projections in all layers.
+        ConfigError: there are no adapters, or those of quantised weights, which the exported model does not have; or
+            mlx-lm has no such ones: it adapts the same projections in all layers.
     """
     options = split_node(trained.node)[0].adapter
     if options is None or not trained.generates:
         raise ConfigError("model.adapter: expected a decoder with adapters, model/adapter=lora")
+    if any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules()):
+        raise ConfigError("model.quantization: adapters of quantised weights are only written folded in")
     counterpart, arrays = counterpart_of(trained), Arrays()
     keys: dict[str, set[int]] = {}
     for path, layer in trained.model.named_modules():
@@ -49,12 +51,3 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
         "num_layers": count,
         "lora_parameters": parameters | {"keys": sorted(keys)},
     }
-
-
-def weights_without_adapters(trained: TrainedModel) -> Arrays:
-    """The weights by path, as they are below the adapters; ConfigError for quantised ones."""
-    if any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules()):
-        raise ConfigError("model.quantization: adapters of quantised weights are only written folded in")
-    parameters = named_parameters(trained.model).items()
-    adapters = ("lora_a", "lora_b", "magnitude")
-    return {path.replace(".base.", "."): array for path, array in parameters if not path.endswith(adapters)}

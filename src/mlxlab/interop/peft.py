@@ -54,7 +54,8 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     notes = [NO_BASE] * (source is None) + [DENSE] * (quantised and not base)
     argument = _base_argument(BASE if base else source or "BASE", trained, counterpart, has_config=base)
     count = sum(array.size for array in arrays.values())
-    write_base = model_folder(trained, replace(origin, metrics={}), dequantize=True, base_only=True) if base else None
+    of_base = replace(origin, metrics={})
+    write_base = model_folder(trained, of_base, dequantize=True, adapters="left_out") if base else None
 
     def write(folder: Path) -> None:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)})

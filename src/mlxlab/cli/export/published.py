@@ -41,7 +41,8 @@ def export_hf(
         from mlxlab.interop.hugging_face import export_hugging_face
 
         origin = origin_of(restored, run.absolute().name, *_recorded(run))
-        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, separate_adapters)
+        adapters: Literal["separate", "folded_in"] = "separate" if separate_adapters else "folded_in"
+        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, adapters)
     print_output(out, json)
 
 
