@@ -71,12 +71,13 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("text", "resume", "run/inference/tokenizer.json"),
     ("text", "resume", f"{NEWEST}/state.json"),
     ("rounds", "resume", "run/rounds.json"),
+    ("rounds", "continue", "run/rounds.json"),
     ("rounds", "resume", "run/ensemble.json"),
     ("rounds", "evaluate", "run/ensemble.json"),
     ("distilled", "distill", "cwd/.cache/teacher-*/soft_targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
-DRAW = {"evaluate": 3, "resume": 1, "compare": 8, "report": 8, "sync": 3, "generate": 2, "distill": 3}
+DRAW = {"evaluate": 3, "resume": 1, "continue": 2, "compare": 8, "report": 8, "sync": 3, "generate": 2, "distill": 3}
 COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
@@ -103,6 +104,7 @@ class Workplace(NamedTuple):
             "evaluate": ("evaluate", [run, *([] if kind == "rounds" else ["checkpoint=last"]), "max_batches=1"]),
             "generate": ("generate", [run, "checkpoint=last", "prompt=a", "max_tokens=2"]),
             "resume": ("train", [*train, "tracking=none", "trainer.max_steps=5"]),
+            "continue": ("train", [train[-1], "resume=auto", "trainer.max_steps=5"]),
             "distill": ("train", [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"]),
             "compare": ("compare", methods),
             "report": ("report", [f"{case}/run"]),
