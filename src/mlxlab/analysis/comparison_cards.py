@@ -10,6 +10,7 @@ from mlxlab.experiment.final_evaluation.verdict import best_baseline
 from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.html.blocks import Card, Tone
 from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.wording import counted
 
 _MAX_SETTINGS = 4
 
@@ -44,7 +45,7 @@ def is_without_difference(gain: GainFields) -> bool:
 
 
 def number(value: float | None, sign: str = "", digits: int = 4) -> str:
-    return "" if value is None else f"{value:{sign}.{digits}g}"
+    return "" if value is None else f"{value:{sign if value else ''}.{digits}g}"
 
 
 def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
@@ -112,7 +113,8 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     gain, answer = compared["gain"], compared["gain"]["verdict"].capitalize()
     names = f"{compared['name']} against {fields['against']}"
     meaning = "The interval includes 0." if gain["verdict"] == "no significant gain" else ""
+    pairs = counted(gain["pairs"], "pair")
     if is_without_difference(gain):
-        return Card("Is that more than chance?", answer, [f"{names}: equal in {gain['pairs']} pairs of runs."])
-    lines = [f"{names}: {gain_text(gain)} over {gain['pairs']} pairs.", meaning]
+        return Card("Is that more than chance?", answer, [f"{names}: equal in {pairs} of runs."])
+    lines = [f"{names}: {gain_text(gain)} over {pairs}.", meaning]
     return Card("Is that more than chance?", answer, [line for line in lines if line])

@@ -1,9 +1,12 @@
 """The report of a sweep compares its best configuration with the baselines of the runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from mlxlab.analysis.sweeps.best_configuration import mean_results
+from mlxlab.experiment.run_report.results import Results, compared_with_best
 from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
@@ -60,6 +63,15 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(tmp_p
     assert report.summary["learned_nothing"] == learned_nothing
     assert report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000") == learned_nothing
     assert any("of each would" in sentence for sentence in report.verdict) != learned_nothing
+
+
+def test_runs_with_different_best_baselines_are_compared_by_their_intervals():
+    """A difference within chance is no "Worse", although no baseline is the best of all runs."""
+    scores = ({"majority": 0.6, "rule": 0.80, "tfidf": 0.79}, {"majority": 0.6, "rule": 0.78, "tfidf": 0.81})
+    results = [Results("accuracy", "valid", {"accuracy": 0.79}, None, 178, each, (-0.05, 0.03)) for each in scores]
+    assert compared_with_best(mean_results(results)) == "About equal to tfidf"
+    worse = [replace(each, gain=(-0.05, -0.01)) for each in results]
+    assert compared_with_best(mean_results(worse)) == "Worse than tfidf by 0.0100"
 
 
 def test_without_run_folders_the_report_has_the_objective_alone(tmp_path):

@@ -9,7 +9,6 @@ from statistics import fmean
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.final_evaluation.findings import same_as_weakest
-from mlxlab.experiment.final_evaluation.verdict import best_baseline
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
@@ -60,7 +59,7 @@ def read_best(sweep: Sweep, configuration: Configuration) -> BestConfiguration |
 
 
 def mean_results(results: Sequence[Results]) -> Results:
-    """Means of what all runs have. The gain on a baseline is the mean of both ends of its intervals."""
+    """Means of what all runs have. The gain of each is that on its own best baseline; means are of both ends."""
     first = results[0]
     values = {key: _mean(each.values.get(key) for each in results) for key in first.values}
     means = {name: _mean(each.baselines.get(name) for each in results) for name in first.baselines}
@@ -69,9 +68,7 @@ def mean_results(results: Sequence[Results]) -> Results:
     mean = Results(first.metric, first.split, values, None, first.rows, baselines, None, roc_auc=roc_auc)
     if not baselines:
         return mean
-    best = best_baseline(first.metric, baselines)
-    is_best = all(each.baselines and best_baseline(each.metric, each.baselines) == best for each in results)
-    gain = _mean_interval([each.gain for each in results]) if is_best else None
+    gain = _mean_interval([each.gain for each in results])
     return replace(mean, gain=gain, weakest_gain=_mean_interval([each.weakest_gain for each in results]))
 
 
