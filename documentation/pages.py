@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from documentation.command_pages import command_pages
 from documentation.config_pages import config_pages
 from documentation.exit_codes import exit_code_page
+from documentation.python_api import python_api_page
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = {  # file at the root -> its page
@@ -23,7 +24,7 @@ CODE = re.compile(r"(^ *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 @cache
 def generated_pages() -> dict[str, str]:
     """Path in the site -> Markdown."""
-    pages = {"reference/exit_codes.md": exit_code_page()}
+    pages = {"reference/exit_codes.md": exit_code_page(), "reference/python_api.md": python_api_page()}
     pages |= {f"reference/config/{name}": text for name, text in config_pages().items()}
     pages |= {f"reference/commands/{name}": text for name, text in command_pages().items()}
     for file, page in ROOT_PAGES.items():

@@ -1,7 +1,8 @@
-"""The generated reference is complete: groups, options, keys, commands, exit codes; and so is metrics.md."""
+"""The generated reference is complete: groups, options, keys, commands, exit codes, Python; and so is metrics.md."""
 
 import re
 import signal
+from dataclasses import fields
 from functools import cache
 
 import pytest
@@ -9,11 +10,16 @@ import yaml
 from documentation.exit_codes import exit_codes
 from documentation.pages import generated_pages
 
+import mlxlab
+from mlxlab import api, errors
 from mlxlab.cli.main import main, subcommands
 from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET, Metric, node_signature
 from mlxlab.config.schema.signature import Record, signature
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.loaded_model import LoadedModel
+from mlxlab.inference.sampling import SamplingParams
 from support.processes import ROOT
 
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -124,6 +130,24 @@ def test_every_exit_code_is_in_the_reference_and_in_the_readme():
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
     in_readme = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")}
     assert in_readme == defined
+
+
+def test_all_of_the_python_api_is_in_the_reference():
+    page = generated_pages()["reference/python_api.md"]
+    headings = re.findall(r"^##+ `(.*)`$", page, re.M)
+    assert set(mlxlab.__all__) - {"__version__"} <= set(headings)
+    for kind in (value for value in vars(api).values() if isinstance(value, type) and value.__module__ == api.__name__):
+        assert kind.__name__ in headings
+        public = {name for name in (*vars(kind), *getattr(kind, "__annotations__", {})) if not name.startswith("_")}
+        assert public <= rows(page), kind
+    methods = [name for name, each in vars(LoadedModel).items() if callable(each) and not name.startswith("_")]
+    assert methods == ["predict", "generate"]
+    assert {f"model.{name}" for name in (*methods, "task")} <= set(headings)
+    for function in (*map(vars(api).get, mlxlab.__all__), *map(vars(LoadedModel).get, methods)):
+        documented = set(re.findall(r"^ {8,}(\w+): ", getattr(function, "__doc__", None) or "", re.M))
+        assert documented <= {name for row in rows(page) for name in row.split(", ")}, function
+    assert {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type)} <= rows(page)
+    assert {field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)} <= rows(page)
 
 
 @cache
