@@ -14,6 +14,7 @@ from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.experiment.description.run import describe_run
 from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.run_report.write import write_run_report
 from mlxlab.experiment.session import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
@@ -121,7 +122,17 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
     assert capsys.readouterr().err.endswith(f"expected trainer=distill, {folder} holds rounds of distillation\n")
 
 
-def test_info_shows_the_settings_of_rounds_and_how_one_of_them_is_continued(two_rounds):
+def test_a_round_that_was_stopped_continues_with_the_others(two_rounds, tmp_path):
+    folder = shutil.copytree(two_rounds[0], tmp_path / "run")
+    first = folder / "rounds" / "1"
+    (first / "manifest.json").write_text(json.dumps(read_manifest(first) | {"status": "PREEMPTED"}))
+    command = f"mlxlab train hydra.run.dir={folder} resume=auto"
+    assert describe_run(first)["next"] == [command]
+    write_run_report(first)
+    assert command in (first / "report.html").read_text().replace("<wbr>", "")
+
+
+def test_info_shows_the_settings_of_rounds(two_rounds):
     folder, _ = two_rounds
     changed = describe_run(folder)["changed"]
     assert (changed["fault"], changed["options"]["trainer"]) == ("", "distill")
@@ -193,6 +204,7 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     points = [(record["s"], name) for record in records for name in record.get("m", {})]
     assert {step for step, _ in points} == {1, 2}
+    assert {record["start"]["uid"] for record in records if "start" in record} == {read_manifest(folder)["id"]}
     assert len(points) == len(set(points))
 
 
