@@ -96,6 +96,23 @@ def test_a_larger_model_starts_from_a_smaller_run_with_the_same_loss(source, tmp
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
 
 
+def test_settings_of_the_run_that_no_array_shows_are_named(tmp_path):
+    """Other positions give another model with the same arrays; a smaller model gets the keys to pass."""
+    decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
+    assert train(tmp_path / "source", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1").returncode == 0
+    origin = f"model.init_from={tmp_path}/source"
+    other = train(tmp_path / "other", *decoder, "model.num_kv_heads=1", origin)
+    assert other.returncode == 0
+    assert "other settings; for the model of these weights: model.rope_theta=100000.0\n" in other.stderr
+    equal = train(tmp_path / "equal", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1", origin)
+    assert "other settings" not in equal.stderr
+    refused = train(tmp_path / "refused", "model=transformer", origin)
+    assert refused.returncode in (65, 77)
+    needed = "model.hidden_size=16 model.num_kv_heads=1 model.rope_theta=100000.0"
+    assert f"for the model of these weights: {needed}\n" in refused.stderr
+    assert "min_match" not in refused.stderr
+
+
 def test_heads_and_width_grow_with_the_options_that_keep_the_outputs(tmp_path):
     decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
     assert train(tmp_path / "small", *decoder).returncode == 0

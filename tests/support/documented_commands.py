@@ -121,6 +121,9 @@ PAGES = {
             "trials=27": "trials=3",
         },
     ),
+    "docs/how_to/models_in_mlflow": Page(
+        before={"registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"}
+    ),
     "docs/how_to/tracking": Page(assumed=("outputs/alone", "outputs/distilled", "sweep")),
     "docs/how_to/trial": Page(
         replaced={

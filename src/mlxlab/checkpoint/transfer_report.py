@@ -70,14 +70,19 @@ class TransferReport:
         ]
         return [f"weights of {source}: {counts}", *details]
 
-    def require(self, min_match: float, source: str) -> None:
-        """Raises DataError if nothing was carried over, NotAllowedError if less than `min_match`."""
+    def require(self, min_match: float, source: str, advice: str = "") -> None:
+        """Raises DataError if nothing was carried over, NotAllowedError if less than `min_match`.
+
+        Args:
+            advice: how the rest would fit; "" names the setting that accepts less.
+        """
         faults = "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in self._ordered() if kind in FAULTS)
         if not self.count(*CARRIED):
-            raise DataError(f"{source}: no array fits the model: {faults or 'it holds none'}")
+            raise DataError(f"{source}: no array fits the model: {faults or 'it holds none'}{advice and f'; {advice}'}")
         if self.match < min_match:
-            percent, hint = int(self.match * 1000) / 1000, f"resume_policy.min_match={int(self.match * 100) / 100}"
-            raise NotAllowedError(f"{source}: {percent:.1%} of the arrays fit the model: {faults}; {hint} accepts it")
+            percent = int(self.match * 1000) / 1000
+            hint = advice or f"resume_policy.min_match={int(self.match * 100) / 100} accepts it"
+            raise NotAllowedError(f"{source}: {percent:.1%} of the arrays fit the model: {faults}; {hint}")
 
     def as_json(self) -> dict[str, list[str]]:
         return {str(outcome): names for outcome, names in self._ordered()}

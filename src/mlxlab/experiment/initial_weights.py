@@ -1,5 +1,7 @@
 """Initial weights of a new run (`model.init_from`): those of another run, of safetensors files, or of the hub."""
 
+import inspect
+import logging
 import math
 import os
 import re
@@ -16,6 +18,8 @@ from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
+from mlxlab.config.hydra.recorded_overrides import override_text
+from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
@@ -29,13 +33,17 @@ from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
+from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.families import FAMILIES
 from mlxlab.models.pretrained.family import split_arrays
 from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
 from mlxlab.models.vocabulary import select_rows
+from mlxlab.program import join
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
+
+logger = logging.getLogger(__name__)
 
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
@@ -120,10 +128,28 @@ class WeightSource:
         result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
         title += f": {reason}" if reason else ""
-        result.report.require(min_match, title)
+        other = self._other_settings(node, grown=bool(grown))
+        advice = f"for the model of these weights: {join(other)}" if other else ""
+        result.report.require(min_match, title, advice)
+        if other:
+            logger.warning("%s: the run of these weights had other settings; %s", title, advice)
         evaluate_finite(result.weights, title)
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
+
+    def _other_settings(self, node: Config, *, grown: bool) -> list[str]:
+        """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
+        if not self.checkpoint:
+            return []
+        before = split_node(saved_architecture(load_named(self.checkpoint, self.path)).node)[1]
+        own = split_node(node)[1]
+        if before["_target_"] != own["_target_"]:
+            return []
+        parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
+        defaults = {parameter.name: parameter.default for parameter in parameters}
+        accepted = {"dropout", *((*GROWTH, "head_dim", "norm_eps") if grown else ())}
+        differ = {k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)}
+        return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
     def _grow(self, arrays: Arrays, node: Config, seed: int) -> tuple[Arrays, set[str], str]:
         """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
