@@ -84,9 +84,10 @@ def talk(folder, lines, *more):
 
 def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
     options = ["max_tokens=5", "temperature=0", "context_length=200", "system=Be kind."]
-    finished = talk(trained[0], b"train 3?\n\ntrain 4?\n/help\n/reset\ntrain 3?\n/exit\nignored\n", *options)
+    finished = talk(trained[0], b"train 3?\n\ntrain 4?\n/help\n/quit\n/reset\ntrain 3?\n/exit\nignored\n", *options)
     assert finished.returncode == 0, finished.stderr
     assert b"/reset forgets the conversation" in finished.stderr
+    assert b"unknown command /quit; type a message" in finished.stderr
     chat = load_chat(trained[0], system="Be kind.")
     request = GenerationConfig(max_tokens=5, context_length=200)
     answers = ["".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request)[0]) for n in (3, 4)]

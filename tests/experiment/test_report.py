@@ -23,6 +23,9 @@ def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     run = tmp_path.relative_to(tmp_path) / "r"
     assert next_commands(run, generates=True, predicts=False) == expected
+    (run / "inference").mkdir(parents=True)
+    (run / "inference" / "chat_template.jinja").touch()
+    assert next_commands(run, generates=True, predicts=False) == [expected[0], f"{expected[1]} chat=true"]
     assert next_commands(run, generates=False, predicts=False) == expected[:1]
     predict = f"{expected[0].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
     assert next_commands(run, generates=False, predicts=True) == [expected[0], predict]

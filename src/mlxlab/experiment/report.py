@@ -12,6 +12,7 @@ import numpy as np
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
+from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
@@ -206,7 +207,8 @@ def describe_memory(state: TrainState, budget: int) -> list[str]:
 def next_commands(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
     """Commands for the finished run, in the form in which the user called this program."""
     run = shlex.quote(f"run={run_dir}")
-    lines = [f"{command('evaluate')} {run}", *([f"{command('generate')} {run}"] if generates else [])]
+    lines = [f"{command('evaluate')} {run}"]
+    lines += [f"{command('generate')} {run}{generate_options(run_dir)}"] if generates else []
     lines += [f"{command('predict')} {run} input=FILE output=predictions.csv"] if predicts else []
     return [f"next: {line}" for line in lines]
 

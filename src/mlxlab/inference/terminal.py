@@ -1,6 +1,7 @@
 """Talks with a language model in a terminal: reads messages from standard input and prints the answers."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 
@@ -31,6 +32,8 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
         elif message == "/reset":
             chat.reset()
             log.info("the conversation is forgotten")
+        elif re.fullmatch(r"/[a-z]+", message):
+            log.warning(f"unknown command {message}; {_HELP}")
         elif message:
             try:
                 _answer(chat, message, sampling, request)

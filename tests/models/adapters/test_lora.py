@@ -143,6 +143,10 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
     ("options", "message"),
     [
         (
+            {"adapter": ADAPTER | {"targets": []}},
+            r"model.adapter.targets=\[\]: expected patterns; null is all layers of attention and feed-forward",
+        ),
+        (
             {"adapter": ADAPTER | {"targets": ["attention.qeury"]}},
             "did you mean attention.query?",
         ),

@@ -125,6 +125,11 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     return ChatTemplate(DEFAULT, "the default chat template", bos, eos)
 
 
+def generate_options(run: Path) -> str:
+    """What `generate` needs for the model of a run: ` chat=true` if it was trained on conversations, else ""."""
+    return " chat=true" if (run / "inference" / FILE).is_file() else ""
+
+
 def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template in a tokenizer's folder: chat_template.jinja or in tokenizer_config.json; None without one.
 

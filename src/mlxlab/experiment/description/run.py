@@ -12,6 +12,7 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume, whole_run
 from mlxlab.checkpoint.state import SavedState
+from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
 from mlxlab.experiment.facts.command_lines import command_lines
@@ -189,6 +190,6 @@ def _next(
         return []
     is_text = metrics is not None and metrics["main_metric"] is None
     uses = ["generate"] if is_text else ["predict"]
-    options = {"predict": " input=FILE output=predictions.csv"}
+    options = {"predict": " input=FILE output=predictions.csv", "generate": generate_options(folder)}
     lines = [f"{command('evaluate')} {run}", *(f"{command(use)} {run}{options.get(use, '')}" for use in uses)]
     return [*lines, f"{resume} trainer.{limit}=N"]

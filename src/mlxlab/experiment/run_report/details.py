@@ -9,6 +9,7 @@ from typing import Any
 from mlxlab.checkpoint.names import whole_run
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
+from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -40,7 +41,8 @@ def _commands(files: RunFiles) -> dict[str, str]:
         commands["train longer"] = f"{_resume(files.folder)} trainer.{limit}=N"
     if usable:
         is_labelled = files.is_labelled
-        use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else f"mlxlab generate {run}"
+        generate = f"mlxlab generate {run}{generate_options(files.folder)}"
+        use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else generate
         commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
         if pretrained and not is_labelled:
             commands["evaluate what it began with"] = f"mlxlab evaluate {run} {quoted(f'pretrained={pretrained}')}"

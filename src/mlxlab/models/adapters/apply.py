@@ -81,6 +81,8 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     classifiers = [path for path, module in model.named_modules() if isinstance(module, Classifier)]
     paths = sorted(path for path, _ in layers if path.rpartition(".")[0] not in classifiers)
     if options.targets is not None:
+        if not options.targets:
+            raise ConfigError(f"{KEY}.targets=[]: expected patterns; null is all layers of attention and feed-forward")
         return select(options.targets, paths, f"{KEY}.targets")
     owners = {path for path, module in model.named_modules() if isinstance(module, Attention | FeedForward)}
     zoo = [path for path, module in model.named_modules() if isinstance(module, MlxLm)]
