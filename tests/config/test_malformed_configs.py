@@ -30,6 +30,8 @@ BY_OVERRIDE = {
     "number for a flag": ("model.pre_norm=1", "expected true or false"),
     "null": ("trainer.log_every=null", "expected a whole number >= 1, got null"),
     "null component": ("trainer.loss=null", "expected a component"),
+    "option of a group": ("trainer.loss=focal", "an option of a config group, expected trainer/loss=focal"),
+    "option of a group that may be null": ("model.adapter=lora", "expected model/adapter=lora"),
     "batch size 0": ("data.batch_size=0", "expected a whole number >= 1"),
     "batch size -1": ("data.batch_size=-1", "expected a whole number >= 1"),
     "batch size 1e21": ("data.batch_size=1e21", "expected a whole number >= 1"),

@@ -154,7 +154,8 @@ class SignalHandler:
             task = "ending before the first step"
         elif self.may_finish_report and self.control is not None and self.control.stop_reason:
             task = "training has ended, finishing the report"
-        print(f"\n{signal.Signals(number).name}: {task}; Ctrl-C again ends at once", file=sys.stderr)
+        again = "Ctrl-C again" if number == signal.SIGINT else "Ctrl-C"
+        print(f"\n{signal.Signals(number).name}: {task}; {again} ends at once", file=sys.stderr)
 
     @property
     def _is_preparing(self) -> bool:

@@ -24,6 +24,7 @@ from mlxlab.models.build import build_model
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 BASE = "base"  # the folder of the base model
 NO_BASE = "Replace BASE by the folder of the base model: `scripts/export.py peft` with `base=true` writes it."
+MOVED = "`adapter_config.json` has the path of `base/`; once this folder has moved, `AutoPeftModel` needs another one."
 DENSE = (
     "The adapters were trained on weights in few bits. On the published weights, which are not rounded, the outputs "
     "differ a little; `scripts/export.py peft` with `base=true` writes the weights that the adapters were trained on."
@@ -51,7 +52,7 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     text = json.dumps({"base_model_name_or_path": source, **config}, indent=1) + "\n"
     files = {CONFIG: text, **tokenizer_files(trained)}
     quantised = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
-    notes = [NO_BASE] * (source is None) + [DENSE] * (quantised and not base)
+    notes = [NO_BASE] * (source is None) + [MOVED] * base + [DENSE] * (quantised and not base)
     argument = _base_argument(BASE if base else source or "BASE", trained, counterpart, has_config=base)
     count = sum(array.size for array in arrays.values())
     of_base = replace(origin, metrics={})

@@ -113,8 +113,11 @@ class Validator:
         return ConfigIssue(path, self._expected(hint, value, path))
 
     def _expected(self, hint: object, value: object, path: str) -> str:
+        group = path.replace(".", "/")
+        if isinstance(value, str) and value in _components(group):
+            return f"an option of a config group, expected {group}={value}"
         if isinstance(hint, Component) and isinstance(value, dict):
-            return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
+            return f"expected a component; choose one with {group}=..., or give its _target_"
         got = self.got(path, value)
         is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
