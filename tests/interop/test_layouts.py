@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.data.instruct.chat_template import ChatTemplate
+from mlxlab.data.instruct.chat_template import ChatTemplate, default_template
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 
@@ -221,3 +221,14 @@ def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node):
     assert len(blocks) == (2 if node is DECODER else 1)
     for block in blocks:
         exec(block, {})
+
+
+def test_the_code_of_the_card_of_a_chat_model_runs(trained, tmp_path, monkeypatch, capsys):
+    model = trained(DECODER)
+    export_hugging_face(replace(model, template=default_template(model.tokenizer)), tmp_path / "hf", ORIGIN)
+    monkeypatch.chdir(tmp_path / "hf")
+    blocks = re.findall(r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL)
+    assert ["apply_chat_template(messages, add_generation_prompt=True" in block for block in blocks] == [True, True]
+    for block in blocks:
+        exec(block, {})
+    assert capsys.readouterr().out

@@ -98,7 +98,8 @@ def model_folder(
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        return model_card(described, counterpart, count, notes, programs, FOLDER if separate else None)
+        adapters_folder, chats = FOLDER if separate else None, trained.template is not None
+        return model_card(described, counterpart, count, notes, programs, adapters_folder, chats=chats)
 
     return lambda folder: _write(folder, arrays, files, card, separate)
 

@@ -48,6 +48,8 @@ def model_card(
     libraries: Sequence[str],
     adapters: str | None = None,
     base: str | None = None,
+    *,
+    chats: bool = False,
 ) -> str:
     """Markdown with the header that model hubs read.
 
@@ -55,6 +57,7 @@ def model_card(
         libraries: that load the model; it is listed under the first.
         adapters: the folder of the adapters that are not in the weights.
         base: arguments by which transformers loads the base model, where the card is that of adapters for it.
+        chats: whether the tokenizer has a chat template, by which the examples write their prompt.
     """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
@@ -69,7 +72,7 @@ def model_card(
         *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
-        *(_usage(f"AutoModel{counterpart.ending}", library, adapters, base) for library in libraries),
+        *(_usage(f"AutoModel{counterpart.ending}", library, adapters, base, chats) for library in libraries),
         *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
         f"```bash\n{commands}\n```",
@@ -94,25 +97,36 @@ def _license(base: BaseModel) -> str:
     return f"license {base.license}" if base.license else "its license applies, which its files do not name"
 
 
-def _usage(loader: str, library: str, adapters: str | None, base: str | None) -> str:
+def _usage(loader: str, library: str, adapters: str | None, base: str | None, chats: bool) -> str:
+    messages = ['messages = [{"role": "user", "content": "Hello"}]'] if chats else []
+    generate = [
+        'tensors = {"return_dict": True, "return_tensors": "pt"}',
+        "inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **tensors)",
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
+    ]
+    chat = [*messages, *generate] if chats else []
     peft = [
         "from peft import PeftModel",
         f"from transformers import {loader}, AutoTokenizer",
         "",
         f"base = {loader}.from_pretrained({base})",
         'model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained(".")',
+        *chat,
     ]
     transformers = [
         f"from transformers import {loader}, AutoTokenizer",
         "",
         f'model, tokenizer = {loader}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+        *chat,
     ]
     path = f', adapter_path="{adapters}"' if adapters else ""
     mlx_lm = [
         "import mlx_lm",
         "",
         f'model, tokenizer = mlx_lm.load("."{path})',
-        'mlx_lm.generate(model, tokenizer, "Once")',
+        *messages,
+        f"prompt = {'tokenizer.apply_chat_template(messages, add_generation_prompt=True)' if chats else repr('Once')}",
+        "print(mlx_lm.generate(model, tokenizer, prompt))",
     ]
     lines = {TRANSFORMERS: transformers, MLX_LM: mlx_lm, PEFT: peft}[library]
     return "\n".join(["```python", *lines, "```"])

@@ -60,7 +60,8 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
 
     def write(folder: Path) -> None:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)})
-        card = model_card(described, counterpart, count, notes, (PEFT,), base=argument)
+        chats = trained.template is not None
+        card = model_card(described, counterpart, count, notes, (PEFT,), base=argument, chats=chats)
         for name, content in (files | {"README.md": card}).items():
             write_atomic(folder / name, content)
         if write_base is not None:
