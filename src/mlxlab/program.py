@@ -1,5 +1,6 @@
-"""How this program was started: from which command, for messages that name commands, and whether in a notebook."""
+"""How this program was started, and how messages name its commands: as they are typed into a shell."""
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -43,3 +44,14 @@ def quoted(arg: str) -> str:
 def join(args: Iterable[str]) -> str:
     """Arguments as they are typed into a shell."""
     return " ".join(map(quoted, args))
+
+
+def list_override(key: str, texts: Iterable[str]) -> str:
+    """`key=[...]` as it is typed into a shell."""
+    return quoted(f"{key}=[{','.join(map(text_value, texts))}]")
+
+
+def text_value(text: str) -> str:
+    """Text as the value of an override; interpolations in it are text too."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped) + "'"

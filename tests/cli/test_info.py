@@ -189,23 +189,39 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert "did you mean kind?" in capsys.readouterr().err
     assert main(["data", source, "data=titanic"]) == 2
     assert capsys.readouterr().err.endswith("data=titanic: expected data=text_classification or data=table\n")
-    for args in (["data.text_column=who", "own.csv"], ["source=own.csv"], ["data.souce=own.csv"]):
-        assert main(["data", *args]) == 2
-        assert capsys.readouterr().err.endswith("of your rows; did you mean data.source=own.csv?\n")
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["data.text_column=who", "own.csv"], "data.source=own.csv"),
+        (["data.target=Survived", "source=own.csv"], "data.source=own.csv"),
+        (["data.souce=a=b.csv"], "data.source=a=b.csv"),
+        (["data.src=own data.csv"], "'data.source=own data.csv'"),
+        (["data.target=Survived", "data.text_column=who", "seed=3", "data=table", "data.valid_source=b.csv"], None),
+    ],
+)
+def test_a_source_that_was_typed_with_another_key_is_suggested_and_no_other_key(args, meant, capsys):
+    assert main(["data", *args]) == 2
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert capsys.readouterr().err.endswith(f"missing; expected the file or folder of your rows{hint}\n")
+
+
 def test_columns_that_a_split_or_a_label_may_use_are_named(tmp_path, capsys):
+    days = [f"2024-05-{n % 30 + 1:02}" for n in range(90)]
     rows = [
-        {"day": f"2024-05-{n % 30 + 1:02}", "who": f"person {n}", "kind": n % 3, "5": "ab"[n % 2]} for n in range(90)
+        {"day": day, "last change": day, "who": f"person {n}", "kind": n % 3, "5": "ab"[n % 2]}
+        for n, day in enumerate(days)
     ]
     assert main(["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^\| day +\| dates +\|", printed, re.M)
-    assert "\ndates: data.time_column=day validates on the latest rows\n" in printed
+    quoted = "\"data.time_column='last change'\""
+    assert f"\ndates: data.time_column=day or {quoted} validates on the latest rows\n" in printed
     assert "\nis the first line a row? '5' does not look like a name" in printed
-    assert printed.endswith("data.label_column='5'\"\ncolumns that may be the label too: kind, day\n")
+    assert printed.endswith("data.label_column='5'\"\ncolumns that may be the label too: kind, day, last change\n")
     headless = write_csv(tmp_path / "headless.csv", [{"some text": f"text {n}", "a": "ab"[n % 2]} for n in range(60)])
     assert main(["data", f"data.source={headless}"]) == 0
     assert "is the first line a row? 'a' does not" in capsys.readouterr().out
@@ -225,6 +241,8 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     assert main(["data", texts]) == 0
     trained = f"mlxlab train model=transformer data=streaming {texts} data.text_column=a"
     assert capsys.readouterr().out.endswith(f"no column looks like a label; a language model needs none: {trained}\n")
+    assert main(["data", texts, "model=bert", "data.valid_fraction=0.3", "data.reading.delimiter=','"]) == 0
+    assert capsys.readouterr().out.endswith(f": {trained}\n"), "only what a language model takes"
     gaps = [{"a": n if n % 3 else "NA", "b": n % 2} for n in range(60)]
     assert main(["data", f"data.source={write_csv(tmp_path / 'gaps.csv', gaps)}"]) == 0
     assert "| a      | probably numbers, with text such as 'NA' in 20 cells |" in capsys.readouterr().out

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
+from mlxlab.config.schema.signature import signature
 from mlxlab.markdown import markdown_table
-from mlxlab.program import command, join
+from mlxlab.program import command, join, quoted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.columns import ColumnSummary
@@ -34,9 +35,16 @@ def show_columns(columns: "list[ColumnSummary]", rows: "Rows", args: list[str], 
         lines.append(f"columns that may be the label too: {others}")
     if all(each.content in ("text", "nothing", "dates") and not each.may_be_label for each in columns):
         longest = max(columns, key=lambda each: each.mean_length).name
-        model = ["model=transformer", "data=streaming", *args, _override("data.text_column", longest)]
+        source = [arg for arg in args if arg.partition("=")[0] in _of_language_models()]
+        model = ["model=transformer", "data=streaming", *source, _override("data.text_column", longest)]
         lines[2:] = [f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"]
     terminal.show("\n".join(lines))
+
+
+def _of_language_models() -> set[str]:
+    """The keys of a source that `data=streaming` has too."""
+    reading = signature("mlxlab.data.text.sources.open.Reading")
+    return {"data.source", *(f"data.reading.{key}" for key in (reading.keys if reading else ()))}
 
 
 def column_table(columns: "list[ColumnSummary]", rows: "Rows") -> str:
@@ -61,7 +69,7 @@ def _hints(columns: "list[ColumnSummary]") -> list[str]:
             f"is the first line a row? {got} does not look like a name; a file needs a line of names above its rows"
         )
     if dates := [each.name for each in columns if each.content == "dates"]:
-        keys = " or ".join(_override("data.time_column", name) for name in dates[:MAX_NAMED])
+        keys = " or ".join(quoted(_override("data.time_column", name)) for name in dates[:MAX_NAMED])
         lines.append(f"dates: {keys} validates on the latest rows")
     return lines
 

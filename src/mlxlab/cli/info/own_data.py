@@ -10,10 +10,10 @@ from mlxlab import terminal
 from mlxlab.cli.info.columns import column_table, show_columns
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.config.suggest import did_you_mean
+from mlxlab.config.schema.signature import signature
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import nearest_names
-from mlxlab.program import command, join, quoted
+from mlxlab.program import command, join, list_override, quoted
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mlxlab.data.labelled.text_classification import TextClassificationDataset
 
 MISSING = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})  # labels that are probably missing ones
+TARGETS = (
+    "mlxlab.data.labelled.text_classification.TextClassificationDataset",
+    "mlxlab.data.labelled.table.dataset.TableDataset",
+)
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
 
 
@@ -69,9 +73,11 @@ def data(json: bool = False, *, args: list[str]) -> None:
 
 def _meant_source(args: list[str]) -> str:
     """A suggestion for a file that was typed without `data.source=`, or with a similar key."""
+    known = {name for target in TARGETS if (keys := signature(target)) for name in keys.keys}
     for arg in args:
-        if not arg.startswith("-") and ("=" not in arg or nearest_names(_key(arg), ["data.source"])):
-            return did_you_mean(quoted(f"data.source={arg.rpartition('=')[2]}"))
+        key, equals, text = arg.partition("=")
+        if not arg.startswith("-") and (not equals or nearest(key.removeprefix("data."), known) == "source"):
+            return did_you_mean(quoted(f"data.source={text if equals else arg}"))
     return ""
 
 
@@ -134,15 +140,13 @@ def _remedies(node: dict[str, Any], share: float, overlaps: bool) -> list[str]:
 
 def _doubtful_classes(classes: Iterable[str]) -> list[str]:
     """Lines on classes whose names stand for a missing value in many files, or differ in case only."""
-    from mlxlab.config.hydra.recorded_overrides import override_text
-
     lines, spellings = list[str](), dict[str, list[str]]()
     for name in classes:
         spellings.setdefault(name.casefold(), []).append(name)
     for names in filter(lambda names: len(names) > 1, spellings.values()):
         lines.append(f"classes {', '.join(map(repr, names))} differ in case only, and count as different ones")
     if missing := [name for key, names in spellings.items() if key in MISSING for name in names]:
-        override = quoted(override_text("data.reading.missing", missing))
+        override = list_override("data.reading.missing", missing)
         which = ", ".join(map(repr, missing))
         lines.append(f"class {which}: if it stands for a missing label, {override} counts it as one")
     return lines

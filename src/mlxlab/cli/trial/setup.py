@@ -19,7 +19,7 @@ from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.hydra.recorded_overrides import merge_recorded, override_text, quoted
+from mlxlab.config.hydra.recorded_overrides import merge_recorded, override_text
 from mlxlab.config.hydra.sweep_jobs import sweep_issues
 from mlxlab.config.issues import format_issues, one_line
 from mlxlab.config.paths import conf_dir, project_root
@@ -29,7 +29,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.experiment.experiment import with_past_run
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.rerun import read_past_run
-from mlxlab.program import command
+from mlxlab.program import command, text_value
 from mlxlab.tracking import provenance
 
 FOR_BOTH = ("tracking", "cloud", "tags", "hydra.launcher")
@@ -161,7 +161,7 @@ def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -
 
 def _compose_arms(run: Path, texts: Texts, options: Options) -> dict[Arm, DictConfig]:
     """The checked config of either arm: a rerun of the past run, without and with the change."""
-    shared = [f"rerun={quoted(str(run))}", *texts.both, *options.limits.overrides]
+    shared = [f"rerun={text_value(str(run))}", *texts.both, *options.limits.overrides]
     if options.metric is not None and options.evaluation == "best":
         shared.append(f"objective={options.metric}")
     baseline = with_past_run(Composer(conf_dir(), shared))

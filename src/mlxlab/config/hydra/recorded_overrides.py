@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mlxlab.config.issues import UNRESOLVED, join_key
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError
+from mlxlab.program import text_value
 
 # Keys and groups that say what one run is called, what it starts from, and what it reaches outside its folder.
 OF_ONE_RUN = ("name", "rerun", "resume", "resume_policy", "hydra")
@@ -70,12 +71,6 @@ def override_text(key: str, value: object) -> str:
     return f"{key}={_literal(value)}"
 
 
-def quoted(text: str) -> str:
-    """Text as a value of an override; interpolations in it are text too."""
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped) + "'"
-
-
 def _dotted(name: str) -> str:
     return name.replace("/", ".")
 
@@ -122,4 +117,4 @@ def _literal(value: object) -> str:
                 raise ConfigError(f"{unnamed[0]}: no override can name this key")
             return "{" + ",".join(f"{key}: {_literal(item)}" for key, item in value.items()) + "}"
         case _:
-            return quoted(str(value))
+            return text_value(str(value))

@@ -17,6 +17,7 @@ from mlxlab.experiment.manifest import Manifest, read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.program import text_value
 from mlxlab.tracking import provenance
 
 KEY = "rerun"
@@ -69,7 +70,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     """
     if (name := _past_run_name(overrides)) is None:
         return overrides
-    from mlxlab.config.hydra.recorded_overrides import merge_recorded, quoted, restoring_overrides
+    from mlxlab.config.hydra.recorded_overrides import merge_recorded, restoring_overrides
 
     typed = [text for text in overrides if override_name(text) != KEY]
     past = read_past_run(find_run_folder(name, _value(typed, "tracking.uri")))
@@ -89,7 +90,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         logger.info(f"{past.folder}: conf/ has other values now, those of the run are used: {names}")
     if merged.dropped:
         logger.info(f"{past.folder}: left out for another option: {one_line(' '.join(merged.dropped))}")
-    return [*merged.overrides, f"{KEY}={quoted(str(past.folder))}", *_start(past, typed), *typed]
+    return [*merged.overrides, f"{KEY}={text_value(str(past.folder))}", *_start(past, typed), *typed]
 
 
 def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
@@ -155,8 +156,6 @@ def _value(overrides: list[str], name: str) -> str | None:
 
 def _start(past: PastRun, typed: list[str]) -> list[str]:
     """What the new run starts from: the checkpoint that the past one started from, if any."""
-    from mlxlab.config.hydra.recorded_overrides import quoted
-
     resume = _value(typed, "resume")
     if resume not in (None, "auto", "null"):
         raise ConfigError(f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it")
@@ -164,4 +163,4 @@ def _start(past: PastRun, typed: list[str]) -> list[str]:
         return []
     if resume is not None:
         raise ConfigError(f"resume={resume}: {past.folder} started from {past.forked_from}; leave out resume")
-    return [f"resume={quoted(past.forked_from)}"]
+    return [f"resume={text_value(past.forked_from)}"]

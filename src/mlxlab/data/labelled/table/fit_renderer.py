@@ -1,6 +1,5 @@
 """Fits how the rows of a table are written on the training rows: which columns hold numbers, and their bins."""
 
-import json
 import re
 from collections.abc import Callable, Collection, Sequence
 
@@ -10,6 +9,7 @@ from mlxlab.data.labelled.labels import Column, is_number_with_comma, shorten
 from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer, expected_number, parse_number
 from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
+from mlxlab.program import list_override
 
 MAX_EXAMPLES = 3  # cells named in a message
 MAX_COLUMNS = 12  # listed in an override
@@ -74,10 +74,10 @@ def _mixed(column: Column, others: Sequence[int], count: int, cells: int) -> Dat
     examples = [f"{shorten(column.values[code])!r}" for code in others[:MAX_EXAMPLES]]
     rows = ", ".join(map(column.location, first))
     got = f"{count} of {cells} cells are no finite numbers: {', '.join(examples)} ({rows})"
-    cells_to_list = json.dumps([shorten(column.values[code]) for code in others[:MAX_EXAMPLES]], ensure_ascii=False)
-    override = (
-        f": 'data.reading.missing={cells_to_list}'" if len(others) <= MAX_EXAMPLES else " in data.reading.missing"
-    )
+    cells_to_list = [column.values[code] for code in others]
+    can_be_typed = len(others) <= MAX_EXAMPLES and all(cell == shorten(cell) for cell in cells_to_list)
+    key = "data.reading.missing"
+    override = f": {list_override(key, cells_to_list)}" if can_be_typed else f" in {key}"
     way_out = (
         f"if they stand for a missing number, list them{override}; "
         "if the column holds names, list it in data.categorical; data.columns=[...] can leave it out"
@@ -105,7 +105,7 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
     if is_number and rows >= MIN_IDS and _is_identifier(column):
         unique = f"{name} has another whole number in each of {rows} training rows"
         others = [each for each in columns if each != column.name]
-        listed = f"'data.columns={json.dumps(others, ensure_ascii=False)}'" if 0 < len(others) <= MAX_COLUMNS else ""
+        listed = list_override("data.columns", others) if 0 < len(others) <= MAX_COLUMNS else ""
         way_out = f"{listed or 'data.columns=[...] with the other columns'} leaves it out"
         return [f"{unique}: probably an identifier; {way_out}"]
     return []
