@@ -122,8 +122,8 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
                 score = f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}"
                 rest = _time_left(seconds, active, len(waiting), jobs)
                 logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}, {seconds[-1]:.0f} s{rest}")
-            if active and time.monotonic() > due:
-                due += min(LINE_SECONDS, due - begin)  # soon at first: there is no ETA before a run has ended
+            if active and (now := time.monotonic()) > due:
+                due = now + min(LINE_SECONDS, now - begin)  # soon at first: there is no ETA before a run has ended
                 lines = " | ".join(f"{run.name}: {_last_line(run)}" for run, *_ in active)
                 rest = _time_left(seconds, active, len(waiting), jobs)
                 logger.info(f"{done}/{len(runs)} done{rest}; {title}{lines}")

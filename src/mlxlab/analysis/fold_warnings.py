@@ -9,7 +9,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.data.labelled.split import parse_overlap
 from mlxlab.experiment.manifest import read_manifest
 
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
 
 
 def fold_warnings(folders: Sequence[Path]) -> list[str]:
@@ -24,16 +24,21 @@ def fold_warnings(folders: Sequence[Path]) -> list[str]:
 
 
 def _of_run(folder: Path) -> dict[str, tuple[float, str]]:
-    """(its first number, the text) of each warning, by the text without numbers."""
+    """(its first number, the text) of each warning, by the text without numbers and the folder of the run."""
     manifest = read_manifest(folder)
-    found = {}
+    largest = dict[str, tuple[float, str]]()
+
+    def add(key: str, size: float, text: str) -> None:
+        if key not in largest or size > largest[key][0]:
+            largest[key] = size, text
+
     for line in manifest.get("inputs", {}).get("messages", []):
         if (overlap := parse_overlap(line)) is not None and not overlap.left_out:
             same = f"{overlap.split} rows have the same input as {overlap.other} rows"
             advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
-            found[same] = (float(overlap.rows), f"up to {overlap.rows:,} {same}: {advice}")
+            add(same, overlap.rows, f"up to {overlap.rows:,} {same}: {advice}")
     for line in (line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])):
         number = _NUMBER.search(line)
         size = float(number[0].replace(",", "")) if number and number[0].count(".") < 2 else 0.0
-        found[_NUMBER.sub("#", line)] = (size, one_line(line, 300))
-    return found
+        add(_NUMBER.sub("#", line.replace(str(folder.absolute()), "")), size, one_line(line, 300))
+    return largest
