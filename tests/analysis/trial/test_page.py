@@ -32,6 +32,23 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
 
 
 @pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (["trainer.learning_rate=1e-5"], "learning_rate=1e-5"),
+        (["model.pretrained=a.b/c=d"], "pretrained=a.b/c=d"),
+        (["trainer/schedule=linear"], "trainer/schedule=linear"),
+        (["~callbacks.report"], "~callbacks.report"),
+        (["+model.x=3"], "+model.x=3"),
+        (["a.b=1", "c.d=2"], "a.b=1 c.d=2"),
+        ([], "nothing"),
+    ],
+)
+def test_one_plain_override_is_shown_without_the_path_of_its_key(tmp_path, change, answer):
+    record = new_record(QUESTION | {"change": change}, "mlxlab trial")
+    assert trial_page(record, tmp_path).cards[0].answer == answer
+
+
+@pytest.mark.parametrize(
     ("log_loss", "majority", "answer"),
     [
         (0.66, 0.65, "Neither is better than class frequencies, 0.65"),

@@ -1,5 +1,6 @@
 """A trial as a page: the change, the verdict, and the gain of each pair of runs."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -120,9 +121,9 @@ def _cards(record: TrialRecord, change: str, folder: Path) -> list[Card]:
 
 
 def _short(change: str) -> str:
-    """One key without its path, which the title has."""
-    key, _, value = change.partition("=")
-    return change if " " in change else f"{key.rpartition('.')[2]}={value}"
+    """The plain override of one key without its path, which the title has."""
+    plain = re.fullmatch(r"[\w.]+\.(\w+=\S*)", change)
+    return plain[1] if plain else change
 
 
 def _size(record: TrialRecord) -> Card:
