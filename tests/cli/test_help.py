@@ -1,6 +1,8 @@
 """`--help` and `--cfg job` import little, and the help covers all of conf/."""
 
+import importlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli import main as dispatcher
+from mlxlab.cli.app import CommandLine
 from mlxlab.cli.train import show_help
 from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
@@ -124,3 +127,17 @@ def test_the_dispatcher_knows_its_subcommands(capsys):
     assert dispatcher.main(["train", "--help"]) == 0
     assert "mlxlab train [group=option ...]" in capsys.readouterr().out
     assert dispatcher.main(["--version"]) == 0
+
+
+def test_the_help_of_a_command_names_the_keys_of_other_commands_that_it_takes():
+    names = dispatcher.subcommands()
+    commands = {name: importlib.import_module(f"mlxlab.cli.{name}").main for name in names}
+    aliases = {
+        (name, alias, command.doc)
+        for name, command in commands.items()
+        if isinstance(command, CommandLine)
+        for subcommand in command.subcommands.values()
+        for alias in subcommand.aliases
+    }
+    assert {name for name, *_ in aliases} == {"evaluate", "predict"}
+    assert not [(name, alias) for name, alias, doc in aliases if not re.search(rf"(?<![\w.]){alias}=", doc)]

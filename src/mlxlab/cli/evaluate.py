@@ -10,6 +10,8 @@ data.source  text as data=streaming takes it, all of it; conversations as data=i
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
+source= and input= are short for data.source=, on_error= for data.on_error= and max_left_out= for data.max_left_out=.
+
 Data is read with the tokenizer and the labels of the run. For a model of labelled rows it prints the metrics with
 95 % intervals, and those of the baselines of the run on the same rows; on other rows than those of the run they are
 fitted again, where its training data can be read. Where several labels may hold, each does from the threshold on with

@@ -11,9 +11,9 @@ at the end.
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row (from 1,
 rows that are left out count too), then `label` and `probability_<label>`; `labels`, those that hold, where several
 may; `value` for a number. It appears whole or not at all: a row that cannot be read ends the command, unless
-on_error=skip leaves it out, as it does with up to max_left_out=0.01 of the rows (also typed as in training:
-data.on_error, data.max_left_out). In CSV, a text that a spreadsheet would run as a formula (=, +, -, @) begins with an
-apostrophe.
+on_error=skip leaves it out, as it does with up to max_left_out=0.01 of the rows. These keys may also be typed as in
+training: data.on_error=, data.max_left_out=, and data.source= for input=. In CSV, a text that a spreadsheet would run
+as a formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging
