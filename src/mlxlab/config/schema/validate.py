@@ -114,7 +114,8 @@ class Validator:
 
     def _expected(self, hint: object, value: object, path: str) -> str:
         group = path.replace(".", "/")
-        if isinstance(value, str) and value in _components(group):
+        is_component = any(isinstance(each, Component) for each in alternatives(hint))
+        if is_component and isinstance(value, str) and value in _components(group):
             return f"an option of a config group, expected {group}={value}"
         if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {group}=..., or give its _target_"
