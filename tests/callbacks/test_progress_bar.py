@@ -103,11 +103,11 @@ def test_a_notebook_gets_a_bar(monkeypatch, capsys):
 
 def test_a_terminal_that_does_not_say_its_width_gets_a_bar():
     script = "import sys; from mlxlab.callbacks import progress_bar as p; print(p._width(), file=sys.stdout)"
-    ours, theirs = os.openpty()  # 0 columns
-    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, text=True)
+    controller, terminal = os.openpty()  # 0 columns
+    done = subprocess.run([sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True)
     assert done.stdout.strip() == "{'ncols': 80}"
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, text=True)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    done = subprocess.run([sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True)
     assert done.stdout.strip() == "{'dynamic_ncols': True}"
-    os.close(ours)
-    os.close(theirs)
+    os.close(controller)
+    os.close(terminal)

@@ -125,9 +125,9 @@ class Workplace(NamedTuple):
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "text.txt").write_text("".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200)))
-    server, theirs = Pipe()
-    fork(serve, theirs, environment())
-    theirs.close()
+    server, child_end = Pipe()
+    fork(serve, child_end, environment())
+    child_end.close()
     workplace = Workplace(folder, server)
     for kind in ("titanic", "text", "rounds", "distilled"):
         (folder / kind / "cwd").mkdir(parents=True)

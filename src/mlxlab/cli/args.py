@@ -105,15 +105,15 @@ def _with_meaning(issue: ConfigIssue, known: Mapping[str, Key]) -> ConfigIssue:
     return ConfigIssue(issue.path, f"missing; expected {meaning}") if is_text else issue
 
 
-def _keys_added(args: Sequence[str], words: Sequence[str], missing: Sequence[str]) -> str | None:
-    """What to type instead, where `words` without `=` are probably the values of options that are missing."""
-    if not missing or not 0 < len(words) <= len(missing):
+def _keys_added(args: Sequence[str], values: Sequence[str], missing: Sequence[str]) -> str | None:
+    """What to type instead, where `values` without `=` are probably those of options that are missing."""
+    if not missing or not 0 < len(values) <= len(missing):
         return None
-    named = dict(zip(words, missing, strict=False))
+    named = dict(zip(values, missing, strict=False))
     line = [f"{named[arg]}={arg}" if arg in named else arg for arg in args]
-    line += [f"{name}=..." for name in missing[len(words) :]]
+    line += [f"{name}=..." for name in missing[len(values) :]]
     text = f"expected {' '.join(f'{name}=...' for name in missing)}; did you mean {program.join(line)}?"
-    return one_line(f"{' '.join(words)}: {text}")
+    return one_line(f"{' '.join(values)}: {text}")
 
 
 def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:

@@ -73,12 +73,12 @@ class _RecordedAttention(nn.Module):
 
 def _wrap(model: nn.Module, recorder: _Recorder) -> list[tuple[nn.Module, str, Attention]]:
     """Replaces every `Attention` in its parent module; returns (parent, name, attention)."""
-    found = [
+    attentions = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.items()
         if isinstance(child, Attention)
     ]
-    for parent, name, child in found:
+    for parent, name, child in attentions:
         parent[name] = _RecordedAttention(child, recorder)
-    return found
+    return attentions

@@ -131,9 +131,9 @@ class ForkServer:
         phase.write_bytes(bytes(2 * len(faults.PHASES)))
         with phase.open("r+b") as file:
             self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
-        self._connection, theirs = Pipe()
-        self._process = fork(serve, theirs, environment())
-        theirs.close()
+        self._connection, child_end = Pipe()
+        self._process = fork(serve, child_end, environment())
+        child_end.close()
         self._last: Attempt | None = None
 
     def start(self, argv: list[str], **plan: Any) -> Attempt:

@@ -54,8 +54,8 @@ def data(json: bool = False, *, args: list[str]) -> None:
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
     if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
-        kept = without_keys(args, "data", "data.target")
-        show_columns(columns, rows, kept, json, is_table="target" in config["data"])
+        others = without_keys(args, "data", "data.target")
+        show_columns(columns, rows, others, json, is_table="target" in config["data"])
         return
     if not json:
         terminal.show(f"{column_table(columns, rows)}\n")  # also where the rows have a fault

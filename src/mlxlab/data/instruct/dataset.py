@@ -13,7 +13,7 @@ from mlxlab.data.instruct.chat_template import ChatTemplate, default_template, l
 from mlxlab.data.instruct.conversations import Layout, contents, load
 from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder, Truncation
 from mlxlab.data.instruct.masks import LossOn
-from mlxlab.data.instruct.packing import ConversationPacker, ConversationStream, count_rows
+from mlxlab.data.instruct.packing import ConversationPacker, ConversationStream
 from mlxlab.data.instruct.sources import ConversationParser, open_conversations, open_splits
 from mlxlab.data.instruct.statistics import measure
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -148,7 +148,7 @@ class InstructDataset:
         valid_chunks = list(validated(0, EPOCH_START))
         if not valid_chunks:
             raise DataError(f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}")
-        self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size, ConversationPacker, count_rows)
+        self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size, ConversationPacker)
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,

@@ -1,7 +1,7 @@
 """Whole conversations as tokens, packed into rows that none of them crosses."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,6 +64,11 @@ class ConversationPacker:
         self.chunks, self.first, self.row, self.layout = chunks, cursor, cursor["row"], layout
         self._pending: deque[_Conversation] = deque()
 
+    @staticmethod
+    def num_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
+        lengths = [length for chunk in chunks for length in chunk.lengths.tolist()]
+        return count_packed_rows(lengths, layout.length) if layout.number_documents else len(lengths)
+
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
         width = self.layout.width
@@ -109,15 +114,12 @@ class ConversationPacker:
         return row
 
 
-def count_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
-    """Rows that a `ConversationPacker` makes of the chunks of an epoch."""
-    lengths = [length for chunk in chunks for length in chunk.lengths.tolist()]
-    if not layout.number_documents:
-        return len(lengths)
+def count_packed_rows(lengths: Iterable[int], seq_len: int) -> int:
+    """Rows of conversations of these lengths, as many in each as fit; at least one."""
     rows = free = 0
     for length in lengths:
         if not rows or length > free:
-            rows, free = rows + 1, layout.length
+            rows, free = rows + 1, seq_len
         free -= length
     return rows
 

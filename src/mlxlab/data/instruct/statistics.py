@@ -1,6 +1,5 @@
 """What the first conversations of a source are like: lengths, answers, how many are too long; batches of an epoch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
@@ -8,7 +7,7 @@ from math import ceil
 import numpy as np
 
 from mlxlab.data.instruct.encoder import Truncation
-from mlxlab.data.instruct.packing import ConversationStream
+from mlxlab.data.instruct.packing import ConversationStream, count_packed_rows
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import DataError
@@ -62,7 +61,7 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed
         expected = f"the longest of {len(encoded)} conversations has {longest} tokens"
         raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
     complete = len(texts) < MAX_MEASURED
-    rows = count_rows([len(conversation.tokens) for conversation in used], seq_len) if packed else len(used)
+    rows = count_packed_rows([len(conversation.tokens) for conversation in used], seq_len) if packed else len(used)
     repetitions = 1.0 if complete else _repetitions(stream, texts)
     return Statistics(
         conversations=len(texts),
@@ -74,16 +73,6 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed
         batches_per_epoch=None if repetitions is None else max(1, ceil(rows * repetitions / batch_size)),
         complete=complete,
     )
-
-
-def count_rows(lengths: Sequence[int], seq_len: int) -> int:
-    """Rows that `ConversationPacker` makes of conversations of these lengths."""
-    rows = free = 0
-    for length in lengths:
-        if length > free:
-            rows, free = rows + 1, seq_len
-        free -= length
-    return rows
 
 
 def _repetitions(stream: ConversationStream, texts: list[str]) -> float | None:

@@ -1,6 +1,6 @@
 """Batches of packed rows, for training and evaluating language models: attention masks, hidden tokens, targets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
@@ -13,12 +13,11 @@ from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
     PackedRows,
     Packer,
+    PackerClass,
     RandomRows,
     RowLayout,
     RowOrder,
-    RowSource,
     TextCursor,
-    count_rows,
     epoch_start,
 )
 from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
@@ -27,8 +26,6 @@ from mlxlab.data.vocabulary.remapping import Remapping, VocabularySwitch
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 
-OpenPacker = Callable[[Iterator[TokenChunk], TextCursor, RowLayout], RowSource]
-CountRows = Callable[[Sequence[TokenChunk], RowLayout], int]  # that a packer makes
 TEXT_ORDER = RandomRows()
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
 
@@ -160,7 +157,7 @@ class PackedBatchIterator:
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
     order: RowOrder = TEXT_ORDER
-    open_packer: OpenPacker = Packer
+    packer: PackerClass = Packer
     switch: VocabularySwitch | None = None  # which ids `builder` gives
     _cursor: TextCursor = field(init=False)
 
@@ -210,7 +207,7 @@ class PackedBatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            source, more = self.order.open(self.open_packer(chunks, cursor, layout), cursor), True
+            source, more = self.order.open(self.packer(chunks, cursor, layout), cursor), True
             while more:
                 rows, more = source.take(self.batch_size), source.more
                 if not len(rows.sizes):
@@ -229,15 +226,14 @@ class PackedEvalBatches:
     chunks: Iterable[TokenChunk]
     builder: BatchBuilder
     batch_size: int
-    open_packer: OpenPacker = Packer
-    count_rows: CountRows = count_rows
+    packer: PackerClass = Packer
 
     def __length_hint__(self) -> int:
         """How many there are, 0 if that is unknown."""
-        rows = self.count_rows(self.chunks, self.builder.layout) if isinstance(self.chunks, list) else 0
+        rows = self.packer.num_rows(self.chunks, self.builder.layout) if isinstance(self.chunks, list) else 0
         return -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        packer = self.open_packer(iter(self.chunks), epoch_start(0), self.builder.layout)
+        packer = self.packer(iter(self.chunks), epoch_start(0), self.builder.layout)
         while len((rows := packer.take(self.batch_size)).sizes):
             yield self.builder.batch(rows, epoch=0)

@@ -96,6 +96,15 @@ class RowSource(Protocol):
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
 
 
+class PackerClass(Protocol):
+    """A class whose instances pack the tokens of `chunks`, which begin at `cursor`, into rows."""
+
+    def __call__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> RowSource: ...
+
+    def num_rows(self, chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
+        """Rows that an instance makes of the chunks of an epoch."""
+
+
 class Packer:
     """Packs the tokens of `chunks`, which begin at `cursor`, into rows in the order of the text."""
 
@@ -106,6 +115,10 @@ class Packer:
         self.ids = np.zeros(0, np.int64)
         self.cursors: list[DocumentCursor] = []
         self._to_drop = cursor["offset"]  # tokens to skip that are not read yet
+
+    @staticmethod
+    def num_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
+        return layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
@@ -153,11 +166,6 @@ class Packer:
         used = max(int(np.searchsorted(self.starts, 0, side="right")) - 1, 0)
         self.starts, self.ids = self.starts[used:], self.ids[used:]
         del self.cursors[:used]
-
-
-def count_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
-    """Rows that a `Packer` makes of the chunks of an epoch."""
-    return layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
 
 
 class RowShuffleBuffer:

@@ -197,21 +197,25 @@ def _code(files: RunFiles) -> Check | None:
 
 
 def _verified(files: RunFiles) -> Check | None:
-    found = files.verification
-    if found is None:
+    verification = files.verification
+    if verification is None:
         return Check("unknown", "Verification", "Not verified yet: mlxlab verify trains between the checkpoints again.")
-    if found["difference"]:
-        return Check("warning", "Verification failed", one_line(found["difference"], 300))
-    last, newest = max(found["steps"], default=0), files.state["progress"].step if files.state else 0
+    if verification["difference"]:
+        return Check("warning", "Verification failed", one_line(verification["difference"], 300))
+    last, newest = max(verification["steps"], default=0), files.state["progress"].step if files.state else 0
     text = f"Training again gave the checkpoints bit for bit, up to step {last:,} of {newest:,}."
     return Check("good" if last >= newest else "unknown", "Verified", text)
 
 
 def _reproduced(files: RunFiles) -> Check | None:
-    found = files.reproduction
-    if found is None:
+    outcome = files.reproduction
+    if outcome is None:
         return None
-    if found["result"] == "diverged":
-        what = ", ".join(each["what"] for each in found["differences"][:_MAX_SHOWN]) or "nothing that is recorded"
+    if outcome["result"] == "diverged":
+        what = ", ".join(each["what"] for each in outcome["differences"][:_MAX_SHOWN]) or "nothing that is recorded"
         return Check("warning", "Not reproduced", f"It diverged from the run that it repeats; {what} differs.")
-    return Check("good", "Reproduced", f"This run repeats another one: {found['result']}, {found['steps']:,} losses.")
+    return Check(
+        "good",
+        "Reproduced",
+        f"This run repeats another one: {outcome['result']}, {outcome['steps']:,} losses.",
+    )

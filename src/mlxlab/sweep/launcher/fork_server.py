@@ -115,19 +115,19 @@ class ForkServer:
         return bool(self._to_import) and self._forks_ahead
 
     def _fork(self) -> ForkedProcess:
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         pid = os.fork()
         if pid == 0:
             _forget_sigchld()
-            ours.close()
+            parent_end.close()
             self._selector.close()
             for connection in (self.control, *(process.channel for process in self.processes.values())):
                 connection.close()
-            serve_orders(Connection(theirs.detach()), self.hello)
+            serve_orders(Connection(child_end.detach()), self.hello)
         with suppress(OSError):  # the child does it too: a signal may come before either
             os.setpgid(pid, pid)
-        theirs.close()
-        process = self.processes[pid] = ForkedProcess(pid, Connection(ours.detach()))
+        child_end.close()
+        process = self.processes[pid] = ForkedProcess(pid, Connection(parent_end.detach()))
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         return process
 

@@ -78,18 +78,18 @@ class JobProcesses:
     def _open(self) -> None:
         if self._server is not None:
             return
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "mlxlab.sweep.launcher.fork_server", str(theirs.fileno())]
+        parent_end, child_end = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "mlxlab.sweep.launcher.fork_server", str(child_end.fileno())]
         path = os.pathsep.join(filter(None, sys.path))
-        with theirs:
+        with child_end:
             self._server = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,  # signals of the terminal are for the sweep alone
             )
-        self._control = Connection(ours.detach())
+        self._control = Connection(parent_end.detach())
         self._control.send(self.hello)
 
     def _lose_server(self) -> None:

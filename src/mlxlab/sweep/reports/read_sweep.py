@@ -47,10 +47,10 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
     if metric is not None and (metric,) != objectives:
         metrics = [_metrics(folders[job.number]) if job.state == "finished" else {} for job in jobs]
         check_metric(metric, {name for each in metrics for name in each}, str(folder))
-        found = [{} if (value := each.get(metric)) is None else {metric: value} for each in metrics]
-        if not any(found):
+        values = [{} if (value := each.get(metric)) is None else {metric: value} for each in metrics]
+        if not any(values):
             raise DataError(f"{folder}: no run has a finite {metric}")
-        objectives, jobs = (metric,), [replace(job, values=each) for job, each in zip(jobs, found, strict=True)]
+        objectives, jobs = (metric,), [replace(job, values=each) for job, each in zip(jobs, values, strict=True)]
     for index, job in enumerate(jobs):
         if job.same_as is None:
             run = folders[job.number]

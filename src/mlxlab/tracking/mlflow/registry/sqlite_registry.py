@@ -68,10 +68,10 @@ class SqliteRegistry:
         condition, values = "model_id = ?", [match["id"]]
         if match["name"]:
             source = self._source(match["name"], match["version"], match["alias"])
-            found = source and _uri.fullmatch(source)
-            if source and not (found and found["id"]):
+            address = source and _uri.fullmatch(source)
+            if source and not (address and address["id"]):
                 return None
-            values = [found["id"] if found else None]
+            values = [address["id"] if address else None]
         elif match["run"]:
             condition, values = "source_run_id = ? and name = ?", [match["run"], match["model"]]
         query = f"select model_id, artifact_location from logged_models where {condition} and status = {_READY}"
