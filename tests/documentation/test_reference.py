@@ -1,4 +1,4 @@
-"""The generated reference is complete: groups, options, keys, commands, exit codes, Python; and so is metrics.md."""
+"""The generated reference is complete: groups, options, keys, commands, exit codes, Python; so are two more pages."""
 
 import re
 import signal
@@ -17,12 +17,21 @@ from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET, Metric, node_signature
 from mlxlab.config.schema.signature import Record, signature
+from mlxlab.experiment.cloud import run_files
+from mlxlab.experiment.past_run import earlier_run
+from mlxlab.experiment.reproduction import reproduce
+from mlxlab.experiment.run import LOCK
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.loaded_model import LoadedModel
+from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
 from mlxlab.inference.sampling import SamplingParams
+from mlxlab.tracking.records import FILE, STATE
+from support.past_run import past_run
 from support.processes import ROOT
 
-METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+METRICS, RUN_FOLDER = (
+    (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") for name in ("metrics.md", "run_folder.md")
+)
 MEASURED = r"(?:train|data|throughput|compile|memory|growth|analysis|example_losses)/[a-z_]+"  # prefixes of metrics
 
 
@@ -172,3 +181,20 @@ def test_every_documented_metric_is_in_the_source():
     for key in keys:
         last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", key.rpartition("/")[2]).strip("_")
         assert not last or any(word.endswith(last) for word in words), key
+
+
+def names_in(pattern):
+    """`a.json` and `b.json` of the pattern `(a|b)\\.json`."""
+    for names, kind in re.findall(r"\(([a-z_|]+)\)\\\.([a-z]+)", pattern):
+        yield from (f"{name}.{kind}" for name in names.split("|"))
+
+
+def test_every_file_of_a_run_folder_is_documented():
+    """Those that are moved with an earlier run or uploaded, and those of a real run."""
+    documented = {part for code in re.findall(r"`([^`]+)`", RUN_FOLDER) for part in code.split("/")}
+    written = {*earlier_run._MOVED, *names_in(run_files.FILES[run_files.TOP]), *names_in(run_files.FILES["plots"])}
+    written |= {FILE, STATE, ENSEMBLE_FILE, THRESHOLDS_FILE, reproduce.FILE, LOCK, "vocabulary.json"}
+    folders = [past_run(), *(past_run() / name for name in ("plots", "inference"))]
+    written |= {path.name for folder in folders for path in folder.iterdir()}
+    assert {"metrics.json", "per_class.csv", "learning_curve.png"} <= written
+    assert written <= documented | {"tokenizer.json"}, written - documented
