@@ -31,6 +31,7 @@ from mlxlab.growth.resume.plan import GROWTH, POSSIBLE, plan
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
+from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
@@ -122,13 +123,14 @@ class WeightSource:
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         own = change_vocabulary(arrays, self.vocabulary, vocabulary)
-        own, grown, reason = self._grow(own, node, seed)
+        before = saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
+        own, grown, reason = _grow(own, before, node, seed) if before else (own, set[str](), "")
         result = transfer(own, named_parameters(model), rules)
         outcomes: dict[str, Outcome] = {path: "grown" for path, old in result.all_sources.items() if old in grown}
         result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
         title += f": {reason}" if reason else ""
-        other = self._other_settings(node, grown=bool(grown))
+        other = _other_settings(before, node, grown=bool(grown)) if before else []
         advice = f"for the model of these weights: {join(other)}" if other else ""
         result.report.require(min_match, title, advice)
         if other:
@@ -137,44 +139,40 @@ class WeightSource:
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
 
-    def _other_settings(self, node: Config, *, grown: bool) -> list[str]:
-        """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
-        if not self.checkpoint:
-            return []
-        before = split_node(saved_architecture(load_named(self.checkpoint, self.path)).node)[1]
-        own = split_node(node)[1]
-        if before["_target_"] != own["_target_"]:
-            return []
-        parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
-        defaults = {parameter.name: parameter.default for parameter in parameters}
-        accepted = {"dropout", *((*GROWTH, "head_dim", "norm_eps") if grown else ())}
-        differ = {k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)}
-        return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
-    def _grow(self, arrays: Arrays, node: Config, seed: int) -> tuple[Arrays, set[str], str]:
-        """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
+def _other_settings(old: Architecture, node: Config, *, grown: bool) -> list[str]:
+    """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
+    before, own = split_node(old.node)[1], split_node(node)[1]
+    if before["_target_"] != own["_target_"]:
+        return []
+    parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    accepted = {"dropout", *((*GROWTH, "head_dim", "norm_eps") if grown else ())}
+    differ = {k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)}
+    return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
-        They stay as they are where growth would not give exactly the model of `node`, for the reason.
-        """
-        if not self.checkpoint:
-            return arrays, set(), ""
-        before = saved_architecture(load_named(self.checkpoint, self.path))
-        sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
-        try:
-            operations, after = plan(before, {**before.node, **sizes}, before.vocab_size)
-        except ConfigError as error:
-            return arrays, set(), str(error).removesuffix(f"; {POSSIBLE}")
-        changed = {key: value for key, value in after.node.items() if before.node.get(key) != value}
-        if needed := [f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)]:
-            return arrays, set(), f"grows to this size only with {', '.join(needed)}"
-        grown = set[str]()
-        for operation in operations:
-            change: Any = CHANGES[operation["op"]]
-            arrays, sources = change.arrays(operation, before, arrays, seed)
-            before = change.node(operation, before)
-            same = {path for path, source in sources.items() if source.path == path and not source.gathers}
-            grown = {path for path in arrays if path not in same or path in grown}
-        return arrays, grown, ""
+
+def _grow(arrays: Arrays, before: Architecture, node: Config, seed: int) -> tuple[Arrays, set[str], str]:
+    """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
+
+    They stay as they are where growth would not give exactly the model of `node`, for the reason.
+    """
+    sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
+    try:
+        operations, after = plan(before, {**before.node, **sizes}, before.vocab_size)
+    except ConfigError as error:
+        return arrays, set(), str(error).removesuffix(f"; {POSSIBLE}")
+    changed = {key: value for key, value in after.node.items() if before.node.get(key) != value}
+    if needed := [f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)]:
+        return arrays, set(), f"grows to this size only with {', '.join(needed)}"
+    grown = set[str]()
+    for operation in operations:
+        change: Any = CHANGES[operation["op"]]
+        arrays, sources = change.arrays(operation, before, arrays, seed)
+        before = change.node(operation, before)
+        same = {path for path, source in sources.items() if source.path == path and not source.gathers}
+        grown = {path for path in arrays if path not in same or path in grown}
+    return arrays, grown, ""
 
 
 def _has(node: Config, key: str, value: object) -> bool:
