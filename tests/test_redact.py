@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.redact import has_credentials, redact, redact_secrets
+from mlxlab.redact import has_credentials, redact, redact_secrets, unknown_key
 
 SECRET = [
     "http://user:hunter2@host/path",
@@ -78,3 +78,19 @@ def test_keys_and_passwords_in_source_code_are_removed():
     assert redact_secrets(key) == "***-----END RSA PRIVATE KEY-----"
     for hostile in ("token" * 50_000, "password=" * 30_000, "-----BEGIN PRIVATE KEY-----" * 10_000):
         redact_secrets(hostile)  # in linear time
+
+
+@pytest.mark.parametrize(
+    ("label", "meant", "line"),
+    [
+        ("max_token=5", "max_tokens", "max_token=5: unknown key; did you mean max_tokens?"),
+        ("a.max_token=null", "a.max_tokens", "a.max_token=null: unknown key; did you mean a.max_tokens?"),
+        ("token=hf_x1", "tokens", "token=***: unknown key; did you mean tokens?"),
+        ("api_ky=5", "", "api_ky=5: unknown key"),
+        ("password=5", "", "password=***: unknown key; credentials are read from the environment only as MLFLOW"),
+        ("tokn=5", "token", "tokn=5: unknown key; did you mean token?"),
+        ("tokens.token=5", "api_token", "tokens.token=***: unknown key; did you mean api_token?; credentials are read"),
+    ],
+)
+def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, line):
+    assert unknown_key(label, "unknown key" + (f"; did you mean {meant}?" if meant else "")).startswith(line)

@@ -15,6 +15,8 @@ VARIABLES = {  # that hold credentials, by the scheme of the addresses that they
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
 _SECRET = re.compile(r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])")
+_SUGGESTED = re.compile(r"; did you mean (\S+)\?")
+_PLAIN = re.compile(r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|")  # values that are no secret
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 _KEY = re.compile(
@@ -51,18 +53,24 @@ def why_refused(text: str) -> str:
 def unknown_key(label: str, message: str) -> str:
     """A line on an unknown key, which may have been typed for a secret: then without its value.
 
+    Where the message suggests a key that holds no secret, a number is shown, and credentials are not mentioned.
+
     Args:
         label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
     """
     typed, separator, inside = label.partition(": ")
-    typed_key, equals, _ = typed.partition("=")
+    typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
-    if not _SECRET.search(key):
+    suggested = _SUGGESTED.search(message)
+    is_misspelt = suggested is not None and not _SECRET.search(suggested[1])
+    if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
         return f"{label}: {message}"
+    hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
+    if is_misspelt:
+        return f"{hidden}: {message}"
     last = key.rpartition(".")[2].lstrip("-+").upper()
     names = [name for names in VARIABLES.values() for name in names if name.endswith(last)]
     variables = f" as {names[0]}" if len(names) == 1 else ""
-    hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
     return f"{hidden}: {message}; credentials are read from the environment only{variables}"
 
 
