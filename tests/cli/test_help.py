@@ -96,6 +96,23 @@ def test_help_shows_the_keys_of_another_choice():
     assert "data.tokenizer.min_frequency=" in distilled
 
 
+def test_help_shows_the_keys_of_an_experiment_with_its_values():
+    text = show_help(["experiment=instruct_smollm2"])
+    assert "data.templates=" not in text
+    assert "  data.loss_on=assistant " in text
+    assert "  data.seq_len=256 " in text
+    assert "  trainer.max_steps=30 " in text
+    assert "  trainer.step.accumulate=" in text
+    assert "    * transformer " in text
+    assert "    * instruct_smollm2" in text
+    mine = show_help(["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"])  # what is typed comes first
+    assert "trainer.step.accumulate=" not in mine
+    assert "  trainer.max_steps=30 " in mine
+    extended = show_help(["experiment=titanic_distilled"])
+    assert "  trainer.distillation.rounds=" in extended
+    assert "  data.templates=[brief] " in extended
+
+
 @pytest.mark.parametrize("sign", [" ", "="])
 def test_help_lists_the_options_and_keys_of_a_folder_of_the_user(tmp_path, monkeypatch, sign):
     (tmp_path / "mine.py").write_text("class Cube:\n    def __init__(self, power: int): ...")

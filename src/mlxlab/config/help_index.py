@@ -17,6 +17,8 @@ from mlxlab.config.schema.signature import Component
 from mlxlab.config.schema.validate import describe
 from mlxlab.errors import ConfigError
 
+GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # their options set keys of all other groups
+
 
 class KeyHelp(NamedTuple):
     """A key as `--help` lists it; `value` is the default as the file has it, `hint` the type of what is expected."""
@@ -56,12 +58,16 @@ def groups(conf: list[Path]) -> dict[str, dict[str, str]]:
 
 
 def chosen(conf: list[Path], overrides: list[str] | None = None) -> dict[str, str | None]:
-    """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups."""
+    """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups.
+
+    An experiment brings the options that it overrides, unless others are typed.
+    """
+    pairs = [override.partition("=")[::2] for override in overrides or []]
+    typed = {group: option for group, option in pairs if _find(conf, f"{group}/{option}").is_file()}
     options = dict(_defaults(conf, "train", ""))
-    for override in overrides or []:
-        group, _, option = override.partition("=")
-        if _find(conf, f"{group}/{option}").is_file():
-            options[group] = option
+    for group in GLOBAL_GROUPS:
+        options |= _overridden(conf, group, typed.get(group))
+    options |= typed
     for group, choice in list(options.items()):
         for inner, default in dict(_defaults(conf, f"{group}/{choice}", group)).items():
             options.setdefault(inner, default)
@@ -72,12 +78,16 @@ def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     """Every key of these options, with its default."""
     tree: dict[str, Any] = {}
     for group, option in options.items():
-        if option is not None and group not in ("experiment", "sweep", "debug"):
+        if option is not None and group not in GLOBAL_GROUPS:
             node = tree
             for name in _package(conf, group, option).split("."):
                 node = node.setdefault(name, {})
             node.update(_values(conf, group, option))
-    return list(_node({**tree, **_load(_find(conf, "train"))}, TARGET, ""))
+    tree |= _load(_find(conf, "train"))
+    for group in GLOBAL_GROUPS:
+        if (option := options.get(group)) is not None:
+            tree = _merged(tree, _values(conf, group, option))
+    return list(_node(tree, TARGET, ""))
 
 
 def option_lines(conf: list[Path], group: str, option: str) -> list[KeyHelp]:
@@ -142,6 +152,18 @@ def _defaults(conf: list[Path], name: str, group: str) -> Iterator[tuple[str, st
             inner = entry.removeprefix("override ")
             if inner == entry or (group and not inner.startswith("/")):
                 yield inner.lstrip("/") if inner.startswith("/") or not group else f"{group}/{inner}", option
+
+
+def _overridden(conf: list[Path], group: str, option: str | None) -> dict[str, str | None]:
+    """(group, option) of each `override /group: option` of an experiment, after those of experiments it extends."""
+    options: dict[str, str | None] = {}
+    with suppress(ConfigError):
+        file = read_yaml(_find(conf, f"{group}/{option}"))
+        for base in _bases(file.values):
+            options |= _overridden(conf, group, base)
+        entries = [(entry.removeprefix("override /"), name) for entry, name, _ in file.defaults()]
+        options |= {inner: name for inner, name in entries if (conf[0] / inner).is_dir()}
+    return options
 
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
