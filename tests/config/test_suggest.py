@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import key_suggestion, nearest, nearest_key
 
 
@@ -39,3 +40,9 @@ def test_a_key_of_another_data_set_has_the_name_of_the_same_meaning(typed, keys,
 
 def test_the_class_of_a_component_is_never_suggested():
     assert nearest_key("target", ["trainer._target_", "data._target_"]) is None
+
+
+def test_a_value_of_another_library_is_answered_with_ours():
+    (issue,) = Validator().node({"targets": "all-linear"}, "mlxlab.models.options.LoRA", "model.adapter")
+    expected = "model.adapter.targets=null is all linear layers of attention and feed-forward"
+    assert issue.message == f"expected a list: text or null, got all-linear; {expected}"

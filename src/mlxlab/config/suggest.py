@@ -27,6 +27,13 @@ _OF_OTHER_DATA = {  # keys of one data set -> the key of the same meaning in ano
     **dict.fromkeys(("text_column", "text"), ("columns",)),
     **dict.fromkeys(("columns",), ("text_column",)),
 }
+_OF_OTHER_LIBRARIES = {"all-linear": ("null", "all linear layers of attention and feed-forward")}  # value -> ours
+
+
+def value_suggestion(value: object, path: str) -> str:
+    """`; path=null is ...` for a value that other libraries have in place of ours, else nothing."""
+    ours, meaning = _OF_OTHER_LIBRARIES.get(str(value), ("", ""))
+    return f"; {path}={ours} is {meaning}" if ours else ""
 
 
 def nearest(typed: str, valid: Iterable[str]) -> str | None:

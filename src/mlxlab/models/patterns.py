@@ -1,5 +1,6 @@
 """Patterns of paths in a model: `*.attention.query`, `layers.0.*`, `embedding`, `re:backbone\\.layers\\.[01]\\..*`."""
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -8,6 +9,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.families import our_names
 
 REGULAR_EXPRESSION = "re:"
+MAX_EXAMPLES = 3  # of existing paths in a message
 
 
 def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]:
@@ -25,7 +27,8 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
         suggestions = dict.fromkeys(name for pattern in unmatched for name in _suggestions(pattern, names))
         verb = "matches" if len(unmatched) == 1 else "match"
-        raise ConfigError(f"{key}: {', '.join(unmatched)} {verb} nothing" + did_you_mean(", ".join(suggestions)))
+        hint = did_you_mean(", ".join(suggestions)) or f"; expected patterns of paths such as {_examples(paths)}"
+        raise ConfigError(f"{key}: {', '.join(unmatched)} {verb} nothing{hint}")
     for matched in matches.values():
         chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
     return [path for path in paths if path in chosen]
@@ -58,6 +61,12 @@ def _ancestors(path: str) -> list[str]:
     """The path of a parameter or layer, and those of the modules that it lies in."""
     parts = path.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _examples(paths: Sequence[str]) -> str:
+    """The first paths, those in numbered layers before others, and of these what follows the number."""
+    in_layers = [re.split(r"\.\d+\.", path)[-1] for path in paths if re.search(r"\.\d+\.", path)]
+    return ", ".join([*dict.fromkeys([*in_layers, *paths])][:MAX_EXAMPLES])
 
 
 def _suggestions(pattern: str, names: list[str]) -> list[str]:

@@ -158,7 +158,14 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
             {"_target_": "mlxlab.models.bert.Bert", "adapter": ADAPTER | {"targets": ["Wqkv"]}},
             r"Wqkv matches nothing; did you mean attention.query, attention.key, attention.value\?",
         ),
-        ({"adapter": ADAPTER | {"targets": ["c_attn"]}}, "targets: c_attn matches nothing$"),
+        (
+            {"adapter": ADAPTER | {"targets": ["c_attn"]}},
+            r"targets: c_attn matches nothing; expected patterns of paths such as attention\.\w+, attention\.\w+, \S+$",
+        ),
+        (
+            {"adapter": ADAPTER | {"targets": ["all-linear"]}},
+            "targets: got all-linear; null, the default, is all linear layers of attention and feed-forward$",
+        ),
         ({"adapter": ADAPTER | {"train": ["nrm"]}}, "adapter.train: nrm matches nothing; did you mean norm?"),
         ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
         ({"freeze": ["re:" + "(.*)*" * 30 + "x"]}, "matches nothing"),  # hours in a backtracking engine

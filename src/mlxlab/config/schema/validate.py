@@ -12,7 +12,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Component, Record, Signature, alternatives, is_union, signature, unwrap
-from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest
+from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest, value_suggestion
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
 
 _NAMES: dict[object, str] = {
@@ -122,6 +122,7 @@ class Validator:
         got = self.got(path, value)
         is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
+        form = value_suggestion(value, path) or form
         return f"expected {describe(hint)}, got {got}" + _detail(hint, value) + form
 
     def _unknown(self, key: str, known: Signature, path: str) -> str:
