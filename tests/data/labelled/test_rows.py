@@ -211,6 +211,7 @@ MALFORMED = {
     "blank JSON lines": ("a.jsonl", " \n\n", {}, "2: no rows"),
     "a list": ("a.jsonl", "[1]\n", {}, "1: [1] is not an object"),
     "half an object": ("a.jsonl", '{"a": 1}\n{"a":', {}, "2: not JSON: Expecting value at column 6 (truncated?)"),
+    "an object without its end": ("a.jsonl", '{"a": 1\n', {}, "1: not JSON: Expecting ',' delimiter at column 8 (tr"),
     "mixed types": ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', {}, "2: mixed types: column 'a' holds \"x\", text; a number"),
     "a key twice": ("a.jsonl", '{"a": 1, "a": 2}\n', {}, '1: the key "a" occurs twice'),
     "an object in a column": ("a.jsonl", '{"a": {"b": 1}}\n', {}, "1: column 'a': an object"),

@@ -133,7 +133,8 @@ def json_object(record: bytes, expected: str, pairs_hook: PairsHook | None = Non
         row = json.loads(line, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
         hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}") from None
+        column = min(error.pos, len(line.rstrip())) + 1  # the parser looks for more behind the end of the line
+        raise ValueError(f"not JSON: {error.msg} at column {column}{hint}") from None
     except DuplicateKeyError:
         raise
     except (RecursionError, ValueError) as error:
