@@ -15,6 +15,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
+from mlxlab.interop.peft import export_peft
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
 
@@ -186,6 +187,20 @@ def test_a_decoder_gets_no_end_token_after_a_prompt(trained, tokenizer, tmp_path
     for name, start in (("plain", []), ("started", [tokenizer.eos_id])):
         file = tokenizers.Tokenizer.from_file(str(tmp_path / name / "tokenizer.json"))
         assert file.encode("the cat").ids == [*start, *plain]
+
+
+def test_the_tokenizer_of_a_decoder_takes_texts_as_long_as_the_model_does(trained, tmp_path):
+    source = trained({**LLAMA, "adapter": LORA})
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    export_peft(source, tmp_path / "peft", ORIGIN, None, base=True)
+    for folder in ("hf", "peft", "peft/base"):
+        written = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())["model_max_length"]
+        assert written == source.model.backbone.max_position_embeddings > source.seq_len
+    limit = json.loads((tmp_path / "hf" / "config.json").read_text())["max_position_embeddings"]
+    assert limit == written
+    export_hugging_face(trained(BERT, CLASSES), tmp_path / "bert", ORIGIN)
+    config = json.loads((tmp_path / "bert" / "tokenizer_config.json").read_text())
+    assert config["model_max_length"] == source.seq_len, "the rows of a classifier are whole texts"
 
 
 def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):

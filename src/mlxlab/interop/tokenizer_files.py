@@ -45,12 +45,14 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
 
 
 def _config(trained: TrainedModel) -> dict[str, object]:
+    positions = trained.model.backbone.max_position_embeddings
     limits = [limit for limit in (trained.seq_len, trained.model.backbone.position_limit) if limit is not None]
     types = ["token_type_ids"] if trained.has_token_types else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", *types, "attention_mask"],
-        "model_max_length": min(limits, default=trained.model.backbone.max_position_embeddings),
+        # The rows that a decoder was trained on hold several texts, or pieces of one: they are no limit of a text.
+        "model_max_length": positions if trained.generates else min(limits, default=positions),
         "padding_side": "left" if trained.generates else "right",
         "clean_up_tokenization_spaces": False,
         **special_tokens(trained),
