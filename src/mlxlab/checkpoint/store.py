@@ -11,6 +11,7 @@ import secrets
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from mlxlab.checkpoint.arrays import Arrays
@@ -21,6 +22,8 @@ from mlxlab.checkpoint.safetensors import ArrayStream, parse_arrays, write_safet
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
+
+_MAX_NAMED = 8  # checkpoints in a message
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,8 @@ class CheckpointStore:
         `read_only`.
 
         Raises:
-            CheckpointUnavailableError: there is none; none is good, for the reasons named, with a good one of another
-                name; or it has another format.
+            CheckpointUnavailableError: there is none; none is good, for the reasons named, with the good ones of
+                another name; or it has another format.
         """
         skipped: list[str] = []
         candidates = self._candidates(which, skipped)
@@ -128,8 +131,7 @@ class CheckpointStore:
                 if not read_only:
                     self.set_aside_unusable(path)
         reasons = "; ".join(dict.fromkeys(skipped)) or (f"no {which}" if self.paths() else "there is none")
-        good = next((path.name for path in self.paths() if path not in candidates and _is_good(path)), "")
-        hint = f"; {good} is usable" if good else ""
+        hint = _usable([path for path in self.paths() if path not in candidates])
         raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons}){hint}")
 
     def set_aside_unusable(self, path: Path) -> bool:
@@ -206,6 +208,17 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if state["base"]:
         weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
+
+
+def _usable(others: list[Path]) -> str:
+    """Names the good ones among other checkpoints, for a message; of many only the newest are verified and named."""
+    unchecked = iter(others)
+    good = list(islice((path.name for path in unchecked if _is_good(path)), _MAX_NAMED))
+    if not good:
+        return ""
+    older = len(list(unchecked))
+    more = f" ({older:,} older not checked)" if older else ""
+    return f"; {', '.join(good)} {'is' if len(good) == 1 else 'are'} usable{more}"
 
 
 def _is_good(path: Path) -> bool:
