@@ -150,6 +150,39 @@ def test_rounds_continue_in_their_own_folder_only(two_rounds, resume, continues)
     assert not resumes_rounds(resume and resume.format(folder), folder / "rounds" / "1")
 
 
+def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
+    folder, _ = two_rounds
+    before = (folder / "rounds.json").read_bytes()
+    for resume in ("best", "step-2", f"{folder}/best"):
+        assert main([f"hydra.run.dir={folder}", f"resume={resume}"]) == 2
+        error = capsys.readouterr().err
+        assert error == f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto\n"
+    assert (folder / "rounds.json").read_bytes() == before
+    for resume in (str(folder), f"{folder}/rounds/1", "last"):
+        settings = [*SETTINGS, "trainer.distillation.rounds=2", f"hydra.run.dir={tmp_path}/new", f"resume={resume}"]
+        assert main(settings) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(
+            f"resume={resume}: rounds of distillation do not start from a run; resume=auto continues"
+        )
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rounds_without_their_file_are_refused_instead_of_training_another_experiment(two_rounds, tmp_path, capsys):
+    folder = shutil.copytree(two_rounds[0], tmp_path / "run")
+    (folder / "rounds.json").unlink()
+    before = sorted(folder.rglob("*"))
+    for typed in ([], ["trainer.learning_rate=0.1"]):
+        assert main([f"hydra.run.dir={folder}", "resume=auto", *typed]) == 76
+        error = capsys.readouterr().err
+        assert error.startswith(
+            f"{folder}: holds rounds of distillation, which cannot be continued without rounds.json"
+        )
+        assert error.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_new_run_moves_earlier_rounds_with_their_ensemble(two_rounds, tmp_path):
     folder = shutil.copytree(two_rounds[0], tmp_path / "used")
     expected = weights_of(restore_model(folder).model)

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.nearest import nearest_names, no_such_folder
 
 FOLDER = "checkpoints"  # of a run folder
@@ -50,6 +50,15 @@ def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
         return False
     run = find_resumed_run(resume)
     return run.resolve() == run_dir.resolve() if run else bool(resume == "auto" or KEYWORD.fullmatch(resume))
+
+
+def check_rounds_file(run_dir: Path) -> None:
+    """Raises CheckpointUnavailableError for rounds without `rounds.json`, which has their config."""
+    if any((run_dir / "rounds").glob("*/manifest.json")) and not os.path.lexists(run_dir / ROUNDS):
+        raise CheckpointUnavailableError(
+            f"{run_dir}: holds rounds of distillation, which cannot be continued without {ROUNDS}; copy it back"
+            " (without resume=auto a new run begins)"
+        )
 
 
 def whole_run(run_dir: Path) -> Path:

@@ -26,12 +26,16 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
         UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
     """
     from mlxlab.checkpoint.exported import refuse_exported
+    from mlxlab.checkpoint.names import check_rounds_file
     from mlxlab.config.hydra.job import run_as_job
     from mlxlab.experiment.run import remove_unused
 
     check_parallel(config.trainer.parallel)
     _set_run_dir(composer, config)
-    refuse_exported(Path(str(config.hydra.run.dir)), resumes=config.resume is not None)  # before anything is written
+    run_dir = Path(str(config.hydra.run.dir))
+    refuse_exported(run_dir, resumes=config.resume is not None)  # before anything is written
+    if config.resume is not None:
+        check_rounds_file(run_dir)
     folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
     if not isinstance(result, Exception):
         return folder, result

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 import mlx.nn as nn
 
 from mlxlab import terminal
-from mlxlab.checkpoint.names import FOLDER, ROUNDS, resumes_rounds
+from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import key_class
@@ -62,6 +62,7 @@ class DistillationRounds:
         self.folder, command = context.shared_dir, context.command
         path = self.folder / ROUNDS
         self.resumed, done = resumes_rounds(cfg["resume"], self.folder), []
+        _check_resume(cfg["resume"], resumed=self.resumed)
         if self.resumed:
             saved = read_json(path, RoundsFile)
             cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path), continues=True)
@@ -188,6 +189,18 @@ class DistillationRounds:
     def _write(self) -> None:
         if self.context.group.rank == 0:
             write_json(self.folder / ROUNDS, self.state, durable=True)
+
+
+def _check_resume(resume: str | None, *, resumed: bool) -> None:
+    """Raises ConfigError for a checkpoint: rounds continue after the last complete one, in their own folder."""
+    if resume in (None, "auto"):
+        return
+    which = Path(resume).name
+    if not resumed:
+        advice = "resume=auto continues those of the folder in hydra.run.dir"
+        raise ConfigError(f"resume={resume}: rounds of distillation do not start from a run; {advice}")
+    if which != "last" and KEYWORD.fullmatch(which) and not os.path.exists(os.path.expanduser(resume)):
+        raise ConfigError(f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, can_resume, split_path
+from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, can_resume, check_rounds_file, split_path
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
@@ -40,7 +40,8 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
 
     Raises:
         InputNotFoundError: the folder holds no run, and a neighbouring run folder has nearly the same name.
-        CheckpointUnavailableError: the run has no checkpoint; the message says what to do instead.
+        CheckpointUnavailableError: the run has no checkpoint, or rounds without their file; the message says what to
+            do instead.
     """
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
     folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
@@ -48,6 +49,7 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
         return
     if can_resume(folder):
         return
+    check_rounds_file(folder)
     from mlxlab.experiment.manifest import FILE, read_manifest
 
     if not os.path.lexists(folder / FILE):
