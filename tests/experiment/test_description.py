@@ -1,14 +1,20 @@
 """`info run=`: what a run was, how it ended, where it stands; damaged and hostile folders are one line."""
 
 import json
+import re
 import shutil
 
 import pytest
+import yaml
 
 from mlxlab.cli import train
 from mlxlab.cli.info import main
 from mlxlab.experiment.description.run import describe_run
 from mlxlab.experiment.description.text import as_text
+from mlxlab.experiment.run_report.run_files import read_run_files
+from mlxlab.experiment.run_report.write import run_page
+from mlxlab.html.page import render_page
+from support.html_pages import ParsedPage
 from support.processes import run, tiny_overrides
 
 
@@ -65,6 +71,9 @@ def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, 
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out
     assert "DEAD: ended without saving: killed, or" in text
+    assert re.search(r"\(began .*, took 0:", text), "it has ended"
+    page = ParsedPage(render_page(run_page(read_run_files(folder)))).text
+    assert re.search(r"UTC \d+ DEAD ", page), "in the table of attempts"
     assert "damaged: model.safetensors has 5 bytes" in text
     assert "valid/accuracy" in text
     assert f"train hydra.run.dir={folder} resume=auto" in text
@@ -88,9 +97,10 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
 def test_the_time_of_a_run_is_that_of_all_attempts(folder, capsys):
     first = json.loads((folder / "manifest.json").read_text())["attempts"][0] | {"start": 1e9, "end": 1e9 + 30}
     second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    change(folder, attempts=[first, second])
+    refused = first | {"start": 1e9 + 9000, "end": 1e9 + 9002, "status": "FAILED", "error": "no", "trained": False}
+    change(folder, attempts=[first, second, refused])
     assert main([f"run={folder}"]) == 0
-    assert ", took 1:01:40 in 2 attempts of 1:00:30 in all)" in capsys.readouterr().out
+    assert ", took 1:01:40: 2 attempts, 1:00:30 of work)\n" in capsys.readouterr().out
     assert as_text(describe_run(folder) | {"attempts": [first | {"end": 1e400}]})  # also of a hostile manifest
 
 
@@ -110,6 +120,11 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folde
 def test_a_stopped_run_names_the_signal(folder, capsys, code, words):
     attempt = json.loads((folder / "manifest.json").read_text())["attempts"][0]
     change(folder, status="PREEMPTED", attempts=[attempt | {"status": "PREEMPTED", "exit_code": code}])
+    assert main([f"run={folder}"]) == 0
+    assert f"PREEMPTED: was stopped {words} (" in capsys.readouterr().out, "of tracking=none"
+    tracked = {"_target_": "mlxlab.tracking.journal.Journal", "experiment": "mlxlab"}
+    config = folder / "inference" / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"tracking": tracked}))
     assert main([f"run={folder}"]) == 0
     assert f"PREEMPTED: was stopped {words}; in MLflow it is KILLED (" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
-from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest
+from mlxlab.experiment.facts.attempts import seconds_of
+from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.tracking import provenance
@@ -268,8 +270,43 @@ def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_
     with RunManifest(tmp_path):
         pass
     fields = read_manifest(tmp_path)
-    assert fields["attempts"][0]["end"] == 1060.0
+    assert (fields["attempts"][0]["end"], fields["attempts"][0]["status"]) == (1060.0, "DEAD")
     assert 60.0 <= fields["outcome"]["wall_seconds"] < 120.0
+
+
+def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_begins(tmp_path):
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin({})
+        running = with_ended_attempts(read_manifest(tmp_path), tmp_path)["attempts"]
+        assert [("end" in each, each["status"]) for each in running] == [(False, "RUNNING")]
+    path = tmp_path / "manifest.json"
+    dead = {"host": platform.node(), "pid": os.getpid(), "process_start": 990.0, "start": 1000.0, "status": "RUNNING"}
+    earlier = dead | {"end": 1005.0}  # as an earlier version closed it
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attempts": [earlier, dead], "status": "RUNNING"}))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    (tmp_path / "report.html").write_text("of another command")
+    ended = with_ended_attempts(read_manifest(tmp_path), tmp_path)["attempts"]
+    assert [(each["end"], each["status"]) for each in ended] == [(1005.0, "DEAD"), (1060.0, "DEAD")]
+    assert read_manifest(tmp_path)["attempts"][1] == dead, "nothing is written"
+
+
+def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, monkeypatch):
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin({})
+    before = read_manifest(tmp_path)
+    monkeypatch.setattr(provenance, "git", lambda: {"mlflow.source.git.commit": "later", "git.dirty": "false"})
+    for _ in range(2):
+        with RunManifest(tmp_path):
+            pass
+    assert read_manifest(tmp_path) == before
+    with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
+        raise InputNotFoundError("no such file")
+    after = read_manifest(tmp_path)
+    assert after["outcome"] == before["outcome"]
+    assert after["git"] == before["git"], "that of the code that trained"
+    assert [each["trained"] for each in after["attempts"]] == [True, False]
+    assert seconds_of(after["attempts"]) == pytest.approx(before["outcome"]["wall_seconds"])
 
 
 @pytest.mark.parametrize("uid", ["/../../escaped", "../escaped", "", "a\nb"])

@@ -17,9 +17,9 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 import psutil
 
-from mlxlab.constraints import Ge, Le, MinLen
+from mlxlab.constraints import MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
-from mlxlab.experiment.facts.last_change import last_change
+from mlxlab.experiment.facts.attempts import Attempt, ended_attempts, is_dead, seconds_of
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
@@ -34,20 +34,6 @@ Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
 STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
 
 logger = logging.getLogger(__name__)
-
-
-class Attempt(TypedDict):
-    """One process that worked on the run."""
-
-    host: str
-    pid: Annotated[int, Ge(1), Le(2**31 - 1)]
-    process_start: float
-    start: float
-    status: Status
-    end: NotRequired[float]
-    exit_code: NotRequired[int]
-    error: NotRequired[str]
-    warnings: NotRequired[list[str]]
 
 
 class Parent(TypedDict):
@@ -115,7 +101,8 @@ class Manifest(TypedDict):
 class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
-    An attempt that fails before `begin` leaves the status of the one before. `earlier` is its manifest, if any.
+    An attempt that fails before `begin` leaves the status of the one before, and one that finds a run that is done
+    is not recorded. `earlier` is the manifest of the one before, if any.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,12 +120,11 @@ class RunManifest:
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
         self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
         host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
-        attempt = Attempt(host=host, pid=pid, process_start=start, start=time.time(), status="RUNNING")
+        now = time.time()
+        attempt = Attempt(host=host, pid=pid, process_start=start, start=now, status="RUNNING", trained=False)
         new_id, name = uuid.uuid4().hex, self.folder.name
         self._fields = earlier or Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[])
-        if earlier and "end" not in earlier["attempts"][-1]:
-            earlier["attempts"][-1]["end"] = last_change(self.folder, earlier["attempts"][-1]["start"], start)
-        self._fields["attempts"].append(attempt)
+        self._fields["attempts"] = [*ended_attempts(self._fields["attempts"], self.folder, start), attempt]
         logging.getLogger("mlxlab").addHandler(self._warnings)
         self._write("RUNNING", durable=False)  # that of the thread is
         self._thread.start()
@@ -163,8 +149,12 @@ class RunManifest:
             if error is not None:
                 last["error"] = (str(error) or type(error).__name__)[:2000]
             self._fields["status"] = self._earlier_status or status
-            if self._earlier_status is None or status == "DONE":
-                wall = sum(each["end"] - each["start"] for each in self._fields["attempts"] if "end" in each)
+            if self._earlier_status is not None and self.earlier and "git" in self.earlier:
+                self._fields["git"] = self.earlier["git"]  # the code that trained
+            if self._earlier_status == status == "DONE":  # nothing was left to train
+                self._fields["attempts"] = self._fields["attempts"][:-1]
+            elif self._earlier_status is None or status == "DONE":
+                wall = seconds_of(self._fields["attempts"])
                 self._fields.setdefault("outcome", {}).update({"wall_seconds": wall, "exit_code": exit_code})
                 self._fields["status"] = status
             return copy.deepcopy(self._fields)
@@ -186,7 +176,7 @@ class RunManifest:
     def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
         """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
         with self._lock:
-            self._earlier_status = None
+            self._earlier_status, self._fields["attempts"][-1]["trained"] = None, True
             self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
             self._fields.pop("outcome", None)
             self._write("RUNNING")
@@ -240,10 +230,10 @@ def read_manifest(folder: Path) -> Manifest:
 def effective_status(folder: Path) -> str:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
     manifest = read_manifest(folder)
-    last = manifest["attempts"][-1]
-    if manifest["status"] != "RUNNING" or last["host"] != platform.node():
-        return manifest["status"]
-    with suppress(psutil.NoSuchProcess):
-        if abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0:
-            return "RUNNING"
-    return "DEAD"
+    return "DEAD" if manifest["status"] == "RUNNING" and is_dead(manifest["attempts"][-1]) else manifest["status"]
+
+
+def with_ended_attempts(manifest: Manifest, folder: Path) -> Manifest:
+    """The same, where an attempt without its process has ended."""
+    last, ended = manifest["attempts"][-1], ended_attempts(manifest["attempts"], folder)
+    return {**manifest, "attempts": ended if is_dead(last) else [*ended[:-1], last]}

@@ -12,12 +12,14 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume, whole_run
 from mlxlab.checkpoint.state import SavedState
+from mlxlab.config.issues import value_at
 from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
+from mlxlab.experiment.facts.attempts import Attempt
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
-from mlxlab.experiment.manifest import Attempt, Inputs, Manifest, effective_status, read_manifest
+from mlxlab.experiment.manifest import Inputs, Manifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
@@ -43,6 +45,7 @@ class RunDescription(TypedDict):
         status: that of the manifest, or DEAD for a run without its process.
         command: that began the run.
         continued: the command with all that was changed since; null where nothing was.
+        is_in_mlflow: whether it is tracked there.
         data: the config node of the data set, as far as it says which data.
         changed: settings and options that differ from the defaults.
         metrics: of the best evaluation.
@@ -60,6 +63,7 @@ class RunDescription(TypedDict):
     commit: str | None
     uncommitted_changes: str | None
     kernels: str | None
+    is_in_mlflow: bool
     data: Tree
     parameters: float | None
     position: Position | None
@@ -99,12 +103,13 @@ def describe_run(folder: Path) -> RunDescription:
         "id": manifest["id"],
         "name": manifest["name"],
         "status": status,
-        "attempts": manifest["attempts"],
+        "attempts": with_ended_attempts(manifest, folder)["attempts"],
         "command": typed,
         "continued": f"{resume_command(folder)} {join(changed)}" if changed else None,
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
         "kernels": inputs.get("kernels"),
+        "is_in_mlflow": value_at(config, "tracking.experiment") is not None,
         "data": _data(config, inputs.get("data")),
         "parameters": outcome.get("parameters"),
         "position": _position(manifest, state, config),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from mlxlab.config.issues import one_line, shown
 from mlxlab.experiment.description.run import RunDescription
-from mlxlab.experiment.manifest import Attempt
+from mlxlab.experiment.facts.attempts import Attempt, seconds_of, trained_attempts
 from mlxlab.experiment.run_metrics import number
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
@@ -29,27 +29,27 @@ def as_json(run: RunDescription) -> str:
 
 def as_text(run: RunDescription) -> str:
     """Paragraphs and Markdown tables."""
-    facts = {
-        "run": f"{run['name']} ({run['id']})",
-        "status": _status(run),
-        "position": _position(run),
-        "data": ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items()),
-        "parameters": f"{run['parameters']:,.0f}" if run["parameters"] else "",
-        "command": run["command"],
-        "continued": run["continued"] or "",
-        "commit": _commit(run),
-        "kernels": run["kernels"] or "",
-        "options": " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items()),
-    }
-    width = max(map(len, facts))
-    lines = [f"{name:{width}}  {_clean(text, 4000)}" for name, text in facts.items() if text]
+    facts = [
+        ("run", f"{run['name']} ({run['id']})"),
+        ("status", _status(run)),
+        ("position", _position(run)),
+        ("data", ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items())),
+        ("parameters", f"{run['parameters']:,.0f}" if run["parameters"] else ""),
+        ("command", run["command"]),
+        ("continued", run["continued"] or ""),
+        ("commit", _commit(run)),
+        ("kernels", run["kernels"] or ""),
+        ("options", " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items())),
+    ]
+    width = max(len(name) for name, _ in facts)
+    lines = [f"{name:{width}}  {_clean(text, 4000)}" for name, text in facts if text]
     tables = [_settings(run), _metrics(run), _checkpoints(run)]
     commands = "\n".join(f"next: {_clean(line, 4000)}" for line in run["next"])
     return "\n\n".join(filter(None, ["\n".join(lines), *tables, commands]))
 
 
 def _status(run: RunDescription) -> str:
-    last = run["attempts"][-1]
+    last = trained_attempts(run["attempts"])[-1]
     error = f": {last['error']}" if "error" in last else ""
     began = f"began {_time(run['attempts'][0]['start'])}{_took(run['attempts'])}"
     return f"{run['status']}: {ENDS[run['status']]}{_stopped_by(run)} ({began}){error}"
@@ -59,17 +59,19 @@ def _stopped_by(run: RunDescription) -> str:
     if run["status"] != "PREEMPTED":
         return ""
     codes = [each.get("exit_code", -1) for each in run["attempts"] if each["status"] == "PREEMPTED"]
-    return f" {STOPS.get(codes[-1] if codes else -1, 'by a signal')}; in MLflow it is KILLED"
+    in_store = "; in MLflow it is KILLED" if run["is_in_mlflow"] else ""
+    return f" {STOPS.get(codes[-1] if codes else -1, 'by a signal')}{in_store}"
 
 
 def _took(attempts: list[Attempt]) -> str:
-    """From the start of the first attempt to the end of the last, as `runs list` counts; and how long they ran."""
-    count = len(attempts)
+    """From the start of the first attempt that trained to the end of the last, and how long they worked."""
+    trained = trained_attempts(attempts)
+    count = len(trained)
     if "end" not in attempts[-1]:
-        return f", attempt {count}" if count > 1 else ""
-    took = f", took {_duration(attempts[-1]['end'] - attempts[0]['start'])}"
-    seconds = sum(each["end"] - each["start"] for each in attempts if "end" in each)
-    return took if count == 1 else f"{took} in {count} attempts of {_duration(seconds)} in all"
+        number = sum(each is not attempts[-1] for each in trained) + 1
+        return f", attempt {number}" if number > 1 else ""
+    took = f", took {_duration(trained[-1].get('end', trained[-1]['start']) - trained[0]['start'])}"
+    return took if count == 1 else f"{took}: {count} attempts, {_duration(seconds_of(trained))} of work"
 
 
 def _duration(seconds: float) -> str:

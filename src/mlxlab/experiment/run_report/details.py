@@ -134,7 +134,8 @@ def _environment(files: RunFiles) -> list[Block]:
     for number, each in enumerate(files.manifest["attempts"], 1):
         seconds = f"{each['end'] - each['start']:,.0f}" if "end" in each else ""
         error = f": {one_line(each['error'], 200)}" if "error" in each else ""
-        rows.append([str(number), moment(each["start"]), seconds, f"{each['status']}{error}", each["host"]])
+        ended = " before training" if "end" in each and not each.get("trained", True) else ""
+        rows.append([str(number), moment(each["start"]), seconds, f"{each['status']}{ended}{error}", each["host"]])
     return [Facts({name: text for name, text in facts.items() if text}), Table(columns, rows)]
 
 

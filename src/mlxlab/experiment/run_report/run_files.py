@@ -12,8 +12,9 @@ from mlxlab.checkpoint.names import FOLDER, ROUNDS
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.experiment.facts.attempts import Attempt, trained_attempts
 from mlxlab.experiment.facts.run_facts import RunFacts
-from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
+from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
@@ -68,8 +69,9 @@ class RunFiles:
         return self.metrics is not None and self.metrics.get("state", "finished") == "finished"
 
     @property
-    def attempt(self) -> Any:
-        return self.manifest["attempts"][-1]
+    def attempt(self) -> Attempt:
+        """The last one that began to train."""
+        return trained_attempts(self.manifest["attempts"])[-1]
 
 
 def read_run_files(folder: Path, manifest: Manifest | None = None) -> RunFiles:
@@ -83,7 +85,7 @@ def read_run_files(folder: Path, manifest: Manifest | None = None) -> RunFiles:
         DataError: its manifest is damaged.
     """
     status = manifest["status"] if manifest else effective_status(folder)
-    files = RunFiles(folder, manifest or read_manifest(folder), status)
+    files = RunFiles(folder, manifest or with_ended_attempts(read_manifest(folder), folder), status)
 
     def read(parse: Callable[[], T], default: T) -> T:
         try:

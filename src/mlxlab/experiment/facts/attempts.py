@@ -1,0 +1,68 @@
+"""The attempts of a run: the processes that worked on it, as its manifest records them."""
+
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+import psutil
+
+from mlxlab.constraints import Ge, Le
+from mlxlab.experiment.facts.last_change import last_change
+
+
+class Attempt(TypedDict):
+    """One process that worked on the run.
+
+    `status` is DEAD for one that could not record its end: killed, or ended at once by a second Ctrl-C. `trained` is
+    false for one that has not begun to train: its command was refused or stopped before, or nothing was left to train.
+    """
+
+    host: str
+    pid: Annotated[int, Ge(1), Le(2**31 - 1)]
+    process_start: float
+    start: float
+    status: Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
+    trained: NotRequired[bool]
+    end: NotRequired[float]
+    exit_code: NotRequired[int]
+    error: NotRequired[str]
+    warnings: NotRequired[list[str]]
+
+
+def is_dead(attempt: Attempt) -> bool:
+    """Whether its process is known to be gone: on another machine nobody can tell."""
+    if attempt["host"] != platform.node():
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return abs(psutil.Process(attempt["pid"]).create_time() - attempt["process_start"]) >= 2.0
+    return True
+
+
+def ended_attempts(attempts: Sequence[Attempt], folder: Path, before: float | None = None) -> list[Attempt]:
+    """The same, where those that did not record their end are DEAD since the last change in the folder.
+
+    Args:
+        before: when the process of the next one began; None is now.
+    """
+    last = time.time() if before is None else before
+    limits = [*(each["process_start"] for each in attempts[1:]), last]  # one too many if there are none
+    ended = []
+    for each, limit in zip(attempts, limits, strict=False):
+        if each["status"] == "RUNNING":
+            end = each["end"] if "end" in each else last_change(folder, each["start"], limit)
+            each = {**each, "status": "DEAD", "end": end}
+        ended.append(each)
+    return ended
+
+
+def trained_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those that began to train; all of them if none did."""
+    return [each for each in attempts if each.get("trained", True)] or [*attempts]
+
+
+def seconds_of(attempts: Sequence[Attempt]) -> float:
+    """The seconds of those that have ended and began to train."""
+    return sum(each["end"] - each["start"] for each in trained_attempts(attempts) if "end" in each)
