@@ -52,13 +52,18 @@ def test_the_commands_of_the_readme(run, tmp_path, capsys):
     assert f"scripts/train.py {shlex.quote('tracking=none')}" in card
 
 
-def test_the_card_of_a_resumed_run_has_both_commands(run, tmp_path):
+def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "resumed")
-    assert run_here(f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=3").returncode == 0
-    assert main(["hf", f"run={copy}", f"out={tmp_path}/hf", "checkpoint=last"]) == 0
-    first, second = re.findall(r"^scripts/train\.py .*$", (tmp_path / "hf" / "README.md").read_text(), re.M)
-    assert "trainer.max_steps=2" in first
-    assert second == f"scripts/train.py hydra.run.dir={copy} resume=auto trainer.max_steps=3"
+    for steps in (3, 4):
+        assert run_here(f"hydra.run.dir={copy}", "resume=auto", f"trainer.max_steps={steps}").returncode == 0
+    for step, later in ((3, [3]), (4, [3, 4])):
+        assert main(["hf", f"run={copy}", f"out={tmp_path}/{step}", f"checkpoint=step-{step}"]) == 0
+        card = (tmp_path / str(step) / "README.md").read_text()
+        first, *continued = re.findall(r"^scripts/train\.py .*$", card, re.M)
+        assert "trainer.max_steps=2" in first
+        command = f"scripts/train.py hydra.run.dir={copy} resume=auto trainer.max_steps="
+        assert continued == [f"{command}{each}" for each in later]
+        assert re.findall(r"^# continued at step (\d)$", card, re.M) == [str(each - 1) for each in later]
 
 
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, capsys):

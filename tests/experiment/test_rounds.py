@@ -183,6 +183,13 @@ def test_rounds_without_their_file_are_refused_instead_of_training_another_exper
     assert sorted(folder.rglob("*")) == before
 
 
+def test_the_commands_that_continued_rounds_are_shown(two_rounds, tmp_path):
+    folder = shutil.copytree(two_rounds[0], tmp_path / "run")
+    assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer.distillation.rounds=3"]) == 0
+    command = f"mlxlab train hydra.run.dir={folder} resume=auto trainer.distillation.rounds=3"
+    assert describe_run(folder)["continued"] == [{"at": "after 2 rounds", "command": command}]
+
+
 def test_a_new_run_moves_earlier_rounds_with_their_ensemble(two_rounds, tmp_path):
     folder = shutil.copytree(two_rounds[0], tmp_path / "used")
     expected = weights_of(restore_model(folder).model)

@@ -1,5 +1,6 @@
 """The config of a resumed run: that of its checkpoint, with what was typed."""
 
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.description.run import describe_run
+from mlxlab.experiment.description.text import as_text
 from mlxlab.experiment.experiment import resumed_choices
 from mlxlab.experiment.manifest import effective_status, read_manifest
 from mlxlab.experiment.run_report.write import write_run_report
@@ -87,13 +89,44 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     assert resume(run_dir, "trainer.max_steps=5").returncode == 0
     assert resume(run_dir, "trainer.max_steps=6").returncode == 0
     commands = ParsedPage(write_run_report(run_dir).read_text()).text
-    first, _, later = commands.partition("train again, as typed")[2].partition("then continue, as typed")
+    first, second, third = commands.partition("train again, as typed")[2].split("then continued, as typed, ")
     assert "trainer.max_steps=4 " in first
     assert " hydra.run.dir=" in first
-    assert f"mlxlab train hydra.run.dir={run_dir} resume=auto trainer.max_steps=6" in later
+    typed = [f"hydra.run.dir={run_dir} tracking=none trainer.max_steps={steps} resume=auto" for steps in (5, 6)]
+    assert second.startswith(f"at step 4 mlxlab train {typed[0]}")
+    assert third.startswith(f"at step 5 mlxlab train {typed[1]}")
     described = describe_run(run_dir)
     assert "trainer.max_steps=4 " in described["command"]
-    assert described["continued"].endswith(f" hydra.run.dir={run_dir} resume=auto trainer.max_steps=6")
+    continued = [(each["at"], each["command"]) for each in described["continued"]]
+    assert continued == [("at step 4", f"mlxlab train {typed[0]}"), ("at step 5", f"mlxlab train {typed[1]}")]
+    assert re.findall(r"(?m)^continued +(at step \d): ", as_text(described)) == ["at step 4", "at step 5"]
+
+
+def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir):
+    assert resume(run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9").returncode == 0
+    assert resume(run_dir, "trainer.max_steps=7").returncode == 0
+    assert run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
+    assert [each["at"] for each in describe_run(run_dir)["continued"]] == ["at step 4", "at step 5"]
+    assert "trainer.max_steps=8" in describe_run(run_dir)["continued"][-1]["command"]
+
+
+def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
+    assert resume(run_dir, "model.intermediate_size=640", "trainer.max_steps=5").returncode == 0
+    change = "at step 4: model.intermediate_size 600 -> 640"
+    described = describe_run(run_dir)
+    assert described["model_changes"] == [change]
+    assert f"the model {change}\n" in as_text(described)
+    page = ParsedPage(write_run_report(run_dir).read_text()).text
+    assert f"Changed {change}" in page
+    assert "Changes during the run step change 1 growth: wider" in page
+    assert "4 a command that continued the run: model.intermediate_size 600 -> 640" in page
+    manifest = read_manifest(run_dir)
+    best, last = (step for step in (manifest["outcome"]["best_step"], 5))
+    assert ("of 5, from before the model changed at step 4." in page) == (best < last)
+    forked = tmp_path / "forked"
+    assert run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode == 0
+    described = describe_run(forked)
+    assert (described["model_changes"], described["continued"]) == ([change], [])
 
 
 def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):

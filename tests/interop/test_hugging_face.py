@@ -30,7 +30,9 @@ SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "factor": 4.0, "origi
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
 NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
-ORIGIN = Origin("tiny", "texts", 4, (("data.source=https://me:secret@host/x",),), {"data": "abc"}, {"valid/loss": 1.5})
+ORIGIN = Origin(
+    "tiny", "texts", 4, (("", ("data.source=https://me:secret@host/x",)),), {"data": "abc"}, {"valid/loss": 1.5}
+)
 TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, NotRequired, TypedDict
 
+from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.constraints import Count, NonNegative, Positive, Size
 from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import ANALYSIS, VALID, is_better
@@ -189,7 +190,8 @@ class RunMetadata(TypedDict):
     config: dict[str, Any]
     config_hash: str
     choices: dict[str, str]  # config group -> option
-    overrides: list[str]  # that were typed for the run so far
+    overrides: list[str]  # that were typed for the run so far: the last one of each key
+    continued: NotRequired[list[Continuation]]  # in order, up to the one whose process saved the checkpoint
     requested: list[str]
     versions: dict[str, str]  # package -> version
     data: str  # fingerprint

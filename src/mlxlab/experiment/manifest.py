@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 import psutil
 
+from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.constraints import MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
 from mlxlab.experiment.facts.attempts import Attempt, ended_attempts, is_dead, seconds_of
@@ -48,6 +49,7 @@ class Inputs(TypedDict, total=False):
 
     overrides: list[str]  # those of all attempts: the last one of each key
     first: list[str]  # those that the first attempt was started with, `hydra.run.dir` included
+    continued: list[Continuation]  # what continued it, in order
     choices: dict[str, str]  # config group -> option
     parents: list[Parent]
     run_dir: str  # `hydra.run.dir` as typed

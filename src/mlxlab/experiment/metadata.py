@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab import backend
+from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
@@ -18,7 +18,7 @@ from mlxlab.config.resume_overrides import Changes, record_changes
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.facts.command_lines import CommandLine
+from mlxlab.experiment.facts.command_lines import CommandLine, continuations
 from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
 from mlxlab.experiment.report import final_metrics, log_lines
@@ -33,23 +33,26 @@ from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
+    from mlxlab.experiment.start import Start
 
 
-def run_metadata(
-    session: "Session", command: CommandLine, resumed: Checkpoint | None, requested: Sequence[str] = ()
-) -> RunMetadata:
+def run_metadata(session: "Session", command: CommandLine, resumed: Checkpoint | None, start: "Start") -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     cfg, data, initial = session.cfg, session.data, session.initial_weights
+    continued: list[Continuation] = []
     initial_weights = {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:
         before = resumed.state["metadata"]
+        at = (resumed.step, start.before.node if start.before else {})
+        continued = continuations(command, before, at, start.changes, start.continues)
         command, initial_weights = command.after(before["overrides"], before["choices"]), before["initial_weights"]
     metadata: RunMetadata = {
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
         "choices": command.choices,
         "overrides": command.overrides,
-        "requested": [*requested],
+        "continued": continued,
+        "requested": [*start.requested],
         "versions": package_versions(),
         "data": data.fingerprint,
         "held_out": data.held_out,
@@ -90,7 +93,7 @@ def run_inputs(
 
     Args:
         fork: the checkpoint of another run that this one starts from.
-        earlier: the manifest of the attempt that this one continues.
+        earlier: the manifest of the attempt whose checkpoint this one continues.
         session: its messages are on the data and the teachers.
     """
     inputs: Inputs = {
@@ -108,6 +111,7 @@ def run_inputs(
         inputs |= {
             "overrides": metadata["overrides"],
             "choices": metadata["choices"],
+            "continued": metadata.get("continued", []),
             "config_hash": metadata["config_hash"],
             "teachers": metadata["teachers"],
         }

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 import mlx.nn as nn
 
 from mlxlab import terminal
+from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
@@ -63,6 +64,7 @@ class DistillationRounds:
         path = self.folder / ROUNDS
         self.resumed, done = resumes_rounds(cfg["resume"], self.folder), []
         _check_resume(cfg["resume"], resumed=self.resumed)
+        self.continued: list[Continuation] = []
         if self.resumed:
             saved = read_json(path, RoundsFile)
             cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path), continues=True)
@@ -73,8 +75,11 @@ class DistillationRounds:
             command, done = command.after(saved["overrides"], saved["choices"]), saved["done"]
             if earlier := context.manifest.earlier:
                 command = command._replace(first=earlier["inputs"].get("first", command.first))
+                self.continued += earlier["inputs"].get("continued", [])
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
+        if self.resumed and len(done) < self.options.rounds:
+            self.continued.append({"rounds": len(done), "overrides": [*command.typed], "model": {}})
         self.context = replace(context, command=command)
         self.state: RoundsFile = {
             "format": 3,
@@ -97,7 +102,8 @@ class DistillationRounds:
             else:
                 log_lines(*set_aside_earlier_run(self.context.manifest))
             self._write()
-            self.context.manifest.begin(run_inputs(self.cfg, self.context.command), tracker.uid, name)
+            inputs = run_inputs(self.cfg, self.context.command) | {"continued": self.continued}
+            self.context.manifest.begin(inputs, tracker.uid, name)
             self.context.manifest.record({"rounds_done": done})
             for number in range(done + 1, self.options.rounds + 1):
                 print(f"round {number} of {self.options.rounds}", flush=True)

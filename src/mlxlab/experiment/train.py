@@ -100,7 +100,7 @@ def train(requested: Config, context: RunContext) -> float:
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(cfg, data, inference_dir)
-    metadata = run_metadata(session, context.command, checkpoint, start.requested)
+    metadata = run_metadata(session, context.command, checkpoint, start)
     name = run_name(cfg, metadata["choices"], run_dir)
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, context.command, session.model, forked_from), resumed=continues, name=name)
@@ -113,7 +113,7 @@ def train(requested: Config, context: RunContext) -> float:
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
-    earlier = context.manifest.earlier if continues else None
+    earlier = context.manifest.earlier if continues and checkpoint else None
     context.manifest.begin(run_inputs(cfg, context.command, metadata, forked_from, session, earlier), tracker.uid, name)
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):

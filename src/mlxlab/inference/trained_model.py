@@ -9,7 +9,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.interop.base_model import read_base_model
-from mlxlab.interop.model_card import Origin
+from mlxlab.interop.model_card import Command, Origin
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
 
@@ -37,9 +37,7 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
     )
 
 
-def origin_of(
-    restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Sequence[str]] | None = None
-) -> Origin:
+def origin_of(restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Command] = ()) -> Origin:
     """What the model card says of the run; its commands are those of the checkpoint where they are not known."""
     checkpoint = restored.checkpoint
     state, metadata = checkpoint.state, checkpoint.state["metadata"]
@@ -63,4 +61,4 @@ def origin_of(
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
     bases = tuple(read_base_model(source) for source in started_from if source)
-    return Origin(name, data, checkpoint.step, commands or [metadata["overrides"]], hashes, metrics, bases)
+    return Origin(name, data, checkpoint.step, commands or [("", metadata["overrides"])], hashes, metrics, bases)

@@ -9,6 +9,8 @@ from mlxlab.interop.counterpart import Counterpart, Ending
 from mlxlab.markdown import markdown_table
 from mlxlab.redact import redact
 
+Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -17,7 +19,7 @@ class Origin:
     Args:
         name: of the run.
         data: where it came from, and the option of the config.
-        commands: the overrides of the command line that began its run, and of one with what was changed on a resume.
+        commands: of the command line that began its run, and of those that continued it.
         hashes: by what they identify.
         metrics: of the exported weights.
         bases: published weights that it started from.
@@ -26,7 +28,7 @@ class Origin:
     name: str
     data: str
     step: int
-    commands: Sequence[Sequence[str]] = ((),)
+    commands: Sequence[Command] = (("", ()),)
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     bases: tuple[BaseModel, ...] = ()
@@ -62,7 +64,7 @@ def model_card(
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
     steps = f"{origin.step} step{'s' * (origin.step != 1)}"
-    commands = "\n".join(shlex.join(["scripts/train.py", *map(redact, each)]) for each in origin.commands)
+    commands = "\n".join(line for each in origin.commands for line in _command_lines(*each))
     heading = "## Metrics" + " with the adapters" * bool(adapters or base)
     subject = f"Adapters for {counterpart.name}," if base else counterpart.name
     blocks = [
@@ -79,6 +81,10 @@ def model_card(
         markdown_table(["of", "hash"], hashes),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _command_lines(comment: str, overrides: Sequence[str]) -> list[str]:
+    return [*([f"# {comment}"] if comment else []), shlex.join(["scripts/train.py", *map(redact, overrides)])]
 
 
 def _header(origin: Origin, pipeline: str, library: str) -> list[str]:

@@ -40,7 +40,7 @@ def export_hf(
         from mlxlab.inference.trained_model import origin_of, trained_model
         from mlxlab.interop.hugging_face import export_hugging_face
 
-        origin = origin_of(restored, run.absolute().name, *_recorded(run))
+        origin = origin_of(restored, run.absolute().name, *_recorded(run, restored))
         adapters: Literal["separate", "folded_in"] = "separate" if separate_adapters else "folded_in"
         export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, adapters)
     print_output(out, json)
@@ -61,7 +61,7 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = Fal
         from mlxlab.inference.trained_model import origin_of, trained_model
         from mlxlab.interop import peft
 
-        origin = origin_of(restored, run.absolute().name, *_recorded(run))
+        origin = origin_of(restored, run.absolute().name, *_recorded(run, restored))
         pretrained = restored.config["model"].get("pretrained")
         named = peft.export_peft(trained_model(restored), out, origin, pretrained, base)
     if not named:
@@ -113,14 +113,19 @@ def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":
     return restore_single(run, checkpoint)
 
 
-def _recorded(run: Path) -> tuple[str, list[list[str]]]:
-    """The commit of the program that trained the run, "" if that is unknown, and the overrides of its command lines."""
+def _recorded(run: Path, restored: "RestoredModel") -> tuple[str, list[tuple[str, list[str]]]]:
+    """The commit of the program that trained the run, "" if that is unknown, and its command lines for the card.
+
+    Those up to the checkpoint: a command that continued the run later made nothing of what is exported.
+    """
     from mlxlab.experiment.facts.command_lines import command_lines
     from mlxlab.experiment.manifest import read_manifest
 
     with suppress(InputNotFoundError, DataError):
         manifest = read_manifest(run)
-        first, changed = command_lines(manifest.get("inputs", {}))
-        continued = [[f"hydra.run.dir={run}", "resume=auto", *changed]] if changed else []
-        return manifest.get("git", {}).get("commit") or "", [first, *continued] if first else []
+        metadata, inputs = restored.checkpoint.state["metadata"], manifest.get("inputs", {})
+        inputs |= {"overrides": metadata["overrides"], "continued": metadata.get("continued", [])}
+        first, later = command_lines(inputs, run)
+        continued = [(f"continued {at}".rstrip(), typed) for at, typed in later]
+        return manifest.get("git", {}).get("commit") or "", [("", first), *continued] if first else []
     return "", []

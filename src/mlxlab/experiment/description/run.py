@@ -17,7 +17,7 @@ from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
 from mlxlab.experiment.facts.attempts import Attempt
-from mlxlab.experiment.facts.command_lines import command_lines
+from mlxlab.experiment.facts.command_lines import command_lines, model_changes
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import Inputs, Manifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.past_run.stored_config import read_run_config
@@ -38,13 +38,21 @@ class Position(TypedDict):
     limits: dict[str, object]
 
 
+class Continued(TypedDict):
+    """A command that continued a run; `at` says where: `at step 50`, "" if that was not recorded."""
+
+    at: str
+    command: str
+
+
 class RunDescription(TypedDict):
     """A run. Bytes are those of files; times are seconds since 1970.
 
     Attributes:
         status: that of the manifest, or DEAD for a run without its process.
         command: that began the run.
-        continued: the command with all that was changed since; null where nothing was.
+        continued: the commands that continued it, in order.
+        model_changes: what those commands changed in the model, and at which step.
         is_in_mlflow: whether it is tracked there.
         data: the config node of the data set, as far as it says which data.
         changed: settings and options that differ from the defaults.
@@ -59,7 +67,8 @@ class RunDescription(TypedDict):
     status: str
     attempts: list[Attempt]
     command: str
-    continued: str | None
+    continued: list[Continued]
+    model_changes: list[str]
     commit: str | None
     uncommitted_changes: str | None
     kernels: str | None
@@ -93,7 +102,7 @@ def describe_run(folder: Path) -> RunDescription:
     state, outcome = newest_state(checkpoints), manifest.get("outcome", {})
     inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
     status = effective_status(folder)
-    first, changed = command_lines(inputs) if "first" in inputs else (_typed(inputs), [])
+    first, later = command_lines(inputs, folder) if "first" in inputs else (_typed(inputs), [])
     typed = f"{command('train')} {join(first if inputs else _recorded(folder))}".rstrip()
     began = status == "RUNNING" or (bool(inputs) and (status == "DONE" or can_resume(folder)))
     best_step, best = _best(metrics, state)
@@ -105,7 +114,8 @@ def describe_run(folder: Path) -> RunDescription:
         "status": status,
         "attempts": with_ended_attempts(manifest, folder)["attempts"],
         "command": typed,
-        "continued": f"{resume_command(folder)} {join(changed)}" if changed else None,
+        "continued": [Continued(at=at, command=f"{command('train')} {join(typed)}") for at, typed in later],
+        "model_changes": [f"at step {step:,}: {text}" for step, text in model_changes(inputs)],
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
         "kernels": inputs.get("kernels"),

@@ -1,22 +1,30 @@
-"""The command lines of a run, as its manifest records them."""
+"""The command lines of a run, as its manifest and its checkpoints record them."""
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlxlab.config.resume_overrides import add_overrides, override_name
+from mlxlab.checkpoint.continuation import Continuation
+from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.config.issues import shown, split_key, value_at
+from mlxlab.config.resume_overrides import Changes, add_overrides, key_class, override_name
+from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.experiment.manifest import Inputs
 
 
 class CommandLine(NamedTuple):
-    """What was typed for a run: the overrides of all its attempts, and those that began it.
+    """What was typed for a run: the overrides of all its attempts, those that began it, and those of this process.
 
-    `choices` (config group -> option) are those of all attempts; `first` has `hydra.run.dir` as well.
+    `choices` (config group -> option) are those of all attempts; `first` and `typed` have `hydra.run.dir` as well.
     """
 
     overrides: list[str]
     choices: dict[str, str]
     first: list[str]
+    typed: Sequence[str] = ()
 
     def after(self, overrides: list[str], choices: dict[str, str]) -> "CommandLine":
         """The same for a run with those before it, which keeps the options that are not typed again."""
@@ -30,12 +38,65 @@ def current_command() -> CommandLine:
     from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
 
     overrides, run_dir = cli_overrides(), typed_run_dir()
-    first = [*overrides, *([f"hydra.run.dir={run_dir}"] if run_dir else [])]
-    return CommandLine(overrides, group_choices(), first)
+    folder = [f"hydra.run.dir={run_dir}"] if run_dir else []
+    return CommandLine(overrides, group_choices(), [*overrides, *folder], [*folder, *overrides])
 
 
-def command_lines(inputs: "Inputs") -> tuple[list[str], list[str]]:
-    """The overrides that began a run, and those with which it was continued, `resume` left out."""
+def continuations(
+    command: CommandLine, before: RunMetadata, at: tuple[int, Mapping[str, object]], changes: Changes, continues: bool
+) -> list[Continuation]:
+    """Those of a run that starts from a checkpoint with the metadata `before`.
+
+    Args:
+        at: step of the checkpoint, and the `model` node of its weights, which operations of growth may have changed.
+        changes: keys of the config -> (before, after).
+        continues: whether it is the same run; of another one only the changes of the model matter.
+    """
+    model, earlier, overrides = {}, before.get("continued", []), [*command.typed]
+    for key, (old, new) in changes.items():
+        if key_class(split_key(key)) == "structural":
+            actual = value_at({"model": at[1]}, key)
+            model[key] = (old if actual is None else actual, new)
+    if not continues:
+        earlier, overrides = [{**each, "overrides": []} for each in earlier if each["model"]], []
+    return [*earlier, {"step": at[0], "overrides": overrides, "model": model}]
+
+
+class ContinuedBy(NamedTuple):
+    """A command line that continued a run: its overrides, and where (`at step 50`, "" if that was not recorded)."""
+
+    at: str
+    overrides: list[str]
+
+
+def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[ContinuedBy]]:
+    """The overrides that began the run in a folder, and those of each command line that continued it."""
     typed = inputs.get("overrides", [])
-    first = inputs.get("first", typed)
-    return first, [text for text in typed if text not in first and override_name(text) != "resume"]
+    first, record = inputs.get("first", typed), inputs.get("continued", [])
+    known = {text for each in [first, *(each["overrides"] for each in record)] for text in each}
+    # Of a run that an earlier version continued: the last override of each key, without their steps.
+    is_fork = any(not each["overrides"] for each in record)  # which has those of the other run as well
+    unrecorded = [text for text in typed if text not in known and override_name(text) != "resume" and not is_fork]
+    groups = groupby((each for each in record if each["overrides"]), key=lambda each: each["overrides"])
+    later = [ContinuedBy(_positions([*group]), overrides) for overrides, group in groups]
+    merged = [ContinuedBy("", [f"hydra.run.dir={folder}", "resume=auto", *unrecorded])] if unrecorded else []
+    return first, [*merged, *later]
+
+
+def model_changes(inputs: "Inputs") -> list[tuple[int, str]]:
+    """(step, what changed) for each continuation that changed the model."""
+    return [
+        (each["step"], ", ".join(f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each["model"].items()))
+        for each in inputs.get("continued", [])
+        if "step" in each and each["model"]
+    ]
+
+
+def _positions(group: Sequence[Continuation]) -> str:
+    """Where one command line continued a run, also if it was repeated."""
+    first, last = group[0], group[-1]
+    times = f" ({len(group):,} times)" if len(group) > 1 else ""
+    if "rounds" in first:
+        return f"after {counted(first['rounds'], 'round')}{times}"
+    start, end = first.get("step", 0), last.get("step", 0)
+    return f"at step {start:,}{times}" if start == end else f"at steps {start:,} to {end:,}{times}"

@@ -64,7 +64,9 @@ def _which_evaluation(files: RunFiles) -> str:
     if not best or not count:
         return ""
     which = f"best of {count} evaluations by {objective_of(files)}" if count > 1 else "only evaluation"
-    return f"Weights of the {which}, at step {best:,} of {last:,}."
+    changes = [step for step, _ in files.model_changes if step >= best]
+    before = f", from before the model changed at step {changes[0]:,}" if changes else ""
+    return f"Weights of the {which}, at step {best:,} of {last:,}{before}."
 
 
 def _compared(files: RunFiles, results: Results) -> Card:

@@ -49,10 +49,12 @@ def _commands(files: RunFiles) -> dict[str, str]:
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
         commands["reproduce"] = f"mlxlab reproduce {quoted(folder)}"
-    first, changed = command_lines(files.manifest.get("inputs", {}))
+    first, later = command_lines(files.manifest.get("inputs", {}), files.folder)
     commands["train again, as typed"] = f"mlxlab train {join(first)}".rstrip()
-    if changed:
-        commands["then continue, as typed"] = f"{_resume(files.folder)} {join(changed)}"
+    for at, typed in later:
+        title = f"then continued, as typed, {at}".removesuffix(", ")
+        number = sum(each.startswith(title) for each in commands) + 1
+        commands[f"{title} ({number})" if number > 1 else title] = f"mlxlab train {join(typed)}"
     return commands
 
 
@@ -62,7 +64,7 @@ def _resume(folder: Path) -> str:
 
 def control_commands(files: RunFiles) -> dict[str, str]:
     """What trains the same model without its teachers, with the same tokenizer, and compares both."""
-    first, _ = command_lines(files.manifest.get("inputs", {}))
+    first, _ = command_lines(files.manifest.get("inputs", {}), files.folder)
     folder = str(files.folder)
     options = [text for text in first if not override_name(text).startswith(_OF_TEACHERS)] + ["trainer.teachers=[]"]
     tokenizer = value_at(files.config, "data.tokenizer")

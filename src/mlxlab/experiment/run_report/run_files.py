@@ -13,6 +13,7 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.facts.attempts import Attempt, trained_attempts
+from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.past_run.stored_config import read_run_config
@@ -72,6 +73,10 @@ class RunFiles:
     def attempt(self) -> Attempt:
         """The last one that began to train."""
         return trained_attempts(self.manifest["attempts"])[-1]
+
+    @property
+    def model_changes(self) -> list[tuple[int, str]]:
+        return model_changes(self.manifest.get("inputs", {}))
 
 
 def read_run_files(folder: Path, manifest: Manifest | None = None) -> RunFiles:

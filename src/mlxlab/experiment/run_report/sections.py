@@ -227,8 +227,9 @@ def _rounds(files: RunFiles) -> list[Block]:
 
 
 def _events(files: RunFiles) -> list[Block]:
-    events = files.state["history"].events if files.state else []
-    rows = [[f"{step:,}", text] for step, text in events]
+    events = [(step, f"a command that continued the run: {text}") for step, text in files.model_changes]
+    events += files.state["history"].events if files.state else []
+    rows = [[f"{step:,}", text] for step, text in sorted(events, key=lambda event: event[0])]
     return [Table([Column("step", True), Column("change", is_text=True)], rows)] if rows else []
 
 

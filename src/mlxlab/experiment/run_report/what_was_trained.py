@@ -24,6 +24,7 @@ def training_card(files: RunFiles) -> Card:
         "Data": _data(files),
         "Model": _model(files),
         "Shape": _shape(files),
+        "Changed": one_line("; ".join(f"at step {step:,}: {text}" for step, text in files.model_changes), 400),
         "Tokenizer": _tokenizer(files.facts),
         "Teachers": one_line(", ".join(files.manifest.get("inputs", {}).get("teachers", {})), 160),
         "Against the teacher": _against_teacher(files),

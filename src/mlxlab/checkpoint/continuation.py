@@ -1,0 +1,22 @@
+"""The record of what continued a run: each command line, and where it continued."""
+
+from typing import NotRequired, TypedDict
+
+from mlxlab.constraints import Count
+
+
+class Continuation(TypedDict):
+    """A command line that continued a run.
+
+    Attributes:
+        step: of the checkpoint that it continued from.
+        rounds: of distillation that were complete; such a run has no step of its own.
+        overrides: as typed, `hydra.run.dir` included; empty where a run began with a checkpoint of another one, whose
+            first command says so.
+        model: keys of the model that it changed -> (before, after).
+    """
+
+    step: NotRequired[Count]
+    rounds: NotRequired[Count]
+    overrides: list[str]
+    model: dict[str, tuple[object, object]]
