@@ -218,7 +218,7 @@ def _usable(others: list[Path]) -> str:
         return ""
     older = len(list(unchecked))
     more = f" ({older:,} older not checked)" if older else ""
-    return f"; {', '.join(good)} {'is' if len(good) == 1 else 'are'} usable{more}"
+    return f"; {', '.join(good)} {'is usable' if len(good) == 1 else 'are usable'}{more}"
 
 
 def _is_good(path: Path) -> bool:
