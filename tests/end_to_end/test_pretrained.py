@@ -43,13 +43,13 @@ INNER = {
 }
 
 
-def theirs(path: str) -> str:
+def published_name(path: str) -> str:
     if path.startswith("layers."):
         _, number, name = path.split(".", 2)
         inner, _, kind = name.rpartition(".")
         return f"encoder.layer.{number}.{INNER[inner]}.{kind}"
-    ours = next(name for name in NAMES if path.startswith(name))
-    return path.replace(ours, NAMES[ours], 1)
+    own_prefix = next(name for name in NAMES if path.startswith(name))
+    return path.replace(own_prefix, NAMES[own_prefix], 1)
 
 
 def write(folder):
@@ -63,7 +63,7 @@ def write(folder):
         "max_position_embeddings": 128,
         "vocab_size": 300,
     }
-    weights = {theirs(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
+    weights = {published_name(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     train_bpe(["a passenger of the third class", "a lady of the first class"], 300, 1).save(folder)
@@ -71,9 +71,9 @@ def write(folder):
 
 
 def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loaded(tmp_path):
-    write(tmp_path / "theirs")
-    (tmp_path / "theirs" / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 2}))
-    node = {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0, "pretrained": str(tmp_path / "theirs")}
+    write(tmp_path / "published")
+    (tmp_path / "published" / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 2}))
+    node = {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0, "pretrained": str(tmp_path / "published")}
     adapter = {"_target_": "mlxlab.models.options.LoRA", "targets": ["layers.1.attention.qeury"]}
     task = {"kind": "classification", "vocab_size": 300, "num_classes": 2, "seed": 0}
     with pytest.raises(DataError, match="weights do not fit"):
@@ -83,14 +83,14 @@ def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loade
 
 
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
-    weights = write(tmp_path / "theirs")
+    weights = write(tmp_path / "published")
     settings = [
         item for item in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2") if not item.startswith("model")
     ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
-    first = run(*settings, f"model.pretrained={tmp_path}/theirs")
+    first = run(*settings, f"model.pretrained={tmp_path}/published")
     assert first.returncode == 0, first.stderr
-    shutil.rmtree(tmp_path / "theirs")
+    shutil.rmtree(tmp_path / "published")
     longer = [item.replace("max_steps=4", "max_steps=6") for item in settings]
     again = run(*longer)
     assert again.returncode == 0, again.stderr

@@ -128,7 +128,7 @@ def test_transformers_gives_equal_logits(trained, tmp_path, dtype):
     transformers, torch, _ = map(pytest.importorskip, ("transformers", "torch", "gguf"))
     source = trained()
     export_gguf(source, tmp_path / "model.gguf", "tiny", dtype)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype="float32")
+    torch_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype="float32")
     with torch.no_grad():
-        logits = theirs.eval()(torch.tensor(TOKENS.tolist())).logits.numpy()
+        logits = torch_model.eval()(torch.tensor(TOKENS.tolist())).logits.numpy()
     np.testing.assert_allclose(logits, source.model(TOKENS, ALL_REAL), atol=1e-4 if dtype == "float32" else 1e-3)

@@ -52,7 +52,7 @@ def export(run, out, *options):
     return out
 
 
-def ours(run, tokens, mask):
+def mlx_logits(run, tokens, mask):
     logits = restore_model(run).model(mx.array(tokens), mx.array(mask))
     return np.array(logits)
 
@@ -76,12 +76,12 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     restored = restore_model(decoder)
     generator = restored_generator(restored)
     tokens, mask = batch(restored.encoder.tokenizer.vocab_size)
-    expected = ours(decoder, tokens, mask)
-    theirs, loaded = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
-    assert type(theirs).__name__ == "LlamaForCausalLM"
+    expected = mlx_logits(decoder, tokens, mask)
+    torch_model, loaded = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert type(torch_model).__name__ == "LlamaForCausalLM"
     assert not any(loaded.values()), loaded
     real = mask > 0
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask)[real], expected[real], atol=1e-4)
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[real], expected[real], atol=1e-4)
     apple, apple_tokenizer = mlx_lm.load(str(out))
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
 
@@ -92,7 +92,7 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     inputs = tokenizer(PROMPTS, return_tensors="pt", padding=True)
     for row, prompt in zip(inputs["input_ids"], PROMPTS, strict=True):
         assert [token for token in row.tolist() if token] == generator.tokens(prompt, True)
-    answers = theirs.generate(**inputs, max_new_tokens=12)[:, inputs["input_ids"].shape[1] :]
+    answers = torch_model.generate(**inputs, max_new_tokens=12)[:, inputs["input_ids"].shape[1] :]
     assert tokenizer.batch_decode(answers, skip_special_tokens=True) == texts
     spoken = [mlx_lm.generate(apple, apple_tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
     assert [text.lstrip() for text in texts] == spoken, "mlx-lm drops the first space"
@@ -106,7 +106,7 @@ def test_an_architecture_of_mlx_lm(source, tmp_path):
     out = export(run, tmp_path / "hf")
     model, tokenizer = mlx_lm.load(str(out))
     tokens, mask = batch(200)
-    np.testing.assert_allclose(np.array(model(mx.array(tokens[:1]))), ours(run, tokens[:1], mask[:1]), atol=1e-4)
+    np.testing.assert_allclose(np.array(model(mx.array(tokens[:1]))), mlx_logits(run, tokens[:1], mask[:1]), atol=1e-4)
     request = GenerationConfig(max_tokens=12, context_length=64)
     texts = restored_generator(restore_model(run)).texts(PROMPTS, SamplingParams(0.0), request)
     assert all(texts), "the model says nothing"
@@ -117,22 +117,23 @@ def test_an_architecture_of_mlx_lm(source, tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_decoder_in_fewer_bytes(decoder, tmp_path, dtype):
     out = export(decoder, tmp_path / "hf", f"dtype={dtype}")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
-    assert theirs.dtype == getattr(torch, dtype)
+    torch_model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert torch_model.dtype == getattr(torch, dtype)
     tokens, mask = batch(200)
-    difference = np.abs(logits_of(theirs.float(), tokens, mask) - ours(decoder, tokens, mask))[mask > 0].max()
+    difference = logits_of(torch_model.float(), tokens, mask) - mlx_logits(decoder, tokens, mask)
+    difference = np.abs(difference)[mask > 0].max()
     assert 0 < difference < {"float16": 0.02, "bfloat16": 0.15}[dtype]
 
 
 def test_an_encoder_classifies_the_same(tmp_path):
     run = train(tmp_path / "run")
     out = export(run, tmp_path / "hf")
-    theirs, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    torch_model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
     assert not any(loaded.values()), loaded
     encoder = restore_model(run).encoder
-    assert theirs.config.id2label == dict(enumerate(encoder.task.labels))
+    assert torch_model.config.id2label == dict(enumerate(encoder.task.labels))
     tokens, mask = batch(encoder.tokenizer.vocab_size)
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask), ours(run, tokens, mask), atol=1e-4)
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask), mlx_logits(run, tokens, mask), atol=1e-4)
     _, loaded = transformers.AutoModel.from_pretrained(out, output_loading_info=True)
     assert not loaded["missing_keys"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
@@ -143,11 +144,11 @@ def test_an_encoder_classifies_the_same(tmp_path):
 def test_a_masked_model_gives_equal_logits(source, tmp_path):
     run = train(tmp_path / "run", "model=bert", source, *TEXT)
     out = export(run, tmp_path / "hf")
-    theirs, loaded = transformers.AutoModelForMaskedLM.from_pretrained(out, output_loading_info=True)
+    torch_model, loaded = transformers.AutoModelForMaskedLM.from_pretrained(out, output_loading_info=True)
     assert not any(loaded.values()), loaded
     tokens, mask = batch(200)
-    expected = ours(run, tokens, mask)
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    expected = mlx_logits(run, tokens, mask)
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
     assert transformers.AutoTokenizer.from_pretrained(out).mask_token == "<mask>"
 
 
@@ -158,7 +159,7 @@ def test_mlx_lm_reads_the_adapters(source, tmp_path, kind):
     out = export(run, tmp_path / "hf", "separate_adapters=true")
     apple, _ = mlx_lm.load(str(out), adapter_path=str(out / "adapters"))
     tokens, mask = batch(200)
-    expected = ours(run, tokens, mask)[:1]
+    expected = mlx_logits(run, tokens, mask)[:1]
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected, atol=1e-4)
     bare, _ = mlx_lm.load(str(out))
     assert np.abs(np.array(bare(mx.array(tokens[:1]))) - expected).max() > 1e-3
@@ -170,4 +171,4 @@ def test_mlx_lm_reads_quantised_weights(decoder, tmp_path):
     out = export(small, tmp_path / "hf")
     apple, _ = mlx_lm.load(str(out))
     tokens, mask = batch(200)
-    np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), ours(small, tokens, mask)[:1], atol=1e-4)
+    np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), mlx_logits(small, tokens, mask)[:1], atol=1e-4)

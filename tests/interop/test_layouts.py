@@ -84,18 +84,18 @@ def test_a_decoder(trained, tokenizer, tmp_path, name):
     export_hugging_face(source, out, ORIGIN)
     tokens, mask = batch(tokenizer.vocab_size)
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
-    theirs = load(transformers.AutoModelForCausalLM, out)
-    assert type(theirs).__name__ == f"{name.split(',')[0]}ForCausalLM"
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    torch_model = load(transformers.AutoModelForCausalLM, out)
+    assert type(torch_model).__name__ == f"{name.split(',')[0]}ForCausalLM"
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
     apple, _ = mlx_lm.load(str(out))
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
 
     prompt = tokens[0].tolist()
-    ours = continuation(source.model, prompt, 8)
-    answer = theirs.generate(torch.tensor([prompt]), max_new_tokens=8)[0, LENGTH:]
-    assert answer.tolist() == ours
+    mlx_answer = continuation(source.model, prompt, 8)
+    answer = torch_model.generate(torch.tensor([prompt]), max_new_tokens=8)[0, LENGTH:]
+    assert answer.tolist() == mlx_answer
     steps = mlx_lm_generate.generate_step(mx.array(prompt), apple, max_tokens=8)
-    assert [token for token, _ in steps] == ours
+    assert [token for token, _ in steps] == mlx_answer
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -104,14 +104,14 @@ def test_fewer_bytes_are_rounded_weights(trained, tokenizer, tmp_path, dtype, no
     source, out = trained(node, CLASSES if node is BERT else None), tmp_path / "hf"
     export_hugging_face(source, out, ORIGIN, dtype)
     loader = transformers.AutoModelForSequenceClassification if node is BERT else transformers.AutoModelForCausalLM
-    theirs = loader.from_pretrained(out, dtype="auto")
-    assert theirs.dtype == getattr(torch, dtype)
+    torch_model = loader.from_pretrained(out, dtype="auto")
+    assert torch_model.dtype == getattr(torch, dtype)
     tokens, mask = batch(tokenizer.vocab_size)
     rounded = {path: array.astype(getattr(mx, dtype)).astype(mx.float32) for path, array in weights_of(source).items()}
     source.model.load_weights(list(rounded.items()))
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
     real = slice(None) if node is BERT else mask > 0
-    np.testing.assert_allclose(logits_of(theirs.float(), tokens, mask)[real], expected[real], atol=1e-4)
+    np.testing.assert_allclose(logits_of(torch_model.float(), tokens, mask)[real], expected[real], atol=1e-4)
 
 
 def weights_of(source):
@@ -132,8 +132,8 @@ def test_mlx_lm_reads_codes(trained, tokenizer, tmp_path, bits):
     apple, _ = mlx_lm.load(str(out))
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
     export_hugging_face(source, tmp_path / "numbers", ORIGIN, dequantize=True)
-    theirs = load(transformers.AutoModelForCausalLM, tmp_path / "numbers")
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    torch_model = load(transformers.AutoModelForCausalLM, tmp_path / "numbers")
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_token_types": 1}, {"mlp_type": "relu"}, {"adapter": LORA}], ids=str)
@@ -146,11 +146,11 @@ def test_an_encoder_with_a_classifier(trained, tokenizer, tmp_path, task, option
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
     if task is NUMBERS:
         expected = 3 * expected + 2
-    theirs = load(transformers.AutoModelForSequenceClassification, out)
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask), expected, atol=1e-4)
-    assert tuple(theirs.config.id2label.values()) == (task.labels or ("LABEL_0",))
+    torch_model = load(transformers.AutoModelForSequenceClassification, out)
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask), expected, atol=1e-4)
+    assert tuple(torch_model.config.id2label.values()) == (task.labels or ("LABEL_0",))
     kinds = {"classification": "single_label_classification", "multi_label": "multi_label_classification"}
-    assert theirs.config.problem_type == kinds.get(task.kind, "regression")
+    assert torch_model.config.problem_type == kinds.get(task.kind, "regression")
     states = transformers.AutoModel.from_pretrained(out).eval()(torch.tensor(tokens), torch.tensor(mask))
     backbone = np.array(source.model.backbone(mx.array(tokens), mx.array(mask)))
     np.testing.assert_allclose(states.last_hidden_state.detach().numpy()[mask > 0], backbone[mask > 0], atol=1e-4)
@@ -164,8 +164,8 @@ def test_a_pair_of_texts(trained, tokenizer, tmp_path, num_token_types):
     source.model.backbone.pair_separator = tokenizer.end_id if num_token_types == 2 else None
     inputs = transformers.AutoTokenizer.from_pretrained(out)("the cat", "the dog", return_tensors="pt")
     tokens = mx.array(inputs["input_ids"].numpy())
-    theirs = load(transformers.AutoModelForSequenceClassification, out).eval()(**inputs).logits.detach().numpy()
-    np.testing.assert_allclose(theirs, np.array(source.model(tokens, mx.ones(tokens.shape, mx.int32))), atol=1e-4)
+    torch_logits = load(transformers.AutoModelForSequenceClassification, out).eval()(**inputs).logits.detach().numpy()
+    np.testing.assert_allclose(torch_logits, np.array(source.model(tokens, mx.ones(tokens.shape, mx.int32))), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
     export_hugging_face(source, out, ORIGIN)
     tokens, mask = batch(tokenizer.vocab_size)
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
-    theirs = load(transformers.AutoModelForMaskedLM, out)
-    assert theirs.config.model_type == ("modernbert" if "pre_norm" in options else "bert")
-    np.testing.assert_allclose(logits_of(theirs, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    torch_model = load(transformers.AutoModelForMaskedLM, out)
+    assert torch_model.config.model_type == ("modernbert" if "pre_norm" in options else "bert")
+    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
 def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options):
     source, out = trained({**DECODER, "classifier_bias": False, **options}, task, scale=5.0), tmp_path / "hf"
     export_hugging_face(source, out, ORIGIN)
-    theirs = load(transformers.AutoModelForSequenceClassification, out)
-    assert type(theirs).__name__.endswith("ForSequenceClassification")
+    torch_model = load(transformers.AutoModelForSequenceClassification, out)
+    assert type(torch_model).__name__.endswith("ForSequenceClassification")
     texts = ["the cat", "the dog sees the cat"]
     inputs = transformers.AutoTokenizer.from_pretrained(out)(texts, return_tensors="pt", padding=True)
     rows = [row[keep > 0].tolist() for row, keep in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
     assert rows == [tokenizer.encode(text) for text in texts]
     tokens, mask = (mx.array(inputs[name].numpy()) for name in ("input_ids", "attention_mask"))
-    logits = logits_of(theirs, inputs["input_ids"].numpy(), inputs["attention_mask"].numpy())
+    logits = logits_of(torch_model, inputs["input_ids"].numpy(), inputs["attention_mask"].numpy())
     np.testing.assert_allclose(logits, np.array(source.model(tokens, mask)), atol=1e-4)
 
 
@@ -209,8 +209,8 @@ def test_a_chat(trained, tokenizer, tmp_path):
     assert apple.eos_token_ids == {tokenizer.eos_id, 7}
     for words in (transformers.AutoTokenizer.from_pretrained(out), apple):
         assert words.apply_chat_template(messages, tokenize=False) == "<bos>user: the cat<eos>"
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
-    assert theirs.generation_config.eos_token_id == [tokenizer.eos_id, 7]
+    torch_model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert torch_model.generation_config.eos_token_id == [tokenizer.eos_id, 7]
 
 
 @pytest.mark.parametrize("node", [DECODER, BERT, {**DECODER, "quantization": {**CODES, "bits": 4}}], ids=str)

@@ -43,7 +43,7 @@ def test_minilm(tmp_path):
     options = [f"model.pretrained={published}", "data.seq_len=64", "data.batch_size=8", "data.baselines=false"]
     run, out = train(tmp_path / "run", "model=bert", "data=titanic", *options), tmp_path / "hf"
     assert main(["hf", f"run={run}", f"out={out}"]) == 0
-    theirs, report = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    torch_model, report = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     restored = restore_model(run)
     texts = ["Mrs. Smith, female, 30, first class", "Mr. Brown, male"]
@@ -52,7 +52,7 @@ def test_minilm(tmp_path):
     assert first == restored.encoder.tokenizer.encode(texts[0])
     original = transformers.AutoTokenizer.from_pretrained(published)
     assert first == original(texts[0])["input_ids"]
-    logits = theirs.eval()(**inputs).logits.detach().numpy()
+    logits = torch_model.eval()(**inputs).logits.detach().numpy()
     tokens, mask = (mx.array(inputs[name].numpy()) for name in ("input_ids", "attention_mask"))
     np.testing.assert_allclose(logits, np.array(restored.model(tokens, mask)), atol=1e-4)
     card = (out / "README.md").read_text()
@@ -71,18 +71,18 @@ def test_smollm2(tmp_path):
     train(run, "model=transformer", "data=streaming", "data.validation.fraction=0.1", *options)
     assert main(["hf", f"run={run}", f"out={out}"]) == 0
     restored = restore_model(run)
-    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    torch_model, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     inputs = tokenizer(["The cat sees", "Why is the sky blue? It"], return_tensors="pt", padding=True)
     mask = inputs["attention_mask"].numpy()
-    ours = np.array(restored.model(mx.array(inputs["input_ids"].numpy()), mx.array(mask)))
-    logits = theirs.eval()(**inputs).logits.detach().numpy()
-    np.testing.assert_allclose(logits[mask > 0], ours[mask > 0], atol=1e-4 * np.abs(ours).max())
+    mlx_logits = np.array(restored.model(mx.array(inputs["input_ids"].numpy()), mx.array(mask)))
+    logits = torch_model.eval()(**inputs).logits.detach().numpy()
+    np.testing.assert_allclose(logits[mask > 0], mlx_logits[mask > 0], atol=1e-4 * np.abs(mlx_logits).max())
     prompts = ["The cat sees", "Why is the sky blue? It"]
     request = GenerationConfig(max_tokens=8, context_length=64)
     texts = restored_generator(restored).texts(prompts, SamplingParams(0.0), request)
-    answers = theirs.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :]
+    answers = torch_model.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :]
     assert tokenizer.batch_decode(answers, skip_special_tokens=True) == texts
     apple, apple_tokenizer = mlx_lm.load(str(out))
     spoken = [mlx_lm.generate(apple, apple_tokenizer, prompt, max_tokens=8) for prompt in prompts]

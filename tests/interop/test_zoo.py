@@ -54,9 +54,9 @@ def test_mlx_lm_gives_equal_logits_and_text(trained, tokenizer, tmp_path, name, 
     length = len(row)
     for _ in range(6):
         row.append(int(source.model(mx.array([row]), mx.ones((1, len(row)), mx.bool_))[0, -1].argmax()))
-    ours = row[length : row.index(tokenizer.eos_id, length)] if tokenizer.eos_id in row[length:] else row[length:]
+    answer = row[length : row.index(tokenizer.eos_id, length)] if tokenizer.eos_id in row[length:] else row[length:]
     text = mlx_lm.generate(model, words, "the cat", max_tokens=6)
-    assert text.strip() == words.decode(ours).strip()
+    assert text.strip() == words.decode(answer).strip()
     card = (out / "README.md").read_text()
     assert "library_name: mlx\n" in card
     assert "from transformers" not in card

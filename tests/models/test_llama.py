@@ -120,11 +120,11 @@ def write(path, model, facts):
         module, leaf = name.rsplit(".", 1)
         number = module.split(".")[2] if ".layers." in module else None
         inner = module.split(".", 3)[3] if number else module
-        theirs = f"blk.{number}.{NAMES[inner]}" if number else NAMES[module]
+        gguf_name = f"blk.{number}.{NAMES[inner]}" if number else NAMES[module]
         heads = {"attn_q": 4, "attn_k": 2}.get(NAMES[inner])
         if heads:
             array = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-        arrays[f"{theirs}.{leaf}"] = array
+        arrays[f"{gguf_name}.{leaf}"] = array
     mx.save_gguf(str(path), arrays, facts)
     return path
 

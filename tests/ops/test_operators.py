@@ -50,8 +50,8 @@ def both(choose, function, *arrays):
 
 
 def assert_near(results, tolerance):
-    for ours, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
 
 
 def normal(*shape, seed=0):
@@ -174,8 +174,8 @@ def test_dropout_in_attention_acts_on_the_weights_alike_on_the_way_there_and_bac
     choose(True)
     np.testing.assert_allclose(np.array(fast(q, k, v)), np.array(plain(q, k, v)), atol=1e-5)
     gradients = [mx.grad(lambda *a, f=f: mx.square(f(*a)).sum(), argnums=(0, 1, 2))(q, k, v) for f in (fast, plain)]
-    for ours, expected in zip(*gradients, strict=True):
-        np.testing.assert_allclose(np.array(ours), np.array(expected), atol=2e-5)
+    for actual, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(np.array(actual), np.array(expected), atol=2e-5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -58,7 +58,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-BERT_LAYER = {  # ours, theirs
+BERT_LAYER = {  # name here, name in the file
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
     "attention.value": "attention.self.value",
@@ -101,10 +101,10 @@ def bert_arrays(model, prefix="", gamma=False):
     for path, array in tree_flatten(model.parameters()):
         module, leaf = path.rsplit(".", 1)
         layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        theirs = f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
-        if gamma and theirs.endswith("LayerNorm"):
+        published_name = f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
+        if gamma and published_name.endswith("LayerNorm"):
             leaf = {"weight": "gamma", "bias": "beta"}[leaf]
-        arrays[f"{prefix}{theirs}.{leaf}"] = array
+        arrays[f"{prefix}{published_name}.{leaf}"] = array
     return arrays
 
 
@@ -114,8 +114,8 @@ def llama_arrays(model):
         module, leaf = path.rsplit(".", 1)
         layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
         outside = {"embedding": "embed_tokens", "norm": "norm"}
-        theirs = f"layers.{layer[1]}.{LLAMA_LAYER[layer[2]]}" if layer else outside[module]
-        arrays[f"model.{theirs}.{leaf}"] = array
+        published_name = f"layers.{layer[1]}.{LLAMA_LAYER[layer[2]]}" if layer else outside[module]
+        arrays[f"model.{published_name}.{leaf}"] = array
     return arrays
 
 
@@ -233,8 +233,8 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
     }
     head = load_model("bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)).head
     leaves = [head.transform.weight, head.transform.bias, head.norm.weight, head.norm.bias, head.bias]
-    for ours, theirs in zip(leaves, own.values(), strict=False):
-        np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+    for loaded, expected in zip(leaves, own.values(), strict=False):
+        np.testing.assert_array_equal(np.array(loaded), np.array(expected))
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])

@@ -59,9 +59,11 @@ def test_states_and_logits_are_those_of_transformers(tmp_path, options):
         inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
         expected = (published.model(**inputs).last_hidden_state.numpy(), published(**inputs).logits.numpy())
     rows, segment_ids = mx.array(tokens), mx.array(mask)
-    for ours, theirs in zip((model.backbone(rows, segment_ids), model(rows, segment_ids)), expected, strict=True):
-        theirs = theirs[mask > 0]
-        np.testing.assert_allclose(np.array(ours)[mask > 0], theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    for actual, torch_values in zip(
+        (model.backbone(rows, segment_ids), model(rows, segment_ids)), expected, strict=True
+    ):
+        reference = torch_values[mask > 0]
+        np.testing.assert_allclose(np.array(actual)[mask > 0], reference, rtol=0, atol=1e-5 * np.abs(reference).max())
 
 
 @pytest.mark.parametrize(

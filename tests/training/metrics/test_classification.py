@@ -40,8 +40,8 @@ def test_counts_of_classes_agree_with_scikit_learn():
     p, y = random_predictions(5)
     counts = count_classes(p.argmax(axis=1), y, 6)  # the last class has no example
     expected = oracle.precision_recall_fscore_support(y, p.argmax(axis=1), labels=range(6), zero_division=0)
-    for ours, theirs in zip((counts.precision, counts.recall, counts.f1, counts.support), expected, strict=True):
-        np.testing.assert_allclose(ours, theirs)
+    for counted, reference in zip((counts.precision, counts.recall, counts.f1, counts.support), expected, strict=True):
+        np.testing.assert_allclose(counted, reference)
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
