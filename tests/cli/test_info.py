@@ -83,6 +83,24 @@ def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
     assert "hidden_size" in capsys.readouterr().err
 
 
+def test_what_a_run_needs_is_that_of_its_largest_batch(tmp_path, capsys):
+    """Rows of many lengths, in more batches than a look at the first ones sees."""
+    texts = ["a b", *(f"word{n} " * (1 + n % 3) for n in range(196)), "long " * 90, "longer " * 90, "end"]
+    rows = [{"text": text, "label": "xy"[n % 2]} for n, text in enumerate(texts)]
+    source = write_csv(tmp_path / "rows.csv", rows)
+    data = ["data=text_classification", f"data.source={source}", "data.batch_size=4"]
+    sizes = ["hidden_size=32", "num_layers=1", "num_heads=2", "intermediate_size=32"]
+    args = [*data, *(f"model.{size}" for size in sizes)]
+    assert main([*args, "--json"]) == 0
+    needs = json.loads(capsys.readouterr().out)
+    assert (needs["batch"], needs["rows"]) == ("largest batch of an epoch", 4)
+    assert needs["tokens_per_row"] > 90
+    assert needs["suggestions"] == ["a batch of all 160 training rows would fit in one piece"]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert f"largest batch of an epoch: 4 rows of {needs['tokens_per_row']} tokens, in 1 micro-batch\n" in out
+
+
 def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert main(["preset"]) == 2
     assert "presets" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.estimate.step import StepMemory, TracedStep
 from mlxlab.markdown import markdown_table
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
+from mlxlab.wording import counted
 
 TIGHT = 0.85  # of the budget: the estimate may be as much too low
 MAX_ROWS = 65_536
@@ -22,7 +23,8 @@ class Requirements:
     parameters: dict[str, int]  # by part
     trained_parameters: int
     operations_per_token: float
-    rows: int  # of a batch
+    batch: str  # which one the next numbers are of
+    rows: int
     tokens_per_row: int
     micro_batches: int
     memory: dict[str, int]  # by part, and at the peak
@@ -39,17 +41,21 @@ class Requirements:
         peak, available = _amount(self.memory["peak"]), _amount(self.available_memory, 0)
         lines = [
             f"trains {self.trained_parameters:,} parameters, {self.operations_per_token:.3g} operations per token",
-            f"batch of {self.rows:,} rows of {self.tokens_per_row:,} tokens, in {micro_batches}",
+            f"{self.batch}: {counted(self.rows, 'row')} of {self.tokens_per_row:,} tokens, in {micro_batches}",
             f"{self.verdict}: peak {peak} of {available}",
             *self.suggestions,
         ]
         return "\n\n".join([parameters, markdown_table(["memory", "MB"], usage), "\n".join(lines)])
 
 
-def requirements(model: Model, step: TracedStep, batch: Batch, budget: int) -> Requirements:
+def requirements(
+    model: Model, step: TracedStep, batch: Batch, which: str, examples: int | None, budget: int
+) -> Requirements:
     """The needs of a run, the verdict and what to change.
 
     Args:
+        which: names the batch.
+        examples: training rows, more than which no batch has; None if they are not counted.
         budget: bytes that a run may use.
     """
     memory = step.memory(batch)
@@ -58,13 +64,14 @@ def requirements(model: Model, step: TracedStep, batch: Batch, budget: int) -> R
         parameters_by_part(model),
         count_trainable(model),
         training_flops(model, length),
+        which,
         rows,
         length,
         step.options.accumulate,
         memory._asdict(),
         budget,
         verdict(memory.peak, budget),
-        suggestions(step, batch, memory, budget),
+        suggestions(step, batch, memory, budget, examples),
     )
 
 
@@ -81,12 +88,16 @@ def verdict(peak: int, budget: int) -> str:
     return "tight" if peak > TIGHT * budget else "fits"
 
 
-def suggestions(step: TracedStep, batch: Batch, memory: StepMemory, budget: int) -> list[str]:
+def suggestions(
+    step: TracedStep, batch: Batch, memory: StepMemory, budget: int, examples: int | None = None
+) -> list[str]:
     """The largest batch that fits, or the number of micro-batches with which this one does."""
     most = max_rows(step, batch, memory, TIGHT * budget)
     if not most:
         return ["no batch fits: choose a smaller model/size, a shorter data.seq_len or a smaller vocabulary"]
     rows = len(batch.tokens)
+    if examples is not None and most >= examples:
+        return [f"a batch of all {counted(examples, 'training row')} would fit in one piece"]
     if most >= rows:
         return [f"largest batch that fits in one piece: {most:,} rows"]
     accumulate = -(-rows // most)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Batch
+from mlxlab.data.dataset import CountsExamples
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.estimate.step import StepOptions, TracedStep
@@ -16,15 +17,22 @@ from mlxlab.models.model import Model
 from mlxlab.training.losses.task_loss import refuse_misfit
 from mlxlab.training.trainer import Trainer
 
-BATCHES = 8  # of which the largest is taken: batches of one data set may differ in length
+BATCHES = 1000  # of which the largest is taken: batches of labelled rows differ in length
 
 
 class Outline(NamedTuple):
-    """A model whose arrays are never evaluated, its training step, and a batch."""
+    """A model whose arrays are never evaluated, its training step, and a batch of how many training rows.
+
+    Attributes:
+        which: `largest batch of an epoch`, say.
+        examples: training rows; None if they are not counted.
+    """
 
     model: Model
     step: TracedStep
     batch: Batch
+    which: str
+    examples: int | None
 
 
 def build_outline(cfg: Config, folder: Path) -> Outline:
@@ -51,9 +59,14 @@ def build_outline(cfg: Config, folder: Path) -> Outline:
     )
     model.train()
     trainer.loss.setup(model, 0)
-    batch = max(islice(data.train, BATCHES), key=lambda each: each.tokens.size)
+    which, examples, count = "batch", None, 1  # of text: all have one shape
+    if isinstance(data, CountsExamples):
+        which, examples, count = "largest batch of an epoch", data.num_examples["training"], BATCHES
+        if (data.train.batches_per_epoch or 0) > BATCHES:
+            which = f"largest of the first {BATCHES:,} batches"
+    batch = max(islice(data.train, count), key=lambda each: each.tokens.size)
     step = TracedStep(model, trainer.new_optimizer(model), trainer.loss, step_options(cfg["trainer"]["step"]))
-    return Outline(model, step, trainer.annotate(batch, 0.0))
+    return Outline(model, step, trainer.annotate(batch, 0.0), which, examples)
 
 
 def step_options(node: Config) -> StepOptions:
