@@ -50,6 +50,20 @@ def test_classes_are_predicted_from_numbers_and_categories():
         np.testing.assert_allclose(valid.sum(axis=1), 1)
 
 
+def test_texts_that_hardly_repeat_are_no_categories(monkeypatch, caplog):
+    """A sentence in each row, as an id: what is learned of them is noise."""
+    expected = fit(WIDE, CLASSES)
+    monkeypatch.setitem(TABLE, "note", [f"note {row % 237}" if row % 10 else None for row in range(ROWS)])
+    monkeypatch.setitem(TABLE, "id", [f"T-{row}" for row in range(ROWS)])
+    for name, each in fit(WIDE, CLASSES).items():
+        np.testing.assert_array_equal(each.valid, expected[name].valid)
+    for name in ("width", "weight", "colour"):
+        monkeypatch.delitem(TABLE, name)
+    with caplog.at_level(logging.INFO):
+        assert list(fit(WIDE, CLASSES)) == ["majority"]
+    assert "gradient_boosting: skipped, there are only columns of texts that hardly repeat" in caplog.text
+
+
 def test_several_labels_each_have_a_model():
     targets = np.stack([WIDE, COLOUR == "red"], axis=1).astype(np.float32)
     fitted = fit(targets, LABELS)

@@ -1,7 +1,9 @@
 """Baselines on the raw columns of a table: a linear model and gradient boosting, both from scikit-learn."""
 
+import logging
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled import baselines
 from mlxlab.data.labelled.baselines import Estimator
+from mlxlab.data.labelled.table.fit_renderer import hardly_repeat
 from mlxlab.data.labelled.table.renderer import MISSING, parse_number
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ MAX_ROWS = 100_000  # that are fitted
 MAX_CELLS = 20_000_000  # rows that are fitted x columns
 MAX_CATEGORIES = 200  # of a column; the rarest ones count as one
 LARGEST = 1e100  # numbers are clipped to it: their squares are finite
+
+logger = logging.getLogger(__name__)
 
 
 def table_baselines(
@@ -34,27 +39,35 @@ def table_baselines(
         cells: the columns that the model reads, of rows by number.
         split: numbers of the training, validation and test rows.
         train_targets: as in a `Batch`.
-        numeric: the columns that hold numbers; the others hold categories.
+        numeric: the columns that hold numbers; the others hold categories, or texts that hardly repeat, which are not
+            read: a category of one row says nothing about others.
     """
     train, valid, test = split
     constant = baselines.constant_baseline(train_targets, len(valid), len(test), task)
     columns = list(cells(train[:1]))
-    numbers, categories = (
-        [name for name in columns if name in numeric],
-        [name for name in columns if name not in numeric],
-    )
+    numbers = [name for name in columns if name in numeric]
     max_rows = min(MAX_ROWS, MAX_CELLS // len(columns))
     models: dict[str, baselines.Predict] = {}
-    for name, max_outputs, new_model in (
-        (baselines.linear_name(task), baselines.MAX_OUTPUTS, lambda: _linear_model(numbers, categories, task)),
-        ("gradient_boosting", baselines.MAX_TREE_OUTPUTS, lambda: _boosted_trees(numbers, categories, task)),
+    for name, max_outputs, build in (
+        (baselines.linear_name(task), baselines.MAX_OUTPUTS, _linear_model),
+        ("gradient_boosting", baselines.MAX_TREE_OUTPUTS, _boosted_trees),
     ):
         rows = baselines.sample_rows(name, train_targets, task, max_rows, max_outputs)
-        if rows is not None:
-            with baselines.fitting(name):
-                frame = _frame(cells(train[rows]), numeric)
-                models[name] = baselines.fit(new_model, frame, train_targets[rows], task)
+        if rows is None:
+            continue
+        with baselines.fitting(name):
+            table = cells(train[rows])
+            categories = [each for each in columns if each not in numeric and _is_category(table[each])]
+            if not numbers and not categories:
+                logger.info(f"baseline {name}: skipped, there are only columns of texts that hardly repeat")
+                continue
+            new_model = partial(build, numbers, categories, task)
+            models[name] = baselines.fit(new_model, _frame(table, numeric), train_targets[rows], task)
     return [constant, *baselines.predict(models, lambda rows: _frame(cells(rows), numeric), (valid, test), task)]
+
+
+def _is_category(cells: Sequence[str | None]) -> bool:
+    return not hardly_repeat(len({*cells} - {None}), len(cells))
 
 
 def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":

@@ -100,10 +100,10 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
         return [f"{name} is missing in all training rows"]
     if len(column.values) == 1 and present.all():
         return [f"{name} is {shorten(column.values[0])!r} in all training rows: it says nothing"]
-    if not is_number and rows >= MIN_IDS and len(column.values) >= MOSTLY_DIFFERENT * rows:
+    if not is_number and hardly_repeat(len(column.values), rows):
         return [f"{name} {_describe_texts(column)}"]
     if is_number and rows >= MIN_IDS and _is_identifier(column):
-        unique = f"{name} has another whole number in each of {rows} training rows"
+        unique = f"{name} has another whole number in each of {rows:,} training rows"
         others = [each for each in columns if each != column.name]
         listed = list_override("data.columns", others) if 0 < len(others) <= MAX_COLUMNS else ""
         way_out = f"{listed or 'data.columns=[...] with the other columns'} leaves it out"
@@ -111,10 +111,15 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
     return []
 
 
+def hardly_repeat(different: int, rows: int) -> bool:
+    """Whether these are no categories: nearly as many different texts as rows."""
+    return rows >= MIN_IDS and different >= MOSTLY_DIFFERENT * rows
+
+
 def _describe_texts(column: Column) -> str:
     """What a column of texts that hardly repeat probably holds: sentences, or ids."""
     count, rows = len(column.values), len(column.codes)
-    got = f"another text in each of {rows}" if count == rows else f"{count} different texts in {rows}"
+    got = f"another text in each of {rows:,}" if count == rows else f"{count:,} different texts in {rows:,}"
     if 2 * sum(" " in text.strip() for text in column.values) > count:
         return f"has {got} training rows: of the baselines only TF-IDF reads their words"
     return f"has {got} training rows, as an id has; data.columns can leave it out"
