@@ -1,4 +1,6 @@
-"""Numbers in sentences: counts with their noun, and shares in percent."""
+"""Parts of sentences: counts with their noun, shares in percent, and choices."""
+
+from collections.abc import Iterable
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -9,3 +11,9 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """`9.4 %`."""
     return f"{100 * share:.{decimals}f} %"
+
+
+def one_of(names: Iterable[str]) -> str:
+    """`one of a, b`, and `a` where there is no other."""
+    listed = [*names]
+    return f"{'one of ' * (len(listed) > 1)}{', '.join(listed)}"

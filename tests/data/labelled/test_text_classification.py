@@ -207,6 +207,28 @@ def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make)
         make(rows, on_error="skip", max_left_out=0.11)
 
 
+def test_all_rows_that_cannot_be_used_are_named_at_once(make):
+    faults = {0: {"label": ""}, 5: {"text": ""}, 7: {"label": "odd"}, 8: {"label": "n/a"}}
+    rows = [row | faults.get(number, {}) for number, row in enumerate(ROWS)]
+    with pytest.raises(DataError) as info:
+        make(rows)
+    message = re.sub(r"\S*rows\.csv", "rows.csv", str(info.value))
+    assert message == (
+        "rows.csv:2: column 'label': a row without a label (1 of 60 rows)"
+        "; rows.csv:7: column 'text': an empty text (1 of 60 rows)"
+        "; rows.csv:9: column 'label': class 'odd' has a single row (as 1 more), expected at least 2 to split them"
+        '; to leave them out: data.on_error=skip data.max_left_out=0.07 \'data.reading.missing=["odd", "n/a"]\''
+    )
+    options = dict(word.split("=") for word in re.findall(r"data\.(\S+=\S+)", message.partition(" 'data")[0]))
+    missing = json.loads(re.search(r"missing=(\[.*?\])", message)[1])
+    reading = RowReading(delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None)
+    left_out = make(rows, on_error=options["on_error"], max_left_out=float(options["max_left_out"]), reading=reading)
+    assert left_out.row_lengths.left_out == 4
+    numbers = [row | {"label": "" if n == 3 else str(n / 7)} for n, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match=r"a row without a label \(1 of 60 rows\); to leave them out: [^;]*$"):
+        make(numbers)
+
+
 def test_a_file_without_any_label_is_refused_without_advice(make):
     with pytest.raises(DataError, match=r"a row without a label \(60 of 60 rows\)$"):
         make([row | {"label": ""} for row in ROWS])
@@ -226,14 +248,14 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"text_column": "texts"}, "data.text_column=texts: "),
+        ({"text_column": "texts"}, "data.text_column=texts: no column 'texts' in "),
         ({"text_column": ["text", "more"]}, "data.text_column[1]=more: "),
         ({"label_column": "lable"}, "data.label_column=lable: "),
-        ({"label_column": "lable"}, "no column 'lable', expected one of text, label; did you mean label?"),
+        ({"label_column": "lable"}, "rows.csv:1, expected one of text, label; did you mean label?"),
         ({"group_column": "g"}, "data.group_column=g: "),
         (
             {"text_column": ["text", "txt"], "label_column": "lable"},
-            "rows.csv:1: no columns 'txt' (did you mean text?), 'lable' (did you mean label?), expected some of text, ",
+            "no columns 'txt' (did you mean text?), 'lable' (did you mean label?) in ",
         ),
         ({"text_column": "txt", "label_column": "lable"}, "data.text_column=txt, data.label_column=lable: "),
     ],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 2**14  # rows whose cells are Python strings at a time
-NO_COLUMNS: Mapping[str, str] = {}
+NO_COLUMNS: Mapping[str, Sequence[str]] = {}
 
 
 class LabelledRows:
@@ -116,14 +116,14 @@ def open_sources(
     label_column: str,
     inputs: Mapping[str, str] | None,
     cache: Path,
-    others: Mapping[str, str] = NO_COLUMNS,
+    others: Mapping[str, Sequence[str]] = NO_COLUMNS,
 ) -> Sources:
     """Opens all sources.
 
     Args:
         label_key: the key of `data` that names the column of labels.
         inputs: the columns that the model reads, by the key that names each; None for all others.
-        others: further columns that there must be, by what a message calls each.
+        others: further columns that there must be, by the key of `data` that names them.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable;
@@ -143,11 +143,11 @@ def open_sources(
     try:
         parts = [open_rows(path, *reading) for path in paths if path is not None]
         for part in parts:
-            part.require([*filter(None, keys.values()), *others.values()])
+            part.require([*filter(None, keys.values()), *(name for names in others.values() for name in names)])
     except MissingColumnError as error:
-        named = {**{f"data.{key}={name}": name for key, name in keys.items()}, **others}
-        wrong = [title for title, name in named.items() if name in error.missing]
-        raise DataError(f"{', '.join(wrong)}: {error}") from None
+        wrong = [f"data.{key}={name}" for key, name in keys.items() if name in error.missing]
+        wrong += [f"data.{key}" for key, names in others.items() if not {*names}.isdisjoint(error.missing)]
+        raise DataError(f"{', '.join(wrong)}: {error.after_keys}") from None
     label = LabelOptions(label_column, options["task"], options["labels"], options["label_delimiter"])
     return Sources(options, LabelledRows(parts), label, split)
 

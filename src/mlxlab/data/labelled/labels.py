@@ -14,6 +14,7 @@ from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.nearest import nearest_names
+from mlxlab.wording import one_of
 
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_CELLS = 2**31  # labels x distinct sets of them
@@ -172,8 +173,8 @@ class Labels:
         """For messages: a label that is none of these."""
         near = nearest_names(name, self.names)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
-        return f"unknown label {shorten(name)!r}, expected one of {known}{hint}"
+        known = one_of(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
+        return f"unknown label {shorten(name)!r}, expected {known}{hint}"
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

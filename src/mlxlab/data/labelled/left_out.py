@@ -25,6 +25,14 @@ class Fault(NamedTuple):
     describe: Callable[[str], str]  # the fault of a cell, for messages
 
 
+class SingleRows(NamedTuple):
+    """Rows that are the only one of their class, which a split needs two of; `override` counts them as missing."""
+
+    rows: int
+    fault: str
+    override: str
+
+
 class LeftOut(NamedTuple):
     """Rows of a source that are left out; `first` locates one of them, if it could be read."""
 
@@ -49,7 +57,7 @@ class LeftOut(NamedTuple):
     def _counted(self) -> str:
         share = 100 * self.left_out / self.rows
         percent = f"{share:.0f}" if share >= 10 else f"{share:.2g}"
-        return f"{self.source}: {self.left_out} of {self.rows} rows ({percent} %) {' or '.join(self.reasons)}"
+        return f"{self.source}: {self.left_out:,} of {self.rows:,} rows ({percent} %) {' or '.join(self.reasons)}"
 
 
 def leave_out(
@@ -59,6 +67,7 @@ def leave_out(
     on_error: OnError,
     max_fraction: float,
     others: Sequence[Fault] = (),
+    find_single_rows: Callable[[np.ndarray], SingleRows | None] = lambda usable: None,
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """(N,) True for rows with a label and texts, and those that are left out, by source.
 
@@ -66,6 +75,7 @@ def leave_out(
         required: the columns that may not be blank.
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
         others: further faults.
+        find_single_rows: in the usable rows of the first source, for a message that names all that is wrong.
 
     Raises:
         DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
@@ -75,7 +85,7 @@ def leave_out(
     faults += others
     usable = ~np.logical_or.reduce([fault.rows for fault in faults])
     if on_error == "strict":
-        _refuse(rows, faults, ~usable)
+        _refuse(rows, faults, ~usable, find_single_rows)
     left_out = []
     for part, start, end in zip(rows.parts, rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
         unusable = ~usable[start:end]
@@ -111,15 +121,32 @@ def unknown_label(column: Column, labels: Labels) -> Fault:
     return Fault(column.name, "have an unknown label", rows, lambda cell: labels.describe_unknown(unknown[cell][0]))
 
 
-def _refuse(rows: LabelledRows, faults: Sequence[Fault], unusable: np.ndarray) -> None:
-    by_source = [part for part in np.split(unusable, rows.starts[1:-1]) if len(part)]
-    advice = way_to_leave_out(max((float(part.mean()) for part in by_source), default=0.0))
-    for name, _, blank, describe in faults:
-        if blank.any():
-            first = int(np.argmax(blank))
-            fault = describe((rows.table([name], np.array([first]))[name][0] or "").strip())
-            where = f"{rows.location(first)}: column {name!r}"
-            raise DataError(f"{where}: {fault} ({int(blank.sum())} of {len(blank)} rows){advice}")
+def _refuse(
+    rows: LabelledRows,
+    faults: Sequence[Fault],
+    unusable: np.ndarray,
+    find_single_rows: Callable[[np.ndarray], SingleRows | None],
+) -> None:
+    """Raises DataError for rows that cannot be used; it names every kind of fault, so that one look mends them all."""
+    if not unusable.any():
+        return
+    single = find_single_rows(~unusable)
+    lost = [int(part.sum()) for part in np.split(unusable, rows.starts[1:-1])]
+    lost[0] += single.rows if single else 0
+    counts = zip(lost, np.diff(rows.starts).tolist(), strict=True)
+    advice = way_to_leave_out(max(count / size for count, size in counts if size))
+    texts = [_describe_fault(rows, fault) for fault in faults if fault.rows.any()]
+    if single:
+        texts.append(single.fault)
+        advice += f" {single.override}" if advice and single.override else ""
+    raise DataError("; ".join(texts) + advice)
+
+
+def _describe_fault(rows: LabelledRows, fault: Fault) -> str:
+    first = int(np.argmax(fault.rows))
+    text = fault.describe((rows.table([fault.column], np.array([first]))[fault.column][0] or "").strip())
+    where = f"{rows.location(first)}: column {fault.column!r}"
+    return f"{where}: {text} ({int(fault.rows.sum()):,} of {len(fault.rows):,} rows)"
 
 
 def _holds_no_number(column: Column) -> np.ndarray:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.left_out import LEFT_OUT, LeftOut, leave_out, no_time, way_to_leave_out
+from mlxlab.data.labelled.left_out import LEFT_OUT, LeftOut, SingleRows, leave_out, no_time, way_to_leave_out
 from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.split import (
     OnOverlap,
@@ -21,7 +23,7 @@ from mlxlab.data.labelled.split import (
     parse_times,
     split_rows,
 )
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, UserError
 from mlxlab.program import quoted
 from mlxlab.wording import counted
 
@@ -67,7 +69,8 @@ def split_sources(
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
     others = [] if options.time_column is None else [no_time(rows, options.time_column)]
-    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options), others)
+    single_rows = partial(_single_rows_of_first, sources, labels)
+    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options), others, single_rows)
     lines = [each.describe() for each in left_out]
     lines += [f"{rows.name}: {line}" for line in cells.describe_white_space()]
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
@@ -82,8 +85,7 @@ def split_sources(
         if len(first) < 2:
             raise DataError(f"{rows.name}: {counted(len(first), 'usable row')}, expected at least 2 to split them")
         if kind == "classification":
-            missing = sources.options["reading"].absent[1:]
-            _refuse_single_rows(labels.take(first), missing, [each for each in left_out if each.source == rows.name])
+            _refuse_single_rows(sources, labels.take(first), [each for each in left_out if each.source == rows.name])
         strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, options, first), seed)
         is_valid = np.isin(np.arange(len(first)), split.valid)
@@ -122,20 +124,38 @@ def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOpti
     return np.where(counts[classes] * options.valid_fraction >= 1, classes + 1, 0)  # of a small one none need validate
 
 
-def _refuse_single_rows(labels: Column, missing: Sequence[str], left_out: Sequence[LeftOut]) -> None:
-    """Raises DataError for classes of one row; it names the keys that count them as missing and leave them out."""
+def _single_rows_of_first(sources: Sources, labels: Column, usable: np.ndarray) -> SingleRows | None:
+    """The classes of one row in the usable rows of the first source, where these are to be split."""
+    first = np.flatnonzero(usable[: sources.rows.starts[1]])
+    if sources.options["valid_source"] is not None or not len(first):
+        return None
+    with suppress(UserError):  # of the labels themselves, which is reported once the others are mended
+        if label_kind(labels.take(first), sources.label) == "classification":
+            return _find_single_rows(sources, labels.take(first))
+    return None
+
+
+def _find_single_rows(sources: Sources, labels: Column) -> SingleRows | None:
+    """The classes of one row, and the key that counts them as missing; None without any."""
     counts = np.bincount(labels.codes)
-    if (counts == 1).any() and not too_many_classes(len(counts), len(labels.codes)):
-        code = int(np.argmax(counts == 1))
-        single = [labels.values[code] for code in np.flatnonzero(counts == 1).tolist()]
-        others = f" (as {len(single) - 1} more)" if len(single) > 1 else ""
-        got = f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
-        lost, every = len(single) + sum(each.left_out for each in left_out), len(labels.codes)
-        every += sum(each.left_out for each in left_out)
+    if not (counts == 1).any() or too_many_classes(len(counts), len(labels.codes)):
+        return None
+    code = int(np.argmax(counts == 1))
+    single = [labels.values[code] for code in np.flatnonzero(counts == 1).tolist()]
+    others = f" (as {len(single) - 1} more)" if len(single) > 1 else ""
+    got = f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
+    missing = [*sources.options["reading"].absent[1:], *single]
+    override = quoted(f"data.reading.missing={json.dumps(missing, ensure_ascii=False)}")
+    return SingleRows(len(single), f"{labels.where(code)}: {got}", override if len(single) <= MAX_LISTED else "")
+
+
+def _refuse_single_rows(sources: Sources, labels: Column, left_out: Sequence[LeftOut]) -> None:
+    """Raises DataError for classes of one row; it names the keys that count them as missing and leave them out."""
+    if (single := _find_single_rows(sources, labels)) is not None:
+        others = sum(each.left_out for each in left_out)
         besides = "".join(f"; {each.describe().partition(LEFT_OUT)[0]}" for each in left_out)
-        override = quoted(f"data.reading.missing={json.dumps([*missing, *single], ensure_ascii=False)}")
-        way = f"{way_to_leave_out(lost / every)} {override}" if len(single) <= MAX_LISTED else ""
-        raise DataError(f"{labels.where(code)}: {got}{way}{besides}")
+        way = way_to_leave_out((single.rows + others) / (len(labels.codes) + others))
+        raise DataError(f"{single.fault}{f'{way} {single.override}' if single.override else ''}{besides}")
 
 
 def _needed_for_training(labels: Column, is_valid: np.ndarray, kind: TaskKind, delimiter: str | None) -> np.ndarray:

@@ -14,6 +14,7 @@ from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import split_sources
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.wording import one_of
 
 FORMAT_NAME = "mlxlab.text_classification/1"
 
@@ -39,7 +40,7 @@ class TextColumns:
     def render(self, table: Table) -> Texts:
         for name in self.columns:
             if name not in table:
-                raise DataError(f"no column {name!r}, expected {'one of ' * (len(table) > 1)}{', '.join(table)}")
+                raise DataError(f"no column {name!r}, expected {one_of(table)}")
         cells = [[cell or "" for cell in table[name]] for name in self.columns]
         return list(zip(*cells, strict=True))
 

@@ -27,7 +27,7 @@ BAD_LINES = {
     "half a line of JSON": (b'{"text": "never en', "not JSON.*truncated"),
     "a list": (b'["text"]', "is not an object"),
     "a number": (b"17", "17 is not an object"),
-    "no such key": (b'{"txt": "x"}', "no column 'text', expected one of txt; did you mean data.text_column=txt"),
+    "no such key": (b'{"txt": "x"}', "no column 'text', expected txt; did you mean data.text_column=txt"),
     "a number for the text": (b'{"text": 3}', "holds 3, expected text"),
     "null for the text": (b'{"text": null}', "holds null, expected text"),
     "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., expected text"),

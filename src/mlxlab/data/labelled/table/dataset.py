@@ -63,9 +63,7 @@ class TableDataset:
         **options: Unpack[LabelledOptions],
     ) -> None:
         own = _own_template(columns, template, categorical, target)
-        title = "data.columns: {}" if template is None else "data.template: {{{}}}"
-        named = {title.format(name): name for name in own.fields}
-        named |= {f"data.categorical: {name}": name for name in categorical}
+        named = {"columns" if template is None else "template": own.fields, "categorical": categorical}
         sources = open_sources(options, "target", target, None, cache, named)
         rows = sources.rows
         special = [name for name in (target, options["group_column"], options["time_column"]) if name is not None]

@@ -14,6 +14,7 @@ from mlxlab.data.labelled.encoder import Texts
 from mlxlab.data.labelled.labels import is_number, shorten
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.wording import one_of
 
 MISSING = "missing"  # the word for a cell without a value
 
@@ -94,7 +95,7 @@ class TableRenderer:
 
     def _words(self, name: str, table: Table) -> list[str]:
         if name not in table:
-            raise DataError(f"no column {name!r}, expected {'one of ' * (len(table) > 1)}{', '.join(table)}")
+            raise DataError(f"no column {name!r}, expected {one_of(table)}")
         cells = table[name]
         if name not in self.bounds:
             return [" ".join(cell.split()) or MISSING if cell is not None else MISSING for cell in cells]

@@ -179,13 +179,11 @@ def column_text(row: Mapping[str, object], column: str, key: str = "data.text_co
 
 
 class MissingColumnError(DataError):
-    """Columns that do not exist: `missing`, in the data at `place`."""
+    """Columns that do not exist: `missing`, in the data at `place`; `after_keys` is the message after those keys."""
 
     def __init__(self, place: str, missing: Sequence[str], columns: Sequence[str], hint: str = "") -> None:
-        several = len(missing) > 1
-        what = _missing_columns(missing, columns) if several else missing_column(missing[0], columns, "")
-        super().__init__(f"{place}: {what}{hint}")
-        self.missing = missing
+        super().__init__(f"{place}: {_missing_columns(missing, columns)}{hint}")
+        self.missing, self.after_keys = missing, f"{_missing_columns(missing, columns, f' in {place}')}{hint}"
 
 
 def require_columns(place: str, names: Iterable[str], columns: Iterable[str], hint: str = "") -> None:
@@ -195,18 +193,21 @@ def require_columns(place: str, names: Iterable[str], columns: Iterable[str], hi
         raise MissingColumnError(place, missing, known, hint)
 
 
-def missing_column(column: str, columns: Sequence[str], key: str = "data.text_column=") -> str:
+def missing_column(column: str, columns: Sequence[str], key: str = "data.text_column=", where: str = "") -> str:
     close = nearest_names(column, columns)
     hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
     if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
         hint = f"; did you mean the list {key}[{column}]?"
-    return f"no column {column!r}, expected one of {_listed(columns)}{hint}"
+    return f"no column {column!r}{where}, expected {'one of ' * (len(columns) > 1)}{_listed(columns)}{hint}"
 
 
-def _missing_columns(missing: Sequence[str], columns: Sequence[str]) -> str:
+def _missing_columns(missing: Sequence[str], columns: Sequence[str], where: str = "") -> str:
+    if len(missing) == 1:
+        return missing_column(missing[0], columns, "", where)
     near = ((name, nearest_names(name, columns)) for name in missing)
     named = (f"{name!r} (did you mean {printable(close[0])}?)" if close else repr(name) for name, close in near)
-    return f"no columns {', '.join(named)}, expected some of {_listed(columns)}"
+    some = "some of " * (len(columns) > 1)
+    return f"no columns {', '.join(named)}{where}, expected {some}{_listed(columns)}"
 
 
 def _listed(columns: Sequence[str]) -> str:
