@@ -31,9 +31,15 @@ def install_command(extra: str = "") -> str:
     return f"pip install {'-e ' * is_checkout}'{name}'"
 
 
+def display_path(path: Path | str) -> str:
+    """A path as a user would write it: relative if it lies in the current folder."""
+    path, folder = Path(path), Path.cwd()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
 def resume_command(folder: Path) -> str:
     """The command that continues the run in this folder."""
-    return f"{command('train')} {quoted(f'hydra.run.dir={folder}')} resume=auto"
+    return f"{command('train')} {quoted(f'hydra.run.dir={display_path(folder)}')} resume=auto"
 
 
 def quoted(arg: str) -> str:

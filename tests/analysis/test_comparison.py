@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from matplotlib import rc_context
 
 from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test
+from mlxlab.analysis.comparison_numbers import decimals_of, fixed
 from mlxlab.analysis.comparison_report import markdown, write_report
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
@@ -68,6 +70,38 @@ def test_lower_is_better_for_losses():
         assert "lower" in lower.sentence("distilled")
 
 
+@pytest.mark.parametrize(
+    ("metric", "difference", "expected"),
+    [
+        ("valid/loss", 0.058, "valid/loss: 0.0580 higher, which is worse (gain -0.0580, 95 % interval -0."),
+        ("valid/loss", -0.058, "valid/loss: 0.0580 lower, which is better (gain +0.0580, 95 % interval +0."),
+        ("valid/accuracy", 0.058, "valid/accuracy: 0.0580 higher, which is better (gain +0.0580, 95 % interval +0."),
+        ("valid/accuracy", -0.058, "valid/accuracy: 0.0580 lower, which is worse (gain -0.0580, 95 % interval -0."),
+        ("valid/loss", 3e-5, "valid/loss: 0.000030 higher, which is worse (gain -0.000030, 95 % interval -0.00"),
+    ],
+)
+def test_the_direction_of_a_difference_is_said_in_words_with_one_number_of_decimals(metric, difference, expected):
+    comparison = against_alone([value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)], metric)
+    sentence = comparison.sentence("distilled")
+    assert sentence.startswith(f"distilled against alone, {expected}")
+    numbers = re.findall(r"\d\.(\d+)", re.sub(r"p \S+,", "", sentence))
+    assert {*map(len, numbers)} == {6 if abs(difference) < 1e-4 else 4}
+
+
+def test_equal_values_are_shown_with_the_decimals_of_the_others_and_without_a_sign():
+    methods = [results("alone", ALONE), results("same", ALONE), results("b", [value + 0.443 for value in ALONE])]
+    table = markdown(compare("valid/accuracy", methods, "alone"), "")
+    differences = [line.split("|")[5].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    assert differences == ["", "0.0000", "+0.4430"]
+    assert (fixed(-1e-9, 4), fixed(-1e-9, 4, signed=True), fixed(math.inf, 4), fixed(1e300, 4)) == (
+        *("0.0000", "0.0000", ""),
+        "1e+300",
+    )
+    assert [decimals_of(values) for values in ([], [0.0], [350.0, 0.5], [0.7, 0.00123], [0.7, 1e-17], [1e-30])] == [
+        *(4, 4, 4, 4, 4, 8),
+    ]
+
+
 def test_pairs_are_runs_of_the_same_name():
     shuffled = MethodResults("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
     gain = compare("valid/f1", [MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a").gains["b"]
@@ -114,8 +148,8 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     assert table["distilled"]["verdict"] == "significant gain"
     assert table["teacher"]["verdict"] == "one pair: no verdict"
     assert (table["alone"]["parameters"], table["alone"]["tokens/s"]) == ("400,000", "1,200")
-    assert table["distilled"]["parameters / teacher"] == "40.0%"
-    assert table["distilled"]["valid/accuracy / teacher"] == "97.9%"
+    assert table["distilled"]["parameters / teacher"] == "40.0 %"
+    assert table["distilled"]["valid/accuracy / teacher"] == "97.9 %"
     assert "Numbers of steps differ: 500, 2,000" in " ".join(text.split())
     assert "paired t over seeds" in " ".join(text.split())
     assert "2 comparisons" in text

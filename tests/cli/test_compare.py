@@ -69,6 +69,20 @@ def test_two_runs_without_names_are_sent_to_the_command_for_single_runs(methods,
     assert capsys.readouterr().err.endswith(f"{expected}\n")
 
 
+def test_the_folder_option_of_a_cross_validation_is_a_method(tmp_path, capsys):
+    for name, value in (("cv_a", 0.7), ("cv_b", 0.75)):
+        for seed, fold in ((0, 0), (0, 1)):
+            make_run(tmp_path / name / "wine-1a2b" / f"seed-{seed}-fold-{fold}", seed, value + fold / 100, fold, 2)
+    methods = [f"a={tmp_path}/cv_a", f"b={tmp_path}/cv_b"]
+    out = compare(tmp_path, *methods, baseline="a", capsys=capsys).out
+    assert "0.0500 higher, which is better (gain +0.0500, " in out
+    assert "(gain +0.0500, 95 % interval +0.0500 to +0.0500, p 0, 2 pairs)" in out
+    make_run(tmp_path / "cv_b" / "wine-3c4d" / "seed-0-fold-0", 0, 0.8, 0, 2)
+    err = compare(tmp_path, *methods, baseline="a", code=66, capsys=capsys).err
+    two = "holds 2 cross-validations, expected the folder of one: wine-1a2b, wine-3c4d"
+    assert err == f"b={tmp_path}/cv_b: {two}\n"
+
+
 def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_path):
     make_run(tmp_path / "run", 0, 0.7, best=0.4)
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS | {"metrics": {"valid/accuracy": 0.8}}))
@@ -81,7 +95,7 @@ def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_pat
 def test_a_significant_gain_is_told_from_chance(methods, capsys):
     args = [f"{name}={methods}/{name}" for name in ("alone", "better", "same")]
     out = compare(methods, *args, "relative_to=alone", capsys=capsys).out
-    assert "- better against alone, valid/accuracy: +0.0515" in out
+    assert "- better against alone, valid/accuracy: 0.0515 higher, which is better (gain +0.0515" in out
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
     assert f"\n    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out\n" in out
@@ -103,7 +117,7 @@ def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_pat
             make_run(tmp_path / "a" / f"{seed}-{fold}", seed, 0.7 + 0.1 * fold, fold, 3)
             make_run(tmp_path / "b" / f"{fold}-{seed}", seed, 0.71 + 0.1 * fold, fold, 3)
     out = compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys).out
-    assert "+0.01 higher" in out
+    assert "0.0100 higher, which is better (gain +0.0100" in out
     assert "6 pairs" in out
     assert "Nadeau & Bengio" in out
 
@@ -158,7 +172,7 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
             (folder / "metrics.json").write_text(json.dumps(metrics | empty))
     args = [f"a={tmp_path}/a", f"b={tmp_path}/b"]
     out = compare(tmp_path, *args, "evaluation=best", baseline="a", capsys=capsys).out
-    assert "- b against a, valid/accuracy: +0.1 higher" in out
+    assert "- b against a, valid/accuracy: 0.1000 higher, which is better" in out
     assert "valid/accuracy of the best evaluation of each run:" in out
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "valid/accuracy of the best evaluation of each run, in " in page
@@ -251,7 +265,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             }
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
     text, _ = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
-    assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text
+    assert "- distilled against student alone, valid/accuracy: 0.0210 higher, which is better" in text
     table, _, comparison = text.partition("\n\n- distilled")
     methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
     assert methods == ["teacher", "this model", "student alone", "majority"]
@@ -260,7 +274,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     page = (tmp_path / "table.html").read_text()
     assert "Verdict: this model is better" in page.partition("<table")[0]
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
-    assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0%", "50", "3"]
+    assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0 %", "50", "3"]
     assert (tmp_path / "comparison.png").is_file()
 
 

@@ -145,8 +145,8 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     assert (rows[MODEL]["seed 0"], rows[MODEL]["seed 1"]) == ("0.7500", "0.8500")
     gain = comparison.gains["rule"]
     assert f"+ is better than {MODEL}" in " ".join(fold_markdown(comparison, [], "").partition("| rule")[0].split())
-    assert rows["rule"][f"difference to {MODEL}"] == "-0.1"
-    assert rows["rule"]["interval"] == f"{gain.low:+.4g} to {gain.high:+.4g}"
+    assert rows["rule"][f"difference to {MODEL}"] == "-0.1000"
+    assert rows["rule"]["interval"] == f"{gain.low:+.4f} to {gain.high:+.4f}"
     assert gain.high < 0, "how difficult a fold is cancels in the difference"
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
+from mlxlab.analysis.comparison_numbers import decimals_of, direction, fixed
 from mlxlab.analysis.comparison_subject import Subject
 from mlxlab.errors import DataError
 from mlxlab.metric_names import lower_is_better
+from mlxlab.wording import one_of, percent
 
 LEVEL = 0.95  # confidence level of the intervals
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
@@ -82,6 +84,12 @@ class Comparison:
         return lower_is_better(self.metric)
 
     @property
+    def decimals(self) -> int:
+        """Of all its values and differences."""
+        gains = [gain for gain in self.gains.values() if gain.pairs]
+        return decimals_of([*(method.mean for method in self.methods), *(gain.mean for gain in gains)])
+
+    @property
     def test(self) -> str:
         """Name of the statistical test."""
         if self.test_ratio:
@@ -94,9 +102,13 @@ class Comparison:
             return f"{subject}{gain.verdict}."
         if gain.low == gain.high == 0:
             return f"{subject}{gain.verdict} ({gain.pairs} pairs)."
-        direction = "lower" if self.minimised else "higher"
-        interval = f"{LEVEL:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
-        return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
+        mean, low, high = (fixed(value, self.decimals, signed=True) for value in (gain.mean, gain.low, gain.high))
+        interval = f"gain {mean}, {percent(LEVEL, 0)} interval {low} to {high}, p {gain.p:.2g}"
+        size = "equal on average"
+        if gain.mean:
+            how = direction(gain.mean, minimised=self.minimised)
+            size = f"{fixed(abs(gain.mean), self.decimals)} {how}"
+        return f"{subject}{size} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
     def metrics(self) -> dict[str, float]:
         """For the tracking store: mean of every method, its gain and the interval of the gain."""
@@ -122,7 +134,7 @@ def compare(
     """
     by_name = {method.name: method.values for method in methods}
     if against not in by_name or len(by_name) < len(methods):
-        raise ValueError(f"against={against}: expected one of {', '.join(by_name)}, each once")
+        raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
     folds = sorted({number for method in methods for number in method.folds})
     if len(folds) > 1:
         raise DataError(f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same")

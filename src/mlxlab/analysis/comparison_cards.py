@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mlxlab.analysis.comparison import EVALUATIONS
 from mlxlab.analysis.comparison_fields import ComparisonFields, GainFields, MethodFields
+from mlxlab.analysis.comparison_numbers import USUAL, decimals_of, fixed
 from mlxlab.config.issues import one_line
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline
@@ -27,25 +28,31 @@ def of_evaluation(fields: ComparisonFields) -> str:
     return f" of the {EVALUATIONS[fields['evaluation']]}" if "evaluation" in fields else ""
 
 
-def gain_text(gain: GainFields) -> str:
-    interval = f" ({number(gain['low'], '+')} to {number(gain['high'], '+')}, p {number(gain['p'], '', 2)})"
-    return f"gain {number(gain['mean'], '+')}{interval if gain['low'] is not None else ''}"
+def decimals(fields: ComparisonFields) -> int:
+    """Of all values and differences of the comparison."""
+    gains = [each["gain"]["mean"] for each in fields["methods"] if "gain" in each]
+    return decimals_of([*(each["mean"] for each in fields["methods"]), *gains])
+
+
+def gain_text(gain: GainFields, places: int) -> str:
+    mean, low, high = (fixed(gain[key], places, signed=True) for key in ("mean", "low", "high"))
+    return f"gain {mean}" + (f" ({low} to {high}, p {probability(gain['p'])})" if low else "")
+
+
+def probability(p: float | None) -> str:
+    return "" if p is None else f"{p:.2g}"
 
 
 def no_better_than_weakest(who: str, metric: str, best: float, baselines: Mapping[str, float]) -> str:
-    """`No method is better than class frequencies (0.6651).` if that is so, else ""."""
+    """`No method is better than class frequencies, 0.6651.` if that is so, else ""."""
     if not has_learned_nothing(metric, best, baselines):
         return ""
     weakest = weakest_baseline(metric, baselines)
-    return f"{who} is better than {baseline_title(weakest, metric)}, {number(baselines[weakest])}."
+    return f"{who} is better than {baseline_title(weakest, metric)}, {fixed(baselines[weakest], USUAL)}."
 
 
 def is_without_difference(gain: GainFields) -> bool:
     return gain["pairs"] > 1 and gain["low"] == gain["high"] == 0
-
-
-def number(value: float | None, sign: str = "", digits: int = 4) -> str:
-    return "" if value is None else f"{value:{sign if value else ''}.{digits}g}"
 
 
 def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
@@ -92,8 +99,8 @@ def _best(ranked: Sequence[MethodFields], compared: MethodFields | None, fields:
 
 def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
     """Of the best mean, compared with the baselines of the data."""
-    metric, mean = fields["metric"], best["mean"]
-    error = f"standard error {number(best['error'])}" if best["error"] is not None else "one run"
+    metric, mean, places = fields["metric"], best["mean"], decimals(fields)
+    error = f"standard error {fixed(best['error'], places)}" if best["error"] is not None else "one run"
     lines = [f"Mean{of_evaluation(fields) or ' of its runs'}, {error}."]
     tone: Tone = ""
     baselines = fields["subject"]["baselines"] if "subject" in fields else {}
@@ -103,10 +110,10 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
         if text := no_better_than_weakest("No method", name, mean, baselines):
             tone = "bad"
             lines.append(text)
-        lines += [f"Baseline {baseline_title(each, name)}: {number(baselines[each])}." for each in shown]
+        lines += [f"Baseline {baseline_title(each, name)}: {fixed(baselines[each], places)}." for each in shown]
         if len(fields["methods"]) > 1:  # which may differ in their columns, and so in their baselines
             lines.append(f"Baselines are those of the runs of {fields['against']}.")
-    return Card("How good is it?", f"{metric} {number(mean)}", lines, tone=tone)
+    return Card("How good is it?", f"{metric} {fixed(mean, places)}", lines, tone=tone)
 
 
 def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
@@ -116,5 +123,5 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     pairs = counted(gain["pairs"], "pair")
     if is_without_difference(gain):
         return Card("Is that more than chance?", answer, [f"{names}: equal in {pairs} of runs."])
-    lines = [f"{names}: {gain_text(gain)} over {pairs}.", meaning]
+    lines = [f"{names}: {gain_text(gain, decimals(fields))} over {pairs}.", meaning]
     return Card("Is that more than chance?", answer, [line for line in lines if line])

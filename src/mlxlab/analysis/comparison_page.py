@@ -2,13 +2,22 @@
 
 from pathlib import Path
 
-from mlxlab.analysis.comparison_cards import all_cards, gain_text, is_without_difference, number, of_evaluation
+from mlxlab.analysis.comparison_cards import (
+    all_cards,
+    decimals,
+    gain_text,
+    is_without_difference,
+    of_evaluation,
+    probability,
+)
 from mlxlab.analysis.comparison_fields import ComparisonFields, MethodFields
+from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
 from mlxlab.html.blocks import Block, Column, Image, Listing, Page, Paragraph, Section, Table, png_width
 from mlxlab.metric_names import lower_is_better
+from mlxlab.wording import percent
 
 DPI = 120
 _MAX_BYTES = 4 * 2**20
@@ -36,7 +45,7 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     better = "lower" if sign < 0 else "higher"
     notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse;"
     notes += " s.e.: standard error."
-    notes += f" {fields['level']:.0%} intervals and p: "
+    notes += f" {percent(fields['level'], 0)} intervals and p: "
     results: list[Block] = [
         *_verdicts(ranked, fields),
         *(Paragraph(f"Warning: {line}.", is_verdict=True) for line in fields.get("warnings", [])),
@@ -48,7 +57,7 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     image = [Image(png, caption, DPI)]
     sections = [
         Section("Methods", [*results, *(image if png else [])]),
-        Section("Each run", [_runs(ranked)], is_folded=True),
+        Section("Each run", [_runs(ranked, decimals(fields))], is_folded=True),
         Section("As Markdown, with the command", [Listing(text)] if text else [], is_folded=True),
     ]
     return Page(
@@ -90,31 +99,30 @@ def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
     if is_without_difference(gain):
         return f"{start} ({gain['pairs']} pairs)."
     chance = "; the interval includes 0: it may be chance" if gain["verdict"].startswith("no ") else ""
-    return f"{start}, {gain_text(gain)} over {gain['pairs']} pairs{chance}."
+    return f"{start}, {gain_text(gain, decimals(fields))} over {gain['pairs']} pairs{chance}."
 
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     """Standard errors and intervals are the small print of their numbers."""
     names = ["mean", f"difference to {fields['against']}", "p", "runs", "parameters", "tokens/s"]
     columns = [Column("method"), Column("verdict"), *(Column(name, is_number=True) for name in names)]
-    rows = []
+    rows, places = [], decimals(fields)
     for each in ranked:
-        error, gain = number(each["error"]), each.get("gain")
+        error, gain = fixed(each["error"], places), each.get("gain")
         verdict, cells = "the reference", ["", ""]
         if gain is not None:
-            low, high = number(gain["low"], "+"), number(gain["high"], "+")
+            difference, low, high = (fixed(gain[key], places, signed=True) for key in ("mean", "low", "high"))
             interval = f"\n{low} to {high}" if low and high else ""
-            p = number(gain["p"], "", 2) if low else ""
-            verdict, cells = gain["verdict"], [f"{number(gain['mean'], '+')}{interval}", p]
-            cells = ["0", ""] if is_without_difference(gain) else cells
+            verdict, cells = gain["verdict"], [f"{difference}{interval}", probability(gain["p"]) if low else ""]
+            cells = [difference, ""] if is_without_difference(gain) else cells
         size = "" if each["parameters"] is None else f"{each['parameters']:,.0f}"
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
-        mean = number(each["mean"]) + (f"\ns.e. {error}" if error else "")
+        mean = fixed(each["mean"], places) + (f"\ns.e. {error}" if error else "")
         rows.append([each["name"], verdict, mean, *cells, str(len(each["values"])), size, speed])
     return Table(columns, rows, ["winner" if _is_gain(each) else "" for each in ranked], is_sortable=True)
 
 
-def _runs(ranked: list[MethodFields]) -> Table:
+def _runs(ranked: list[MethodFields], places: int) -> Table:
     runs = dict.fromkeys(run for each in ranked for run in each["values"])
     columns = [Column("run"), *(Column(each["name"], is_number=True) for each in ranked[:12])]
-    return Table(columns, [[run, *(number(each["values"].get(run)) for each in ranked[:12])] for run in runs])
+    return Table(columns, [[run, *(fixed(each["values"].get(run), places) for each in ranked[:12])] for run in runs])

@@ -1,6 +1,5 @@
 """Reports of a comparison of methods: Markdown, JSON and a plot."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodResults
+from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
 from mlxlab.experiment.final_evaluation.training_length import TrainingLength
@@ -17,6 +17,7 @@ from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
+from mlxlab.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,8 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
         folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
         means = [method.mean, method.error, *map(fmean, folds)]
         cells = _gain_cells(comparison, method.name)
-        rows.append([method.name, *map(_number, means), *list(cells.values())[:2]])
+        numbers = [fixed(value, comparison.decimals) for value in means]
+        rows.append([method.name, *numbers, *list(cells.values())[:2]])
     head = [f"{comparison.metric.removeprefix(VALID)} of", "mean", "std. error", *seeds, *list(cells)[:2]]
     first = [comparison.verdict] if comparison.verdict else []
     first += [f"Warning: {line}." for line in comparison.warnings]
@@ -103,7 +105,8 @@ def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults], len
     if lines := learned_nothing_sentence(metric, mean, means, length):
         return f"Verdict: {lines[0]}"
     name = min(means, key=lambda name: means[name] if comparison.minimised else -means[name])
-    gain, values = comparison.gains[name], f"mean {metric} {_number(mean)} against {_number(means[name])}"
+    shown, other = (fixed(value, comparison.decimals) for value in (mean, means[name]))
+    gain, values = comparison.gains[name], f"mean {metric} {shown} against {other}"
     relation = "better" if gain.high < 0 else "worse" if gain.low > 0 else "not significantly better"
     return f"Verdict: {comparison.against} is {relation} than the best baseline, {name}: {values}."
 
@@ -112,11 +115,12 @@ def _row(method: MethodResults, comparison: Comparison, full: MethodResults | No
     """The cells of a method by the heads of their columns; `full` is the method that counts as 100 %."""
     metric, size = comparison.metric, method.parameters
     row = {"method": method.name, "runs": str(len(method.values))}
-    row |= {metric: _number(method.mean), "s.e.": _number(method.error)} | _gain_cells(comparison, method.name)
-    row |= {f"{metric} / {full.name}": f"{method.mean / full.mean:.1%}"} if full else {}
+    mean, error = (fixed(value, comparison.decimals) for value in (method.mean, method.error))
+    row |= {metric: mean, "s.e.": error} | _gain_cells(comparison, method.name)
+    row |= {f"{metric} / {full.name}": percent(method.mean / full.mean)} if full else {}
     row["parameters"] = f"{size:,.0f}" if size is not None else ""
     if full:
-        row[f"parameters / {full.name}"] = f"{size / full.parameters:.1%}" if size and full.parameters else ""
+        row[f"parameters / {full.name}"] = percent(size / full.parameters) if size and full.parameters else ""
     row["tokens/s"] = f"{method.speed:,.0f}" if method.speed else ""
     return row | {"steps": f"{method.steps:,}" if method.steps is not None else ""}
 
@@ -124,9 +128,11 @@ def _row(method: MethodResults, comparison: Comparison, full: MethodResults | No
 def _gain_cells(comparison: Comparison, name: str) -> dict[str, str]:
     gain = comparison.gains.get(name)
     tested = gain is not None and gain.pairs > 1
+    values = (None, None, None) if gain is None else (gain.mean, gain.low, gain.high)
+    mean, low, high = (fixed(value, comparison.decimals, signed=True) for value in values)
     return {
-        f"difference to {comparison.against}": f"{gain.mean:+.4g}" if gain and gain.pairs else "",
-        "interval": f"{gain.low:+.4g} to {gain.high:+.4g}" if gain and tested else "",
+        f"difference to {comparison.against}": mean,
+        "interval": f"{low} to {high}" if tested else "",
         "p": f"{gain.p:.2g}" if gain and tested else "",
         "verdict": gain.verdict if gain else "the reference",
     }
@@ -135,7 +141,7 @@ def _gain_cells(comparison: Comparison, name: str) -> dict[str, str]:
 def _test_note(comparison: Comparison) -> str:
     steps = sorted({method.steps for method in comparison.methods if method.steps is not None})
     count = len(comparison.gains)
-    text = f"Intervals ({LEVEL:.0%}) and p: {comparison.test}."
+    text = f"Intervals ({percent(LEVEL, 0)}) and p: {comparison.test}."
     text += f" Not corrected for {count} comparisons." if count > 1 else ""
     return text + (f" Numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}." if len(steps) > 1 else "")
 
@@ -143,10 +149,6 @@ def _test_note(comparison: Comparison) -> str:
 def _sign_note(comparison: Comparison) -> str:
     better = "lower" if comparison.minimised else "higher"
     return f"{comparison.metric}: {better} is better. Difference: + is better than {comparison.against}, - is worse."
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else ""
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
@@ -175,4 +177,4 @@ def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
             color = "gray" if gain.verdict.startswith("no ") else "C2" if gain.mean > 0 else "C3"
             axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel=f"difference to {label(comparison.against)} (+ is better), {LEVEL:.0%} interval")
+    axes.set(xlabel=f"difference to {label(comparison.against)} (+ is better), {percent(LEVEL, 0)} interval")

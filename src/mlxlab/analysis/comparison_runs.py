@@ -13,14 +13,26 @@ from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.nearest import no_such_folder
 
+FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
+_MAX_NAMED = 6
+
 
 def find_runs(path: Path) -> list[Path]:
-    """The run folder itself, or all run folders in a folder, as a sweep leaves them; InputNotFoundError without any."""
+    """The run folder itself, or all run folders in a folder, as sweeps leave them, or in that of a cross-validation.
+
+    Raises InputNotFoundError without any, or for the folders of several cross-validations.
+    """
     if (path / manifest.FILE).is_file():
         return [path]
     if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
         return runs
     expected = "a run folder, or a folder of run folders"
+    folders = sorted({file.parents[1] for file in path.glob(f"*/{FOLDS}/{manifest.FILE}")})
+    if len(folders) == 1:
+        return find_runs(folders[0])
+    if folders:
+        names = ", ".join(folder.name for folder in folders[:_MAX_NAMED]) + ", ..." * (len(folders) > _MAX_NAMED)
+        raise InputNotFoundError(f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}")
     raise InputNotFoundError(f"{path}: expected {expected}" if path.exists() else no_such_folder(path, expected))
 
 

@@ -20,7 +20,6 @@ from mlxlab.analysis.comparison_runs import method_results
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.fold_warnings import fold_warnings
 from mlxlab.config.issues import one_line
-from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE, Metrics, RunMetrics
@@ -28,6 +27,7 @@ from mlxlab.experiment.run_report.results import training_length
 from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
+from mlxlab.program import display_path
 from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
 
 MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
@@ -215,7 +215,7 @@ def write_tables(
     subject = subject_of({MODEL: folders[MODEL]}, metric, MODEL)
     table = compare(metric, [*baselines, *methods.values()], MODEL, subject=subject)
     steps = sorted({result["steps"] for result in results.values()})
-    span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     best = fmean(_value(result["metrics"], metric) for result in results.values())
     notes = [
         f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",

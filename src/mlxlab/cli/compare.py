@@ -3,9 +3,9 @@
     mlxlab compare baseline=NAME NAME=FOLDER[,FOLDER ...] NAME=FOLDER ... [key=value ...]
     mlxlab compare sweep=FOLDER [metric=...] [out=FOLDER]
 
-NAME=FOLDER is a method and its runs: run folders, or folders of them such as crossvalidate and sweeps leave. Runs of
-the same seed and fold are pairs. The test is the paired t-test; for cross-validations with the variance corrected for
-the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
+NAME=FOLDER is a method and its runs: run folders, or folders of them such as sweeps leave, and the `folder` of a
+crossvalidate. Runs of the same seed and fold are pairs. The test is the paired t-test; for cross-validations with the
+variance corrected for the rows that folds share (Nadeau and Bengio 2003). Intervals are 95 %.
 
 With sweep= the report of a sweep is written again: docs/how_to/sweeps.md.
 
@@ -32,12 +32,13 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
-from mlxlab.config.paths import display_path, project_root
+from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.nearest import nearest_names
-from mlxlab.program import command
+from mlxlab.program import command, display_path
 from mlxlab.tracking.journal import Journal
+from mlxlab.wording import one_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _compare(
         raise ConfigError(f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs")
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     if baseline is None:
-        raise ConfigError(f"baseline=...: missing; expected one of {', '.join(folders)}")
+        raise ConfigError(f"baseline=...: missing; expected {one_of(folders)}")
     runs = {name: _runs_of(name, paths) for name, paths in folders.items()}
     if metric:
         check_metric(
@@ -163,7 +164,7 @@ def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
     if json:
         print_json(report.summary)
     else:
-        print("\n".join([*report.verdict, f"report: {report.page}"]))
+        print("\n".join([*report.verdict, f"report: {display_path(report.page)}"]))
 
 
 def _refuse_misspelt_options(args: list[str]) -> None:
@@ -201,7 +202,7 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
     for key, value in chosen.items():
         if value is not None and value not in folders:
             near = did_you_mean(nearest(value, folders))
-            raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{near}")
+            raise ConfigError(f"{key}={value}: expected {one_of(folders)}{near}")
     return folders
 
 

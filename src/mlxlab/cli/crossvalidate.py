@@ -29,11 +29,12 @@ from mlxlab.analysis.comparison_report import as_json
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import conf_dir, display_path, project_root
+from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
 from mlxlab.experiment.final_evaluation.training_length import limit_of
+from mlxlab.program import display_path
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 logger = logging.getLogger(__name__)

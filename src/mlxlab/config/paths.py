@@ -46,9 +46,3 @@ def project_root() -> Path:
     """The folder of outputs/, multirun/, mlruns/ and .cache/: the checkout inside of it, else the current folder."""
     folder = Path.cwd()
     return _CHECKOUT if _IN_CHECKOUT and folder.is_relative_to(_CHECKOUT) else folder
-
-
-def display_path(path: Path | str) -> str:
-    """A path as a user would write it: relative if it lies in the current folder."""
-    path, folder = Path(path), Path.cwd()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

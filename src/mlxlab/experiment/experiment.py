@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.config.issues import value_at
 from mlxlab.distributed.launch_env import check_parallel, rank
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, RunInterrupted, RunPruned, UserError
+from mlxlab.program import display_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,7 +41,7 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
     if not isinstance(result, Exception):
         return folder, result
     if isinstance(result, RunInterrupted):
-        result.add_note(f"run folder: {folder}")
+        result.add_note(f"run folder: {display_path(folder)}")
     elif isinstance(result, UserError):
         remove_unused(folder)
     raise result

@@ -38,6 +38,7 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
+from mlxlab.program import display_path
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import evaluate
@@ -188,7 +189,7 @@ class DistillationRounds:
         table = markdown_table(head, rows, align="rrrrl")
         write_atomic(self.folder / "rounds.md", f"# {self.folder.name}\n\n{table}\n")
         tracker.log_artifact(self.folder / "rounds.md")
-        terminal.show(f"{table}\nrun folder: {self.folder}")
+        terminal.show(f"{table}\nrun folder: {display_path(self.folder)}")
         value = done[-1]["ensemble"].get(metric)
         return float("nan") if value is None else value
 

@@ -23,6 +23,7 @@ from mlxlab.experiment.facts.command_lines import CommandLine, current_command
 from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
+from mlxlab.program import display_path
 from mlxlab.progress import activity
 from mlxlab.storage.no_cloud import NoCloud
 from mlxlab.terminal import messages
@@ -157,7 +158,7 @@ def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[ob
     from mlxlab.config.hydra.overrides import group_choices
 
     name = _resumed_name(cfg, run_dir) or run_name(cfg, group_choices(), run_dir)
-    title = f"{name} in {run_dir}: loading MLX, data and model"
+    title = f"{name} in {display_path(run_dir)}: loading MLX, data and model"
     if rank() > 0 or is_sweep_job():
         return activity(title, since=time.monotonic())
     return messages.announce(title)

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.errors import InputNotFoundError, UserError
+from mlxlab.program import display_path
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import NoTracker, Status, Tracker
 
@@ -97,7 +98,7 @@ class ParentRun(Callback):
             return
         self._tracker.log_artifact(report.page)
         self._tracker.log_artifact(report.folder, report.folder.name)
-        logger.info("\n".join([*report.verdict, f"report: {report.page}"]))
+        logger.info("\n".join([*report.verdict, f"report: {display_path(report.page)}"]))
 
     def _end(self, status: Status) -> None:
         tracker, self._tracker = self._tracker, NoTracker()

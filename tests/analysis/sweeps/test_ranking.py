@@ -171,7 +171,7 @@ def test_results_are_called_what_they_are():
     rows = results([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]])
     configurations = [Configuration({"x": str(n)}, ()) for n in range(2)]
     [sentence] = describe_ranking(rank(rows, minimised=True), configurations, "valid/loss", "folds")
-    assert "± 0.083 (3 folds; ± is half the width of the 95% interval)" in sentence
+    assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
     assert "The closest rival, x=0, is 0.4 behind (p " in sentence
     assert ": the probability of such a difference if both were equally good)." in sentence
 

@@ -25,8 +25,8 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
     assert what.facts["Trained"] == "bert on titanic"
     assert (certainty.answer, certainty.tone) == ("It may be chance", "warning")
     assert certainty.lines[0] == "The 95 % interval includes 0, which is no difference."
-    assert size.answer == "0.01 worse"
-    assert size.lines[0] == "Mean validation loss: baseline 0.66, changed 0.68; lower is better."
+    assert size.answer == "0.0100 worse"
+    assert size.lines[0] == "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better."
     assert [block.kind for block in page.sections[0].blocks] == ["images", "table"]
     assert "Trained" not in trial_page(record, tmp_path / "elsewhere").cards[0].facts
 
@@ -51,7 +51,7 @@ def test_one_plain_override_is_shown_without_the_path_of_its_key(tmp_path, chang
 @pytest.mark.parametrize(
     ("log_loss", "majority", "answer"),
     [
-        (0.66, 0.65, "Neither is better than class frequencies, 0.65"),
+        (0.66, 0.65, "Neither is better than class frequencies, 0.6500"),
         (0.66, 0.67, "Better than the weakest baseline"),
         (0.50, 0.65, None),  # the loss is not the log loss: label smoothing, say
     ],

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlxlab.wording import percent
+
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestRegressor
 
@@ -48,7 +50,7 @@ def measure_importance(points: Sequence[dict[str, str]], values: Sequence[float]
     if explained <= 0:
         return Importance({}, explained, "The keys do not predict the objective: what differs is noise.")
     losses = {key: max(shares[key], 0.0) for key in sorted(shares, key=lambda key: -shares[key])}
-    text = f"The keys predict {explained:.0%} of the variance of configurations that the forest has not seen."
+    text = f"The keys predict {percent(explained, 0)} of the variance of configurations that the forest has not seen."
     total = sum(losses.values()) or 1.0
     return Importance({key: loss / total for key, loss in losses.items()}, explained, text)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mlxlab.analysis.comparison import LEVEL
 from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
+from mlxlab.wording import percent
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -98,7 +99,8 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
     if all(each.margin != each.margin for each in ranking.entries):
         return ""
     sentences = [
-        f"Intervals are {LEVEL:.0%} confidence intervals of means (Student's t); {PLUS_MINUS} is half their width."
+        f"Intervals are {percent(LEVEL, 0)} confidence intervals of means (Student's t);",
+        f"{PLUS_MINUS} is half their width.",
     ]
     if ranking.closest is not None:
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
@@ -120,7 +122,7 @@ def _mean(entry: RankedConfiguration, repetitions: str) -> str:
     if entry.count == 1:
         return f"{number(entry.mean)} (one {repetitions.removesuffix('s')})"
     count = f"{entry.count} {repetitions}"
-    explanation = f"{PLUS_MINUS} is half the width of the {LEVEL:.0%} interval"
+    explanation = f"{PLUS_MINUS} is half the width of the {percent(LEVEL, 0)} interval"
     return f"{number(entry.mean)} {PLUS_MINUS} {rounded(entry.margin)} ({count}; {explanation})"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlxlab import figures
 from mlxlab.analysis.comparison_cards import no_better_than_weakest
+from mlxlab.analysis.comparison_numbers import USUAL, decimals_of, fixed
 from mlxlab.analysis.comparison_subject import mean_baselines
 from mlxlab.analysis.trial.figure import CAPTION, draw_pairs
 from mlxlab.analysis.trial.record import ARMS, ESTIMATE, RunRecord, TrialRecord, last_look
@@ -35,6 +36,7 @@ from mlxlab.html.blocks import (
 )
 from mlxlab.html.line_chart import LineChart
 from mlxlab.metric_names import VALID, lower_is_better, plain_key, plain_name
+from mlxlab.wording import percent
 
 _MAX_BASELINES = 4
 _ANSWERS = {
@@ -129,12 +131,17 @@ def _short(change: str) -> str:
 def _size(record: TrialRecord) -> Card:
     metric, values = record["question"]["metric"], _values(record)
     mean, low, high = last_look(record)
-    answer = "Not known" if mean is None else f"{abs(mean):.4g} {'better' if mean > 0 else 'worse'}" if mean else "None"
+    means = {arm: fmean(values[arm]) for arm in ARMS if arm in values}
+    places = decimals_of([mean, *means.values()])
+    answer = "Not known" if mean is None else "None"
+    if mean:
+        answer = f"{fixed(abs(mean), places)} {'better' if mean > 0 else 'worse'}"
     better, title = "lower" if lower_is_better(metric) else "higher", plain_key(metric)
-    shown = [f"{arm} {fmean(values[arm]):.4g}" for arm in ARMS if arm in values]
+    shown = [f"{arm} {fixed(value, places)}" for arm, value in means.items()]
     lines = [f"Mean {title}: {', '.join(shown)}; {better} is better."] if len(shown) > 1 else []
     if low is not None and high is not None:
-        lines.append(f"95 % interval of the gain {low:+.4g} to {high:+.4g}; below 0 is worse.")
+        bounds = " to ".join(fixed(value, places, signed=True) for value in (low, high))
+        lines.append(f"95 % interval of the gain {bounds}; below 0 is worse.")
     return Card("How large is the difference?", answer, lines)
 
 
@@ -144,7 +151,7 @@ def _certainty(record: TrialRecord) -> Card:
     count = f"{pairs} pair{'s' * (pairs != 1)} of runs"
     lines = [
         f"{count}: both runs of a pair have the same seed, data order and initial weights.",
-        f"A change without effect is kept in {100 * record['error']:.1f} % of trials.",
+        f"A change without effect is kept in {percent(record['error'])} of trials.",
     ]
     question = "Is it more than chance?"
     if low is None or high is None:
@@ -173,7 +180,7 @@ def _baselines(record: TrialRecord, folder: Path) -> list[Card]:
     best = min(arms.values()) if is_lower else max(arms.values())
     text = no_better_than_weakest("Neither" if len(arms) > 1 else "The run", name, best, baselines)
     ranked = sorted(baselines.items(), key=lambda item: item[1], reverse=not is_lower)
-    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {value:.4g}" for each, value in ranked]
+    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {fixed(value, USUAL)}" for each, value in ranked]
     question, answer = "Compared with what?", text.removesuffix(".") or "Better than the weakest baseline"
     return [Card(question, answer, lines[:_MAX_BASELINES], tone="bad" if text else "")]
 

@@ -5,14 +5,16 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
+from mlxlab.analysis.comparison_numbers import decimals_of, fixed
 from mlxlab.analysis.trial.sequential import ERROR, Look, Verdict
 from mlxlab.config.issues import shown
-from mlxlab.config.paths import display_path
 from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.markdown import markdown_table
+from mlxlab.program import display_path
+from mlxlab.wording import percent
 
 FILE = "trial.json"
 EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # of the command
@@ -148,8 +150,15 @@ def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | 
 
 def describe_look(look: Look) -> str:
     """One line: the gain so far, and where that stands."""
-    chance = "" if look.verdict or look.chance != look.chance else f", chance to be kept {look.chance:.0%}"
-    return f"{look.pairs} pairs: gain {look.mean:+.4g}, interval {look.low:+.4g} to {look.high:+.4g}{chance}"
+    chance = "" if look.verdict or look.chance != look.chance else f", chance to be kept {percent(look.chance, 0)}"
+    mean, low, high = _signed(look.mean, look.low, look.high)
+    return f"{look.pairs} pairs: gain {mean}, interval {low} to {high}{chance}"
+
+
+def _signed(mean: float | None, low: float | None, high: float | None) -> list[str]:
+    """With the decimals that the mean needs; what is not finite as it is."""
+    places, values = decimals_of([mean]), [math.nan if value is None else value for value in (mean, low, high)]
+    return [fixed(value, places, signed=True) or f"{value:+}" for value in values]
 
 
 def describe(record: TrialRecord, folder: Path) -> str:
@@ -167,9 +176,9 @@ def describe(record: TrialRecord, folder: Path) -> str:
     verdict = record["verdict"] or "interrupted"
     lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
     if record["looks"]:
-        values = [math.nan if value is None else value for value in last_look(record)]
-        text = "gain in {} {:+.4g}, 95 % interval {:+.4g} to {:+.4g} over {} pairs"
-        lines.append(text.format(question["metric"], *values, record["looks"][-1]["pairs"]))
+        mean, low, high = _signed(*last_look(record))
+        pairs = record["looks"][-1]["pairs"]
+        lines.append(f"gain in {question['metric']} {mean}, 95 % interval {low} to {high} over {pairs} pairs")
     return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
 
 

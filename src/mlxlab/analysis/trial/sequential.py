@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.analysis.comparison import t_quantile
+from mlxlab.wording import percent
 
 Verdict = Literal["keep", "discard", "undecided"]
 
@@ -77,7 +78,8 @@ def look(gains: Sequence[float], min_gain: float, first: int, last: int) -> Look
         return result("undecided", f"no decision after {n} pairs", 0.0)
     chance = chance_to_keep(gains, min_gain, first, last)
     if chance < FUTILITY:
-        return result("discard", f"a gain would show within {last} pairs with a chance of {chance:.0%} only", chance)
+        reason = f"a gain would show within {last} pairs with a chance of {percent(chance, 0)} only"
+        return result("discard", reason, chance)
     return result(None, "", chance)
 
 

@@ -23,9 +23,10 @@ from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import folders, groups
-from mlxlab.config.paths import conf_dir, display_path
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import did_you_mean, suggestion
 from mlxlab.errors import CannotCreateError, ConfigError, InputNotFoundError
+from mlxlab.program import display_path
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
+from mlxlab.program import display_path
 
 
 def _report(folder: Path, out: Path | None = None, open: bool = False, json: bool = False) -> None:
@@ -28,7 +29,7 @@ def _report(folder: Path, out: Path | None = None, open: bool = False, json: boo
     if json:
         print_json({"reports": [str(path) for path in paths]})
     else:
-        print("\n".join(f"report: {path}" for path in paths))
+        print("\n".join(f"report: {display_path(path)}" for path in paths))
     for path in paths if open else []:
         webbrowser.open(path.absolute().as_uri())
 

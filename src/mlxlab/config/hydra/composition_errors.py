@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
 from mlxlab.config.issues import ConfigIssue, format_key, one_line, split_key
-from mlxlab.config.paths import display_path
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.program import display_path
 
 _ENV_COPY = "hydra.job.env_copy"
 
@@ -90,7 +90,8 @@ def _hydra_key_error(config: DictConfig, key: str) -> str | None:
         if not isinstance(child, DictConfig):
             return None
         node = child
-    return f"expected one of its keys: {', '.join(f'{key}.{name!s}' for name in node)}"
+    which = "one of its keys" if len(node) > 1 else "its key"
+    return f"expected {which}: {', '.join(f'{key}.{name!s}' for name in node)}"
 
 
 def _is_named(text: str, key: str, error: Exception) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from mlxlab.config.issues import join_key, one_line
-from mlxlab.config.paths import display_path
 from mlxlab.errors import ConfigError
+from mlxlab.program import display_path
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 30

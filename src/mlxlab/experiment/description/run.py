@@ -24,7 +24,7 @@ from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json, read_text, validate
-from mlxlab.program import command, join, quoted, resume_command
+from mlxlab.program import command, display_path, join, quoted, resume_command
 
 Tree = dict[str, object]
 
@@ -195,7 +195,7 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
 def _next(
     folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None, limit: str
 ) -> list[str]:
-    run, usable = quoted(f"run={folder}"), any(not each.fault for each in checkpoints)
+    run, usable = quoted(f"run={display_path(folder)}"), any(not each.fault for each in checkpoints)
     resume = resume_command(folder)
     if status == "RUNNING":
         return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []

@@ -5,6 +5,7 @@ from pathlib import Path
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.experiment.manifest import FILE, Manifest, RunManifest
 from mlxlab.files.atomic import write_json
+from mlxlab.program import display_path
 
 PREFIX = "earlier-"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
@@ -28,7 +29,7 @@ def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
-    return [f"the earlier run of this folder, {_short_id(earlier)}, is now in {target}"]
+    return [f"the earlier run of this folder, {_short_id(earlier)}, is now in {display_path(target)}"]
 
 
 def earlier_folder(folder: Path, uid: str) -> Path | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.errors import RunInterrupted, UserError
 from mlxlab.experiment.run_report.callback import RunReport
+from mlxlab.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
 
 if TYPE_CHECKING:
@@ -44,5 +45,5 @@ def _report(tracker: Tracker, context: "RunContext", failure: BaseException | No
     except UserError as error:
         logger.warning(str(error))
     else:
-        logger.info(f"report: {path}")
+        logger.info(f"report: {display_path(path)}")
         tracker.log_artifact(path)
