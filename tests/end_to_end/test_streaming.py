@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -113,3 +114,7 @@ def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_tr
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "run" / "STATUS.DONE").exists()
     assert "trigram, a baseline" in finished.stdout
+    assert re.search(
+        r"\nPairs and triples of tokens are those of the first 8 training batches \([\d,]+ tokens\)\.\n",
+        finished.stdout,
+    )

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import mlx.nn as nn
 import pytest
 
-from mlxlab.experiment.report import describe_memory, next_commands, number
+from mlxlab.experiment.report import closing_lines, describe_memory, number
 from mlxlab.experiment.run_metrics import numbers
 from mlxlab.training.optim.optimizers import adamw
 
@@ -18,17 +18,21 @@ from mlxlab.training.optim.optimizers import adamw
         ("/usr/bin/mlxlab", ["next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]),
     ],
 )
-def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path, program, expected):
+def test_closing_lines_name_the_program_and_paths_as_they_are_typed(monkeypatch, tmp_path, program, expected):
     monkeypatch.setattr(sys, "argv", [program])
     monkeypatch.chdir(tmp_path)
-    run = tmp_path.relative_to(tmp_path) / "r"
-    assert next_commands(run, generates=True, predicts=False) == expected
+    run, expected = tmp_path / "r", ["run folder: r", *expected]
+    assert closing_lines(run, generates=True, predicts=False) == expected
     (run / "inference").mkdir(parents=True)
     (run / "inference" / "chat_template.jinja").touch()
-    assert next_commands(run, generates=True, predicts=False) == [expected[0], f"{expected[1]} chat=true"]
-    assert next_commands(run, generates=False, predicts=False) == expected[:1]
-    predict = f"{expected[0].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
-    assert next_commands(run, generates=False, predicts=True) == [expected[0], predict]
+    assert closing_lines(run, generates=True, predicts=False) == [*expected[:2], f"{expected[2]} chat=true"]
+    assert closing_lines(run, generates=False, predicts=False) == expected[:2]
+    predict = f"{expected[1].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
+    assert closing_lines(run, generates=False, predicts=True) == [*expected[:2], predict]
+    monkeypatch.chdir("/")
+    assert closing_lines(run, generates=False, predicts=False)[0] == f"run folder: {run.relative_to('/')}"
+    monkeypatch.chdir(sys.prefix)
+    assert closing_lines(run, generates=False, predicts=False)[0] == f"run folder: {run}"
 
 
 def test_numbers_are_short_at_every_scale():

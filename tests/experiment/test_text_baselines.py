@@ -54,19 +54,20 @@ def batch_of(tokens, weights=1.0):
 def test_the_unigram_is_the_entropy_of_the_targets_and_others_are_better_on_text_of_pairs():
     batch = batch_of([0, 1, 2] * 100)
     task, train = Task("language_modelling", 4, token_bytes=(1, 2, 3, 4)), Repeated(batch)
-    results = text_baselines(state_after(train, 51), [batch], task, 9)
+    results, counted = text_baselines(state_after(train, 51), [batch], task, 9)
     assert results["unigram"]["valid/loss"] == pytest.approx(np.log(3))
     assert results["unigram"]["valid/bits_per_byte"] == pytest.approx(np.log2(3) / 2)  # a token has 2 bytes on average
     assert results["bigram"]["valid/loss"] < 0.01
     assert results["trigram"]["valid/loss"] < results["bigram"]["valid/loss"] + 0.01
     assert (train.position, train.read) == (51, 102)
+    assert counted == {"batches": 51, "tokens": 51 * 300}
 
 
 def test_a_masked_model_has_no_counts_of_pairs_and_no_targets_are_no_error():
     task = Task("language_modelling", 4, masked=True)
     state = state_after(Repeated(batch_of([0, 1])), 5)
-    assert [*text_baselines(state, [batch_of([0, 1])], task, 9)] == ["unigram"]
-    assert text_baselines(state, [], task, 9) == {"unigram": {"valid/loss": 0.0}}
+    assert [*text_baselines(state, [batch_of([0, 1])], task, 9).metrics] == ["unigram"]
+    assert text_baselines(state, [], task, 9) == ({"unigram": {"valid/loss": 0.0}}, None)
 
 
 @pytest.mark.parametrize("context", [(0, 1), (3, 3), (4, 0)])
@@ -94,10 +95,10 @@ def test_only_data_that_was_trained_on_is_read_again(tmp_path, prefetch, caplog)
         list(data)
     data.load_state_dict(end)
 
-    results = text_baselines(state, [batch_of([97, 98] * 9)], task, 9)
+    results, _ = text_baselines(state, [batch_of([97, 98] * 9)], task, 9)
     assert [*results] == ["unigram", "bigram", "trigram"]
     path.write_bytes(gzip.compress(b"{\n" + text))
-    assert [*text_baselines(state, [batch_of([97, 98] * 9)], task, 9)] == ["unigram"]
+    assert [*text_baselines(state, [batch_of([97, 98] * 9)], task, 9).metrics] == ["unigram"]
     assert "no bigram and trigram baselines: " in caplog.text
     assert data.state_dict() == end
 

@@ -27,6 +27,7 @@ from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.arguments import check_keys
 from mlxlab.training.callback import Callback
+from mlxlab.wording import one_of
 
 SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
     "trainer.learning_rate": "learning_rate",
@@ -73,7 +74,7 @@ def build_data(
     metrics = [name for name in BY_TASK[data.task.kind] if name != CORE_ACCURACY or data.tokenizer.vocabulary]
     for key in ("objective", "tracking.register.metric"):
         if (metric := value_at(cfg, key)) is not None and metric not in metrics:
-            raise ConfigError(f"{key}={metric}: not measured on this data; expected one of {', '.join(metrics)}")
+            raise ConfigError(f"{key}={metric}: not measured on this data; expected {one_of(metrics)}")
     return data
 
 

@@ -18,17 +18,17 @@ from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, 
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
 from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.run_metrics import FILE, RunMetrics, interval_text, number
+from mlxlab.experiment.run_metrics import FILE, RunMetrics, describe_counted, interval_text, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.program import command
+from mlxlab.program import command, display_path
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
-from mlxlab.wording import counted
+from mlxlab.wording import counted, percent
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V")
@@ -53,9 +53,8 @@ def write_report(
     evaluations = len(history.evaluations)
     paragraphs = [f"no evaluation was finite: {counted(evaluations, 'evaluation')}, {counted(progress.step, 'step')}"]
     if best:
-        heading = (
-            f"best of {counted(evaluations, 'evaluation')} by {objective}, step {history.best_step} of {progress.step}:"
-        )
+        at = f"step {history.best_step:,} of {progress.step:,}"
+        heading = f"best of {counted(evaluations, 'evaluation')} by {objective}, {at}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
     if results.splits:
@@ -63,9 +62,11 @@ def write_report(
         length = training_length(history, progress.step, limit, state.data.batches_per_epoch, learning_rate)
         if lines := findings(results, length):
             paragraphs.append("\n".join(lines))
-    for name, values in results.text_baselines.items():
+    for name, values in results.text_baselines.metrics.items():
         listed = ", ".join(f"{key} {number(value)}" for key, value in values.items())
         paragraphs.append(f"{name}, a baseline: {listed}")
+    if results.text_baselines.counted:
+        paragraphs.append(describe_counted(results.text_baselines.counted))
     if history.reference:
         paragraphs.append(side_by_side(history.reference))
     if history.events:
@@ -82,7 +83,7 @@ def write_report(
 def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
     history, splits = state.history, {each.split: each for each in results.splits}
     names = dict.fromkeys(name for each in results.splits for name in each.baselines)
-    return {
+    metrics: RunMetrics = {
         "best_step": history.best_step,
         "steps": state.progress.step,
         "main_metric": results.main_metric if splits else None,
@@ -92,7 +93,7 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "intervals": _keyed({split: each.intervals for split, each in splits.items()}),
         "baselines": {
             **{name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names},
-            **{name: {**values} for name, values in results.text_baselines.items()},
+            **{name: {**values} for name, values in results.text_baselines.metrics.items()},
         },
         "gains": {
             name: {f"{split}/{results.main_metric}": each.gains[name] for split, each in splits.items()}
@@ -107,6 +108,9 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "evaluations": [*history.evaluations],
         "state": "finished",
     }
+    if text := results.text_baselines.counted:
+        metrics["counted_text"] = text
+    return metrics
 
 
 def write_pruned(state: TrainState, task: Task, stop: Stop, reason: str, folder: Path) -> None:
@@ -184,7 +188,7 @@ def final_metrics(history: History) -> dict[str, float]:
 def describe_training(model: Model) -> list[str]:
     """A line for the user where weights are frozen."""
     trained, total = count_trainable(model), count_parameters(model)
-    return [f"trains {trained:,} of {total:,} parameters ({trained / total:.2%})"] if trained < total else []
+    return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"] if trained < total else []
 
 
 def warn_of_long_rows(data: DataModule, model: Model) -> None:
@@ -204,13 +208,13 @@ def describe_memory(state: TrainState, budget: int) -> list[str]:
     return [f"does not fit this machine: {parts}, without any activations; see {command('info')}"]
 
 
-def next_commands(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
-    """Commands for the finished run, in the form in which the user called this program."""
-    run = shlex.quote(f"run={run_dir}")
+def closing_lines(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
+    """The folder of the finished run and commands for it, in the form in which the user called this program."""
+    run = shlex.quote(f"run={display_path(run_dir)}")
     lines = [f"{command('evaluate')} {run}"]
     lines += [f"{command('generate')} {run}{generate_options(run_dir)}"] if generates else []
     lines += [f"{command('predict')} {run} input=FILE output=predictions.csv"] if predicts else []
-    return [f"next: {line}" for line in lines]
+    return [f"run folder: {display_path(run_dir)}", *(f"next: {line}" for line in lines)]
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:
@@ -221,7 +225,7 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     share = student["parameters"] / teacher["parameters"]
     return (
         f"{markdown_table(['at the last step', *measured], rows)}\n\n"
-        f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:\n"
+        f"The student has {percent(share)} of the teacher's parameters. One run cannot tell whether that helped:\n"
         f"train without teachers too, both over several seeds, and run `{command('compare')}`."
     )
 

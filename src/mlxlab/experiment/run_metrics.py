@@ -3,8 +3,17 @@
 from math import isclose, isfinite
 from typing import Literal, NotRequired, TypedDict
 
+from mlxlab.wording import counted
+
 FILE = "metrics.json"
 Metrics = dict[str, float | None]  # by key: `valid/accuracy`; None is not finite
+
+
+class CountedText(TypedDict):
+    """The training text in which a baseline counted pairs and triples of tokens."""
+
+    batches: int
+    tokens: int  # targets
 
 
 class RunMetrics(TypedDict):
@@ -26,9 +35,16 @@ class RunMetrics(TypedDict):
     rows: NotRequired[dict[str, int]]  # by split: those that the intervals are of
     never_predicted: NotRequired[dict[str, dict[str, int]]]  # by split: rows of each class that is never predicted
     prediction_bands: NotRequired[dict[str, tuple[float, float]]]  # by split: the two values that a regression predicts
+    counted_text: NotRequired[CountedText]
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
     state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
     reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines
+
+
+def describe_counted(text: CountedText) -> str:
+    """What the baselines of a language model know, in which they differ between lengths of a run."""
+    size = f"{counted(text['batches'], 'training batch', 'training batches')} ({counted(text['tokens'], 'token')})"
+    return f"Pairs and triples of tokens are those of the first {size}."
 
 
 def baseline_values(metrics: RunMetrics, key: str) -> dict[str, float]:

@@ -33,10 +33,10 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.report import (
+    closing_lines,
     describe_memory,
     describe_training,
     log_lines,
-    next_commands,
     warn_of_long_rows,
     write_pruned,
     write_report,
@@ -246,5 +246,5 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
         with state.eval_weights() as model:
             write_samples(cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens)
     predicts = isinstance(encoder, RowEncoder)
-    print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates=generates, predicts=predicts)]))
+    print("\n".join(closing_lines(run_dir, generates=generates, predicts=predicts)))
     return 0

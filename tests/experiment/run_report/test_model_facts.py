@@ -57,6 +57,22 @@ def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_con
     }
 
 
+def test_a_language_model_is_said_to_be_judged_on_answers_and_how_much_its_baselines_counted():
+    of_text = files()
+    of_text.metrics["metrics"] = {"valid/loss": 2.0}
+    of_text.metrics["counted_text"] = {"batches": 64, "tokens": 131072}
+    for loss_on, expected in {
+        "assistant": ["Only the answers have a loss: all metrics are of their tokens."],
+        "completion": ["Only the last answers have a loss: all metrics are of their tokens."],
+        "all": [],
+    }.items():
+        of_text.config["data"]["loss_on"] = loss_on
+        blocks = section(result_sections(of_text, results_of(of_text)), "Results")
+        notes = [block.text for block in blocks if block.kind == "paragraph" and block.is_note]
+        counts = "Pairs and triples of tokens are those of the first 64 training batches (131,072 tokens)."
+        assert notes == [*expected, counts]
+
+
 def test_sentences_name_metrics_and_baselines_as_the_tables_do():
     baselines = {"ridge_regression": 3.0, "mean": 9.0}
     results = Results("rmse", "valid", {"rmse": 2.0}, None, 88, baselines, (0.5, 1.5), (6.0, 8.0))

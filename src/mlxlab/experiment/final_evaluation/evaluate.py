@@ -6,7 +6,7 @@ The metrics get intervals, and the baselines are judged on the same rows.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.experiment.final_evaluation.text_baselines import MAX_BATCHES, text_baselines
+from mlxlab.experiment.final_evaluation.text_baselines import MAX_BATCHES, NO_BASELINES, TextBaselines, text_baselines
 from mlxlab.metric_names import TEST, lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
@@ -65,7 +65,7 @@ class FinalEvaluation:
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
     thresholds: Thresholds = 0.5  # of labels, chosen on the validation examples
-    text_baselines: Mapping[str, dict[str, float]] = field(default_factory=dict)  # of a language model, by name and key
+    text_baselines: TextBaselines = NO_BASELINES  # of a language model
 
     @property
     def main_metric(self) -> str:

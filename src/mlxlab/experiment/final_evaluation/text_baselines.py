@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice, repeat
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.vocabulary.remapping import IS_CORE
 from mlxlab.errors import UserError
+from mlxlab.experiment.run_metrics import CountedText
 from mlxlab.metric_names import VALID, VALID_LOSS
 from mlxlab.training.state import TrainState
 
@@ -21,8 +23,18 @@ _DISCOUNT = 0.75  # of absolute discounting
 logger = logging.getLogger(__name__)
 
 
-def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit: int) -> Mapping[str, dict[str, float]]:
-    """Loss and, where the bytes of tokens are known, bits per byte by the name of the baseline.
+class TextBaselines(NamedTuple):
+    """`metrics` by the name of the baseline, and in how much of the training text pairs and triples were counted."""
+
+    metrics: Mapping[str, dict[str, float]]
+    counted: CountedText | None = None
+
+
+NO_BASELINES = TextBaselines({})
+
+
+def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit: int) -> TextBaselines:
+    """Loss and, where the bytes of tokens are known, bits per byte.
 
     `unigram` is the entropy of the validation targets themselves. The others count the first training batches, at most
     as many as the model saw, and are smoothed by interpolated absolute discounting (Ney, Essen and Kneser 1994); they
@@ -34,20 +46,23 @@ def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit:
     """
     batches = list(islice(valid, limit))
     grams, targets = _grams(batches, 3), _targets(batches)
-    losses = {"unigram": _entropy(targets)}
+    losses, counted_text = {"unigram": _entropy(targets)}, None
     if not task.masked and len(targets) and not any(IS_CORE in batch.aux for batch in batches):
         try:
-            seen = _grams(trained_batches(state), 3)
+            trained = trained_batches(state)
+            seen = _grams(trained, 3)
         except UserError as error:
             logger.warning(f"no bigram and trigram baselines: {one_line(str(error), 300)}")
         else:
             _, losses["bigram"], losses["trigram"] = _ngram_losses(seen, grams, task.num_classes)
+            counted_text = CountedText(batches=len(trained), tokens=len(seen))
     known = sum(np.array(task.token_bytes)[targets].tolist()) if len(task.token_bytes) and len(targets) else 0
     bits = len(targets) / math.log(2) / known if known else 0.0
-    return {
+    metrics = {
         name: {VALID_LOSS: loss} | ({f"{VALID}bits_per_byte": loss * bits} if bits else {})
         for name, loss in losses.items()
     }
+    return TextBaselines(metrics, counted_text)
 
 
 def trained_batches(state: TrainState) -> list[Batch]:

@@ -71,7 +71,7 @@ class TrainingLength:
 
     def _longer(self, otherwise: str) -> str:
         """Advice on the steps if they are few."""
-        few = f"{self.steps} steps are few"
+        few = f"{self.steps:,} steps are few" if self.steps > 1 else "1 step is little"
         return otherwise if self.steps >= _FEW_STEPS else f"{few}: {self._limit(max(_FEW_STEPS, 2 * self.steps))}"
 
     def _limit(self, steps: int) -> str:

@@ -3,7 +3,8 @@
 from contextlib import suppress
 from pathlib import PurePath
 
-from mlxlab.experiment.run_metrics import Metrics, RunMetrics, interval_text
+from mlxlab.config.issues import value_at
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics, describe_counted, interval_text
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
 from mlxlab.experiment.run_report.details import control_commands
 from mlxlab.experiment.run_report.metric_titles import metric_title
@@ -64,10 +65,19 @@ def _results(files: RunFiles, results: Results) -> list[Block]:
         blocks.append(Paragraph(sentence, is_verdict=True, is_good="this model is better" in sentence))
     if results.baselines and results.value is not None:
         blocks += [Paragraph("The model and its baselines:"), _baseline_table(results)]
+    blocks += [Paragraph(text, is_note=True) for text in _what_is_counted(files)]
     if files.metrics is not None:
         return [*blocks, *_metric_table(files, files.metrics)]
     rows = [[metric_title(name, files), shown(value)] for name, value in results.values.items()]
     return [*blocks, Table([Column("metric"), Column("validation", True)], rows)] if rows else blocks
+
+
+def _what_is_counted(files: RunFiles) -> list[str]:
+    """Of a language model: which tokens its metrics are of, and how much text its baselines have seen."""
+    answers = {"assistant": "answers", "completion": "last answers"}.get(str(value_at(files.config, "data.loss_on")))
+    lines = [f"Only the {answers} have a loss: all metrics are of their tokens."] if answers else []
+    text = files.metrics.get("counted_text") if files.metrics else None
+    return [*lines, describe_counted(text)] if text else lines
 
 
 def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
