@@ -3,7 +3,6 @@
 A file is 64 bytes, the digest of the rest, then an Arrow IPC file. Its name must hold the key of its content.
 """
 
-import logging
 import mmap
 import os
 import tempfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import xxhash
 
+from mlxlab.data.cache import warn_of_damage, warn_of_unwritten
 from mlxlab.data.input_files import read_from
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
@@ -25,7 +25,6 @@ HEADER_BYTES, BLOCK = 64, 2**24
 
 Batches: TypeAlias = "Callable[[], Iterable[pyarrow.RecordBatch]]"
 Check: TypeAlias = "Callable[[pyarrow.RecordBatch], None]"
-log = logging.getLogger(__name__)
 
 
 def cached_table(
@@ -58,20 +57,20 @@ def cached_table(
     except InputNotFoundError:
         pass
     except DataError as error:
-        log.warning("the cache %s is corrupt (%s); it is built again", path, error)
+        warn_of_damage(path, error)
         outcome = "corrupt, built again"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         return _build(path, build, check), outcome
     except OSError as error:
-        log.warning("the cache %s could not be written (%s)", path, error)
+        warn_of_unwritten(path, error)
     try:
         with tempfile.TemporaryFile() as file:
             _write(file, path.name, build)
             return _map(file, path.name, check), f"{outcome}, not cached"
     except OSError as error:
-        raise WriteError(f"{tempfile.gettempdir()}: {path.name} could not be written ({error})") from None
+        raise WriteError(f"{tempfile.gettempdir()}: no temporary file could be written ({error})") from None
 
 
 def _build(path: Path, build: Batches, check: Check) -> "pyarrow.Table":

@@ -46,22 +46,33 @@ def cached(
     except InputNotFoundError:
         pass
     except DataError as error:
-        log.warning("the cache %s is corrupt (%s); it is built again", path, error)
+        warn_of_damage(path, error)
         outcome = "corrupt, built again"
     content = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, _digest(path, body := encode(content)) + body)
     except OSError as error:
-        log.warning("the cache %s could not be written (%s)", path, error)
+        warn_of_unwritten(path, error)
         outcome += ", not cached"
     return content, outcome
 
 
-def describe_tokens(outcome: str, file: str) -> str:
+def warn_of_damage(path: Path, error: DataError) -> None:
+    """Without the name of the file, which is a digest: there is nothing to do about it."""
+    log.warning("a cached file is corrupt (%s); it is built again", str(error).removeprefix(f"{path}: "))
+
+
+def warn_of_unwritten(path: Path, error: OSError) -> None:
+    log.warning("the cache in %s could not be written (%s)", path.parent, error.strerror or error)
+
+
+def describe_tokens(outcome: str) -> str:
     """How the tokens of a data set came about, by the outcome of `cached`."""
-    lines = {"hit": "tokens read from the cache", "miss": "tokenized, and cached"}
-    return lines.get(outcome, f"tokenized; cache {file}: {outcome}")
+    if outcome == "hit":
+        return "tokens read from the cache"
+    again = " again, because the cache was corrupt" if outcome.startswith("corrupt") else ""
+    return f"tokenized{again}, {'not' if outcome.endswith('not cached') else 'and'} cached"
 
 
 def _digest(path: Path, body: bytes) -> bytes:

@@ -88,7 +88,7 @@ class TeacherCache:
         stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all outputs"
         targets, tail, nats = self.records.totals()
         return (
-            f"teacher cache: {stored} in {self.dtype}; {self.hits} rows found, {self.misses} computed;"
+            f"teacher cache: {stored} in {self.dtype}; {self.hits:,} rows found, {self.misses:,} computed;"
             f" {100 * tail / max(targets, 1):.2g} % of the probability is in the other classes,"
             f" {nats / max(targets, 1):.2g} nats per target are lost"
         )
@@ -170,7 +170,7 @@ class RecordFile:
 
     def discard(self, key: bytes, reason: str) -> None:
         """Deletes a record that cannot be used."""
-        log.warning("%s: record %s is corrupt (%s); it is computed again", self.path, key.hex(), reason)
+        log.warning("%s: a record is corrupt (%s); it is computed again", self.path, reason)
         self._pending.pop(key, None)
         self._write("DELETE FROM records WHERE key = ?", [(key,)])
 

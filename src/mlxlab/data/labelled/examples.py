@@ -107,7 +107,7 @@ class LabelledExamples:
             f"{rows.name}: {self._describe_labels()}",
             *(f"{rows.name}: {line}" for line in fit.lines),
             *self._describe_selection(),
-            f"{rows.name}: {describe_tokens(self._tokens.outcome, path.name)}",
+            f"{rows.name}: {describe_tokens(self._tokens.outcome)}",
             self._describe_tokens(),
         ]
 

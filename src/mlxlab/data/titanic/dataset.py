@@ -132,7 +132,7 @@ class TitanicDataset:
             f"{self.name}: {len(split.train):,} training rows, {len(split.valid):,} validation rows ({split.method})",
             *(f"{self.name}: {line}" for line in fit.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
-            f"{self.name}: {describe_tokens(outcome, path.name)}",
+            f"{self.name}: {describe_tokens(outcome)}",
             self._describe_tokens(),
         ]
         batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
