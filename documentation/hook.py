@@ -7,7 +7,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from documentation.pages import generated_pages, site_links
+from documentation.pages import generated_pages, site_links, without_breaks
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -35,3 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return site_links(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    return without_breaks(html)

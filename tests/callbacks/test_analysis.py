@@ -219,7 +219,7 @@ def test_a_run_that_a_signal_ends_does_not_wait_long(tmp_path, monkeypatch, capl
 def test_without_memory_it_is_skipped(tmp_path, caplog):
     run = train(tmp_path, [analysis(tmp_path, memory=lambda: (9.0e9, 100.0e9))])
     assert logged(run.context.tracker) == []
-    assert "analysis of step 2 skipped: it would fill 91% of the memory (callbacks.analysis.max_memory=0.9)" in (
+    assert "analysis of step 2 skipped: it would fill 91 % of the memory (callbacks.analysis.max_memory=0.9)" in (
         caplog.messages
     )
 

@@ -14,6 +14,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
 from mlxlab.models.pretrained import bert, llama
+from mlxlab.wording import percent
 
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",
@@ -84,8 +85,8 @@ def published_llama(weights):
     published = {}
     for path, array in weights.items():
         name = path.replace("backbone.", "model.").replace("head.out.", "lm_head.")
-        for ours, theirs in names.items() if not name.startswith("lm_head") else ():
-            name = name.replace(ours, theirs)
+        for own_name, published_name in names.items() if not name.startswith("lm_head") else ():
+            name = name.replace(own_name, published_name)
         published[name] = array
     return published
 
@@ -174,7 +175,7 @@ def test_faults_are_refused_with_counts_and_names_unless_the_policy_allows_them(
     with pytest.raises(NotAllowedError) as error:
         report.require(1.0, "run/x")
     assert str(error.value) == (
-        f"run/x: {report.match:.1%} of the arrays fit the model: 1 missing (backbone.norm.weight);"
+        f"run/x: {percent(report.match)} of the arrays fit the model: 1 missing (backbone.norm.weight);"
         " 1 unexpected (backbone.extra.weight);"
         f" 1 wrong shape ({QUERY}.weight: expected (32, 32) float32, got (32, 8) float32);"
         f" resume_policy.min_match={int(report.match * 100) / 100} accepts it"

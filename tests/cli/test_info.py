@@ -137,7 +137,7 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
     out = capsys.readouterr().out
     assert re.search(r"^\| frequent +\| ' ' +\| +1 \|", out, re.MULTILINE)
     assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +\d+ \| +1 \|", out, re.MULTILINE)
-    assert "1 frequent outliers" in out
+    assert "1 frequent outlier (" in out
     assert "tokens of the vocabulary occur" in out
     assert main([*args, "--json"]) == 0
     [first, *_] = json.loads(capsys.readouterr().out)["outliers"]

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import yaml
 from documentation.exit_codes import exit_codes
-from documentation.pages import generated_pages
+from documentation.pages import generated_pages, without_breaks
 
 import mlxlab
 from mlxlab import api, errors
@@ -198,3 +198,10 @@ def test_every_file_of_a_run_folder_is_documented():
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"metrics.json", "per_class.csv", "learning_curve.png"} <= written
     assert written <= documented | {"tokenizer.json"}, written - documented
+
+
+def test_shares_do_not_break_in_a_line_of_the_site():
+    html = "<p>95 % of 1 % <code>5 %</code></p><pre><code>6 %\n</code></pre> 7 %"
+    assert without_breaks(html) == html.replace("95 %", "95&nbsp;%").replace("of 1 %", "of 1&nbsp;%").replace(
+        " 7 %", " 7&nbsp;%"
+    )

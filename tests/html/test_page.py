@@ -1,10 +1,26 @@
 """Pages: escaped, complete, and drawn whatever the numbers are."""
 
 import math
+import re
 
 import pytest
 
-from mlxlab.html.blocks import MAX_ROWS, Card, Charts, Check, Column, Facts, Listing, Page, Section, Table, png_width
+from mlxlab.html.blocks import (
+    MAX_ROWS,
+    Card,
+    Charts,
+    Check,
+    Column,
+    Commands,
+    Facts,
+    Listing,
+    Page,
+    Paragraph,
+    Sample,
+    Section,
+    Table,
+    png_width,
+)
 from mlxlab.html.line_chart import MAX_POINTS, LineChart
 from mlxlab.html.page import MAX_TEXT, clean, render_page, write_page
 from support.browser import BROWSER, evaluate
@@ -28,6 +44,14 @@ def test_text_is_limited_and_without_control_characters_and_credentials():
     assert clean("a\x00b\x1b[31m\u202ec\n\td\ud800") == "a b [31m c\n\td "
     assert clean("s3://me:secret123@host/x") == "s3://***@host/x"
     assert len(clean("x" * 10**6)) < MAX_TEXT + 50
+
+
+def test_a_share_does_not_break_before_its_sign_but_in_code_to_copy():
+    blocks = [Paragraph("9.4 % of a 100 % wool"), Table([Column("n", is_number=True)], [["5 %"]])]
+    code = [Commands({"a": "name='3 %'"}), Listing("6 %"), Sample("s", "7 %", "8 %")]
+    html = render_page(Page("1 %", "2 %", [Section("s", [*blocks, *code])])).partition("<main>")[2]
+    spaces = dict(re.findall(r"([\d.]+)(\s)%", html))
+    assert "".join(spaces.values()) == "\u00a0" * 5 + " " * 4, spaces
 
 
 def test_a_table_shows_its_first_rows_and_counts_the_others():

@@ -17,6 +17,7 @@ from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
+from mlxlab.wording import percent
 
 if TYPE_CHECKING:
     from mlxlab.model_analysis.snapshot import Snapshot
@@ -208,7 +209,8 @@ class WeightAnalysis(Callback):
         used = total - available + COPIES * snapshot_bytes(state.model, self.max_rows)
         if used <= self.max_memory * total:
             return ""
-        return f"it would fill {used / total:.0%} of the memory (callbacks.analysis.max_memory={self.max_memory})"
+        share = percent(used / total, 0)
+        return f"it would fill {share} of the memory (callbacks.analysis.max_memory={self.max_memory})"
 
     def _skip(self, step: int, reason: str) -> None:
         self._skipped += 1

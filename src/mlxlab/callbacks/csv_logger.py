@@ -15,6 +15,7 @@ from mlxlab.files.atomic import remove_leftovers, write_atomic
 from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
+from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class CSVLogger(Callback):
         late = [(step, select_analysis(metrics)) for step, metrics in state.history.curve]
         self.table.add_late([(step, metrics) for step, metrics in late if metrics])
         if self.table.waiting:
-            logger.warning(f"{self.table.path}: the last {len(self.table.waiting)} rows could not be written")
+            last = counted(len(self.table.waiting), "row")
+            logger.warning(f"{self.table.path}: the last {last} could not be written")
         if self.table.path.is_file():
             context.tracker.log_artifact(self.table.path)
 

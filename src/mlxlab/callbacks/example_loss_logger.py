@@ -72,7 +72,7 @@ class ExampleLossLogger(Callback):
         if dropped := self._seen - self._written:
             context.log(state, {"example_losses/dropped_rows": float(dropped)})
             reason = self._error or "the disk was slower than training; raise callbacks.example_losses.queue_size"
-            logger.warning(f"{self.folder}: {dropped} of {self._seen} rows dropped: {reason}")
+            logger.warning(f"{self.folder}: {dropped:,} of {self._seen:,} rows dropped: {reason}")
 
     def _write(self, stream: example_losses.StreamWriter) -> None:
         while (losses := self._queue.get()) is not None:

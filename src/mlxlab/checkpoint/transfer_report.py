@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 from mlxlab.constraints import Count
 from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.wording import percent
 
 Outcome = Literal[
     "matched",  # same path, same numbers
@@ -80,9 +81,9 @@ class TransferReport:
         if not self.count(*CARRIED):
             raise DataError(f"{source}: no array fits the model: {faults or 'it holds none'}{advice and f'; {advice}'}")
         if self.match < min_match:
-            percent = int(self.match * 1000) / 1000
+            rounded_down = int(self.match * 1000) / 1000
             hint = advice or f"resume_policy.min_match={int(self.match * 100) / 100} accepts it"
-            raise NotAllowedError(f"{source}: {percent:.1%} of the arrays fit the model: {faults}; {hint}")
+            raise NotAllowedError(f"{source}: {percent(rounded_down)} of the arrays fit the model: {faults}; {hint}")
 
     def as_json(self) -> dict[str, list[str]]:
         return {str(outcome): names for outcome, names in self._ordered()}

@@ -28,6 +28,7 @@ from mlxlab.constraints import Size
 from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
 from mlxlab.markdown import markdown_table
+from mlxlab.wording import counted
 
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 
@@ -53,12 +54,12 @@ def _top(
     rows = pd.DataFrame(example_losses.merge([Path(arg) for arg in args])).reindex(columns=list(COLUMNS))
     usable = rows[np.isfinite(rows[by])]
     if usable.empty:
-        raise DataError(f"none of the {len(rows)} examples has a finite {by}")
+        raise DataError(f"none of the {len(rows):,} examples has a finite {by}")
     ranking = usable.sort_values([by, "id"], ascending=[mode == "easiest", True]).head(count)
     if json:
         print_json(ranking.to_dict("records"))
         return
-    print(f"{len(ranking)} {mode} of {len(usable)} examples, by {by}")
+    print(f"{len(ranking)} {mode} of {len(usable):,} examples, by {by}")
     rows = [[_cell(value) for value in row] for row in ranking.itertuples(index=False)]
     terminal.show(markdown_table(list(COLUMNS), rows, "lr"))
 
@@ -84,7 +85,7 @@ def _merge(out: Path, json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json({"output": str(out), "examples": len(rows["id"])})
     else:
-        print(f"{out}: {len(rows['id'])} examples")
+        print(f"{out}: {counted(len(rows['id']), 'example')}")
 
 
 SOURCES = (1, sys.maxsize)  # the number of SOURCE arguments

@@ -21,6 +21,7 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_bytes
 from mlxlab.progress import activity
+from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import TextChunk
@@ -90,12 +91,12 @@ def _generate(
     for number, text in enumerate(texts, 1):
         length = len(writer.tokens(text, request.new_document))
         if request.context_length is not None and length > request.context_length:
-            log.warning(f"prompt {number}: truncated to its last {request.context_length} of {length} tokens")
+            log.warning(f"prompt {number}: truncated to its last {request.context_length:,} of {length:,} tokens")
     start = time.perf_counter()
     chunks = writer.stream(texts, sampling, request)
     tokens, ended = _print_lines(texts, chunks) if json or prompts is not None else _print_text(texts[0], chunks)
     seconds = time.perf_counter() - start
-    log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
+    log.info(f"{counted(tokens, 'token')} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):,.0f} tokens/s{ended}")
 
 
 def _sampling(preset: str | None, options: dict[str, Any]) -> "SamplingParams":

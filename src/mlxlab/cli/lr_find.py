@@ -22,6 +22,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
+from mlxlab.wording import counted
 
 POINTS = 20  # rows of the table
 
@@ -78,7 +79,7 @@ def _find(
         return
     rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]]
     terminal.show(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
-    print(f"\n{len(points)} steps, up to {curve.rates[-1]:.2g}; plot: {out}")
+    print(f"\n{counted(len(points), 'step')}, up to {curve.rates[-1]:.2g}; plot: {out}")
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 

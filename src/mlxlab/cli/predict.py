@@ -29,6 +29,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Lt, Size
 from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
+from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.data.dataset import Table
@@ -117,7 +118,7 @@ def _predict(
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     skipped = errors.malformed_records
     left_out = f"; left out: {skipped}" if skipped else ""
-    log.info(f"{count} rows of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}")
+    log.info(f"{counted(count, 'row')} of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}")
     if json:
         print_json({"output": str(output), "rows": count, "left_out": skipped})
     else:

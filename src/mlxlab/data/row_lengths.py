@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from mlxlab.wording import percent
+
 TOO_LONG = "are longer than data.seq_len="  # in the warning on many rows
 MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY
@@ -31,12 +33,12 @@ class RowLengths(NamedTuple):
         return self.share > MANY
 
     def describe(self) -> str:
-        count = f"{self.too_long:,} of {self.rows:,} rows ({100 * self.share:.1f} %)"
+        count = f"{self.too_long:,} of {self.rows:,} rows ({percent(self.share)})"
         return f"{count} {TOO_LONG}{self.seq_len} tokens and are {self.action}"
 
     def advise(self, position_limit: int | None) -> str:
         """`describe`, and a longer limit; `position_limit` is that of the model, if it has one."""
-        advice = f"{self.describe()}; data.seq_len={self.needed} holds {100 * QUANTILE:.0f} % of the rows whole"
+        advice = f"{self.describe()}; data.seq_len={self.needed} holds {percent(QUANTILE, 0)} of the rows whole"
         if position_limit is not None and self.needed > position_limit:
             advice += f", but the model has positions for {position_limit} (model.max_position_embeddings)"
         return advice

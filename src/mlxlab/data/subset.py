@@ -65,7 +65,7 @@ class ExampleSelection:
         losses = rows.get(self.score, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(losses)
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(losses)} rows has a finite {self.score} to select by")
+            raise DataError(f"{self.source}: none of its {len(losses):,} rows has a finite {self.score} to select by")
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():

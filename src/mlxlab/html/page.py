@@ -16,6 +16,7 @@ from mlxlab.redact import redact
 MAX_TEXT = 20_000  # characters of one text
 # Control characters and lone surrogates, and those that change the direction of the text around them.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PERCENT = re.compile(r"(?<=\d) (?=%)")
 _SLASH, _SEPARATOR = re.compile(r"(?<=[^/=])/(?=.)|=(?=.)"), re.compile(r"[_,-](?=\w)")
 _SORT = """
 for (const head of document.querySelectorAll(".sortable th")) head.addEventListener("click", () => {
@@ -34,12 +35,17 @@ def render_page(page: Page) -> str:
     from markupsafe import Markup, escape
 
     def shown(value: object) -> object:
-        return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return _unbroken(clean(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    def breakable(text: str) -> Markup:
+        return Markup(_breakable(str(escape(clean(text)))))
 
     template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     settings = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(autoescape=True, finalize=shown, **settings)
-    environment.filters["breakable"] = lambda text: Markup(_breakable(str(escape(clean(text)))))
+    environment.filters["breakable"] = lambda text: breakable(_unbroken(text))
+    environment.filters["breakable_command"] = breakable
+    environment.filters["verbatim"] = lambda text: Markup(escape(clean(text)))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     is_sortable = any(isinstance(block, Table) and block.is_sortable for each in page.sections for block in each.blocks)
     script = _SORT if is_sortable else ""
@@ -49,6 +55,11 @@ def render_page(page: Page) -> str:
         script=Markup(script),
         policy=Markup(f"; script-src 'sha256-{digest}'" if script else ""),
     )
+
+
+def _unbroken(text: str) -> str:
+    """With no-break spaces in `9.4 %`; not for what is copied, such as commands."""
+    return _PERCENT.sub("\u00a0", text)
 
 
 def _breakable(html: str) -> str:

@@ -22,6 +22,7 @@ from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
 from mlxlab.training.steps.step import Step
+from mlxlab.wording import counted
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Trainer:
             return ""
         steps = epochs * batches_per_epoch
         before = f"trainer.epochs={epochs} is reached before trainer.max_steps={self.max_steps}"
-        return f"ends after {steps} steps: {before}" if steps < max_steps else ""
+        return f"ends after {counted(steps, 'step')}: {before}" if steps < max_steps else ""
 
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
         make_contiguous(state.model)

@@ -376,7 +376,7 @@ def test_a_record_of_several_lines_with_a_byte_that_is_no_text_is_one(tmp_path, 
 
 def test_a_quote_that_swallows_the_rest_of_a_file_is_more_than_one_row(tmp_path):
     content = HEADER + "a,b\n" * 500 + '"a,b\n' + "a,b\n" * 500
-    with pytest.raises(DataError, match=r"501 of 1001 records are malformed.*a.csv:502:1: this quote is never closed"):
+    with pytest.raises(DataError, match=r"501 of 1,001 records are malformed.*a.csv:502:1: this quote is never closed"):
         open_file(tmp_path, "a.csv", content, on_error="skip")
 
 

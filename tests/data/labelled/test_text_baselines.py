@@ -136,7 +136,7 @@ def test_a_single_row_is_no_reason_to_tune():
     [
         ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
         ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
-        ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1000 characters"),
+        ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1,000 characters"),
         ("MAX_WEIGHTS", 30, "reads the 10 most frequent words and pairs"),
         ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
         ("MAX_TREE_OUTPUTS", 2, "gradient_boosting: skipped, 3 outputs are more than 2"),

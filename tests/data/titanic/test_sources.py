@@ -182,7 +182,7 @@ def test_a_split_key_without_effect_is_refused(folds, fold, valid_source):
 
 
 def test_a_class_too_small_to_be_split_is_refused():
-    with pytest.raises(DataError, match="label 1 has 1 rows"):
+    with pytest.raises(DataError, match="label 1 has 1 row,"):
         split_rows([row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0)
     with pytest.raises(DataError, match="expected at least 7"):
         split_rows(list(ROWS[:12]), None, 0.2, 7, 0, 0)

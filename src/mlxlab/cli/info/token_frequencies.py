@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
@@ -10,6 +10,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Size
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
+from mlxlab.wording import counted, percent
 
 if TYPE_CHECKING:
     from mlxlab.data.text.order.outliers import TokenFrequencies
@@ -55,17 +56,18 @@ def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), json: bo
         print_json({"outliers": rows, "summary": lines, "plot": str(out)})
         return
     cells = [
-        [str(value).replace("|", "\\|") for value in (row | {"share": f"{row['share']:.4%}"}).values()] for row in rows
+        [str(value).replace("|", "\\|") for value in (row | {"share": percent(row["share"], 4)}).values()]
+        for row in rows
     ]
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
     terminal.show("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
 
 
-def _outliers(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int) -> list[dict[str, object]]:
+def _outliers(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int) -> list[dict[str, Any]]:
     """The first outliers of both ends, with their share of all tokens."""
     total = int(frequencies.counts.sum())
     groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers[::-1]}
-    rows = list[dict[str, object]]()
+    rows = list[dict[str, Any]]()
     for name, ranks in groups.items():
         for rank in ranks[:count]:
             number, times = int(frequencies.ids[rank]), int(frequencies.counts[rank])
@@ -82,8 +84,10 @@ def _summary(frequencies: "TokenFrequencies") -> list[str]:
     limits = {"frequent": f"more than {frequencies.upper:.6g}", "rare": f"fewer than {frequencies.lower:.6g}"}
     for name, ranks in groups.items():
         share = frequencies.counts[ranks].sum() / total
-        lines.append(f"{len(ranks)} {name} outliers ({limits[name]} times) make up {share:.2%} of all tokens")
-    lines.append(f"{len(frequencies.rare)} rare tokens make up at most 1 %; {frequencies.unused} tokens do not occur")
+        outliers = f"{counted(len(ranks), f'{name} outlier')} ({limits[name]} times)"
+        lines.append(f"{outliers} make up {percent(share, 2)} of all tokens")
+    rare, unused = counted(len(frequencies.rare), "rare token"), counted(frequencies.unused, "token")
+    lines.append(f"{rare} make up at most 1 %; without an occurrence: {unused}")
     return lines
 
 

@@ -8,6 +8,7 @@ from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.text.sources.records import abbreviate, column_text, json_object, unique_keys
 from mlxlab.files.untrusted import parse_json
 from mlxlab.nearest import nearest_names
+from mlxlab.wording import one_of
 
 Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
 REQUIRED: dict[str, tuple[str, ...]] = {  # the keys by which a layout is recognised; further keys are ignored
@@ -147,7 +148,7 @@ def _from_item(item: object, role_key: str, content_key: str, roles: Mapping[str
     if not isinstance(role, str) or role not in roles:
         close = nearest_names(str(role), roles)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{role_key} {abbreviate(role)}, expected one of {', '.join(roles)}{hint}")
+        raise ValueError(f"{role_key} {abbreviate(role)}, expected {one_of(roles)}{hint}")
     return _message(roles[role], _content(item, content_key))
 
 

@@ -12,6 +12,7 @@ from mlxlab.data.text.sources.open import MEAN_BYTES, check_starts
 from mlxlab.data.text.sources.records import RecordFormat, split_lines
 from mlxlab.data.text.sources.windows import SequentialSource, TextFiles
 from mlxlab.errors import DataError
+from mlxlab.wording import percent
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -69,7 +70,7 @@ def open_splits(
     train = open_source(source)
     if valid_source is None:
         key = "data.valid_fraction"
-        line = f"{train.name}: {valid_fraction:.2%} of the conversations are held out for validation"
+        line = f"{train.name}: {percent(valid_fraction, 2)} of the conversations are held out for validation"
         sides = HoldoutSplit(train, valid_fraction, "train", key), HoldoutSplit(train, valid_fraction, "valid", key)
         return *sides, [line]
     valid = open_source(valid_source)

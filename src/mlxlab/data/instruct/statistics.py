@@ -11,6 +11,7 @@ from mlxlab.data.instruct.packing import ConversationStream, count_packed_rows
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import DataError
+from mlxlab.wording import counted, percent
 
 MAX_MEASURED = 4096  # conversations that are encoded before training
 ACTIONS = {"drop": "dropped", "left": "truncated to their end", "right": "truncated to their start"}
@@ -36,15 +37,17 @@ class Statistics:
 
     def lines(self, name: str, seq_len: int, truncation: Truncation) -> list[str]:
         """Lines for the log; the last one summarises."""
-        which = f"{self.conversations}" if self.complete else f"the first {self.conversations}"
+        which = f"{self.conversations:,}" if self.complete else f"the first {self.conversations:,}"
         lines = []
         if (lengths := self.row_lengths(seq_len, truncation)).too_long and not lengths.are_many:
             lines.append(f"{name}: {lengths.describe()}")
         if without := self.conversations - self.used - (self.too_long if truncation == "drop" else 0):
-            lines.append(f"{name}: {without} of {which} conversations have no answer among their tokens: dropped")
+            lines.append(f"{name}: {without:,} of {which} conversations have no answer among their tokens: dropped")
         share = self.targets / self.tokens
-        batches = f", {self.batches_per_epoch} batches per epoch" if self.batches_per_epoch is not None else ""
-        lines.append(f"{name}: {which} conversations, {self.tokens} tokens, {share:.0%} of them targets{batches}")
+        count = self.batches_per_epoch
+        batches = "" if count is None else f", {counted(count, 'batch', 'batches')} per epoch"
+        size = f"{which} conversation{'s' * (self.conversations != 1)}, {counted(self.tokens, 'token')}"
+        lines.append(f"{name}: {size}, {percent(share, 0)} of them targets{batches}")
         return lines
 
 
@@ -58,7 +61,7 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed
         if any(conversation.full_length <= seq_len for conversation in encoded):
             raise DataError(f"{stream.source.name}: the chat template writes no answers: no token is to be learned")
         longest = max((conversation.full_length for conversation in encoded), default=0)
-        expected = f"the longest of {len(encoded)} conversations has {longest} tokens"
+        expected = f"the longest of {counted(len(encoded), 'conversation')} has {longest:,} tokens"
         raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
     complete = len(texts) < MAX_MEASURED
     rows = count_packed_rows([len(conversation.tokens) for conversation in used], seq_len) if packed else len(used)

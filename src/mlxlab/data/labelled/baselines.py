@@ -73,7 +73,7 @@ def sample_rows(name: str, targets: np.ndarray, task: Task, max_rows: int, max_o
     limit = min(max_rows, MAX_TARGETS // task.num_classes)
     if len(targets) <= limit:
         return np.arange(len(targets))
-    logger.info(f"baseline {name}: fitted on {limit} of {len(targets)} training rows, drawn at random")
+    logger.info(f"baseline {name}: fitted on {limit:,} of {len(targets):,} training rows, drawn at random")
     return np.sort(np.random.default_rng(SEED).choice(len(targets), limit, replace=False))
 
 

@@ -93,7 +93,7 @@ def label_kind(column: Column, options: LabelOptions) -> TaskKind:
         return "regression"
     if len(numbers) <= MAX_AUTO_CLASSES:
         return "classification"
-    got = f"{len(numbers)} different whole numbers in {len(column.codes)} rows"
+    got = f"{len(numbers):,} different whole numbers in {len(column.codes):,} rows"
     raise ConfigError(f"data.task=auto: {column.where(0)}: {got}: expected data.task=regression, or single for classes")
 
 
@@ -123,16 +123,16 @@ def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None
         if (other := numbers.setdefault(float(name), name)) != name:
             raise DataError(f"{column.where(0)}: labels {other!r} and {name!r} are the same number")
     if len(names) == 1 and kind == "classification":
-        raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
+        raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows:,} training rows")
     if not names:
-        raise DataError(f"{column.where(0)}: no label in any of {rows} training rows")
+        raise DataError(f"{column.where(0)}: no label in any of {rows:,} training rows")
     if len(names) > MAX_CLASSES or (kind == "classification" and too_many_classes(len(names), rows)):
         way_out = "is it an id?"
         if all(map(is_number_with_comma, names)):
             way_out = f"numbers with a comma, such as {names[0]!r}; expected a decimal point and no other separator"
         elif any(map(is_number, names)):
             way_out = "is it an id? (data.task=regression predicts numbers)"
-        raise DataError(f"{column.where(0)}: {len(names)} classes in {rows} training rows: {way_out}")
+        raise DataError(f"{column.where(0)}: {len(names):,} classes in {rows:,} training rows: {way_out}")
 
 
 def too_many_classes(classes: int, rows: int) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.wording import counted
 
-_OVERLAP = re.compile(r"\b(\d{1,15}) (\w+) rows have the same input as (\w+) rows, (.*)")
+_OVERLAP = re.compile(r"\b(\d[\d,]{,18}) (\w+) rows? (?:have|has) the same input as (\w+) rows, (.*)")
 _LEFT_OUT = "left out, "
 OnOverlap = Literal["warn", "drop", "error"]
 NO_CODE = -1
@@ -54,9 +55,11 @@ class Overlap(NamedTuple):
 def describe_overlap(overlap: Overlap, first: str, remaining: int) -> str:
     """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
     rows, split, other, left_out = overlap
-    line = f"{rows} {split} rows have the same input as {other} rows, the first at {first}"
-    rest = f"{_LEFT_OUT}{remaining} {split} rows remain" if left_out else "data.on_overlap=drop leaves them out"
-    return f"{line}; {rest}"
+    have = f"{counted(rows, f'{split} row')} {'has' if rows == 1 else 'have'}"
+    line = f"{have} the same input as {other} rows, the first at {first}"
+    if not left_out:
+        return f"{line}; data.on_overlap=drop leaves them out"
+    return f"{line}; {_LEFT_OUT}{counted(remaining, f'{split} row')} remain{'s' * (remaining == 1)}"
 
 
 def parse_overlap(line: str) -> Overlap | None:
@@ -64,7 +67,7 @@ def parse_overlap(line: str) -> Overlap | None:
     if (match := _OVERLAP.search(line)) is None:
         return None
     rows, split, other, rest = match.groups()
-    return Overlap(int(rows), split, other, f"; {_LEFT_OUT}" in rest)
+    return Overlap(int(rows.replace(",", "")), split, other, f"; {_LEFT_OUT}" in rest)
 
 
 class Split(NamedTuple):
@@ -130,7 +133,7 @@ def check_class_sizes(strata: np.ndarray, min_rows: int) -> None:
     classes, counts = np.unique(strata, return_counts=True)
     if (counts < min_rows).any():
         smallest = int(counts.argmin())
-        rows = f"{counts[smallest]} rows, expected at least {min_rows} to split them"
+        rows = f"{counted(int(counts[smallest]), 'row')}, expected at least {min_rows} to split them"
         raise DataError(f"label {classes[smallest]} has {rows}")
 
 

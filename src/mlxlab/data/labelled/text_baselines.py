@@ -9,6 +9,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline
 from mlxlab.data.labelled import baselines
 from mlxlab.data.labelled.baselines import SEED, Matrix
+from mlxlab.wording import counted
 
 MAX_ROWS = 20_000  # that are fitted
 MAX_CHARACTERS = 30_000_000  # of the texts that are fitted
@@ -122,8 +123,8 @@ def _within_characters(
     for row, text in _by_row(texts, order):
         characters += len(text)
         if characters > MAX_CHARACTERS and sample:
-            limit = f"which have {MAX_CHARACTERS} characters"
-            logger.info(f"baseline {name}: fitted on {len(sample)} training texts, drawn at random, {limit}")
+            limit = f"which have {MAX_CHARACTERS:,} characters"
+            logger.info(f"baseline {name}: fitted on {counted(len(sample), 'training text')}, drawn at random, {limit}")
             break
         sample[row] = text
     fitted = np.sort(np.fromiter(sample, np.int64))

@@ -13,6 +13,7 @@ from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.wording import percent
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
@@ -74,7 +75,7 @@ def open_corpus(
             valid = open_source(first, "validation")
     if valid is None:
         fraction = validation.fraction
-        lines.append(f"{train.name}: {fraction:.2%} of the documents are held out for validation")
+        lines.append(f"{train.name}: {percent(fraction, 2)} of the documents are held out for validation")
         return HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines
     lines.append(f"{valid.name}: {_size(valid)}, for validation")
     if valid.fingerprint == train.fingerprint:

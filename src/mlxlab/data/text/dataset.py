@@ -33,6 +33,7 @@ from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.wording import counted
 
 FORMAT = 3  # of the order and the packing: another number is another fingerprint
 
@@ -137,8 +138,8 @@ class StreamingTextDataset:
         original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         encode, end_id, chosen = WordCache(original).encode_documents, original.end_id, select.chosen(seed)
         limit = max_train_examples
-        counted = TokenStream(text, encode, end_id, seed, limit, chosen)
-        count_tokens = cache_result(partial(corpus_counts, counted, original.vocab_size, original.fingerprint, cache))
+        stream = TokenStream(text, encode, end_id, seed, limit, chosen)
+        count_tokens = cache_result(partial(corpus_counts, stream, original.vocab_size, original.fingerprint, cache))
         self.all_tokens, self.count_tokens = original, count_tokens  # also those outside of a smaller vocabulary
         self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count_tokens, restored)
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
@@ -187,7 +188,7 @@ class StreamingTextDataset:
         args = (batch_size, self.fingerprint, count, rows)
         batches = PackedBatchIterator(chunks, builder, *args, switch=switch)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
-        per_epoch = "" if count is None else f", {count} batches per epoch"
+        per_epoch = "" if count is None else f", {counted(count, 'batch', 'batches')} per epoch"
         self.sources = [
             *lines,
             *fitted_tokenizer.lines,
@@ -214,11 +215,11 @@ class StreamingTextDataset:
 def estimate_tokens(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:
     """Tokens of an epoch, exact in memory or else estimated from a sample; and a line for the log."""
     if isinstance(chunks, InMemoryTokens):
-        return chunks.num_tokens, f"{chunks.num_tokens} tokens, in memory"
+        return chunks.num_tokens, f"{chunks.num_tokens:,} tokens, in memory"
     documents, tokens, size = np.sum([(len(chunk.ids), len(chunk.tokens), chunk.bytes) for chunk in sample], axis=0)
     limits = [chunks.limit, None if chunks.chosen is None else len(chunks.chosen)]
     estimates = [limit * tokens / documents for limit in limits if limit is not None]
     estimates += [] if chunks.source.bytes is None else [chunks.source.bytes * tokens / size]
     if not estimates:
         return None, "unknown number of tokens"
-    return round(min(estimates)), f"about {round(min(estimates))} tokens (estimated by size)"
+    return round(min(estimates)), f"about {round(min(estimates)):,} tokens (estimated by size)"

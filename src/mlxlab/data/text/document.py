@@ -93,7 +93,7 @@ class ErrorBudget:
         """Raises DataError if too many of at least `min_records` were skipped."""
         malformed, count = self.malformed_records, self.valid_records + self.malformed_records
         if malformed > self.max_fraction * count and count >= min_records:
-            fraction = f"{malformed} of {count} {self.fault}, more than {100 * self.max_fraction:g} %"
+            fraction = f"{malformed:,} of {count:,} {self.fault}, more than {100 * self.max_fraction:g} %"
             needed = math.ceil(100 * malformed / count - 1e-9) / 100
             way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 else ""
             raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")

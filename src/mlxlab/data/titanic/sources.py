@@ -16,6 +16,7 @@ from mlxlab.data.input_files import read_input_file
 from mlxlab.data.labelled.split import check_class_sizes, fold_numbers, hold_out
 from mlxlab.data.titanic.passenger import Passenger, parse_passengers
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.wording import counted
 
 FILE = Path(__file__).with_name("titanic.csv")
 SHA256 = "1a46ed625b6cb809fbe02fed65ec9533ddc24dd4782efeb7c20209216c814ae5"
@@ -61,7 +62,8 @@ def read_csv_source(path: str) -> PassengerSource:
     lines = [f"titanic: {len(rows):,} rows from {path}, sha256 {sha256[:12]} ({known or 'unknown checksum'})"]
     num_test = sum(FIRST_TEST_ID <= row.id <= LAST_TEST_ID for row in rows)
     if num_test:
-        lines.append(f"titanic: {num_test} rows of {path} have PassengerIds of the usual test set (892..1309)")
+        rows_of = f"titanic: {counted(num_test, 'row')} of {path} with a PassengerId"
+        lines.append(f"{rows_of} of the usual test set (892..1309)")
     return PassengerSource(rows, [], "titanic", sha256, lines)
 
 

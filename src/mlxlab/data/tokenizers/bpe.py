@@ -85,7 +85,7 @@ class BPETokenizerTrainer:
         file, statistics = content["tokenizer"], content["statistics"]
         curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
         tokenizer = parse_tokenizer(json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path)
-        lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens"]
+        lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"]
         return FittedTokenizer(tokenizer, lines + ([curve.describe()] if curve else []), curve)
 
     def _train(self, texts: Iterator[str], size: int) -> _Content:

@@ -51,7 +51,7 @@ class CharTokenizerTrainer:
         ends = [(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
         inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
         more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
-        line = f"tokenizer {origin}: {len(characters)} characters, {len(pieces)} tokens with {more}"
+        line = f"tokenizer {origin}: {len(characters):,} characters, {len(pieces):,} tokens with {more}"
         return FittedTokenizer(Tokenizer(inner), [line])
 
 

@@ -58,7 +58,7 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
             f"data.tokenizer.path={path}: expected the tokenizer of the weights"
             f" ({inherited.fingerprint[:12]} in {pretrained}), got {tokenizer.fingerprint[:12]}"
         )
-    return FittedTokenizer(tokenizer, [f"tokenizer of {path or pretrained}: {tokenizer.vocab_size} tokens"])
+    return FittedTokenizer(tokenizer, [f"tokenizer of {path or pretrained}: {tokenizer.vocab_size:,} tokens"])
 
 
 def tokenizer_folder(path: str) -> Path:

@@ -9,6 +9,7 @@ from mlxlab.data.text.order.token_counts import TokenCounts
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit, VocabularyMap, read_map
 from mlxlab.errors import ConfigError
+from mlxlab.wording import percent
 
 
 def fit_vocabulary(
@@ -31,8 +32,9 @@ def fit_vocabulary(
     counts = count()
     vocabulary = choose(limit, tokenizer, counts)
     share = counts.counts[vocabulary.core_ids].sum() / max(counts.counts.sum(), 1)
-    extent = "all of it was counted" if counts.exact else f"a sample of {counts.counts.sum()} tokens was counted"
-    line = f"{vocabulary} are {share:.2%} of the training text ({extent}); the others share the id {vocabulary.rare_id}"
+    extent = "all of it was counted" if counts.exact else f"a sample of {counts.counts.sum():,} tokens was counted"
+    line = f"{vocabulary} are {percent(share, 2)} of the training text ({extent})"
+    line += f"; the others share the id {vocabulary.rare_id}"
     return tokenizer.restricted(vocabulary), [line]
 
 

@@ -108,7 +108,7 @@ class VocabularyMap:
         return content_key(tokenizer=self.tokenizer, vocab_size=self.vocab_size, core=digest)[:16]
 
     def __str__(self) -> str:
-        return f"vocabulary: {len(self.core_ids)} of {self.vocab_size} tokens"
+        return f"vocabulary: {len(self.core_ids):,} of {self.vocab_size:,} tokens"
 
     def restore(self, ids: Iterable[int]) -> list[int]:
         """The original ids; the rare id, which stands for no token, is left out."""

@@ -77,7 +77,7 @@ class MicroBatcher:
             self.max_tokens = rows * batch.tokens.shape[1]
             mx.clear_cache()
             restore_random_state()
-            logger.warning(f"out of memory: repeating the step with micro-batches of {rows} rows")
+            logger.warning(f"out of memory: repeating the step with micro-batches of {rows:,} rows")
 
     def _sum(self, micro_batches: list[DeviceBatch], compute: ComputeSums, *, lazy: bool) -> Sums:
         totals: Totals | None = None
@@ -111,7 +111,7 @@ def find_max_rows(batch: DeviceBatch, compute: ComputeSums, budget: float) -> in
         peak = _peak_bytes(split(batch, rows)[0], compute)
     restore_random_state()
     logger.info(
-        f"trainer.step.accumulate=auto: micro-batches of {rows} of {count} rows;"
+        f"trainer.step.accumulate=auto: micro-batches of {rows:,} of {count:,} rows;"
         f" peak memory {peak / 1e9:.2f} GB, budget {budget / 1e9:.2f} GB"
     )
     return rows

@@ -61,7 +61,7 @@ class EasyFirstOrder:
         rows = example_losses.read(Path(os.path.expanduser(self.source)))
         usable = np.isfinite(rows["mean"])
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(usable)} rows has a finite loss to order by")
+            raise DataError(f"{self.source}: none of its {len(usable):,} rows has a finite loss to order by")
         ids, losses = rows["id"][usable], rows["mean"][usable]
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())

@@ -11,6 +11,7 @@ from mlxlab.data.batch import check_position
 from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
 from mlxlab.data.text.document import DocumentSource, Position, Windows
 from mlxlab.errors import ConfigError
+from mlxlab.wording import one_of
 
 KEY = "data.order.stages"
 Stage = Annotated[list[float | dict[str, NonNegative]], MinLen(2), MaxLen(2)]
@@ -52,8 +53,7 @@ class StagedOrder:
         for number, (start, by_name) in enumerate(self.stages):
             assert isinstance(by_name, dict)
             if unknown := sorted(by_name.keys() - set(names)):
-                expected = ", ".join(names)
-                raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected one of {expected}")
+                raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected {one_of(names)}")
             weights[number] = [by_name.get(name, 0) for name in names]
             if not weights[number].any():
                 raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")

@@ -28,8 +28,8 @@ class TokenCounts(NamedTuple):
     def line(self) -> str:
         """What was counted, for the log."""
         extent = "all of the training text" if self.exact else "a sample of the training text"
-        used = f"{np.count_nonzero(self.counts)} of {len(self.counts)} tokens of the vocabulary occur"
-        return f"token counts: {self.counts.sum()} tokens ({extent}); {used}"
+        used = f"{np.count_nonzero(self.counts):,} of {len(self.counts):,} tokens of the vocabulary occur"
+        return f"token counts: {self.counts.sum():,} tokens ({extent}); {used}"
 
 
 class _Cached(TypedDict):

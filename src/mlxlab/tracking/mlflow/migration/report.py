@@ -34,7 +34,7 @@ def _lines(result: Result) -> list[str]:
     if traces := result.left_out.get("trace_info", 0) + result.left_out.get("traces", 0):
         lines.append(f"{path}: not moved: {traces} traces, with their spans and assessments; they stay in the source")
     others = {table: count for table, count in result.left_out.items() if not _is_of_traces(table)}
-    lines += [f"{path}: not moved: {count} rows of {table}" for table, count in others.items()]
+    lines += [f"{path}: not moved: {count:,} rows of {table}" for table, count in others.items()]
     if result.backup:
         lines.append(f"{result.backup}: the central store as it was before")
     return lines
