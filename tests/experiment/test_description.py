@@ -104,6 +104,18 @@ def test_the_time_of_a_run_is_that_of_all_attempts(folder, capsys):
     assert as_text(describe_run(folder) | {"attempts": [first | {"end": 1e400}]})  # also of a hostile manifest
 
 
+def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):
+    first = json.loads((folder / "manifest.json").read_text())["attempts"][0]
+    refused = first | {"status": "FAILED", "error": "seed=9: cannot change", "trained": False}
+    change(folder, attempts=[first, refused])
+    assert main([f"run={folder}"]) == 0
+    assert "cannot change" not in capsys.readouterr().out, "the run is done"
+    change(folder, status="FAILED", attempts=[first | {"status": "DEAD"}, refused])
+    assert main([f"run={folder}"]) == 0
+    assert "FAILED: failed (began " in (text := capsys.readouterr().out)
+    assert ": seed=9: cannot change\n" in text
+
+
 def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folder, capsys):
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["inputs"], manifest["outcome"]

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from mlxlab.config.issues import one_line, shown
 from mlxlab.experiment.description.run import RunDescription
-from mlxlab.experiment.facts.attempts import Attempt, seconds_of, trained_attempts
+from mlxlab.experiment.facts.attempts import Attempt, deciding_attempt, seconds_of, trained_attempts
 from mlxlab.experiment.run_metrics import number
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
@@ -50,7 +50,7 @@ def as_text(run: RunDescription) -> str:
 
 
 def _status(run: RunDescription) -> str:
-    last = trained_attempts(run["attempts"])[-1]
+    last = deciding_attempt(run["attempts"], run["status"])
     error = f": {last['error']}" if "error" in last else ""
     began = f"began {_time(run['attempts'][0]['start'])}{_took(run['attempts'])}"
     return f"{run['status']}: {ENDS[run['status']]}{_stopped_by(run)} ({began}){error}"

@@ -63,6 +63,12 @@ def trained_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [each for each in attempts if each.get("trained", True)] or [*attempts]
 
 
+def deciding_attempt(attempts: Sequence[Attempt], status: str) -> Attempt:
+    """The last attempt that gave the run its status: one that was refused leaves that of the one before."""
+    ended = [each for each in trained_attempts(attempts) if each["status"] == status]
+    return ended[-1] if ended else attempts[-1]
+
+
 def seconds_of(attempts: Sequence[Attempt]) -> float:
     """The seconds of those that have ended and began to train."""
     return sum(each["end"] - each["start"] for each in trained_attempts(attempts) if "end" in each)

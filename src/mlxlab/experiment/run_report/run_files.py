@@ -12,7 +12,7 @@ from mlxlab.checkpoint.names import FOLDER, ROUNDS
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError
-from mlxlab.experiment.facts.attempts import Attempt, trained_attempts
+from mlxlab.experiment.facts.attempts import Attempt, deciding_attempt
 from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest, with_ended_attempts
@@ -71,8 +71,8 @@ class RunFiles:
 
     @property
     def attempt(self) -> Attempt:
-        """The last one that began to train."""
-        return trained_attempts(self.manifest["attempts"])[-1]
+        """The one that decided the status."""
+        return deciding_attempt(self.manifest["attempts"], self.status)
 
     @property
     def model_changes(self) -> list[tuple[int, str]]:
