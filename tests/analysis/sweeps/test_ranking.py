@@ -139,7 +139,11 @@ def test_a_single_seed_has_no_interval():
     ("table", "verdict", "advice"),
     [
         ([], "No job has finished", ""),
-        ([[0.5]], "One configuration has finished, there is nothing to compare (x=0): valid/loss 0.5 (one seed).", ""),
+        (
+            [[0.5]],
+            "One configuration has finished, there is nothing to compare (x=0): valid/loss 0.5000 (one seed).",
+            "",
+        ),
         (
             [[0.5], [0.4]],
             "No winner is named with fewer than 3 seeds of each configuration; each ran once",
@@ -151,7 +155,7 @@ def test_a_single_seed_has_no_interval():
             "No winner is named with fewer than 3 seeds of each configuration; 1 of 3 has fewer. The best mean is",
             "1 more seed of the one that has fewer would settle it.",
         ),
-        ([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "Winner: x=1, valid/loss 0.15 ± ", ""),
+        ([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "Winner: x=1, valid/loss 0.1500 ± ", ""),
         (
             [[0.5, 0.6, 0.55], [0.5, 0.63, 0.5]],
             "No winner: 2 of 2 configurations may be the best.",

@@ -29,7 +29,7 @@ RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfi
     [
         (0.8, (0.01, 0.09), "good", "Baselines", "Better than tfidf by 0.0500."),
         (0.76, (-0.03, 0.05), "warning", "Baselines", "Not clearly better than tfidf."),
-        (0.74, (-0.06, 0.04), "warning", "Baselines", "About equal to tfidf."),
+        (0.74, (-0.06, 0.04), "warning", "Baselines", "No clear difference from tfidf."),
         (0.65, (-0.2, -0.01), "warning", "Baselines", "Worse than tfidf by 0.1000."),
         (
             0.6,

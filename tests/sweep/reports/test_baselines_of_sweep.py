@@ -28,11 +28,11 @@ def write_sweep(folder, accuracies):
         write_run(folder / str(number), accuracy)
 
 
-def write_run(folder, accuracy):
+def write_run(folder, accuracy, inputs=None):
     """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     attempt = {"host": "here", "pid": 1, "process_start": 0.0, "start": 1000.0, "status": "DONE", "end": 1060.0}
-    inputs = {"choices": {"model": "bert", "data": "titanic"}, "overrides": []}
+    inputs = {"choices": {"model": "bert", "data": "titanic"}, "overrides": []} | (inputs or {})
     fields = {"format": 2, "id": folder.name, "name": folder.name, "status": "DONE", "attempts": [attempt]}
     (folder / "manifest.json").write_text(json.dumps(fields | {"inputs": inputs}))
     metrics = {"best_step": 40, "steps": 40, "main_metric": "accuracy", "metrics": {"valid/accuracy": accuracy}}
@@ -69,7 +69,7 @@ def test_runs_with_different_best_baselines_are_compared_by_their_intervals():
     """A difference within chance is no "Worse", although no baseline is the best of all runs."""
     scores = ({"majority": 0.6, "rule": 0.80, "tfidf": 0.79}, {"majority": 0.6, "rule": 0.78, "tfidf": 0.81})
     results = [Results("accuracy", "valid", {"accuracy": 0.79}, None, 178, each, (-0.05, 0.03)) for each in scores]
-    assert compared_with_best(mean_results(results)) == "About equal to tfidf"
+    assert compared_with_best(mean_results(results)) == "No clear difference from tfidf"
     worse = [replace(each, gain=(-0.05, -0.01)) for each in results]
     assert compared_with_best(mean_results(worse)) == "Worse than tfidf by 0.0100"
 
@@ -88,3 +88,44 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert report.summary["learned_nothing"] is True
     assert "One result on the validation rows" in report.page.read_text()
+
+
+def write_ranked_by_accuracy(folder, accuracies, fingerprints=("a", "b", "c")):
+    """A sweep over two rates, three seeds each, ranked by accuracy; every run has a folder."""
+    start = SweepStart(format=1, overrides=[], config_dir=None, config_name="train", objective="valid/accuracy")
+    jobs = []
+    for rate, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            texts = [f"trainer.learning_rate={rate}", f"seed={seed}", "experiment=titanic"]
+            jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, accuracy, str(len(jobs))))
+            write_run(folder / str(len(jobs) - 1), accuracy, {"data": fingerprints[seed]} if fingerprints else {})
+    with open_job_journal(folder, start) as journal:
+        journal.record(*jobs)
+    return write_sweep_report(read_sweep(folder), folder).page.read_text().replace("<wbr>", "")
+
+
+def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
+    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
+    assert "flatters; worse than female rule by 0.0100." in page
+    assert "No better than majority (the most frequent class), 0.6000: trainer.learning_rate=0.01." in page
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "text"),
+    [
+        (("a", "b", "c"), "Means of 3 runs, each on its own split of the rows."),
+        (("a", "a", "a"), "Means of 3 runs, on the same rows."),
+        ((), "Means of 3 runs; their rows may differ."),
+    ],
+)
+def test_the_page_says_whether_all_runs_have_the_same_rows(tmp_path, fingerprints, text):
+    accuracies = {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)}
+    assert text in write_ranked_by_accuracy(tmp_path, accuracies, fingerprints)
+
+
+def test_the_page_has_the_commands_that_follow(tmp_path):
+    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.8, 0.7, 0.76), "0.01": (0.79, 0.76, 0.73)})
+    assert f"mlxlab predict run={tmp_path}/3 input=FILE" in page
+    assert "mlxlab train -m experiment=titanic trainer.learning_rate=0.001,0.01" not in page  # too many seeds
+    near = write_ranked_by_accuracy(tmp_path / "near", {"0.001": (0.8, 0.81, 0.8), "0.01": (0.79, 0.78, 0.8)})
+    assert "mlxlab train -m experiment=titanic trainer.learning_rate=0.001,0.01 &#39;seed=range(" in near

@@ -194,7 +194,9 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
     alone.mkdir()
     write_journal(alone, [Job(0, ["seed=0"], "", "finished", "", 0, 1, 2.5, 0.5, "0")])
     report = write_sweep_report(read_sweep(alone), alone)
-    assert report.verdict == ["One configuration has finished, there is nothing to compare: valid/loss 0.5 (one seed)."]
+    assert report.verdict == [
+        "One configuration has finished, there is nothing to compare: valid/loss 0.5000 (one seed)."
+    ]
     page = Page(report.page.read_text())
     assert "Ranking" not in page.text
     assert "Importance" not in page.text

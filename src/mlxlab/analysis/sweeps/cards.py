@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.ranking import MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
-from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, number, rounded
+from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, rounded
+from mlxlab.experiment.run_metrics import number
 from mlxlab.experiment.run_report.cards import baselines_card
-from mlxlab.experiment.run_report.results import ROWS, baseline_title, shown
+from mlxlab.experiment.run_report.results import ROWS, compared_with_best, shown
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card
 from mlxlab.metric_names import lower_is_better
 
-_FACTS = ("Data", "Model")  # of the card of a run: the same for all runs, unless they are swept
+_WHICH_ROWS = {
+    "same": ", on the same rows",
+    "own": ", each on its own split of the rows",
+    "": "; their rows may differ",
+}
+_FACTS = ("Data", "Model", "Shape")  # of the card of a run: the same for all runs, unless they are swept
 
 
 def all_cards(
@@ -30,7 +36,7 @@ def all_cards(
         _how_good(sweep, first, best),
     ]
     if best is not None and best.results.baselines:
-        means = [f"Means of {best.count} runs; their validation rows may differ."] if best.count > 1 else []
+        means = [f"Means of {best.count} runs{_WHICH_ROWS[best.rows]}."] if best.count > 1 else []
         cards.append(baselines_card(best.results, after=means))
     return [*cards, _trust(sweep, ranking, best)]
 
@@ -59,11 +65,9 @@ def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Ca
         if has_test
         else "no test data: what chose the setting also measures it, which flatters"
     )
-    if results is not None and results.baselines:
-        weakest = baseline_title(results.weakest)
-        is_worse = results.may_be_chance
-        (warnings if is_worse else good).append(f"{'not clearly ' * is_worse}better than {weakest}")
-    is_bad = results is not None and results.learned_nothing
+    if results is not None and (compared := compared_with_best(results)):
+        (good if compared.startswith("Better") else warnings).append(f"{compared[0].lower()}{compared[1:]}")
+    is_bad = results is not None and (results.learned_nothing or results.is_clearly_worse)
     answer = "No" if is_bad else "With care" if warnings else "Yes"
     lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
     lines += [f"In order: {'; '.join(good)}."] if good else []
@@ -83,6 +87,8 @@ def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | 
     lines[0] = f"{tried}: values of {keys}."
     trained = training_card(best.files)
     facts = {name: trained.facts[name] for name in _FACTS if name in trained.facts}
+    if length := trained.facts.get("Training"):
+        facts["One run"] = length
     if is_model_swept(sweep):
         return Card("What was trained?", tried, lines, {"The best one": trained.answer, **facts})
     return Card("What was trained?", trained.answer, lines, facts)

@@ -6,12 +6,16 @@ from typing import get_args
 from mlxlab.analysis.sweeps import figures
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.cards import all_cards, is_model_swept
+from mlxlab.analysis.sweeps.commands import next_commands
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
-from mlxlab.analysis.sweeps.verdict import describe_method, number, rounded
+from mlxlab.analysis.sweeps.verdict import describe_method, rounded
+from mlxlab.experiment.final_evaluation.findings import has_learned_nothing
+from mlxlab.experiment.run_metrics import number
+from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.experiment.run_report.what_was_trained import training_card
-from mlxlab.html.blocks import MAX_ROWS, Block, Column, Image, Page, Paragraph, Section, Table
+from mlxlab.html.blocks import MAX_ROWS, Block, Column, Commands, Image, Page, Paragraph, Section, Table
 
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
     "failed": ("Failed jobs", ""),
@@ -25,6 +29,7 @@ _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
         "Not started, still running, or stopped; the command of the sweep with the same hydra.sweep.dir runs them.",
     ),
 }
+_DIGITS = 9
 _FIGURES = {
     "ranking": "Mean and interval of each configuration, with a dot for each seed",
     "importance": "Share of each key",
@@ -46,14 +51,18 @@ def sweep_page(
     figure = {name: Image(png, _FIGURES[name], figures.DPI) for name, png in images.items()}
     fixed = f". All jobs: {' '.join(sweep.fixed)}" if sweep.fixed else ""
     is_shown = len(sweep.swept) > 1 and len(ranking.entries) > 1
+    commands = next_commands(sweep, configurations, ranking, best)
+    _, *method = describe_method(ranking, sweep.test_ratio, sweep.repetitions) or [""]
     is_good = ranking.winner is not None and not (best and best.finding)
     sections = [
         Section("Verdict", [Paragraph(text, is_verdict=True, is_good=is_good) for text in verdict]),
-        Section("Ranking", _ranking_blocks(sweep, configurations, ranking, figure)),
+        Section("Ranking", _ranking_blocks(sweep, configurations, ranking, figure, best)),
+        Section("How they are compared", [Paragraph(" ".join(method))] if method else [], is_folded=True),
         Section("Importance of the keys", _importance_blocks(importance, figure) if is_shown else []),
         Section("Parallel coordinates", [figure[name] for name in ("parallel",) if name in figure]),
         Section("Learning curves", [figure[name] for name in ("curves",) if name in figure]),
         *(_job_section(sweep, state) for state in _SECTIONS),
+        Section("Commands", [Commands(commands)] if commands else []),
     ]
     return Page(
         title=_title(sweep, best),
@@ -127,7 +136,11 @@ def job_table(sweep: Sweep, jobs: Sequence[SweepJob]) -> tuple[list[Column], lis
 
 
 def _ranking_blocks(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, figure: Mapping[str, Image]
+    sweep: Sweep,
+    configurations: Sequence[Configuration],
+    ranking: Ranking,
+    figure: Mapping[str, Image],
+    best: BestConfiguration | None,
 ) -> list[Block]:
     """Empty with fewer than two configurations."""
     blocks: list[Block] = []
@@ -136,9 +149,31 @@ def _ranking_blocks(
         heads, rows = _without_empty(*_with_standing_first(*table))
         classes = [each.standing.split(" ")[0] for each in ranking.entries]
         blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True))
+        blocks += [Paragraph(text) for text in _no_better_than_weakest(sweep, configurations, ranking, best)]
     if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
-        blocks.append(Paragraph(method, is_note=True))
+        blocks.append(Paragraph(method[0], is_note=True))
     return [*blocks, *([figure["ranking"]] if "ranking" in figure else [])]
+
+
+def _no_better_than_weakest(
+    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
+) -> list[str]:
+    """Which configurations learned nothing, in the metric by which they are ranked."""
+    results = best.results if best else None
+    if results is None or f"{results.split}/{results.metric}" != sweep.objective:
+        return []
+    baselines = {
+        name: round(value, _DIGITS) for name, value in results.baselines.items()
+    }  # equal means may differ by less
+    weak = [
+        each for each in ranking.entries if has_learned_nothing(results.metric, round(each.mean, _DIGITS), baselines)
+    ]
+    if not weak:
+        return []
+    names = ", ".join(configurations[each.index].name for each in weak[:3])
+    more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+    weakest = f"{baseline_title(results.weakest)}, {number(results.baselines[results.weakest])}"
+    return [f"No better than {weakest}: {names}{more}."]
 
 
 def _with_small_intervals(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:

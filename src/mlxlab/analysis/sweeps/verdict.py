@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mlxlab.analysis.comparison import LEVEL
 from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
+from mlxlab.experiment.run_metrics import number
 from mlxlab.wording import percent
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -77,7 +78,7 @@ def _advice(ranking: Ranking, repetitions: str, folds: int | None) -> str:
     if short and ranking.closest.p < 1 - LEVEL:
         ones = "each" if short == len(ranking.entries) else "the one that has" if short == 1 else "those that have"
         return f"If the difference stays what it is, {more} of {ones}{' fewer' * (ones != 'each')} would settle it."
-    return f"If the difference is what it seems, {more} of each would settle it with a probability of 0.8."
+    return f"If the difference is what it seems, {more} of each would settle it (power 0.8)."
 
 
 def _advice_beyond_folds(ranking: Ranking, needed: int, left: int, folds: int) -> str:
@@ -94,19 +95,17 @@ def _advice_beyond_folds(ranking: Ranking, needed: int, left: int, folds: int) -
     )
 
 
-def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> str:
-    """How the intervals and the verdict came about; "" without any."""
+def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> list[str]:
+    """How the intervals came about, then how the verdict did, in sentences; none without any interval."""
     if all(each.margin != each.margin for each in ranking.entries):
-        return ""
-    sentences = [
-        f"Intervals are {percent(LEVEL, 0)} confidence intervals of means (Student's t);",
-        f"{PLUS_MINUS} is half their width.",
-    ]
+        return []
+    sentences = [f"Intervals are {percent(LEVEL, 0)} confidence intervals of means; {PLUS_MINUS} is half their width."]
     if ranking.closest is not None:
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
-            f"Configurations are compared {compared}. A few results say little about the variance of one",
-            "configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004).",
+            f"Configurations are compared {compared} by Student's t. A few results say little about the variance of",
+            "one configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004): an interval",
+            "is not that of its own dots alone.",
             f"A winner has {MIN_SEEDS} results or more, as all others have, and is better than each of them by a",
             "two-sided t-test at 5 %, which accounts for its having been selected, from any number of them",
             "(Gutmann & Maymin 1987).",
@@ -114,7 +113,7 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
         ]
     if test_ratio:
         sentences.append("Folds share training rows; the variances are corrected for it (Nadeau & Bengio 2003).")
-    return " ".join(sentences)
+    return sentences
 
 
 def _mean(entry: RankedConfiguration, repetitions: str) -> str:
@@ -137,10 +136,6 @@ def _closest(ranking: Ranking, names: Sequence[str]) -> str:
 
 def _after_colon(name: str) -> str:
     return f" ({name})" if name else ""
-
-
-def number(value: float) -> str:
-    return f"{value:.4g}"
 
 
 def rounded(value: float) -> str:

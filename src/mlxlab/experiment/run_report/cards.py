@@ -10,6 +10,7 @@ from mlxlab.experiment.run_report.results import (
     baseline_title,
     compared_with_best,
     first_evaluation,
+    gain_sentence,
     objective_of,
     shown,
     student_and_teacher,
@@ -22,7 +23,7 @@ from mlxlab.wording import percent
 
 NO_CONTROL = "Not compared with a control, the same model trained without the teacher: its command is below"
 _MAX_BASELINES = 4
-_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning", "No": "warning", "About": "warning"}
+_TONES: dict[str, Tone] = {"Learned": "bad", "Worse": "bad", "Not": "warning", "No": "warning"}
 
 
 def all_cards(files: RunFiles, results: Results, checks: Sequence[Check]) -> list[Card]:
@@ -87,7 +88,8 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
     metric = plain_name(results.metric)
     values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
     ranking = results.ranking if results.is_no_better else ""
-    lines = [*([f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []), *before, *values, *after]
+    first = [f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []
+    lines = [*first, *before, *filter(None, [gain_sentence(results)]), *values, *after]
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)

@@ -7,7 +7,7 @@ from mlxlab.config.issues import value_at
 from mlxlab.experiment.final_evaluation import training_length as length
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, ranking_text, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
-from mlxlab.experiment.run_metrics import Metrics, baseline_values, number
+from mlxlab.experiment.run_metrics import Metrics, baseline_values, interval_text, number
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.metric_names import TEST, VALID, VALID_LOSS, lower_is_better, plain_name
 
@@ -168,7 +168,16 @@ def compared_with_best(results: Results) -> str:
         return f"Better than {_short_name(best)} by {shown(gain)}{unit}"
     if high < 0:
         return f"Worse than {_short_name(best)} by {shown(-gain)}{unit}"
-    return f"{'About equal to' if gain <= 0 else 'Not clearly better than'} {_short_name(best)}"
+    return f"{'No clear difference from' if gain <= 0 else 'Not clearly better than'} {_short_name(best)}"
+
+
+def gain_sentence(results: Results) -> str:
+    """How far the model is from the best baseline, if the interval of that is known; else ""."""
+    if results.value is None or not (interval := interval_text(results.gain)):
+        return ""
+    sign, best = -1 if lower_is_better(results.metric) else 1, best_baseline(results.metric, results.baselines)
+    gain = number(sign * (results.value - results.baselines[best]))
+    return f"Difference from {_short_name(best)}: {gain}, 95 % interval {interval} (+ is better)"
 
 
 def _short_name(baseline: str) -> str:
