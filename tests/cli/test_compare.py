@@ -423,5 +423,28 @@ def test_equal_runs_are_called_equal(tmp_path, capsys):
     out = compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys).out
     assert "- b against a, valid/accuracy: no difference in any pair (2 pairs)." in out
     page = (tmp_path / "out" / "comparison.html").read_text()
-    for text in ("None: all runs are equal", "2 methods with the same settings", "No method is better than"):
+    for text in ("A tie at 0.6000", "2 methods with the same settings", "No method is better than"):
+        assert text in page
+    assert 'class="answer bad">No<' in page  # whether it can be trusted
+
+
+@pytest.mark.parametrize(
+    ("seeds", "value", "answer", "lines"),
+    [
+        (1, 0.7, "Not known", ["1 run of each method, fewer than 3; no test data", "not better than tfidf, the best"]),
+        (3, 0.9, "Significant gain", ["In order: 3 runs of each method; better than tfidf, the best baseline."]),
+    ],
+)
+def test_the_page_says_whether_a_comparison_can_be_trusted(tmp_path, capsys, seeds, value, answer, lines):
+    for name, gain in (("a", 0.0), ("b", 0.05)):
+        for seed in range(seeds):
+            folder = tmp_path / name / f"{seed}"
+            make_run(folder, seed, value + gain + 0.001 * seed * (name == "b"))
+            add_inputs(folder, [f"seed={seed}"], 0.6)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics["baselines"]["tfidf"] = {"valid/accuracy": 0.8}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+    compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
+    page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
+    for text in (f">{answer}<", ">With care<", *lines):
         assert text in page

@@ -10,17 +10,18 @@ from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, wea
 from mlxlab.experiment.final_evaluation.verdict import best_baseline
 from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.html.blocks import Card, Tone
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import TEST, VALID, lower_is_better
 from mlxlab.wording import counted
 
 _MAX_SETTINGS = 4
+_FEW_RUNS = 3
 
 
 def all_cards(ranked: Sequence[MethodFields], fields: ComparisonFields) -> list[Card]:
     """Of one or more methods, the best one first."""
     compared = ranked[0] if "gain" in ranked[0] else next((each for each in ranked if "gain" in each), None)
     cards = [_what(ranked, fields), _best(ranked, compared, fields), _how_good(ranked[0], fields)]
-    return cards if compared is None else [*cards, _chance(compared, fields)]
+    return [*cards, *([_chance(compared, fields)] if compared else []), _trust(ranked, fields)]
 
 
 def of_evaluation(fields: ComparisonFields) -> str:
@@ -58,7 +59,7 @@ def is_without_difference(gain: GainFields) -> bool:
 def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     counts = sorted({len(each["values"]) for each in ranked})
     runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    lines = [f"{runs} run{'s' * (counts[-1] > 1)} of each; the reference is {fields['against']}."]
+    lines = [f"{runs} run{'s' * (counts[-1] > 1)} of each. Differences are to the method {fields['against']}."]
     answer, subject = f"{len(ranked)} methods", fields.get("subject")
     if subject is None:
         return Card("What was compared?", answer, lines)
@@ -67,7 +68,8 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         key: ", ".join(f"{value} ({name})" for name, value in values.items())
         for key, values in [*(differs or {}).items()][:_MAX_SETTINGS]
     }
-    facts |= {"Trained": subject["trained"], **subject["facts"]}
+    if len({each["parameters"] for each in ranked}) > 1 and all(each["parameters"] for each in ranked):
+        facts = {"Parameters": ", ".join(f"{each['parameters']:,.0f} ({each['name']})" for each in ranked[:6])} | facts
     if differs is not None:
         names = [key.rpartition(".")[2] for key in differs]
         which = names[0] if len(names) == 1 else f"{len(names)} settings"
@@ -75,7 +77,10 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         if not differs:
             lines.append("No override differs, except for the seed.")
         elif len(differs) > _MAX_SETTINGS:
-            lines.append(f"{len(differs) - _MAX_SETTINGS} more settings differ.")
+            facts["Others"] = (
+                f"{len(differs) - _MAX_SETTINGS} more settings differ; mlxlab runs diff lists those of two runs"
+            )
+    facts |= {"Trained": subject["trained"], **subject["facts"]}
     return Card("What was compared?", answer, lines, facts)
 
 
@@ -85,9 +90,10 @@ def _best(ranked: Sequence[MethodFields], compared: MethodFields | None, fields:
     equal, rest = [each["name"] for each in ranked if each["mean"] == ranked[0]["mean"]], len(ranked)
     values = {value for each in ranked for value in each["values"].values()}
     if len(values) == 1 and rest > 1:
-        return Card(question, "None: all runs are equal", [decided, "Each run has the same value."], tone="warning")
+        each_run = "All runs have this value; they may differ in other metrics."
+        return Card(question, f"A tie at {fixed(ranked[0]['mean'], decimals(fields))}", [decided, each_run], tone="warning")
     if len(equal) > 1:
-        return Card(question, f"None: {' = '.join(equal)}", [decided], tone="warning")
+        return Card(question, f"A tie: {', '.join(equal)}", [decided], tone="warning")
     best = one_line(equal[0], 60)
     others = [each["gain"]["verdict"] for each in ranked if "gain" in each]
     is_sure = ranked[0]["gain"]["verdict"] == "significant gain" if "gain" in ranked[0] else False
@@ -110,7 +116,8 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
         if text := no_better_than_weakest("No method", name, mean, baselines):
             tone = "bad"
             lines.append(text)
-        lines += [f"Baseline {baseline_title(each, name)}: {fixed(baselines[each], places)}." for each in shown]
+        for title, each in zip(("Best", "Weakest"), shown, strict=False):
+            lines.append(f"{title} baseline, {baseline_title(each, name)}: {fixed(baselines[each], places)}.")
         if len(fields["methods"]) > 1:  # which may differ in their columns, and so in their baselines
             lines.append(f"Baselines are those of the runs of {fields['against']}.")
     return Card("How good is it?", f"{metric} {fixed(mean, places)}", lines, tone=tone)
@@ -121,7 +128,42 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     names = f"{compared['name']} against {fields['against']}"
     meaning = "The interval includes 0." if gain["verdict"] == "no significant gain" else ""
     pairs = counted(gain["pairs"], "pair")
+    if gain["pairs"] < 2:
+        have = "no runs in common" if not gain["pairs"] else "one pair of runs, which gives no verdict"
+        advice = "Train each method with the same seeds, three or more: mlxlab train -m seed=0,1,2 ..."
+        return Card("Is that more than chance?", "Not known", [f"{names}: {have}.", advice], tone="warning")
     if is_without_difference(gain):
         return Card("Is that more than chance?", answer, [f"{names}: equal in {pairs} of runs."])
     lines = [f"{names}: {gain_text(gain, decimals(fields))} over {pairs}.", meaning]
     return Card("Is that more than chance?", answer, [line for line in lines if line])
+
+
+def _trust(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
+    """By the number of runs, the baselines, the rows that decide, and the warnings of the runs."""
+    counts, metric = [len(each["values"]) for each in ranked], fields["metric"]
+    warnings, good = list[str](), list[str]()
+    (warnings if min(counts) < _FEW_RUNS else good).append(
+        f"{counted(min(counts), 'run')} of {'a' if min(counts) < max(counts) else 'each'} method"
+        + ", fewer than 3" * (min(counts) < _FEW_RUNS)
+    )
+    if metric.startswith(VALID):
+        warnings.append("no test data: validation rows may have chosen settings, which flatters")
+    elif metric.startswith(TEST):
+        good.append("test rows chose nothing")
+    name, mean = metric.rpartition("/")[2], ranked[0]["mean"]
+    baselines = fields["subject"]["baselines"] if "subject" in fields else {}
+    is_bad = False
+    if baselines and mean is not None:
+        is_bad = has_learned_nothing(name, mean, baselines)
+        best, sign = best_baseline(name, baselines), -1 if lower_is_better(name) else 1
+        is_better = sign * (mean - baselines[best]) > 0
+        (good if is_better else warnings).append(
+            f"{'' if is_better else 'not '}better than {baseline_title(best, name)}, the best baseline"
+        )
+    if count := len(fields.get("warnings", [])):
+        warnings.append(f"{counted(count, 'warning')} of the runs, below")
+    lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
+    lines += [f"In order: {'; '.join(good)}."] if good else []
+    lines += [] if baselines else ["Not known: baselines."]
+    answer = "No" if is_bad else "With care" if warnings else "Yes"
+    return Card("Can it be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good")

@@ -43,14 +43,15 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     metric, sign = fields["metric"], -1 if lower_is_better(fields["metric"]) else 1
     ranked = sorted(fields["methods"], key=lambda each: -sign * each["mean"] if each["mean"] is not None else 1e308)
     better = "lower" if sign < 0 else "higher"
-    notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse;"
-    notes += " s.e.: standard error."
-    notes += f" {percent(fields['level'], 0)} intervals and p: "
+    notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse"
+    notes = f"{notes}; s.e.: standard error." if any(each["error"] is not None for each in ranked) else f"{notes}."
+    if any(map(_has_interval, ranked)):
+        notes += f" {percent(fields['level'], 0)} intervals and p: {fields['test']}."
     results: list[Block] = [
         *_verdicts(ranked, fields),
         *(Paragraph(f"Warning: {line}.", is_verdict=True) for line in fields.get("warnings", [])),
         _table(ranked, fields),
-        Paragraph(f"{notes}{fields['test']}.", is_note=True),
+        Paragraph(notes, is_note=True),
     ]
     caption = "Each run and the mean of each method"
     caption += "; the difference to the reference with its interval" if any(map(_has_interval, ranked)) else ""
@@ -119,7 +120,10 @@ def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
         mean = fixed(each["mean"], places) + (f"\ns.e. {error}" if error else "")
         rows.append([each["name"], verdict, mean, *cells, str(len(each["values"])), size, speed])
-    return Table(columns, rows, ["winner" if _is_gain(each) else "" for each in ranked], is_sortable=True)
+    used = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+    columns, rows = [columns[n] for n in used], [[row[n] for n in used] for row in rows]
+    classes = ["winner" if _is_gain(each) else "" for each in ranked]
+    return Table(columns, rows, classes, is_sortable=True, is_stacked=True)
 
 
 def _runs(ranked: list[MethodFields], places: int) -> Table:

@@ -121,7 +121,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """`0.0001` for `1e-4` and `2` for `2.0`, so that equal numbers have equal texts."""
+    """`0.0001` for `1e-4` and `2` for `2.0`, so that equal numbers have equal texts; `none` of an empty list."""
+    if value in ([], {}, ""):
+        return "none"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     try:
         return f"{float(text):.12g}"

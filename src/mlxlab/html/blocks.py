@@ -40,19 +40,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """At most `MAX_ROWS` rows are shown; `rest` says where the others are. `classes` are styles of the rows."""
+    """At most `MAX_ROWS` rows are shown; `rest` says where the others are. `classes` are styles of the rows.
+
+    On a phone the cells of a row stand below each other, with their names, if a column is of text or `is_stacked`.
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     classes: Sequence[str] = ()
     rest: str = ""
     is_sortable: bool = False
+    is_stacked: bool = False
     kind: ClassVar[str] = "table"
 
     @property
-    def has_text(self) -> bool:
-        """On a phone the cells of a row then stand below each other, with their names."""
-        return any(column.is_text for column in self.columns)
+    def stacks(self) -> bool:
+        return self.is_stacked or any(column.is_text for column in self.columns)
 
     @property
     def shown(self) -> Sequence[Sequence[str]]:

@@ -148,7 +148,7 @@ def _ranking_blocks(
         table = _with_small_intervals(*ranking_table(sweep, configurations, ranking, full=False))
         heads, rows = _without_empty(*_with_standing_first(*table))
         classes = [each.standing.split(" ")[0] for each in ranking.entries]
-        blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True))
+        blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True, is_stacked=True))
         blocks += [Paragraph(text) for text in _no_better_than_weakest(sweep, configurations, ranking, best)]
     if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
         blocks.append(Paragraph(method[0], is_note=True))

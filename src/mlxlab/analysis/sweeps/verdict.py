@@ -104,8 +104,8 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
             f"Configurations are compared {compared} by Student's t. A few results say little about the variance of",
-            "one configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004): an interval",
-            "is not that of its own dots alone.",
+            "one configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004): an",
+            "interval is not that of its own dots alone.",
             f"A winner has {MIN_SEEDS} results or more, as all others have, and is better than each of them by a",
             "two-sided t-test at 5 %, which accounts for its having been selected, from any number of them",
             "(Gutmann & Maymin 1987).",
