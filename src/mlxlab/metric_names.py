@@ -14,6 +14,7 @@ SKIPPED_RECORDS = "data/skipped_records"
 RARE_SHARE = "data/rare_share"
 RETRACES = "compile/retraces"
 VALID_LOSS = "valid/loss"
+AGREEMENT = "agreement"  # of a student with its teacher: the share of examples with the same prediction
 
 TRAIN = "train/"
 VALID = "valid/"

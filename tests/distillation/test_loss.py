@@ -21,6 +21,7 @@ from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence,
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
@@ -146,6 +147,9 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     report = DistillationReport(loss.teachers, FixedBatches(), TASK, None)
     fit(make_trainer(loss=loss), run, [report])
     assert run.state.history.reference.keys() == {"student", "teacher"}
+    outputs = [evaluate(model, FixedBatches(), TASK).outputs for model in (run.model, teacher)]
+    same = np.mean(outputs[0].argmax(axis=1) == outputs[1].argmax(axis=1))
+    assert run.state.history.reference["student"]["agreement"] == same
     assert loss.teachers.digest() == before
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
+from mlxlab.metric_names import AGREEMENT
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
 from mlxlab.training.callback import Callback, FitContext
@@ -102,9 +103,13 @@ class DistillationReport(Callback):
             state.history.reference = self._compare(context, state)
 
     def _compare(self, context: FitContext, state: TrainState) -> dict[str, dict[str, float]]:
-        """Metrics, parameters and milliseconds per batch of student and teacher; empty if a signal interrupts it."""
+        """Metrics, parameters and milliseconds per batch of student and teacher; empty if a signal interrupts it.
+
+        Of a classification also how often both predict the same class.
+        """
         batches = list(islice(self.valid, self.max_batches))
         metrics: dict[str, dict[str, float]] = {}
+        predicted: list[np.ndarray] = []
         counts = {"student": count_parameters(state.whole_model), "teacher": count_parameters(self.teachers.ensemble)}
 
         def should_stop() -> bool:
@@ -119,4 +124,7 @@ class DistillationReport(Callback):
                     return {}
                 milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
                 metrics[name] = {**evaluation.metrics, "parameters": float(counts[name]), "ms per batch": milliseconds}
+                predicted += [evaluation.outputs.argmax(axis=1)] if self.task.kind == "classification" else []
+        if predicted:
+            metrics["student"][AGREEMENT] = float(np.mean(predicted[0] == predicted[1]))
         return metrics

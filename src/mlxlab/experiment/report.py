@@ -221,7 +221,11 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     """A column of metrics for each model, and the size of the student as a share of the teacher's."""
     student, teacher = measured["student"], measured["teacher"]
     formats = {name: ",.0f" if name == "parameters" else ".4f" for name in student}
-    rows = [[name, *(format(model[name], formats[name]) for model in measured.values())] for name in student]
+    cells = {
+        name: [format(each[name], formats[name]) if name in each else "" for each in measured.values()]
+        for name in student
+    }
+    rows = [[name, *values] for name, values in cells.items()]
     share = student["parameters"] / teacher["parameters"]
     return (
         f"{markdown_table(['at the last step', *measured], rows)}\n\n"

@@ -1,9 +1,11 @@
 """What a report says of the model itself: its shape, and a student next to its teacher."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.experiment.run_report.cards import all_cards
+from mlxlab.experiment.run_report.checks import _overfitting
 from mlxlab.experiment.run_report.details import detail_sections
 from mlxlab.experiment.run_report.results import Results, baseline_sentence, compared_with_best, results_of
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -43,11 +45,15 @@ def test_the_shape_is_that_of_the_weights_and_what_it_replaces_of_the_config_is_
 def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_control_is_there():
     distilled = files()
     student, teacher = ({"accuracy": value, "f1_macro": 0.7, "parameters": 9.0} for value in (0.75, 0.85))
-    distilled.metrics["reference"] = {"student": student, "teacher": teacher}
+    distilled.metrics["reference"] = {"student": student | {"agreement": 0.9}, "teacher": teacher}
     results = results_of(distilled)
     compared = all_cards(distilled, results, [])[2]
-    assert compared.answer == "Student accuracy 0.8000, the teacher 0.8500, 100 % of its size (validation data)"
-    assert compared.lines[0].startswith("Not compared with a control")
+    assert (
+        compared.answer
+        == "Student accuracy 0.8000 with 100 % of the teacher's parameters, the teacher 0.8500 (validation data)"
+    )
+    assert compared.lines[0] == "Student and teacher predict the same class for 90.0 % of the rows"
+    assert compared.lines[1].startswith("Not compared with a control")
     table, *_, commands = section(result_sections(distilled, results), "Teacher and student")
     assert table.rows[:2] == [["accuracy", "0.8000", "0.8500"], ["F1, macro average", "0.7000", "0.7000"]]
     assert commands.commands == {
@@ -71,6 +77,21 @@ def test_a_language_model_is_said_to_be_judged_on_answers_and_how_much_its_basel
         notes = [block.text for block in blocks if block.kind == "paragraph" and block.is_note]
         counts = "Pairs and triples of tokens are those of the first 64 training batches (131,072 tokens)."
         assert notes == [*expected, counts]
+
+
+def test_the_first_of_equal_evaluations_is_named_and_so_is_the_loss_of_its_weights():
+    tied = files()
+    tied.metrics |= {"best_step": 10, "steps": 40}
+    tied.metrics["metrics"]["valid/loss"] = 0.6123
+    tied.metrics["evaluations"] = [(10, 0.8), (20, 0.7), (30, 0.8), (40, 0.8)]
+    line = "Weights of the best of 4 evaluations by valid/loss, at step 10 of 40, the first of 3 that are equal."
+    assert line in all_cards(tied, results_of(tied), [])[1].lines
+    curve = [(10, {"valid/loss": 0.6123, "train/loss": 0.6}), (40, {"valid/loss": 0.5, "train/loss": 0.4})]
+    tied.state = {"history": SimpleNamespace(curve=curve)}
+    check = _overfitting(tied)
+    assert check.text.endswith(" The results are of the weights of step 10, with valid/loss 0.6123.")
+    tied.metrics["best_step"] = 40
+    assert "The results are of" not in _overfitting(tied).text
 
 
 def test_sentences_name_metrics_and_baselines_as_the_tables_do():

@@ -79,11 +79,13 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     axis = figure.subplots()
     centres = (np.arange(BINS) + 0.5) / BINS
     axis.bar(centres, np.nan_to_num(bins.accuracy), 0.9 / BINS, color="tab:blue")
-    axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
+    axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     for center, height, count in zip(centres, np.nan_to_num(bins.accuracy), bins.counts, strict=True):
         if count:
-            axis.text(center, height + 0.02, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90)
-    axis.set(xlabel="probability (numbers: predictions in a bin)", ylabel="frequency", xlim=(0, 1), ylim=(0, 1.25))
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            axis.text(center, height + 0.03, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90, bbox=box)
+    axis.set(xlabel="predicted probability (numbers: predictions)", ylabel="share that is right", xlim=(0, 1))
+    axis.set_ylim(0, 1.2)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_title(f"expected calibration error {bins.error:.3f}")
     return figure
@@ -112,7 +114,7 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
     if len(curves) == 1 and targets.ndim == 1:
         share = counts[shown[0]] / len(targets)  # the precision of a model that does not know
-        axis.axhline(share, color="gray", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}")
+        axis.axhline(share, color="black", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
     if curves:
         # Below the curves, so that the plot is narrow enough for a phone.

@@ -18,7 +18,7 @@ from mlxlab.experiment.run_report.results import (
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card, Check, Tone
-from mlxlab.metric_names import VALID, lower_is_better, plain_name
+from mlxlab.metric_names import AGREEMENT, VALID, lower_is_better, plain_name
 from mlxlab.wording import percent
 
 NO_CONTROL = "Not compared with a control, the same model trained without the teacher: its command is below"
@@ -65,15 +65,18 @@ def _which_evaluation(files: RunFiles) -> str:
     if not best or not count:
         return ""
     which = f"best of {count} evaluations by {objective_of(files)}" if count > 1 else "only evaluation"
+    values = dict(metrics["evaluations"]) if metrics and "evaluations" in metrics else {}
+    ties = sum(value == values.get(best) for value in values.values()) - 1 if best in values else 0
+    first = f", the first of {ties + 1} that are equal" if ties > 0 else ""
     changes = [step for step, _ in files.model_changes if step >= best]
     before = f", from before the model changed at step {changes[0]:,}" if changes else ""
-    return f"Weights of the {which}, at step {best:,} of {last:,}{before}."
+    return f"Weights of the {which}, at step {best:,} of {last:,}{first}{before}."
 
 
 def _compared(files: RunFiles, results: Results) -> Card:
     before, after = [], []
     if both := student_and_teacher(files):
-        before = [_teacher_line(results, *both), NO_CONTROL]
+        before = [_teacher_line(results, *both), *_agreement(both[0]), NO_CONTROL]
     if first := first_evaluation(files, results.metric):
         step, values = first
         named = [f"{plain_name(key.removeprefix(VALID))} {shown(value)}" for key, value in values.items()]
@@ -100,9 +103,14 @@ def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence
 def _teacher_line(results: Results, student: Metrics, teacher: Metrics) -> str:
     metric = results.metric if results.metric in teacher else "loss"
     sizes = student.get("parameters"), teacher.get("parameters")
-    share = f", {percent(sizes[0] / sizes[1], 0)} of its size" if sizes[0] and sizes[1] else ""
-    values = f"{shown(student.get(metric))}, the teacher {shown(teacher.get(metric))}"
-    return f"Student {plain_name(metric)} {values}{share} (validation data)"
+    share = f" with {percent(sizes[0] / sizes[1], 0)} of the teacher's parameters" if sizes[0] and sizes[1] else ""
+    own, other = shown(student.get(metric)), shown(teacher.get(metric))
+    return f"Student {plain_name(metric)} {own}{share}, the teacher {other} (validation data)"
+
+
+def _agreement(student: Metrics) -> list[str]:
+    share = student.get(AGREEMENT)
+    return [f"Student and teacher predict the same class for {percent(share)} of the rows"] if share is not None else []
 
 
 def _trust(checks: Sequence[Check]) -> Card:

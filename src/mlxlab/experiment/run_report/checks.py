@@ -97,7 +97,7 @@ def _overlap(files: RunFiles) -> Check | None:
         return Check("good", "Repeated rows", f"Left out: {'; '.join(texts)}.")
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
-    return Check("unknown", "Repeated rows", "This data set does not look for examples that occur in two splits.")
+    return Check("unknown", "Repeated rows", "Not checked: whether examples of training occur in the validation rows.")
 
 
 def _counts(overlaps: Sequence[Overlap]) -> list[tuple[str, str]]:
@@ -151,8 +151,18 @@ def _overfitting(files: RunFiles) -> Check | None:
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {percent(rise, 0)} from step {step:,} to step {last_step:,}.{gap}"
-        return Check("warning", "Overfitting", text)
-    return Check("good", "No overfitting", f"{VALID_LOSS} ends at its lowest value or near it.{gap}")
+        return Check("warning", "Overfitting", f"{text}{_of_results(files, last_step)}")
+    text = f"{VALID_LOSS} ends at its lowest value or near it.{gap}{_of_results(files, last_step)}"
+    return Check("good", "No overfitting", text)
+
+
+def _of_results(files: RunFiles, last_step: int) -> str:
+    """The loss of the weights that the report is of, where these are not the last ones."""
+    best = files.metrics["best_step"] if files.metrics else 0
+    loss = files.metrics["metrics"].get(VALID_LOSS) if files.metrics else None
+    if loss is None or best in (0, last_step):
+        return ""
+    return f" The results are of the weights of step {best:,}, with {VALID_LOSS} {loss:.4g}."
 
 
 def _steps(files: RunFiles) -> Check | None:

@@ -12,7 +12,8 @@ _PLAIN = {
     "calibration_error": "expected calibration error",
     "mae": "mean absolute error",
     "rmse": "root mean squared error (RMSE)",
-    "ms per batch": "time per batch (ms)",
+    "agreement": "same class as the teacher, share (last weights)",
+    "ms per batch": "evaluation, time per batch (ms)",
     "r2": "R2 (share of the variance explained)",
     "spearman": "Spearman rank correlation",
 }

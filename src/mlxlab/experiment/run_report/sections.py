@@ -34,7 +34,7 @@ from mlxlab.wording import counted
 PLOT_DPI = 120
 _ERROR_PLOTS = {
     "confusion": "Confusion matrix: validation examples by true and predicted class",
-    "reliability": "Reliability: frequency by predicted probability; calibrated probabilities lie on the diagonal",
+    "reliability": "Reliability: share of right predictions by probability; calibrated ones lie on the diagonal",
     "precision_recall": "Precision by recall",
     "predicted": "Predicted by true value",
 }
@@ -156,7 +156,7 @@ def _mistakes(files: RunFiles, results: Results) -> list[Block]:
         columns.append(Column("rows", is_number=True))
         cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
     rest = len(groups) - len(shown)
-    noun = "row" if head[-1] == "error" else "mistake"
+    noun = "row" if head[-1] == "error" else "different text" if len(groups) < len(rows) else "mistake"
     more = f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
     note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
     return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
@@ -169,7 +169,8 @@ def _all_mistakes(files: RunFiles, listed: int) -> str:
     if metrics is None or accuracy is None:
         return ""
     wrong = round((1 - accuracy) * metrics.get("rows", {}).get("valid", 0))
-    return f", which lists {listed:,} of {wrong:,} wrong rows" if wrong > listed else ""
+    part = f"{listed:,} of {wrong:,}" if wrong > listed else f"all {listed:,}"
+    return f", which lists {part} wrong rows"
 
 
 def _doubt(kind: str, values: list[str], results: Results) -> str:
@@ -183,7 +184,7 @@ def _doubt(kind: str, values: list[str], results: Results) -> str:
         if high - low < _TIE:
             span = f"{low:.4f} to {high:.4f}" if low < high else f"{high:.4f}"
             count = min(_MAX_MISTAKES, len(values))
-            return f"The first {count} are about equally confident ({span}): their order says little."
+            return f"The {count} most confident mistakes are about equally so ({span}): their order says little."
     return ""
 
 

@@ -100,7 +100,7 @@ def check_calibration(results: Results) -> Check | None:
     if results.may_be_chance:
         text = f"Expected calibration error {error:.3f}, which says little of a model no better than a constant."
         return Check("unknown", "Calibration", text)
-    text = f"Expected calibration error {error:.3f}: so much do confidence and accuracy differ."
+    text = f"Confidence and accuracy differ by {error:.3f} on average (expected calibration error)."
     state = "good" if error <= _CALIBRATED else "warning" if error > _MISCALIBRATED else "unknown"
     names = {"good": "Calibrated", "warning": "Badly calibrated", "unknown": "Roughly calibrated"}
     return Check("good" if state == "unknown" else state, names[state], text)  # type: ignore[arg-type]

@@ -54,7 +54,10 @@ def _against_teacher(files: RunFiles) -> str:
     reference = files.metrics["reference"] if files.metrics else {}
     student, teacher = (reference.get(name, {}) for name in ("student", "teacher"))
     texts = []
-    for key, text in (("parameters", "{} of its parameters"), ("ms per batch", "{} of its time per batch")):
+    for key, text in (
+        ("parameters", "{} of its parameters"),
+        ("ms per batch", "{} of its time per batch of an evaluation"),
+    ):
         if (own := student.get(key)) and (other := teacher.get(key)):
             texts.append(text.format(percent(own / other, 0)))
     return ", ".join(texts)
@@ -102,6 +105,7 @@ def _data(files: RunFiles) -> str:
     shown = ", ".join(one_line(each, 30) for each in columns[:_MAX_COLUMNS])
     more = f" and {len(columns) - _MAX_COLUMNS} more" if len(columns) > _MAX_COLUMNS else ""
     read = f"column{'s' * (len(columns) > 1)} {shown}{more}" if columns else ""
+    read += ", read as one text" if len(columns) > 1 else ""
     sizes = f"{rows} rows" if rows else _text_sizes(files)
     return "; ".join(filter(None, [one_line(name or "", 120), sizes, read]))
 
