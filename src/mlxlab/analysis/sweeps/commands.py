@@ -1,5 +1,6 @@
 """The commands that follow a sweep: what to do with its best run, and what would settle which setting is the best."""
 
+from collections.abc import Sequence
 from math import prod
 
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
@@ -12,7 +13,7 @@ _MAX_SEEDS = 30  # of each configuration: more are not worth a command
 
 
 def next_commands(
-    sweep: Sweep, configurations: list[Configuration], ranking: Ranking, best: BestConfiguration | None
+    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
 ) -> dict[str, str]:
     """Command lines by what they are for."""
     commands = {}
