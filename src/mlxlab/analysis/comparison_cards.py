@@ -91,7 +91,9 @@ def _best(ranked: Sequence[MethodFields], compared: MethodFields | None, fields:
     values = {value for each in ranked for value in each["values"].values()}
     if len(values) == 1 and rest > 1:
         each_run = "All runs have this value; they may differ in other metrics."
-        return Card(question, f"A tie at {fixed(ranked[0]['mean'], decimals(fields))}", [decided, each_run], tone="warning")
+        return Card(
+            question, f"A tie at {fixed(ranked[0]['mean'], decimals(fields))}", [decided, each_run], tone="warning"
+        )
     if len(equal) > 1:
         return Card(question, f"A tie: {', '.join(equal)}", [decided], tone="warning")
     best = one_line(equal[0], 60)
