@@ -188,6 +188,10 @@ def test_the_commands_that_continued_rounds_are_shown(two_rounds, tmp_path):
     assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer.distillation.rounds=3"]) == 0
     command = f"mlxlab train hydra.run.dir={folder} resume=auto trainer.distillation.rounds=3"
     assert describe_run(folder)["continued"] == [{"at": "after 2 rounds", "command": command}]
+    assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 0
+    described = describe_run(folder)
+    assert described["continued"] == [{"at": "after 2 rounds", "command": command}], "nothing was left to train"
+    assert [each["trained"] for each in described["attempts"][-2:]] == [True, False]
 
 
 def test_a_new_run_moves_earlier_rounds_with_their_ensemble(two_rounds, tmp_path):

@@ -175,10 +175,13 @@ class RunManifest:
             self.earlier = self._earlier_status = None
             self._write("RUNNING")
 
-    def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
-        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
+    def begin(self, inputs: Inputs, uid: str = "", name: str = "", *, trains: bool = True) -> None:
+        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed.
+
+        With `trains=False` nothing is left to train, and the run is only evaluated again.
+        """
         with self._lock:
-            self._earlier_status, self._fields["attempts"][-1]["trained"] = None, True
+            self._earlier_status, self._fields["attempts"][-1]["trained"] = None, trains
             self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
             self._fields.pop("outcome", None)
             self._write("RUNNING")

@@ -104,7 +104,9 @@ class DistillationRounds:
                 log_lines(*set_aside_earlier_run(self.context.manifest))
             self._write()
             inputs = run_inputs(self.cfg, self.context.command) | {"continued": self.continued}
-            self.context.manifest.begin(inputs, tracker.uid, name)
+            self.context.manifest.begin(
+                inputs, tracker.uid, name, trains=done < self.options.rounds or not self.resumed
+            )
             self.context.manifest.record({"rounds_done": done})
             for number in range(done + 1, self.options.rounds + 1):
                 print(f"round {number} of {self.options.rounds}", flush=True)
