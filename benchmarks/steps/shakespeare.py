@@ -79,7 +79,7 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     others = [leaf for name, leaf in named.items() if leaf.ndim < 2 or "embed" in name]
     settings = cfg["trainer"]["optimizer"]
     groups = [{"params": decayed, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"])
+    optimizer = torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
     rate = instantiate(cfg["trainer"]["schedule"])(peak=cfg["trainer"]["learning_rate"], steps=rounds)
     rates = iter(np.array(rate(mx.arange(rounds))).tolist())
 
