@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,20 +199,22 @@ def test_a_corpus_without_text_is_refused(tmp_path):
             new_bpe_trainer().fit(Corpus(texts, cache=tmp_path, **CORPUS))
 
 
-def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
-    for name, size in (("ours", 300), ("other", 301)):
+def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("own", 300), ("other", 301)):
         (tmp_path / name).mkdir()
         train_bpe(TEXTS, size, 2).save(tmp_path / name)
-    ours, other = tmp_path / "ours", tmp_path / "other"
-    for path in (str(ours), str(ours / "tokenizer.json")):
-        fit = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours))
+    own, other = tmp_path / "own", tmp_path / "other"
+    for path in (str(own), str(own / "tokenizer.json")):
+        fit = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=own))
         assert fit.tokenizer.vocab_size == 300
+        assert fit.lines == [f"tokenizer of {Path(path).relative_to(tmp_path)}: 300 tokens"]
     assert (
         new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other)).tokenizer.vocab_size
         == 301
     )
     with pytest.raises(NotAllowedError, match="expected the tokenizer of the weights"):
-        new_bpe_trainer(path=str(ours)).fit(Corpus([], cache=tmp_path, **CORPUS, pretrained=other))
+        new_bpe_trainer(path=str(own)).fit(Corpus([], cache=tmp_path, **CORPUS, pretrained=other))
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
 

@@ -12,6 +12,7 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import parse_json
+from mlxlab.program import display_path
 
 MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
 
@@ -58,7 +59,8 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
             f"data.tokenizer.path={path}: expected the tokenizer of the weights"
             f" ({inherited.fingerprint[:12]} in {pretrained}), got {tokenizer.fingerprint[:12]}"
         )
-    return FittedTokenizer(tokenizer, [f"tokenizer of {path or pretrained}: {tokenizer.vocab_size:,} tokens"])
+    source = display_path(path or pretrained or "")
+    return FittedTokenizer(tokenizer, [f"tokenizer of {source}: {tokenizer.vocab_size:,} tokens"])
 
 
 def tokenizer_folder(path: str) -> Path:
