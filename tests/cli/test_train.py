@@ -1,6 +1,7 @@
 """`train`: folders, sweeps, exit codes. The experiment itself is replaced by a stub."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli.train import main
+from mlxlab.cli.train.named_files import check_run_to_continue
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.sweep.parent_run import ParentRun
@@ -283,3 +285,28 @@ def test_continuing_a_run_never_trains_the_default_experiment_instead(tmp_path, 
     assert main([f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]) == code
     assert text.format(tmp_path) in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(tmp_path, capsys):
+    begin(tmp_path / "tuned")
+    begin(tmp_path / "other")
+    os.utime(tmp_path / "tuned", (1, 1))
+    assert main([f"hydra.run.dir={tmp_path}/nope", "resume=auto"]) == 66
+    assert capsys.readouterr().err == (
+        f"hydra.run.dir={tmp_path}/nope: no such folder; expected a run to continue, such as {tmp_path}/other, "
+        f"{tmp_path}/tuned; without resume=auto a new run begins\n"
+    )
+    (tmp_path / "nope").mkdir()
+    assert main([f"hydra.run.dir={tmp_path}/nope", "resume=auto"]) == 66
+    assert "nope: a folder without a run; expected a run to continue, such" in capsys.readouterr().err
+    assert not list((tmp_path / "nope").iterdir())
+
+
+def test_a_new_run_that_begins_with_resume_says_so(tmp_path, caplog):
+    folder = f"hydra.run.dir={tmp_path}/nope"
+    check_run_to_continue([folder, "resume=auto", "experiment=quick"])
+    assert caplog.messages == [f"{tmp_path}/nope: no checkpoint, a new run begins"]
+    check_run_to_continue([folder, "experiment=quick"])
+    (tmp_path / "nope" / "checkpoints" / "step-00000004").mkdir(parents=True)
+    check_run_to_continue([folder, "resume=auto", "experiment=quick"])
+    assert len(caplog.messages) == 1

@@ -1,5 +1,6 @@
 """Whether the run to resume and the data files that a config names exist; they are not opened."""
 
+import logging
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from mlxlab.program import command
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
+
+MAX_NAMED = 3  # run folders in a message
 _SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
 _BARE = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}  # no data, no model
 _NO_FILES = ("sklearn:", "synthetic")
@@ -37,28 +41,26 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     """Refuses a command that names only a folder and `resume=auto`, where no run can be continued.
 
     It would train the default experiment: in a misspelt folder, or in that of a run that ended before a checkpoint.
+    Where the command says what to train, a line says that a new run begins.
 
     Raises:
-        InputNotFoundError: the folder holds no run, and a neighbouring run folder has nearly the same name.
+        InputNotFoundError: the folder holds no run.
         CheckpointUnavailableError: the run has no checkpoint, or rounds without their file; the message says what to
             do instead.
     """
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
     folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
-    if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or not _BARE.issuperset(values):
+    if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or can_resume(folder):
         return
-    if can_resume(folder):
-        return
-    check_rounds_file(folder)
     from mlxlab.experiment.manifest import FILE, read_manifest
 
-    if not os.path.lexists(folder / FILE):
-        neighbours = [path.name for path in folder.parent.glob("*") if os.path.lexists(path / FILE)]
-        if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
-            raise InputNotFoundError(
-                f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}?"
-                " (without resume=auto a new run begins)"
-            )
+    is_bare, has_run = _BARE.issuperset(values), os.path.lexists(folder / FILE)
+    if is_bare:
+        check_rounds_file(folder)
+    if is_bare and not has_run:
+        _refuse_missing_run(folder, is_only=values.keys() == {"hydra.run.dir", "resume"})
+    if not (is_bare and has_run):
+        log.info(f"{folder}: no checkpoint, a new run begins")
         return
     began = read_manifest(folder).get("inputs", {}).get("overrides")
     if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
@@ -70,6 +72,23 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
             else f"begin it again with: {command('train')} {run_dir} {one_line(shlex.join(began), 500)}"
         )
         raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
+
+
+def _refuse_missing_run(folder: Path, *, is_only: bool) -> None:
+    """Raises InputNotFoundError if a run folder next to this one has nearly its name, or the command names no more."""
+    from mlxlab.experiment.manifest import FILE
+
+    runs = [file.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for file in folder.parent.glob(pattern)]
+    neighbours = [run.name for run in runs if run.parent == folder.parent]
+    new_run = "without resume=auto a new run begins"
+    if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
+        meant = folder.parent / near[0]
+        raise InputNotFoundError(f"hydra.run.dir={folder}: no run to continue; did you mean {meant}? ({new_run})")
+    if is_only:
+        got = "a folder without a run" if folder.is_dir() else "no such folder"
+        newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
+        such = f", such as {', '.join(map(str, newest))}" if newest else ""
+        raise InputNotFoundError(f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}")
 
 
 def check_named_files(config: "DictConfig") -> None:
