@@ -33,6 +33,19 @@ def test_checkpoints_hold_what_is_trained(finished):
     assert sizes["optimizer.safetensors"] < 20_000, "moments of frozen weights"
 
 
+def test_adapters_on_random_weights_are_a_warning_where_a_run_begins(finished, tmp_path):
+    folder, done = finished
+    line = "model.adapter: the adapters train on random weights, which stay as they are; pass model.pretrained=..."
+    assert done.stderr.count(line) == 1
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    resumed = run_here(f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=7", "tracking=none")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "random weights" not in resumed.stderr
+    loaded = run_here(*LORA(*SHORT), f"model.init_from={folder}", f"hydra.run.dir={tmp_path / 'loaded'}")
+    assert loaded.returncode == 0, loaded.stderr
+    assert "random weights" not in loaded.stderr
+
+
 def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(finished):
     done = run_here(f"run={finished[0]}", "from_scratch=true", script="verify")
     assert done.stdout.splitlines()[-1] == "verified", done.stderr

@@ -1,5 +1,6 @@
 """What a config describes, built: the data, the model, the trainer and the tracker of a run, and its state."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ from mlxlab.wording import counted
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import InitialWeights, WeightSource
     from mlxlab.growth.resume.carry_over import CarriedOver
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -185,11 +188,23 @@ def start_session(
         group=group,
     )
     checkpoint = admitted(start, session.data)
+    if checkpoint is None:
+        _warn_of_random_weights(start.cfg)
     state = session.init_state()
     carried = carry_into(state, start, checkpoint, session.build) if checkpoint else None
     if carried and start.after != start.before:
         refuse_ended(session.trainer, state, carried.checkpoint, start.changes)
     return session, state, carried.checkpoint if carried else checkpoint, carried
+
+
+def _warn_of_random_weights(cfg: Config) -> None:
+    """A warning for adapters of a new run whose frozen weights nothing has trained."""
+    options = split_node(cfg["model"])[0]
+    if options.adapter is not None and not (options.pretrained or options.init_from):
+        logger.warning(
+            "model.adapter: the adapters train on random weights, which stay as they are;"
+            " pass model.pretrained=... or model.init_from=..."
+        )
 
 
 def refuse_ended(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, changes: Changes) -> None:
