@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from mlxlab.cli.generate import main
+from mlxlab.inference import terminal
 from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from support.processes import ROOT, environment, final_state, run_here, start, tiny_overrides, wait_for
+from support.pseudo_terminal import run_in_terminal
 
 SHORT = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4")
 GREEDY = SamplingParams(temperature=0.0)
@@ -84,15 +86,29 @@ def talk(folder, lines, *more):
 
 def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
     options = ["max_tokens=5", "temperature=0", "context_length=200", "system=Be kind."]
-    finished = talk(trained[0], b"train 3?\n\ntrain 4?\n/help\n/quit\n/reset\ntrain 3?\n/exit\nignored\n", *options)
+    lines = b"train 3?\n\ntrain 4?\n/help\n/quit\n/Quit\n /quit now\n/reset\ntrain 3?\n/exit\nignored\n"
+    finished = talk(trained[0], lines, *options)
     assert finished.returncode == 0, finished.stderr
     assert b"/reset forgets the conversation" in finished.stderr
-    assert b"unknown command /quit; type a message" in finished.stderr
+    assert b"//text sends the message /text" in finished.stderr
+    unknown = [line for line in finished.stderr.decode().splitlines() if line.startswith("unknown")]
+    assert unknown == [f"unknown command {name}; /help lists them" for name in ("/quit", "/Quit", "/quit")]
     chat = load_chat(trained[0], system="Be kind.")
     request = GenerationConfig(max_tokens=5, context_length=200)
-    answers = ["".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request)[0]) for n in (3, 4)]
+    answers = ["".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request).chunks) for n in (3, 4)]
     assert finished.stdout.decode() == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n"
     assert [message["content"] for message in chat.messages] == ["train 3?", answers[0], "train 4?", answers[1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("//train 3?", "/train 3?"), ("/ train", "/ train"), ("/3 of 4", "/3 of 4"), ("train //3", "train //3")],
+)
+def test_a_message_may_begin_with_a_slash(trained, monkeypatch, line, message):
+    chat = load_chat(trained[0])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+    terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=1))
+    assert [each["content"] for each in chat.messages if each["role"] == "user"] == [message]
 
 
 def test_a_chat_forgets_the_oldest_messages_when_the_context_is_full(trained):
@@ -100,12 +116,33 @@ def test_a_chat_forgets_the_oldest_messages_when_the_context_is_full(trained):
     request = GenerationConfig(max_tokens=4, context_length=60)
     forgotten = []
     for n in range(4):
-        chunks, count = chat.reply(f"train {n}?", GREEDY, request)
-        list(chunks)
-        forgotten.append(count)
+        reply = chat.reply(f"train {n}?", GREEDY, request)
+        list(reply.chunks)
+        forgotten.append(reply.forgotten)
     assert forgotten[0] == 0
     assert 2 in forgotten
     assert chat.messages[-2]["content"] == "train 3?"
+
+
+def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
+    lines, options = "".join(f"train {n}?\n" for n in range(4)), ["max_tokens=4", "temperature=0", "context_length=60"]
+    forgotten = "the context is full: the oldest 2 messages are forgotten"
+    finished = talk(trained[0], lines.encode(), *options)
+    assert finished.stderr.decode().count(forgotten) > 0
+    command = [str(ROOT / "scripts" / "generate.py"), f"run={trained[0]}", "chat=true", *options]
+    screen = run_in_terminal(command, 100, typed=f"{lines}/exit\n")
+    assert screen.code == 0
+    assert screen.text.count(forgotten) == finished.stderr.decode().count(forgotten)
+
+
+def test_an_answer_that_outgrows_the_context_is_a_warning(trained, monkeypatch, caplog):
+    chat, asked = load_chat(trained[0]), "train 3?\n"
+    monkeypatch.setattr(type(chat.tokenizer), "end_ids", frozenset())
+    for max_tokens, warned in ((40, False), (120, True)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(asked.encode())))
+        chat.reset()
+        terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=max_tokens, context_length=100))
+        assert any("the end of this answer was generated without" in line for line in caplog.messages) == warned
 
 
 @pytest.mark.parametrize(

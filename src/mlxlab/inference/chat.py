@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mlxlab.config.paths import project_root
 from mlxlab.data.instruct.chat_template import load_template
@@ -14,6 +15,18 @@ from mlxlab.inference.restore import template_folder
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import TextGenerator, load_generator
 from mlxlab.models.pretrained.load import tokenizer_dir
+
+
+class Reply(NamedTuple):
+    """An answer as it is generated.
+
+    `forgotten` of the oldest messages were left out for it; of an answer of more than `room` tokens the end is
+    generated without what is further back than half of the context.
+    """
+
+    chunks: Iterator[TextChunk]
+    forgotten: int
+    room: int
 
 
 @dataclass
@@ -29,8 +42,8 @@ class Chat:
     system: str | None = None
     messages: list[Message] = field(default_factory=list)  # without that of the system
 
-    def reply(self, text: str, sampling: SamplingParams, request: GenerationConfig) -> tuple[Iterator[TextChunk], int]:
-        """The answer to a message as it is generated, and how many of the oldest messages were forgotten for it.
+    def reply(self, text: str, sampling: SamplingParams, request: GenerationConfig) -> Reply:
+        """The answer to a message.
 
         Half of the context is left for the answer, or `max_tokens` if that is less.
 
@@ -46,7 +59,8 @@ class Chat:
             end_ids = frozenset(self.generator.tokenizer.remap(list(self.tokenizer.end_ids)))
         except ValueError as error:
             raise DataError(str(error)) from None
-        return self._answer(prompt, end_ids, sampling, request), forgotten
+        room = request.context_length - len(prompt) + 1  # the last token of an answer need not be read again
+        return Reply(self._answer(prompt, end_ids, sampling, request), forgotten, room)
 
     def reset(self) -> None:
         """Forgets the conversation."""

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 
+from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError
 from mlxlab.inference.chat import Chat
 from mlxlab.inference.generate import GenerationConfig
@@ -12,12 +13,17 @@ from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 
-_HELP = "type a message; /reset forgets the conversation, /exit or Ctrl-D ends, /help shows this line"
+_HELP = (
+    "type a message; /reset forgets the conversation, /exit or Ctrl-D ends, /help shows this line;"
+    " //text sends the message /text"
+)
+_COMMAND = re.compile(r"/[^\W\d_]\S*")  # a slash and a letter begin a command
 
 
 def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> None:
     """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
 
+    A line that begins with a slash and a letter is a command; of one with two slashes the first is removed.
     In a terminal a message that cannot be answered costs a line; else DataError is raised.
     """
     in_terminal = sys.stdin.isatty()
@@ -32,11 +38,11 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
         elif message == "/reset":
             chat.reset()
             log.info("the conversation is forgotten")
-        elif re.fullmatch(r"/[a-z]+", message):
-            log.warning(f"unknown command {message}; {_HELP}")
+        elif command := _COMMAND.match(message):
+            log.warning(f"unknown command {one_line(command[0], 40)}; /help lists them")
         elif message:
             try:
-                _answer(chat, message, sampling, request)
+                _answer(chat, re.sub(r"^//", "/", message), sampling, request)
             except DataError as error:
                 if not in_terminal:
                     raise
@@ -44,12 +50,14 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
 
 
 def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
-    chunks, forgotten = chat.reply(message, sampling, request)
+    chunks, forgotten, room = chat.reply(message, sampling, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
     for chunk in chunks:
         print(chunk.text, end="", flush=True)
     print(flush=True)
+    if chunk.tokens > room:
+        log.warning("the context is full: the end of this answer was generated without the messages before it")
 
 
 def _terminal_lines() -> Iterator[str]:
