@@ -33,6 +33,18 @@ def test_a_folder_that_does_not_exist_suggests_the_nearest_one(tmp_path):
     assert no_such_folder(tmp_path / "x", "a run folder").endswith("x: no such folder; expected a run folder")
 
 
+def test_a_file_in_place_of_a_folder_is_named_as_one(tmp_path):
+    (tmp_path / "tuned.gguf").touch()
+    message = no_such_folder(tmp_path / "tuned.gguf", "a run folder")
+    assert message == f"{tmp_path}/tuned.gguf: a file, expected a run folder"
+    (tmp_path / "tuned").mkdir()
+    message = no_such_folder(tmp_path / "tuned.gguf", "a run folder")
+    assert message == f"{tmp_path}/tuned.gguf: a file, expected a run folder; did you mean {tmp_path}/tuned?"
+    (tmp_path / "smollm2.gguf").touch()
+    message = no_such_folder(tmp_path / "smolm2", "a run folder", suffix=".gguf")
+    assert message.endswith(f"no such folder; did you mean {tmp_path}/smollm2.gguf?")
+
+
 def test_a_misspelt_folder_above_is_suggested_with_what_is_in_it(tmp_path):
     (tmp_path / "outputs" / "first").mkdir(parents=True)
     for typed, near in (

@@ -22,25 +22,40 @@ def nearest_names(typed: str, names: Iterable[str], count: int = 1, min_ratio: f
     return [name for *_, name in sorted(ranked)[:count]]
 
 
-def no_such_folder(path: Path, expected: str) -> str:
-    """`outputs/ticket: no such folder; did you mean outputs/tickets?`, or what was expected if no name is near."""
-    return f"{path}: no such folder; {_nearest_path(path, is_folder=True) or f'expected {expected}'}"
+def no_such_folder(path: Path, expected: str, suffix: str | None = None) -> str:
+    """`outputs/ticket: no such folder; did you mean outputs/tickets?`, or what was expected if no name is near.
+
+    Args:
+        suffix: of files that may be meant too.
+    """
+    near = nearest_path(path, is_folder=True, suffix=suffix)
+    if os.path.isfile(path):
+        return f"{path}: a file, expected {expected}{near and f'; {near}'}"
+    return f"{path}: no such folder; {near or f'expected {expected}'}"
 
 
 def no_such_file(path: Path, title: str, expected: str) -> str:
     """`model.pretrained=a.gguf: no such file; did you mean b.gguf?`, or what was expected if no name is near."""
-    return f"{title}: no such file; {_nearest_path(path, is_folder=False) or f'expected {expected}'}"
+    return f"{title}: no such file; {nearest_path(path, is_folder=False) or f'expected {expected}'}"
 
 
-def _nearest_path(path: Path, *, is_folder: bool) -> str:
-    """`did you mean outputs/tickets?`, or "" if nothing is near the first name of the path that does not exist."""
+def nearest_path(path: Path, *, is_folder: bool, suffix: str | None = None) -> str:
+    """`did you mean outputs/tickets?`, or "" if nothing is near the first name of the path that does not exist.
+
+    Args:
+        suffix: of files that may be meant in place of a folder.
+    """
     missing = path
     while missing.parent != missing and not os.path.lexists(missing.parent):
         missing = missing.parent
     is_folder = is_folder or missing != path
     names: list[str] = []
     with suppress(OSError):
-        names = [each.name for each in missing.parent.iterdir() if each.is_dir() == is_folder]
+        names = [
+            each.name
+            for each in missing.parent.iterdir()
+            if each != path and (each.is_dir() == is_folder or each.suffix == suffix)
+        ]
         names = nearest_names(missing.name, names)
     if not names:
         return ""

@@ -67,6 +67,7 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={merged}", f"out={tmp_path}/twice"], 2, "no adapters to merge"),
         (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
         (["merge", f"run={tmp_path}/none", f"out={merged}"], 66, "none: no such folder"),
+        (["merge", f"run={run}/manifest.json", f"out={tmp_path}/x"], 66, "manifest.json: a file, expected a run"),
         (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"a folder of the run; expected {run}/x"),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),

@@ -110,7 +110,7 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
     ("args", "code", "message"),
     [
         (["prompt=x"], 2, "run=...: missing"),
-        (["run=HOME/transformer", "max_token=3"], 2, "did you mean max_tokens?"),
+        (["run=HOME/transformer", "max_token=3"], 2, "max_token=3: unknown key; did you mean max_tokens?\n"),
         (["run=HOME/transformer", "top_p=0"], 2, "top_p=0: expected a number > 0 and <= 1"),
         (["run=HOME/transformer", "temperature=warm"], 2, "expected a number >= 0, got warm (text)"),
         (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: expected a whole number"),
@@ -120,14 +120,23 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
         (["run=HOME/nowhere"], 66, "expected a run folder"),
+        (["run=HOME/model.guf"], 66, "HOME/model.guf: no such folder; did you mean HOME/model.gguf?"),
+        (["run=HOME/mdel.gguf"], 66, "HOME/mdel.gguf: no such file; did you mean HOME/model.gguf?"),
+        (
+            ["run=HOME/rows.jsonl"],
+            66,
+            "HOME/rows.jsonl: a file, expected a run folder, a GGUF file (.gguf), or a folder",
+        ),
         (["run=HOME/transformer", "prompts=~no-such-user/prompts"], 66, "~no-such-user/prompts"),
         (["run=HOME/bert"], 2, "masked"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(home, capsys, args, code, message):
+    for name in ("model.gguf", "rows.jsonl"):
+        (home / name).touch()
     assert main([arg.replace("HOME", str(home)) for arg in args]) == code
     printed = capsys.readouterr()
-    assert message in printed.err
+    assert message.replace("HOME", str(home)) in printed.err
     assert len(printed.err.splitlines()) == 1
     assert printed.out == ""
 

@@ -61,6 +61,12 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert described["next"][-1].endswith("resume=auto trainer.max_steps=N")
 
 
+def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
+    (tmp_path / "model.gguf").touch()
+    assert main([f"run={tmp_path}/model.gguf"]) == 66
+    assert capsys.readouterr().err == f"{tmp_path}/model.gguf: a file, expected a run folder\n"
+
+
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
     manifest = json.loads((folder / "manifest.json").read_text())
     attempt = manifest["attempts"][0] | {"status": "RUNNING", "process_start": 1.0}  # of another process

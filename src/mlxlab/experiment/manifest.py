@@ -222,13 +222,13 @@ class RunManifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run folder; raises InputNotFoundError if there is none, DataError if it is damaged."""
     path = folder / FILE
+    if not os.path.isdir(folder):
+        raise InputNotFoundError(no_such_folder(folder, "a run folder"))
     try:
         if (number := read_json(path, dict[str, object]).get("format", 1)) != FORMAT:
             raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
         return read_json(path, Manifest)
     except InputNotFoundError:
-        if not folder.exists():
-            raise InputNotFoundError(no_such_folder(folder, "a run folder")) from None
         raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
 
 

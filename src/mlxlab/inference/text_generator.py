@@ -7,15 +7,18 @@ from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, check_context, check_generates, generate
 from mlxlab.inference.restore import RestoredModel, restore_model
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import pretrained_tokenizer
+from mlxlab.nearest import no_such_file, no_such_folder
+from mlxlab.tracking.mlflow.download import is_mlflow_uri
 
 log = logging.getLogger(__name__)
+EXPECTED = "a run folder, a GGUF file (.gguf), or a folder of Llama-type weights"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class TextGenerator:
 
 def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
     """The generator of a run, GGUF file or Llama-type folder; raises as `restore_model`, and as `check_generates`."""
+    if run.suffix == ".gguf" and not run.exists():
+        raise InputNotFoundError(no_such_file(run, str(run), "a GGUF file"))
+    if run.suffix != ".gguf" and not (run.is_dir() or is_mlflow_uri(str(run))):
+        raise InputNotFoundError(no_such_folder(run, EXPECTED, suffix=".gguf"))
     if run.suffix != ".gguf" and ((run / "config.yaml").is_file() or not (run / "config.json").is_file()):
         return restored_generator(restore_model(run, checkpoint))
     tokenizer = pretrained_tokenizer(run)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+from functools import partial
 from operator import length_hint
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlxlab.data.dataset import check_data_module
 from mlxlab.data.instruct.conversations import load, parse_record
 from mlxlab.data.instruct.dataset import InstructDataset
 from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder
-from mlxlab.data.instruct.sources import ConversationParser, open_conversations
+from mlxlab.data.instruct.sources import ConversationParser, open_conversations, open_splits
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
@@ -256,3 +257,11 @@ def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
     assert (batch.tokens == vocabulary.rare_id).any()
     assert mapped.task.num_classes == 41
     assert IS_CORE in next(iter(mapped.valid)).aux
+
+
+def test_a_split_without_conversations_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a?", "completion": "b"}) + "\n")
+    opener = partial(open_conversations, parse=ConversationParser(None), on_error="strict", window=4)
+    _, valid, _ = open_splits(str(tmp_path / "a.jsonl"), None, 1e-9, opener)
+    with pytest.raises(DataError, match=r"data.valid_fraction=1e-09 leaves no conversation to validate on$"):
+        list(valid.windows(0, 0))

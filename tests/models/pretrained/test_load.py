@@ -426,6 +426,12 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"):
         resolve("outputs/tunned")
+    (tmp_path / "tuned.gguf").touch()
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(InputNotFoundError, match=r"tuned: no such folder.*\(owner/name\); did you mean tuned.gguf\?"):
+        resolve("tuned")
+    with pytest.raises(InputNotFoundError, match=r"=rows.jsonl: a file, expected a GGUF file \(.gguf\), a folder with"):
+        resolve("rows.jsonl")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
         resolve("owner/name")

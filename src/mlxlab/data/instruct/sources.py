@@ -69,9 +69,12 @@ def open_splits(
     """
     train = open_source(source)
     if valid_source is None:
-        key = "data.valid_fraction"
+        words = "data.valid_fraction", "conversation"
         line = f"{train.name}: {percent(valid_fraction, 2)} of the conversations are held out for validation"
-        sides = HoldoutSplit(train, valid_fraction, "train", key), HoldoutSplit(train, valid_fraction, "valid", key)
+        sides = (
+            HoldoutSplit(train, valid_fraction, "train", *words),
+            HoldoutSplit(train, valid_fraction, "valid", *words),
+        )
         return *sides, [line]
     valid = open_source(valid_source)
     lines = [f"{valid.name}: conversations for validation"]

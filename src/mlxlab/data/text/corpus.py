@@ -96,7 +96,7 @@ class HoldoutSplit:
     Args:
         fraction: approximate fraction of the documents that is held out.
         side: `valid` for the held-out documents, `train` for the others.
-        key: of the config that sets `fraction`, for messages.
+        key, noun: of the config that sets `fraction`, and what a document is called, for messages.
     """
 
     def __init__(
@@ -105,8 +105,9 @@ class HoldoutSplit:
         fraction: float,
         side: Literal["train", "valid"],
         key: str = "data.validation.fraction",
+        noun: str = "document",
     ) -> None:
-        self.source, self.fraction, self.side, self.key = source, fraction, side, key
+        self.source, self.fraction, self.side, self.key, self.noun = source, fraction, side, key, noun
         self.error_budgets = source.error_budgets
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
         size = fraction if side == "valid" else 1 - fraction
@@ -123,7 +124,8 @@ class HoldoutSplit:
                 empty = False
                 yield start, selected
         if empty:
-            raise DataError(f"{self.name}: {self.key}={self.fraction:g} leaves no document to {SIDE_USES[self.side]}")
+            use = f"leaves no {self.noun} to {SIDE_USES[self.side]}"
+            raise DataError(f"{self.name}: {self.key}={self.fraction:g} {use}")
 
 
 class Mixture:

@@ -54,7 +54,7 @@ def as_run_folder(name: str) -> Path | None:
     path = Path(os.path.expanduser(name))
     if not path.is_dir() and "/" not in name:
         return None
-    if not path.exists():
+    if not path.is_dir():
         raise InputNotFoundError(no_such_folder(path, "a run folder, or the id of a run"))
     if not (path / MANIFEST).is_file():
         raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}")

@@ -15,10 +15,11 @@ from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
-from mlxlab.nearest import no_such_file, no_such_folder
+from mlxlab.nearest import nearest_path, no_such_file, no_such_folder
 from mlxlab.program import install_command
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
+EXPECTED = f"a GGUF file (.gguf), a folder with {FILES}, or a hub id (owner/name)"
 MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 
 
@@ -38,13 +39,16 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         if needs_config:
             _refuse_without_model(path, title)
         return path
+    if os.path.isfile(path):
+        raise InputNotFoundError(f"{title}: a file, expected {EXPECTED}")
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".")
     if path.parent != Path() and os.path.isdir(path.parent):
         message = no_such_folder(path, "the folder of a model")
         if not is_hub_id or "did you mean" in message:
             raise InputNotFoundError(f"{key}={message}")
     if not is_hub_id:
-        raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
+        near = nearest_path(path, is_folder=True, suffix=".gguf")
+        raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near and f'; {near}'}")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
