@@ -206,7 +206,9 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert main(["data", source, "data.target=knd"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
     assert main(["data", source, "data=titanic"]) == 2
-    assert capsys.readouterr().err.endswith("data=titanic: expected data=text_classification or data=table\n")
+    assert capsys.readouterr().err.endswith(
+        "data=titanic: expected data=text_classification, data=table or data=instruct\n"
+    )
     assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
     assert "did you mean kind?" in capsys.readouterr().err
 
@@ -268,6 +270,66 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     printed = capsys.readouterr()
     assert "| a      | numbers |" in printed.out, "the columns come first"
     assert "data.task" in printed.err
+
+
+CHATS = {
+    "messages": {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]},
+    "conversations": {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]},
+    "prompt": {"prompt": "a?", "completion": "b"},
+    "instruction": {"instruction": "a?", "input": "", "output": "b"},
+}
+
+
+def write_chats(path, *rows):
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return f"data.source={path}"
+
+
+@pytest.mark.parametrize("layout", CHATS)
+def test_conversations_are_counted_and_the_command_that_trains_on_them_is_named(tmp_path, capsys, layout):
+    source = write_chats(tmp_path / "own.jsonl", *[CHATS[layout]] * 3, "\n", CHATS[layout])
+    trained = f"model=transformer data=instruct {source} seed=3"
+    assert main(["data", source, "seed=3"]) == 0
+    counts = f"{tmp_path}/own.jsonl: 4 conversations, 8 messages, 4 answers"
+    assert capsys.readouterr().out == f"{counts}\ntrain on it: mlxlab train {trained}\n"
+    assert main(["data", *trained.split()]) == 0
+    assert capsys.readouterr().out == f"{counts}\ntrain on it: mlxlab train {trained}\n"
+    assert main(["data", "experiment=instruct_smollm2", source]) == 0
+    assert capsys.readouterr().out.endswith(f"train on it: mlxlab train experiment=instruct_smollm2 {source}\n")
+    assert main(["data", source, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["conversations"], report["malformed"]) == (4, 0)
+    assert report["train"] == f"mlxlab train model=transformer data=instruct {source}"
+    assert main(["data", "data=instruct", "model=bert", source]) == 2
+    assert "expected a model that predicts the next token" in capsys.readouterr().err
+
+
+def test_the_first_line_without_a_conversation_is_named(tmp_path, capsys):
+    good, line = CHATS["messages"], '{"messages": []}\n'
+    source = write_chats(tmp_path / "own.jsonl", line, good, '{"messages"\n', good)
+    assert main(["data", source]) == 0
+    fault = f"{tmp_path}/own.jsonl:1: messages: expected 1 to 1000 messages, got 0"
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/own.jsonl: 2 conversations, 4 messages, 2 answers\n"
+        f"2 lines without a conversation, the first: {fault}\n"
+        "correct them to train: data.on_error=skip leaves out at most 1 %\n"
+    )
+    source = write_chats(tmp_path / "few.jsonl", *[good] * 100, line)
+    assert main(["data", source]) == 0
+    printed = capsys.readouterr().out
+    assert f"\n1 line without a conversation, the first: {tmp_path}/few.jsonl:101: messages:" in printed
+    trained = f"mlxlab train model=transformer data=instruct {source} data.on_error=skip"
+    assert printed.endswith(f"\ntrain on the others: {trained}\n")
+    assert main(["data", "data=instruct", write_chats(tmp_path / "empty.jsonl", "\n")]) == 65
+    assert "contains no conversation" in capsys.readouterr().err
+
+
+def test_rows_that_are_no_conversations_stay_labelled_rows(tmp_path, capsys):
+    rows = [{"text": f"text {n}", "kind": "ab"[n % 2]} for n in range(60)]
+    assert main(["data", write_chats(tmp_path / "own.jsonl", *rows)]) == 0
+    assert "data.label_column=kind" in capsys.readouterr().out
+    assert main(["data", "data=streaming", write_chats(tmp_path / "own.jsonl", *rows)]) == 2
+    assert "expected data=text_classification, data=table or data=instruct" in capsys.readouterr().err
 
 
 def test_the_length_of_a_run_on_data_of_unknown_size_is_not_told():

@@ -1,4 +1,4 @@
-"""Checks labelled rows of your own without training: what a run would read, leave out, split and learn."""
+"""Checks rows of your own without training: what a run would read, leave out, split and learn."""
 
 import math
 import tempfile
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab import terminal
 from mlxlab.cli.info.columns import column_table, show_columns
+from mlxlab.cli.info.own_conversations import are_conversations, show_conversations
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
@@ -30,7 +31,7 @@ NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("tar
 
 
 def data(json: bool = False, *, args: list[str]) -> None:
-    """Checks labelled rows, and prints the command that trains on them.
+    """Checks labelled rows or conversations, and prints the command that trains on them.
 
     Args:
         json: prints a JSON object instead.
@@ -40,13 +41,17 @@ def data(json: bool = False, *, args: list[str]) -> None:
     typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
         raise ConfigError(f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}")
+    source = next(arg for arg in args if _key(arg) == "data.source").partition("=")[2]
+    if are_conversations(args, source.strip("'\"")):
+        show_conversations(args, json)
+        return
     if "data" not in typed:
         args = [f"data={'table' if 'data.target' in typed else 'text_classification'}", *args]
     unnamed = ["data.target=COLUMN"] if "data=table" in args and "data.target" not in typed else []
     config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
     if "max_left_out" not in config["data"]:
         option = next(arg for arg in args if _key(arg) == "data")
-        raise ConfigError(f"{option}: expected data=text_classification or data=table")
+        raise ConfigError(f"{option}: expected data=text_classification, data=table or data=instruct")
     from mlxlab.data.labelled.columns import summarize
 
     rows = _open_rows(config["data"])
