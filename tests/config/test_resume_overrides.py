@@ -56,6 +56,22 @@ def test_another_option_of_a_group_sets_its_whole_package():
     assert set(changes) == {"trainer.loss._target_", "trainer.loss.gamma"}
 
 
+def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
+    step = {"step": {"_target_": "optimized", "accumulate": 1}}
+    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | step}
+    now, before = SAME | {"trainer": "optimized"}, ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"]
+    saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
+    args = (saved, composed, ["trainer=optimized"], (SAME | {"trainer": "simple"}, now), [conf_dir()])
+    assert merge_for_resume(*args)[0]["trainer"] == composed["trainer"]
+    kept = composed["trainer"] | {"epochs": 3}
+    assert merge_for_resume(*args, before)[0]["trainer"] == kept, "the loss is another one, without that key"
+    other = composed["trainer"] | {"loss": {"_target_": "other", "gamma": 1}}
+    args = (args[0], composed | {"trainer": other}, *args[2:])
+    assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, "a key of another class"
+    typed = (*args[:2], ["trainer=optimized", "trainer.epochs=5"], *args[3:])
+    assert merge_for_resume(*typed, before)[0]["trainer"] == other
+
+
 def test_an_experiment_sets_only_its_own_keys():
     now = SAME | {"experiment": "quick"}
     composed = DEFAULTS | {

@@ -67,6 +67,17 @@ def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_
     assert now["progress"].settings.learning_rate == 0.005
 
 
+def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
+    assert resume(run_dir, "trainer.max_steps=5", "trainer.log_every=3").returncode == 0
+    resumed = resume(run_dir, "trainer=optimized", "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+    trainer = stored(run_dir)["trainer"]
+    assert (trainer["eval_every"], trainer["log_every"], trainer["max_steps"]) == (4, 3, 6)
+    assert trainer["step"]["_target_"].endswith("OptimizedStep")
+    assert "trainer.eval_every" not in resumed.stderr
+    assert "changed since the checkpoint: trainer.step._target_" in resumed.stderr
+
+
 def test_a_finished_run_says_so_and_which_limit_to_raise(finished_run, run_dir):
     state = read_manifest(finished_run)["outcome"]["final_state"]
     resumed = resume(run_dir)

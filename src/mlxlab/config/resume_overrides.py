@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -37,23 +37,35 @@ class _ResumeRecord(TypedDict):
 
 
 def merge_for_resume(
-    saved: Tree, composed: Tree, typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
+    saved: Tree,
+    composed: Tree,
+    typed: list[str],
+    choices: tuple[Choices, Choices],
+    folders: list[Path],
+    recorded: Sequence[str] = (),
 ) -> tuple[Tree, Changes]:
     """The config to resume with, and the keys that change.
+
+    Another option of a group sets all keys of its node, but for those that were typed before and that it has too.
 
     Args:
         saved: the resolved config of the checkpoint; `composed` is that of the current command line.
         typed: the overrides of the current command line.
         choices: when the checkpoint was saved, and now.
         folders: those of config files, in the order of precedence, to know which keys an option sets.
+        recorded: the overrides that the run had when the checkpoint was saved.
 
     Raises:
         ConfigError: a frozen key would change; each is named.
     """
     old, current = _flatten(saved), _flatten(composed)
-    new = dict(old)
+    new, typed_before = dict(old), _typed_keys(recorded, folders)
     for path in _typed_paths(typed, choices, folders):
         for key in [key for key in {**current, **old} if key[: len(path)] == path]:
+            if any(len(path) < len(each) and key[: len(each)] == each for each in typed_before) and _is_in_both(
+                key, len(path), old, current
+            ):
+                continue
             if key in current:
                 new[key] = current[key]
             else:
@@ -145,6 +157,18 @@ def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: li
         elif saved.get(name) != current.get(name):
             paths += _option_paths(name, current.get(name, ""), folders)
     return paths
+
+
+def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[KeyPath]:
+    """The keys that overrides give a value, without options of groups."""
+    names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
+    return [tuple(name.split(".")) for name in names if not any((folder / name).is_dir() for folder in folders)]
+
+
+def _is_in_both(key: KeyPath, depth: int, old: dict[KeyPath, object], new: dict[KeyPath, object]) -> bool:
+    """Whether both configs have a key, in components of the same classes below the node of `depth` names."""
+    targets = [(*key[:count], "_target_") for count in range(depth + 1, len(key))]
+    return key in old and key in new and all(old.get(each) == new.get(each) for each in targets)
 
 
 def override_name(override: str) -> str:

@@ -68,7 +68,8 @@ class DistillationRounds:
         self.continued: list[Continuation] = []
         if self.resumed:
             saved = read_json(path, RoundsFile)
-            cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path), continues=True)
+            past = saved["config"], saved["choices"], saved["overrides"], str(path)
+            cfg, changes = resume_config(cfg, *past, continues=True)
             if "distillation" not in cfg["trainer"]:
                 raise ConfigError(f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation")
             if changed := [key for key in changes if key_class(split_key(key)) == "structural"]:

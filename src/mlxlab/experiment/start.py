@@ -112,8 +112,8 @@ def prepare_start(requested: Config, folder: Path, group: ProcessGroup, *, read_
     if checkpoint is None:
         return Start(requested, Changes(), None, continues, None, None)
     saved = checkpoint.state["metadata"]
-    name = str(checkpoint.path)
-    cfg, changes = resume_config(requested, saved["config"], saved["choices"], name, continues=continues)
+    past = saved["config"], saved["choices"], saved["overrides"], str(checkpoint.path)
+    cfg, changes = resume_config(requested, *past, continues=continues)
     requests = requests_against_growth(cfg, checkpoint)
     log_lines(*requests.lines())
     tokenizer = larger_tokenizer(cfg, checkpoint)

@@ -36,17 +36,18 @@ class Requests(NamedTuple):
 
 
 def resume_config(
-    requested: Config, saved: object, choices: dict[str, str], name: str, *, continues: bool
+    requested: Config, saved: object, choices: dict[str, str], before: list[str], name: str, *, continues: bool
 ) -> tuple[Config, Changes]:
     """The saved config with the overrides of the current command line, and the keys that they change.
 
-    `choices` (config group -> option) were saved with it; `name` says where. A run that `continues` keeps its
-    own, where no other one is typed. ConfigError if a key may not change.
+    `choices` (config group -> option) and the overrides `before` were saved with it; `name` says where. A run that
+    `continues` keeps its own, where no other one is typed. ConfigError if a key may not change.
     """
     stored = check_stored_config(saved, name)
     if continues:
         requested = requested | {"name": requested["name"] or stored["name"]}
-    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), config_folders())
+    pair = choices, group_choices()
+    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), pair, config_folders(), before)
     check(cfg)
     return cfg, changes
 
