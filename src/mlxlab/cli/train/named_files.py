@@ -52,11 +52,10 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or can_resume(folder):
         return
+    check_rounds_file(folder)
     from mlxlab.experiment.manifest import FILE, read_manifest
 
     is_bare, has_run = _BARE.issuperset(values), os.path.lexists(folder / FILE)
-    if is_bare:
-        check_rounds_file(folder)
     if is_bare and not has_run:
         _refuse_missing_run(folder, is_only=values.keys() == {"hydra.run.dir", "resume"})
     if not (is_bare and has_run):
