@@ -415,6 +415,20 @@ def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_o
     assert differs["model.hidden_size"] == {"a": "64", "b": "32"}
 
 
+def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, capsys):
+    settings = ["trainer.learning_rate", "trainer.loss.gamma", "trainer.dropout"]
+    for number in (2, 3):
+        for name in ("a", "b"):
+            make_run(folder := tmp_path / f"{number}{name}" / "0", 0, 0.7)
+            add_inputs(folder, [f"{key}=0.{number + (name == 'b')}" for key in settings[:number]], 0.6)
+        args = [f"{name}={tmp_path}/{number}{name}" for name in "ab"]
+        compare(tmp_path, *args, baseline="a", capsys=capsys)
+        page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
+        assert ("0.2 (a), 0.3 (b)" in page) == (number == 2)
+        assert ("<h2>What differs</h2>" in page) == ("All of them are below." in page) == (number == 3)
+        assert "4 more settings" not in page
+
+
 def test_equal_runs_are_called_equal(tmp_path, capsys):
     for name in ("a", "b"):
         for seed in range(2):

@@ -13,7 +13,7 @@ from mlxlab.html.blocks import Card, Tone
 from mlxlab.metric_names import TEST, VALID, lower_is_better
 from mlxlab.wording import counted
 
-_MAX_SETTINGS = 4
+MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 _FEW_RUNS = 3
 
 
@@ -64,9 +64,10 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     if subject is None:
         return Card("What was compared?", answer, lines)
     differs = subject["differs"]
+    settings = [*(differs or {}).items()]
     facts = {
         key: ", ".join(f"{value} ({name})" for name, value in values.items())
-        for key, values in [*(differs or {}).items()][:_MAX_SETTINGS]
+        for key, values in (settings if len(settings) <= MAX_IN_CARD else [])
     }
     if len({each["parameters"] for each in ranked}) > 1 and all(each["parameters"] for each in ranked):
         facts = {"Parameters": ", ".join(f"{each['parameters']:,.0f} ({each['name']})" for each in ranked[:6])} | facts
@@ -76,10 +77,8 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         answer += f" that differ in {one_line(which, 40)}" if names else " with the same settings"
         if not differs:
             lines.append("No override differs, except for the seed.")
-        elif len(differs) > _MAX_SETTINGS:
-            facts["Others"] = (
-                f"{len(differs) - _MAX_SETTINGS} more settings differ; mlxlab runs diff lists those of two runs"
-            )
+        elif len(differs) > MAX_IN_CARD:
+            lines.append("All of them are below.")
     facts |= {"Trained": subject["trained"], **subject["facts"]}
     return Card("What was compared?", answer, lines, facts)
 

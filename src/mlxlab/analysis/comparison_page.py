@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlxlab.analysis.comparison_cards import (
+    MAX_IN_CARD,
     all_cards,
     decimals,
     gain_text,
@@ -58,6 +59,7 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     image = [Image(png, caption, DPI)]
     sections = [
         Section("Methods", [*results, *(image if png else [])]),
+        Section("What differs", _differences(fields)),
         Section("Each run", [_runs(ranked, decimals(fields))], is_folded=True),
         Section("As Markdown, with the command", [Listing(text)] if text else [], is_folded=True),
     ]
@@ -124,6 +126,16 @@ def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     columns, rows = [columns[n] for n in used], [[row[n] for n in used] for row in rows]
     classes = ["winner" if _is_gain(each) else "" for each in ranked]
     return Table(columns, rows, classes, is_sortable=True, is_stacked=True)
+
+
+def _differences(fields: ComparisonFields) -> list[Block]:
+    """The settings that differ, if they are too many for the first card."""
+    differs = (fields["subject"]["differs"] or {}) if "subject" in fields else {}
+    if len(differs) <= MAX_IN_CARD:
+        return []
+    names = [each["name"] for each in fields["methods"]][:12]
+    rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
+    return [Table([Column("setting"), *map(Column, names)], rows, is_stacked=True)]
 
 
 def _runs(ranked: list[MethodFields], places: int) -> Table:
