@@ -84,7 +84,7 @@ def test_the_first_of_equal_evaluations_is_named_and_so_is_the_loss_of_its_weigh
     tied.metrics |= {"best_step": 10, "steps": 40}
     tied.metrics["metrics"]["valid/loss"] = 0.6123
     tied.metrics["evaluations"] = [(10, 0.8), (20, 0.7), (30, 0.8), (40, 0.8)]
-    line = "Weights of the best of 4 evaluations by valid/loss, at step 10 of 40, the first of 3 that are equal."
+    line = "Weights of the best of 4 evaluations by valid/loss (the first of 3 that are equal), at step 10 of 40."
     assert line in all_cards(tied, results_of(tied), [])[1].lines
     curve = [(10, {"valid/loss": 0.6123, "train/loss": 0.6}), (40, {"valid/loss": 0.5, "train/loss": 0.4})]
     tied.state = {"history": SimpleNamespace(curve=curve)}

@@ -67,10 +67,10 @@ def _which_evaluation(files: RunFiles) -> str:
     which = f"best of {count} evaluations by {objective_of(files)}" if count > 1 else "only evaluation"
     values = dict(metrics["evaluations"]) if metrics and "evaluations" in metrics else {}
     ties = sum(value == values.get(best) for value in values.values()) - 1 if best in values else 0
-    first = f", the first of {ties + 1} that are equal" if ties > 0 else ""
+    first = f" (the first of {ties + 1} that are equal)" if ties > 0 else ""
     changes = [step for step, _ in files.model_changes if step >= best]
     before = f", from before the model changed at step {changes[0]:,}" if changes else ""
-    return f"Weights of the {which}, at step {best:,} of {last:,}{first}{before}."
+    return f"Weights of the {which}{first}, at step {best:,} of {last:,}{before}."
 
 
 def _compared(files: RunFiles, results: Results) -> Card:
