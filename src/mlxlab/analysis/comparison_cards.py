@@ -167,4 +167,6 @@ def _trust(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     lines += [f"In order: {'; '.join(good)}."] if good else []
     lines += [] if baselines else ["Not known: baselines."]
     answer = "No" if is_bad else "With care" if warnings else "Yes"
-    return Card("Can it be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good")
+    return Card(
+        "Can the result be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good"
+    )

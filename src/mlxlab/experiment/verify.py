@@ -1,5 +1,6 @@
 """Verifies a run: trains again from each checkpoint to the next and compares the results bit for bit."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +13,22 @@ from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.resume.kernels import resume_kernels
 from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
-from mlxlab.experiment.run_report.record_verification import record_verification
+from mlxlab.experiment.run_report.result_files import VERIFICATION, Verification
+from mlxlab.experiment.run_report.write import FILE as REPORT
+from mlxlab.experiment.run_report.write import write_run_report
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
+from mlxlab.files.atomic import write_json
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
@@ -55,11 +61,23 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         since = f"step {start.step}" if start else "the start"
         if difference:
             message = f"{end.path.name}: {difference} is not what training from {since} gives"
-            record_verification(folder, same, message)
+            _record(folder, same, message)
             raise CheckpointUnavailableError(message)
         same.append(end.step)
         yield f"{end.path.name}: bitwise what training from {since} gives"
-    record_verification(folder, same)
+    _record(folder, same)
+
+
+def _record(folder: Path, steps: list[int], difference: str = "") -> None:
+    """Writes `verify.json`, and the report again if there is one; a folder that cannot be written stays as it is."""
+    try:
+        write_json(folder / VERIFICATION, Verification(format=1, steps=steps, difference=difference[:2000]))
+        if (folder / REPORT).is_file():
+            write_run_report(folder)
+    except OSError as error:
+        logger.warning(f"{folder / VERIFICATION}: not written: {error.strerror or error}")
+    except UserError as error:
+        logger.warning(str(error))
 
 
 def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> list[int]:

@@ -9,9 +9,10 @@ from mlxlab.checkpoint.state import History
 from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _overlap, _truncated, _warnings
 from mlxlab.experiment.run_report.curves import evaluation_table
+from mlxlab.experiment.run_report.mistakes import _all_mistakes
 from mlxlab.experiment.run_report.results import Results, training_length
 from mlxlab.experiment.run_report.run_files import RunFiles
-from mlxlab.experiment.run_report.sections import _all_mistakes, result_sections
+from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.value_checks import (
     check_bands,
     check_baselines,

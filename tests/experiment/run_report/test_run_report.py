@@ -17,7 +17,7 @@ from support.html_pages import BEYOND, ParsedPage
 from support.processes import run, tiny_overrides
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
-QUESTIONS = ("What was trained?", "How good is it?", "Compared with what?", "Can it be trusted?")
+QUESTIONS = ("What was trained?", "How good is it?", "Compared with what?", "Can the model be trusted?")
 
 
 @pytest.fixture(scope="module")

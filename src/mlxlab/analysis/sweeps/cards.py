@@ -73,7 +73,9 @@ def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Ca
     lines += [f"In order: {'; '.join(good)}."] if good else []
     if results is None or not results.baselines:
         lines.append("Not known: baselines.")
-    return Card("Can it be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good")
+    return Card(
+        "Can the result be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good"
+    )
 
 
 def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Card:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mlxlab.experiment.run_metrics import Metrics, interval_text
-from mlxlab.experiment.run_report.metric_titles import metric_title
+from mlxlab.experiment.run_report.metric_titles import metric_title, unit_of
 from mlxlab.experiment.run_report.results import (
     ROWS,
     Results,
@@ -40,16 +40,10 @@ def _how_good(files: RunFiles, results: Results) -> Card:
     direction = "lower is better" if lower_is_better(results.metric) else "higher is better"
     lines = [". ".join(filter(None, [f"On the {count}; {direction}", low_high])) + ".", _which_evaluation(files)]
     others = [
-        f"{metric_title(each, files)} {shown(results.values[each])}{_unit(each, files)}" for each in _others(results)
+        f"{metric_title(each, files)} {shown(results.values[each])}{unit_of(each, files)}" for each in _others(results)
     ]
-    answer = f"{kind} {plain_name(results.metric)} {shown(results.value)}{_unit(results.metric, files)}"
+    answer = f"{kind} {plain_name(results.metric)} {shown(results.value)}{unit_of(results.metric, files)}"
     return Card("How good is it?", answer, [line for line in [*lines, "; ".join(others)] if line])
-
-
-def _unit(metric: str, files: RunFiles) -> str:
-    """Of the metrics of language models, which are means over tokens."""
-    units = {"loss": " nats per token", "perplexity": " per token"}
-    return units.get(metric, "") if files.facts.get("task") == "language_modelling" else ""
 
 
 def _others(results: Results) -> list[str]:
@@ -114,7 +108,7 @@ def _agreement(student: Metrics) -> list[str]:
 
 
 def _trust(checks: Sequence[Check]) -> Card:
-    question = "Can it be trusted?"
+    question = "Can the model be trusted?"
     warnings = [check.meaning or check.title for check in checks if check.state == "warning"]
     unknown = [check.title for check in checks if check.state == "unknown"]
     is_serious, holding = any(check.is_serious for check in checks), len(checks) - len(warnings) - len(unknown)

@@ -29,3 +29,9 @@ def metric_title(name: str, files: RunFiles) -> str:
     if count == 2 and facts.get("task") == "classification":
         return f"{title} of {facts.get('classes', ['', 'class 1'])[-1]}"
     return f"{title}, {'macro' if name in _MACRO else 'weighted'} average"
+
+
+def unit_of(metric: str, files: RunFiles) -> str:
+    """Of the metrics of language models, which are means over tokens; else ""."""
+    units = {"loss": " nats per token", "perplexity": " per token"}
+    return units.get(metric, "") if files.facts.get("task") == "language_modelling" else ""

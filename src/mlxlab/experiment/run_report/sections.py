@@ -1,13 +1,11 @@
 """What a report shows below its first screen: results, curves, errors, samples, and what the run consisted of."""
 
-from contextlib import suppress
-from pathlib import PurePath
-
 from mlxlab.config.issues import value_at
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics, describe_counted, interval_text
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
 from mlxlab.experiment.run_report.details import control_commands
-from mlxlab.experiment.run_report.metric_titles import metric_title
+from mlxlab.experiment.run_report.metric_titles import metric_title, unit_of
+from mlxlab.experiment.run_report.mistakes import list_mistakes, title_of_mistakes
 from mlxlab.experiment.run_report.results import (
     ROWS,
     Results,
@@ -29,7 +27,6 @@ from mlxlab.html.blocks import (
     Table,
 )
 from mlxlab.metric_names import TEST, VALID, lower_is_better, plain_name
-from mlxlab.wording import counted
 
 PLOT_DPI = 120
 _ERROR_PLOTS = {
@@ -39,8 +36,6 @@ _ERROR_PLOTS = {
     "predicted": "Predicted by true value",
 }
 _DRAWN = ("learning_curve",)  # here as charts
-_MAX_MISTAKES, _FEW_MISTAKES, _MAX_TEXT = 10, 3, 250
-_TIE = 0.01  # probabilities that differ by less are equal
 
 
 def result_sections(files: RunFiles, results: Results) -> list[Section]:
@@ -49,7 +44,7 @@ def result_sections(files: RunFiles, results: Results) -> list[Section]:
         Section("Learning curves", learning_curves(files)),
         Section("Evaluations", evaluation_table(files), is_folded=True),
         Section("Errors", _errors(files)),
-        Section(_title_of_mistakes(files), _mistakes(files, results)),
+        Section(title_of_mistakes(files), list_mistakes(files, results)),
         Section("Generated text", _samples(files)),
         Section("Teacher and student", _teacher(files)),
         Section("Rounds", _rounds(files)),
@@ -86,7 +81,7 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
     names = dict.fromkeys(key.removeprefix(prefix) for prefix, values in splits.items() for key in values)
     if not names:
         return []
-    columns, rows = [Column("metric")], [[metric_title(name, files)] for name in names]
+    columns, rows = [Column("metric")], [[_with_unit(name, files)] for name in names]
     for prefix, values in splits.items():
         if values:
             split = prefix.removesuffix("/")
@@ -99,6 +94,11 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
         is_note=True,
     )
     return [Paragraph("All metrics of the model:"), Table(columns, rows), *([note] if metrics["intervals"] else [])]
+
+
+def _with_unit(name: str, files: RunFiles) -> str:
+    unit = unit_of(name, files).strip()
+    return f"{metric_title(name, files)} ({unit})" if unit else metric_title(name, files)
 
 
 def _with_interval(key: str, values: Metrics, metrics: RunMetrics) -> str:
@@ -133,63 +133,6 @@ def _by_class(files: RunFiles) -> list[Block]:
         title = f"{ROWS.get(split, split).capitalize()} rows by class:"
         blocks += [Paragraph(title), Table(columns[1:], own, rest="in per_class.csv")]
     return blocks
-
-
-def _title_of_mistakes(files: RunFiles) -> str:
-    return "Largest errors" if files.mistakes and files.mistakes[0][-1] == "error" else "Most confident mistakes"
-
-
-def _mistakes(files: RunFiles, results: Results) -> list[Block]:
-    """Those of the same text once; few of them where their order says little."""
-    if len(files.mistakes) < 2:
-        return []
-    head, *rows = files.mistakes
-    groups: dict[tuple[str, ...], list[list[str]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[1:4]) if row[1] else (row[0],), []).append(row)
-    doubt = _doubt(head[-1], [row[-1] for row in rows], results)
-    shown = [*groups.values()][: _FEW_MISTAKES if doubt else _MAX_MISTAKES]
-    order = [4, 2, 3, 1, 0]  # text after what matters, so that phones show it
-    columns = [Column(head[n], is_text=head[n] == "text", is_number=head[n] in ("id", head[-1])) for n in order]
-    cells = [[*(_shortened(group[0][n]) for n in order[:-1]), PurePath(group[0][0]).name] for group in shown]
-    if any(len(group) > 1 for group in shown):
-        columns.append(Column("rows", is_number=True))
-        cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
-    rest = len(groups) - len(shown)
-    noun = "row" if head[-1] == "error" else "different text" if len(groups) < len(rows) else "mistake"
-    more = f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
-    note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
-    return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
-
-
-def _all_mistakes(files: RunFiles, listed: int) -> str:
-    """How many validation rows of a classification are wrong, if the file lists a part of them."""
-    metrics, task = files.metrics, files.facts.get("task")
-    accuracy = metrics["metrics"].get("valid/accuracy") if metrics and task == "classification" else None
-    if metrics is None or accuracy is None:
-        return ""
-    wrong = round((1 - accuracy) * metrics.get("rows", {}).get("valid", 0))
-    part = f"{listed:,} of {wrong:,}" if wrong > listed else f"all {listed:,}"
-    return f", which lists {part} wrong rows"
-
-
-def _doubt(kind: str, values: list[str], results: Results) -> str:
-    """Why the order of the mistakes says little: a sentence, or ""."""
-    if results.may_be_chance:
-        return f"This model is not clearly better than {results.weakest}: its mistakes say little about these rows."
-    if kind != "probability" or len(values) <= _FEW_MISTAKES:
-        return ""
-    with suppress(ValueError):
-        high, low = (float(values[n]) for n in (0, min(_MAX_MISTAKES, len(values)) - 1))
-        if high - low < _TIE:
-            span = f"{low:.4f} to {high:.4f}" if low < high else f"{high:.4f}"
-            count = min(_MAX_MISTAKES, len(values))
-            return f"The {count} most confident mistakes are about equally so ({span}): their order says little."
-    return ""
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} ..."
 
 
 def _samples(files: RunFiles) -> list[Block]:
