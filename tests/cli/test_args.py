@@ -146,7 +146,8 @@ def test_every_wrong_argument_has_its_line(example):
         (["run=a", "flag=maybe"], "expected true or false"),
         (["run=a", "run=b"], "run is given twice"),
         (["run=a", "count"], "count: expected count=..."),
-        (["run=a", "free"], "expected 0 arguments without `=`, got 1: free"),
+        (["run=a", "free"], "got 1: free; if it belongs to run, quote it: 'run=a free'"),
+        (["free", "run=a"], "expected 0 arguments without `=`, got 1: free"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message):

@@ -355,6 +355,13 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
             0.01,
             "hardly changed (0.7000 to 0.7000): lower trainer.learning_rate from 0.01 to 0.001",
         ),
+        (
+            30,
+            (0.7, 0.71, 0.75),
+            0.01,
+            "rose (0.7000 to 0.7500): 30 steps are few: try trainer.max_steps=200; if it rises further, lower trainer",
+        ),
+        (900, (0.7, 0.71, 0.75), 0.01, "rose (0.7000 to 0.7500): lower trainer.learning_rate from 0.01 to 0.001"),
         (30, (0.7, 0.9, 5.0), 0.01, "rose (0.7000 to 5.0000): lower trainer.learning_rate from 0.01 to 0.001"),
         (900, (0.7, 0.6, 0.5, 0.4), 1e-3, "still falls (0.7000 to 0.4000): try trainer.max_steps=1800"),
         (

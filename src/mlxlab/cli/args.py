@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from textwrap import wrap
 from types import NoneType
 from typing import Any, NamedTuple, get_origin
@@ -92,10 +93,20 @@ def parse_args(
         raise ConfigError("\n".join([*faults, *lines]))
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
-        extra = f": {positional[high]}" if len(positional) > high else ""
+        extra = f": {positional[high]}{_belongs_to(args, positional[high])}" if len(positional) > high else ""
         plural = "s" * (high != 1)
         raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
     return values, positional + forwarded
+
+
+def _belongs_to(args: Sequence[str], word: str) -> str:
+    """What to type if the word is a part of the value before it, which had to be quoted."""
+    end = args.index(word)
+    start = next((n for n in range(end - 1, -1, -1) if "=" in args[n]), end)
+    if not (key := args[start].partition("=")[0].lstrip("-")) or start == end:
+        return ""
+    rest = takewhile(lambda each: "=" not in each and not each.startswith("-"), args[start + 1 :])
+    return f"; if it belongs to {one_line(key)}, quote it: {one_line(program.quoted(' '.join([args[start], *rest])))}"
 
 
 def _with_meaning(issue: ConfigIssue, known: Mapping[str, Key]) -> ConfigIssue:

@@ -11,7 +11,7 @@ from mlxlab.metric_names import LEARNING_RATE, LOSS
 
 LIMITS = ("max_steps", "epochs", "max_tokens")  # keys of the trainer by which a run ends
 _FEW_STEPS = 200
-_FLAT, _ROSE = 0.02, 0.05  # changes of the training loss, as a share of it
+_FLAT, _ROSE, _DIVERGED = 0.02, 0.05, 0.5  # changes of the training loss, as a share of it
 _LATE = 0.25  # of its fall, in the second half of a run that was too short
 _HIGH_RATE, _LEAST_RATE = 1e-3, 1e-4  # learning rates
 
@@ -46,7 +46,10 @@ class TrainingLength:
         if part > 1:
             values = f"{values[:-1]}, means of the first and the last quarter of its logged values)"
         if not isfinite(end) or end > start + _ROSE * abs(start):
-            return f"the training loss rose {values}: lower {rate} {self.learning_rate / 10:.1g}"
+            lower = f"lower {rate} {self.learning_rate / 10:.1g}"
+            is_little = isfinite(end) and end <= start + _DIVERGED * abs(start)
+            few = self._longer("") if is_little else ""  # a few steps on single batches rise and fall by chance
+            return f"the training loss rose {values}: {f'{few}; if it rises further, ' if few else ''}{lower}"
         if abs(end - start) <= _FLAT * abs(start):
             flat = f"the training loss hardly changed {values}"
             if self.learning_rate < _HIGH_RATE:
