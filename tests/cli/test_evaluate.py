@@ -169,7 +169,7 @@ def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
     [line] = [line for line in capsys.readouterr().err.splitlines() if "training split" in line]
     assert line.startswith(f"713 of the 1,309 rows of {runs}/all.csv equal a row of the training split of this run")
     counts, _, advice = line.partition("; ")
-    assert counts.endswith("this run, 178 one of its validation split, 418 are new")
+    assert counts.endswith("this run, 178 have the input of one of its validation split, 418 are new")
     assert advice == "training rows flatter the figures: put the new ones in a file of their own"
 
 

@@ -114,10 +114,10 @@ class ProvidesTestRows(Protocol):
 
 
 class KnownRows(NamedTuple):
-    """How many of some rows equal one of the training split, and how many of the others one of the validation split."""
+    """How many of some rows are in the splits of a run."""
 
-    training: int
-    validation: int
+    training: int  # those that equal a training row, in what the model reads and in the label
+    validation: int  # others with the input of a validation row, as those have that `on_overlap=drop` left out
 
 
 @runtime_checkable
@@ -125,7 +125,7 @@ class RecognizesRows(Protocol):
     """A data set of labelled rows that can tell which of others are in its splits."""
 
     def count_known_rows(self, table: Table) -> KnownRows:
-        """Counts those of these rows that equal a row of a split, in what the model reads and in the label."""
+        """Counts those of these rows that are in a split."""
 
 
 @runtime_checkable

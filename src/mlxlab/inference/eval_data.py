@@ -147,7 +147,7 @@ def describe_known_rows(known: KnownRows, count: int, source: str) -> str:
     """How many of `count` rows are in which split of the run, and what to do about those it was trained on."""
     training, validation, new = known.training, known.validation, count - sum(known)
     line = f"{training:,} of the {count:,} rows of {source} equal a row of the training split of this run"
-    line += f", {validation:,} one of its validation split, {new:,} are new"
+    line += f", {validation:,} have the input of one of its validation split, {new:,} are new"
     if not training:
         return line
     remedy = "put the new ones in a file of their own" if new else "leave data.source out for the validation rows alone"

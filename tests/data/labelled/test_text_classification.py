@@ -79,7 +79,16 @@ def test_rows_that_equal_one_of_a_split_are_counted(make):
     data = make()
     table = {name: [row[name] for row in ROWS] for name in ("text", "label")}
     assert data.count_known_rows(table) == (48, 12)
-    assert data.count_known_rows(table | {"label": ["other"] * 60}) == (0, 0)
+    assert data.count_known_rows(table | {"label": ["other"] * 60}) == (0, 12), "the input of 12 is known"
+    assert data.count_known_rows(table | {"text": ["other"] * 60}) == (0, 0)
+
+
+def test_rows_left_out_as_duplicates_of_validation_rows_are_not_new(make):
+    rows = [*ROWS, *(row | {"label": "bad" if row["label"] == "good" else "good"} for row in ROWS)]
+    data = make(rows, on_overlap="drop")
+    assert any("left out, " in line for line in data.sources)
+    table = {name: [row[name] for row in rows] for name in ("text", "label")}
+    assert sum(data.count_known_rows(table)) == len(rows)
 
 
 def test_baselines_predict_other_rows_as_they_do_validation_rows(make):

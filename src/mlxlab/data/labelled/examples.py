@@ -136,10 +136,9 @@ class LabelledExamples:
 
     def count_known_rows(self, table: Table) -> KnownRows:
         """As `RecognizesRows`."""
-        names = [*self.renderer.columns, self.encoder.label_column]
-        own, rows = self.rows.text_hashes(names), hash_rows({name: table[name] for name in names})
-        is_trained = np.isin(rows, own[self.split.train])
-        is_validated = np.isin(rows, own[self.split.valid]) & ~is_trained
+        inputs = [*self.renderer.columns]
+        is_trained = self._are_among(self.split.train, table, [*inputs, self.encoder.label_column])
+        is_validated = self._are_among(self.split.valid, table, inputs) & ~is_trained
         return KnownRows(int(is_trained.sum()), int(is_validated.sum()))
 
     def save(self, folder: Path, format_name: str) -> None:
@@ -175,6 +174,10 @@ class LabelledExamples:
         """The texts of these rows, two of a pair on a line each."""
         table = rows.table(self.renderer.columns, numbers)
         return ["\n".join(texts) for texts in self.renderer.render(table)]
+
+    def _are_among(self, numbers: np.ndarray, table: Table, names: Sequence[str]) -> np.ndarray:
+        """(N,) True for the rows of the table whose cells in these columns are those of one of the numbered rows."""
+        return np.isin(hash_rows({name: table[name] for name in names}), self.rows.text_hashes(names)[numbers])
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

@@ -209,9 +209,11 @@ class TitanicDataset:
         return predictions(self.encoder, self.train_rows, passengers_of(table))
 
     def count_known_rows(self, table: Table) -> KnownRows:
-        training, rows = {*self.train_rows}, passengers_of(table)
-        validation = {*self.valid_rows} - training
-        return KnownRows(sum(row in training for row in rows), sum(row in validation for row in rows))
+        training = {*self.train_rows}
+        validation = {row._replace(survived=None) for row in self.valid_rows}
+        rows = passengers_of(table)
+        others = [row._replace(survived=None) for row in rows if row not in training]
+        return KnownRows(len(rows) - len(others), sum(row in validation for row in others))
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = {row.id: row for row in self.valid_rows}
