@@ -445,7 +445,12 @@ def test_equal_runs_are_called_equal(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("seeds", "value", "answer", "lines"),
     [
-        (1, 0.7, "Not known", ["1 run of each method, fewer than 3; no test data", "not better than tfidf, the best"]),
+        (
+            1,
+            0.7,
+            "Not known",
+            ["fewer than 3; decided by validation data", "not better than tfidf, the best"],
+        ),
         (3, 0.9, "Significant gain", ["In order: 3 runs of each method; better than tfidf, the best baseline."]),
     ],
 )

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from mlxlab.analysis.comparison import EVALUATIONS
 from mlxlab.analysis.comparison_fields import ComparisonFields, GainFields, MethodFields
 from mlxlab.analysis.comparison_numbers import USUAL, decimals_of, fixed
+from mlxlab.analysis.sweeps.ranking import MIN_SEEDS
 from mlxlab.config.issues import one_line
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
 from mlxlab.experiment.final_evaluation.verdict import best_baseline
+from mlxlab.experiment.run_report.cards import trust_card
 from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.html.blocks import Card, Tone
-from mlxlab.metric_names import TEST, VALID, lower_is_better
+from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.wording import counted
 
 MAX_IN_CARD = 2  # settings that differ; more are a table of their own
-_FEW_RUNS = 3
 
 
 def all_cards(ranked: Sequence[MethodFields], fields: ComparisonFields) -> list[Card]:
@@ -70,7 +71,7 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         for key, values in (settings if len(settings) <= MAX_IN_CARD else [])
     }
     if len({each["parameters"] for each in ranked}) > 1 and all(each["parameters"] for each in ranked):
-        facts = {"Parameters": ", ".join(f"{each['parameters']:,.0f} ({each['name']})" for each in ranked[:6])} | facts
+        facts = {"Parameters": ", ".join(f"{each['parameters']:,.0f} ({each['name']})" for each in ranked)} | facts
     if differs is not None:
         names = [key.rpartition(".")[2] for key in differs]
         which = names[0] if len(names) == 1 else f"{len(names)} settings"
@@ -129,8 +130,9 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     names = f"{compared['name']} against {fields['against']}"
     meaning = "The interval includes 0." if gain["verdict"] == "no significant gain" else ""
     pairs = counted(gain["pairs"], "pair")
-    if gain["pairs"] < 2:
-        have = "no runs in common" if not gain["pairs"] else "one pair of runs, which gives no verdict"
+    if gain["pairs"] < 2 or gain["low"] is None:
+        kinds = {0: "no runs in common", 1: "one pair of runs, which gives no verdict"}
+        have = kinds.get(gain["pairs"], "values that are not finite")
         advice = "Train each method with the same seeds, three or more: mlxlab train -m seed=0,1,2 ..."
         return Card("Is that more than chance?", "Not known", [f"{names}: {have}.", advice], tone="warning")
     if is_without_difference(gain):
@@ -143,14 +145,12 @@ def _trust(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     """By the number of runs, the baselines, the rows that decide, and the warnings of the runs."""
     counts, metric = [len(each["values"]) for each in ranked], fields["metric"]
     warnings, good = list[str](), list[str]()
-    (warnings if min(counts) < _FEW_RUNS else good).append(
+    (warnings if min(counts) < MIN_SEEDS else good).append(
         f"{counted(min(counts), 'run')} of {'a' if min(counts) < max(counts) else 'each'} method"
-        + ", fewer than 3" * (min(counts) < _FEW_RUNS)
+        + f", fewer than {MIN_SEEDS}" * (min(counts) < MIN_SEEDS)
     )
     if metric.startswith(VALID):
-        warnings.append("no test data: validation rows may have chosen settings, which flatters")
-    elif metric.startswith(TEST):
-        good.append("test rows chose nothing")
+        warnings.append("decided by validation data, which may have chosen settings, which flatters")
     name, mean = metric.rpartition("/")[2], ranked[0]["mean"]
     baselines = fields["subject"]["baselines"] if "subject" in fields else {}
     is_bad = False
@@ -163,10 +163,4 @@ def _trust(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         )
     if count := len(fields.get("warnings", [])):
         warnings.append(f"{counted(count, 'warning')} of the runs, below")
-    lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
-    lines += [f"In order: {'; '.join(good)}."] if good else []
-    lines += [] if baselines else ["Not known: baselines."]
-    answer = "No" if is_bad else "With care" if warnings else "Yes"
-    return Card(
-        "Can the result be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good"
-    )
+    return trust_card(warnings, good, unknown="" if baselines else "baselines", is_bad=is_bad)

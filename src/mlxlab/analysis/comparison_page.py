@@ -97,7 +97,7 @@ def _has_interval(method: MethodFields) -> bool:
 def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
     gain = method["gain"]
     start = f"{method['name']} against {fields['against']}: {gain['verdict']}"
-    if gain["pairs"] < 2:
+    if gain["pairs"] < 2 or gain["low"] is None:
         return f"{start}."
     if is_without_difference(gain):
         return f"{start} ({gain['pairs']} pairs)."

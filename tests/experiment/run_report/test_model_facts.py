@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.experiment.run_report.cards import all_cards
 from mlxlab.experiment.run_report.checks import _overfitting
-from mlxlab.experiment.run_report.details import detail_sections
+from mlxlab.experiment.run_report.details import detail_sections, use_commands
 from mlxlab.experiment.run_report.results import Results, baseline_sentence, compared_with_best, results_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
@@ -52,7 +52,8 @@ def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_con
         compared.answer
         == "Student accuracy 0.8000 with 100 % of the teacher's parameters, the teacher 0.8500 (validation data)"
     )
-    assert compared.lines[0] == "Student and teacher predict the same class for 90.0 % of the rows"
+    same = "With its last weights the student predicts the class of the teacher for 90.0 % of the rows"
+    assert compared.lines[0] == same
     assert compared.lines[1].startswith("Not compared with a control")
     table, *_, commands = section(result_sections(distilled, results), "Teacher and student")
     assert table.rows[:2] == [["accuracy", "0.8000", "0.8500"], ["F1, macro average", "0.7000", "0.7000"]]
@@ -103,3 +104,11 @@ def test_sentences_name_metrics_and_baselines_as_the_tables_do():
     )
     assert compared_with_best(of_text) == "Worse than bigram counts by 0.5000 bits per byte"
     assert plain_name("bits_per_byte") == "bits per byte"
+
+
+def test_a_masked_language_model_is_not_said_to_generate_text():
+    of_text = files()
+    of_text.manifest["inputs"]["facts"] = {"task": "language_modelling"}
+    assert [*use_commands(of_text)] == ["generate", "evaluate"]
+    of_text.manifest["inputs"]["facts"]["masked"] = True
+    assert [*use_commands(of_text)] == ["evaluate"]

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from mlxlab.analysis.sweeps.best_configuration import mean_results
+from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.results import Results, compared_with_best
 from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
 
+RESULTS = Results("accuracy", "valid", {"accuracy": 0.79}, None, 178, {"majority": 0.6, "rule": 0.8}, None)
 LOSSES = {"0.001": (0.5, 0.6, 0.55), "0.01": (0.52, 0.61, 0.57)}
 
 
@@ -28,11 +30,11 @@ def write_sweep(folder, accuracies):
         write_run(folder / str(number), accuracy)
 
 
-def write_run(folder, accuracy, inputs=None):
+def write_run(folder, accuracy):
     """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
     folder.mkdir(parents=True)
     attempt = {"host": "here", "pid": 1, "process_start": 0.0, "start": 1000.0, "status": "DONE", "end": 1060.0}
-    inputs = {"choices": {"model": "bert", "data": "titanic"}, "overrides": []} | (inputs or {})
+    inputs = {"choices": {"model": "bert", "data": "titanic"}, "overrides": []}
     fields = {"format": 2, "id": folder.name, "name": folder.name, "status": "DONE", "attempts": [attempt]}
     (folder / "manifest.json").write_text(json.dumps(fields | {"inputs": inputs}))
     metrics = {"best_step": 40, "steps": 40, "main_metric": "accuracy", "metrics": {"valid/accuracy": accuracy}}
@@ -90,15 +92,15 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     assert "One result on the validation rows" in report.page.read_text()
 
 
-def write_ranked_by_accuracy(folder, accuracies, fingerprints=("a", "b", "c")):
+def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
     """A sweep over two rates, three seeds each, ranked by accuracy; every run has a folder."""
     start = SweepStart(format=1, overrides=[], config_dir=None, config_name="train", objective="valid/accuracy")
     jobs = []
     for rate, values in accuracies.items():
         for seed, accuracy in enumerate(values):
-            texts = [f"trainer.learning_rate={rate}", f"seed={seed}", "experiment=titanic"]
+            texts = [f"{key}={rate}", f"seed={seed}", "experiment=titanic"]
             jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, accuracy, str(len(jobs))))
-            write_run(folder / str(len(jobs) - 1), accuracy, {"data": fingerprints[seed]} if fingerprints else {})
+            write_run(folder / str(len(jobs) - 1), accuracy)
     with open_job_journal(folder, start) as journal:
         journal.record(*jobs)
     return write_sweep_report(read_sweep(folder), folder).page.read_text().replace("<wbr>", "")
@@ -110,17 +112,18 @@ def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
     assert "No better than majority (the most frequent class), 0.6000: trainer.learning_rate=0.01." in page
 
 
-@pytest.mark.parametrize(
-    ("fingerprints", "text"),
-    [
-        (("a", "b", "c"), "Means of 3 runs, each on its own split of the rows."),
-        (("a", "a", "a"), "Means of 3 runs, on the same rows."),
-        ((), "Means of 3 runs; their rows may differ."),
-    ],
-)
-def test_the_page_says_whether_all_runs_have_the_same_rows(tmp_path, fingerprints, text):
-    accuracies = {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)}
-    assert text in write_ranked_by_accuracy(tmp_path, accuracies, fingerprints)
+def test_baselines_of_swept_data_are_not_those_of_the_best_configuration(tmp_path):
+    accuracies = {"a.csv": (0.69, 0.7, 0.68), "b.csv": (0.6, 0.6, 0.6)}
+    assert "No better than majority" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
+    assert "No better than majority" not in write_ranked_by_accuracy(tmp_path / "data", accuracies, key="data.source")
+
+
+def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):
+    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
+    assert "Means of 3 runs, each measured on the same rows as its baselines." in page
+    mean = replace(RESULTS, gain=(-0.05, 0.02))
+    assert any("95 % interval" in line for line in baselines_card(mean).lines)
+    assert not any("95 % interval" in line for line in baselines_card(mean, is_mean=True).lines)
 
 
 def test_the_page_has_the_commands_that_follow(tmp_path):

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean
-from typing import Literal
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep
 from mlxlab.errors import DataError, InputNotFoundError
@@ -22,15 +21,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class BestConfiguration:
-    """The files of its first run, and the means of the results of all its `count` runs.
-
-    `rows` says whether all runs have the same data and split, or each its own; "" where that is not known.
-    """
+    """The files of its first run, and the means of the results of all its `count` runs."""
 
     files: RunFiles
     results: Results
     count: int
-    rows: Literal["same", "own", ""] = ""
 
     @property
     def finding(self) -> str:
@@ -52,19 +47,15 @@ def read_best(sweep: Sweep, configuration: Configuration) -> BestConfiguration |
         for job in configuration.jobs
         if job.values and job.same_as is None and job.number in sweep.folders
     ]
-    results, readable, data = [], [], []
+    results, readable = [], []
     for folder in folders:
         with suppress(InputNotFoundError, DataError):
             metrics = read_json(folder / METRICS, RunMetrics)
-            files = RunFiles(folder, read_manifest(folder), "DONE", metrics)
-            results.append(results_of(files))
+            results.append(results_of(RunFiles(folder, read_manifest(folder), "DONE", metrics)))
             readable.append(folder)
-            data.append(files.manifest.get("inputs", {}).get("data", ""))
     if not results:
         return None
-    kinds = len({*data}) if all(data) else 0
-    rows: Literal["same", "own", ""] = "same" if kinds == 1 else "own" if kinds == len(data) else ""
-    return BestConfiguration(read_run_files(readable[0]), mean_results(results), len(results), rows)
+    return BestConfiguration(read_run_files(readable[0]), mean_results(results), len(results))
 
 
 def mean_results(results: Sequence[Results]) -> Results:

@@ -7,17 +7,12 @@ from mlxlab.analysis.sweeps.ranking import MIN_SEEDS, RankedConfiguration, Ranki
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
 from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, rounded
 from mlxlab.experiment.run_metrics import number
-from mlxlab.experiment.run_report.cards import baselines_card
+from mlxlab.experiment.run_report.cards import baselines_card, trust_card
 from mlxlab.experiment.run_report.results import ROWS, compared_with_best, shown
 from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card
 from mlxlab.metric_names import lower_is_better
 
-_WHICH_ROWS = {
-    "same": ", on the same rows",
-    "own": ", each on its own split of the rows",
-    "": "; their rows may differ",
-}
 _FACTS = ("Data", "Model", "Shape")  # of the card of a run: the same for all runs, unless they are swept
 
 
@@ -36,8 +31,9 @@ def all_cards(
         _how_good(sweep, first, best),
     ]
     if best is not None and best.results.baselines:
-        means = [f"Means of {best.count} runs{_WHICH_ROWS[best.rows]}."] if best.count > 1 else []
-        cards.append(baselines_card(best.results, after=means))
+        several = f"Means of {best.count} runs, each measured on the same rows as its baselines."
+        means = [several] if best.count > 1 else []
+        cards.append(baselines_card(best.results, after=means, is_mean=best.count > 1))
     return [*cards, _trust(sweep, ranking, best)]
 
 
@@ -68,14 +64,8 @@ def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Ca
     if results is not None and (compared := compared_with_best(results)):
         (good if compared.startswith("Better") else warnings).append(f"{compared[0].lower()}{compared[1:]}")
     is_bad = results is not None and (results.learned_nothing or results.is_clearly_worse)
-    answer = "No" if is_bad else "With care" if warnings else "Yes"
-    lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
-    lines += [f"In order: {'; '.join(good)}."] if good else []
-    if results is None or not results.baselines:
-        lines.append("Not known: baselines.")
-    return Card(
-        "Can the result be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good"
-    )
+    unknown = "" if results is not None and results.baselines else "baselines"
+    return trust_card(warnings, good, unknown=unknown, is_bad=is_bad)
 
 
 def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Card:

@@ -1,13 +1,14 @@
 """The commands that follow a sweep: what to do with its best run, and what would settle which setting is the best."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep
-from mlxlab.data.instruct.chat_template import generate_options
-from mlxlab.program import join, quoted
+from mlxlab.experiment.run_report.details import use_commands
+from mlxlab.program import join
 
 _MAX_SEEDS = 30  # of each configuration: more are not worth a command
 
@@ -16,20 +17,12 @@ def next_commands(
     sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
 ) -> dict[str, str]:
     """Command lines by what they are for."""
-    commands = {}
+    commands: dict[str, str] = {}
     if best is not None:
-        run = quoted(f"run={best.files.folder.absolute()}")
-        if best.files.is_labelled:
-            commands["predict with the first run of the best setting"] = (
-                f"mlxlab predict {run} input=FILE output=predictions.csv"
-            )
-        else:
-            commands["generate with the first run of the best setting"] = (
-                f"mlxlab generate {run}{generate_options(best.files.folder)}"
-            )
-        commands["evaluate it"] = f"mlxlab evaluate {run}"
+        files = replace(best.files, folder=best.files.folder.absolute())
+        commands |= {f"{name} (first run of the best setting)": text for name, text in use_commands(files).items()}
     if more := _more_seeds(sweep, [configurations[each.index] for each in ranking.contenders], ranking):
-        commands["more seeds of those that may be the best"] = more
+        commands["a new sweep of those that may be the best, with more seeds"] = more
     return commands
 
 

@@ -158,9 +158,10 @@ def _ranking_blocks(
 def _no_better_than_weakest(
     sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
 ) -> list[str]:
-    """Which configurations learned nothing, in the metric by which they are ranked."""
+    """Which configurations learned nothing, in the metric by which they are ranked; not where the data are swept."""
     results = best.results if best else None
-    if results is None or f"{results.split}/{results.metric}" != sweep.objective:
+    is_data_swept = any(key.partition(".")[0].partition("/")[0] in ("data", "experiment") for key in sweep.swept)
+    if results is None or is_data_swept or f"{results.split}/{results.metric}" != sweep.objective:
         return []
     baselines = {
         name: round(value, _DIGITS) for name, value in results.baselines.items()

@@ -78,15 +78,20 @@ def _compared(files: RunFiles, results: Results) -> Card:
     return baselines_card(results, before, after)
 
 
-def baselines_card(results: Results, before: Sequence[str] = (), after: Sequence[str] = ()) -> Card:
-    """Whether the model is better than its baselines, with their values between other lines."""
+def baselines_card(
+    results: Results, before: Sequence[str] = (), after: Sequence[str] = (), *, is_mean: bool = False
+) -> Card:
+    """Whether the model is better than its baselines, with their values between other lines.
+
+    `is_mean` is true of means over runs: the mean of their intervals is no interval of the difference between means.
+    """
     question, sign = "Compared with what?", -1 if lower_is_better(results.metric) else 1
     ranked = sorted(results.baselines.items(), key=lambda item: -sign * item[1])
     metric = plain_name(results.metric)
     values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
     ranking = results.ranking if results.is_no_better else ""
     first = [f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []
-    lines = [*first, *before, *filter(None, [gain_sentence(results)]), *values, *after]
+    lines = [*first, *before, *filter(None, ["" if is_mean else gain_sentence(results)]), *values, *after]
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)
@@ -104,7 +109,9 @@ def _teacher_line(results: Results, student: Metrics, teacher: Metrics) -> str:
 
 def _agreement(student: Metrics) -> list[str]:
     share = student.get(AGREEMENT)
-    return [f"Student and teacher predict the same class for {percent(share)} of the rows"] if share is not None else []
+    if share is None:
+        return []
+    return [f"With its last weights the student predicts the class of the teacher for {percent(share)} of the rows"]
 
 
 def _trust(checks: Sequence[Check]) -> Card:
@@ -119,3 +126,14 @@ def _trust(checks: Sequence[Check]) -> Card:
     answer = "No" if is_serious else "With care" if warnings else "Yes, as far as known" if unknown else "Yes"
     tone: Tone = "bad" if is_serious else "warning" if warnings else ""
     return Card(question, answer, lines, tone=tone)
+
+
+def trust_card(warnings: Sequence[str], good: Sequence[str], *, unknown: str, is_bad: bool) -> Card:
+    """The last card of a sweep or a comparison; `unknown` is what could not be judged."""
+    lines = [f"Attention: {'; '.join(warnings)}."] if warnings else []
+    lines += [f"In order: {'; '.join(good)}."] if good else []
+    lines += [f"Not known: {unknown}."] if unknown else []
+    answer = "No" if is_bad else "With care" if warnings else "Yes"
+    return Card(
+        "Can the result be trusted?", answer, lines, tone="bad" if is_bad else "warning" if warnings else "good"
+    )

@@ -40,11 +40,8 @@ def _commands(files: RunFiles) -> dict[str, str]:
         limit = limit_of(files.config, files.metrics and files.metrics["steps"])
         commands["train longer"] = f"{_resume(files.folder)} trainer.{limit}=N"
     if usable:
-        is_labelled = files.is_labelled
-        generate = f"mlxlab generate {run}{generate_options(files.folder)}"
-        use = f"mlxlab predict {run} input=FILE output=predictions.csv" if is_labelled else generate
-        commands |= {"predict" if is_labelled else "generate": use, "evaluate": f"mlxlab evaluate {run}"}
-        if pretrained and not is_labelled:
+        commands |= use_commands(files)
+        if pretrained and not files.is_labelled:
             commands["evaluate what it began with"] = f"mlxlab evaluate {run} {quoted(f'pretrained={pretrained}')}"
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
@@ -56,6 +53,17 @@ def _commands(files: RunFiles) -> dict[str, str]:
         number = sum(each.startswith(title) for each in commands) + 1
         commands[f"{title} ({number})" if number > 1 else title] = f"mlxlab train {join(typed)}"
     return commands
+
+
+def use_commands(files: RunFiles) -> dict[str, str]:
+    """What a trained model is for: predictions or text, except of a masked language model, and an evaluation."""
+    run = quoted(f"run={files.folder}")
+    commands = {"evaluate": f"mlxlab evaluate {run}"}
+    if files.is_labelled:
+        return {"predict": f"mlxlab predict {run} input=FILE output=predictions.csv"} | commands
+    if files.facts.get("masked"):
+        return commands
+    return {"generate": f"mlxlab generate {run}{generate_options(files.folder)}"} | commands
 
 
 def _resume(folder: Path) -> str:

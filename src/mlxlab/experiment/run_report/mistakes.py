@@ -46,8 +46,9 @@ def _all_mistakes(files: RunFiles, listed: int) -> str:
     if metrics is None or accuracy is None:
         return ""
     wrong = round((1 - accuracy) * metrics.get("rows", {}).get("valid", 0))
-    part = f"{listed:,} of {wrong:,}" if wrong > listed else f"all {listed:,}"
-    return f", which lists {part} wrong rows"
+    if wrong < listed:
+        return ""
+    return f", which lists {f'all {wrong:,}' if wrong == listed else f'{listed:,} of {wrong:,}'} wrong rows"
 
 
 def _doubt(kind: str, values: list[str], results: Results) -> str:

@@ -176,7 +176,7 @@ def gain_sentence(results: Results) -> str:
     if results.value is None or not (interval := interval_text(results.gain)):
         return ""
     sign, best = -1 if lower_is_better(results.metric) else 1, best_baseline(results.metric, results.baselines)
-    gain = number(sign * (results.value - results.baselines[best]))
+    gain = f"{sign * (results.value - results.baselines[best]):+z.4f}"
     return f"Difference from {_short_name(best)}: {gain}, 95 % interval {interval} (+ is better)"
 
 
