@@ -2,6 +2,8 @@
 
 import re
 
+from mlxlab.nearest import distance
+
 CREDENTIALS = (
     "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
 )
@@ -15,6 +17,7 @@ VARIABLES = {  # that hold credentials, by the scheme of the addresses that they
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
 _SECRET = re.compile(r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])")
+_MISSPELT = 2  # letters
 _SUGGESTED = re.compile(r"; did you mean (\S+)\?")
 _PLAIN = re.compile(r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|")  # values that are no secret
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
@@ -53,7 +56,8 @@ def why_refused(text: str) -> str:
 def unknown_key(label: str, message: str) -> str:
     """A line on an unknown key, which may have been typed for a secret: then without its value.
 
-    Where the message suggests a key that holds no secret, a number is shown, and credentials are not mentioned.
+    Where the message suggests a key of nearly the same name that holds no secret, a number is shown, and credentials
+    are not mentioned.
 
     Args:
         label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
@@ -62,15 +66,16 @@ def unknown_key(label: str, message: str) -> str:
     typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)
-    is_misspelt = suggested is not None and not _SECRET.search(suggested[1])
+    names = (each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else ""))
+    is_misspelt = suggested is not None and not _SECRET.search(suggested[1]) and distance(*names) <= _MISSPELT
     if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
         return f"{label}: {message}"
     hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
     if is_misspelt:
         return f"{hidden}: {message}"
     last = key.rpartition(".")[2].lstrip("-+").upper()
-    names = [name for names in VARIABLES.values() for name in names if name.endswith(last)]
-    variables = f" as {names[0]}" if len(names) == 1 else ""
+    fitting = [name for each in VARIABLES.values() for name in each if name.endswith(last)]
+    variables = f" as {fitting[0]}" if len(fitting) == 1 else ""
     return f"{hidden}: {message}; credentials are read from the environment only{variables}"
 
 
