@@ -1,8 +1,7 @@
 """Removes credentials from what is printed or stored, and recognises those in URLs, so that configs refuse them."""
 
 import re
-
-from mlxlab.nearest import distance
+from difflib import SequenceMatcher
 
 CREDENTIALS = (
     "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
@@ -17,7 +16,7 @@ VARIABLES = {  # that hold credentials, by the scheme of the addresses that they
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
 _SECRET = re.compile(r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])")
-_MISSPELT = 2  # letters
+_MISSPELT = 0.85  # similarity of the names
 _SUGGESTED = re.compile(r"; did you mean (\S+)\?")
 _PLAIN = re.compile(r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|")  # values that are no secret
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
@@ -67,7 +66,8 @@ def unknown_key(label: str, message: str) -> str:
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)
     names = (each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else ""))
-    is_misspelt = suggested is not None and not _SECRET.search(suggested[1]) and distance(*names) <= _MISSPELT
+    is_near = SequenceMatcher(None, *names).ratio() >= _MISSPELT
+    is_misspelt = suggested is not None and is_near and not _SECRET.search(suggested[1])
     if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
         return f"{label}: {message}"
     hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
