@@ -65,16 +65,15 @@ def unknown_key(label: str, message: str) -> str:
     typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)
-    names = (each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else ""))
-    is_near = SequenceMatcher(None, *names).ratio() >= _MISSPELT
+    last, near = (each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else ""))
+    is_near = SequenceMatcher(None, last, near).ratio() >= _MISSPELT
     is_misspelt = suggested is not None and is_near and not _SECRET.search(suggested[1])
     if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
         return f"{label}: {message}"
     hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
     if is_misspelt:
         return f"{hidden}: {message}"
-    last = key.rpartition(".")[2].lstrip("-+").upper()
-    fitting = [name for each in VARIABLES.values() for name in each if name.endswith(last)]
+    fitting = [name for each in VARIABLES.values() for name in each if name.endswith(last.upper())]
     variables = f" as {fitting[0]}" if len(fitting) == 1 else ""
     return f"{hidden}: {message}; credentials are read from the environment only{variables}"
 
