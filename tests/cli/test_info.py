@@ -247,6 +247,16 @@ def test_columns_that_a_split_or_a_label_may_use_are_named(tmp_path, capsys):
     assert "is the first line a row? 'a' does not" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["Category", "ticket_category", "class"])
+def test_a_column_with_a_usual_name_of_a_label_is_proposed_first(tmp_path, capsys, name):
+    rows = [{"message": f"about {n}", "priority": "ab"[n % 2], name: n % 5, "classified": n % 3} for n in range(60)]
+    assert main(["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("next, with your text and label in place of these guesses: mlxlab info data ")
+    assert lines[-2].endswith(f" data.text_column=message data.label_column={name}")
+    assert lines[-1] == "columns that may be the label too: priority, classified"
+
+
 def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_table(tmp_path, capsys):
     texts = [{"The text": f"some text {n}", "Reason (coded)": n % 2} for n in range(60)]
     assert main(["data", f"data.source={write_csv(tmp_path / 'texts.csv', texts)}"]) == 0

@@ -29,8 +29,8 @@ def show_columns(columns: "list[ColumnSummary]", rows: "Rows", args: list[str], 
     if json:
         print_json({"columns": [each._asdict() for each in columns], "rows": len(rows), "next": check})
         return
-    what = "columns of your text and your label" if likely else "column to predict as COLUMN"
-    lines = [column_table(columns, rows), "", *_hints(columns), f"next, with the {what}: {check}"]
+    what = "your text and label in place of these guesses" if likely else "the column to predict as COLUMN"
+    lines = [column_table(columns, rows), "", *_hints(columns), f"next, with {what}: {check}"]
     if likely and (others := ", ".join(each.name for each in labels[1:MAX_NAMED])):
         lines.append(f"columns that may be the label too: {others}")
     if all(each.content in ("text", "nothing", "dates") and not each.may_be_label for each in columns):

@@ -1,5 +1,6 @@
 """What the columns of a source hold, for a look at it before training."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -11,6 +12,9 @@ from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.labels import is_number, is_number_with_comma, shorten
 from mlxlab.data.labelled.rows import Rows
 
+LABEL_NAMES = frozenset(
+    ("label", "labels", "target", "class", "category", "sentiment", "topic", "intent", "emotion", "genre", "outcome")
+)
 Content = Literal["dates", "numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
 
 
@@ -79,6 +83,14 @@ def likely_text(columns: Sequence[ColumnSummary]) -> ColumnSummary | None:
 
 
 def label_candidates(columns: Sequence[ColumnSummary]) -> list[ColumnSummary]:
-    """The columns that may be the label, the likeliest first: texts before numbers, then by number of values."""
+    """The columns that may be the label, the likeliest first: by name, texts before numbers, then by number of values.
+
+    A name such as `Category` comes before one that ends in it, such as `ticket_category`, and this before all others.
+    """
     labels = [each for each in columns if each.may_be_label and each != likely_text(columns)]
-    return sorted(labels, key=lambda each: (each.content != "text", each.values))
+    return sorted(labels, key=lambda each: (_name_rank(each.name), each.content != "text", each.values))
+
+
+def _name_rank(name: str) -> int:
+    words = re.split(r"[\W_]+", name.casefold().strip())
+    return 2 if words[-1] not in LABEL_NAMES else min(len(words) - 1, 1)
