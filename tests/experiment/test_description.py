@@ -58,6 +58,8 @@ def test_a_finished_run_is_explained(finished, capsys):
         assert nbytes == sum(path.stat().st_size for path in files if path.name != "manifest.json")
     assert list(sizes) == [4, 2]
     assert any("predict" in line for line in described["next"])
+    described["position"]["limits"]["max_steps"] = 3
+    assert "step 4, past the limit of 3 steps, " in as_text(described)
     assert described["next"][-1].endswith("resume=auto trainer.max_steps=N")
 
 

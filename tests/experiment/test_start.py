@@ -87,7 +87,7 @@ def test_a_finished_run_says_so_and_which_limit_to_raise(finished_run, run_dir):
     assert effective_status(run_dir) == "DONE"
     assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
     lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
-    assert lower == message.replace("max_steps=4", "max_steps=3")
+    assert lower == message.replace("max_steps=4", "max_steps=3").replace("max_steps to", "max_steps above 4 to")
     (run_dir / "metrics.json").write_text("{")  # as if killed while it was written
     ended = resume(run_dir, "trainer.max_steps=3")
     assert "best of" in ended.stdout

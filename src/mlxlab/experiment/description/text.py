@@ -11,6 +11,7 @@ from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
 from mlxlab.progress import duration
 from mlxlab.redact import redact
+from mlxlab.wording import counted
 
 STOPS = {130: "by Ctrl-C (SIGINT)", 143: "by SIGTERM", 129: "by SIGHUP", 0: "by its sweep"}  # by exit code
 ENDS = {
@@ -93,7 +94,10 @@ def _position(run: RunDescription) -> str:
     if (at := run["position"]) is None:
         return ""
     plan = [f"{shown(value)} {key.removeprefix('max_')}" for key, value in at["limits"].items()]
+    limit = at["limits"].get("max_steps")
     of = f" of at most {' or '.join(plan)}" if plan else ""
+    if isinstance(limit, int) and limit < at["step"]:
+        of = f", past the limit of {counted(limit, 'step')}"
     examples = "" if at["samples"] is None else f", {at['samples']:,} examples"
     return f"step {at['step']:,}{of}{examples}, {at['tokens']:,} tokens"
 

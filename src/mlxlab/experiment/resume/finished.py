@@ -29,7 +29,8 @@ def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint
     state.data.load_state_dict(checkpoint.state["data"])
     limits = trainer.reached_limits(checkpoint.state["progress"], state.data.epoch)
     values = join(f"trainer.{key}={value}" for key, value in limits.items())
-    keys = " and ".join(f"trainer.{key}" for key in limits)
+    past = f" above {step}" if limits.get("max_steps", step) < step else ""
+    keys = " and ".join(f"trainer.{key}{past * (key == 'max_steps')}" for key in limits)
     return f"already finished at step {step} ({values}); raise {keys} to train further" if limits else ""
 
 
