@@ -181,6 +181,30 @@ def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_nam
     assert "\n50 steps (trainer.max_steps); an epoch is 4 steps\ntrain on it: " in capsys.readouterr().out
 
 
+def test_the_length_is_that_of_the_command_that_is_printed(tmp_path, capsys):
+    rows = [{"who": f"number {n % 100}", "kind": ["x", "y"][n % 2]} for n in range(200)]
+    args = ["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}", "data.text_column=who"]
+    args += ["data.label_column=kind", "--json"]
+    assert main(args) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["train"].endswith(" data.on_overlap=drop")
+    assert main([*args, "data.on_overlap=drop"]) == 0
+    shorter = json.loads(capsys.readouterr().out)
+    assert shorter["rows"]["training"] < printed["rows"]["training"]
+    for key in ("epochs", "steps_per_epoch", "steps"):
+        assert printed[key] == shorter[key]
+    assert printed["steps_per_epoch"] == -(-shorter["rows"]["training"] // 32) < -(-printed["rows"]["training"] // 32)
+
+
+def test_duplicates_are_not_dropped_where_no_row_would_be_left(tmp_path, capsys):
+    rows = [{"who": f"number {n % 4}", "kind": ["x", "y"][n % 2]} for n in range(200)]
+    columns = ["data.text_column=who", "data.label_column=kind"]
+    assert main(["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}", *columns]) == 0
+    printed = capsys.readouterr().out
+    assert "160 training rows have the same input as validation rows" in printed
+    assert printed.endswith(" data.text_column=who data.label_column=kind\n")
+
+
 def test_a_length_that_truncates_many_rows_has_the_advice_of_a_run(tmp_path, capsys):
     rows = [{"who": " ".join(str((n + 7) ** k) for k in range(1, 9)), "kind": ["x", "y"][n % 2]} for n in range(60)]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"

@@ -13,7 +13,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import did_you_mean, nearest
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.program import command, join, list_override, quoted
 from mlxlab.wording import counted
 
@@ -27,6 +27,8 @@ TARGETS = (
     "mlxlab.data.labelled.text_classification.TextClassificationDataset",
     "mlxlab.data.labelled.table.dataset.TableDataset",
 )
+DROP = "data.on_overlap=drop"
+LENGTH = ("epochs", "steps_per_epoch", "steps", "max_tokens")  # what is reported of the command that is printed
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
 
 
@@ -66,6 +68,12 @@ def data(json: bool = False, *, args: list[str]) -> None:
         terminal.show(f"{column_table(columns, rows)}\n")  # also where the rows have a fault
     checked = _check(config)
     extra = checked.pop("extra")
+    if DROP in extra:  # the run that is proposed has fewer rows
+        try:
+            shorter = _check(config | {"data": config["data"] | {"on_overlap": "drop"}})
+            checked |= {key: shorter[key] for key in LENGTH}
+        except DataError:  # too few rows are left
+            extra.remove(DROP)
     train = f"{command('train')} {join([*without_keys(args, *map(_key, extra)), *extra])}"
     report = {"columns": [each._asdict() for each in columns], **checked, "train": train}
     if json:
@@ -140,7 +148,7 @@ def _remedies(node: dict[str, Any], share: float, overlaps: bool) -> list[str]:
     needed = math.ceil(100 * share - 1e-9) / 100
     extra = ["data.on_error=skip"] if share and node["on_error"] == "strict" else []
     extra += [f"data.max_left_out={needed:g}"] if needed > node["max_left_out"] else []
-    return [*extra, "data.on_overlap=drop"] if overlaps and node["on_overlap"] != "drop" else extra
+    return [*extra, DROP] if overlaps and node["on_overlap"] != "drop" else extra
 
 
 def _doubtful_classes(classes: Iterable[str]) -> list[str]:
