@@ -300,6 +300,9 @@ def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(t
     assert main([f"hydra.run.dir={tmp_path}/nope", "resume=auto"]) == 66
     assert "nope: a folder without a run; expected a run to continue, such" in capsys.readouterr().err
     assert not list((tmp_path / "nope").iterdir())
+    (tmp_path / "t.csv").touch()
+    assert main([f"hydra.run.dir={tmp_path}/t.csv", "resume=auto"]) != 0
+    assert "t.csv: a file" in capsys.readouterr().err
 
 
 def test_a_new_run_that_begins_with_resume_says_so(tmp_path, caplog):

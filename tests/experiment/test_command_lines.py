@@ -31,6 +31,10 @@ def test_one_command_that_is_repeated_is_one_line():
     continued += [continuation(2000, "trainer.max_steps=9"), {"rounds": 1, "overrides": ["a=1"], "model": {}}]
     _, later = command_lines({"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x"))
     assert [at for at, _ in later] == ["at steps 5 to 2,000 (3 times)", "at step 2,000", "after 1 round"]
+    back = [continuation(step, "resume=step-20") for step in (50, 20)]
+    unknown = {"overrides": ["a=1"], "model": {}}
+    _, later = command_lines({"first": FIRST, "overrides": FIRST, "continued": [*back, unknown]}, Path("x"))
+    assert [at for at, _ in later] == ["at steps 20 to 50 (2 times)", ""]
 
 
 def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():

@@ -84,7 +84,7 @@ def _refuse_missing_run(folder: Path, *, is_only: bool) -> None:
         meant = folder.parent / near[0]
         raise InputNotFoundError(f"hydra.run.dir={folder}: no run to continue; did you mean {meant}? ({new_run})")
     if is_only:
-        got = "a folder without a run" if folder.is_dir() else "no such folder"
+        got = "a folder without a run" if folder.is_dir() else "a file" if folder.is_file() else "no such folder"
         newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
         such = f", such as {', '.join(map(str, newest))}" if newest else ""
         raise InputNotFoundError(f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}")

@@ -94,9 +94,12 @@ def model_changes(inputs: "Inputs") -> list[tuple[int, str]]:
 
 def _positions(group: Sequence[Continuation]) -> str:
     """Where one command line continued a run, also if it was repeated."""
-    first, last = group[0], group[-1]
+    first = group[0]
     times = f" ({len(group):,} times)" if len(group) > 1 else ""
     if "rounds" in first:
         return f"after {counted(first['rounds'], 'round')}{times}"
-    start, end = first.get("step", 0), last.get("step", 0)
-    return f"at step {start:,}{times}" if start == end else f"at steps {start:,} to {end:,}{times}"
+    steps = [each["step"] for each in group if "step" in each]
+    if not steps:
+        return ""
+    lowest, highest = min(steps), max(steps)  # a resume from an earlier checkpoint goes back
+    return f"at step {lowest:,}{times}" if lowest == highest else f"at steps {lowest:,} to {highest:,}{times}"
