@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlxlab.cli.predict import ADVICE, main
+from mlxlab.cli.predict import ADVICE, LIMIT, main
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.inference.predict import predict_table
@@ -115,7 +115,10 @@ def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, 
     before = sorted(folder.iterdir())
     predict(folder, f"input={folder / 'wrong.csv'}", f"output={output}", "batch_size=2", code=65)
     line = f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female"
-    assert capsys.readouterr().err == f"{line}{ADVICE}\n"
+    advice = (
+        "1 of 200 rows cannot be used, and nothing was written: correct this row, or leave it out with on_error=skip"
+    )
+    assert capsys.readouterr().err == f"{line}; {advice}\n"
     assert output.read_text() == "old"
     assert sorted(folder.iterdir()) == before
 
@@ -147,6 +150,29 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     assert len(output.read_text().splitlines()) == 199
     predict(folder, *args, "max_left_out=0.02")
     assert json.loads(capsys.readouterr().out) == {"output": str(output), "rows": 199, "left_out": 3}
+
+
+def test_the_first_message_names_the_keys_that_leave_out_all_unusable_rows(folder, capsys, monkeypatch):
+    header, *lines = csv_text([ROWS[0], ROWS[1]._replace(sex="other"), *ROWS[2:5]]).splitlines()
+    wrong, output = folder / "five.csv", folder / "five_out.csv"
+    args = [f"input={wrong}", f"output={output}"]
+    for rows, keys in (([*lines, "not,a,row"], "max_left_out=0.34"), (["not,a,row", *lines], "max_left_out=0.34")):
+        wrong.write_text("\n".join([header, *rows, ""]))
+        predict(folder, *args, code=65)
+        [line] = capsys.readouterr().err.splitlines()
+        unusable = "2 of 6 rows cannot be used, and nothing was written: correct these rows"
+        assert line.endswith(f"; {unusable}, or leave them out with on_error=skip {keys}")
+        predict(folder, *args, "on_error=skip", keys)
+        assert len(read(output)) == 4
+        capsys.readouterr()
+    predict(folder, *args, "max_left_out=0.5", code=65)
+    assert capsys.readouterr().err.endswith(" with on_error=skip\n")
+    monkeypatch.setattr("mlxlab.cli.predict.MAX_COUNTED", 3)
+    predict(folder, *args, code=65)
+    assert capsys.readouterr().err.endswith(f"{ADVICE}{LIMIT}\n")
+    wrong.write_text("\n".join([header, lines[1], ""]))
+    predict(folder, *args, code=65)
+    assert capsys.readouterr().err.endswith("; 1 of 1 row cannot be used, and nothing was written: correct this row\n")
 
 
 def test_an_error_is_one_line_and_its_exit_code(folder, capsys):

@@ -17,6 +17,7 @@ as a formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,12 +28,12 @@ from mlxlab.cli.evaluate import forget_source, override_data, read_overrides, re
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Lt, Size
-from mlxlab.errors import ConfigError, DataError, WriteError
+from mlxlab.errors import ConfigError, DataError, UserError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
-    from mlxlab.data.dataset import Table
+    from mlxlab.data.dataset import RowEncoder, Table
     from mlxlab.data.labelled.rows import RowReading
     from mlxlab.data.text.document import ErrorBudget
     from mlxlab.inference.prediction_file import PredictionFile
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
 Chunks: TypeAlias = 'Iterator[tuple["Table", list[str], list[int]]]'
 CHUNK_BATCHES = 16  # batches of rows in memory
-ADVICE = "; nothing was written: correct this row, or leave out up to 1 % of the rows with on_error=skip"
+MAX_COUNTED = 100_000  # rows of which those that cannot be used are counted for a message
+ADVICE = "; nothing was written: correct this row, or leave it out with on_error=skip"
+LIMIT = "; of more than 1 % of the rows, max_left_out=0.1 leaves out up to 10 %"
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +103,14 @@ def _predict(
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
     names: list[str] = []  # of all columns, known once the input is read
     size = batch_size * CHUNK_BATCHES
-    errors = ErrorBudget(on_error, ADVICE, max_left_out, "max_left_out", "rows cannot be used")
+
+    def advise() -> str:
+        counting = ErrorBudget("skip", max_fraction=1, max_logged=0)
+        columns = [*encoder.columns, *keep]
+        chunks = _chunks(restored, input, row_reading(data), columns, size, lambda names: None, counting)
+        return _advise(encoder, chunks, counting, max_left_out)
+
+    errors = ErrorBudget(on_error, advise, max_left_out, "max_left_out", "rows cannot be used")
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
     _refuse_overwriting(input, output)
     replaced = "; replaced the earlier file" if output.exists() else ""
@@ -111,7 +121,7 @@ def _predict(
             raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
         raise trained_on(error, own) from None
     except MalformedRowError as error:
-        raise DataError(f"{error}{ADVICE}") from None
+        raise DataError(f"{error}{advise()}") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
@@ -173,6 +183,31 @@ def _write(
             bar.update(len(locations))
         errors.check_fraction(0)
     return count
+
+
+def _advise(encoder: "RowEncoder", chunks: Chunks, errors: "ErrorBudget", max_left_out: float) -> str:
+    """What to do about a row that cannot be used: with their number, unless the input is long or cannot be read on."""
+    from mlxlab.inference.predict import malformed_rows
+
+    encoded = malformed = 0
+    try:
+        for table, locations, _ in chunks:
+            encoded += len(locations)
+            malformed += len(malformed_rows(encoder, table))
+            if encoded > MAX_COUNTED:
+                return f"{ADVICE}{LIMIT}"
+    except (UserError, OSError):
+        return f"{ADVICE}{LIMIT}"
+    malformed, count = malformed + errors.malformed_records, encoded + errors.malformed_records
+    unusable = f"; {malformed:,} of {counted(count, 'row')} cannot be used, and nothing was written: correct "
+    unusable += "this row" if malformed == 1 else "these rows"
+    needed = math.ceil(100 * malformed / count - 1e-9) / 100
+    limit = f" max_left_out={needed:g}" if malformed > max_left_out * count else ""
+    return (
+        f"{unusable}, or leave {'it' if malformed == 1 else 'them'} out with on_error=skip{limit}"
+        if needed < 1
+        else unusable
+    )
 
 
 def _refuse_overwriting(source: str, output: Path) -> None:

@@ -102,7 +102,7 @@ def predict_usable(
         if errors.on_error == "strict":
             raise
     encoder = row_encoder(restored.encoder)
-    malformed = dict(_malformed_rows(encoder, {name: table[name] for name in encoder.columns}))
+    malformed = malformed_rows(encoder, table)
     for row, fault in malformed.items():
         errors.valid_records -= 1  # as which the reader has counted it
         errors.skip(locations[row], f"{locations[row]}: {fault}")
@@ -110,6 +110,16 @@ def predict_usable(
     rows = [row for row in rows if row not in malformed]
     usable = {name: [cells[row] for row in rows] for name, cells in table.items()}
     return rows, usable, predict_table(restored, usable, batch_size)
+
+
+def malformed_rows(encoder: RowEncoder, table: Table) -> dict[int, str]:
+    """The rows of a table that cannot be encoded, from 0, and what is wrong with each."""
+    cells = {name: table[name] for name in encoder.columns}
+    try:
+        encoder.encode_rows(cells)
+    except DataError:
+        return dict(_malformed_rows(encoder, cells))
+    return {}
 
 
 def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
