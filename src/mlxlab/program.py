@@ -39,7 +39,18 @@ def display_path(path: Path | str) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that continues the run in this folder."""
-    return f"{command('train')} {quoted(f'hydra.run.dir={display_path(folder)}')} resume=auto"
+    return f"{command('train')} {join(resume_overrides(display_path(folder)))}"
+
+
+def resume_overrides(folder: Path | str) -> list[str]:
+    """The overrides that continue the run in this folder."""
+    return [run_dir_override(folder), "resume=auto"]
+
+
+def run_dir_override(folder: Path | str) -> str:
+    """`hydra.run.dir=` with a path, which is quoted for Hydra if it would not be read as text."""
+    path = str(folder)
+    return f"hydra.run.dir={path if _is_plain(path) else text_value(path)}"
 
 
 def quoted(arg: str) -> str:
@@ -61,3 +72,10 @@ def text_value(text: str) -> str:
     """Text as the value of an override; interpolations in it are text too."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return "'" + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped) + "'"
+
+
+def _is_plain(path: str) -> bool:
+    """Whether Hydra reads the path as text without quotation marks."""
+    is_number = "/" not in path and not re.match("[A-Za-z_]", path)
+    is_word = path.lower() in ("null", "true", "false", "nan", "inf")
+    return re.fullmatch(r"[\w./+%@:-]+( +[\w./+%@:-]+)*", path, re.ASCII) is not None and not (is_number or is_word)

@@ -105,9 +105,9 @@ def test_help_shows_the_keys_of_an_experiment_with_its_values():
     assert "  trainer.step.accumulate=" in text
     assert "    * transformer " in text
     assert "    * instruct_smollm2" in text
-    mine = show_help(["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"])  # what is typed comes first
-    assert "trainer.step.accumulate=" not in mine
-    assert "  trainer.max_steps=30 " in mine
+    text = show_help(["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"])  # what is typed comes first
+    assert "trainer.step.accumulate=" not in text
+    assert "  trainer.max_steps=30 " in text
     extended = show_help(["experiment=titanic_distilled"])
     assert "  trainer.distillation.rounds=" in extended
     assert "  data.templates=[brief] " in extended

@@ -63,13 +63,20 @@ def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
     saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
     args = (saved, composed, ["trainer=optimized"], (SAME | {"trainer": "simple"}, now), [conf_dir()])
     assert merge_for_resume(*args)[0]["trainer"] == composed["trainer"]
-    kept = composed["trainer"] | {"epochs": 3}
-    assert merge_for_resume(*args, before)[0]["trainer"] == kept, "the loss is another one, without that key"
+    merged = composed["trainer"] | {"epochs": 3}
+    assert merge_for_resume(*args, before)[0]["trainer"] == merged, "the loss is another one, without that key"
     other = composed["trainer"] | {"loss": {"_target_": "other", "gamma": 1}}
     args = (args[0], composed | {"trainer": other}, *args[2:])
     assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, "a key of another class"
     typed = (*args[:2], ["trainer=optimized", "trainer.epochs=5"], *args[3:])
     assert merge_for_resume(*typed, before)[0]["trainer"] == other
+
+
+def test_another_size_replaces_the_keys_typed_before():
+    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"hidden_size": 256}}
+    now, then = SAME | {"model/size": "tiny"}, SAME | {"model/size": "nano"}
+    args = (SAVED, composed, ["model/size=tiny"], (then, now), [conf_dir()], ["model.hidden_size=128"])
+    assert merge_for_resume(*args)[1] == {"model.hidden_size": (128, 256), "model.num_layers": (4, 6)}
 
 
 def test_an_experiment_sets_only_its_own_keys():

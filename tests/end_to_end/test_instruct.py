@@ -136,10 +136,10 @@ def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
 
 
 def test_an_answer_that_outgrows_the_context_is_a_warning(trained, monkeypatch, caplog):
-    chat, asked = load_chat(trained[0]), "train 3?\n"
+    chat, question = load_chat(trained[0]), "train 3?\n"
     monkeypatch.setattr(type(chat.tokenizer), "end_ids", frozenset())
     for max_tokens, warned in ((40, False), (120, True)):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(asked.encode())))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(question.encode())))
         chat.reset()
         terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=max_tokens, context_length=100))
         assert any("the end of this answer was generated without" in line for line in caplog.messages) == warned

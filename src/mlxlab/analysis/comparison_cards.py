@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mlxlab.analysis.comparison import EVALUATIONS
 from mlxlab.analysis.comparison_fields import ComparisonFields, GainFields, MethodFields
-from mlxlab.analysis.comparison_numbers import USUAL, decimals_of, fixed
+from mlxlab.analysis.comparison_numbers import MIN_DECIMALS, decimals_of, fixed
 from mlxlab.analysis.sweeps.ranking import MIN_SEEDS
 from mlxlab.config.issues import one_line
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, weakest_baseline
@@ -50,7 +50,7 @@ def no_better_than_weakest(who: str, metric: str, best: float, baselines: Mappin
     if not has_learned_nothing(metric, best, baselines):
         return ""
     weakest = weakest_baseline(metric, baselines)
-    return f"{who} is better than {baseline_title(weakest, metric)}, {fixed(baselines[weakest], USUAL)}."
+    return f"{who} is better than {baseline_title(weakest, metric)}, {fixed(baselines[weakest], MIN_DECIMALS)}."
 
 
 def is_without_difference(gain: GainFields) -> bool:

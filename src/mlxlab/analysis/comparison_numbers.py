@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-USUAL, MOST = 4, 8  # decimals
+MIN_DECIMALS, MAX_DECIMALS = 4, 8  # decimals
 _LARGE = 1e9
 _NOISE = 1e-9  # of the largest value: differences that are rounding errors
 
@@ -13,7 +13,7 @@ def decimals_of(values: Iterable[float | None]) -> int:
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     sizes = [size for size in sizes if size > _NOISE * max(sizes)]
     needed = (1 - math.floor(math.log10(size)) for size in sizes)
-    return min(max([USUAL, *needed]), MOST)
+    return min(max([MIN_DECIMALS, *needed]), MAX_DECIMALS)
 
 
 def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:

@@ -11,12 +11,14 @@ class Continuation(TypedDict):
     Attributes:
         step: of the checkpoint that it continued from.
         rounds: of distillation that were complete; such a run has no step of its own.
-        overrides: as typed, `hydra.run.dir` included; empty where a run began with a checkpoint of another one, whose
-            first command says so.
+        overrides: as typed, `hydra.run.dir` included; empty if `forked`.
         model: keys of the model that it changed -> (before, after).
+        forked: it began the run with a checkpoint of another one, or continued that other one; without this key, as
+            in older records, empty `overrides` say so.
     """
 
     step: NotRequired[Count]
     rounds: NotRequired[Count]
     overrides: list[str]
     model: dict[str, tuple[object, object]]
+    forked: NotRequired[bool]

@@ -47,6 +47,7 @@ def merge_for_resume(
     """The config to resume with, and the keys that change.
 
     Another option of a group sets all keys of its node, but for those that were typed before and that it has too.
+    An option with `# @package`, such as a size, sets all keys that it names: they are decided by the choice.
 
     Args:
         saved: the resolved config of the checkpoint; `composed` is that of the current command line.

@@ -81,7 +81,7 @@ class DistillationRounds:
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
         if self.resumed and len(done) < self.options.rounds:
-            self.continued.append({"rounds": len(done), "overrides": [*command.typed], "model": {}})
+            self.continued.append({"rounds": len(done), "overrides": [*command.typed], "model": {}, "forked": False})
         self.context = replace(context, command=command)
         self.state: RoundsFile = {
             "format": 3,

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlxlab import figures
 from mlxlab.analysis.comparison_cards import no_better_than_weakest
-from mlxlab.analysis.comparison_numbers import USUAL, decimals_of, fixed
+from mlxlab.analysis.comparison_numbers import MIN_DECIMALS, decimals_of, fixed
 from mlxlab.analysis.comparison_subject import mean_baselines
 from mlxlab.analysis.trial.figure import CAPTION, draw_pairs
 from mlxlab.analysis.trial.record import ARMS, ESTIMATE, RunRecord, TrialRecord, last_look
@@ -180,7 +180,7 @@ def _baselines(record: TrialRecord, folder: Path) -> list[Card]:
     best = min(arms.values()) if is_lower else max(arms.values())
     text = no_better_than_weakest("Neither" if len(arms) > 1 else "The run", name, best, baselines)
     ranked = sorted(baselines.items(), key=lambda item: item[1], reverse=not is_lower)
-    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {fixed(value, USUAL)}" for each, value in ranked]
+    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {fixed(value, MIN_DECIMALS)}" for each, value in ranked]
     question, answer = "Compared with what?", text.removesuffix(".") or "Better than the weakest baseline"
     return [Card(question, answer, lines[:_MAX_BASELINES], tone="bad" if text else "")]
 

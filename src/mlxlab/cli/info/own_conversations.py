@@ -57,8 +57,8 @@ def show_conversations(args: list[str], json: bool) -> None:
     lines = summary.conversations + summary.malformed
     can_train = summary.malformed <= MAX_MALFORMED_FRACTION * lines
     skips = summary.malformed and config["data"]["on_error"] == "strict"
-    kept = [arg for arg in args if not (skips and arg.startswith("data.on_error="))]
-    train = f"{command('train')} {join([*kept, *(['data.on_error=skip'] if skips else [])])}"
+    others = [arg for arg in args if not (skips and arg.startswith("data.on_error="))]
+    train = f"{command('train')} {join([*others, *(['data.on_error=skip'] if skips else [])])}"
     if json:
         print_json({**asdict(summary), "train": train if can_train else None})
         return

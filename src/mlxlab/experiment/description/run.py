@@ -24,7 +24,7 @@ from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json, read_text, validate
-from mlxlab.program import command, display_path, join, quoted, resume_command
+from mlxlab.program import command, display_path, join, quoted, resume_command, run_dir_override
 
 Tree = dict[str, object]
 
@@ -38,7 +38,7 @@ class Position(TypedDict):
     limits: dict[str, object]
 
 
-class Continued(TypedDict):
+class ContinuationCommand(TypedDict):
     """A command that continued a run; `at` says where: `at step 50`, "" if that was not recorded."""
 
     at: str
@@ -67,7 +67,7 @@ class RunDescription(TypedDict):
     status: str
     attempts: list[Attempt]
     command: str
-    continued: list[Continued]
+    continued: list[ContinuationCommand]
     model_changes: list[str]
     commit: str | None
     uncommitted_changes: str | None
@@ -103,7 +103,7 @@ def describe_run(folder: Path) -> RunDescription:
     inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
     status = effective_status(folder)
     first, later = command_lines(inputs, folder) if "first" in inputs else (_typed(inputs), [])
-    typed = f"{command('train')} {join(first if inputs else _recorded(folder))}".rstrip()
+    began_by = _train_command(first if inputs else _recorded(folder))
     began = status == "RUNNING" or (bool(inputs) and (status == "DONE" or can_resume(folder)))
     best_step, best = _best(metrics, state)
     limit = limit_of(config, state["progress"].step if state else None)
@@ -113,8 +113,8 @@ def describe_run(folder: Path) -> RunDescription:
         "name": manifest["name"],
         "status": status,
         "attempts": with_ended_attempts(manifest, folder)["attempts"],
-        "command": typed,
-        "continued": [Continued(at=at, command=f"{command('train')} {join(typed)}") for at, typed in later],
+        "command": began_by,
+        "continued": [ContinuationCommand(at=at, command=_train_command(typed)) for at, typed in later],
         "model_changes": [f"at step {step:,}: {text}" for step, text in model_changes(inputs)],
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
@@ -130,8 +130,12 @@ def describe_run(folder: Path) -> RunDescription:
         "test": metrics["test"] if metrics else {},
         "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
         "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
-        "next": _next(folder, status, checkpoints, metrics, limit) if began else [typed],
+        "next": _next(folder, status, checkpoints, metrics, limit) if began else [began_by],
     }
+
+
+def _train_command(overrides: list[str]) -> str:
+    return f"{command('train')} {join(overrides)}".rstrip()
 
 
 def _typed(inputs: Inputs) -> list[str]:
@@ -144,7 +148,7 @@ def _recorded(folder: Path) -> list[str]:
     overrides: list[str] = []
     with suppress(InputNotFoundError, DataError, ValueError, yaml.YAMLError):
         overrides = validate(yaml.safe_load(read_text(folder / ".hydra" / "overrides.yaml")), list[str])
-    return [*(text for text in overrides if text != "resume=auto"), f"hydra.run.dir={folder}"]
+    return [*(text for text in overrides if text != "resume=auto"), run_dir_override(folder)]
 
 
 def _config(folder: Path) -> Tree:

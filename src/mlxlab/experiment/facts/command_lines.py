@@ -9,6 +9,7 @@ from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.issues import shown, split_key, value_at
 from mlxlab.config.resume_overrides import Changes, add_overrides, key_class, override_name
+from mlxlab.program import resume_overrides
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -58,28 +59,28 @@ def continuations(
             actual = value_at({"model": at[1]}, key)
             model[key] = (old if actual is None else actual, new)
     if not continues:
-        earlier, overrides = [{**each, "overrides": []} for each in earlier if each["model"]], []
-    return [*earlier, {"step": at[0], "overrides": overrides, "model": model}]
+        earlier, overrides = [{**each, "overrides": [], "forked": True} for each in earlier if each["model"]], []
+    return [*earlier, {"step": at[0], "overrides": overrides, "model": model, "forked": not continues}]
 
 
-class ContinuedBy(NamedTuple):
+class ContinuationLine(NamedTuple):
     """A command line that continued a run: its overrides, and where (`at step 50`, "" if that was not recorded)."""
 
     at: str
     overrides: list[str]
 
 
-def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[ContinuedBy]]:
+def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[ContinuationLine]]:
     """The overrides that began the run in a folder, and those of each command line that continued it."""
     typed = inputs.get("overrides", [])
     first, record = inputs.get("first", typed), inputs.get("continued", [])
     known = {text for each in [first, *(each["overrides"] for each in record)] for text in each}
     # Of a run that an earlier version continued: the last override of each key, without their steps.
-    is_fork = any(not each["overrides"] for each in record)  # which has those of the other run as well
+    is_fork = any(map(_is_forked, record))  # which has those of the other run as well
     unrecorded = [text for text in typed if text not in known and override_name(text) != "resume" and not is_fork]
-    groups = groupby((each for each in record if each["overrides"]), key=lambda each: each["overrides"])
-    later = [ContinuedBy(_positions([*group]), overrides) for overrides, group in groups]
-    merged = [ContinuedBy("", [f"hydra.run.dir={folder}", "resume=auto", *unrecorded])] if unrecorded else []
+    groups = groupby((each for each in record if not _is_forked(each)), key=lambda each: each["overrides"])
+    later = [ContinuationLine(_positions([*group]), overrides) for overrides, group in groups]
+    merged = [ContinuationLine("", [*resume_overrides(folder), *unrecorded])] if unrecorded else []
     return first, [*merged, *later]
 
 
@@ -92,14 +93,20 @@ def model_changes(inputs: "Inputs") -> list[tuple[int, str]]:
     ]
 
 
+def _is_forked(record: Continuation) -> bool:
+    return record.get("forked", not record["overrides"])
+
+
 def _positions(group: Sequence[Continuation]) -> str:
-    """Where one command line continued a run, also if it was repeated."""
-    first = group[0]
-    times = f" ({len(group):,} times)" if len(group) > 1 else ""
-    if "rounds" in first:
-        return f"after {counted(first['rounds'], 'round')}{times}"
-    steps = [each["step"] for each in group if "step" in each]
-    if not steps:
-        return ""
-    lowest, highest = min(steps), max(steps)  # a resume from an earlier checkpoint goes back
-    return f"at step {lowest:,}{times}" if lowest == highest else f"at steps {lowest:,} to {highest:,}{times}"
+    """Where one command line continued a run, also if it was repeated; nothing of what was not recorded."""
+    times = f"({len(group):,} times)" if len(group) > 1 else ""
+    rounds, steps = ([each[key] for each in group if key in each] for key in ("rounds", "step"))
+    if rounds:
+        low, high = min(rounds), max(rounds)
+        place = f"after {counted(high, 'round')}" if low == high else f"after {low:,} to {counted(high, 'round')}"
+    elif steps:
+        low, high = min(steps), max(steps)
+        place = f"at step {low:,}" if low == high else f"at steps {low:,} to {high:,}"
+    else:
+        place = ""
+    return f"{place} {times}".strip()

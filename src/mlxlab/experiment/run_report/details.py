@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mlxlab.checkpoint.names import whole_run
@@ -14,7 +13,7 @@ from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
-from mlxlab.program import join, quoted
+from mlxlab.program import join, quoted, resume_overrides, run_dir_override
 
 _OF_TEACHERS = ("trainer.teachers", "trainer.distillation", "trainer.loss.feature_matching", "hydra.run.dir")
 
@@ -35,10 +34,10 @@ def _commands(files: RunFiles) -> dict[str, str]:
     usable, pretrained = any(not each.fault for each in files.checkpoints), value_at(files.config, "model.pretrained")
     commands = {}
     if files.status != "DONE":
-        commands["resume"] = _resume(whole_run(files.folder))
+        commands["resume"] = f"mlxlab train {join(resume_overrides(whole_run(files.folder)))}"
     elif usable and not files.rounds:
         limit = limit_of(files.config, files.metrics and files.metrics["steps"])
-        commands["train longer"] = f"{_resume(files.folder)} trainer.{limit}=N"
+        commands["train longer"] = f"mlxlab train {join([*resume_overrides(files.folder), f'trainer.{limit}=N'])}"
     if usable:
         commands |= use_commands(files)
         if pretrained and not files.is_labelled:
@@ -51,7 +50,7 @@ def _commands(files: RunFiles) -> dict[str, str]:
     for at, typed in later:
         title = f"then continued, as typed, {at}".removesuffix(", ")
         number = sum(each.startswith(title) for each in commands) + 1
-        commands[f"{title} ({number})" if number > 1 else title] = f"mlxlab train {join(typed)}"
+        commands[f"{title} ({number})" if number > 1 else title] = f"mlxlab train {join(typed)}".rstrip()
     return commands
 
 
@@ -66,10 +65,6 @@ def use_commands(files: RunFiles) -> dict[str, str]:
     return {"generate": f"mlxlab generate {run}{generate_options(files.folder)}"} | commands
 
 
-def _resume(folder: Path) -> str:
-    return f"mlxlab train {quoted(f'hydra.run.dir={folder}')} resume=auto"
-
-
 def control_commands(files: RunFiles) -> dict[str, str]:
     """What trains the same model without its teachers, with the same tokenizer, and compares both."""
     first, _ = command_lines(files.manifest.get("inputs", {}), files.folder)
@@ -82,7 +77,7 @@ def control_commands(files: RunFiles) -> dict[str, str]:
     control = f"{folder}_control"
     compared = join([f"distilled={folder}", f"control={control}", "baseline=control"])
     return {
-        "train the control": f"mlxlab train {join([*options, f'hydra.run.dir={control}'])}",
+        "train the control": f"mlxlab train {join([*options, run_dir_override(control)])}",
         "compare them": f"mlxlab compare {compared}",
     }
 
