@@ -376,7 +376,7 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     for text in (
         "slow vs fast: bert on titanic",
         "2 methods that differ in learning_rate",
-        "those of the runs of slow.",
+        "those of the runs of &#34;slow&#34;.",
     ):
         assert text in page
     assert "No method is better" not in page
@@ -425,7 +425,7 @@ def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, 
         compare(tmp_path, *args, baseline="a", capsys=capsys)
         page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
         assert ("0.2 (a), 0.3 (b)" in page) == (number == 2)
-        assert ("<h2>What differs</h2>" in page) == ("All of them are below." in page) == (number == 3)
+        assert ("<h2>What differs</h2>" in page) == ("All settings that differ are below." in page) == (number == 3)
         assert "4 more settings" not in page
 
 

@@ -60,7 +60,7 @@ def is_without_difference(gain: GainFields) -> bool:
 def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     counts = sorted({len(each["values"]) for each in ranked})
     runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    lines = [f"{runs} run{'s' * (counts[-1] > 1)} of each. Differences are to the method {fields['against']}."]
+    lines = [f'{runs} run{"s" * (counts[-1] > 1)} of each. Differences are to "{fields["against"]}".']
     answer, subject = f"{len(ranked)} methods", fields.get("subject")
     if subject is None:
         return Card("What was compared?", answer, lines)
@@ -79,7 +79,7 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         if not differs:
             lines.append("No override differs, except for the seed.")
         elif len(differs) > MAX_IN_CARD:
-            lines.append("All of them are below.")
+            lines.append("All settings that differ are below.")
     facts |= {"Trained": subject["trained"], **subject["facts"]}
     return Card("What was compared?", answer, lines, facts)
 
@@ -121,7 +121,7 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
         for title, each in zip(("Best", "Weakest"), shown, strict=False):
             lines.append(f"{title} baseline, {baseline_title(each, name)}: {fixed(baselines[each], places)}.")
         if len(fields["methods"]) > 1:  # which may differ in their columns, and so in their baselines
-            lines.append(f"Baselines are those of the runs of {fields['against']}.")
+            lines.append(f'Baselines are those of the runs of "{fields["against"]}".')
     return Card("How good is it?", f"{metric} {fixed(mean, places)}", lines, tone=tone)
 
 

@@ -46,6 +46,9 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
     better = "lower" if sign < 0 else "higher"
     notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse"
     notes = f"{notes}; s.e.: standard error." if any(each["error"] is not None for each in ranked) else f"{notes}."
+    notes += (
+        " Tokens/s are those of training steps, without evaluations." if any(each["speed"] for each in ranked) else ""
+    )
     if any(map(_has_interval, ranked)):
         notes += f" {percent(fields['level'], 0)} intervals and p: {fields['test']}."
     results: list[Block] = [

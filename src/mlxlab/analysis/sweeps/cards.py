@@ -31,8 +31,8 @@ def all_cards(
         _how_good(sweep, first, best),
     ]
     if best is not None and best.results.baselines:
-        several = f"Means of {best.count} runs, each measured on the same rows as its baselines."
-        means = [several] if best.count > 1 else []
+        several = f"Means of {best.count} runs, each on the same rows as its baselines"
+        means = [f"{several}; another seed may split them differently."] if best.count > 1 else []
         cards.append(baselines_card(best.results, after=means, is_mean=best.count > 1))
     return [*cards, _trust(sweep, ranking, best)]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DPI = 160
 MAX_RANKED, MAX_LINES, MAX_KEYS, MAX_CURVES, MAX_TICKS = 25, 500, 8, 100, 8
-_GREY = "#b8b8b8"
+_GREY = "dimgray"  # readable on a dark page too, where images are inverted
 
 
 def draw_figures(

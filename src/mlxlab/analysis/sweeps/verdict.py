@@ -101,10 +101,12 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
         return []
     sentences = [f"Intervals are {percent(LEVEL, 0)} confidence intervals of means; {PLUS_MINUS} is half their width."]
     if ranking.closest is not None:
+        sentences[0] += (
+            " Few results say little about a variance, so that of each setting is drawn towards that of all."
+        )
         compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
         sentences += [
-            f"Configurations are compared {compared} by Student's t. A few results say little about the variance of",
-            "one configuration, so that each variance is drawn towards that of all (moderated, Smyth 2004): an",
+            f"Configurations are compared {compared} by Student's t. Variances are moderated (Smyth 2004): an",
             "interval is not that of its own dots alone.",
             f"A winner has {MIN_SEEDS} results or more, as all others have, and is better than each of them by a",
             "two-sided t-test at 5 %, which accounts for its having been selected, from any number of them",

@@ -91,7 +91,7 @@ def baselines_card(
     values = [f"{baseline_title(name)}: {metric} {shown(value)}" for name, value in ranked[:_MAX_BASELINES]]
     ranking = results.ranking if results.is_no_better else ""
     first = [f"{ranking[0].upper()}{ranking[1:]}."] if ranking else []
-    lines = [*first, *before, *filter(None, ["" if is_mean else gain_sentence(results)]), *values, *after]
+    lines = [*first, *before, *filter(None, [gain_sentence(results, is_mean=is_mean)]), *values, *after]
     if not lines:
         return Card(question, "Nothing", ["No baseline, teacher or earlier evaluation was measured."])
     answer = compared_with_best(results)

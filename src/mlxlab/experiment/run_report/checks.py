@@ -98,6 +98,10 @@ def _overlap(files: RunFiles) -> Check | None:
         return Check("good", "Repeated rows", f"Left out: {'; '.join(texts)}.")
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
+    if not files.is_labelled:
+        return Check(
+            "unknown", "Repeated text", "Not checked: whether the validation text occurs in the training text."
+        )
     return Check("unknown", "Repeated rows", "Not checked: whether examples of training occur in the validation rows.")
 
 

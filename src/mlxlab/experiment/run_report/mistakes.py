@@ -62,7 +62,8 @@ def _doubt(kind: str, values: list[str], results: Results) -> str:
         if high - low < _TIE:
             span = f"{low:.4f} to {high:.4f}" if low < high else f"{high:.4f}"
             count = min(_MAX_MISTAKES, len(values))
-            return f"The {count} most confident mistakes are about equally so ({span}): their order says little."
+            equal = f"The {count} most confident mistakes are about equally so ({span})"
+            return f"{equal}: their order says little, so that few are shown."
     return ""
 
 

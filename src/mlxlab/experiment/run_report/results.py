@@ -171,13 +171,15 @@ def compared_with_best(results: Results) -> str:
     return f"{'No clear difference from' if gain <= 0 else 'Not clearly better than'} {_short_name(best)}"
 
 
-def gain_sentence(results: Results) -> str:
-    """How far the model is from the best baseline, if the interval of that is known; else ""."""
-    if results.value is None or not (interval := interval_text(results.gain)):
+def gain_sentence(results: Results, *, is_mean: bool = False) -> str:
+    """How far the model is from the best baseline, with the interval of that; of means over runs without one."""
+    interval = interval_text(results.gain)
+    if results.value is None or not results.baselines or not (interval or is_mean):
         return ""
     sign, best = -1 if lower_is_better(results.metric) else 1, best_baseline(results.metric, results.baselines)
     gain = f"{sign * (results.value - results.baselines[best]):+z.4f}"
-    return f"Difference from {_short_name(best)}: {gain}, 95 % interval {interval} (+ is better)"
+    certainty = "" if is_mean else f", 95 % interval {interval}"
+    return f"Difference from {_short_name(best)}: {gain}{certainty} (+ is better)"
 
 
 def _short_name(baseline: str) -> str:

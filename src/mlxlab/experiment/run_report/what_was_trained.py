@@ -105,7 +105,7 @@ def _data(files: RunFiles) -> str:
     shown = ", ".join(one_line(each, 30) for each in columns[:_MAX_COLUMNS])
     more = f" and {len(columns) - _MAX_COLUMNS} more" if len(columns) > _MAX_COLUMNS else ""
     read = f"column{'s' * (len(columns) > 1)} {shown}{more}" if columns else ""
-    read += ", read as one text" if len(columns) > 1 else ""
+    read += ", from which a text is written" if len(columns) > 1 else ""
     sizes = f"{rows} rows" if rows else _text_sizes(files)
     return "; ".join(filter(None, [one_line(name or "", 120), sizes, read]))
 
@@ -155,7 +155,7 @@ def _length(files: RunFiles) -> str:
     device = files.lock["machine"].get("device", "") if files.lock else ""
     where = " on the GPU" if "gpu" in device else " on the CPU" if "cpu" in device else ""
     seconds = outcome.get("wall_seconds")
-    took = f" in {_duration(seconds)}" if seconds is not None else ""
+    took = f" in {_duration(seconds)}, evaluations included," if seconds is not None else ""
     count = _parameters(files) if files.facts.get("task") == "language_modelling" else 0
     ratio = f" ({tokens / count:.2g} per parameter)" if count else ""
     return f"{counted(step, 'step')}{_epochs(files, step)}, {tokens:,} tokens{ratio}{took}{where}"
