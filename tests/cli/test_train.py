@@ -310,6 +310,8 @@ def test_a_new_run_that_begins_with_resume_says_so(tmp_path, caplog):
     check_run_to_continue([folder, "resume=auto", "experiment=quick"])
     assert caplog.messages == [f"{tmp_path}/nope: no checkpoint, a new run begins"]
     check_run_to_continue([folder, "experiment=quick"])
+    check_run_to_continue([f"{folder}/${{now:%H}}", "resume=auto", "experiment=quick"])
+    main([folder, "resume=auto", "experiment=quick", "--dry-run", "trainer.epochs=1"])
     (tmp_path / "nope" / "checkpoints" / "step-00000004").mkdir(parents=True)
     check_run_to_continue([folder, "resume=auto", "experiment=quick"])
     assert len(caplog.messages) == 1

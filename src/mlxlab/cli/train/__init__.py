@@ -87,7 +87,7 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     config = composer.checked()
     if not composer.multirun:
         check_named_run(config)
-        check_run_to_continue(flags.overrides)
+        check_run_to_continue(flags.overrides, begins=not flags.dry_run)
     if flags.dry_run or composer.multirun:
         gc.enable()
     if flags.dry_run:

@@ -37,11 +37,14 @@ def check_named_run(config: "DictConfig") -> None:
         raise InputNotFoundError(f"resume={error}") from None
 
 
-def check_run_to_continue(overrides: Sequence[str]) -> None:
+def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> None:
     """Refuses a command that names only a folder and `resume=auto`, where no run can be continued.
 
     It would train the default experiment: in a misspelt folder, or in that of a run that ended before a checkpoint.
     Where the command says what to train, a line says that a new run begins.
+
+    Args:
+        begins: whether the command trains, which `--dry-run` does not.
 
     Raises:
         InputNotFoundError: the folder holds no run.
@@ -59,7 +62,8 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
     if is_bare and not has_run:
         _refuse_missing_run(folder, is_only=values.keys() == {"hydra.run.dir", "resume"})
     if not (is_bare and has_run):
-        log.info(f"{folder}: no checkpoint, a new run begins")
+        if begins and "${" not in str(folder):  # the name of a new folder
+            log.info(f"{folder}: no checkpoint, a new run begins")
         return
     began = read_manifest(folder).get("inputs", {}).get("overrides")
     if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
