@@ -205,6 +205,34 @@ def test_duplicates_are_not_dropped_where_no_row_would_be_left(tmp_path, capsys)
     assert printed.endswith(" data.text_column=who data.label_column=kind\n")
 
 
+@pytest.mark.parametrize("is_utf8", [False, True])
+def test_a_row_in_another_encoding_is_located_and_the_commands_read_it(tmp_path, capsys, is_utf8):
+    texts = [f"{n},caf\u00e9 {n},{'xy'[n % 2]}" if n == 0 else f"{n},text {n},{'xy'[n % 2]}" for n in range(200)]
+    content = "\n".join(["id,who,kind", *texts, ""]).encode("latin-1")
+    (tmp_path / "own.csv").write_bytes(content + ("200,caf\u00e9,x\n".encode() if is_utf8 else b""))
+    source, columns = f"data.source={tmp_path}/own.csv", ["data.text_column=who", "data.label_column=kind"]
+    fault = f"{tmp_path}/own.csv:2:6: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
+    for _ in ("read", "from the cache"):
+        assert main(["data", source]) == 0
+        printed = capsys.readouterr().out
+        assert f" rows, and 1 that cannot be read, the first: {fault}" in printed
+        assert ("data.reading.encoding=cp1252 data.text_column=who" in printed) != is_utf8
+    assert main(["data", source, *columns]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(" data.on_error=skip\n" if is_utf8 else " data.reading.encoding=cp1252\n")
+    assert ("are malformed and are left out, the first at" in printed) == is_utf8
+
+
+def test_the_first_row_that_is_left_out_may_be_a_malformed_one(tmp_path, capsys):
+    for bad, empty, first in ((3, 90, 5), (90, 3, 5)):
+        rows = [f"text {n},{'xy'[n % 2] if n != empty else ''}{',z' * (n == bad)}" for n in range(300)]
+        (tmp_path / "own.csv").write_text("\n".join(["who,kind", *rows, ""]))
+        columns = ["data.text_column=who", "data.label_column=kind"]
+        assert main(["data", f"data.source={tmp_path}/own.csv", *columns]) == 0
+        line = "have no label or are malformed and are left out, the first at"
+        assert f"{line} {tmp_path}/own.csv:{first}\n" in capsys.readouterr().out
+
+
 def test_a_length_that_truncates_many_rows_has_the_advice_of_a_run(tmp_path, capsys):
     rows = [{"who": " ".join(str((n + 7) ** k) for k in range(1, 9)), "kind": ["x", "y"][n % 2]} for n in range(60)]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"

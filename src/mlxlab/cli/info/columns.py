@@ -55,6 +55,7 @@ def column_table(columns: "list[ColumnSummary]", rows: "Rows") -> str:
         for each in columns
     ]
     skipped = f", and {rows.malformed:,} that cannot be read" if rows.malformed else ""
+    skipped += f", the first: {rows.first_malformed.text}" if rows.first_malformed else ""
     return f"{rows.name}: {len(rows):,} rows{skipped}\n\n{markdown_table(head, cells, 'llrrl')}"
 
 

@@ -27,6 +27,7 @@ TARGETS = (
     "mlxlab.data.labelled.text_classification.TextClassificationDataset",
     "mlxlab.data.labelled.table.dataset.TableDataset",
 )
+ENCODING = "data.reading.encoding=cp1252"
 DROP = "data.on_overlap=drop"
 LENGTH = ("epochs", "steps_per_epoch", "steps", "max_tokens")  # what is reported of the command that is printed
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
@@ -58,6 +59,9 @@ def data(json: bool = False, *, args: list[str]) -> None:
 
     rows = _open_rows(config["data"])
     columns = summarize(rows)
+    if _has_another_encoding(rows):
+        args = [*args, ENCODING]
+        config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
     if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
@@ -105,6 +109,15 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
 
     reading = instantiate(node["reading"], RowReading)
     return open_rows(node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"])
+
+
+def _has_another_encoding(rows: "Rows") -> bool:
+    """Whether the first malformed row is no UTF-8 and no other row has characters that tell that the file is."""
+    from pyarrow import compute
+
+    if rows.first_malformed is None or ENCODING not in rows.first_malformed.text:
+        return False
+    return all(compute.all(compute.string_is_ascii(rows.column(name))).as_py() is not False for name in rows.columns)
 
 
 def _check(config: dict[str, Any]) -> dict[str, Any]:

@@ -164,5 +164,5 @@ def way_to_leave_out(fraction: float) -> str:
 
 def _describe_part(part: Rows, unusable: np.ndarray, reasons: list[str]) -> LeftOut:
     count, malformed = int(unusable.sum()), [MALFORMED] if part.malformed else []
-    first = part.location(int(np.argmax(unusable))) if count else ""
+    first = part.first_left_out(int(np.argmax(unusable)) if count else None)
     return LeftOut(part.name, count + part.malformed, len(part) + part.malformed, [*reasons, *malformed], first)

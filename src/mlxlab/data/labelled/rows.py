@@ -11,6 +11,7 @@ from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.sources.first_malformed import first_malformed, to_metadata
 from mlxlab.data.labelled.sources.line_rows import LineRows
 from mlxlab.data.labelled.sources.open_source import open_source
 from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource, merged
@@ -64,6 +65,7 @@ class Rows:
     def __init__(self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]) -> None:
         self.name, self.fingerprint, self.description = source.name, fingerprint, description
         self.malformed = _skipped(table)  # rows that were skipped
+        self.first_malformed = first_malformed(table.schema.metadata, source)
         self.columns = tuple(table.column_names[1:])
         self._table, self._source = table, source
         chunks = table.column(0).chunks
@@ -99,8 +101,19 @@ class Rows:
 
     def location(self, row: int) -> str:
         """Where a row stands, for messages: `reviews.csv:17`."""
+        return self._source.location(self._place(row))
+
+    def first_left_out(self, row: int | None) -> str:
+        """The location of this row, or of the first malformed one if that comes before it; "" without either."""
+        first = self.first_malformed
+        if first is not None and (row is None or first.place < self._place(row)):
+            return self._source.location(first.place)
+        return "" if row is None else self.location(row)
+
+    def _place(self, row: int) -> int:
         number = int(np.searchsorted(self._starts, row, "right")) - 1
-        return self._source.location(self._table.column(0).chunk(number)[row - int(self._starts[number])].as_py())
+        place: int = self._table.column(0).chunk(number)[row - int(self._starts[number])].as_py()
+        return place
 
 
 def open_rows(
@@ -138,7 +151,7 @@ def open_rows(
         for chunk in merged(chunks, MAX_CHUNK_ROWS):
             batch = _to_batch(chunk)
             yield batch
-        yield batch[:0].replace_schema_metadata({SKIPPED: str(errors.skipped_records)})
+        yield batch[:0].replace_schema_metadata({SKIPPED: str(errors.skipped_records), **to_metadata(errors, opened)})
 
     table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _skipped)
     listed = [*table.column_names[1 : MAX_LISTED + 1], *["..."][: len(table.column_names) > MAX_LISTED + 1]]

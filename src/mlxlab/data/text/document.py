@@ -53,7 +53,7 @@ class ErrorBudget:
         self.key, self.fault, self.max_logged = key, fault, max_logged
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
-        self.first_error = ""
+        self.first_error, self.first_key = "", None  # type: str, Hashable
         self._known_keys: set[Hashable] = set()
 
     def skip(self, key: Hashable, message: str | Callable[[], str]) -> None:
@@ -74,7 +74,8 @@ class ErrorBudget:
         self.skipped_records += 1
         if self.skipped_records <= self.max_logged:
             line = message() if callable(message) else message
-            self.first_error = self.first_error or line
+            if not self.first_error:
+                self.first_error, self.first_key = line, key
             more = "; further ones are only counted" if self.skipped_records == self.max_logged else ""
             log.warning("skipped %s%s", line, more)
 
