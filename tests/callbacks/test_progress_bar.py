@@ -14,6 +14,7 @@ from mlxlab.callbacks import progress_bar
 from mlxlab.callbacks.progress_bar import ProgressBar
 from mlxlab.training.state import NO_STEP
 from support.models import fit, make_run, make_trainer
+from support.pseudo_terminal import run_in_terminal
 
 
 @pytest.fixture
@@ -111,3 +112,28 @@ def test_a_terminal_that_does_not_say_its_width_gets_a_bar():
     assert done.stdout.strip() == "{'dynamic_ncols': True}"
     os.close(controller)
     os.close(terminal)
+
+
+MESSAGES = """
+import logging
+from mlxlab.callbacks.progress_bar import ProgressBar
+from mlxlab.terminal.messages import configure_logging
+from support.models import make_run
+configure_logging()
+run, bar = make_run(), ProgressBar("auto")
+run.state.total_steps = 40
+bar.on_start(run.context, run.state)
+logging.getLogger("mlxlab.progress").info("compiling the step ...")
+logging.getLogger("mlxlab.progress").info("evaluation: batches: 1 of 2")
+bar.on_end(run.context, run.state)
+"""
+
+
+def test_messages_have_lines_of_their_own_above_the_bar(tmp_path):
+    (tmp_path / "messages.py").write_text(MESSAGES)
+    screen = run_in_terminal([str(tmp_path / "messages.py")], 100)
+    assert screen.code == 0, screen.text
+    shown = [line.rpartition("\r")[2] for line in screen.text.split("\n")]  # what the last write of a line left
+    assert "compiling the step ..." in shown
+    assert "evaluation: batches: 1 of 2" in shown
+    assert "0/40" in shown[-2], shown

@@ -109,12 +109,16 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
         assert (message in error, len(error.splitlines())) == (True, 1), error
 
 
-def test_a_terminal_shows_at_once_what_is_loaded(runs, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "more", "code", "loaded"),
+    [("titanic", [], 0, "RUNS/titanic"), ("language", ["pretrained=x.gguf"], 66, "x.gguf")],
+)
+def test_a_terminal_shows_at_once_what_is_loaded(runs, monkeypatch, name, more, code, loaded):
     parent, child = os.openpty()
     with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
-        assert main([f"run={runs / 'titanic'}"]) == 0
-    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {runs}/titanic ..."
+        assert main([f"run={runs / name}", *more]) == code
+    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {loaded} ...".replace("RUNS", str(runs))
     os.close(parent)
 
 

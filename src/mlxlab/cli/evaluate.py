@@ -83,7 +83,7 @@ def _evaluate(
     """
     overrides = read_overrides(args)
     _refuse_pretrained(run)
-    loading = announce(f"loading {run}")
+    loading = announce(f"loading {pretrained or run}")
     from mlxlab import backend
 
     backend.prepare()

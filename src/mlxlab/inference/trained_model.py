@@ -60,5 +60,7 @@ def origin_of(restored: RestoredModel, name: str, commit: str = "", commands: Se
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
+    published = started_from[0] if started_from[1] is None else None
     bases = tuple(read_base_model(source) for source in started_from if source)
-    return Origin(name, data, checkpoint.step, commands or [("", metadata["overrides"])], hashes, metrics, bases)
+    commands = commands or [("", metadata["overrides"])]
+    return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases, published)

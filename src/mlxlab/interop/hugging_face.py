@@ -15,6 +15,7 @@ from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import counterpart_of
+from mlxlab.interop.frozen_weights import describe_frozen_weights
 from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters
 from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
@@ -92,14 +93,15 @@ def model_folder(
     shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
     count = sum(map(math.prod, shapes))
     notes = _notes(trained, quantised) + NOTES[adapters]
+    below = "" if adapters == "folded_in" else describe_frozen_weights(origin.pretrained, trained)
     programs = (() if quantised or counterpart.needs_mlx_lm or separate else (TRANSFORMERS,)) + (
         (MLX_LM,) if trained.generates else ()
     )
 
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        adapters_folder, chats = FOLDER if separate else None, trained.template is not None
-        return model_card(described, counterpart, count, notes, programs, adapters_folder, chats=chats)
+        inner, chats = FOLDER if separate else None, trained.template is not None
+        return model_card(described, counterpart, count, notes, programs, inner, chats=chats, below_adapters=below)
 
     return lambda folder: _write(folder, arrays, files, card, separate)
 

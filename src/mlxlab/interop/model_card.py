@@ -23,6 +23,7 @@ class Origin:
         hashes: by what they identify.
         metrics: of the exported weights.
         bases: published weights that it started from.
+        pretrained: by which mlxlab loads them, where nothing else was its start.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Origin:
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     bases: tuple[BaseModel, ...] = ()
+    pretrained: str | None = None
 
 
 PIPELINES: dict[Ending, str] = {  # -> task of a hub
@@ -52,6 +54,7 @@ def model_card(
     base: str | None = None,
     *,
     chats: bool = False,
+    below_adapters: str = "",
 ) -> str:
     """Markdown with the header that model hubs read.
 
@@ -60,6 +63,7 @@ def model_card(
         adapters: the folder of the adapters that are not in the weights.
         base: arguments by which transformers loads the base model, where the card is that of adapters for it.
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
+        below_adapters: what the weights are, where they are those below the adapters, without them.
     """
     metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
     hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
@@ -67,16 +71,21 @@ def model_card(
     commands = "\n".join(line for each in origin.commands for line in _command_lines(*each))
     heading = "## Metrics" + " with the adapters" * bool(adapters or base)
     subject = f"Adapters for {counterpart.name}," if base else counterpart.name
+    size, training = f"{parameters:,} parameters", f"{steps} on {redact(origin.data)}"
+    is_base = bool(below_adapters) and adapters is None
     blocks = [
         "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
-        f"# {origin.name}",
-        f"{subject} with {parameters:,} parameters, trained by mlxlab: {steps} on {redact(origin.data)}.",
+        f"# {'Base model of ' * is_base}{origin.name}",
+        f"{subject} with {size}: {below_adapters}. Adapters for them were trained by mlxlab: {training}."
+        if below_adapters
+        else f"{subject} with {size}, trained by mlxlab: {training}.",
         *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
         *notes,
         "## Use",
         *(_usage(f"AutoModel{counterpart.ending}", library, adapters, base, chats) for library in libraries),
         *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
+        *(["These commands trained the adapters, not the weights in this folder."] if is_base else []),
         f"```bash\n{commands}\n```",
         markdown_table(["of", "hash"], hashes),
     ]

@@ -16,11 +16,23 @@ logger = logging.getLogger(__name__)
 
 
 class StderrHandler(logging.Handler):
-    """Messages on the current `sys.stderr`. One that cannot be written, on a full disk or a closed pipe, is lost."""
+    """Messages on the current `sys.stderr`, each on a line of its own, above the progress bar if there is one.
+
+    One that cannot be written, on a full disk or a closed pipe, is lost.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
+        with suppress(OSError), _without_bar():
             print(redact(self.format(record)), file=sys.stderr, flush=True)
+
+
+def _without_bar() -> AbstractContextManager[object]:
+    """Clears the progress bars, and draws them again. tqdm is not imported for it: without it there is no bar."""
+    module = sys.modules.get("tqdm")
+    bar = getattr(module, "tqdm", None)  # None also while it is being imported
+    if bar is None or not getattr(bar, "_instances", None):
+        return nullcontext()
+    return bar.external_write_mode(sys.stderr)
 
 
 class _ClosablePipe:
