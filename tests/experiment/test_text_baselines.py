@@ -108,3 +108,10 @@ def test_batches_that_became_larger_hold_nothing_that_was_not_trained_on():
     state = state_after(data, 10)
     data.resize(8)
     assert sum(len(batch.example_ids) for batch in trained_batches(state)) <= state.progress.samples == 20
+
+
+def test_all_batches_are_counted_where_the_last_of_an_epoch_is_smaller():
+    batch = batch_of([0, 1, 2])
+    data = Repeated(batch._replace(example_ids=np.array([4, -1])))
+    data.batch_size = 2
+    assert len(trained_batches(state_after(data, 20))) == 20

@@ -68,20 +68,24 @@ def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit:
 def trained_batches(state: TrainState) -> list[Batch]:
     """The first batches of the run, none of examples that it was not trained on; the position is restored."""
     data, progress = state.data, state.progress
-    full_batches = max(1, progress.samples // data.batch_size)  # fewer than the steps if the batch size was smaller
-    count = min(progress.step, full_batches, MAX_BATCHES)
     position = data.state_dict()
     try:
         data.load_state_dict(state.first_position)
-        return _read_batches(data, count)
+        return _read_batches(data, min(progress.step, MAX_BATCHES), progress.samples)
     finally:
         data.load_state_dict(position)
 
 
-def _read_batches(data: BatchIterator, count: int) -> list[Batch]:
-    """The next batches, over the end of an epoch; fewer than `count` if they are long."""
+def _read_batches(data: BatchIterator, count: int, samples: int) -> list[Batch]:
+    """The next batches, over the end of an epoch; fewer than `count` if they are long, or hold more than `samples`.
+
+    The last one of an epoch may hold fewer than the others; all hold more where the batch size was smaller before.
+    """
     batches, tokens = list[Batch](), 0
     for batch in islice(chain.from_iterable(repeat(data)), count):
+        samples -= int(np.count_nonzero(batch.example_ids >= 0))
+        if batches and samples < 0:
+            break
         batches.append(batch)
         tokens += batch.tokens.size
         if tokens > _MAX_TOKENS:
