@@ -181,3 +181,16 @@ def test_text_from_a_manifest_controls_no_terminal_and_chooses_no_file(folder, c
     assert "\x1b" not in text
     assert "secret" not in text
     assert "no option of this name: ../../tmp/model" in text
+
+
+def test_trained_parameters_and_the_adapter_are_named(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["inputs"]["facts"]["trainable_parameters"] = 1234
+    manifest["inputs"]["choices"]["model/adapter"] = "lora"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    config = yaml.safe_load((folder / "inference" / "config.yaml").read_text())
+    config["model"]["adapter"] = {"_target_": "mlxlab.models.options.LoRA", "rank": 8, "alpha": 16.0}
+    (folder / "inference" / "config.yaml").write_text(yaml.safe_dump(config))
+    line = next(line for line in as_text(describe_run(folder)).splitlines() if line.startswith("parameters"))
+    assert "1,234 of them trained (" in line
+    assert line.endswith("adapter lora, rank 8, alpha 16")

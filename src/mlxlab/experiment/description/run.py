@@ -54,6 +54,7 @@ class RunDescription(TypedDict):
         continued: the commands that continued it, in order.
         model_changes: what those commands changed in the model, and at which step.
         is_in_mlflow: whether it is tracked there.
+        adapter: kind, rank and alpha; "" for none.
         data: the config node of the data set, as far as it says which data.
         changed: settings and options that differ from the defaults.
         metrics: of the best evaluation.
@@ -75,6 +76,8 @@ class RunDescription(TypedDict):
     is_in_mlflow: bool
     data: Tree
     parameters: float | None
+    trained_parameters: int | None
+    adapter: str
     position: Position | None
     changed: ChangedSettings
     objective: str | None
@@ -122,6 +125,8 @@ def describe_run(folder: Path) -> RunDescription:
         "is_in_mlflow": value_at(config, "tracking.experiment") is not None,
         "data": _data(config, inputs.get("data")),
         "parameters": outcome.get("parameters"),
+        "trained_parameters": inputs.get("facts", {}).get("trainable_parameters"),
+        "adapter": _adapter(config, inputs.get("choices", {}).get("model/adapter", "none")),
         "position": _position(manifest, state, config),
         "changed": changed_settings(config, inputs.get("choices", {})),
         "objective": outcome.get("objective") or (str(config["objective"]) if config else None),
@@ -171,6 +176,12 @@ def _data(config: Tree, fingerprint: str | None) -> Tree:
     keys = ("_target_", "source", "mixture", "seq_len", "batch_size")
     data = {key: node[key] for key in keys if node.get(key) is not None} if isinstance(node, dict) else {}
     return data | ({"fingerprint": fingerprint} if fingerprint else {})
+
+
+def _adapter(config: Tree, kind: str) -> str:
+    keys = {key: value_at(config, f"model.adapter.{key}") for key in ("rank", "alpha")}
+    sizes = [f"{key} {value:g}" for key, value in keys.items() if isinstance(value, int | float)]
+    return ", ".join([f"adapter {kind}", *sizes]) if kind != "none" else ""
 
 
 def _position(manifest: Manifest, state: SavedState | None, config: Tree) -> Position | None:

@@ -11,7 +11,7 @@ from mlxlab.files.atomic import without_nonfinite
 from mlxlab.markdown import markdown_table
 from mlxlab.progress import duration
 from mlxlab.redact import redact
-from mlxlab.wording import counted
+from mlxlab.wording import counted, percent
 
 STOPS = {130: "by Ctrl-C (SIGINT)", 143: "by SIGTERM", 129: "by SIGHUP", 0: "by its sweep"}  # by exit code
 ENDS = {
@@ -35,7 +35,7 @@ def as_text(run: RunDescription) -> str:
         ("status", _status(run)),
         ("position", _position(run)),
         ("data", ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items())),
-        ("parameters", f"{run['parameters']:,.0f}" if run["parameters"] else ""),
+        ("parameters", _parameters(run)),
         *(("changed", f"the model {text}") for text in run["model_changes"]),
         ("command", run["command"]),
         *(("continued", f"{each['at']}: {each['command']}".removeprefix(": ")) for each in run["continued"]),
@@ -88,6 +88,14 @@ def _time(seconds: float) -> str:
         return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
         return f"at {seconds:.4g} s"
+
+
+def _parameters(run: RunDescription) -> str:
+    if not (total := run["parameters"]):
+        return ""
+    trained = run["trained_parameters"]
+    share = f"{trained:,} of them trained ({percent(trained / total)})" if trained and trained < total else ""
+    return ", ".join(filter(None, [f"{total:,.0f}", share, run["adapter"]]))
 
 
 def _position(run: RunDescription) -> str:
