@@ -13,7 +13,7 @@ from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from support.processes import ROOT, environment, final_state, run_here, start, tiny_overrides, wait_for
-from support.pseudo_terminal import run_in_terminal
+from support.pseudo_terminal import Keyboard, run_in_terminal
 
 SHORT = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4")
 GREEDY = SamplingParams(temperature=0.0)
@@ -133,6 +133,51 @@ def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
     screen = run_in_terminal(command, 100, typed=f"{lines}/exit\n")
     assert screen.code == 0
     assert screen.text.count(forgotten) == finished.stderr.decode().count(forgotten)
+
+
+SLOW_CHAT = """
+import sys, time
+from mlxlab.cli import generate
+from mlxlab.inference import chat
+fast = chat.generate
+def slow(*args):
+    for number, chunk in enumerate(fast(*args)):
+        yield chunk
+        if number == 2:
+            print("<SLOW>", end="", flush=True)
+            time.sleep(60)
+chat.generate = slow
+real = chat.Chat.reply
+def reply(self, text, *args):
+    print("<HISTORY", len(self.messages), *(bool(each["content"]) for each in self.messages), ">", flush=True)
+    return real(self, text, *args)
+chat.Chat.reply = reply
+chat.ChatTokenizer.end_ids = frozenset()
+sys.exit(generate.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(trained, tmp_path):
+    (tmp_path / "chat.py").write_text(SLOW_CHAT)
+    args = [str(tmp_path / "chat.py"), f"run={trained[0]}", "chat=true", "max_tokens=30", "temperature=0"]
+    keyboard = [Keyboard("> ", "train 3?\n"), Keyboard("<SLOW>", "\x03"), Keyboard("stopped\n> ", "train 4?\n")]
+    screen = run_in_terminal(args, 100, keyboard=[*keyboard, Keyboard("<SLOW>", "\x03"), Keyboard("\n> ", "\x03")])
+    assert screen.code == 0, screen.text
+    assert "Ctrl-C stops an answer" in screen.text.replace("\n", " ")
+    assert screen.text.count("the answer is stopped") == 2
+    assert "<HISTORY 0 >" in screen.text
+    assert "<HISTORY 2 True True >" in screen.text, "the message and what there was of its answer"
+
+
+def test_a_message_without_any_answer_is_forgotten(trained):
+    chat = load_chat(trained[0])
+    chat.reply("train 3?", GREEDY, GenerationConfig(max_tokens=5)).chunks.close()
+    chat.drop_unanswered()
+    assert chat.messages == []
+    list(chat.reply("train 3?", GREEDY, GenerationConfig(max_tokens=5)).chunks)
+    chat.messages[1]["content"] = "3"
+    chat.drop_unanswered()
+    assert len(chat.messages) == 2
 
 
 def test_an_answer_that_outgrows_the_context_is_a_warning(trained, monkeypatch, caplog):

@@ -1,6 +1,6 @@
 """A conversation with a language model, by its chat template."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Reply(NamedTuple):
     generated without what is further back than half of the context.
     """
 
-    chunks: Iterator[TextChunk]
+    chunks: Generator[TextChunk]
     forgotten: int
     room: int
 
@@ -66,6 +66,13 @@ class Chat:
         """Forgets the conversation."""
         self.messages = []
 
+    def drop_unanswered(self) -> None:
+        """Forgets the last message if its answer was stopped before its first character."""
+        if self.messages and not self.messages[-1]["content"]:
+            self.messages.pop()
+        if self.messages and self.messages[-1]["role"] == "user":
+            self.messages.pop()
+
     def _prompt(self, messages: list[Message], limit: int) -> tuple[list[int], int]:
         """The tokens of the last messages, at most `limit`, and how many earlier ones were left out."""
         system = [Message(role="system", content=self.system)] if self.system else []
@@ -78,7 +85,7 @@ class Chat:
 
     def _answer(
         self, prompt: list[int], end_ids: frozenset[int], sampling: SamplingParams, request: GenerationConfig
-    ) -> Iterator[TextChunk]:
+    ) -> Generator[TextChunk]:
         model, tokenizer, answer = self.generator.model, self.generator.tokenizer, ""
         try:
             for chunk in generate(model, tokenizer, [prompt], sampling, request, end_ids):

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError
@@ -15,7 +16,8 @@ log = logging.getLogger(__name__)
 
 _HELP = (
     "type a message; /reset forgets the conversation, /exit or Ctrl-D ends, /help shows this line;"
-    " //text sends the message /text"
+    " //text sends the message /text; Ctrl-C stops an answer, what there is of it stays in the conversation,"
+    " and at the prompt ends"
 )
 _COMMAND = re.compile(r"/[^\W\d_]\S*")  # a slash and a letter begin a command
 
@@ -24,7 +26,8 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
     """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
 
     A line that begins with a slash and a letter is a command; of one with two slashes the first is removed.
-    In a terminal a message that cannot be answered costs a line; else DataError is raised.
+    In a terminal a message that cannot be answered costs a line; else DataError is raised. Ctrl-C there stops an
+    answer, and at the prompt ends the chat.
     """
     in_terminal = sys.stdin.isatty()
     if in_terminal:
@@ -47,14 +50,21 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
                 if not in_terminal:
                     raise
                 log.warning(str(error))
+            except KeyboardInterrupt:
+                if not in_terminal:
+                    raise
+                chat.drop_unanswered()
+                print(flush=True)
+                log.info("the answer is stopped")
 
 
 def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
     chunks, forgotten, room = chat.reply(message, sampling, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
-    for chunk in chunks:
-        print(chunk.text, end="", flush=True)
+    with closing(chunks):  # one that is stopped is in the conversation at once
+        for chunk in chunks:
+            print(chunk.text, end="", flush=True)
     print(flush=True)
     if chunk.tokens > room:
         log.warning("the context is full: the end of this answer was generated without the messages before it")
@@ -64,7 +74,7 @@ def _terminal_lines() -> Iterator[str]:
     while True:
         try:
             yield input("> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             print()
             return
 
