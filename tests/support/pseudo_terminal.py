@@ -3,15 +3,23 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from support.processes import environment
+
+_SECONDS = 120  # without any output
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class Screen(NamedTuple):
@@ -45,12 +53,14 @@ def run_in_terminal(
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     env = {key: value for key, value in environment().items() if key not in ("COLUMNS", "NO_COLOR", "TERM")}
     env |= {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(variables or {})}
-    process = subprocess.Popen([sys.executable, *args], stdin=side, stdout=side, stderr=side, env=env, **_session(keyboard))
+    take = ["-c", _TAKE_TERMINAL] if keyboard else []
+    command, session = [sys.executable, *take, *args], {"start_new_session": bool(keyboard)}
+    process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=env, **session)
     os.close(side)
     os.write(controller, typed.encode())
     output, expected, position = b"", list(keyboard), 0
     with suppress(OSError):  # EIO: the other side is closed
-        while chunk := os.read(controller, 65536):
+        while chunk := _read(controller, process):
             output += chunk
             shown = output.replace(b"\r\n", b"\n")
             if expected and (found := shown.find(expected[0].after.encode(), position)) >= 0:
@@ -60,10 +70,8 @@ def run_in_terminal(
     return Screen(process.wait(), output.decode().replace("\r\n", "\n"))
 
 
-def _session(keyboard: Sequence[Keyboard]) -> dict[str, Any]:
-    """Makes standard input the controlling terminal."""
-    return {"start_new_session": True, "preexec_fn": _take_terminal} if keyboard else {}
-
-
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def _read(controller: int, process: subprocess.Popen[bytes]) -> bytes:
+    """The next output; a process that is silent for too long is killed."""
+    if not select.select([controller], [], [], _SECONDS)[0]:
+        process.kill()
+    return os.read(controller, 65536)
