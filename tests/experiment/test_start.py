@@ -172,6 +172,8 @@ def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run):
     assert resumed_choices(overrides)["model/adapter"] == "none"
     assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(overrides)
     assert resumed_choices(overrides[1:]) == {}
+    quoted = [f"hydra.run.dir='{finished_run}'", "resume=auto"]
+    assert resumed_choices(quoted) == resumed_choices(overrides)
     typed = ["model.adapter.rank=4", "data.vocabulary.size=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
     config = Composer(conf_dir(), typed, choices=lambda: options).checked()

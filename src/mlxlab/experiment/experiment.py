@@ -95,7 +95,11 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
     if (resume := values.get("resume")) is None:
         return {}
-    folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(values.get("hydra.run.dir", "missing"))
+    folder = (
+        fetch_resumed_run(overrides)
+        or find_resumed_run(resume)
+        or Path(values.get("hydra.run.dir", "missing").strip("'\""))
+    )
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder).get("inputs", {}).get("choices", {})
     return {}

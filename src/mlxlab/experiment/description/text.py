@@ -41,7 +41,7 @@ def as_text(run: RunDescription) -> str:
         *(("continued", f"{each['at']}: {each['command']}".removeprefix(": ")) for each in run["continued"]),
         ("commit", _commit(run)),
         ("kernels", run["kernels"] or ""),
-        ("options", " ".join(f"{group}={option}" for group, option in run["changed"]["options"].items())),
+        ("options", _options(run)),
     ]
     width = max(len(name) for name, _ in facts)
     lines = [f"{name:{width}}  {_clean(text, 4000)}" for name, text in facts if text]
@@ -115,6 +115,14 @@ def _commit(run: RunDescription) -> str:
         return ""
     changes = {"true": " with uncommitted changes", "false": ""}
     return run["commit"] + changes.get(run["uncommitted_changes"] or "", " (uncommitted changes unknown)")
+
+
+def _options(run: RunDescription) -> str:
+    """The options that differ; that of the tokenizer not where a pretrained model brings its own."""
+    is_pretrained = run["changed"]["keys"].get("model.pretrained", (None, None))[1] is not None
+    options = run["changed"]["options"].items()
+    used = [f"{group}={option}" for group, option in options if not (is_pretrained and group == "data/tokenizer")]
+    return " ".join([*used, *(["(tokenizer: that of model.pretrained)"] if is_pretrained else [])])
 
 
 def _settings(run: RunDescription) -> str:
