@@ -175,6 +175,14 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
         make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.05)
 
 
+def test_rows_in_another_encoding_are_not_to_be_left_out(tmp_path):
+    rows = "text,label\n" + "".join(f"caf\xe9 {n},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "rows.csv").write_text(rows + "tea,x\n" * 40, encoding="cp1252")
+    with pytest.raises(DataError, match=r"data\.reading\.encoding=cp1252") as caught:
+        make_texts(str(tmp_path / "rows.csv"), tmp_path / "cache", on_error="skip")
+    assert "leaves them out" not in str(caught.value)
+
+
 @pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
 def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
     rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:], *MORE_ROWS]

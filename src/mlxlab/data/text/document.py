@@ -98,7 +98,8 @@ class ErrorBudget:
         if malformed > self.max_fraction * count and count >= min_records:
             fraction = f"{malformed:,} of {count:,} {self.fault}, more than {100 * self.max_fraction:g} %"
             needed = math.ceil(100 * malformed / count - 1e-9) / 100
-            way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 else ""
+            is_readable = "data.reading.encoding" in self.first_error  # in another encoding: none has to be left out
+            way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 and not is_readable else ""
             raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")
 
 

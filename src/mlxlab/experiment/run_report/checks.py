@@ -70,7 +70,7 @@ def _held_out(files: RunFiles, results: Results) -> Check | None:
         count = len(files.state["history"].evaluations)
     choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
     text = f"The same validation data {choice}, which flatters the figures"
-    return Check("warning", "No test data", f"{text}; mlxlab evaluate data.source=FILE takes other data.")
+    return Check("warning", "No test data", f"{text}; mlxlab evaluate with data.source=FILE takes other data.")
 
 
 def _held_out_text(files: RunFiles) -> Check | None:
