@@ -57,6 +57,8 @@ MAKE = {  # a file or run "of yours" -> the commands that make it, maybe from th
     "outputs/distilled": "scripts/train.py experiment=titanic trainer.epochs=1 seed=1 hydra.run.dir=outputs/distilled",
     "sweep": f"scripts/train.py -m experiment=titanic {STEPS} seed=0,1 "
     "hydra.sweep.dir=multirun/2026-11-23/09-00-00-4f2a",
+    "home/old_projects": "export HOME=$PWD/home\nmkdir -p home/old_projects\n"
+    f"MLFLOW_TRACKING_URI=sqlite:///$HOME/old_projects/mlflow.db scripts/train.py {STEPS}",
     "reviews.tsv": "for n in 1 2 3 4 5 6 7 8 9; do\n"
     "printf 'good\\tfine film %s\\nbad\\tdull film %s\\n' $n $n\ndone > reviews.tsv",
 }
@@ -121,6 +123,7 @@ PAGES = {
             "trials=27": "trials=3",
         },
     ),
+    "docs/how_to/migrating_stores": Page(assumed=("home/old_projects",), replaced={"/data/": "home/"}),
     "docs/how_to/models_in_mlflow": Page(
         before={"registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"}
     ),
