@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from mlxlab.cli.train import main
 from mlxlab.cli.train.named_files import check_run_to_continue
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
+from mlxlab.program import run_dir_override
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
 
@@ -285,6 +287,14 @@ def test_continuing_a_run_never_trains_the_default_experiment_instead(tmp_path, 
     assert main([f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]) == code
     assert text.format(tmp_path) in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_whose_name_is_quoted_for_hydra_is_the_one_that_is_named(tmp_path, capsys):
+    begin(tmp_path / "it's", overrides=["model=cnn_hybrid", "tags.note='a b'"])
+    assert main([run_dir_override(tmp_path / "it's"), "resume=auto"]) == 76
+    [message] = capsys.readouterr().err.splitlines()
+    args = shlex.split(message.partition(" begin it again with: ")[2])
+    assert args[-3:] == [run_dir_override(tmp_path / "it's"), "model=cnn_hybrid", "tags.note='a b'"]
 
 
 def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(tmp_path, capsys):

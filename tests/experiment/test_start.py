@@ -16,6 +16,7 @@ from mlxlab.experiment.description.text import as_text
 from mlxlab.experiment.experiment import resumed_choices
 from mlxlab.experiment.manifest import effective_status, read_manifest
 from mlxlab.experiment.run_report.write import write_run_report
+from mlxlab.program import run_dir_override
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
 from support.processes import final_state, run_here, tiny_overrides
@@ -167,13 +168,14 @@ def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(ru
     assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
 
 
-def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run):
+def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run, tmp_path):
     overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
     assert resumed_choices(overrides)["model/adapter"] == "none"
     assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(overrides)
     assert resumed_choices(overrides[1:]) == {}
-    quoted = [f"hydra.run.dir='{finished_run}'", "resume=auto"]
-    assert resumed_choices(quoted) == resumed_choices(overrides)
+    with_apostrophe = tmp_path / "it's"
+    with_apostrophe.symlink_to(finished_run)
+    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(overrides)
     typed = ["model.adapter.rank=4", "data.vocabulary.size=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
     config = Composer(conf_dir(), typed, choices=lambda: options).checked()

@@ -27,7 +27,7 @@ from mlxlab.experiment.run_report.results import training_length
 from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
-from mlxlab.program import display_path
+from mlxlab.program import display_path, run_dir_override, text_value
 from mlxlab.progress import FIRST_SECONDS, LINE_SECONDS, duration
 
 MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
@@ -61,16 +61,11 @@ def plan_folds(
     for seed, fold in ((seed, fold) for seed in range(seeds) for fold in range(folds)):
         path = folder / f"seed-{seed}-fold-{fold}"
         own = [f"data.folds={folds}", f"data.fold={fold}", f"seed={seed}", "resume=auto"]
-        own.append(f"hydra.run.dir={_quoted(path)}")
+        own.append(run_dir_override(path))
         if teachers is not None:
-            own.append(f"trainer.teachers=[{_quoted(teachers / path.name / 'checkpoints' / 'last')}]")
+            own.append(f"trainer.teachers=[{text_value(str(teachers / path.name / 'checkpoints' / 'last'))}]")
         runs.append(FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own]))
     return runs
-
-
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 _Job = tuple[FoldRun, _Process, float]  # and when it started

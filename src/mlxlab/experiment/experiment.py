@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.config.issues import value_at
 from mlxlab.distributed.launch_env import check_parallel, rank
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, RunInterrupted, RunPruned, UserError
-from mlxlab.program import display_path
+from mlxlab.program import display_path, text_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -90,16 +90,14 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
 def resumed_choices(overrides: list[str]) -> dict[str, str]:
     """The options (config group -> option) of the run that overrides resume; empty if there is none."""
     from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.config.hydra.overrides import typed_values
     from mlxlab.experiment.manifest import read_manifest
 
-    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    values = typed_values(overrides)
     if (resume := values.get("resume")) is None:
         return {}
-    folder = (
-        fetch_resumed_run(overrides)
-        or find_resumed_run(resume)
-        or Path(values.get("hydra.run.dir", "missing").strip("'\""))
-    )
+    typed_dir = Path(values.get("hydra.run.dir", "missing")).expanduser()
+    folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or typed_dir
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder).get("inputs", {}).get("choices", {})
     return {}
@@ -110,14 +108,13 @@ def with_past_run(composer: "Composer") -> "Composer":
 
     Raises InputNotFoundError for the folder of a sweep.
     """
-    from mlxlab.config.resume_overrides import override_name
+    from mlxlab.config.hydra.overrides import typed_values
     from mlxlab.experiment.sweep_start import of_sweep
 
-    for text in composer.overrides:
-        name, _, value = text.partition("=")
-        if name == "resume" and (advice := of_sweep(Path(value.strip("'\"")).expanduser())):
-            raise InputNotFoundError(f"{text}: expected a run folder{advice}")
-    if all(override_name(text) != "rerun" for text in composer.overrides):
+    values = typed_values(composer.overrides)
+    if (resume := values.get("resume")) and (advice := of_sweep(Path(resume).expanduser())):
+        raise InputNotFoundError(f"resume={resume}: expected a run folder{advice}")
+    if "rerun" not in values:
         return composer
     from dataclasses import replace
 
@@ -135,7 +132,9 @@ def with_past_run(composer: "Composer") -> "Composer":
 
 def fetch_resumed_run(overrides: list[str]) -> Path | None:
     """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
-    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    from mlxlab.config.hydra.overrides import typed_values
+
+    values = typed_values(overrides)
     if "://" not in values.get("resume", ""):
         return None
     from mlxlab.experiment.cloud.fetch import fetch_run
@@ -148,8 +147,7 @@ def with_fetched_run(overrides: list[str]) -> list[str]:
     folder = fetch_resumed_run(overrides)
     if folder is None:
         return overrides
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*(each for each in overrides if not each.startswith("resume=")), f"resume='{text}'"]
+    return [*(each for each in overrides if not each.startswith("resume=")), f"resume={text_value(str(folder))}"]
 
 
 def preview_growth(composer: "Composer", config: "DictConfig") -> str:

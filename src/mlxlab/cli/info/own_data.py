@@ -40,12 +40,12 @@ def data(json: bool = False, *, args: list[str]) -> None:
         json: prints a JSON object instead.
     """
     from mlxlab.config.hydra.compose import Composer
+    from mlxlab.config.hydra.overrides import typed_values
 
     typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
         raise ConfigError(f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}")
-    source = next(arg for arg in args if _key(arg) == "data.source").partition("=")[2]
-    if are_conversations(args, source.strip("'\"")):
+    if are_conversations(args, typed_values(args).get("data.source", "")):
         show_conversations(args, json)
         return
     if "data" not in typed:

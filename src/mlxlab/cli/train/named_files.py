@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_names
-from mlxlab.program import command
+from mlxlab.program import command, join, quoted, run_dir_override
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,8 +50,10 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
         CheckpointUnavailableError: the run has no checkpoint, or rounds without their file; the message says what to
             do instead.
     """
-    values = dict(text.split("=", 1) for text in overrides if "=" in text)
-    folder = Path(values.get("hydra.run.dir", "").strip("'\"")).expanduser()
+    from mlxlab.config.hydra.overrides import typed_values
+
+    values = typed_values(overrides)
+    folder = Path(values.get("hydra.run.dir", "")).expanduser()
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or can_resume(folder):
         return
     check_rounds_file(folder)
@@ -67,13 +68,10 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
         return
     began = read_manifest(folder).get("inputs", {}).get("overrides")
     if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
-        run_dir = shlex.quote(f"hydra.run.dir={folder}")
         again = "repeat the command that began it"
-        again = (
-            again
-            if began is None
-            else f"begin it again with: {command('train')} {run_dir} {one_line(shlex.join(began), 500)}"
-        )
+        if began is not None:
+            options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
+            again = f"begin it again with: {command('train')} {options}"
         raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
 
 

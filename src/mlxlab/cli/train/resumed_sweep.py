@@ -9,6 +9,7 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.experiment.sweep_start import read_sweep_start
+from mlxlab.program import text_value
 from mlxlab.redact import has_credentials, unknown_key, why_refused
 
 KEY = "sweep.resume"
@@ -30,11 +31,13 @@ def resume_sweep(flags: Namespace) -> Namespace:
     named = [text for text in flags.overrides if override_name(text) == KEY]
     if not named:
         return flags
+    from mlxlab.config.hydra.overrides import typed_values
+
     typed = [text for text in flags.overrides if text not in named]
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
         expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
         raise ConfigError(f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs")
-    if not (value := named[-1].partition("=")[2].strip("'\"")):
+    if not (value := typed_values(named).get(KEY)):
         raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     start = read_sweep_start(folder)
@@ -51,11 +54,10 @@ def resume_sweep(flags: Namespace) -> Namespace:
     if _LAUNCHER in changed:  # whose settings may be others
         changed += [name for name in map(override_name, start["overrides"]) if name.startswith("hydra.launcher.")]
     overrides = [text for text in start["overrides"] if override_name(text) not in changed] + typed
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return Namespace(
         **{
             **vars(flags),
-            "overrides": [*overrides, f"hydra.sweep.dir='{quoted}'"],
+            "overrides": [*overrides, f"hydra.sweep.dir={text_value(str(folder))}"],
             "config_dir": flags.config_dir or start["config_dir"],
             "config_name": flags.config_name or start["config_name"],
             "multirun": True,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
+from mlxlab.program import text_value
 
 Values = Mapping[str, str]  # the flags of a command line, by the first of their names
 Convert = Callable[[str, Values], Iterable[str]]  # (a value, all values) -> overrides, and notes behind "# "
@@ -105,10 +106,7 @@ class Program:
 
 def as_text(value: str) -> str:
     """A value that Hydra reads as this text, whatever it looks like."""
-    if _SAFE.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return "'" + escaped.replace("${", "\\${") + "'"
+    return value if _SAFE.fullmatch(value) and value.lower() not in _WORDS else text_value(value)
 
 
 def number(text: str, name: str) -> float:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import accumulate, takewhile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from omegaconf import ListConfig, OmegaConf
 from mlxlab.config.issues import ConfigIssue, one_line
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
+from mlxlab.program import text_value
 
 _MAX_CHARACTERS = 10_000
 _MAX_DEPTH = 30
@@ -108,13 +111,9 @@ def _quoted(key: str, value: str) -> str:
     text = f"{key}={value}" if value.startswith(("[", "{")) and _is_valid(f"{key}={value}") else ""
     if not text and re.fullmatch(r"\[[^\[\]{}]*\]", value):
         items = [item.strip() for item in value[1:-1].split(",")]
-        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else _hydra_text(item) for item in items)}]"
-    text = text or f"{key}={_hydra_text(value)}"
+        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else text_value(item) for item in items)}]"
+    text = text or f"{key}={text_value(value)}"
     return shlex.quote(text) if set('"$`\\!') & set(text) else f'"{text}"'
-
-
-def _hydra_text(value: str) -> str:
-    return "'" + value.replace("'", "\\'") + "'"
 
 
 def _is_valid(override: str) -> bool:
@@ -123,6 +122,22 @@ def _is_valid(override: str) -> bool:
     except OverrideParseException:
         return False
     return True
+
+
+def typed_values(overrides: Iterable[str]) -> dict[str, str]:
+    """Key -> value of each override that has one, as text: without the quotation marks in which it was typed."""
+    return {text.partition("=")[0].lstrip("+"): _unquoted(text) for text in overrides if "=" in text}
+
+
+def _unquoted(override: str) -> str:
+    """The value; as it was typed where it is no quoted text, or cannot be parsed, which composing it reports."""
+    value = override.partition("=")[2]
+    if not value.startswith(("'", '"')):
+        return value
+    with suppress(OverrideParseException, RecursionError):
+        [parsed] = OverridesParser.create().parse_overrides([override])
+        return text if isinstance(text := parsed.value(), str) else value
+    return value
 
 
 def as_typed(overrides: ListConfig) -> list[str]:

@@ -1,0 +1,24 @@
+"""Texts of overrides as they are written and read, as Hydra reads them."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mlxlab.config.hydra.overrides import typed_values
+from mlxlab.program import run_dir_override, text_value
+
+FOLDERS = ["outputs/first", "it's mine", "a\\b", "a\\'b", "ends\\", 'of "two"', "5", "null", "a=b", "a,b", "(x)", "ü"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_path_that_is_written_is_read_again(folder):
+    written = run_dir_override(folder)
+    [parsed] = OverridesParser.create().parse_overrides([written])
+    assert str(parsed.value()) == folder
+    assert typed_values([written]) == {"hydra.run.dir": folder}
+    assert typed_values([f"+data.source={text_value(folder)}"]) == {"data.source": folder}
+
+
+def test_values_that_are_not_quoted_text_are_those_typed():
+    typed = ['a="it\'s"', "b=[1,'x']", "c='x','y'", "d='open", "e=", "f=null", "no value", f"h='x'{'[' * 2000}"]
+    values = {"a": "it's", "b": "[1,'x']", "c": "'x','y'", "d": "'open", "e": "", "f": "null", "h": typed[-1][2:]}
+    assert typed_values(typed) == values
