@@ -86,8 +86,7 @@ class Comparison:
     @property
     def decimals(self) -> int:
         """Of all its values and differences."""
-        gains = [gain for gain in self.gains.values() if gain.pairs]
-        return decimals_of([*(method.mean for method in self.methods), *(gain.mean for gain in gains)])
+        return decimals_of([*(method.mean for method in self.methods), *(gain.mean for gain in self.gains.values())])
 
     @property
     def test(self) -> str:

@@ -98,7 +98,7 @@ def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
     jobs = []
     for rate, values in accuracies.items():
         for seed, accuracy in enumerate(values):
-            texts = [f"{key}={rate}", f"seed={seed}", "experiment=titanic"]
+            texts = ["experiment=titanic", f"{key}={rate}", f"seed={seed}"]
             jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, accuracy, str(len(jobs))))
             write_run(folder / str(len(jobs) - 1), accuracy)
     with open_job_journal(folder, start) as journal:
@@ -116,6 +116,13 @@ def test_baselines_of_swept_data_are_not_those_of_the_best_configuration(tmp_pat
     accuracies = {"a.csv": (0.69, 0.7, 0.68), "b.csv": (0.6, 0.6, 0.6)}
     assert "No better than majority" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
     assert "No better than majority" not in write_ranked_by_accuracy(tmp_path / "data", accuracies, key="data.source")
+
+
+@pytest.mark.parametrize("key", ["data.source", "model", "model/adapter", "experiment"])
+def test_the_heading_names_model_and_data_only_if_they_are_the_same(tmp_path, key):
+    accuracies = {"a": (0.69, 0.7, 0.68), "b": (0.6, 0.6, 0.6)}
+    assert "bert on titanic</h1>" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
+    assert "bert on titanic</h1>" not in write_ranked_by_accuracy(tmp_path / "named", accuracies, key)
 
 
 def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):

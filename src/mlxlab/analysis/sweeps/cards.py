@@ -81,14 +81,9 @@ def _what_was_trained(sweep: Sweep, ranking: Ranking, best: BestConfiguration | 
     facts = {name: trained.facts[name] for name in _FACTS if name in trained.facts}
     if length := trained.facts.get("Training"):
         facts["One run"] = length
-    if is_model_swept(sweep):
+    if sweep.differs_in("model", "data"):
         return Card("What was trained?", tried, lines, {"The best one": trained.answer, **facts})
     return Card("What was trained?", trained.answer, lines, facts)
-
-
-def is_model_swept(sweep: Sweep) -> bool:
-    """Whether the jobs differ in model or data."""
-    return any(key.partition(".")[0].partition("/")[0] in ("model", "data") for key in sweep.swept)
 
 
 def _how_good(sweep: Sweep, first: RankedConfiguration, best: BestConfiguration | None) -> Card:

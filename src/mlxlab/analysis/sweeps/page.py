@@ -5,7 +5,7 @@ from typing import get_args
 
 from mlxlab.analysis.sweeps import figures
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
-from mlxlab.analysis.sweeps.cards import all_cards, is_model_swept
+from mlxlab.analysis.sweeps.cards import all_cards
 from mlxlab.analysis.sweeps.commands import next_commands
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
@@ -75,7 +75,7 @@ def sweep_page(
 def _title(sweep: Sweep, best: BestConfiguration | None) -> str:
     """The name, and which model and data were trained."""
     name = sweep.name if sweep.name.lower().startswith("sweep") else f"Sweep {sweep.name}"
-    is_same = best is not None and not is_model_swept(sweep)
+    is_same = best is not None and not sweep.differs_in("model", "data")
     return f"{name}: {training_card(best.files).answer}" if best and is_same else name
 
 
@@ -160,12 +160,10 @@ def _no_better_than_weakest(
 ) -> list[str]:
     """Which configurations learned nothing, in the metric by which they are ranked; not where the data are swept."""
     results = best.results if best else None
-    is_data_swept = any(key.partition(".")[0].partition("/")[0] in ("data", "experiment") for key in sweep.swept)
-    if results is None or is_data_swept or f"{results.split}/{results.metric}" != sweep.objective:
+    if results is None or sweep.differs_in("data") or f"{results.split}/{results.metric}" != sweep.objective:
         return []
-    baselines = {
-        name: round(value, _DIGITS) for name, value in results.baselines.items()
-    }  # equal means may differ by less
+    # Equal means may differ by less than _DIGITS.
+    baselines = {name: round(value, _DIGITS) for name, value in results.baselines.items()}
     weak = [
         each for each in ranking.entries if has_learned_nothing(results.metric, round(each.mean, _DIGITS), baselines)
     ]

@@ -54,14 +54,16 @@ class ErrorBudget:
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
         self.first_error, self.first_key = "", None  # type: str, Hashable
+        self.first_is_readable = False  # with another option
         self._known_keys: set[Hashable] = set()
 
-    def skip(self, key: Hashable, message: str | Callable[[], str]) -> None:
+    def skip(self, key: Hashable, message: str | Callable[[], str], *, is_readable: bool = False) -> None:
         """Records a malformed record; raises DataError if `on_error` is strict.
 
         Args:
             key: identifies the record within its source.
             message: its location and the error; a function is called only when they are reported.
+            is_readable: another option reads it, which `message` names.
         """
         if self.on_error == "strict":
             line = message() if callable(message) else message
@@ -75,7 +77,7 @@ class ErrorBudget:
         if self.skipped_records <= self.max_logged:
             line = message() if callable(message) else message
             if not self.first_error:
-                self.first_error, self.first_key = line, key
+                self.first_error, self.first_key, self.first_is_readable = line, key, is_readable
             more = "; further ones are only counted" if self.skipped_records == self.max_logged else ""
             log.warning("skipped %s%s", line, more)
 
@@ -98,8 +100,8 @@ class ErrorBudget:
         if malformed > self.max_fraction * count and count >= min_records:
             fraction = f"{malformed:,} of {count:,} {self.fault}, more than {100 * self.max_fraction:g} %"
             needed = math.ceil(100 * malformed / count - 1e-9) / 100
-            is_readable = "data.reading.encoding" in self.first_error  # in another encoding: none has to be left out
-            way_out = f"; {self.key}={needed:g} leaves them out" if self.key and needed < 1 and not is_readable else ""
+            can_be_left_out = self.key and needed < 1 and not self.first_is_readable
+            way_out = f"; {self.key}={needed:g} leaves them out" if can_be_left_out else ""
             raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")
 
 

@@ -15,7 +15,7 @@ from mlxlab.data.labelled.sources.source import (
     text_chunk,
 )
 from mlxlab.data.text.document import ErrorBudget
-from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord
+from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord, UndecodableRecord
 from mlxlab.data.text.sources.file_set import FileSet, suffix_of
 from mlxlab.data.text.sources.lines import Lines, codec_of
 from mlxlab.data.text.sources.records import require_columns
@@ -139,7 +139,8 @@ class LineRows:
         line, column = (error.line, f":{error.column}") if isinstance(error, MalformedRecord) else (first, "")
         is_whole = isinstance(error, MalformedRecord) and error.is_whole
         for number in range(first, first + 1 if is_whole else max(last, first) + 1):
-            errors.skip((index, number), f"{self.files.path(index)}:{line}{column}: {error}")
+            message = f"{self.files.path(index)}:{line}{column}: {error}"
+            errors.skip((index, number), message, is_readable=isinstance(error, UndecodableRecord))
 
     def _lines(self, index: int, file: BufferedReader) -> Lines:
         lines = Lines(file, self.codec, self.encoding)

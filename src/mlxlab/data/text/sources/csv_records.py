@@ -25,6 +25,14 @@ class MalformedRecord(ValueError):
         self.line, self.column, self.is_whole = line, column, is_whole
 
 
+class UndecodableRecord(MalformedRecord):
+    """A byte that is not UTF-8, in a file that may have another encoding."""
+
+    def __init__(self, byte: int, line: int, column: int) -> None:
+        others = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
+        super().__init__(f"byte 0x{byte:02x} is not UTF-8; {others}", line, column, is_whole=True)
+
+
 class CsvRecords:
     """The records after the header; [] for a blank line. It can be continued after a ValueError.
 
@@ -99,9 +107,7 @@ class CsvRecords:
             line = content.decode()
         except UnicodeDecodeError as error:
             column = len(content[: error.start].decode()) + 1
-            others = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
-            message = f"byte 0x{data[error.start]:02x} is not UTF-8; {others}"
-            self._fault = self._fault or MalformedRecord(message, self.lines.line, column, is_whole=True)
+            self._fault = self._fault or UndecodableRecord(data[error.start], self.lines.line, column)
             return content.decode(errors="replace")
         if not self.control and not line.isprintable() and (match := _CONTROL.search(line)):
             message = f"control character 0x{ord(match.group()):02x}, expected text"
