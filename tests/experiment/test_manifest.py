@@ -113,6 +113,21 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     assert status_of(tmp_path / "new") == "FAILED"
 
 
+def test_a_refused_attempt_leaves_a_killed_run_dead(tmp_path):
+    dead = {"host": platform.node(), "pid": 1, "process_start": 0.0, "start": 1.0, "status": "RUNNING"}
+    fields = {"format": 2, "id": "a" * 32, "name": "a", "status": "RUNNING", "attempts": [dead]}
+    for inputs, expected in (({"inputs": {}}, "DEAD"), ({}, "FAILED")):
+        (tmp_path / "manifest.json").write_text(json.dumps(fields | inputs))
+        with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
+            raise InputNotFoundError("no such file")
+        assert status_of(tmp_path) == effective_status(tmp_path) == expected
+        assert [attempt["status"] for attempt in read_manifest(tmp_path)["attempts"]] == ["DEAD", "FAILED"]
+    (tmp_path / "manifest.json").write_text(json.dumps(fields | {"status": "DEAD", "inputs": {}}))
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin({})
+    assert status_of(tmp_path) == "DONE"
+
+
 def test_a_complete_manifest_exists_at_every_moment(tmp_path):
     code = """
 import sys, pathlib

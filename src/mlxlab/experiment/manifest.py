@@ -1,6 +1,7 @@
 """The manifest of a run folder, `manifest.json`: what the run is and how it ended. `STATUS.<status>` is for shells.
 
-Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_status` detects that it is dead.
+Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_status` detects that it is DEAD, which the
+next attempt writes down if it is refused.
 """
 
 import copy
@@ -13,7 +14,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict, get_args
 
 import psutil
 
@@ -31,8 +32,8 @@ from mlxlab.tracking import provenance
 
 FILE = "manifest.json"
 FORMAT: Literal[2] = 2
-Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
-STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
+Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +120,10 @@ class RunManifest:
                 earlier = read_manifest(self.folder)
         except DataError as error:
             logger.warning(f"{error}; replaced by a new one")
-        self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
         self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
+        before = _status(earlier) if earlier else "RUNNING"
+        is_unknown = before == "RUNNING" or (before == "DEAD" and not self.earlier)  # it has not begun to train
+        self._earlier_status = None if is_unknown else before
         host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
         now = time.time()
         attempt = Attempt(host=host, pid=pid, process_start=start, start=now, status="RUNNING", trained=False)
@@ -232,9 +235,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
 
 
-def effective_status(folder: Path) -> str:
+def effective_status(folder: Path) -> Status:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
-    manifest = read_manifest(folder)
+    return _status(read_manifest(folder))
+
+
+def _status(manifest: Manifest) -> Status:
     return "DEAD" if manifest["status"] == "RUNNING" and is_dead(manifest["attempts"][-1]) else manifest["status"]
 
 
