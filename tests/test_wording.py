@@ -18,9 +18,10 @@ def test_shares_have_a_space_before_the_sign():
 
 def test_shares_are_written_in_one_way_in_messages_and_pages():
     """`9.4 %` everywhere: neither the format of Python nor a sign without its space."""
-    formats = [(file, line) for file, line in lines("src/**/*.py") if re.search(r":[^{}\"' ]*%\}", line)]
+    code = ("src/**/*.py", "benchmarks/**/*.py")
+    formats = [(file, line) for pattern in code for file, line in lines(pattern) if re.search(r":[^{}\"' ]*%\}", line)]
     assert formats == []
-    pages = ("README.md", "CHANGELOG.md", "docs/**/*.md", "src/**/*.py", "conf/**/*.yaml")
+    pages = ("README.md", "CHANGELOG.md", "docs/**/*.md", *code, "conf/**/*.yaml")
     signs = [
         (file, line) for pattern in pages for file, line in lines(pattern) if re.search(r"[\d}]%(?![\w%:\]])", line)
     ]

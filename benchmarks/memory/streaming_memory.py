@@ -40,7 +40,7 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
         for name, (streaming, window) in variants.items():
             samples = [_in_process(str(large), folder, streaming, window) for _ in range(rounds)]
             early, late, peak, imports = (sorted(sample[n] for sample in samples)[rounds // 2] / 1e6 for n in range(4))
-            change = f"{late / early - 1:+.1%}"
+            change = f"{100 * (late / early - 1):+.1f} %"
             rows.append(
                 (name, *(f"{x:.0f} MB" for x in (early, late)), change, f"{peak:.0f} MB", f"{peak - imports:.0f} MB")
             )

@@ -2,6 +2,7 @@
 
 from benchmarks.alternate import table
 from benchmarks.processes.fsdp import measure
+from mlxlab.wording import percent
 
 
 def overlap(
@@ -19,5 +20,5 @@ def overlap(
         ranks = measure("processes.overlap_subject", nproc, option, step, rows, length, rounds)
         none, after, during = (max(rank[name] for rank in ranks) for name in ("none", "after", "during"))
         hidden = (after - during) / (after - none) if after > none else float("nan")
-        lines.append((f"transformer {option}", f"{none:.3f}", f"{after:.3f}", f"{during:.3f}", f"{hidden:.0%}"))
+        lines.append((f"transformer {option}", f"{none:.3f}", f"{after:.3f}", f"{during:.3f}", percent(hidden, 0)))
     return table(f"seconds of a step, trainer/step={step}, {rows} x {length} tokens, {nproc} processes", lines)

@@ -24,7 +24,7 @@ def startup(size: str = "nano", rounds: int = 5) -> str:
         ("quantity", "median", "min", "max"),
         ("seconds to the first step", *_spread(waits, "{:.2f}")),
         ("the same with backend.native=off", *_spread(waits_without, "{:.2f}")),
-        ("overhead of the training loop", *_spread(shares, "{:.2%}")),
+        ("overhead of the training loop", *_spread([100 * share for share in shares], "{:.2f} %")),
         ("ms per step", *_spread([1000 * seconds for seconds in each], "{:.1f}")),
     ]
     return table(f"data=titanic model=bert model/size={size}, {rounds} runs of 2 and of {STEPS} steps", rows)

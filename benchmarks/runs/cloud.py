@@ -70,9 +70,9 @@ def cloud(
         (
             trial.name,
             f"{1000 * trial.median / steps:.1f}",
-            f"{trial.median / baseline.median - 1:+.1%}",
+            f"{100 * (trial.median / baseline.median - 1):+.1f} %",
             f"{1000 * trial.cpu_median / steps:.1f}",
-            f"{trial.cpu_median / baseline.cpu_median - 1:+.1%}",
+            f"{100 * (trial.cpu_median / baseline.cpu_median - 1):+.1f} %",
             "-" if variants[trial.name].uploads is None else f"{in_time[trial.name]} of {rounds}",
         )
         for trial in trials

@@ -8,6 +8,7 @@ from statistics import median
 from benchmarks.alternate import table
 from benchmarks.subject import Subject
 from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
+from mlxlab.wording import percent
 
 
 def example_losses(size: str = "nano", rounds: int = 60) -> str:
@@ -38,8 +39,10 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
     rows: list[tuple[str, ...]] = [("logging", "ms", "overhead", "CPU ms", "CPU overhead")]
     for logged, name in ((False, "none"), (True, "every example")):
         clock, work = median(steps[logged]), median(cpu[logged])
-        rows.append((name, f"{1e3 * clock:.3f}", f"{clock / baseline - 1:+.2%}"))
-        rows[-1] += (f"{1e3 * work:.3f}", f"{work / busy - 1:+.2%}")
+        rows.append((name, f"{1e3 * clock:.3f}", f"{100 * (clock / baseline - 1):+.2f} %"))
+        rows[-1] += (f"{1e3 * work:.3f}", f"{100 * (work / busy - 1):+.2f} %")
     title = f"step of 32 examples, model/size={size}, medians of {rounds} pairs"
-    callback_time = f"The callback takes {1e6 * median(inside):.0f} us, {median(inside) / baseline:.2%} of the step"
+    callback_time = (
+        f"The callback takes {1e6 * median(inside):.0f} us, {percent(median(inside) / baseline, 2)} of the step"
+    )
     return f"{table(title, rows)}\n\n{callback_time}; {written / rounds / 32:.1f} bytes per example on disk."

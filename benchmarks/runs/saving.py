@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
 from mlxlab.training.checkpointer import Checkpointer
+from mlxlab.wording import percent
 
 
 def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
@@ -36,7 +37,12 @@ def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
     for measured in trials:
         overhead = measured.median - baseline
         rows.append(
-            (measured.name, f"{measured.median:.2f}", f"{overhead:.2f} s", f"{overhead / (baseline / steps):.0%}")
+            (
+                measured.name,
+                f"{measured.median:.2f}",
+                f"{overhead:.2f} s",
+                percent(overhead / (baseline / steps), 0),
+            )
         )
     title = f"{steps} steps at model/size={size} with one save of {bytes_saved / 1e6:.0f} MB, medians of {rounds}"
     return table(title, rows)

@@ -24,6 +24,7 @@ from mlxlab.sweep.search.samplers import RandomSampler
 from mlxlab.sweep.search.study import StudySettings, open_study
 from mlxlab.sweep.search.trial import Trial, TrialResult
 from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
+from mlxlab.wording import percent
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 EPOCHS, RUNGS = 9, [1, 3]
@@ -82,7 +83,7 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
     ]
     for title, each in {"grid": grid, "ASHA": pruned}.items():
         value = float(each.best["valid/loss"])
-        share, rank = f"{each.steps / grid.steps:.1%}", str(ranks.index(value) + 1)
+        share, rank = percent(each.steps / grid.steps), str(ranks.index(value) + 1)
         lines.append((title, str(each.steps), share, f"{each.seconds:.0f}", f"{value:.4f}", rank))
     outcomes = [simulate(curves, seed) for seed in range(orders)]
     shares = [sum(trial.step for trial in trials) / grid.steps for trials in outcomes]
@@ -91,9 +92,9 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
     tied = sum(best <= ranks[0] + noise for best in bests) / orders
     summary = [
         ("quantity", "value"),
-        ("steps, median and maximum", f"{statistics.median(shares):.1%}, {max(shares):.1%}"),
+        ("steps, median and maximum", f"{percent(statistics.median(shares))}, {percent(max(shares))}"),
     ]
-    summary += [("the winner of the grid is found", f"{found:.1%}"), ("... or its tie", f"{tied:.1%}")]
+    summary += [("the winner of the grid is found", percent(found)), ("... or its tie", percent(tied))]
     summary += [(f"noise: standard deviation over {seeds} seeds", f"{noise:.4f}")]
     text = table(f"27 configurations of Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs", lines)
     return f"{text}\n\n{table(f'ASHA in {orders} orders', summary)}"

@@ -9,6 +9,7 @@ from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
 from mlxlab.analysis.sweeps.ranking import Results, rank
 from mlxlab.constraints import Ge, Size
+from mlxlab.wording import percent
 
 MAX_FALSE_WINNERS = 0.05
 SEEDS = (3, 5, 10)
@@ -54,12 +55,14 @@ def sweep_winner(
             equal, better = (_both(noise, sweeps, configurations, number, shift) for shift in (0.0, effect))
             false_winners += [each.any for each in equal]
             cells = [each.any for each in equal] + [each.first for each in better] + [better[1].first_on_top]
-            rows.append((name, str(number), *(f"{cell:.1%}" for cell in cells)))
+            rows.append((name, str(number), *map(percent, cells)))
     title = f"{sweeps:,} sweeps of {configurations} equal configurations per cell; a plain ranking always has a winner"
     text = f"{table(title, rows)}\n\n{_two_equal(5 * sweeps, configurations, numbers)}"
-    text += f"\n\nof equal configurations a winner is named in at most {max(false_winners):.1%} of the sweeps"
+    text += f"\n\nof equal configurations a winner is named in at most {percent(max(false_winners))} of the sweeps"
     if max(false_winners) > MAX_FALSE_WINNERS:
-        message = f"a winner in {max(false_winners):.1%} of the sweeps of equal configurations; expected at most 5 %"
+        message = (
+            f"a winner in {percent(max(false_winners))} of the sweeps of equal configurations; expected at most 5 %"
+        )
         raise UnexpectedResults(message, text)
     return text
 
@@ -74,7 +77,7 @@ def _two_equal(sweeps: int, configurations: int, numbers: tuple[int, ...]) -> st
 
     rows: list[tuple[str, ...]] = [("seeds", "winner, paired", "winner, other seeds")]
     for number in numbers:
-        rows.append((str(number), *(f"{each.any:.1%}" for each in _both(noise, sweeps, configurations, number, 0.0))))
+        rows.append((str(number), *(percent(each.any) for each in _both(noise, sweeps, configurations, number, 0.0))))
     return table(f"{sweeps:,} sweeps of two equal ones and {configurations - 2} that are 8 sd worse", rows)
 
 

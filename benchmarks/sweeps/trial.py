@@ -17,6 +17,7 @@ from mlxlab.cli.train.multirun import sweep
 from mlxlab.cli.trial.setup import Budget, Options, prepare_trial, split_args
 from mlxlab.experiment.experiment import run_experiment
 from mlxlab.sweep.paired.pairs import Pairs
+from mlxlab.wording import percent
 
 MAX_FALSE_KEEPS, MIN_POWER = 0.05, 0.8
 EFFECTS = (1.0, 1.5, 2.0)
@@ -76,7 +77,7 @@ def trial(draws: int = 2000, max_seeds: int = 12, null_edits: int = 50, real_edi
     text = "\n\n".join([*parts, table("tiny and real changes", each)])
     false_keeps, power = _share(null, records), _share(real, records)
     if (null and false_keeps > MAX_FALSE_KEEPS) or (real and power < MIN_POWER):
-        raise UnexpectedResults(f"false keeps {false_keeps:.0%}, power {power:.0%}", text)
+        raise UnexpectedResults(f"false keeps {percent(false_keeps, 0)}, power {percent(power, 0)}", text)
     return text
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.alternate import table
 from mlxlab.analysis.comparison import t_quantile
 from mlxlab.analysis.trial.sequential import ERROR, MIN_PAIRS, look
+from mlxlab.wording import percent
 
 Noise = Callable[[np.random.Generator, int], np.ndarray]
 Decision = tuple[bool, int]  # whether the change is kept, and after how many pairs
@@ -55,7 +56,7 @@ def simulate(draws: int, max_seeds: int, effects: Sequence[float]) -> str:
     for name, method in methods.items():
         cells = [_cells(method, NOISE["normal"], effect, draws, max_seeds) for effect in (0.0, *effects)]
         others.append((name, *(cell for pair in cells for cell in pair)))
-    title = f"{draws:,} simulated trials per cell, at most {max_seeds} pairs, error {ERROR:.1%}"
+    title = f"{draws:,} simulated trials per cell, at most {max_seeds} pairs, error {percent(ERROR)}"
     return f"{table(title, rows)}\n\n{table(f'other tests, {draws:,} simulated trials per cell', others)}"
 
 
@@ -64,7 +65,7 @@ def _cells(
 ) -> tuple[str, str]:
     random = np.random.default_rng(round(1000 * effect))
     decisions = [decide([float(gain) for gain in noise(random, max_seeds) + effect]) for _ in range(draws)]
-    return f"{fmean(kept for kept, _ in decisions):.1%}", f"{fmean(pairs for _, pairs in decisions):.1f}"
+    return percent(fmean(kept for kept, _ in decisions)), f"{fmean(pairs for _, pairs in decisions):.1f}"
 
 
 def _sequential(gains: list[float]) -> Decision:

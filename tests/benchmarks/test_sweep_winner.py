@@ -11,7 +11,7 @@ from mlxlab.analysis.sweeps import ranking
 def test_every_noise_has_a_row_and_a_better_configuration_is_on_top():
     equal, two = figures(sweep_winner(sweeps=3, configurations=4, effect=20.0, seeds=5))
     assert [row[0] for row in equal["rows"]] == list(NOISE)
-    assert [row[-1] for row in equal["rows"]] == ["100.0%"] * len(NOISE)
+    assert [row[-1] for row in equal["rows"]] == ["100.0 %"] * len(NOISE)
     assert len(two["rows"]) == 1
 
 
