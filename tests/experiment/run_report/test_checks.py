@@ -132,12 +132,21 @@ def test_repeated_rows_are_counted_in_plain_words():
     )
 
 
-@pytest.mark.parametrize(("value", "state", "is_serious"), [(0.6, "warning", True), (0.7, "good", False)])
-def test_a_teacher_that_learned_nothing_is_a_serious_warning(value, state, is_serious):
+@pytest.mark.parametrize(
+    ("value", "state", "is_serious", "text"),
+    [
+        (0.6, "warning", True, "a student cannot learn more from it. Train the teacher first."),
+        (0.7, "warning", False, "better than majority (the most frequent class), but not than tfidf, 0.7500."),
+        (0.8, "good", False, "Its accuracy 0.8000 is better than tfidf, 0.7500."),
+    ],
+)
+def test_a_teacher_is_compared_with_the_weakest_and_the_best_baseline(value, state, is_serious, text):
     distilled = files()
     distilled.metrics["reference"] = {"teacher": {"accuracy": value}}
     check = check_teacher(distilled, RESULTS)
     assert (check.state, check.is_serious) == (state, is_serious)
+    assert check.text.endswith(text)
+    distilled.metrics["reference"] = {"teacher": {"accuracy": 0.6}}
     assert check_teacher(files(), RESULTS) is None
     distilled.metrics["reference"]["teacher"]["roc_auc"] = 0.7
     assert not check_teacher(distilled, RESULTS).is_serious

@@ -80,12 +80,11 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     centres = (np.arange(BINS) + 0.5) / BINS
     axis.bar(centres, np.nan_to_num(bins.accuracy), 0.9 / BINS, color="tab:blue")
     axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
-    for center, height, count in zip(centres, np.nan_to_num(bins.accuracy), bins.counts, strict=True):
+    for center, count in zip(centres, bins.counts, strict=True):
         if count:
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-            axis.text(center, height + 0.03, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90, bbox=box)
+            axis.text(center, 1.04, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90)
     axis.set(xlabel="predicted probability (numbers: predictions)", ylabel="share that is right", xlim=(0, 1))
-    axis.set_ylim(0, 1.2)
+    axis.set_ylim(0, 1.3)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_title(f"expected calibration error {bins.error:.3f}")
     return figure

@@ -18,6 +18,7 @@ from mlxlab.experiment.run_report.value_checks import (
 )
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
+from mlxlab.program import display_path, quoted
 from mlxlab.wording import counted, percent
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
@@ -70,7 +71,8 @@ def _held_out(files: RunFiles, results: Results) -> Check | None:
         count = len(files.state["history"].evaluations)
     choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
     text = f"The same validation data {choice}, which flatters the figures"
-    return Check("warning", "No test data", f"{text}; mlxlab evaluate with data.source=FILE takes other data.")
+    other = f"mlxlab evaluate {quoted(f'run={display_path(files.folder)}')} data.source=FILE measures it on other data"
+    return Check("warning", "No test data", f"{text}; {other}.")
 
 
 def _held_out_text(files: RunFiles) -> Check | None:

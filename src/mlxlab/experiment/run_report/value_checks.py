@@ -2,6 +2,7 @@
 
 from mlxlab.config.issues import one_line
 from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, never_predicted_sentence, same_as_weakest
+from mlxlab.experiment.final_evaluation.verdict import best_baseline
 from mlxlab.experiment.run_report.results import (
     ROWS,
     Results,
@@ -12,7 +13,7 @@ from mlxlab.experiment.run_report.results import (
 )
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
-from mlxlab.metric_names import plain_name
+from mlxlab.metric_names import lower_is_better, plain_name
 
 _CALIBRATED, _MISCALIBRATED = 0.05, 0.1  # expected calibration error
 
@@ -61,7 +62,13 @@ def check_teacher(files: RunFiles, results: Results) -> Check | None:
             return Check("warning", f"The teacher is no better than {results.weakest}", text)
         text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
         return Check("warning", "The teacher learned nothing", text, is_serious=True)
-    return Check("good", "Teacher", f"Its {plain_name(results.metric)} {shown(value)} is better than {weakest}.")
+    best = best_baseline(results.metric, results.baselines)
+    its, reached = f"Its {plain_name(results.metric)} {shown(value)}", shown(results.baselines[best])
+    sign = -1 if lower_is_better(results.metric) else 1
+    if sign * (value - results.baselines[best]) <= 0:
+        text = f"{its} is better than {weakest}, but not than {baseline_title(best)}, {reached}."
+        return Check("warning", "Teacher", text, f"a teacher no better than {baseline_title(best)}")
+    return Check("good", "Teacher", f"{its} is better than {baseline_title(best)}, {reached}.")
 
 
 def check_classes(files: RunFiles, results: Results) -> Check | None:
