@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from mlxlab import terminal
 from mlxlab.cli.info.columns import column_table, show_columns
 from mlxlab.cli.info.own_conversations import are_conversations, show_conversations
 from mlxlab.cli.print_json import print_json
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import did_you_mean, nearest
@@ -27,7 +29,8 @@ TARGETS = (
     "mlxlab.data.labelled.text_classification.TextClassificationDataset",
     "mlxlab.data.labelled.table.dataset.TableDataset",
 )
-ENCODING = "data.reading.encoding=cp1252"
+ENCODING = "cp1252"  # which is tried for a file that is not UTF-8
+ENCODED_ROWS = 100_000  # those of which one must not be UTF-8
 DROP = "data.on_overlap=drop"
 LENGTH = ("epochs", "steps_per_epoch", "steps", "max_tokens")  # what is reported of the command that is printed
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
@@ -57,11 +60,13 @@ def data(json: bool = False, *, args: list[str]) -> None:
         raise ConfigError(f"{option}: expected data=text_classification, data=table or data=instruct")
     from mlxlab.data.labelled.columns import summarize
 
+    if fault := _fault_of_encoding(config["data"]):
+        args = [*args, f"data.reading.encoding={ENCODING}"]
+        config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
     rows = _open_rows(config["data"])
     columns = summarize(rows)
-    if _has_another_encoding(rows):
-        args = [*args, ENCODING]
-        config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
+    if fault and not json:
+        terminal.show(f"{fault}; read as {ENCODING} here{_example(rows)}\n")
     needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
     names = {each.name for each in columns}
     if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
@@ -111,13 +116,35 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
     return open_rows(node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"])
 
 
-def _has_another_encoding(rows: "Rows") -> bool:
-    """Whether the first malformed row is no UTF-8 and no other row has characters that tell that the file is."""
-    from pyarrow import compute
+def _fault_of_encoding(node: dict[str, Any]) -> str:
+    """The first of many rows that is not UTF-8, if no other has letters that tell that the file is, else "".
 
-    if rows.first_malformed is None or ENCODING not in rows.first_malformed.text:
-        return False
-    return all(compute.all(compute.string_is_ascii(rows.column(name))).as_py() is not False for name in rows.columns)
+    Also "" for a file whose encoding is named, or that ENCODING does not read.
+    """
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.data.labelled.rows import RowReading, read_chunks
+    from mlxlab.data.text.document import ErrorBudget
+
+    reading, errors = node["reading"], ErrorBudget("skip", max_fraction=1, max_logged=0)
+    if reading["encoding"]:
+        return ""
+    with suppress(DataError):  # of a file without any row of UTF-8
+        for table, _, _ in read_chunks(node["source"], instantiate(reading, RowReading), 10_000, errors=errors):
+            if not all(cell.isascii() for cells in table.values() for cell in cells if cell):
+                return ""
+            if errors.valid_records + errors.malformed_records >= ENCODED_ROWS:
+                break
+    if errors.first_is_readable:
+        with suppress(DataError):
+            _open_rows(node | {"reading": reading | {"encoding": ENCODING}})
+            return errors.first_error
+    return ""
+
+
+def _example(rows: "Rows") -> str:
+    """The first cell that shows whether the encoding is right."""
+    cells = (cell for name in rows.columns for cell in rows.column(name).to_pylist() if cell and not cell.isascii())
+    return f", for example {one_line(cell, 60)!r}" if (cell := next(cells, "")) else ""
 
 
 def _check(config: dict[str, Any]) -> dict[str, Any]:

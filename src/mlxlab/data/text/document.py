@@ -74,10 +74,12 @@ class ErrorBudget:
         if len(self._known_keys) < MAX_KNOWN_KEYS:
             self._known_keys.add(key)
         self.skipped_records += 1
-        if self.skipped_records <= self.max_logged:
-            line = message() if callable(message) else message
-            if not self.first_error:
-                self.first_error, self.first_key, self.first_is_readable = line, key, is_readable
+        if self.skipped_records > max(self.max_logged, 1):
+            return
+        line = message() if callable(message) else message
+        if not self.first_error:
+            self.first_error, self.first_key, self.first_is_readable = line, key, is_readable
+        if self.max_logged:
             more = "; further ones are only counted" if self.skipped_records == self.max_logged else ""
             log.warning("skipped %s%s", line, more)
 
