@@ -14,6 +14,7 @@ def test_counts_agree_with_their_noun_and_have_separators():
 
 def test_shares_have_a_space_before_the_sign():
     assert (percent(0.0944), percent(0.37, 0)) == ("9.4 %", "37 %")
+    assert (percent(0.0944, signed=True), percent(-0.0944, 2, signed=True)) == ("+9.4 %", "-9.44 %")
 
 
 def test_shares_are_written_in_one_way_in_messages_and_pages():

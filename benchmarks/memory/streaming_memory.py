@@ -12,6 +12,7 @@ import psutil
 from benchmarks.alternate import table
 from benchmarks.data.stream import make_stream
 from mlxlab.errors import ConfigError
+from mlxlab.wording import percent
 
 BYTES = 80_000_000  # the source is repeated up to this size
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
@@ -40,7 +41,7 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
         for name, (streaming, window) in variants.items():
             samples = [_in_process(str(large), folder, streaming, window) for _ in range(rounds)]
             early, late, peak, imports = (sorted(sample[n] for sample in samples)[rounds // 2] / 1e6 for n in range(4))
-            change = f"{100 * (late / early - 1):+.1f} %"
+            change = percent(late / early - 1, signed=True)
             rows.append(
                 (name, *(f"{x:.0f} MB" for x in (early, late)), change, f"{peak:.0f} MB", f"{peak - imports:.0f} MB")
             )

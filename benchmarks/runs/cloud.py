@@ -20,6 +20,7 @@ from mlxlab.experiment.cloud.run_files import RunFiles
 from mlxlab.storage.providers import UploadOptions, gcs
 from mlxlab.storage.upload import Uploads
 from mlxlab.training.checkpointer import Checkpointer
+from mlxlab.wording import percent
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 BUCKET = "benchmark"
@@ -70,9 +71,9 @@ def cloud(
         (
             trial.name,
             f"{1000 * trial.median / steps:.1f}",
-            f"{100 * (trial.median / baseline.median - 1):+.1f} %",
+            percent(trial.median / baseline.median - 1, signed=True),
             f"{1000 * trial.cpu_median / steps:.1f}",
-            f"{100 * (trial.cpu_median / baseline.cpu_median - 1):+.1f} %",
+            percent(trial.cpu_median / baseline.cpu_median - 1, signed=True),
             "-" if variants[trial.name].uploads is None else f"{in_time[trial.name]} of {rounds}",
         )
         for trial in trials

@@ -39,8 +39,8 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
     rows: list[tuple[str, ...]] = [("logging", "ms", "overhead", "CPU ms", "CPU overhead")]
     for logged, name in ((False, "none"), (True, "every example")):
         clock, work = median(steps[logged]), median(cpu[logged])
-        rows.append((name, f"{1e3 * clock:.3f}", f"{100 * (clock / baseline - 1):+.2f} %"))
-        rows[-1] += (f"{1e3 * work:.3f}", f"{100 * (work / busy - 1):+.2f} %")
+        rows.append((name, f"{1e3 * clock:.3f}", percent(clock / baseline - 1, 2, signed=True)))
+        rows[-1] += (f"{1e3 * work:.3f}", percent(work / busy - 1, 2, signed=True))
     title = f"step of 32 examples, model/size={size}, medians of {rounds} pairs"
     callback_time = (
         f"The callback takes {1e6 * median(inside):.0f} us, {percent(median(inside) / baseline, 2)} of the step"

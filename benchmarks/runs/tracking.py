@@ -10,6 +10,7 @@ from benchmarks.subject import Subject
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.log_totals import log_totals
+from mlxlab.wording import percent
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
@@ -34,7 +35,9 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
         unreachable.end("KILLED")
     baseline = trials[0].median
     rows: list[tuple[str, ...]] = [("variant", "ms/step", "overhead")]
-    rows += [(t.name, f"{1000 * t.median / steps:.2f}", f"{100 * (t.median / baseline - 1):+.2f} %") for t in trials]
+    rows += [
+        (t.name, f"{1000 * t.median / steps:.2f}", percent(t.median / baseline - 1, 2, signed=True)) for t in trials
+    ]
     title = f"every step logged, model/size={size}, {steps} steps per round, medians of {rounds}"
     return f"{table(title, rows)}\n\nStartup with an unreachable tracking server: {start:.3f} s"
 

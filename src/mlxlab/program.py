@@ -48,9 +48,14 @@ def resume_overrides(folder: Path | str) -> list[str]:
 
 
 def run_dir_override(folder: Path | str) -> str:
-    """`hydra.run.dir=` with a path, which is quoted for Hydra if it would not be read as text."""
-    path = str(folder)
-    return f"hydra.run.dir={path if _is_plain(path) else text_value(path)}"
+    """`hydra.run.dir=` with a path."""
+    return path_override("hydra.run.dir", folder)
+
+
+def path_override(key: str, path: Path | str) -> str:
+    """`key=` with a path, which is quoted for Hydra if it would not be read as text."""
+    text = str(path)
+    return f"{key}={text if _is_plain(text) else text_value(text)}"
 
 
 def quoted(arg: str) -> str:
@@ -68,9 +73,9 @@ def list_override(key: str, texts: Iterable[str]) -> str:
     return quoted(f"{key}=[{','.join(map(text_value, texts))}]")
 
 
-def text_value(text: str) -> str:
-    """Text as the value of an override; interpolations in it are text too."""
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+def text_value(text: str, *, interpolates: bool = False) -> str:
+    """Text as the value of an override; interpolations in it are text too, unless it `interpolates`."""
+    escaped = text if interpolates else re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return "'" + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped) + "'"
 
 

@@ -8,9 +8,9 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
-def percent(share: float, decimals: int = 1) -> str:
-    """`9.4 %`."""
-    return f"{100 * share:.{decimals}f} %"
+def percent(share: float, decimals: int = 1, *, signed: bool = False) -> str:
+    """`9.4 %`, signed `+9.4 %`."""
+    return f"{100 * share:{'+' * signed}.{decimals}f} %"
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Malformed configurations, by override and by file: one line each, exit 2, nothing created, nothing trained."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,10 @@ BY_OVERRIDE = {
     "no run folder": ("hydra.run.dir=???", "expected the path of a folder"),
     "an empty run folder": ("hydra.run.dir=''", "expected the path of a folder"),
     "dash as a run folder": ("hydra.run.dir=-", "expected the path of a folder"),
+    "home as a run folder": ("hydra.run.dir='~/x'", f"~ is not expanded here; expected {Path.home()}/x"),
+    "a home folder": ("data.source=~/a b.csv", f"no ~ after =; write 'data.source={Path.home()}/a b.csv'"),
+    "an interpolation in parentheses": ("name=run(${seed})", shlex.quote("name='run(${seed})'")),
+    "a sweep with an open quote": ("sweep.resume='x", "sweep.resume='x: cannot be read"),
     "package": ("--package=trainer", "only together with --cfg"),
     "~model": ("~model", "choose one with model="),
     "~seed": ("~seed", "missing; expected a whole number"),

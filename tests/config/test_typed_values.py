@@ -2,23 +2,26 @@
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.overrides import typed_values
 from mlxlab.program import run_dir_override, text_value
 
-FOLDERS = ["outputs/first", "it's mine", "a\\b", "a\\'b", "ends\\", 'of "two"', "5", "null", "a=b", "a,b", "(x)", "ü"]
+PLAIN = ["outputs/first", "5", "null", "a b", "a=b", "a,b", "(x)", "ü"]
+ESCAPED = ["it's mine", "a\\b", "a\\'b", "ends\\", "a${b}c", "\\${b}\\", 'of "two"']
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*PLAIN, *ESCAPED])
 def test_a_path_that_is_written_is_read_again(folder):
     written = run_dir_override(folder)
     [parsed] = OverridesParser.create().parse_overrides([written])
-    assert str(parsed.value()) == folder
+    assert str(OmegaConf.create({"folder": parsed.value()}).folder) == folder
     assert typed_values([written]) == {"hydra.run.dir": folder}
     assert typed_values([f"+data.source={text_value(folder)}"]) == {"data.source": folder}
 
 
 def test_values_that_are_not_quoted_text_are_those_typed():
+    assert typed_values(["a=x\\ y\\,z", "b='${c}'", "++d@e='f'", "~g=h"]) == {"a": "x y,z", "b": "${c}", "d": "f"}
     typed = ['a="it\'s"', "b=[1,'x']", "c='x','y'", "d='open", "e=", "f=null", "no value", f"h='x'{'[' * 2000}"]
     values = {"a": "it's", "b": "[1,'x']", "c": "'x','y'", "d": "'open", "e": "", "f": "null", "h": typed[-1][2:]}
     assert typed_values(typed) == values

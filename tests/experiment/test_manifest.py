@@ -15,7 +15,7 @@ import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
-from mlxlab.experiment.facts.attempts import seconds_of
+from mlxlab.experiment.facts.attempts import deciding_attempt, seconds_of
 from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest, with_ended_attempts
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
@@ -118,14 +118,30 @@ def test_a_refused_attempt_leaves_a_killed_run_dead(tmp_path):
     fields = {"format": 2, "id": "a" * 32, "name": "a", "status": "RUNNING", "attempts": [dead]}
     for inputs, expected in (({"inputs": {}}, "DEAD"), ({}, "FAILED")):
         (tmp_path / "manifest.json").write_text(json.dumps(fields | inputs))
+        for count in (1, 2):  # the second one finds the status that the first one wrote
+            manifest = RunManifest(tmp_path)
+            with pytest.raises(InputNotFoundError), manifest:
+                raise InputNotFoundError("no such file")
+            assert (manifest.earlier and manifest.earlier["status"]) == (expected if inputs else None)
+            assert status_of(tmp_path) == effective_status(tmp_path) == expected
+            statuses = [attempt["status"] for attempt in read_manifest(tmp_path)["attempts"]]
+            assert statuses == ["DEAD", *["FAILED"] * count]
+
+
+@pytest.mark.parametrize("status", ["DONE", "PREEMPTED", "DEAD"])
+@pytest.mark.parametrize("host", [platform.node(), "elsewhere"])
+def test_a_refused_attempt_leaves_the_status_of_the_last_one_that_began(tmp_path, status, host):
+    attempt = {"host": host, "pid": 1, "process_start": 0.0, "start": 1.0, "end": 2.0}
+    trained = attempt | {"status": "RUNNING" if status == "DEAD" else status, "trained": True}
+    killed = attempt | {"status": "RUNNING", "trained": False}
+    fields = {"format": 2, "id": "a" * 32, "name": "a", "status": "RUNNING", "attempts": [trained, killed]}
+    for outcome, expected in (({"outcome": {}}, status), ({}, "DEAD")):  # killed before it began, or after
+        (tmp_path / "manifest.json").write_text(json.dumps(fields | {"inputs": {}} | outcome))
         with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
             raise InputNotFoundError("no such file")
         assert status_of(tmp_path) == effective_status(tmp_path) == expected
-        assert [attempt["status"] for attempt in read_manifest(tmp_path)["attempts"]] == ["DEAD", "FAILED"]
-    (tmp_path / "manifest.json").write_text(json.dumps(fields | {"status": "DEAD", "inputs": {}}))
-    with RunManifest(tmp_path) as manifest:
-        manifest.begin({})
-    assert status_of(tmp_path) == "DONE"
+        manifest = read_manifest(tmp_path)
+        assert "error" not in deciding_attempt(manifest["attempts"], manifest["status"])
 
 
 def test_a_complete_manifest_exists_at_every_moment(tmp_path):

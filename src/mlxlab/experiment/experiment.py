@@ -1,12 +1,14 @@
 """Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
 
 import gc
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.issues import value_at
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import check_parallel, rank
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, RunInterrupted, RunPruned, UserError
 from mlxlab.program import display_path, text_value
@@ -96,8 +98,8 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     values = typed_values(overrides)
     if (resume := values.get("resume")) is None:
         return {}
-    typed_dir = Path(values.get("hydra.run.dir", "missing")).expanduser()
-    folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or typed_dir
+    typed_dir = values.get("hydra.run.dir", "missing")
+    folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder).get("inputs", {}).get("choices", {})
     return {}
@@ -112,7 +114,7 @@ def with_past_run(composer: "Composer") -> "Composer":
     from mlxlab.experiment.sweep_start import of_sweep
 
     values = typed_values(composer.overrides)
-    if (resume := values.get("resume")) and (advice := of_sweep(Path(resume).expanduser())):
+    if (resume := values.get("resume")) and (advice := of_sweep(Path(os.path.expanduser(resume)))):
         raise InputNotFoundError(f"resume={resume}: expected a run folder{advice}")
     if "rerun" not in values:
         return composer
@@ -132,6 +134,8 @@ def with_past_run(composer: "Composer") -> "Composer":
 
 def fetch_resumed_run(overrides: list[str]) -> Path | None:
     """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
+    if not any("://" in text for text in overrides):
+        return None
     from mlxlab.config.hydra.overrides import typed_values
 
     values = typed_values(overrides)
@@ -147,7 +151,7 @@ def with_fetched_run(overrides: list[str]) -> list[str]:
     folder = fetch_resumed_run(overrides)
     if folder is None:
         return overrides
-    return [*(each for each in overrides if not each.startswith("resume=")), f"resume={text_value(str(folder))}"]
+    return [*(each for each in overrides if override_name(each) != "resume"), f"resume={text_value(str(folder))}"]
 
 
 def preview_growth(composer: "Composer", config: "DictConfig") -> str:

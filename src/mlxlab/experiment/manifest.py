@@ -21,7 +21,7 @@ import psutil
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.constraints import MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
-from mlxlab.experiment.facts.attempts import Attempt, ended_attempts, is_dead, seconds_of
+from mlxlab.experiment.facts.attempts import Attempt, Status, ended_attempts, is_dead, seconds_of, status_to_keep
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
@@ -32,7 +32,6 @@ from mlxlab.tracking import provenance
 
 FILE = "manifest.json"
 FORMAT: Literal[2] = 2
-Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 logger = logging.getLogger(__name__)
@@ -120,16 +119,17 @@ class RunManifest:
                 earlier = read_manifest(self.folder)
         except DataError as error:
             logger.warning(f"{error}; replaced by a new one")
-        self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
-        before = _status(earlier) if earlier else "RUNNING"
-        is_unknown = before == "RUNNING" or (before == "DEAD" and not self.earlier)  # it has not begun to train
-        self._earlier_status = None if is_unknown else before
         host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
         now = time.time()
         attempt = Attempt(host=host, pid=pid, process_start=start, start=now, status="RUNNING", trained=False)
         new_id, name = uuid.uuid4().hex, self.folder.name
         self._fields = earlier or Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[])
-        self._fields["attempts"] = [*ended_attempts(self._fields["attempts"], self.folder, start), attempt]
+        ended = ended_attempts(self._fields["attempts"], self.folder, start)
+        self._earlier_status = status_to_keep(self._fields["status"], ended, self._fields.keys())
+        self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
+        if self.earlier and self.earlier["status"] == "RUNNING":
+            self.earlier |= {"status": "DEAD", "attempts": ended}
+        self._fields["attempts"] = [*ended, attempt]
         logging.getLogger("mlxlab").addHandler(self._warnings)
         self._write("RUNNING", durable=False)  # that of the thread is
         self._thread.start()
@@ -237,10 +237,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def effective_status(folder: Path) -> Status:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
-    return _status(read_manifest(folder))
-
-
-def _status(manifest: Manifest) -> Status:
+    manifest = read_manifest(folder)
     return "DEAD" if manifest["status"] == "RUNNING" and is_dead(manifest["attempts"][-1]) else manifest["status"]
 
 

@@ -62,6 +62,7 @@ def test_launched_processes_get_the_folder_of_the_copy(store, tmp_path):
     args = [f"resume={address(store)}", f"hydra.run.dir={folder}", "trainer.max_steps=6"]
     assert with_fetched_run(args) == [*args[1:], f"resume='{tmp_path}/it\\'s new'"]
     assert CheckpointStore(folder / "checkpoints").load().step == 4
+    assert with_fetched_run([f"+{args[0]}", *args[1:]]) == with_fetched_run(args)
     assert with_fetched_run(["resume=auto"]) == ["resume=auto"]
 
 

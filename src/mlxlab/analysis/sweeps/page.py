@@ -162,7 +162,7 @@ def _no_better_than_weakest(
     results = best.results if best else None
     if results is None or sweep.differs_in("data") or f"{results.split}/{results.metric}" != sweep.objective:
         return []
-    # Equal means may differ by less than _DIGITS.
+    # Rounded: equal means may differ in their last bits.
     baselines = {name: round(value, _DIGITS) for name, value in results.baselines.items()}
     weak = [
         each for each in ranking.entries if has_learned_nothing(results.metric, round(each.mean, _DIGITS), baselines)

@@ -72,7 +72,7 @@ class Sweep:
 
     def differs_in(self, *groups: str) -> bool:
         """Whether the jobs differ in one of these config groups, or in the experiment, which may set any of them."""
-        return any(re.split("[./]", key)[0] in (*groups, "experiment") for key in self.swept)
+        return any(re.split("[./@]", key)[0] in (*groups, "experiment") for key in self.swept)
 
     @property
     def fixed(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, can_resume, check_rounds_file, split_path
 from mlxlab.config.issues import one_line, value_at
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_names
@@ -53,7 +54,7 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     from mlxlab.config.hydra.overrides import typed_values
 
     values = typed_values(overrides)
-    folder = Path(values.get("hydra.run.dir", "")).expanduser()
+    folder = Path(values.get("hydra.run.dir", ""))
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or can_resume(folder):
         return
     check_rounds_file(folder)
@@ -67,7 +68,7 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
             log.info(f"{folder}: no checkpoint, a new run begins")
         return
     began = read_manifest(folder).get("inputs", {}).get("overrides")
-    if began is None or not _BARE.issuperset(text.partition("=")[0] for text in began):
+    if began is None or not _BARE.issuperset(map(override_name, began)):
         again = "repeat the command that began it"
         if began is not None:
             options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"

@@ -31,8 +31,11 @@ def resume_sweep(flags: Namespace) -> Namespace:
     named = [text for text in flags.overrides if override_name(text) == KEY]
     if not named:
         return flags
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.overrides import parse, typed_values
 
+    _, issues = parse(named[-1:], multirun=False)
+    if issues:
+        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
     typed = [text for text in flags.overrides if text not in named]
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
         expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"

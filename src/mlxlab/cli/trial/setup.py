@@ -18,7 +18,7 @@ from mlxlab.analysis.trial.record import Arm, Question, check_question, digest_t
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.hydra.guard import guard_hydra_node
-from mlxlab.config.hydra.overrides import as_typed, parse
+from mlxlab.config.hydra.overrides import as_typed, parse, typed_values
 from mlxlab.config.hydra.recorded_overrides import merge_recorded, override_text
 from mlxlab.config.hydra.sweep_jobs import sweep_issues
 from mlxlab.config.issues import format_issues, one_line
@@ -134,8 +134,7 @@ def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -
         InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: the past run cannot be read.
         CannotCreateError: the folder cannot be made.
     """
-    uri = next((text.partition("=")[2] for text in texts.both if override_name(text) == "tracking.uri"), None)
-    run = find_run_folder(baseline, uri)
+    run = find_run_folder(baseline, typed_values(texts.both).get("tracking.uri"))
     past = read_past_run(run)
     if past.forked_from is not None:
         raise ConfigError(f"baseline={baseline}: it started from {past.forked_from}; expected a start with new weights")

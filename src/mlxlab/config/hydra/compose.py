@@ -1,6 +1,7 @@
 """Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
 
 import copy
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -200,8 +201,11 @@ def _unnamed_folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     issues = []
     for path in ("hydra.run.dir", "hydra.sweep.dir"):
         try:
-            if OmegaConf.select(config, path) in (None, "", "-", "."):
+            folder = OmegaConf.select(config, path)
+            if folder in (None, "", "-", "."):
                 issues.append(ConfigIssue(label(path), "expected the path of a folder"))
+            elif (expanded := os.path.expanduser(str(folder))) != str(folder):
+                issues.append(ConfigIssue(label(path), f"~ is not expanded here; expected {expanded}"))
         except (OmegaConfBaseException, UserError) as error:
             issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
     return issues

@@ -1,9 +1,10 @@
 """Parses overrides one by one before they are composed."""
 
+import os
 import re
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate, takewhile
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from hydra.errors import OverrideParseException
 from omegaconf import ListConfig, OmegaConf
 
 from mlxlab.config.issues import ConfigIssue, one_line
+from mlxlab.config.resume_overrides import override_name
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
-from mlxlab.program import text_value
+from mlxlab.program import path_override, quoted, text_value
 
 _MAX_CHARACTERS = 10_000
 _MAX_DEPTH = 30
@@ -74,6 +76,8 @@ def _parse_error(texts: list[str], position: int, error: OverrideParseException)
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
     key, _, value = text.partition("=")
+    if (path := os.path.expanduser(value)) != value:
+        return f"a shell expands no ~ after =; write {quoted(path_override(key, path))}"
     if value.startswith("[") and not value.endswith("]"):
         _, value = _with_following_words(texts, position)
     is_list = re.fullmatch(r"\[[^\[\]{}]*\]", value) is not None
@@ -111,9 +115,11 @@ def _quoted(key: str, value: str) -> str:
     text = f"{key}={value}" if value.startswith(("[", "{")) and _is_valid(f"{key}={value}") else ""
     if not text and re.fullmatch(r"\[[^\[\]{}]*\]", value):
         items = [item.strip() for item in value[1:-1].split(",")]
-        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else text_value(item) for item in items)}]"
-    text = text or f"{key}={text_value(value)}"
-    return shlex.quote(text) if set('"$`\\!') & set(text) else f'"{text}"'
+        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else _as_text(item) for item in items)}]"
+    return quoted(text or f"{key}={_as_text(value)}")
+
+
+_as_text = partial(text_value, interpolates=True)
 
 
 def _is_valid(override: str) -> bool:
@@ -125,19 +131,29 @@ def _is_valid(override: str) -> bool:
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str]:
-    """Key -> value of each override that has one, as text: without the quotation marks in which it was typed."""
-    return {text.partition("=")[0].lstrip("+"): _unquoted(text) for text in overrides if "=" in text}
+    """Key -> value of each override that sets one, as text: without quotation marks and escapes.
+
+    It is as typed where it is no text, or cannot be parsed.
+    """
+    setting = (text for text in overrides if "=" in text and not text.startswith("~"))
+    return {override_name(text): _text_of(text) for text in setting}
 
 
-def _unquoted(override: str) -> str:
-    """The value; as it was typed where it is no quoted text, or cannot be parsed, which composing it reports."""
+def _text_of(override: str) -> str:
     value = override.partition("=")[2]
-    if not value.startswith(("'", '"')):
+    if not set(value) & set("'\"\\"):
         return value
     with suppress(OverrideParseException, RecursionError):
         [parsed] = OverridesParser.create().parse_overrides([override])
-        return text if isinstance(text := parsed.value(), str) else value
+        return _without_escapes(text) if isinstance(text := parsed.value(), str) else value
     return value
+
+
+def _without_escapes(text: str) -> str:
+    """With `${` in place of each escaped one, unless another begins an interpolation."""
+    if any(len(backslashes) % 2 == 0 for backslashes in re.findall(r"(\\*)\$\{", text)):
+        return text
+    return re.sub(r"(\\*)\\\$\{", lambda start: start[1][: len(start[1]) // 2] + "${", text)
 
 
 def as_typed(overrides: ListConfig) -> list[str]:

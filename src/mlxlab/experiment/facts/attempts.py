@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
@@ -11,6 +11,8 @@ import psutil
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.experiment.facts.last_change import last_change
+
+Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
 
 
 class Attempt(TypedDict):
@@ -24,7 +26,7 @@ class Attempt(TypedDict):
     pid: Annotated[int, Ge(1), Le(2**31 - 1)]
     process_start: float
     start: float
-    status: Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
+    status: Status
     trained: NotRequired[bool]
     end: NotRequired[float]
     exit_code: NotRequired[int]
@@ -63,9 +65,25 @@ def trained_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [each for each in attempts if each.get("trained", True)] or [*attempts]
 
 
+def status_to_keep(status: Status, ended: Sequence[Attempt], keys: Collection[str]) -> Status | None:
+    """The status of the run, to which an attempt that is refused returns; None if there is none.
+
+    Args:
+        ended: the attempts before.
+        keys: of the manifest: `inputs` are there once an attempt begins, `outcome` again only when it has ended.
+    """
+    if status != "RUNNING":
+        return status
+    if "outcome" not in keys:
+        return "DEAD" if "inputs" in keys else None
+    deciding = [each for each in ended if each.get("trained", True) or each["status"] == "DONE"]
+    return deciding[-1]["status"] if deciding else None
+
+
 def deciding_attempt(attempts: Sequence[Attempt], status: str) -> Attempt:
     """The last attempt that gave the run its status: one that was refused leaves that of the one before."""
     ended = [each for each in trained_attempts(attempts) if each["status"] == status]
+    ended = ended or [each for each in attempts if each["status"] == status]
     return ended[-1] if ended else attempts[-1]
 
 

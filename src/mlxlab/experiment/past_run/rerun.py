@@ -70,10 +70,12 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     """
     if (name := _past_run_name(overrides)) is None:
         return overrides
+    from mlxlab.config.hydra.overrides import typed_values
     from mlxlab.config.hydra.recorded_overrides import merge_recorded, restoring_overrides
 
     typed = [text for text in overrides if override_name(text) != KEY]
-    past = read_past_run(find_run_folder(name, _value(typed, "tracking.uri")))
+    values = typed_values(typed)
+    past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
     recorded = merge_recorded(past.overrides, [], folders).overrides
     try:
         composed = compose(recorded)
@@ -90,7 +92,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         logger.info(f"{past.folder}: conf/ has other values now, those of the run are used: {names}")
     if merged.dropped:
         logger.info(f"{past.folder}: left out for another option: {one_line(' '.join(merged.dropped))}")
-    return [*merged.overrides, f"{KEY}={text_value(str(past.folder))}", *_start(past, typed), *typed]
+    return [*merged.overrides, f"{KEY}={text_value(str(past.folder))}", *_start(past, values.get("resume")), *typed]
 
 
 def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
@@ -150,13 +152,8 @@ def _past_run_name(overrides: list[str]) -> str | None:
     return str(value) if isinstance(value, str) else text  # an id may look like a number
 
 
-def _value(overrides: list[str], name: str) -> str | None:
-    return next((text.partition("=")[2] for text in overrides if override_name(text) == name), None)
-
-
-def _start(past: PastRun, typed: list[str]) -> list[str]:
+def _start(past: PastRun, resume: str | None) -> list[str]:
     """What the new run starts from: the checkpoint that the past one started from, if any."""
-    resume = _value(typed, "resume")
     if resume not in (None, "auto", "null"):
         raise ConfigError(f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it")
     if past.forked_from is None:

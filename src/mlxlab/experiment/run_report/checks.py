@@ -18,7 +18,6 @@ from mlxlab.experiment.run_report.value_checks import (
 )
 from mlxlab.html.blocks import Check
 from mlxlab.metric_names import LOSS, VALID_LOSS
-from mlxlab.program import display_path, quoted
 from mlxlab.wording import counted, percent
 
 _RISE = 0.05  # of the validation loss after its minimum, as a share of it
@@ -71,8 +70,8 @@ def _held_out(files: RunFiles, results: Results) -> Check | None:
         count = len(files.state["history"].evaluations)
     choice = f"chose the best of {count} evaluations" if count > 1 else "may have chosen settings"
     text = f"The same validation data {choice}, which flatters the figures"
-    other = f"mlxlab evaluate {quoted(f'run={display_path(files.folder)}')} data.source=FILE measures it on other data"
-    return Check("warning", "No test data", f"{text}; {other}.")
+    advice = "For other data, add data.source=FILE to the command evaluate below"
+    return Check("warning", "No test data", f"{text}. {advice}.")
 
 
 def _held_out_text(files: RunFiles) -> Check | None:
