@@ -127,7 +127,10 @@ PAGES = {
     "docs/how_to/models_in_mlflow": Page(
         before={"registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"}
     ),
-    "docs/how_to/tracking": Page(assumed=("outputs/alone", "outputs/distilled", "sweep")),
+    "docs/how_to/tracking": Page(
+        assumed=("outputs/alone", "outputs/distilled", "sweep"),
+        replaced={r"wandb,trackio\]'": "wandb,trackio]' tracking.wandb.mode=offline"},
+    ),
     "docs/how_to/trial": Page(
         replaced={
             r"budget=\d+steps": "budget=4steps",

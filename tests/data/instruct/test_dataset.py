@@ -262,6 +262,5 @@ def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
 def test_a_split_without_conversations_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a?", "completion": "b"}) + "\n")
     opener = partial(open_conversations, parse=ConversationParser(None), on_error="strict", window=4)
-    _, valid, _ = open_splits(str(tmp_path / "a.jsonl"), None, 1e-9, opener)
-    with pytest.raises(DataError, match=r"data.valid_fraction=1e-09 leaves no conversation to validate on$"):
-        list(valid.windows(0, 0))
+    with pytest.raises(DataError, match=r"one conversation, expected two or more; data\.valid_source=FILE names"):
+        open_splits(str(tmp_path / "a.jsonl"), None, 1e-9, opener)

@@ -177,8 +177,8 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(masked=True, pretrained=without_mask(tmp_path))
     with pytest.raises(DataError, match="no end token"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
-    with pytest.raises(DataError, match=r"data\.validation\.fraction=1e-09 leaves no document"):
-        new(**{"validation.fraction": 1e-9})
+    with pytest.raises(DataError, match=r"data\.validation\.fraction=0\.999999 leaves no document to train on"):
+        new(**{"validation.fraction": 0.999999})
     with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
         new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.corpus import HoldoutSplit, Mixture
+from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.document import Document
+from mlxlab.data.text.holdout import MAX_SEARCHED, HoldoutSplit, hashes, hold_out
 from mlxlab.errors import ConfigError, DataError
 from support.streams import open_source
 from support.text import documents_of, texts_of, write_texts
@@ -120,6 +121,32 @@ def test_a_holdout_split_without_documents_is_refused(tmp_path):
             results.append(str(fault))
     assert [isinstance(one, Document) for one in results].count(True) == 1
     assert any("leaves no document to" in str(one) for one in results)
+
+
+def test_a_small_source_always_has_something_to_hold_out(tmp_path):
+    for count in range(2, 40):
+        texts = [f"{count}: document {n}" for n in range(count)]
+        source = open_source(str(write_texts(tmp_path / f"{count}.jsonl", texts)))
+        train, valid, line = hold_out(source, 0.02)
+        sides = texts_of(train), texts_of(valid)
+        assert sorted(sides[0] + sides[1]) == sorted(texts)
+        by_fraction = [text for text in texts if hashes([Document(0, text)])[0] < 0.02 * 2**32]
+        assert len(sides[1]) == max(len(by_fraction), 1)
+        few = f"{source.name}: 1 document (data.validation.fraction=0.02 of so few would be none) is held out for"
+        assert line.startswith(few) == (not by_fraction)
+
+
+def test_copies_of_one_document_cannot_be_split(tmp_path):
+    source = open_source(str(write_texts(tmp_path / "one.jsonl", ["one"] * 5)))
+    with pytest.raises(DataError, match=r"one document, expected two or more; data\.validation\.source=FILE"):
+        hold_out(source, 1e-9)
+
+
+def test_a_large_source_is_not_searched(tmp_path):
+    source = open_source(str(write_texts(tmp_path / "two.jsonl", ["one", "two"])))
+    source.bytes = MAX_SEARCHED + 1
+    source.windows = None
+    assert hold_out(source, 1e-9)[0].limit == 4
 
 
 def test_weights_of_any_size_are_relative(sources):

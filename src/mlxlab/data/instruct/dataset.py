@@ -47,7 +47,7 @@ class InstructDataset:
         source: file, folder or glob of .jsonl(.gz, .zst): a conversation per line as messages, conversations
             (ShareGPT), prompt and completion, instruction, input and output (Alpaca), or text.
         valid_source: conversations to validate on; null holds out `valid_fraction` of the others.
-        valid_fraction: fraction of the conversations that is held out where there is no `valid_source`.
+        valid_fraction: fraction of the conversations that is held out where there is no `valid_source`; at least one.
         max_valid_examples: maximum number of conversations to validate on; they are kept in memory as tokens.
         max_train_examples: maximum number of conversations in an epoch, the same ones in each; null for all.
         layout: of the records; null recognises it by their keys.

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlxlab.data.instruct.conversations import Layout, dump, parse_record
-from mlxlab.data.text.corpus import HoldoutSplit
 from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
+from mlxlab.data.text.holdout import hold_out
 from mlxlab.data.text.sources.file_set import find_files, suffix_of
 from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.open import MEAN_BYTES, check_starts
 from mlxlab.data.text.sources.records import RecordFormat, split_lines
 from mlxlab.data.text.sources.windows import SequentialSource, TextFiles
 from mlxlab.errors import DataError
-from mlxlab.wording import percent
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -69,13 +68,9 @@ def open_splits(
     """
     train = open_source(source)
     if valid_source is None:
-        words = "data.valid_fraction", "conversation"
-        line = f"{train.name}: {percent(valid_fraction, 2)} of the conversations are held out for validation"
-        sides = (
-            HoldoutSplit(train, valid_fraction, "train", *words),
-            HoldoutSplit(train, valid_fraction, "valid", *words),
-        )
-        return *sides, [line]
+        words = "data.valid_fraction", "conversation", "data.valid_source=FILE names others to validate on"
+        kept, held_out, line = hold_out(train, valid_fraction, *words)
+        return kept, held_out, [line]
     valid = open_source(valid_source)
     lines = [f"{valid.name}: conversations for validation"]
     if valid.fingerprint == train.fingerprint:

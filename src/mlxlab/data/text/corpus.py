@@ -3,20 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
-import xxhash
 
 from mlxlab.constraints import Count, Ge, Gt, Lt, MaxLen, MinLen, Size
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.holdout import hold_out
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.wording import percent
 
-SIDE_USES = {"train": "train on", "valid": "validate on"}
-HASH_RANGE = 2**32
 MEAN_CHARACTERS = 1024  # of a document, for the size of windows
 MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
 MAX_PASSES = 2**20  # over a source in an epoch
@@ -32,7 +29,7 @@ class Validation:
     Args:
         source: text to validate on; null takes `split` of the training source, or holds out some of its documents.
         split: of `source`, or of the training source where that is null.
-        fraction: fraction of the documents that is held out where neither is given.
+        fraction: fraction of the documents that is held out where neither is given; of a small source at least one.
         max_examples: maximum number of documents; they are kept in memory as tokens.
     """
 
@@ -74,9 +71,8 @@ def open_corpus(
         with suppress(ConfigError):  # it has no such split, as local files
             valid = open_source(first, "validation")
     if valid is None:
-        fraction = validation.fraction
-        lines.append(f"{train.name}: {percent(fraction, 2)} of the documents are held out for validation")
-        return HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines
+        train, valid, line = hold_out(train, validation.fraction)
+        return train, valid, [*lines, line]
     lines.append(f"{valid.name}: {_size(valid)}, for validation")
     if valid.fingerprint == train.fingerprint:
         lines.append(f"{valid.name}: warning: validation uses the training text")
@@ -85,47 +81,6 @@ def open_corpus(
 
 def _size(source: DocumentSource) -> str:
     return "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"
-
-
-class HoldoutSplit:
-    """The training or the validation documents of a source, by a hash of their text.
-
-    A document and all its copies are on the same side in every epoch, whatever is added to the source: training and
-    validation share no text.
-
-    Args:
-        fraction: approximate fraction of the documents that is held out.
-        side: `valid` for the held-out documents, `train` for the others.
-        key, noun: of the config that sets `fraction`, and what a document is called, for messages.
-    """
-
-    def __init__(
-        self,
-        source: DocumentSource,
-        fraction: float,
-        side: Literal["train", "valid"],
-        key: str = "data.validation.fraction",
-        noun: str = "document",
-    ) -> None:
-        self.source, self.fraction, self.side, self.key, self.noun = source, fraction, side, key, noun
-        self.error_budgets = source.error_budgets
-        self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
-        size = fraction if side == "valid" else 1 - fraction
-        self.bytes = None if source.bytes is None else round(source.bytes * size)
-
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
-        """See `DocumentSource`. Positions are those of the source."""
-        empty = position is None
-        for start, documents in self.source.windows(seed, epoch, position):
-            digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
-            held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.fraction * HASH_RANGE)
-            selected = [documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))]
-            if selected:
-                empty = False
-                yield start, selected
-        if empty:
-            use = f"leaves no {self.noun} to {SIDE_USES[self.side]}"
-            raise DataError(f"{self.name}: {self.key}={self.fraction:g} {use}")
 
 
 class Mixture:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mlxlab.data.text.corpus import HoldoutSplit
+from mlxlab.data.text.holdout import HoldoutSplit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
 from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts
