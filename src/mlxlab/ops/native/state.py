@@ -9,7 +9,7 @@ class KernelSet:
 
     Args:
         digest: of the sources and the flags they were compiled with; "" without native kernels.
-        features: what the compiler found in the processor, separated by commas: `avx512,bfloat16`.
+        features: what the compiler found in the processor, separated by commas: `avx512,bfloat16,amx`.
     """
 
     digest: str = ""

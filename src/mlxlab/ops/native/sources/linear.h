@@ -1,6 +1,6 @@
 // Linear layers: x w^T + b and its gradients. x (..., K), w (N, K), b (N,) -> (..., N).
 #pragma once
-#include "matmul.h"
+#include "multiply.h"
 #include "primitive.h"
 
 namespace mlxlab {

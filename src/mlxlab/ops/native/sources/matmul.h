@@ -151,17 +151,4 @@ class BlockedProduct {
   Word* panels_ = nullptr;
 };
 
-inline void multiply(const Product& p, bool bfloat16) {
-  if (p.rows == 0 || p.columns == 0) return;
-  if (p.depth == 0) {
-    for (long i = 0; i < p.rows * p.columns && !p.accumulate; i++) p.out[i] = p.bias ? p.bias[i % p.columns] : 0.f;
-  } else if (p.rows <= FEW_ROWS && !p.a.transposed && p.b.transposed && !bfloat16) {
-    multiply_few_rows(p);
-  } else if (bfloat16) {
-    BlockedProduct<BFloat16>(p).compute();
-  } else {
-    BlockedProduct<Float32>(p).compute();
-  }
-}
-
 }  // namespace mlxlab

@@ -78,7 +78,7 @@ API const char* mlxlab_version() { return mx::version(); }
 
 API const char* mlxlab_features() {
 #if defined(__AVX512BF16__)
-  return "avx512,bfloat16";
+  return has_tile_registers() ? "avx512,bfloat16,amx" : "avx512,bfloat16";
 #elif defined(__AVX512F__)
   return "avx512";
 #elif defined(__AVX2__) && defined(__FMA__)

@@ -45,12 +45,17 @@ struct BFloat16 {
 #endif
   }
   static Vector word(Floats first, Floats second) { return (rounded(first) >> 16) | (rounded(second) & 0xffff0000u); }
-  static Word word(float first, float second) { return word(Floats{} + first, Floats{} + second)[0]; }
+  static Word word(float first, float second) { return rounded(first) >> 16 | (rounded(second) & 0xffff0000u); }
 
- private:
+  // Words whose upper half is the bfloat16.
   static Words rounded(Floats x) {
     const Words bits = (Words)x, nearest = bits + 0x7fffu + (bits >> 16 & 1);
     return x == x ? nearest : bits | 0x400000u;
+  }
+  static Word rounded(float x) {
+    Word bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return x == x ? bits + 0x7fffu + (bits >> 16 & 1) : bits | 0x400000u;
   }
 };
 
