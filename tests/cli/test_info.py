@@ -205,6 +205,13 @@ def test_duplicates_are_not_dropped_where_no_row_would_be_left(tmp_path, capsys)
     assert printed.endswith(" data.text_column=who data.label_column=kind\n")
 
 
+def test_text_is_not_rows(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("a text\n")
+    assert main(["data", f"data.source={tmp_path}/notes.txt"]) == 2
+    command = f"info model=transformer data=streaming data.source={tmp_path}/notes.txt"
+    assert capsys.readouterr().err.endswith(f"notes.txt: text, not rows; see mlxlab {command}\n")
+
+
 @pytest.mark.parametrize("count", [1, 70, 200])
 def test_a_file_in_another_encoding_is_read_in_it_by_the_commands_too(tmp_path, capsys, count):
     texts = ["caf\u00e9"] * count + ["text"] * (200 - count)

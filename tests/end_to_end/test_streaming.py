@@ -115,6 +115,9 @@ def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_tr
     assert (tmp_path / "run" / "STATUS.DONE").exists()
     assert "trigram, a baseline" in finished.stdout
     assert re.search(
+        r"^this model learned nothing: loss \d\.\d+ is worse than \d\.\d+ of unigram\. ", finished.stdout, re.M
+    )
+    assert re.search(
         r"\nPairs and triples of tokens are those of the first 8 training batches \([\d,]+ tokens\)\.\n",
         finished.stdout,
     )

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import matplotlib
 import mlx.core as mx
@@ -375,6 +376,11 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
 def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps, losses, rate, advice):
     history = History(curve=[(step, {LOSS: loss, LEARNING_RATE: rate}) for step, loss in enumerate(losses)])
     assert advice in training_length(history, steps, "max_steps", 8).advice
+    sooner = training_length(history, steps, "max_steps", 8, epochs=5).advice
+    assert re.findall(r"trainer\.max_steps=\d+( trainer\.epochs=null)?", sooner) == [" trainer.epochs=null"] * (
+        "max_steps" in advice
+    )
+    assert "null" not in training_length(history, steps, "max_steps", 8, epochs=1000).advice
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ from mlxlab.data.dataset import Baseline, DataModule
 from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
+from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
 from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, describe_counted, interval_text, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import LOSS, VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command, display_path
 from mlxlab.training.evaluate import Evaluation
@@ -41,13 +42,14 @@ def write_report(
     objective: str,
     limit: str = "epochs",
     learning_rate: float | None = None,
+    epochs: int | str | None = None,
 ) -> str:
     """Writes `summary.md` and `metrics.json`; returns the summary as text.
 
     Args:
         objective: the metric that chose the best evaluation.
         limit: the key of the trainer by which the run ends.
-        learning_rate: the configured one; None takes the highest that was logged.
+        learning_rate, epochs: the configured ones; without a rate the highest that was logged is taken.
     """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
@@ -57,14 +59,18 @@ def write_report(
         heading = f"best of {counted(evaluations, 'evaluation')} by {objective}, {at}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
+    length = training_length(history, progress.step, limit, state.data.batches_per_epoch, learning_rate, epochs)
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
-        length = training_length(history, progress.step, limit, state.data.batches_per_epoch, learning_rate)
         if lines := findings(results, length):
             paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.metrics.items():
         listed = ", ".join(f"{key} {number(value)}" for key, value in values.items())
         paragraphs.append(f"{name}, a baseline: {listed}")
+    if not results.splits and VALID_LOSS in best:
+        measured = results.text_baselines.metrics.items()
+        losses = {name: values[VALID_LOSS] for name, values in measured if VALID_LOSS in values}
+        paragraphs += learned_nothing_sentence(LOSS, best[VALID_LOSS], losses, length)
     if results.text_baselines.counted:
         paragraphs.append(describe_counted(results.text_baselines.counted))
     if history.reference:

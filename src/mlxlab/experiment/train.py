@@ -228,7 +228,7 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
     if results is None:
         return stop_signal
     trainer, monitor = session.trainer, session.context.monitor
-    terminal.show(write_report(state, results, run_dir, monitor, trainer.limit, trainer.learning_rate))
+    terminal.show(write_report(state, results, run_dir, monitor, trainer.limit, trainer.learning_rate, trainer.epochs))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     if results.splits:

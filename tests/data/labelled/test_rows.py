@@ -191,6 +191,7 @@ MALFORMED = {
     "UTF-16 cut off": ("a.csv", HEADER.encode("utf-16") + b"a", {}, "2: after 11 bytes: not in its encoding"),
     "a wrong encoding": ("a.csv", (HEADER + "\x81,b\n").encode("latin-1"), {"encoding": "cp1252"}, "1:1: not in its"),
     "UTF-8 read as latin-1": ("a.csv", "\ufeff" + HEADER, {"encoding": "latin-1"}, "1:1: a byte order mark of UTF-8"),
+    "UTF-8 read as cp1252": ("a.csv", HEADER + "\u00e4,b\n", {"encoding": "cp1252"}, "1: this is UTF-8, but"),
     "an image": ("a.csv", b"\x89PNG\r\n\x1a\n\0\0", {}, "1:1: this is a PNG image; expected a CSV file"),
     "zip": ("a.jsonl", b"PK\x03\x04....", {}, "1:1: this is a zip archive: unpack it first; expected JSON lines"),
     "binary data": ("a.csv", bytes(99), {}, "1:1: this is binary data"),

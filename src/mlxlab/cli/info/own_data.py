@@ -1,6 +1,7 @@
 """Checks rows of your own without training: what a run would read, leave out, split and learn."""
 
 import math
+import re
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.program import command, join, list_override, quoted
+from mlxlab.program import command, join, list_override, path_override, quoted
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def data(json: bool = False, *, args: list[str]) -> None:
     typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
         raise ConfigError(f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}")
-    if are_conversations(args, typed_values(args).get("data.source", "")):
+    source = typed_values(args).get("data.source", "")
+    if "data" not in typed and re.search(r"\.txt(\.gz|\.zst)?$", source):
+        model = ["model=transformer", "data=streaming", path_override("data.source", source)]
+        raise ConfigError(f"data.source={source}: text, not rows; see {command('info')} {join(model)}")
+    if are_conversations(args, source):
         show_conversations(args, json)
         return
     if "data" not in typed:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_NAMED = 3  # run folders in a message
 _SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
-_BARE = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}  # no data, no model
+_TASK = {"experiment", "model", "data"}  # groups that say what to train
+_NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}
 _NO_FILES = ("sklearn:", "synthetic")
 
 
@@ -38,10 +40,10 @@ def check_named_run(config: "DictConfig") -> None:
 
 
 def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> None:
-    """Refuses a command that names only a folder and `resume=auto`, where no run can be continued.
+    """Refuses a command with `resume=auto` where no run can be continued, unless it says what to train.
 
-    It would train the default experiment: in a misspelt folder, or in that of a run that ended before a checkpoint.
-    Where the command says what to train, a line says that a new run begins.
+    It would train the default experiment: in a misspelt folder, or, with none or a part of the overrides that began it,
+    in that of a run that ended before a checkpoint. Otherwise a line says that a new run begins.
 
     Args:
         begins: whether the command trains, which `--dry-run` does not.
@@ -60,37 +62,34 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     check_rounds_file(folder)
     from mlxlab.experiment.manifest import FILE, read_manifest
 
-    is_bare, has_run = _BARE.issuperset(values), os.path.lexists(folder / FILE)
-    if is_bare and not has_run:
-        _refuse_missing_run(folder, is_only=values.keys() == {"hydra.run.dir", "resume"})
-    if not (is_bare and has_run):
-        if begins and "${" not in str(folder):  # the name of a new folder
-            log.info(f"{folder}: no checkpoint, a new run begins")
-        return
-    began = read_manifest(folder).get("inputs", {}).get("overrides")
-    if began is None or not _BARE.issuperset(map(override_name, began)):
+    says_task = any(re.split("[./]", key)[0] in _TASK for key in values)
+    has_run = os.path.lexists(folder / FILE)
+    if not has_run and not says_task:
+        raise InputNotFoundError(_no_run_to_continue(folder))
+    began = read_manifest(folder).get("inputs", {}).get("overrides") if has_run else None
+    if has_run and not (says_task if began is None else values.keys() >= {*map(override_name, began)} - _NO_TASK):
         again = "repeat the command that began it"
         if began is not None:
             options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
             again = f"begin it again with: {command('train')} {options}"
         raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
+    if begins and "${" not in str(folder):  # the name of a new folder
+        log.info(f"{folder}: no checkpoint, a new run begins")
 
 
-def _refuse_missing_run(folder: Path, *, is_only: bool) -> None:
-    """Raises InputNotFoundError if a run folder next to this one has nearly its name, or the command names no more."""
+def _no_run_to_continue(folder: Path) -> str:
+    """The message on a folder without a run, with run folders that may be meant."""
     from mlxlab.experiment.manifest import FILE
 
     runs = [file.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for file in folder.parent.glob(pattern)]
     neighbours = [run.name for run in runs if run.parent == folder.parent]
     new_run = "without resume=auto a new run begins"
     if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
-        meant = folder.parent / near[0]
-        raise InputNotFoundError(f"hydra.run.dir={folder}: no run to continue; did you mean {meant}? ({new_run})")
-    if is_only:
-        got = "a folder without a run" if folder.is_dir() else "a file" if folder.is_file() else "no such folder"
-        newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
-        such = f", such as {', '.join(map(str, newest))}" if newest else ""
-        raise InputNotFoundError(f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}")
+        return f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}? ({new_run})"
+    got = "a folder without a run" if folder.is_dir() else "a file" if folder.is_file() else "no such folder"
+    newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
+    such = f", such as {', '.join(map(str, newest))}" if newest else ""
+    return f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}"
 
 
 def check_named_files(config: "DictConfig") -> None:

@@ -43,7 +43,7 @@ class ErrorBudget:
     def __init__(
         self,
         on_error: OnError,
-        hint: str | Callable[[], str] = " (data.on_error=skip skips malformed records)",
+        hint: str | Callable[[], str] = " (data.on_error=skip leaves out up to 1 % of the records)",
         max_fraction: float = MAX_MALFORMED_FRACTION,
         key: str = "",
         fault: str = "records are malformed",

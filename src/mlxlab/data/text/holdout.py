@@ -13,7 +13,7 @@ SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
 SMALLER = (
     "data.validation.source=FILE names text to validate on,"
-    " data.reading.document_unit=paragraph makes smaller ones of a .txt file"
+    " data.reading.document_unit=paragraph or line makes more of a .txt file"
 )
 MAX_SEARCHED = 2**25  # bytes of a source that may have no document below the limit
 
@@ -43,7 +43,7 @@ def hold_out(
         if lowest and lowest[0] >= limit:
             if len(lowest) == 1:
                 raise DataError(f"{source.name}: one {noun}, expected two or more; {advice}")
-            limit, share = lowest[0] + 1, f"1 {noun} ({key}={fraction:g} of so few would be none) is"
+            limit, share = lowest[0] + 1, f"1 {noun} (by {key}={fraction:g} none) is"
     train = HoldoutSplit(source, fraction, "train", key, noun, limit)
     valid = HoldoutSplit(source, fraction, "valid", key, noun, limit)
     return train, valid, f"{source.name}: {share} held out for validation"

@@ -170,7 +170,8 @@ def _other_data(names: Sequence[str]) -> str:
     if len({*COLUMNS} & {*names}) > len(COLUMNS) // 2:
         return ""
     return (
-        "; data=titanic, the default, reads nothing else: choose data=text_classification or data=table for other rows"
+        "; data=titanic, the default, reads nothing else: choose data=text_classification or data=table for other rows,"
+        " data=streaming for text"
     )
 
 

@@ -25,6 +25,7 @@ class TrainingLength:
         learning_rate: the highest one; 0 is not known.
         evaluations: the steps of the evaluations, in order.
         best_step: that of the best one.
+        epochs: the limit by which a longer run may end sooner than by `max_steps`.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class TrainingLength:
     learning_rate: float = 0.0
     evaluations: tuple[int, ...] = ()
     best_step: int = 0
+    epochs: int | str | None = None
 
     @property
     def advice(self) -> str:
@@ -80,11 +82,19 @@ class TrainingLength:
     def _limit(self, steps: int) -> str:
         if self.limit == "epochs" and self.batches_per_epoch:
             return f"try trainer.epochs={10 * ceil(steps / self.batches_per_epoch / 10)}"
-        return f"try trainer.max_steps={steps}" if self.limit == "max_steps" else f"raise trainer.{self.limit}"
+        if self.limit != "max_steps":
+            return f"raise trainer.{self.limit}"
+        known = self.epochs * self.batches_per_epoch if isinstance(self.epochs, int) and self.batches_per_epoch else 0
+        return f"try trainer.max_steps={steps}{' trainer.epochs=null' * (self.epochs is not None and steps > known)}"
 
 
 def training_length(
-    history: History | None, steps: int, limit: str, batches_per_epoch: int | None, learning_rate: float | None = None
+    history: History | None,
+    steps: int,
+    limit: str,
+    batches_per_epoch: int | None,
+    learning_rate: float | None = None,
+    epochs: int | str | None = None,
 ) -> TrainingLength:
     """`learning_rate` is the configured one; None takes the highest that was logged."""
     curve = [metrics for _, metrics in history.curve] if history else []
@@ -92,7 +102,7 @@ def training_length(
     logged = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
     evaluations = tuple(step for step, _ in history.evaluations) if history else ()
     best_step, rate = history.best_step if history else 0, learning_rate or logged
-    return TrainingLength(steps, limit, batches_per_epoch, losses, rate, evaluations, best_step)
+    return TrainingLength(steps, limit, batches_per_epoch, losses, rate, evaluations, best_step, epochs)
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:

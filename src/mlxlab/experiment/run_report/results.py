@@ -196,7 +196,9 @@ def training_length(files: RunFiles) -> length.TrainingLength:
     steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
     limit, configured = length.limit_of(files.config, steps or None), value_at(files.config, "trainer.learning_rate")
     rate = float(configured) if isinstance(configured, float | int) else None
-    return length.training_length(history, steps, limit, files.facts.get("batches_per_epoch"), rate)
+    batches, epochs = files.facts.get("batches_per_epoch"), value_at(files.config, "trainer.epochs")
+    known = epochs if isinstance(epochs, int | str) else None
+    return length.training_length(history, steps, limit, batches, rate, known)
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

@@ -147,6 +147,9 @@ class LineRows:
         if self.encoding and lines.start.startswith(RECODED_BOM):
             fault = f"a byte order mark of UTF-8, but data.reading.encoding={self.encoding}"
             raise DataError(f"{self.files.path(index)}:1:1: {fault}")
+        if lines.is_utf8 and lines.is_recoded:
+            fault = f"this is UTF-8, but data.reading.encoding={self.encoding}; data.reading.encoding=utf-8 reads it"
+            raise DataError(f"{self.files.path(index)}:1: {fault}")
         if description := describe_start(lines.start):
             kind = "JSON lines" if self.is_json else "a CSV file"
             raise DataError(f"{self.files.path(index)}:1:1: this is {description}; expected {kind}")

@@ -16,6 +16,14 @@ def codec_of(suffix: str) -> str | None:
     return CODECS.get(os.path.splitext(suffix)[1])
 
 
+def _is_utf8(block: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(block)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class Lines:
     """The decompressed lines of a file as UTF-8, with their offset, and a limit on the size of a record.
 
@@ -37,9 +45,11 @@ class Lines:
 
             self.stream = io.BufferedReader(pyarrow.CompressedInputStream(file.raw, codec), BLOCK)
         start = self._peek()
+        self.is_utf8 = not start.isascii() and _is_utf8(start)  # as far as the first block tells
         if encoding is None and start.startswith(UTF16_BOMS):
             encoding = "utf-16"
-        if encoding is not None and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        self.is_recoded = encoding is not None and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig")
+        if encoding is not None and self.is_recoded:
             self._recode(codecs.getincrementaldecoder(encoding)(), "utf-8")
             start = self._peek()
         self.start = start

@@ -110,7 +110,8 @@ def plain_text(record: bytes) -> str:
     try:
         return record.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte 0x{record[error.start]:02x} is not UTF-8") from None
+        fault = f"byte 0x{record[error.start]:02x} is not UTF-8"
+        raise ValueError(f"{fault}; iconv -f cp1252 -t utf-8 converts a file of Windows") from None
 
 
 def json_text(column: str, record: bytes) -> str:
@@ -134,7 +135,7 @@ def json_object(record: bytes, expected: str, pairs_hook: PairsHook | None = Non
     except json.JSONDecodeError as error:
         hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
         column = min(error.pos, len(line.rstrip())) + 1  # the parser looks for more behind the end of the line
-        raise ValueError(f"not JSON: {error.msg} at column {column}{hint}") from None
+        raise ValueError(f"not JSON: {error.msg.removesuffix(' at')} at column {column}{hint}") from None
     except DuplicateKeyError:
         raise
     except (RecursionError, ValueError) as error:
