@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from support.processes import environment
 
 _SECONDS = 120  # without any output
+_REACTION = 0.2  # seconds of a person: a signal between a prompt and the wait for a key is lost until the next key
 _TAKE_TERMINAL = """
 import fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts what it runs in the background with SIGINT ignored
@@ -66,6 +68,7 @@ def run_in_terminal(
             shown = output.replace(b"\r\n", b"\n")
             if expected and (found := shown.find(expected[0].after.encode(), position)) >= 0:
                 position = found + len(expected[0].after.encode())
+                time.sleep(_REACTION)
                 os.write(controller, expected.pop(0).text.encode())
     os.close(controller)
     return Screen(process.wait(), output.decode().replace("\r\n", "\n"))
