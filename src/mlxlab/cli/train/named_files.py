@@ -67,7 +67,8 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     if not has_run and not says_task:
         raise InputNotFoundError(_no_run_to_continue(folder))
     began = read_manifest(folder).get("inputs", {}).get("overrides") if has_run else None
-    if has_run and not (says_task if began is None else values.keys() >= {*map(override_name, began)} - _NO_TASK):
+    typed = {*map(override_name, overrides)}
+    if has_run and not (says_task if began is None else typed >= {*map(override_name, began)} - _NO_TASK):
         again = "repeat the command that began it"
         if began is not None:
             options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
