@@ -31,7 +31,7 @@ TARGETS = (
     "mlxlab.data.labelled.table.dataset.TableDataset",
 )
 ENCODING = "cp1252"  # which is tried for a file that is not UTF-8
-ENCODED_ROWS = 100_000  # those of which one must not be UTF-8
+SEARCHED_ROWS = 100_000  # for one that is not UTF-8
 DROP = "data.on_overlap=drop"
 LENGTH = ("epochs", "steps_per_epoch", "steps", "max_tokens")  # what is reported of the command that is printed
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
@@ -122,9 +122,9 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
 
 
 def _fault_of_encoding(node: dict[str, Any]) -> str:
-    """The first of many rows that is not UTF-8, if no other has letters that tell that the file is, else "".
+    """The location and the error of the first row that is not UTF-8, if the whole file is probably in ENCODING.
 
-    Also "" for a file whose encoding is named, or that ENCODING does not read.
+    "" if it is not: its encoding is named, another row has letters in UTF-8, or ENCODING does not read it.
     """
     from mlxlab.config.instantiate import instantiate
     from mlxlab.data.labelled.rows import RowReading, read_chunks
@@ -137,7 +137,7 @@ def _fault_of_encoding(node: dict[str, Any]) -> str:
         for table, _, _ in read_chunks(node["source"], instantiate(reading, RowReading), 10_000, errors=errors):
             if not all(cell.isascii() for cells in table.values() for cell in cells if cell):
                 return ""
-            if errors.valid_records + errors.malformed_records >= ENCODED_ROWS:
+            if errors.valid_records + errors.malformed_records >= SEARCHED_ROWS:
                 break
     if errors.first_is_readable:
         with suppress(DataError):

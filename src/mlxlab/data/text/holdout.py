@@ -11,7 +11,7 @@ from mlxlab.wording import percent
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
-SMALLER = (
+MORE_DOCUMENTS = (
     "data.validation.source=FILE names text to validate on,"
     " data.reading.document_unit=paragraph or line makes more of a .txt file"
 )
@@ -23,7 +23,7 @@ def hold_out(
     fraction: float,
     key: str = "data.validation.fraction",
     noun: str = "document",
-    advice: str = SMALLER,
+    advice: str = MORE_DOCUMENTS,
 ) -> tuple["HoldoutSplit", "HoldoutSplit", str]:
     """The training and the validation documents of a source, and a line for the log.
 
