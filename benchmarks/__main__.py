@@ -167,9 +167,13 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     """
     suite = next((arg.partition("=")[2] for arg in args if arg.startswith("suite=")), "")
     if suite not in SUITES:
-        raise ConfigError(f"suite={suite}: expected one of {', '.join(SUITES)}{suggestion(suite, SUITES)}")
+        raise ConfigError(
+            f"suite={suite}: expected one of {', '.join(SUITES)}{suggestion(suite, SUITES)}"
+        )
     module, function = SUITES[suite]
-    prefixes = ("suite=",) if suite == "steps" else ("suite=", "save=")  # `save` is a parameter of `steps`
+    prefixes = (
+        ("suite=",) if suite == "steps" else ("suite=", "save=")
+    )  # `save` is a parameter of `steps`
     save = [arg.partition("=")[2] for arg in args if arg.startswith("save=") and suite != "steps"]
     own = [arg for arg in args if not arg.startswith(prefixes)]
     options, _ = parse_args(own, [f"benchmarks.{module}.{function}"])
@@ -177,7 +181,9 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
         is_list = key in LISTS and (suite, key) != ("qlora", "model")
         for item in value.split(",") if is_list else []:
             if item not in LISTS[key]:
-                raise ConfigError(f"{key}={value}: expected {', '.join(LISTS[key])}{suggestion(item, LISTS[key])}")
+                raise ConfigError(
+                    f"{key}={value}: expected {', '.join(LISTS[key])}{suggestion(item, LISTS[key])}"
+                )
     if options.get("rounds", 1) < 1:
         raise ConfigError(f"rounds={options['rounds']}: expected a whole number >= 1")
     if not 0 <= (options.get("dropout") or 0) < 1:
@@ -191,7 +197,9 @@ def _save(path: Path, text: str, settings: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.md").write_text(text + "\n")
-        Path(f"{path}.json").write_text(json.dumps({**settings, "tables": figures(text)}, indent=1, default=str) + "\n")
+        Path(f"{path}.json").write_text(
+            json.dumps({**settings, "tables": figures(text)}, indent=1, default=str) + "\n"
+        )
     except OSError as error:
         raise WriteError(f"save={path}: {error.strerror or error}") from None
 

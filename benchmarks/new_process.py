@@ -13,7 +13,9 @@ ROOT = str(Path(__file__).resolve().parents[1])
 
 def run_module(name: str, args: list[str], folder: str, env: dict[str, str] | None = None) -> Any:
     """The JSON object that the module prints last, and as `start` when it was started, in seconds since 1970."""
-    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))  # the run has a folder of its own
+    path = os.pathsep.join(
+        filter(None, [ROOT, os.environ.get("PYTHONPATH")])
+    )  # the run has a folder of its own
     start = time.time()
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *args],

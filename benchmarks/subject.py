@@ -17,7 +17,9 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult
 
 
-def language_model(family: str, size: str, vocab_size: int, *, seed: int = 0, **overrides: Any) -> Model:
+def language_model(
+    family: str, size: str, vocab_size: int, *, seed: int = 0, **overrides: Any
+) -> Model:
     """A language model of `model=family model/size=size`, with the same weights in every process.
 
     Args:
@@ -34,17 +36,28 @@ class Subject:
     """A training run of a BERT classifier whose steps are called one by one."""
 
     def __init__(
-        self, size: str, rows: int, length: int, tracker: Tracker | None = None, vocab_size: int = 1024
+        self,
+        size: str,
+        rows: int,
+        length: int,
+        tracker: Tracker | None = None,
+        vocab_size: int = 1024,
     ) -> None:
         mx.random.seed(0)
         node = read_config("model/bert") | read_config(f"model/size/{size}")
-        model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size, seed=0)
+        model = build_model(
+            node, kind="classification", num_classes=2, vocab_size=vocab_size, seed=0
+        )
         mx.eval(model.parameters())
         rng = np.random.default_rng(0)
         ones = np.ones(rows, np.float32)
         tokens = rng.integers(0, vocab_size, (rows, length)).astype(np.int32)
         self.batch = Batch(
-            tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
+            tokens,
+            np.ones_like(tokens),
+            rng.integers(0, 2, rows).astype(np.int32),
+            ones,
+            np.arange(rows),
         )
         self.context = FitContext("valid/loss", tracker or NoTracker())
         trainer = instantiate(trainer_node())

@@ -23,7 +23,9 @@ def build(out: Path = Path("build/site")) -> None:
     Args:
         out: the folder to write; what it holds is replaced.
     """
-    os.environ["NO_MKDOCS_2_WARNING"] = "true"  # Material's advertisement, which --strict does not count
+    os.environ["NO_MKDOCS_2_WARNING"] = (
+        "true"  # Material's advertisement, which --strict does not count
+    )
     try:
         from mkdocs.commands.build import build as build_site
         from mkdocs.config import load_config

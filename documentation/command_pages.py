@@ -55,7 +55,12 @@ def _train() -> Iterator[str]:
 
 def _options(target: str) -> Iterator[list[str]]:
     for name, default, expected, description in option_help(target):
-        yield [code(name), "*required*" if default is None else code(default), cell(expected), cell(description)]
+        yield [
+            code(name),
+            "*required*" if default is None else code(default),
+            cell(expected),
+            cell(description),
+        ]
 
 
 def as_markdown(text: str) -> str:
@@ -64,5 +69,7 @@ def as_markdown(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    is_aligned = any(line.startswith(" ") or re.search(r"\S  +\S", line) for line in text.splitlines())
+    is_aligned = any(
+        line.startswith(" ") or re.search(r"\S  +\S", line) for line in text.splitlines()
+    )
     return f"```text\n{dedent(text)}\n```" if is_aligned else text.replace("<", "&lt;")

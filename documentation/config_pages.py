@@ -42,7 +42,11 @@ def config_pages() -> dict[str, str]:
     for top, names in groupby(sorted(every, key=_page_of), key=_page_of):
         parts = [f"# {top}"]
         for group in names:
-            parts += _presets(conf, group, every[group]) if group in PRESETS else _group(conf, group, every[group])
+            parts += (
+                _presets(conf, group, every[group])
+                if group in PRESETS
+                else _group(conf, group, every[group])
+            )
         pages[f"{top}.md"] = "\n\n".join(parts) + "\n"
     pages["hydra.md"] += "\n\n".join(["", HYDRA, *_keys({"": sweep_lines(conf)})]) + "\n"
     pages["index.md"] = "\n\n".join(_index(conf, every)) + "\n"
@@ -63,7 +67,11 @@ def _hydra_groups(conf: Path) -> dict[str, dict[str, str]]:
 
 
 def _comment(file: Path) -> str:
-    comments = (line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    comments = (
+        line.lstrip("# ")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    )
     return next((line for line in comments if not line.startswith("@")), "")
 
 
@@ -71,7 +79,11 @@ def _index(conf: list[Path], every: dict[str, dict[str, str]]) -> Iterator[str]:
     yield HEAD
     default = chosen(conf)
     rows = [
-        [f"[`{group}`]({_page_of(group)}.md#{anchor(group)})", code(default.get(group) or ""), ", ".join(options)]
+        [
+            f"[`{group}`]({_page_of(group)}.md#{anchor(group)})",
+            code(default.get(group) or ""),
+            ", ".join(options),
+        ]
         for group, options in every.items()
     ]
     yield "## Groups"
@@ -85,7 +97,10 @@ def _group(conf: list[Path], group: str, options: dict[str, str]) -> Iterator[st
     default = chosen(conf).get(group)
     yield table(
         ["option", ""],
-        [[code(name) + (" (default)" if name == default else ""), cell(text)] for name, text in options.items()],
+        [
+            [code(name) + (" (default)" if name == default else ""), cell(text)]
+            for name, text in options.items()
+        ],
     )
     yield from _keys({name: option_lines(conf, group, name) for name in options})
 
@@ -93,7 +108,10 @@ def _group(conf: list[Path], group: str, options: dict[str, str]) -> Iterator[st
 def _presets(conf: list[Path], group: str, options: dict[str, str]) -> Iterator[str]:
     """Each option with the values that it sets."""
     yield f"## `{group}` {{ #{anchor(group)} }}"
-    yield table(["option", ""], [[f"[`{name}`](#{group}-{name})", cell(text)] for name, text in options.items()])
+    yield table(
+        ["option", ""],
+        [[f"[`{name}`](#{group}-{name})", cell(text)] for name, text in options.items()],
+    )
     for name in options:
         file = read_yaml(conf[0] / group / f"{name}.yaml")
         yield f"### `{group}={name}` {{ #{group}-{name} }}"

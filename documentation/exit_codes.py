@@ -21,11 +21,17 @@ def exit_codes() -> dict[int, str]:
         1: "A job of a sweep failed; the others are done.",
         INTERNAL_ERROR: "A bug, with its traceback. Please report it.",
     }
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.UserError)
+    ]
     for kind in kinds:
         codes.setdefault(kind.exit_code, " ".join((kind.__doc__ or "").split()))
     for number in STOP_SIGNALS:
-        codes[128 + number] = f"Stopped by {number.name}; the run is saved, and `resume=auto` continues it."
+        codes[128 + number] = (
+            f"Stopped by {number.name}; the run is saved, and `resume=auto` continues it."
+        )
     return dict(sorted(codes.items()))
 
 

@@ -15,7 +15,11 @@ def expected(hint: object) -> str:
     if isinstance(hint, Record):
         return "a mapping, see below"
     if records(hint):
-        return "a list of mappings, see below" if "list" in str(hint) else "a mapping, see below, or null"
+        return (
+            "a list of mappings, see below"
+            if "list" in str(hint)
+            else "a mapping, see below, or null"
+        )
     return describe(hint)
 
 
@@ -25,13 +29,20 @@ def mapping_tables(name: str, hint: object) -> Iterator[str]:
     if not kinds:
         return
     first = next(iter(kinds.values()))
-    shared = {field: key for field, key in first.items() if all(keys.get(field) == key for keys in kinds.values())}
+    shared = {
+        field: key
+        for field, key in first.items()
+        if all(keys.get(field) == key for keys in kinds.values())
+    }
     yield f"### Entries of `{name}`"
     if shared:
-        yield table(["key", "expected", "meaning"], [_row(field, key) for field, key in shared.items()])
+        yield table(
+            ["key", "expected", "meaning"], [_row(field, key) for field, key in shared.items()]
+        )
     if len(kinds) > 1:
         yield table(
-            [TAG, "what it does", "further keys"], [_kind(record, keys, shared) for record, keys in kinds.items()]
+            [TAG, "what it does", "further keys"],
+            [_kind(record, keys, shared) for record, keys in kinds.items()],
         )
     for field, key in shared.items():
         yield from mapping_tables(f"{name}.{field}", key.hint)
@@ -50,7 +61,11 @@ def _keys(record: Record) -> dict[str, Key]:
 
 
 def _row(field: str, key: Key) -> list[str]:
-    return [code(field) + ("" if key.required else " (optional)"), cell(expected(key.hint)), cell(key.doc)]
+    return [
+        code(field) + ("" if key.required else " (optional)"),
+        cell(expected(key.hint)),
+        cell(key.doc),
+    ]
 
 
 def _kind(record: Record, keys: dict[str, Key], shared: dict[str, Key]) -> list[str]:

@@ -24,7 +24,10 @@ CODE = re.compile(r"(^ *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 @cache
 def generated_pages() -> dict[str, str]:
     """Path in the site -> Markdown."""
-    pages = {"reference/exit_codes.md": exit_code_page(), "reference/python_api.md": python_api_page()}
+    pages = {
+        "reference/exit_codes.md": exit_code_page(),
+        "reference/python_api.md": python_api_page(),
+    }
     pages |= {f"reference/config/{name}": text for name, text in config_pages().items()}
     pages |= {f"reference/commands/{name}": text for name, text in command_pages().items()}
     for file, page in ROOT_PAGES.items():
@@ -49,7 +52,9 @@ def _link(match: re.Match[str], page: str) -> str:
     if not path or "://" in path or path.startswith("mailto:"):
         return match[0]
     target = os.path.normpath(PurePosixPath(source_of(page)).parent / path)
-    site = ROOT_PAGES.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
+    site = ROOT_PAGES.get(target) or (
+        target.removeprefix("docs/") if target.startswith("docs/") else None
+    )
     if site is None:
         return text
     return f"[{text}]({os.path.relpath(site, PurePosixPath(page).parent)}{anchor})"
@@ -57,4 +62,9 @@ def _link(match: re.Match[str], page: str) -> str:
 
 def without_breaks(html: str) -> str:
     """A page as HTML with no-break spaces in `95 %`, but for code, which is copied."""
-    return re.sub(r"<(pre|code)\b.*?</\1>|(?<=\d) (?=%)", lambda match: match[0].strip() or "&nbsp;", html, flags=re.S)
+    return re.sub(
+        r"<(pre|code)\b.*?</\1>|(?<=\d) (?=%)",
+        lambda match: match[0].strip() or "&nbsp;",
+        html,
+        flags=re.S,
+    )

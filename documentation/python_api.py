@@ -15,7 +15,11 @@ from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.loaded_model import LoadedModel
 from mlxlab.inference.sampling import SamplingParams
 
-RESULTS = {"config": api.Config, "run": api.TrainedRun, "model": LoadedModel}  # by the name in the example
+RESULTS = {
+    "config": api.Config,
+    "run": api.TrainedRun,
+    "model": LoadedModel,
+}  # by the name in the example
 GENERATION = (GenerationConfig, SamplingParams)  # whose fields are options of `generate`
 TITLES = {"Args": "argument", "Attributes": "attribute", "Raises": "error"}
 HEAD = """# Python API
@@ -57,8 +61,12 @@ def python_api_page() -> str:
 def public_methods(kind: type) -> dict[str, FunctionType]:
     """Methods and properties of a class, and the operators that have a docstring."""
     members = {name: getattr(member, "fget", member) for name, member in vars(kind).items()}
-    functions = {name: member for name, member in members.items() if isinstance(member, FunctionType)}
-    return {name: each for name, each in functions.items() if not name.startswith("_") or each.__doc__}
+    functions = {
+        name: member for name, member in members.items() if isinstance(member, FunctionType)
+    }
+    return {
+        name: each for name, each in functions.items() if not name.startswith("_") or each.__doc__
+    }
 
 
 def error_kinds() -> list[type[errors.UserError]]:
@@ -81,7 +89,9 @@ def _results() -> Iterator[str]:
             yield f"### `{example}[key]`" if name == "__getitem__" else f"### `{example}.{name}`"
             yield from _described(_call(kind, name, example), method.__doc__)
             if name == "generate":
-                yield key_table([row for target in GENERATION for row in _options(target)], "option")
+                yield key_table(
+                    [row for target in GENERATION for row in _options(target)], "option"
+                )
 
 
 def _errors() -> Iterator[str]:
@@ -90,25 +100,42 @@ def _errors() -> Iterator[str]:
     for kind in error_kinds():
         fixed = kind.exit_code if "exit_code" in vars(kind) and kind is not errors.UserError else ""
         is_stop = issubclass(kind, errors.RunInterrupted)
-        rows.append([code(kind.__name__), "" if is_stop else str(fixed), cell(inspect.getdoc(kind) or "")])
+        rows.append(
+            [code(kind.__name__), "" if is_stop else str(fixed), cell(inspect.getdoc(kind) or "")]
+        )
     yield table(["class", "`exit_code`", "meaning"], rows)
 
 
 def _options(target: type) -> Iterator[list[str]]:
-    for name, default, expected, description in option_help(f"{target.__module__}.{target.__name__}"):
-        yield [code(name), "*required*" if default is None else code(default), cell(expected), cell(description)]
+    for name, default, expected, description in option_help(
+        f"{target.__module__}.{target.__name__}"
+    ):
+        yield [
+            code(name),
+            "*required*" if default is None else code(default),
+            cell(expected),
+            cell(description),
+        ]
 
 
 def _described(signature: str, doc: str | None) -> Iterator[str]:
     """A signature, the text of a docstring, and a table for each of its sections."""
     if signature:
         yield f"```python\n{signature}\n```"
-    text, *sections = re.split(r"^(Args|Attributes|Raises):$", inspect.cleandoc(doc or ""), flags=re.MULTILINE)
+    text, *sections = re.split(
+        r"^(Args|Attributes|Raises):$", inspect.cleandoc(doc or ""), flags=re.MULTILINE
+    )
     parts = text.strip().split("`")  # an entity in code would be shown as it is
-    yield "`".join([part.replace("<", "&lt;") if n % 2 == 0 else part for n, part in enumerate(parts)])
+    yield "`".join(
+        [part.replace("<", "&lt;") if n % 2 == 0 else part for n, part in enumerate(parts)]
+    )
     for title, body in zip(sections[::2], sections[1::2], strict=True):
-        entries = re.findall(r"^(\w[\w, ]*): (.*(?:\n +.*)*)", dedent(body.strip("\n")), re.MULTILINE)
-        yield table([TITLES[title], "meaning"], [[code(name), cell(text)] for name, text in entries])
+        entries = re.findall(
+            r"^(\w[\w, ]*): (.*(?:\n +.*)*)", dedent(body.strip("\n")), re.MULTILINE
+        )
+        yield table(
+            [TITLES[title], "meaning"], [[code(name), cell(text)] for name, text in entries]
+        )
 
 
 def _call(kind: type, name: str, example: str) -> str:

@@ -4,7 +4,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}  # requested with the page
+LOADED = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "link": "href",
+}  # requested with the page
 LINKED_RELATIONS = ("canonical", "prev", "next", "alternate", "edit")
 
 
@@ -45,7 +51,9 @@ def faults(site: Path) -> list[str]:
             elif target in pages and unquote(anchor) not in pages[target].anchors:
                 lines.append(f"{name}: no such anchor: {address}")
     for sheet in site.rglob("*.css"):
-        if "url(http" in sheet.read_text(encoding="utf-8") or "url(//" in sheet.read_text(encoding="utf-8"):
+        if "url(http" in sheet.read_text(encoding="utf-8") or "url(//" in sheet.read_text(
+            encoding="utf-8"
+        ):
             lines.append(f"{sheet.relative_to(site)}: loads from elsewhere")
     return lines
 

@@ -21,7 +21,9 @@ def conversation(rng: random.Random) -> dict[str, list[dict[str, str]]]:
         unit, count = rng.choice(sorted(ZENTS)), rng.randint(2, 99)
         amount = f"{count} {unit}s"
         messages.append({"role": "user", "content": rng.choice(QUESTIONS).format(amount)})
-        messages.append({"role": "assistant", "content": f"{amount} are {count * ZENTS[unit]} zents."})
+        messages.append(
+            {"role": "assistant", "content": f"{amount} are {count * ZENTS[unit]} zents."}
+        )
     return {"messages": messages}
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 _SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 sys.path.insert(0, _SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))  # for its jobs
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [_SOURCE, os.environ.get("PYTHONPATH")])
+)  # for its jobs
 
 try:
     from mlxlab.cli.trial import main

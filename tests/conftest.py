@@ -22,7 +22,10 @@ os.fsync = lambda descriptor: None
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--native", choices=("on", "off"), default="off", help="native kernels in tests and their processes"
+        "--native",
+        choices=("on", "off"),
+        default="off",
+        help="native kernels in tests and their processes",
     )
 
 

@@ -46,15 +46,23 @@ TOOLS = ("pytest", "pytest-xdist")  # the options of pytest in pyproject.toml na
 
 def feature_extras() -> set[str]:
     """The extras of pyproject.toml that add a feature."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     return set(declared) - NO_FEATURE
 
 
 def files_using(extra: str) -> list[str]:
     """Tests that import a module of the extra, or skip without it, and those that its other versions may break."""
     names = "|".join(MODULES[extra])
-    imports = re.compile(rf"^\s*(?:.*importorskip\(\s*[\"']|import |from )(?:{names})\b", re.MULTILINE)
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if imports.search(path.read_text())]
+    imports = re.compile(
+        rf"^\s*(?:.*importorskip\(\s*[\"']|import |from )(?:{names})\b", re.MULTILINE
+    )
+    files = [
+        path
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if imports.search(path.read_text())
+    ]
     return [str(path.relative_to(ROOT)) for path in files] + list(MORE_TESTS.get(extra, ()))
 
 
@@ -82,7 +90,11 @@ def read_report(path: Path) -> Outcome:
 def faults(extra: str, result: Outcome) -> list[str]:
     """Why the tests of an installed extra do not count as passed."""
     missing = re.compile(rf"\b(?:extra {extra}|{'|'.join(MODULES[extra])})\b|\[{extra}\]")
-    skipped = [f"skipped with the extra installed: {reason}" for reason in result.skips if missing.search(reason)]
+    skipped = [
+        f"skipped with the extra installed: {reason}"
+        for reason in result.skips
+        if missing.search(reason)
+    ]
     return [*result.failures, *skipped, *([] if result.num_passed else ["no test ran"])]
 
 
@@ -96,14 +108,20 @@ def check_extras(only: str | None = None) -> int:
     extras = only.split(",") if only else known
     for extra in extras:
         if extra not in known:
-            raise ConfigError(f"only={extra}: expected {', '.join(known)}{suggestion(extra, known)}")
+            raise ConfigError(
+                f"only={extra}: expected {', '.join(known)}{suggestion(extra, known)}"
+            )
     rows, problems = [], []
     for extra in extras:
         with tempfile.TemporaryDirectory(prefix=f"mlxlab-{extra}-") as folder:
             row, found = _check(extra, Path(folder))
         rows.append(row)
         problems += [f"{extra}: {fault}" for fault in found]
-    print(markdown_table(["extra", "installed in", "quick experiment", "tests passed", "failed", "skipped"], rows))
+    print(
+        markdown_table(
+            ["extra", "installed in", "quick experiment", "tests passed", "failed", "skipped"], rows
+        )
+    )
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
@@ -114,19 +132,35 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     venv.create(folder / "env", with_pip=True)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     installing = seconds(
-        partial(call, f"{extra}: pip install", *pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", *TOOLS)
+        partial(
+            call,
+            f"{extra}: pip install",
+            *pip,
+            "install",
+            "--no-compile",
+            f"{ROOT}[cpu,{extra}]",
+            *TOOLS,
+        )
     )
     call(f"{extra}: pip check", *pip, "check")
     command = [python, "-m", "mlxlab", "train", *QUICK]
     training = seconds(partial(call, f"{extra}: quick experiment", *command, folder=folder))
     report = folder / "report.xml"
-    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={folder / 'tests'}"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        f"--basetemp={folder / 'tests'}",
+    ]
     subprocess.run([python, "-m", "pytest", *options, *files_using(extra)], cwd=ROOT, check=False)
     result = read_report(report)
     for reason, count in result.skips.items():
         print(f"{extra}: {count} skipped: {reason}", file=sys.stderr)
     counts = (result.num_passed, len(result.failures), result.skips.total())
-    return [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)], faults(extra, result)
+    return [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)], faults(
+        extra, result
+    )
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -139,9 +173,13 @@ def seconds(action: Callable[[], object]) -> float:
 def call(title: str, *command: str | Path, folder: Path = ROOT) -> str:
     """What the command prints, without PYTHONPATH; ServiceUnavailableError with the end of its output if it fails."""
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise ServiceUnavailableError(f"{title}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+        raise ServiceUnavailableError(
+            f"{title}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}"
+        )
     return done.stdout
 
 

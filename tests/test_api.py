@@ -12,14 +12,23 @@ import pytest
 import mlxlab
 from mlxlab.cli.predict import main as predict_command
 from mlxlab.data.titanic.passenger import table_of
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, RunInterrupted
+from mlxlab.errors import (
+    ConfigError,
+    DataError,
+    InputNotFoundError,
+    NotAllowedError,
+    RunInterrupted,
+)
 from mlxlab.inference.restore import save_ensemble
 from support.processes import ROOT, environment, tiny_overrides
 from support.titanic import csv_text, real_rows
 
 TINY = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
 ROWS = real_rows()[:30]
-DICTS = [dict(zip(table_of(ROWS), cells, strict=True)) for cells in zip(*table_of(ROWS).values(), strict=True)]
+DICTS = [
+    dict(zip(table_of(ROWS), cells, strict=True))
+    for cells in zip(*table_of(ROWS).values(), strict=True)
+]
 
 
 def fresh_process(code, folder):
@@ -34,7 +43,10 @@ def run(tmp_path_factory):
 
 
 def test_importing_the_package_imports_nothing_else(tmp_path):
-    done = fresh_process("import sys; before = {*sys.modules}; import mlxlab; print({*sys.modules} - before)", tmp_path)
+    done = fresh_process(
+        "import sys; before = {*sys.modules}; import mlxlab; print({*sys.modules} - before)",
+        tmp_path,
+    )
     assert done.stdout == "{'mlxlab'}\n", done.stderr
 
 
@@ -82,7 +94,10 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
     answers = model.predict(DICTS)
     (tmp_path / "rows.csv").write_text(csv_text(ROWS))
     output = tmp_path / "out.jsonl"
-    assert predict_command([f"run={run.folder}", f"input={tmp_path / 'rows.csv'}", f"output={output}"]) == 0
+    assert (
+        predict_command([f"run={run.folder}", f"input={tmp_path / 'rows.csv'}", f"output={output}"])
+        == 0
+    )
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
     frame = pd.DataFrame(DICTS, index=[f"p{row.id}" for row in ROWS])
@@ -94,7 +109,9 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
 
 
 def test_an_ensemble_predicts_the_mean_of_its_members(run, tmp_path):
-    save_ensemble(tmp_path, [run.folder, run.folder / "checkpoints" / "step-00000004"], "probabilities")
+    save_ensemble(
+        tmp_path, [run.folder, run.folder / "checkpoints" / "step-00000004"], "probabilities"
+    )
     members = [mlxlab.load(run.folder, name).predict(DICTS) for name in ("best", "last")]
     mean = np.mean([[row["probability_died"] for row in member] for member in members], axis=0)
     ensemble = [row["probability_died"] for row in mlxlab.load(tmp_path).predict(DICTS)]
@@ -115,8 +132,17 @@ def test_what_a_model_cannot_do_is_an_error_of_the_user(run):
 
 def test_a_language_model_continues_texts(tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"One fish, {n} fish.\n" for n in range(300)))
-    settings = ["model=transformer", "data=streaming", f"data.source={tmp_path / 'text.txt'}", "data.seq_len=32"]
-    settings += ["data.tokenizer.vocab_size=300", "data.reading.document_unit=line", "data.validation.fraction=0.1"]
+    settings = [
+        "model=transformer",
+        "data=streaming",
+        f"data.source={tmp_path / 'text.txt'}",
+        "data.seq_len=32",
+    ]
+    settings += [
+        "data.tokenizer.vocab_size=300",
+        "data.reading.document_unit=line",
+        "data.validation.fraction=0.1",
+    ]
     tiny = [setting for setting in TINY if "baselines" not in setting]
     run = mlxlab.train(mlxlab.compose(*tiny, *settings, f"hydra.run.dir={tmp_path / 'lm'}"))
     model = mlxlab.load(run.folder)
@@ -139,7 +165,10 @@ def test_training_in_another_thread_leaves_signals_alone(tmp_path):
 def test_an_interrupted_run_says_where_it_is():
     error = RunInterrupted("stopped at step 3", 2)
     error.add_note("run folder: outputs/x")
-    assert error._render_traceback_() == ["RunInterrupted: stopped at step 3", "run folder: outputs/x"]
+    assert error._render_traceback_() == [
+        "RunInterrupted: stopped at step 3",
+        "run folder: outputs/x",
+    ]
 
 
 INTERRUPT = """

@@ -47,7 +47,10 @@ ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "mlflow": ("tracking.mlflow", "tracking.runs", "inference.pyfunc_model"),
 }
 NEVER_IN = {"mlx": ("config", "data", "tracking", "storage", "sweep")}
-FILES_OF = {package: list(files) for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])}
+FILES_OF = {
+    package: list(files)
+    for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
+}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
 
 
@@ -94,8 +97,12 @@ def may_import(module: str, name: str) -> bool:
 
 @pytest.mark.parametrize("package", FILES_OF)
 def test_packages_import_only_lower_layers(package):
-    imports = [(module_name(file), name) for file in FILES_OF[package] for name in imported_names(file)]
-    faults = [f"{module} imports {name}" for module, name in imports if not may_import(module, name)]
+    imports = [
+        (module_name(file), name) for file in FILES_OF[package] for name in imported_names(file)
+    ]
+    faults = [
+        f"{module} imports {name}" for module, name in imports if not may_import(module, name)
+    ]
     assert not faults, "\n".join(faults)
 
 
@@ -105,7 +112,9 @@ def test_no_two_modules_import_each_other_in_a_circle():
     imports = {}
     for module, file in modules.items():
         names = imported_names(file)
-        imports[module] = {name if name in modules else name.rpartition(".")[0] for name in names} & set(modules)
+        imports[module] = {
+            name if name in modules else name.rpartition(".")[0] for name in names
+        } & set(modules)
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -132,16 +141,22 @@ def test_every_file_is_ascii():
         assert file.read_text().isascii(), file
 
 
-@pytest.mark.parametrize("args", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
 def test_the_linters_agree(args):
-    done = subprocess.run([sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_scripts_hold_no_logic():
     for file in (ROOT / "scripts").glob("*.py"):
         tree = ast.parse(file.read_text())
-        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For) for node in ast.walk(tree)), file
+        assert not any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For) for node in ast.walk(tree)
+        ), file
         assert len(file.read_text().splitlines()) <= 25, file
 
 
@@ -153,6 +168,8 @@ def test_scripts_run_as_the_readme_writes_them():
 
 def test_continuous_integration_runs_the_readme_command():
     readme = (ROOT / "README.md").read_text()
-    lines = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "pip install" in line]
+    lines = [
+        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "pip install" in line
+    ]
     assert lines
     assert all(line in readme for line in lines)

@@ -35,7 +35,9 @@ SMALL = [
 def anchors(page):
     """Those of the headings, as code hosts and the site make them, and those in HTML."""
     text = page.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.DOTALL), re.M)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.DOTALL), re.M
+    )
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
     slugs = [re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain]
     return {*slugs, *re.findall(r'<a id="([^"]+)">', text)}
@@ -43,7 +45,9 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_to_files_and_their_anchors(page):
-    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+    for link, anchor in re.findall(
+        r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")
+    ):
         if "://" not in link and (link or anchor):
             target = page.parent / link if link else page
             assert target.exists(), link
@@ -58,14 +62,23 @@ def unquoted_patterns(line):
     """
     command = re.match(r"""(?:'[^']*'|"[^"]*"|(?<!\s)#|[^'"#])*""", line)
     assert command is not None
-    words = [*re.sub(r"""'[^']*'|"[^"]*\"""", "", command[0]).split(), *line[command.end() :].split()]
-    paths = [word for word in words if "/" in word and "=" not in word and not re.search(r"[?\[]", word)]
+    words = [
+        *re.sub(r"""'[^']*'|"[^"]*\"""", "", command[0]).split(),
+        *line[command.end() :].split(),
+    ]
+    paths = [
+        word for word in words if "/" in word and "=" not in word and not re.search(r"[?\[]", word)
+    ]
     return [word for word in words if re.search(r"[?*\[]|^~\w", word) and word not in (*paths, "[")]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_commands_can_be_pasted_into_zsh(page):
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL):
+    for block in re.findall(
+        r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL
+    ):
         assert [line for line in block.splitlines() if unquoted_patterns(line)] == []
 
 
@@ -77,7 +90,10 @@ def test_commands_can_be_pasted_into_zsh(page):
         "train debug=one_batch    # does it learn?": ["learn?"],
         "train 'x=?'  # can't it, or won't?": ["won't?"],
         "train ~callbacks.report '~callbacks.report' ~/runs": ["~callbacks.report"],
-        "cat docs/*/*.md $(echo $SMOL/*.gguf) data.source=texts/*.csv *.txt": ["data.source=texts/*.csv", "*.txt"],
+        "cat docs/*/*.md $(echo $SMOL/*.gguf) data.source=texts/*.csv *.txt": [
+            "data.source=texts/*.csv",
+            "*.txt",
+        ],
         "until [ -d outputs/killed ]; do sleep 1; done": [],
     }.items(),
 )
@@ -85,17 +101,25 @@ def test_patterns_of_a_shell_are_recognised(line, words):
     assert unquoted_patterns(line) == words
 
 
-@pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=lambda file: file.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "file", [*PAGES, *CONFIGS], ids=lambda file: file.relative_to(ROOT).as_posix()
+)
 def test_modules_that_are_run_exist(file):
     for name in re.findall(
-        r"python -m ((?:benchmarks|documentation|tests)(?:\.\w+)*)", file.read_text(encoding="utf-8")
+        r"python -m ((?:benchmarks|documentation|tests)(?:\.\w+)*)",
+        file.read_text(encoding="utf-8"),
     ):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
 def test_the_readme_names_every_group_and_option():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Config groups")[1].split("\n## ")[0]
+    text = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Config groups")[1]
+        .split("\n## ")[0]
+    )
     options = {file.relative_to(ROOT / "conf").with_suffix("") for file in CONFIGS}
     options -= {Path("train"), Path("hydra/sweeper/paired")}  # the latter is chosen by `trial`
     for group in {option.parent for option in options}:
@@ -109,7 +133,9 @@ def test_every_page_is_in_the_navigation_of_the_site():
     listed = re.findall(r"([\w/]+\.md)", nav)
     assert len(listed) == len(set(listed))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    generated = {page for page in generated_pages() if page.count("/") == 1}  # folders of pages are listed as folders
+    generated = {
+        page for page in generated_pages() if page.count("/") == 1
+    }  # folders of pages are listed as folders
     assert pages | generated == set(listed)
     for folder in {page.parent for page in PAGES}:
         assert len(list(folder.glob("*.md"))) <= 16, folder
@@ -128,19 +154,31 @@ def test_the_architecture_page_names_existing_modules():
 def test_the_table_of_packages_names_what_is_in_them():
     """A name in small letters is a module, a folder or a function of the package in its row, any other a definition."""
     package = ROOT / "src" / "mlxlab"
-    sources = {file.relative_to(package).with_suffix(""): file.read_text() for file in package.rglob("*.py")}
+    sources = {
+        file.relative_to(package).with_suffix(""): file.read_text()
+        for file in package.rglob("*.py")
+    }
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     table = text.split("| package | content |")[1]
-    rows = [re.findall(r"`([^`]+)`", row) for row in re.findall(r"^\| .*$", table.split("\n\n")[0], re.M)]
+    rows = [
+        re.findall(r"`([^`]+)`", row)
+        for row in re.findall(r"^\| .*$", table.split("\n\n")[0], re.M)
+    ]
     assert len(rows) > 10
     for first, *names in rows:
-        own = {path: text for path, text in sources.items() if path.parts[0] in (first.strip("/"), *names)}
+        own = {
+            path: text
+            for path, text in sources.items()
+            if path.parts[0] in (first.strip("/"), *names)
+        }
         assert own, first
         for name in names:
             definition = re.compile(rf"^(class |def )?{re.escape(name)}\b", re.M)
             if re.fullmatch(r"[a-z]\w*(/\w+)*/?", name):
                 parts = {part for path in own for part in path.parts}
-                assert {*name.strip("/").split("/")} <= parts or any(map(definition.search, own.values())), name
+                assert {*name.strip("/").split("/")} <= parts or any(
+                    map(definition.search, own.values())
+                ), name
             elif re.fullmatch(r"[A-Z]\w*", name):
                 assert any(map(definition.search, sources.values())), name
 
@@ -156,25 +194,39 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     drawing = text.split("## Layers")[1].split("```")[1]
     drawn = [
-        set(re.findall(r"[a-z_]{3,}", re.sub(r"\(.*\)", "", line))) for line in drawing.splitlines() if line.strip()
+        set(re.findall(r"[a-z_]{3,}", re.sub(r"\(.*\)", "", line)))
+        for line in drawing.splitlines()
+        if line.strip()
     ]
     assert drawn == [set(layer) for layer in architecture.LAYERS]
 
 
 @pytest.mark.parametrize(
-    "choice", ["data=titanic data.source=synthetic", "data=streaming data.order.measure=true trainer=optimized"]
+    "choice",
+    [
+        "data=titanic data.source=synthetic",
+        "data=streaming data.order.measure=true trainer=optimized",
+    ],
 )
 def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
     text = tmp_path / "text.jsonl"
-    text.write_text("".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000)))
+    text.write_text(
+        "".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000))
+    )
     tracking = [f"tracking.uri=sqlite:///{tmp_path}/store.db", "tracking.wait=0"]
     args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", *tracking]
     if "streaming" in choice:
         args += [f"data.source={text}", "data.seq_len=16", "data.batch_size=4"]
     assert main(args) == 0
-    documented = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
-    records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    documented = set(
+        re.findall(
+            r"`([a-z0-9_]+/[a-z0-9_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()
+        )
+    )
+    records = [
+        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
     logged = {key for record in records for key in record.get("m", {})}
     assert logged
     assert logged <= documented
@@ -205,7 +257,10 @@ LAUNCHER_PLUGINS = {  # option of hydra/launcher -> package
     "submitit_slurm": "hydra_submitit_launcher",
     "ray": "hydra_ray_launcher",
 }
-RESUMED = {"model/adapter": "lora", "data": "streaming"}  # options of the runs that documented commands resume
+RESUMED = {
+    "model/adapter": "lora",
+    "data": "streaming",
+}  # options of the runs that documented commands resume
 
 
 @pytest.mark.parametrize("args", train_commands(), ids=" ".join)
@@ -216,8 +271,13 @@ def test_every_documented_training_command_composes(args):
     if any(arg.startswith("--config-dir") for arg in args):
         pytest.skip("has a test of its own that makes the folder")
     is_search = "hydra/sweeper=search" in args
-    if ("-m" in args or any(arg.startswith("sweep=") for arg in args)) and not is_search:  # the first job of the sweep
-        args = [re.sub(r"=(?:range\((\d+)\)|([^\[{,]+),.*)", lambda m: f"={m[2] or 0}", arg) for arg in args]
+    if (
+        "-m" in args or any(arg.startswith("sweep=") for arg in args)
+    ) and not is_search:  # the first job of the sweep
+        args = [
+            re.sub(r"=(?:range\((\d+)\)|([^\[{,]+),.*)", lambda m: f"={m[2] or 0}", arg)
+            for arg in args
+        ]
     args = [arg for arg in args if arg not in ("-m", "--dry-run")]
     Composer(conf_dir(), args, multirun=is_search, choices=lambda: RESUMED).checked()
 
@@ -230,8 +290,12 @@ def test_the_commands_of_a_page_can_be_pasted_in_order(page):
     for before, block in re.findall(r"([^\n]*)\n\n```sh\n(.*?)```", text, re.DOTALL):
         for line in () if before == "With files of your own:" else block.splitlines():
             command = line.partition(" #")[0]
-            used = re.findall(r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command)
-            made |= set(re.findall(r"(?:hydra\.run\.dir=|output=|\bout=|^cp \S+ |> )(\S+)", command))
+            used = re.findall(
+                r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command
+            )
+            made |= set(
+                re.findall(r"(?:hydra\.run\.dir=|output=|\bout=|^cp \S+ |> )(\S+)", command)
+            )
             assert set(used) <= made, line
             num_uses += len(used)
     assert num_uses >= (20 if page.stem == "README" else 2)
@@ -243,9 +307,13 @@ def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monk
     shutil.copy(ROOT / "src/mlxlab/data/titanic/titanic.csv", tmp_path / "my.csv")
     monkeypatch.chdir(tmp_path)
     tiny = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
-    commands = [shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", section, re.M)]
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", section, re.M)
+    ]
     shown = readme.split("### From a CSV file of your own to predictions")[1].split("\n### ")[0]
-    shown_commands = [shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", shown, re.M)]
+    shown_commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", shown, re.M)
+    ]
     assert len(shown_commands) > 3
     assert [command for command in shown_commands if command not in commands] == []
     for script, *args in commands:
@@ -265,6 +333,9 @@ def test_the_documented_loss_is_what_new_writes():
     """tests/cli/test_new.py trains with it."""
     text = (ROOT / "docs" / "how_to" / "extending.md").read_text()
     files = render("loss", "brier")
-    for kind, name in (("python", "src/brier/loss.py"), ("yaml", "src/brier/conf/trainer/loss/brier.yaml")):
+    for kind, name in (
+        ("python", "src/brier/loss.py"),
+        ("yaml", "src/brier/conf/trainer/loss/brier.yaml"),
+    ):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
         assert block == files[name]

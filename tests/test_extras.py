@@ -4,7 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.extras import MODULES, NO_FEATURE, ROOT, faults, feature_extras, files_using, main, read_report
+from tests.extras import (
+    MODULES,
+    NO_FEATURE,
+    ROOT,
+    faults,
+    feature_extras,
+    files_using,
+    main,
+    read_report,
+)
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="passes"/>
@@ -40,11 +49,19 @@ def test_a_report_is_counted(tmp_path):
 
 @pytest.mark.parametrize(
     "reason",
-    ["obstore is not installed", "needs the extra cloud", "pip install 'mlxlab[cloud]'", "no module 'obstore'"],
+    [
+        "obstore is not installed",
+        "needs the extra cloud",
+        "pip install 'mlxlab[cloud]'",
+        "no module 'obstore'",
+    ],
 )
 def test_a_test_of_an_installed_extra_must_not_be_skipped(tmp_path, reason):
     result = result_of(tmp_path, reason)
-    assert faults("cloud", result) == [*result.failures, f"skipped with the extra installed: {reason}"]
+    assert faults("cloud", result) == [
+        *result.failures,
+        f"skipped with the extra installed: {reason}",
+    ]
     assert faults("zoo", result) == result.failures
 
 

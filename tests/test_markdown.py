@@ -4,7 +4,9 @@ from mlxlab.markdown import markdown_table
 
 
 def test_columns_are_padded_and_aligned():
-    assert markdown_table(["name", "value", "n"], [["a", "1.5", "10"], ["longer name", "-12.25", ""]]).splitlines() == [
+    assert markdown_table(
+        ["name", "value", "n"], [["a", "1.5", "10"], ["longer name", "-12.25", ""]]
+    ).splitlines() == [
         "| name        |  value |   n |",
         "|-------------|-------:|----:|",
         "| a           |    1.5 |  10 |",

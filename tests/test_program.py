@@ -29,7 +29,18 @@ def test_an_extra_of_an_installed_package_is_installed_by_its_name(tmp_path, mon
 
 @pytest.mark.parametrize(
     "path",
-    ["out/b x,y", "out/b x", "out/it's", "out/a=b", "f(x)", "[1]", "a'b\\", "1", "true", "out/2026-11-24"],
+    [
+        "out/b x,y",
+        "out/b x",
+        "out/it's",
+        "out/a=b",
+        "f(x)",
+        "[1]",
+        "a'b\\",
+        "1",
+        "true",
+        "out/2026-11-24",
+    ],
 )
 def test_the_folder_in_the_command_that_continues_a_run_is_the_text_that_the_program_reads(path):
     [override, _] = shlex.split(program.resume_command(path))[-2:]

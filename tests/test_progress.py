@@ -13,7 +13,9 @@ def lines(caplog, monkeypatch):
     monkeypatch.setattr(progress, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
     caplog.set_level("INFO")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == progress.__name__]
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name == progress.__name__
+    ]
 
 
 def test_a_long_activity_is_named_and_named_again_with_the_time_so_far(lines):
@@ -54,4 +56,8 @@ def test_items_of_unknown_number_are_counted(lines):
 
 
 def test_durations_are_hours_minutes_seconds():
-    assert [duration(seconds) for seconds in (0.4, 61, 3600 * 30 + 5)] == ["0:00:00", "0:01:01", "30:00:05"]
+    assert [duration(seconds) for seconds in (0.4, 61, 3600 * 30 + 5)] == [
+        "0:00:00",
+        "0:01:01",
+        "30:00:05",
+    ]

@@ -52,7 +52,10 @@ def test_an_address_without_credentials_stays_as_it_is(text):
 
 
 def test_what_is_around_a_url_stays_as_it_is():
-    assert redact("before http://u:p@host:1/x?a=b&c=d after") == "before http://***@host:1/x?a=***&c=*** after"
+    assert (
+        redact("before http://u:p@host:1/x?a=b&c=d after")
+        == "before http://***@host:1/x?a=***&c=*** after"
+    )
 
 
 def test_a_colon_after_a_url_is_not_that_of_a_password():
@@ -84,13 +87,27 @@ def test_keys_and_passwords_in_source_code_are_removed():
     ("label", "meant", "line"),
     [
         ("max_token=5", "max_tokens", "max_token=5: unknown key; did you mean max_tokens?"),
-        ("a.max_token=null", "a.max_tokens", "a.max_token=null: unknown key; did you mean a.max_tokens?"),
+        (
+            "a.max_token=null",
+            "a.max_tokens",
+            "a.max_token=null: unknown key; did you mean a.max_tokens?",
+        ),
         ("token=hf_x1", "tokens", "token=***: unknown key; did you mean tokens?"),
         ("api_ky=5", "", "api_ky=5: unknown key"),
-        ("password=5", "", "password=***: unknown key; credentials are read from the environment only as MLFLOW"),
+        (
+            "password=5",
+            "",
+            "password=***: unknown key; credentials are read from the environment only as MLFLOW",
+        ),
         ("tokn=5", "token", "tokn=5: unknown key; did you mean token?"),
-        ("tokens.token=5", "api_token", "tokens.token=***: unknown key; did you mean api_token?; credentials are read"),
+        (
+            "tokens.token=5",
+            "api_token",
+            "tokens.token=***: unknown key; did you mean api_token?; credentials are read",
+        ),
     ],
 )
 def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, line):
-    assert unknown_key(label, "unknown key" + (f"; did you mean {meant}?" if meant else "")).startswith(line)
+    assert unknown_key(
+        label, "unknown key" + (f"; did you mean {meant}?" if meant else "")
+    ).startswith(line)

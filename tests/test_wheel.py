@@ -32,7 +32,10 @@ def sdist(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(sdist):
     """The wheel that is built from the sdist, as an installer would."""
-    call([*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", sdist.parent, sdist], sdist.parent)
+    call(
+        [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", sdist.parent, sdist],
+        sdist.parent,
+    )
     (path,) = sdist.parent.glob("*.whl")
     return path
 
@@ -50,7 +53,9 @@ def installed(wheel, tmp_path_factory):
 
 def call(command, folder, **more):
     clean = {key: value for key, value in environment(**more).items() if key != "PYTHONPATH"}
-    done = subprocess.run(list(map(str, command)), cwd=folder, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,7 +82,16 @@ def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
         ".ci/run",
         "mkdocs.yml",
     } <= names
-    for folder in ("src", "conf", "scripts", "tests", "benchmarks", "documentation", "docs", "examples"):
+    for folder in (
+        "src",
+        "conf",
+        "scripts",
+        "tests",
+        "benchmarks",
+        "documentation",
+        "docs",
+        "examples",
+    ):
         assert {str(path.relative_to(ROOT)) for path in files_of(folder)} <= names
     assert not [name for name in names if IGNORED & set(name.split("/"))]
 
@@ -90,7 +104,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     files = package | {f"mlxlab/{path.relative_to(ROOT)}" for path in files_of("conf")}
     assert files == {name for name in names if name.startswith("mlxlab/")}
     suffixes = {Path(name).suffix for name in files}
-    assert {".typed", ".csv", ".cpp", ".h", ".jinja", ".tmpl", ".yaml"} <= suffixes  # data, kernels, reports, templates
+    assert {
+        ".typed",
+        ".csv",
+        ".cpp",
+        ".h",
+        ".jinja",
+        ".tmpl",
+        ".yaml",
+    } <= suffixes  # data, kernels, reports, templates
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 
@@ -108,7 +130,9 @@ def test_the_wheel_trains_outside_the_checkout(installed):
 
 def test_the_wheel_writes_a_package_of_ones_own(installed):
     mlxlab(installed, "new", "loss", "brier")
-    assert (installed / "brier" / "src" / "brier" / "conf" / "trainer" / "loss" / "brier.yaml").is_file()
+    assert (
+        installed / "brier" / "src" / "brier" / "conf" / "trainer" / "loss" / "brier.yaml"
+    ).is_file()
 
 
 def test_the_installed_package_is_imported_not_the_checkout(installed):
@@ -135,5 +159,7 @@ def test_the_wheel_has_the_same_conf_and_help(installed):
 
 
 def test_the_wheel_declares_the_program(installed):
-    entry = next((installed / "env" / "lib").glob("python*/site-packages/mlxlab-*/entry_points.txt"))
+    entry = next(
+        (installed / "env" / "lib").glob("python*/site-packages/mlxlab-*/entry_points.txt")
+    )
     assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()

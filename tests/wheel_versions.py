@@ -67,12 +67,17 @@ def check_versions(only: str | None = None) -> int:
     versions = only.split(",") if only else known
     for version in versions:
         if version not in known:
-            raise ConfigError(f"only={version}: expected {', '.join(known)}{suggestion(version, known)}")
+            raise ConfigError(
+                f"only={version}: expected {', '.join(known)}{suggestion(version, known)}"
+            )
     pythons = {version: find_python(version) for version in versions}
     with tempfile.TemporaryDirectory(prefix="mlxlab-wheel-") as folder:
         call("build", sys.executable, "-m", "hatchling", "build", "-d", folder)
         (wheel,) = Path(folder).glob("*.whl")
-        rows = [_check(version, python, wheel, Path(folder) / version) for version, python in pythons.items()]
+        rows = [
+            _check(version, python, wheel, Path(folder) / version)
+            for version, python in pythons.items()
+        ]
     print(markdown_table(["Python", "installed in", "quick experiment", "final state"], rows))
     return 0 if len({final_state for *_, final_state in rows}) == 1 else 1
 
@@ -83,12 +88,16 @@ def _check(version: str, python: Path, wheel: Path, folder: Path) -> list[str]:
     call(f"{version}: environment", python, "-m", "venv", env)
     empty.mkdir()
     pip = [env / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    install = partial(call, f"{version}: pip install", *pip, "install", f"{wheel}[cpu]", folder=empty)
+    install = partial(
+        call, f"{version}: pip install", *pip, "install", f"{wheel}[cpu]", folder=empty
+    )
     installing = seconds(install)
     call(f"{version}: pip check", *pip, "check")
     program = env / "bin" / "mlxlab"
     output: list[str] = []
-    training = seconds(lambda: output.append(call(f"{version}: train", program, *TRAIN, folder=empty)))
+    training = seconds(
+        lambda: output.append(call(f"{version}: train", program, *TRAIN, folder=empty))
+    )
     for command in COMMANDS:
         call(f"{version}: {command[0]}", program, *command, folder=empty)
     for name in RESULTS:

@@ -14,7 +14,11 @@ from mlxlab.files.untrusted import ShapeError, read_json, read_text, validate
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED, RECORDED = (Path(__file__).with_name(name) for name in ("claims.toml", "measured.json"))
 PAGE = ROOT / "docs" / "explanation" / "claims.md"
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
 
 
 class Claim(TypedDict):
@@ -85,10 +89,14 @@ class Ledger:
                 yield f"{name}: not measured; run: python -m benchmarks suite=claims only={name}"
                 continue
             values, bounds = self.measured[name]["values"], claim["bound"].split(", ")
-            for value, bound in zip(values, bounds * len(values) if len(bounds) == 1 else bounds, strict=True):
+            for value, bound in zip(
+                values, bounds * len(values) if len(bounds) == 1 else bounds, strict=True
+            ):
                 if not within(value, bound):
                     yield f"{name}: measured {value:g}, claimed {bound}"
-            if self.statement(name) not in without_links((ROOT / claim["page"]).read_text(encoding="utf-8")):
+            if self.statement(name) not in without_links(
+                (ROOT / claim["page"]).read_text(encoding="utf-8")
+            ):
                 yield f"{claim['page']}: expected {self.statement(name)!r} (claim {name})"
         for name in self.measured.keys() - self.claims.keys():
             yield f"{RECORDED.name}: {name}: no such claim"
@@ -101,7 +109,9 @@ def read_ledger(declared: Path = DECLARED, recorded: Path = RECORDED) -> Ledger:
     except (tomllib.TOMLDecodeError, ShapeError) as error:
         raise DataError(f"{declared}: {error}") from None
     return Ledger(
-        {claim["id"]: claim for claim in parts["claims"]}, parts["older"], read_json(recorded, dict[str, Measured])
+        {claim["id"]: claim for claim in parts["claims"]},
+        parts["older"],
+        read_json(recorded, dict[str, Measured]),
     )
 
 

@@ -60,7 +60,9 @@ def read_values(claim: Claim, output: str, seconds: float) -> list[float]:
     for pattern in claim["patterns"]:
         match = re.search(pattern, output, re.MULTILINE)
         if match is None:
-            raise DataError(f"{claim['id']}: {pattern!r} is not in the output of: {claim['command']}")
+            raise DataError(
+                f"{claim['id']}: {pattern!r} is not in the output of: {claim['command']}"
+            )
         texts += match.groups()
     scale = claim.get("scale", 1)
     return [round(float(text.replace(",", "")) * scale, 6) for text in texts]
@@ -93,5 +95,7 @@ def _run(command: str) -> tuple[str, float]:
         check=False,
     )
     if done.returncode:
-        raise ServiceUnavailableError(f"exit code {done.returncode} of: {command}\n{done.stdout[-2000:]}")
+        raise ServiceUnavailableError(
+            f"exit code {done.returncode} of: {command}\n{done.stdout[-2000:]}"
+        )
     return done.stdout, time.perf_counter() - start

@@ -33,11 +33,17 @@ def render(ledger: Ledger) -> str:
     parts = [HEAD]
     for topic, claims in groupby(ledger.claims.values(), lambda claim: claim["topic"]):
         head = ["claim", "value", "bound", "page", "command", "machine", "date"]
-        parts += [f"## {topic}", markdown_table(head, [_row(ledger, claim) for claim in claims], "l")]
+        parts += [
+            f"## {topic}",
+            markdown_table(head, [_row(ledger, claim) for claim in claims], "l"),
+        ]
     parts.append(OLDER)
     for program, older in groupby(ledger.older, lambda claim: claim["program"]):
         rows = [_older_row(ledger, claim) for claim in older]
-        parts += [f"### {program}", markdown_table(["claim", "basis", "what is known of it", "here"], rows, "l")]
+        parts += [
+            f"### {program}",
+            markdown_table(["claim", "basis", "what is known of it", "here"], rows, "l"),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,7 +21,11 @@ VARIANTS = {
     "curriculum, alpha 1": (*CURRICULUM, "data.order.alpha=1"),
     "curriculum, alpha 1, 0.5, 0": (*CURRICULUM, "data.order.alpha=[[0,1],[0.33,0.5],[0.67,0]]"),
 }
-COVERAGE, BITS, EARLY = "data/rare_coverage", "valid/bits_per_byte", 1  # the second point of a curve
+COVERAGE, BITS, EARLY = (
+    "data/rare_coverage",
+    "valid/bits_per_byte",
+    1,
+)  # the second point of a curve
 METRICS = {
     COVERAGE: "rare tokens served",
     "data/rare_coverage_5": "served 5 times",
@@ -32,22 +36,35 @@ METRICS = {
 Curve = list[tuple[int, float]]  # (tokens, value)
 
 
-def curriculum(file: str | None = None, steps: Size = 240, seeds: Size = 3, plot: str = "curriculum.png") -> str:
+def curriculum(
+    file: str | None = None, steps: Size = 240, seeds: Size = 3, plot: str = "curriculum.png"
+) -> str:
     """Trains a small decoder with each order and each seed, and writes the curves to `plot`."""
     if file is None:
         raise ConfigError("suite=curriculum: expected file=<text>, for example books.jsonl")
     curves = {
-        name: [_train(file, steps, seed, overrides) for seed in range(seeds)] for name, overrides in VARIANTS.items()
+        name: [_train(file, steps, seed, overrides) for seed in range(seeds)]
+        for name, overrides in VARIANTS.items()
     }
     _draw(curves, Path(plot))
     early = f"after {curves['shuffle'][0][COVERAGE][EARLY][0]:,}"
     bits = [f"bits, seed {seed}" for seed in range(seeds)]
-    rows: list[tuple[str, ...]] = [("order", f"{METRICS[COVERAGE]} {early}", *METRICS.values(), *bits)]
+    rows: list[tuple[str, ...]] = [
+        ("order", f"{METRICS[COVERAGE]} {early}", *METRICS.values(), *bits)
+    ]
     for name, runs in curves.items():
         means = [statistics.mean(run[metric][-1][1] for run in runs) for metric in METRICS]
         coverage = statistics.mean(run[COVERAGE][EARLY][1] for run in runs)
         bits = [f"{run[BITS][-1][1]:.4f}" for run in runs]
-        rows.append((name, f"{coverage:.3f}", *(f"{mean:.3f}" for mean in means[:-1]), f"{means[-1]:.4f}", *bits))
+        rows.append(
+            (
+                name,
+                f"{coverage:.3f}",
+                *(f"{mean:.3f}" for mean in means[:-1]),
+                f"{means[-1]:.4f}",
+                *bits,
+            )
+        )
     shape = f"a decoder of {MODEL['num_layers']} layers and width {MODEL['hidden_size']}, vocabulary {VOCABULARY:,}"
     title = f"{shape}, after {steps * ROWS * LENGTH:,} tokens, means of {seeds} seeds"
     return f"{table(title, rows)}\n\nCurves: {plot}"
@@ -55,10 +72,24 @@ def curriculum(file: str | None = None, steps: Size = 240, seeds: Size = 3, plot
 
 def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict[str, Curve]:
     """Each metric by the number of tokens trained on."""
-    settings = ["model=transformer", "data=streaming", f"data.source={Path(file).expanduser().absolute()}", *overrides]
-    settings += [f"data.batch_size={ROWS}", f"data.seq_len={LENGTH}", f"data.tokenizer.vocab_size={VOCABULARY}"]
+    settings = [
+        "model=transformer",
+        "data=streaming",
+        f"data.source={Path(file).expanduser().absolute()}",
+        *overrides,
+    ]
+    settings += [
+        f"data.batch_size={ROWS}",
+        f"data.seq_len={LENGTH}",
+        f"data.tokenizer.vocab_size={VOCABULARY}",
+    ]
     settings += [f"model.{key}={value}" for key, value in MODEL.items()]
-    settings += [f"trainer.max_steps={steps}", "trainer.epochs=null", f"seed={seed}", "trainer.learning_rate=2e-3"]
+    settings += [
+        f"trainer.max_steps={steps}",
+        "trainer.epochs=null",
+        f"seed={seed}",
+        "trainer.learning_rate=2e-3",
+    ]
     settings += [
         f"trainer.log_every={max(steps // 15, 1)}",
         f"trainer.eval_every={max(steps // 4, 1)}",
@@ -70,15 +101,24 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
         session = build_session(config, Path(folder))
         state = session.fit(session.init_state(), [TokenMetrics()])
     points = [(step * ROWS * LENGTH, metrics) for step, metrics in state.history.curve]
-    return {name: [(tokens, metrics[name]) for tokens, metrics in points if name in metrics] for name in METRICS}
+    return {
+        name: [(tokens, metrics[name]) for tokens, metrics in points if name in metrics]
+        for name in METRICS
+    }
 
 
 def _draw(curves: dict[str, list[dict[str, Curve]]], path: Path) -> None:
     figure = new_figure(4.2 * len(METRICS), 3.4)
-    for axis, (metric, title) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
+    for axis, (metric, title) in zip(
+        figure.subplots(1, len(METRICS)), METRICS.items(), strict=True
+    ):
         for name, runs in curves.items():
             columns = zip(*(run[metric] for run in runs), strict=True)
-            plot_points(axis, [(column[0][0], statistics.mean(v for _, v in column)) for column in columns], name)
+            plot_points(
+                axis,
+                [(column[0][0], statistics.mean(v for _, v in column)) for column in columns],
+                name,
+            )
         axis.set(xlabel="tokens", title=title)
         axis.legend(fontsize=7)
     figure.tight_layout()

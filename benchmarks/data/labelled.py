@@ -14,7 +14,14 @@ from benchmarks.new_process import run_module
 WORDS = 20_000  # of the made-up language, drawn by Zipf's law
 MARKED = 0.8  # share of texts with a word that tells the label
 STEPS = 20
-COLUMNS = ("cache", "first step after", "processor time", "peak while data is built", "data", "run, above 1,000 texts")
+COLUMNS = (
+    "cache",
+    "first step after",
+    "processor time",
+    "peak while data is built",
+    "data",
+    "run, above 1,000 texts",
+)
 VOCAB_SIZE = 2048  # the same model for any number of texts
 
 
@@ -42,13 +49,20 @@ def labelled(rows: int = 1_000_000, model: str = "bert", rounds: int = 1) -> str
         few = _run(folder, "few.csv", model)["peak"]
         cold = _run(folder, "texts.csv", model)
         warm = [_run(folder, "texts.csv", model) for _ in range(rounds)]
-    runs = {"empty": cold, "warm": sorted(warm, key=lambda run: run["first"] - run["start"])[rounds // 2]}
+    runs = {
+        "empty": cold,
+        "warm": sorted(warm, key=lambda run: run["first"] - run["start"])[rounds // 2],
+    }
     lines: list[tuple[str, ...]] = [COLUMNS]
     for name, run in runs.items():
         memory = (run["building"] - run["before"], run["built"] - run["before"], run["peak"] - few)
         seconds = (run["first"] - run["start"], run["cpu"])
-        lines.append((name, *(f"{x:.1f} s" for x in seconds), *(f"{bytes / 1e6:.0f} MB" for bytes in memory)))
-    return table(f"{rows:,} texts ({size / 1e6:.0f} MB), model={model} model/size=nano, {STEPS} steps", lines)
+        lines.append(
+            (name, *(f"{x:.1f} s" for x in seconds), *(f"{bytes / 1e6:.0f} MB" for bytes in memory))
+        )
+    return table(
+        f"{rows:,} texts ({size / 1e6:.0f} MB), model={model} model/size=nano, {STEPS} steps", lines
+    )
 
 
 def write_texts(path: Path, rows: int, seed: int = 0) -> None:
@@ -66,7 +80,10 @@ def write_texts(path: Path, rows: int, seed: int = 0) -> None:
             count = min(100_000, rows - first)
             lengths = random.integers(5, 21, count)
             drawn = iter(random.choice(WORDS, int(lengths.sum()), p=likely).tolist())
-            labels, marked = random.integers(0, 2, count).tolist(), (random.random(count) < MARKED).tolist()
+            labels, marked = (
+                random.integers(0, 2, count).tolist(),
+                (random.random(count) < MARKED).tolist(),
+            )
             for length, label, mark in zip(lengths.tolist(), labels, marked, strict=True):
                 name = ("negative", "positive")[label]
                 text = [words[next(drawn)] for _ in range(length)]

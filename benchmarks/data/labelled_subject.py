@@ -31,7 +31,9 @@ def main(args: list[str]) -> int:
     marks: dict[str, float] = {}
     init, record = TextClassificationDataset.__init__, TrainState.record
 
-    def watched_init(self: TextClassificationDataset, *arguments: object, **options: object) -> None:
+    def watched_init(
+        self: TextClassificationDataset, *arguments: object, **options: object
+    ) -> None:
         marks["before"] = process.memory_info().rss
         sampler.start()
         init(self, *arguments, **options)  # type: ignore[arg-type]

@@ -32,10 +32,15 @@ def loader(source: str | None = None, rounds: int = 5) -> str:
             "in memory, inline": make_stream(source, Path(folder), prefetch=0, streaming=False),
         }
         plain = streams["inline"]
-        variants: dict[str, Callable[[], int]] = {name: _epoch_of(data.train) for name, data in streams.items()}
+        variants: dict[str, Callable[[], int]] = {
+            name: _epoch_of(data.train) for name, data in streams.items()
+        }
         variants["tokenization only, word cache"] = _tokens_of(plain.train)
         variants["tokenization only, no cache"] = _tokens_of(plain.train, plain.tokenizer)
-        measured = {name: [_timed(function) for _ in range(rounds + 1)] for name, function in variants.items()}
+        measured = {
+            name: [_timed(function) for _ in range(rounds + 1)]
+            for name, function in variants.items()
+        }
         rows: list[tuple[str, ...]] = [("variant", "tokens/s", "tokens/CPU s", "first round")]
         for name, (first, *others) in measured.items():
             wall, busy = (median(rates[n] for rates in others) / 1e6 for n in (0, 1))

@@ -15,7 +15,10 @@ def make_stream(
 ) -> StreamingTextDataset:
     """The data set of a source for a nano model; `pretrained` is the folder of its tokenizer (None trains one)."""
     tokenizer = read_config("data/tokenizer/bpe") | {"vocab_size": VOCABULARY}
-    node = read_config("data/streaming") | {"order": read_config("data/order/shuffle"), "tokenizer": tokenizer}
+    node = read_config("data/streaming") | {
+        "order": read_config("data/order/shuffle"),
+        "tokenizer": tokenizer,
+    }
     node = override(node, {"source": source} | changes)
     runtime = {"seed": 0, "cache": cache, "masked": masked, "parameters": 1_574_528, "width": 128}
     data: StreamingTextDataset = instantiate(node, **runtime, pretrained=pretrained)

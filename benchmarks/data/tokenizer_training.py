@@ -16,7 +16,12 @@ def tokenizer_training(source: str | None = None, vocab_size: Size = 8192, round
     if source is None:
         raise ConfigError("suite=tokenizer_training: expected source=<text file>")
     try:
-        lines = Path(source).expanduser().read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        lines = (
+            Path(source)
+            .expanduser()
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines(keepends=True)
+        )
     except OSError as error:
         raise DataError(f"source={source}: {error.strerror or error}") from None
 
@@ -37,6 +42,16 @@ def tokenizer_training(source: str | None = None, vocab_size: Size = 8192, round
     rows: list[tuple[str, ...]] = [("trainer", "seconds", "CPU s", "tokens", "mlxlab / it")]
     for trial in trials:
         ratio = f"{trials[0].median / trial.median:.2f}"
-        rows.append((trial.name, f"{trial.median:.2f}", f"{trial.cpu_median:.2f}", str(sizes[trial.name]), ratio))
+        rows.append(
+            (
+                trial.name,
+                f"{trial.median:.2f}",
+                f"{trial.cpu_median:.2f}",
+                str(sizes[trial.name]),
+                ratio,
+            )
+        )
     size = sum(len(line.encode()) for line in lines)
-    return table(f"{size / 1e6:.1f} MB of text, at most {vocab_size} tokens; medians of {rounds}", rows)
+    return table(
+        f"{size / 1e6:.1f} MB of text, at most {vocab_size} tokens; medians of {rounds}", rows
+    )

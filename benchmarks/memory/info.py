@@ -22,8 +22,16 @@ def info(model: str = "bert,cnn_hybrid,transformer", size: str = "nano,tiny,smal
         for option in size.split(","):
             for kind in KINDS:
                 peaks = run_module("memory.info_subject", [family, option, kind], str(Path.cwd()))
-                rows.append((f"{family} {option}", kind.replace("_", " "), *(_cell(*peaks[name]) for name in STEPS)))
-                ratios += [estimated / measured for estimated, measured in (peaks[name] for name in STEPS)]
+                rows.append(
+                    (
+                        f"{family} {option}",
+                        kind.replace("_", " "),
+                        *(_cell(*peaks[name]) for name in STEPS),
+                    )
+                )
+                ratios += [
+                    estimated / measured for estimated, measured in (peaks[name] for name in STEPS)
+                ]
     title = f"estimated / measured peak of a step of {ROWS} x {LENGTH} tokens, vocabulary of {VOCABULARY}, MB (ratio)"
     return f"{table(title, rows)}\n\nratios from {min(ratios):.2f} to {max(ratios):.2f}"
 

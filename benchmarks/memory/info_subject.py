@@ -26,7 +26,9 @@ STEPS = {
     "optimized": StepOptions(plain=False),
     "accumulate=4": StepOptions(plain=False, accumulate=4),
     "activation_checkpointing": StepOptions(plain=False, activation_checkpointing=True),
-    "accumulate=4 activation_checkpointing": StepOptions(plain=False, accumulate=4, activation_checkpointing=True),
+    "accumulate=4 activation_checkpointing": StepOptions(
+        plain=False, accumulate=4, activation_checkpointing=True
+    ),
 }
 Kind = Literal["classification", "language_modelling"]
 
@@ -46,13 +48,17 @@ def main(family: str, size: str, kind: Kind) -> None:
 def random_batch(kind: Kind) -> Batch:
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, VOCABULARY, (ROWS, LENGTH)).astype(np.int32)
-    targets = tokens if kind == "language_modelling" else rng.integers(0, CLASSES, ROWS).astype(np.int32)
+    targets = (
+        tokens if kind == "language_modelling" else rng.integers(0, CLASSES, ROWS).astype(np.int32)
+    )
     weights = np.ones(targets.shape, np.float32)
     return Batch(tokens, np.ones(tokens.shape, np.bool_), targets, weights, np.arange(ROWS))
 
 
 def new_optimizer(model: Model) -> optim.Optimizer:
-    optimizer: optim.Optimizer = instantiate(read_config("trainer/optimizer/adamw"))(learning_rate=1e-5)
+    optimizer: optim.Optimizer = instantiate(read_config("trainer/optimizer/adamw"))(
+        learning_rate=1e-5
+    )
     optimizer.init(model.trainable_parameters())
     return optimizer
 
@@ -66,7 +72,10 @@ def measured_peak(model: Model, batch: Batch, options: StepOptions) -> int:
     optimizer = new_optimizer(model)
     node = read_config("trainer/step/plain")
     if not options.plain:
-        node = read_config("trainer/step/optimized") | {"compile": "never", "accumulate": options.accumulate}
+        node = read_config("trainer/step/optimized") | {
+            "compile": "never",
+            "accumulate": options.accumulate,
+        }
         node["activation_checkpointing"] = options.activation_checkpointing
     step = instantiate(node)(model=model, loss=LOSS, optimizer=optimizer)
     arrays = to_device(batch)

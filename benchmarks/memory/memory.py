@@ -28,7 +28,12 @@ def memory(size: str = "small", rounds: int = 1, vocabulary: int = 4096) -> str:
         rows: list[tuple[str, ...]] = [("step", "peak", "activations", "ratio")]
         full = peaks["full batch"] - state_bytes
         rows += [
-            (name, f"{peak / 1e6:.0f}", f"{(peak - state_bytes) / 1e6:.0f}", f"{(peak - state_bytes) / full:.2f}")
+            (
+                name,
+                f"{peak / 1e6:.0f}",
+                f"{(peak - state_bytes) / 1e6:.0f}",
+                f"{(peak - state_bytes) / full:.2f}",
+            )
             for name, peak in peaks.items()
         ]
         title = f"{family}, model/size={size}, {ROWS} x {LENGTH} tokens, {vocabulary} classes; "
@@ -41,7 +46,9 @@ def memory(size: str = "small", rounds: int = 1, vocabulary: int = 4096) -> str:
     return "\n\n".join(lines)
 
 
-def measure(family: str, size: str, rounds: int = 1, vocabulary: int = 4096) -> tuple[int, dict[str, int]]:
+def measure(
+    family: str, size: str, rounds: int = 1, vocabulary: int = 4096
+) -> tuple[int, dict[str, int]]:
     """Bytes of weights, optimizer and gradients, and the peak of each variant of the step."""
     variants: dict[str, tuple[int, dict[str, Any]]] = {
         "full batch": (ROWS, {}),
@@ -61,7 +68,10 @@ def measure(family: str, size: str, rounds: int = 1, vocabulary: int = 4096) -> 
     model = language_model(family, size, vocabulary, dropout=0.1)
     model.train()
     weights = sum(leaf.nbytes for leaf in flatten_arrays(model.parameters()).values())
-    return 4 * weights, {name: _peak(model, rows, rounds, vocabulary, keys) for name, (rows, keys) in variants.items()}
+    return 4 * weights, {
+        name: _peak(model, rows, rounds, vocabulary, keys)
+        for name, (rows, keys) in variants.items()
+    }
 
 
 def _peak(model: Model, rows: int, rounds: int, vocabulary: int, keys: dict[str, Any]) -> int:
@@ -81,4 +91,6 @@ def _peak(model: Model, rows: int, rounds: int, vocabulary: int, keys: dict[str,
 
 def _batch(rows: int, vocabulary: int) -> DeviceBatch:
     tokens = mx.random.randint(0, vocabulary, (rows, LENGTH), key=mx.random.key(1)).astype(mx.int32)
-    return DeviceBatch(tokens, mx.ones(tokens.shape, mx.bool_), tokens, mx.ones(tokens.shape), mx.arange(rows))
+    return DeviceBatch(
+        tokens, mx.ones(tokens.shape, mx.bool_), tokens, mx.ones(tokens.shape), mx.arange(rows)
+    )

@@ -32,7 +32,9 @@ def predict_memory(run: str | None = None, rows: int = 10_000) -> str:
             _write_rows(source, count)
             start = time.perf_counter()
             peak = _peak_of_predict(run, source, Path(folder, "out.csv"))
-            lines.append((f"{count:,}", f"{peak / 1e6:.0f}", f"{count / (time.perf_counter() - start):.0f}"))
+            lines.append(
+                (f"{count:,}", f"{peak / 1e6:.0f}", f"{count / (time.perf_counter() - start):.0f}")
+            )
     return table("scripts/predict.py on the test rows of the Titanic, repeated", lines)
 
 
@@ -48,7 +50,9 @@ def _peak_of_predict(run: str, source: Path, output: Path) -> int:
     """Bytes; only those of this one process."""
     script = str(Path(ROOT, "scripts", "predict.py"))
     process = os.posix_spawn(
-        sys.executable, [sys.executable, script, f"run={run}", f"input={source}", f"output={output}"], os.environ
+        sys.executable,
+        [sys.executable, script, f"run={run}", f"input={source}", f"output={output}"],
+        os.environ,
     )
     _, status, usage = os.wait4(process, 0)
     if status:

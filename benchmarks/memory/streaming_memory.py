@@ -29,7 +29,9 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
             for _ in range(-(-BYTES // len(text))):
                 file.write(text)
         size = large.stat().st_size
-        make_stream(source, Path(folder)).save(Path(folder))  # measured processes load this tokenizer
+        make_stream(source, Path(folder)).save(
+            Path(folder)
+        )  # measured processes load this tokenizer
         rows: list[tuple[str, ...]] = [
             ("variant", "after N", "after 10 N documents", "change", "peak", "above imports")
         ]
@@ -40,12 +42,23 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
         }
         for name, (streaming, window) in variants.items():
             samples = [_in_process(str(large), folder, streaming, window) for _ in range(rounds)]
-            early, late, peak, imports = (sorted(sample[n] for sample in samples)[rounds // 2] / 1e6 for n in range(4))
+            early, late, peak, imports = (
+                sorted(sample[n] for sample in samples)[rounds // 2] / 1e6 for n in range(4)
+            )
             change = percent(late / early - 1, signed=True)
             rows.append(
-                (name, *(f"{x:.0f} MB" for x in (early, late)), change, f"{peak:.0f} MB", f"{peak - imports:.0f} MB")
+                (
+                    name,
+                    *(f"{x:.0f} MB" for x in (early, late)),
+                    change,
+                    f"{peak:.0f} MB",
+                    f"{peak - imports:.0f} MB",
+                )
             )
-    return table(f"{size / 1e6:.0f} MB of text ({Path(source).name} repeated), resident memory of the loader", rows)
+    return table(
+        f"{size / 1e6:.0f} MB of text ({Path(source).name} repeated), resident memory of the loader",
+        rows,
+    )
 
 
 def _in_process(source: str, folder: str, streaming: bool, window: int) -> list[int]:
@@ -60,7 +73,9 @@ def measure(source: str, folder: str, streaming: bool, window: int) -> list[int]
     process = psutil.Process()
     imports = process.memory_info().rss
     cache = Path(folder)
-    data = make_stream(source, cache, pretrained=cache, streaming=streaming, **{"shuffle.window": window})
+    data = make_stream(
+        source, cache, pretrained=cache, streaming=streaming, **{"shuffle.window": window}
+    )
     tokens, early = 0, 0
     epoch_tokens = (data.train.batches_per_epoch or 0) * (data.train.tokens_per_batch or 0)
     for batch in data.train:

@@ -23,10 +23,15 @@ SMOLLM2 = {  # the shape of SmolLM2-135M
 def decoding(shape: str = "nano,tiny,smollm2", compare_with: str = "", rounds: Size = 5) -> str:
     """64 new tokens after a prompt of 32 random tokens, one row."""
     names = peers(compare_with, ["mlx-lm", "transformers"])
-    lines: list[tuple[str, ...]] = [("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")]
+    lines: list[tuple[str, ...]] = [
+        ("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")
+    ]
     for option in shape.split(","):
         lines += rows(option, measure("models.decoding", names, (option,), rounds), TOKENS)
-    return table(f"{TOKENS} new tokens after {PROMPT}, one row, greedy, float32; medians of {rounds} bursts", lines)
+    return table(
+        f"{TOKENS} new tokens after {PROMPT}, one row, greedy, float32; medians of {rounds} bursts",
+        lines,
+    )
 
 
 def shape_of(name: str) -> dict[str, int]:
@@ -42,7 +47,9 @@ def subject(name: str, option: str) -> Callable[[], list[int]]:
     """Generation by one of the peers: a function that returns the new tokens."""
     shape = shape_of(option)
     prompt = np.random.default_rng(0).integers(4, shape["vocab_size"], PROMPT).tolist()
-    return {"mlx-lm": mlx_lm_tokens, "transformers": transformers_tokens}.get(name, mlxlab_tokens)(shape, prompt)
+    return {"mlx-lm": mlx_lm_tokens, "transformers": transformers_tokens}.get(name, mlxlab_tokens)(
+        shape, prompt
+    )
 
 
 def mlxlab_tokens(shape: dict[str, int], prompt: list[int]) -> Callable[[], list[int]]:
@@ -99,11 +106,18 @@ def transformers_tokens(shape: dict[str, int], prompt: list[int]) -> Callable[[]
     )
     model: Any = LlamaForCausalLM(config).eval()
     ids = torch.tensor([prompt])
-    options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, "pad_token_id": 0}
+    options = {
+        "max_new_tokens": TOKENS,
+        "min_new_tokens": TOKENS,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
 
     def tokens() -> list[int]:
         with torch.inference_mode():
-            out: list[int] = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, PROMPT:].tolist()
+            out: list[int] = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[
+                0, PROMPT:
+            ].tolist()
         return out
 
     return tokens

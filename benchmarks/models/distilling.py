@@ -33,7 +33,9 @@ LANGUAGE = Task("language_modelling", num_classes=0)
 
 def distilling(rounds: int = 9) -> str:
     """The student's step, the teacher's forward pass, a step with both, and a step with a warm cache."""
-    return "\n\n".join(_table(V, rounds, compiled) for V, compiled in ((512, False), (2048, False), (2048, True)))
+    return "\n\n".join(
+        _table(V, rounds, compiled) for V, compiled in ((512, False), (2048, False), (2048, True))
+    )
 
 
 def _table(V: int, rounds: int, compiled: bool) -> str:
@@ -56,7 +58,10 @@ def _table(V: int, rounds: int, compiled: bool) -> str:
         row = [name]
         for seconds in (clock, cpu):
             step = median(seconds["student's step"])
-            sums = [a + b for a, b in zip(seconds["student's step"], seconds["teacher forward"], strict=True)]
+            sums = [
+                a + b
+                for a, b in zip(seconds["student's step"], seconds["teacher forward"], strict=True)
+            ]
             value = median(seconds[name])
             row += [f"{1e3 * value:.0f}", f"{value / median(sums):.3f}", f"{value / step:.3f}"]
         rows.append(tuple(row))
@@ -91,7 +96,9 @@ def _step(loss: Loss, batch: Batch, V: int, compiled: bool) -> Callable[[], Any]
 
 
 def _loss(teachers: Teachers) -> DistillationLoss:
-    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers, task=LANGUAGE)
+    return DistillationLoss(
+        0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers, task=LANGUAGE
+    )
 
 
 def _batch(V: int) -> Batch:

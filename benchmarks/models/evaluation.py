@@ -14,11 +14,16 @@ BATCHES, ROWS, LENGTH, VOCABULARY = 4, 8, 256, 5000
 
 
 def evaluation(
-    size: str = "nano,tiny", model: str = "transformer,bert", compare_with: str = "", rounds: Size = 5
+    size: str = "nano,tiny",
+    model: str = "transformer,bert",
+    compare_with: str = "",
+    rounds: Size = 5,
 ) -> str:
     """Loss of 4 batches of 8 x 256 random tokens, all of them targets, without gradients."""
     names = peers(compare_with, ["PyTorch"])
-    lines: list[tuple[str, ...]] = [("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")]
+    lines: list[tuple[str, ...]] = [
+        ("model", "subject", "seconds", "tokens/s", "CPU s", "mlxlab / it", "peak MB")
+    ]
     for family in model.split(","):
         for option in size.split(","):
             measurements = measure("models.evaluation", names, (family, option), rounds)
@@ -30,7 +35,11 @@ def evaluation(
 def subject(name: str, family: str, size: str) -> Callable[[], float]:
     """The evaluation of one of the peers: a function that returns the mean loss."""
     model = language_model(family, size, VOCABULARY, dropout=0.0)
-    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (BATCHES, ROWS, LENGTH + 1)).astype(np.int32)
+    tokens = (
+        np.random.default_rng(0)
+        .integers(0, VOCABULARY, (BATCHES, ROWS, LENGTH + 1))
+        .astype(np.int32)
+    )
     return (torch_evaluation if name == "PyTorch" else mlxlab_evaluation)(model, family, tokens)
 
 
@@ -57,11 +66,16 @@ def torch_evaluation(model: Any, family: str, tokens: np.ndarray) -> Callable[[]
     torch = torch_module()
     network = (torch_decoder if family == "transformer" else torch_encoder)(model).eval()
     cross_entropy = torch.nn.functional.cross_entropy
-    batches = [(torch.from_numpy(x[:, :-1]).long(), torch.from_numpy(x[:, 1:]).long()) for x in tokens]
+    batches = [
+        (torch.from_numpy(x[:, :-1]).long(), torch.from_numpy(x[:, 1:]).long()) for x in tokens
+    ]
 
     def loss() -> float:
         with torch.inference_mode():
-            losses = [cross_entropy(network(x).view(-1, VOCABULARY), y.reshape(-1)).item() for x, y in batches]
+            losses = [
+                cross_entropy(network(x).view(-1, VOCABULARY), y.reshape(-1)).item()
+                for x, y in batches
+            ]
         return float(np.mean(losses))
 
     return loss

@@ -54,7 +54,9 @@ class NoText:
 
 
 def _cached(model: Model, prompts: list[list[int]]) -> None:
-    for _ in generate(model, NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)):
+    for _ in generate(
+        model, NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)
+    ):
         pass
 
 

@@ -39,12 +39,16 @@ class Meter(Callback):
     tokens: int = 0
     parameters: int = 0  # at the end
     steps: int = 0
-    points: list[tuple[float, float, float]] = field(default_factory=list)  # (flops, seconds, validation loss)
+    points: list[tuple[float, float, float]] = field(
+        default_factory=list
+    )  # (flops, seconds, validation loss)
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         self.flops += step_flops(state.model)
         steps_per_second, _ = context.timer.read(state.progress)
-        self.seconds += 1 / steps_per_second if steps_per_second else 0.0  # 0: just read, for the log
+        self.seconds += (
+            1 / steps_per_second if steps_per_second else 0.0
+        )  # 0: just read, for the log
         self.tokens, self.steps = state.progress.tokens, state.progress.step
         self.parameters = count_parameters(state.model)
         if result.evaluation is not None:
@@ -71,8 +75,18 @@ def growth(file: str | None = None, steps: Size = 320, plot: str = "growth.png")
         raise InputNotFoundError(f"plot={plot}: no such folder: {path.parent}")
     first, second = (round(steps * share) for share in itertools.accumulate(PHASES[:2]))
     operations = [
-        {"id": "stacked", "op": "stack", "map": [i // 2 for i in range(2 * LAYERS)], "when": {"or_steps": first}},
-        {"id": "widened", "op": "widen", "feed_forward": WIDER, "when": {"or_steps": second - first}},
+        {
+            "id": "stacked",
+            "op": "stack",
+            "map": [i // 2 for i in range(2 * LAYERS)],
+            "when": {"or_steps": first},
+        },
+        {
+            "id": "widened",
+            "op": "widen",
+            "feed_forward": WIDER,
+            "when": {"or_steps": second - first},
+        },
     ]
     grown = _train(file, operations=operations, steps=steps)
     runs = {
@@ -110,7 +124,9 @@ def _train(
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(cfg, Path(folder))
         steps = steps or max(round(flops / step_flops(session.model)), 1)
-        trainer = replace(session.trainer, max_steps=steps, eval_every=max(-(-steps // EVALUATIONS), 1))
+        trainer = replace(
+            session.trainer, max_steps=steps, eval_every=max(-(-steps // EVALUATIONS), 1)
+        )
         session, meter = replace(session, trainer=trainer), Meter()
         session.fit(session.init_state(), [meter, *build_callbacks(cfg, Path(folder))])
     return meter
@@ -118,19 +134,37 @@ def _train(
 
 def _config(file: str, sizes: tuple[str, ...]) -> Any:
     source = f"data.source={Path(file).expanduser().absolute()}"
-    data = ["data=streaming", source, f"data.seq_len={SEQ_LEN}", f"data.batch_size={BATCH_SIZE}", "data.prefetch=0"]
+    data = [
+        "data=streaming",
+        source,
+        f"data.seq_len={SEQ_LEN}",
+        f"data.batch_size={BATCH_SIZE}",
+        "data.prefetch=0",
+    ]
     data += [f"data.eval_batch_size={BATCH_SIZE}", f"data.tokenizer.vocab_size={VOCAB_SIZE}"]
     trainer = ["trainer/schedule=wsd", "trainer.schedule.warmup=0.03", "trainer.learning_rate=1e-3"]
-    trainer += ["trainer.max_steps=100", "trainer.epochs=null", "trainer.eval_batches=16", "trainer.log_every=1000000"]
+    trainer += [
+        "trainer.max_steps=100",
+        "trainer.epochs=null",
+        "trainer.eval_batches=16",
+        "trainer.log_every=1000000",
+    ]
     common = ["model=transformer", "model/size=nano", "tracking=none"]
     return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
 
 
 def _plot(runs: dict[str, Meter], path: Path) -> None:
     figure = new_figure(8, 3.4)
-    for axis, (index, label) in zip(figure.subplots(1, 2), enumerate(["operations", "seconds"]), strict=True):
+    for axis, (index, label) in zip(
+        figure.subplots(1, 2), enumerate(["operations", "seconds"]), strict=True
+    ):
         for name, run in runs.items():
-            axis.plot([point[index] for point in run.points], [point[2] for point in run.points], ".-", label=name)
+            axis.plot(
+                [point[index] for point in run.points],
+                [point[2] for point in run.points],
+                ".-",
+                label=name,
+            )
         axis.set(xlabel=f"{label} of training", ylabel="validation loss")
         axis.legend(fontsize=8)
     figure.tight_layout()

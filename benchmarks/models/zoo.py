@@ -53,7 +53,9 @@ class Limits(NamedTuple):
     address_space: int  # bytes
 
 
-def zoo(only: str | None = None, seconds: Size = 120, gigabytes: Size = 12, workers: Size = 1) -> str:
+def zoo(
+    only: str | None = None, seconds: Size = 120, gigabytes: Size = 12, workers: Size = 1
+) -> str:
     """A table of architectures, and of those that fail with the reason. An interrupted measurement is continued.
 
     Args:
@@ -98,7 +100,9 @@ def _chosen(only: str | None) -> list[str]:
     names = architectures()
     chosen = names if only is None else only.split(",")
     if unknown := [name for name in chosen if name not in names]:
-        raise ConfigError(f"only={unknown[0]}: mlx-lm has no such architecture{suggestion(unknown[0], names)}")
+        raise ConfigError(
+            f"only={unknown[0]}: mlx-lm has no such architecture{suggestion(unknown[0], names)}"
+        )
     return chosen
 
 
@@ -108,7 +112,9 @@ def _key(name: str, config: dict[str, object] | None, limits: Limits) -> str:
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _measure(names: list[str], configs: dict[str, dict[str, object]], limits: Limits, workers: int) -> Iterator[Row]:
+def _measure(
+    names: list[str], configs: dict[str, dict[str, object]], limits: Limits, workers: int
+) -> Iterator[Row]:
     """The rows of architectures, in this order."""
     context = _context()
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(workers) as executor:
@@ -135,7 +141,9 @@ def _report(rows: list[Row], expected: dict[str, Expected]) -> str:
             entry = None
         before, after = entry["fails"] if entry else "none", _first_failure(row)
         if before != after:
-            changes.append(f"{row[0]}: expected to fail {before}, failed {after} {row[-1]}".rstrip())
+            changes.append(
+                f"{row[0]}: expected to fail {before}, failed {after} {row[-1]}".rstrip()
+            )
         reason = entry["why"] if entry and before == after else row[-1]
         (passed if after == "none" else failed).append([*row[:-1], reason])
     head = ["architecture", "parameters", *COLUMNS]
@@ -151,7 +159,9 @@ def _report(rows: list[Row], expected: dict[str, Expected]) -> str:
 
 def _first_failure(row: Row) -> str:
     """The first column that an architecture fails, or none."""
-    return next((column for column, mark in zip(COLUMNS, row[2:], strict=False) if mark == "no"), "none")
+    return next(
+        (column for column, mark in zip(COLUMNS, row[2:], strict=False) if mark == "no"), "none"
+    )
 
 
 class Processes(NamedTuple):
@@ -177,7 +187,8 @@ class Processes(NamedTuple):
         parts = ("forward", "whole", "export") if action == "whole" else (action,)
         files = {part: self.folder / f"{part}.json" for part in parts}
         return {
-            part: json.loads(file.read_text()) if file.exists() else {"error": default} for part, file in files.items()
+            part: json.loads(file.read_text()) if file.exists() else {"error": default}
+            for part, file in files.items()
         }
 
 
@@ -190,7 +201,9 @@ def _row(name: str, config: dict[str, object] | None, processes: Processes) -> R
         if "error" not in results["whole"]:
             results |= processes.act("killed", config) | processes.act("resumed", config)
         errors = [*errors, *_faults(results)]
-    marks = ["yes" if not error else "no" for error in errors] + ["no"] * (len(COLUMNS) - len(errors))
+    marks = ["yes" if not error else "no" for error in errors] + ["no"] * (
+        len(COLUMNS) - len(errors)
+    )
     parameters = results["forward"].get("parameters")
     return [name, f"{parameters:,}" if parameters else "", *marks, next(filter(None, errors), "")]
 
@@ -212,7 +225,9 @@ def _faults(results: dict[str, dict[str, Any]]) -> list[str]:
     return ["", after, exported]
 
 
-def perform_action(action: str, folder: str, config: dict[str, object], source: str, limit_bytes: int) -> None:
+def perform_action(
+    action: str, folder: str, config: dict[str, object], source: str, limit_bytes: int
+) -> None:
     """`perform` of `zoo_run`, which only the process of an architecture imports."""
     from benchmarks.models.zoo_run import perform
 
@@ -231,5 +246,7 @@ def _context() -> ForkServerContext | SpawnContext:
 def _text() -> str:
     """Lines of drawn words."""
     draw = random.Random(0)
-    words = ["".join(draw.choice("abcdefghij") for _ in range(draw.randint(2, 6))) for _ in range(200)]
+    words = [
+        "".join(draw.choice("abcdefghij") for _ in range(draw.randint(2, 6))) for _ in range(200)
+    ]
     return "\n".join(" ".join(draw.choice(words) for _ in range(40)) for _ in range(100))

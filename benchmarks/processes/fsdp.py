@@ -15,7 +15,9 @@ from benchmarks.new_process import ROOT
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # the processes share the cores; OpenBLAS's threads spin
 
 
-def fsdp(size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, steps: int = 5) -> str:
+def fsdp(
+    size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, steps: int = 5
+) -> str:
     """Peak memory per process in MB, of MLX and resident, and its ratio to that of one process; seconds per step.
 
     A causal language model without dropout, AdamW, one BLAS thread per process; not compiled, as it would be
@@ -27,10 +29,14 @@ def fsdp(size: str = "small", nproc: int = 2, rows: int = 2, length: int = 32, s
     """
     tables = []
     for step in ("plain", "optimized"):
-        lines: list[tuple[str, ...]] = [("parallel", "peak", "ratio", "resident", "ratio", "saving", "ratio", "s/step")]
+        lines: list[tuple[str, ...]] = [
+            ("parallel", "peak", "ratio", "resident", "ratio", "saving", "ratio", "s/step")
+        ]
         alone: dict[str, Any] = {}
         for parallel, count in (("none", 1), ("data", nproc), ("fsdp", nproc)):
-            ranks = measure("processes.fsdp_subject", count, parallel, size, step, rows, length, steps)
+            ranks = measure(
+                "processes.fsdp_subject", count, parallel, size, step, rows, length, steps
+            )
             worst = {key: max(rank[key] for rank in ranks) for key in ranks[0]}
             alone = alone or worst
             cells = [parallel]
@@ -50,10 +56,23 @@ def measure(module: str, count: int, *settings: object) -> list[dict[str, Any]]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         launcher = Path(sys.executable).with_name("mlx.launch")
-        command = [str(launcher), "-n", str(count), "--starting-port", str(port), "--python", sys.executable, *args]
+        command = [
+            str(launcher),
+            "-n",
+            str(count),
+            "--starting-port",
+            str(port),
+            "--python",
+            sys.executable,
+            *args,
+        ]
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path, **ONE_THREAD}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path, **ONE_THREAD},
     )
     ranks: dict[int, dict[str, Any]] = {}
     for text in re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE):

@@ -53,7 +53,11 @@ def main(parallel: Any, size: str, step: str, rows: int, length: int, steps: int
     mx.reset_peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         is_rank_zero = group.rank == 0
-        saver = Checkpointer(1, 1, background=False, folder=Path(folder)) if is_rank_zero else NoCheckpointer()
+        saver = (
+            Checkpointer(1, 1, background=False, folder=Path(folder))
+            if is_rank_zero
+            else NoCheckpointer()
+        )
         saver.on_step(FitContext("valid/loss", group=group), state, result)
     return {
         "rank": group.rank,

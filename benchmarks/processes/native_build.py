@@ -15,7 +15,12 @@ from mlxlab.errors import ServiceUnavailableError
 
 BUILD_SECONDS = 300.0
 SETTINGS = (  # a run that goes on until it is stopped
-    *("model/size=nano", "trainer.max_steps=1000000", "trainer.epochs=null", "trainer.eval_every=1000000"),
+    *(
+        "model/size=nano",
+        "trainer.max_steps=1000000",
+        "trainer.epochs=null",
+        "trainer.eval_every=1000000",
+    ),
     *("tracking=none", "checkpointing.every_steps=1000000"),
 )
 
@@ -25,7 +30,9 @@ def native_build(rounds: int = 5) -> str:
     with tempfile.TemporaryDirectory() as folder:
         built = background_build(Path(folder))
         cache = {"XDG_CACHE_HOME": folder}
-        loads = [run_module("processes.native_load_subject", [], folder, cache) for _ in range(rounds)]
+        loads = [
+            run_module("processes.native_load_subject", [], folder, cache) for _ in range(rounds)
+        ]
     wheel, share = wheel_bytes()
     seconds = statistics.median(load["seconds"] for load in loads)
     rows: list[tuple[str, ...]] = [
@@ -35,7 +42,9 @@ def native_build(rounds: int = 5) -> str:
         ("kB of the wheel", f"{wheel / 1e3:.0f}"),
         ("kB of the wheel that are kernels", f"{share / 1e3:.0f}"),
     ]
-    return table(f"native kernels, built in the background of a Titanic run; medians of {rounds} loads", rows)
+    return table(
+        f"native kernels, built in the background of a Titanic run; medians of {rounds} loads", rows
+    )
 
 
 def background_build(folder: Path) -> float:
@@ -44,7 +53,10 @@ def background_build(folder: Path) -> float:
     start, log = time.monotonic(), folder / "output"
     with log.open("w") as out:
         run = subprocess.Popen(
-            command, stdout=out, stderr=out, env=os.environ | {"XDG_CACHE_HOME": str(folder), "MLXLAB_NATIVE": "auto"}
+            command,
+            stdout=out,
+            stderr=out,
+            env=os.environ | {"XDG_CACHE_HOME": str(folder), "MLXLAB_NATIVE": "auto"},
         )
     try:
         while not list(folder.glob("mlxlab/native/*.json")):
@@ -66,5 +78,9 @@ def wheel_bytes() -> tuple[int, int]:
         if not wheels:
             raise ServiceUnavailableError(f"no wheel was built\n{done.stderr[-1000:]}")
         with zipfile.ZipFile(wheels[0]) as archive:
-            native = [file.compress_size for file in archive.infolist() if "mlxlab/ops/native/" in file.filename]
+            native = [
+                file.compress_size
+                for file in archive.infolist()
+                if "mlxlab/ops/native/" in file.filename
+            ]
         return wheels[0].stat().st_size, sum(native)

@@ -43,7 +43,9 @@ def main(size: str, step: str, rows: int, length: int, rounds: int) -> dict[str,
             start = time.perf_counter()
             take_step(batch)
             seconds[name].append(time.perf_counter() - start)
-    return {"rank": group.rank} | {name: statistics.median(times[2:]) for name, times in seconds.items()}
+    return {"rank": group.rank} | {
+        name: statistics.median(times[2:]) for name, times in seconds.items()
+    }
 
 
 def make_step(size: str, step: str, group: ProcessGroup) -> Callable[[Any], object]:

@@ -15,9 +15,14 @@ def startup(size: str = "nano", rounds: int = 5) -> str:
     """Full runs in sequence, with and without native kernels in turn; the first ones, which are not counted, build the
     kernels and fill the disk cache."""
     with tempfile.TemporaryDirectory() as folder:
-        pairs = [[_run(folder, size, 2, native) for native in ("require", "off")] for _ in range(rounds + 1)][1:]
+        pairs = [
+            [_run(folder, size, 2, native) for native in ("require", "off")]
+            for _ in range(rounds + 1)
+        ][1:]
         long = [_run(folder, size, STEPS, "require") for _ in range(rounds)]
-    waits, waits_without = ([run["first"] - run["start"] for run in runs] for runs in zip(*pairs, strict=True))
+    waits, waits_without = (
+        [run["first"] - run["start"] for run in runs] for runs in zip(*pairs, strict=True)
+    )
     shares = [1 - run["steps"] / run["total"] for run in long]
     each = [run["steps"] / run["count"] for run in long]
     rows: list[tuple[str, ...]] = [
@@ -27,7 +32,9 @@ def startup(size: str = "nano", rounds: int = 5) -> str:
         ("overhead of the training loop", *_spread([100 * share for share in shares], "{:.2f} %")),
         ("ms per step", *_spread([1000 * seconds for seconds in each], "{:.1f}")),
     ]
-    return table(f"data=titanic model=bert model/size={size}, {rounds} runs of 2 and of {STEPS} steps", rows)
+    return table(
+        f"data=titanic model=bert model/size={size}, {rounds} runs of 2 and of {STEPS} steps", rows
+    )
 
 
 def _spread(values: list[float], form: str) -> list[str]:

@@ -33,7 +33,16 @@ def main(args: list[str]) -> int:
     rows = inside[1:]
     steps = sum(end - start for start, end in rows)
     total = rows[-1][1] - rows[0][0] if rows else 0.0
-    print(json.dumps({"first": first[0] if first else None, "steps": steps, "total": total, "count": len(rows)}))
+    print(
+        json.dumps(
+            {
+                "first": first[0] if first else None,
+                "steps": steps,
+                "total": total,
+                "count": len(rows),
+            }
+        )
+    )
     return code
 
 

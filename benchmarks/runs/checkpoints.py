@@ -29,7 +29,10 @@ def checkpoints(size: str = "small", compare_with: str = "", rounds: Size = 7) -
         if "PyTorch" in names:
             variants |= torch_variants(arrays, Path(folder) / "state.pt")
         trials = alternate(variants, rounds)
-    return table(f"checkpoint of {total / 1e6:.0f} MB, model/size={size}; medians of {rounds}", _rows(trials, total))
+    return table(
+        f"checkpoint of {total / 1e6:.0f} MB, model/size={size}; medians of {rounds}",
+        _rows(trials, total),
+    )
 
 
 def mlxlab_variants(subject: Subject, folder: Path) -> dict[str, Callable[[], object]]:
@@ -51,7 +54,9 @@ def torch_variants(arrays: tuple[Any, ...], path: Path) -> dict[str, Callable[[]
     torch = torch_module()
 
     def tensor(array: mx.array) -> Any:
-        return torch.from_numpy(np.array(array.astype(mx.int64) if array.dtype == mx.uint64 else array))
+        return torch.from_numpy(
+            np.array(array.astype(mx.int64) if array.dtype == mx.uint64 else array)
+        )
 
     state = [{name: tensor(array) for name, array in leaves.items()} for leaves in arrays]
 

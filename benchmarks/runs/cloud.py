@@ -47,7 +47,11 @@ class Variant:
 
 
 def cloud(
-    size: str = "tiny", rounds: int = 5, steps: int = 60, rows: int = 8, megabytes: Annotated[float, Gt(0)] = 20.0
+    size: str = "tiny",
+    rounds: int = 5,
+    steps: int = 60,
+    rows: int = 8,
+    megabytes: Annotated[float, Gt(0)] = 20.0,
 ) -> str:
     """Each round takes `steps` steps of a BERT in each variant, with one checkpoint.
 
@@ -64,9 +68,18 @@ def cloud(
             uploads = stack.enter_context(_uploads(folder / str(number), bandwidth))
             variants[name] = Variant(subject, folder / str(number), uploads)
         trials, in_time = _alternate(variants, rounds, steps)
-        size_saved = sum(path.stat().st_size for path in (folder / "none").rglob("*") if path.is_file())
+        size_saved = sum(
+            path.stat().st_size for path in (folder / "none").rglob("*") if path.is_file()
+        )
     baseline = trials[0]
-    head = ("variant", "ms/step", "slower", "processor ms/step", "more", "uploaded within the round")
+    head = (
+        "variant",
+        "ms/step",
+        "slower",
+        "processor ms/step",
+        "more",
+        "uploaded within the round",
+    )
     body = [
         (
             trial.name,
@@ -82,7 +95,9 @@ def cloud(
     return table(title, [head, *body])
 
 
-def _alternate(variants: dict[str, Variant], rounds: int, steps: int) -> tuple[list[Trial], dict[str, int]]:
+def _alternate(
+    variants: dict[str, Variant], rounds: int, steps: int
+) -> tuple[list[Trial], dict[str, int]]:
     """As `alternate`, but a round begins when nothing is left to upload; and how often none was left at its end."""
     trials, in_time = {name: Trial(name) for name in variants}, dict.fromkeys(variants, 0)
     for number in range(-1, rounds):  # the first is a warm-up
@@ -100,7 +115,9 @@ def _uploads(folder: Path, bytes_per_second: float) -> Iterator[Uploads]:
     """Uploads of a folder to a bucket on loopback."""
     env = os.environ | {"PYTHONPATH": str(TESTS)}
     command = [sys.executable, "-m", "support.object_stores.serve", BUCKET, str(bytes_per_second)]
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         if not (url := server.stdout.readline().strip()):
             raise ServiceUnavailableError(f"{TESTS}: the bucket of the tests does not start")

@@ -42,7 +42,5 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
         rows.append((name, f"{1e3 * clock:.3f}", percent(clock / baseline - 1, 2, signed=True)))
         rows[-1] += (f"{1e3 * work:.3f}", percent(work / busy - 1, 2, signed=True))
     title = f"step of 32 examples, model/size={size}, medians of {rounds} pairs"
-    callback_time = (
-        f"The callback takes {1e6 * median(inside):.0f} us, {percent(median(inside) / baseline, 2)} of the step"
-    )
+    callback_time = f"The callback takes {1e6 * median(inside):.0f} us, {percent(median(inside) / baseline, 2)} of the step"
     return f"{table(title, rows)}\n\n{callback_time}; {written / rounds / 32:.1f} bytes per example on disk."

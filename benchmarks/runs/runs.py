@@ -18,13 +18,31 @@ from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.sqlite import ensure_database
 
 PARAMS = 40  # of a run
-METRICS = ("train/loss", "valid/loss", "valid/accuracy", "train/learning_rate", "throughput/tokens_per_sec")
+METRICS = (
+    "train/loss",
+    "valid/loss",
+    "valid/accuracy",
+    "train/learning_rate",
+    "throughput/tokens_per_sec",
+)
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "runs.py"
 COMMANDS = {
     "list": ["list"],
-    "list, sorted": ["list", "sort=valid/accuracy", "best=valid/accuracy,valid/loss", "params=seed"],
-    "list, filtered": ["list", "filter=metrics.valid/accuracy > 0.8 and params.model.name = bert", "limit=100"],
-    "find": ["find", "metrics.valid/accuracy > 0.5 and (params.param0 < 0.5 or not params.seed = 3)"],
+    "list, sorted": [
+        "list",
+        "sort=valid/accuracy",
+        "best=valid/accuracy,valid/loss",
+        "params=seed",
+    ],
+    "list, filtered": [
+        "list",
+        "filter=metrics.valid/accuracy > 0.8 and params.model.name = bert",
+        "limit=100",
+    ],
+    "find": [
+        "find",
+        "metrics.valid/accuracy > 0.5 and (params.param0 < 0.5 or not params.seed = 3)",
+    ],
     "find, all as JSON": ["find", "metrics.train/loss >= 0", "limit=100000", "--json"],
     "show": ["show", "run17"],
     "compare": ["compare", "run17", "run18", "run19"],
@@ -69,8 +87,12 @@ def fill(database: Path, runs: int, steps: int) -> None:
             "experiment_id) values (?, ?, 'FINISHED', ?, ?, 'active', '/artifacts', 1)",
             ((_id(i), f"run{i}", start + 1000 * i, start + 1000 * i + 60_000) for i in range(runs)),
         )
-        connection.executemany("insert into params(run_uuid, key, value) values (?, ?, ?)", _params(runs))
-        connection.executemany("insert into tags(run_uuid, key, value) values (?, ?, ?)", _tags(runs))
+        connection.executemany(
+            "insert into params(run_uuid, key, value) values (?, ?, ?)", _params(runs)
+        )
+        connection.executemany(
+            "insert into tags(run_uuid, key, value) values (?, ?, ?)", _tags(runs)
+        )
         connection.executemany(
             "insert into metrics(run_uuid, key, value, timestamp, step, is_nan) values (?, ?, ?, ?, ?, 0)",
             _metrics(runs, steps),
@@ -108,7 +130,9 @@ def _metrics(runs: int, steps: int) -> Iterator[tuple[str, str, float, int, int]
         rng, run_id = random.Random(i), _id(i)
         for key in METRICS:
             start = 1_700_000_000_000 + 1000 * i
-            yield from ((run_id, key, rng.random(), start + step, step) for step in range(1, steps + 1))
+            yield from (
+                (run_id, key, rng.random(), start + step, step) for step in range(1, steps + 1)
+            )
 
 
 def _time(args: list[str]) -> tuple[float, float]:
@@ -116,4 +140,7 @@ def _time(args: list[str]) -> tuple[float, float]:
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (
+        time.perf_counter() - start,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    )

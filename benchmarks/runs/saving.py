@@ -31,7 +31,9 @@ def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
         variants = {"no save": lambda: trial(None)}
         variants |= {name: (lambda s=saver: trial(s)) for name, saver in savers.items()}  # type: ignore[misc]
         trials = alternate(variants, rounds)
-        bytes_saved = sum(file.stat().st_size for file in Path(folder, "blo").rglob("*.safetensors"))
+        bytes_saved = sum(
+            file.stat().st_size for file in Path(folder, "blo").rglob("*.safetensors")
+        )
     baseline = trials[0].median
     rows: list[tuple[str, ...]] = [("variant", "seconds", "overhead per save", "of a step")]
     for measured in trials:

@@ -36,7 +36,8 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
     baseline = trials[0].median
     rows: list[tuple[str, ...]] = [("variant", "ms/step", "overhead")]
     rows += [
-        (t.name, f"{1000 * t.median / steps:.2f}", percent(t.median / baseline - 1, 2, signed=True)) for t in trials
+        (t.name, f"{1000 * t.median / steps:.2f}", percent(t.median / baseline - 1, 2, signed=True))
+        for t in trials
     ]
     title = f"every step logged, model/size={size}, {steps} steps per round, medians of {rounds}"
     return f"{table(title, rows)}\n\nStartup with an unreachable tracking server: {start:.3f} s"
@@ -44,4 +45,6 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
 
 def _journal(folder: Path, uri: str) -> Journal:
     folder.mkdir(exist_ok=True)
-    return Journal(uri, str(folder / "artifacts"), "benchmark", False, 5.0, folder=folder, project=folder)
+    return Journal(
+        uri, str(folder / "artifacts"), "benchmark", False, 5.0, folder=folder, project=folder
+    )

@@ -14,7 +14,11 @@ from benchmarks.steps.steps import Measurement, bursts
 from mlxlab.errors import ConfigError
 
 NATIVE = "mlxlab, native kernels"
-PACKAGES = {"PyTorch": ("torch", "torch"), "transformers": ("transformers", "torch"), "mlx-lm": ("mlx_lm", "mlx_lm")}
+PACKAGES = {
+    "PyTorch": ("torch", "torch"),
+    "transformers": ("transformers", "torch"),
+    "mlx-lm": ("mlx_lm", "mlx_lm"),
+}
 
 
 def peers(compare_with: str, known: Sequence[str]) -> list[str]:
@@ -34,7 +38,9 @@ def peers(compare_with: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def measure(module: str, names: Sequence[str], args: Sequence[str], rounds: int) -> list[Measurement]:
+def measure(
+    module: str, names: Sequence[str], args: Sequence[str], rounds: int
+) -> list[Measurement]:
     """Bursts of calls of each subject, in turn."""
     return bursts(names, ["benchmarks.steps.peer_process", module], args, rounds)
 
@@ -49,7 +55,17 @@ def rows(title: str, measurements: list[Measurement], amount: float = 0.0) -> li
             continue
         rate = (f"{amount / each.median:,.0f}",) if amount else ()
         cpu, ratio = statistics.median(each.cpu), f"{own / each.median:.2f}"
-        lines.append((title, each.name, f"{each.median:.3f}", *rate, f"{cpu:.3f}", ratio, f"{each.bytes / 1e6:.0f}"))
+        lines.append(
+            (
+                title,
+                each.name,
+                f"{each.median:.3f}",
+                *rate,
+                f"{cpu:.3f}",
+                ratio,
+                f"{each.bytes / 1e6:.0f}",
+            )
+        )
     return lines
 
 

@@ -35,7 +35,12 @@ Step = Callable[[], Any]
 
 
 def qlora(
-    model: str, rows: int = 2, length: int = 256, rounds: int = 5, slow_rounds: int = 1, compare_with: str = ""
+    model: str,
+    rows: int = 2,
+    length: int = 256,
+    rounds: int = 5,
+    slow_rounds: int = 1,
+    compare_with: str = "",
 ) -> str:
     """Seconds of optimized, compiled steps on random tokens, and the bytes of the frozen base.
 
@@ -51,7 +56,9 @@ def qlora(
     if compare_with not in ("", "mlx_lm"):
         raise ConfigError(f"compare_with={compare_with}: expected mlx_lm")
     if compare_with and find_spec("mlx_lm") is None:
-        raise ConfigError(f"compare_with=mlx_lm: mlx_lm is not installed; run: {NEEDS['mlx_lm'][1]}")
+        raise ConfigError(
+            f"compare_with=mlx_lm: mlx_lm is not installed; run: {NEEDS['mlx_lm'][1]}"
+        )
     path = resolve(model)
     shape = dict(read_shape(path))
     batch = random_batch(rows, length, int(str(shape["vocab_size"])))
@@ -72,12 +79,25 @@ def qlora(
         trials.append(_as_installed(path, rows, length, slow_rounds))
         sizes[trials[-1].name] = sizes[MLX_LM]
     ratios = ("of LoRA", "of QLoRA")
-    head = ("variant", "s/step", *ratios, "CPU s/step", *(f"CPU, {name}" for name in ratios), "base MB", "of float32")
+    head = (
+        "variant",
+        "s/step",
+        *ratios,
+        "CPU s/step",
+        *(f"CPU, {name}" for name in ratios),
+        "base MB",
+        "of float32",
+    )
     lines: list[tuple[str, ...]] = [head, *(_row(trial, trials, sizes) for trial in trials)]
-    return table(f"steps of {rows} x {length} tokens with {path.name}, rank 8, on {mx.default_device()}", lines)
+    return table(
+        f"steps of {rows} x {length} tokens with {path.name}, rank 8, on {mx.default_device()}",
+        lines,
+    )
 
 
-def _alternate(variants: dict[str, Step], slow: dict[str, Step], rounds: int, slow_rounds: int) -> list[Trial]:
+def _alternate(
+    variants: dict[str, Step], slow: dict[str, Step], rounds: int, slow_rounds: int
+) -> list[Trial]:
     """As `alternate`; the slow variants follow in the first `slow_rounds` rounds, without a warm-up."""
     for step in variants.values():
         step()
@@ -101,7 +121,15 @@ def _row(trial: Trial, trials: list[Trial], sizes: dict[str, int]) -> tuple[str,
     cpu = [f"{trial.cpu_median / other.cpu_median:.2f} x" for other in trials[:2]]
     size = sizes[trial.name]
     share = f"{size / sizes[FLOAT]:.3f} x"
-    return (trial.name, f"{trial.median:.2f}", *elapsed, f"{trial.cpu_median:.2f}", *cpu, f"{size / 1e6:.0f}", share)
+    return (
+        trial.name,
+        f"{trial.median:.2f}",
+        *elapsed,
+        f"{trial.cpu_median:.2f}",
+        *cpu,
+        f"{size / 1e6:.0f}",
+        share,
+    )
 
 
 def _base_bytes(model: nn.Module) -> int:

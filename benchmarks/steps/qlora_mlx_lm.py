@@ -49,15 +49,25 @@ def main(model: str, rows: str, length: str, steps: str) -> None:
     print(json.dumps({"seconds": trial.seconds, "cpu": trial.cpu}), file=sys.__stdout__)
 
 
-def mlx_lm_step(base: Model, shape: Mapping[str, Any], batch: Batch) -> tuple[Callable[[], object], int]:
+def mlx_lm_step(
+    base: Model, shape: Mapping[str, Any], batch: Batch
+) -> tuple[Callable[[], object], int]:
     """A step of mlx-lm's trainer on the weights of a QLoRA model, and the bytes of its frozen base."""
     from mlx_lm.models.llama import Model as Llama
     from mlx_lm.models.llama import ModelArgs
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    names = ["hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "rms_norm_eps"]
+    names = [
+        "hidden_size",
+        "num_hidden_layers",
+        "intermediate_size",
+        "num_attention_heads",
+        "rms_norm_eps",
+    ]
     names += ["vocab_size", "num_key_value_heads", "rope_theta", "tie_word_embeddings"]
-    model = Llama(ModelArgs(model_type="llama", **{name: shape[name] for name in names if name in shape}))
+    model = Llama(
+        ModelArgs(model_type="llama", **{name: shape[name] for name in names if name in shape})
+    )
     nn.quantize(model, 64, 4)
     frozen = {name: leaf for name, leaf in named_parameters(base).items() if "lora_" not in name}
     model.load_weights([(rename(name), leaf) for name, leaf in frozen.items()])
@@ -66,7 +76,9 @@ def mlx_lm_step(base: Model, shape: Mapping[str, Any], batch: Batch) -> tuple[Ca
     mx.eval(model.parameters())
     mx.clear_cache()
     trained = dict(tree_flatten(model.trainable_parameters()))
-    size = sum(leaf.nbytes for name, leaf in tree_flatten(model.parameters()) if name not in trained)
+    size = sum(
+        leaf.nbytes for name, leaf in tree_flatten(model.parameters()) if name not in trained
+    )
     ids = np.concatenate([batch.tokens, batch.targets[:, -1:]], axis=1)
     optimizer = optim.AdamW(RATE)
     train_step(model, optimizer, ids[:, : WARM_UP + 1])
@@ -90,7 +102,9 @@ def train_step(model: Any, optimizer: optim.Optimizer, ids: np.ndarray) -> None:
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # it prints reports
         never: Any = dict.fromkeys(("steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
-        args = TrainingArgs(batch_size=rows, iters=1, adapter_file=f"{folder}/adapters.safetensors", **never)
+        args = TrainingArgs(
+            batch_size=rows, iters=1, adapter_file=f"{folder}/adapters.safetensors", **never
+        )
         train(model, optimizer, [0] * rows, args=args, iterate_batches=batches)
 
 

@@ -30,7 +30,9 @@ TRAINERS = ("simple", "optimized")
 def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: int = 2000) -> str:
     """`rounds` steps of each; the variants take turns batch by batch, so that noise affects all equally."""
     if source is None or compare_with != "torch":
-        raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch")
+        raise ConfigError(
+            "suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch"
+        )
     torch_module()
     activate("require")
     with tempfile.TemporaryDirectory() as folder:
@@ -50,8 +52,16 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
 
 
 def _composed(source: str, rounds: int, trainer: str) -> Any:
-    overrides = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
-    overrides += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
+    overrides = [
+        "experiment=shakespeare_char",
+        f"data.source={Path(source).absolute()}",
+        f"trainer.max_steps={rounds}",
+    ]
+    overrides += [
+        f"trainer={trainer}",
+        f"trainer.schedule.warmup={min(100, rounds // 10)}",
+        "tracking=none",
+    ]
     return Composer(conf_dir(), overrides).checked_values(resolve=True)
 
 
@@ -78,9 +88,16 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     decayed = [leaf for name, leaf in named.items() if leaf.ndim >= 2 and "embed" not in name]
     others = [leaf for name, leaf in named.items() if leaf.ndim < 2 or "embed" in name]
     settings = cfg["trainer"]["optimizer"]
-    groups = [{"params": decayed, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
-    rate = instantiate(cfg["trainer"]["schedule"])(peak=cfg["trainer"]["learning_rate"], steps=rounds)
+    groups = [
+        {"params": decayed, "weight_decay": settings["weight_decay"]},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, betas=tuple(settings["betas"]), eps=settings["eps"], fused=True
+    )
+    rate = instantiate(cfg["trainer"]["schedule"])(
+        peak=cfg["trainer"]["learning_rate"], steps=rounds
+    )
     rates = iter(np.array(rate(mx.arange(rounds))).tolist())
 
     def take_step(batch: Batch) -> None:
@@ -89,7 +106,9 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
             group["lr"] = learning_rate
         logits = model(torch.from_numpy(batch.tokens))
         targets = torch.from_numpy(batch.targets).long()
-        values = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        values = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), reduction="none"
+        )
         weights = torch.from_numpy(batch.loss_weights).flatten()
         loss = (values * weights).sum() / weights.sum()
         optimizer.zero_grad()
@@ -100,7 +119,9 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     return take_step
 
 
-def _train(steps: dict[str, Callable[[Batch], Any]], data: Any, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def _train(
+    steps: dict[str, Callable[[Batch], Any]], data: Any, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU seconds of every step."""
     seconds: dict[str, list[tuple[float, float]]] = {title: [] for title in steps}
     endless = chain.from_iterable(data.train for _ in count())
@@ -125,22 +146,39 @@ def _torch_loss(model: Any, data: Any) -> float:
         for batch in data.valid:
             logits = model(torch.from_numpy(batch.tokens)).flatten(0, 1)
             targets = torch.from_numpy(batch.targets).long().flatten()
-            values = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double().numpy()
+            values = (
+                torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+                .double()
+                .numpy()
+            )
             total += float((values * batch.loss_weights.flatten()).sum())
             weight += float(batch.loss_weights.sum())
     return total / weight
 
 
 def _table(
-    seconds: dict[str, list[tuple[float, float]]], losses: dict[str, float], cfg: Any, parameters: int, rounds: int
+    seconds: dict[str, list[tuple[float, float]]],
+    losses: dict[str, float],
+    cfg: Any,
+    parameters: int,
+    rounds: int,
 ) -> str:
     base = [statistics.median(column) for column in zip(*seconds["PyTorch, eager"], strict=True)]
     head = ("variant", "total s", "ms/step", "CPU ms/step", "speed", "CPU speed", "validation loss")
     rows: list[tuple[str, ...]] = [head]
     for title, timings in seconds.items():
         wall, cpu = (statistics.median(column) for column in zip(*timings, strict=True))
-        figures = [f"{sum(wall for wall, _ in timings):.0f}", f"{1000 * wall:.1f}", f"{1000 * cpu:.1f}"]
+        figures = [
+            f"{sum(wall for wall, _ in timings):.0f}",
+            f"{1000 * wall:.1f}",
+            f"{1000 * cpu:.1f}",
+        ]
         figures += [f"{base[0] / wall:.2f}", f"{base[1] / cpu:.2f}", f"{losses[title]:.4f}"]
         rows.append((title, *figures))
-    shape = f"{parameters:,} parameters, batch {cfg['data']['batch_size']} x {cfg['data']['seq_len']}"
-    return table(f"tinyshakespeare, character level, {rounds} steps of {shape}, on {mx.default_device()}", rows)
+    shape = (
+        f"{parameters:,} parameters, batch {cfg['data']['batch_size']} x {cfg['data']['seq_len']}"
+    )
+    return table(
+        f"tinyshakespeare, character level, {rounds} steps of {shape}, on {mx.default_device()}",
+        rows,
+    )

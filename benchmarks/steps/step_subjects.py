@@ -105,7 +105,9 @@ def tokens(shape: Shape) -> tuple[Any, Any]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any], Callable[[], float]]:
+def mlxlab_step(
+    name: str, model: Any, shape: Shape
+) -> tuple[Callable[[], Any], Callable[[], float]]:
     """The step of trainer=simple or trainer=optimized, and a function that returns the loss."""
     import numpy as np
 
@@ -117,7 +119,13 @@ def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any],
     from mlxlab.training.steps.step import PlainStep
 
     inputs, targets = tokens(shape)
-    batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(shape.rows))
+    batch = Batch(
+        inputs,
+        np.ones_like(inputs, bool),
+        targets,
+        np.ones(inputs.shape, np.float32),
+        np.arange(shape.rows),
+    )
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=RATE)
     optimizer.init(model.trainable_parameters())
     kind: Any = PlainStep
@@ -133,7 +141,9 @@ def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any],
             "retry_on_oom": False,
         }
         kind = partial(OptimizedStep, accumulate=1, **options)
-    take_step = kind(max_grad_norm=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+    take_step = kind(
+        max_grad_norm=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
+    )
     model.eval()
 
     def loss() -> float:
@@ -144,7 +154,9 @@ def mlxlab_step(name: str, model: Any, shape: Shape) -> tuple[Callable[[], Any],
     return lambda: take_step(to_device(batch)), loss
 
 
-def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Callable[[], Any], Callable[[], float]]:
+def torch_step(
+    name: str, mlx_model: Any, family: str, shape: Shape
+) -> tuple[Callable[[], Any], Callable[[], float]]:
     """As `mlxlab_step`, in PyTorch: fused AdamW; model and loss compiled together if the name says so."""
     from benchmarks.steps.torch_decoder import torch_decoder, torch_module
     from benchmarks.steps.torch_encoder import torch_encoder
@@ -159,7 +171,9 @@ def torch_step(name: str, mlx_model: Any, family: str, shape: Shape) -> tuple[Ca
     narrow = name.endswith("bfloat16")
 
     def mean_loss(ids: Any, labels: Any) -> Any:
-        return torch.nn.functional.cross_entropy(model(ids).view(-1, shape.vocabulary), labels.view(-1))
+        return torch.nn.functional.cross_entropy(
+            model(ids).view(-1, shape.vocabulary), labels.view(-1)
+        )
 
     forward = torch.compile(mean_loss) if "compiled" in name else mean_loss
 
@@ -216,8 +230,12 @@ def mlx_lm_steps(size: str, shape: Shape, turns: Callable[[], Iterator[None]]) -
             yield rows, lengths
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # it prints reports
-        never: Any = dict.fromkeys(("iters", "steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
-        args = TrainingArgs(batch_size=shape.rows, adapter_file=f"{folder}/adapters.safetensors", **never)
+        never: Any = dict.fromkeys(
+            ("iters", "steps_per_report", "steps_per_save", "steps_per_eval"), 10**9
+        )
+        args = TrainingArgs(
+            batch_size=shape.rows, adapter_file=f"{folder}/adapters.safetensors", **never
+        )
         train(model, optim.AdamW(RATE), [0] * shape.rows, args=args, iterate_batches=batches)
 
 

@@ -23,7 +23,9 @@ AVX2 = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
 }
-BURST = 4.0  # seconds of steps per turn: the first step finds the CPU caches filled by other processes
+BURST = (
+    4.0  # seconds of steps per turn: the first step finds the CPU caches filled by other processes
+)
 NEEDS = {
     "torch": ("torch", "pip install torch (CPU build)"),
     "mlx_lm": ("mlx_lm", "pip install mlx-lm"),
@@ -90,37 +92,62 @@ def steps(
         rate = defaults[family] if dropout is None else dropout
         for option in size.split(","):
             model_args = (family, option, str(rate), *map(str, astuple(shape)))
-            measurements = bursts(names, ["benchmarks.steps.step_subjects"], model_args, rounds, AVX2 if isa else {})
+            measurements = bursts(
+                names, ["benchmarks.steps.step_subjects"], model_args, rounds, AVX2 if isa else {}
+            )
             figures = [vars(measurement) for measurement in measurements]
             results.append({"model": family, "size": option, "dropout": rate, "subjects": figures})
             lines += _rows(f"{family} {option}", measurements)
-    head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to the first", "peak MB", "initial loss")
+    head = (
+        "model",
+        "subject",
+        "s/step",
+        "min",
+        "CPU s/step",
+        "relative to the first",
+        "peak MB",
+        "initial loss",
+    )
     title = f"step of {rows} x {length} tokens, {vocabulary} classes, float32, AdamW; medians of {rounds} bursts"
     text = "\n\n".join([table(title, [head, *lines]), *_summary(results)])
     if save is not None:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{save}.md").write_text(text + "\n")
-        Path(f"{save}.json").write_text(json.dumps({"title": title, "results": results}, indent=1) + "\n")
+        Path(f"{save}.json").write_text(
+            json.dumps({"title": title, "results": results}, indent=1) + "\n"
+        )
     return text
 
 
 def _summary(results: list[dict[str, Any]]) -> list[str]:
     """The optimized step compared with others, over all models and sizes."""
-    seconds = [{subject["name"]: subject["seconds"] for subject in result["subjects"]} for result in results]
-    medians = [{name: statistics.median(times) for name, times in each.items() if times} for each in seconds]
+    seconds = [
+        {subject["name"]: subject["seconds"] for subject in result["subjects"]}
+        for result in results
+    ]
+    medians = [
+        {name: statistics.median(times) for name, times in each.items() if times}
+        for each in seconds
+    ]
 
     def ratios(over: str, under: str) -> list[float]:
         return sorted(each[over] / each[under] for each in medians if {over, under} <= each.keys())
 
     lines = []
     if stock := ratios("plain MLX", "optimized"):
-        lines.append(f"plain MLX takes {stock[0]:.1f} to {stock[-1]:.1f} times as long as optimized")
+        lines.append(
+            f"plain MLX takes {stock[0]:.1f} to {stock[-1]:.1f} times as long as optimized"
+        )
     if torch := ratios("optimized", "PyTorch"):
         lines.append(f"optimized takes {torch[0]:.2f} to {torch[-1]:.2f} of the time of PyTorch")
     if compiled := ratios("optimized", "PyTorch compiled"):
-        lines.append(f"optimized takes {compiled[0]:.2f} to {compiled[-1]:.2f} of the time of PyTorch compiled")
+        lines.append(
+            f"optimized takes {compiled[0]:.2f} to {compiled[-1]:.2f} of the time of PyTorch compiled"
+        )
     if narrow := ratios("optimized bfloat16", "PyTorch compiled bfloat16"):
-        lines.append(f"in bfloat16 it takes {narrow[0]:.2f} to {narrow[-1]:.2f} of the time of PyTorch compiled")
+        lines.append(
+            f"in bfloat16 it takes {narrow[0]:.2f} to {narrow[-1]:.2f} of the time of PyTorch compiled"
+        )
     return lines
 
 
@@ -130,7 +157,9 @@ def _others(compare_with: str) -> list[str]:
         module, command = NEEDS[name]
         if find_spec(module) is None:
             raise ConfigError(f"compare_with={name}: {module} is not installed; run: {command}")
-        subjects += ["PyTorch", "PyTorch compiled", "PyTorch one thread"] if name == "torch" else ["mlx-lm"]
+        subjects += (
+            ["PyTorch", "PyTorch compiled", "PyTorch one thread"] if name == "torch" else ["mlx-lm"]
+        )
     return subjects
 
 
@@ -163,7 +192,9 @@ def bursts(
 class Worker:
     """A process of a subject: for every line "n" it takes n steps and prints a line of JSON."""
 
-    def __init__(self, measurement: Measurement, command: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, measurement: Measurement, command: list[str], environment: Mapping[str, str]
+    ) -> None:
         self.measurement, self.count = measurement, 1
         pipe = subprocess.PIPE
         settings = {**os.environ, **environment}

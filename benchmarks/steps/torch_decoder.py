@@ -35,7 +35,9 @@ def torch_decoder(mlx_model: Any) -> Any:
     leaves: Any = tree_flatten(mlx_model.backbone.parameters())
     weights = {path: torch.from_numpy(_numpy(leaf)) for path, leaf in leaves}
     first = mlx_model.backbone.layers[0].attention
-    model = _decoder_class()(weights, len(mlx_model.backbone.layers), first.head_dim, first.rope_theta)
+    model = _decoder_class()(
+        weights, len(mlx_model.backbone.layers), first.head_dim, first.rope_theta
+    )
     model.load_state_dict({path.replace(".", "_"): leaf for path, leaf in weights.items()})
     return model
 
@@ -52,7 +54,9 @@ def _decoder_class() -> Any:
     functional = torch.nn.functional
 
     class Decoder(torch.nn.Module):
-        def __init__(self, weights: dict[str, Any], layers: int, head: int, rope_theta: float | None) -> None:
+        def __init__(
+            self, weights: dict[str, Any], layers: int, head: int, rope_theta: float | None
+        ) -> None:
             super().__init__()
             for path, leaf in weights.items():
                 self.register_parameter(path.replace(".", "_"), torch.nn.Parameter(leaf.clone()))
@@ -63,8 +67,13 @@ def _decoder_class() -> Any:
             if self.rope_theta is None:
                 x = x + self.position_embedding_weight[: tokens.shape[1]]
             for layer in range(self.layers):
-                x = x + self.attend(self.norm_of(x, f"layers_{layer}_attention_norm"), f"layers_{layer}_attention")
-                x = x + self.feed(self.norm_of(x, f"layers_{layer}_feed_forward_norm"), f"layers_{layer}_feed_forward")
+                x = x + self.attend(
+                    self.norm_of(x, f"layers_{layer}_attention_norm"), f"layers_{layer}_attention"
+                )
+                x = x + self.feed(
+                    self.norm_of(x, f"layers_{layer}_feed_forward_norm"),
+                    f"layers_{layer}_feed_forward",
+                )
             return self.norm_of(x, "norm") @ self.embedding_weight.T
 
         def linear(self, x: Any, name: str) -> Any:
@@ -91,12 +100,18 @@ def _decoder_class() -> Any:
             rates = self.rope_theta ** (-torch.arange(half) / half)
             angles = torch.arange(x.shape[2])[:, None] * rates  # (T, D / 2H)
             a, b = x[..., :half], x[..., half:]
-            return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
+            return torch.cat(
+                [a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1
+            )
 
         def feed(self, x: Any, name: str) -> Any:
             up = self.linear(x, f"{name}_up")
             gated = hasattr(self, f"{name}_gate_weight")
-            up = functional.silu(self.linear(x, f"{name}_gate")) * up if gated else functional.gelu(up)
+            up = (
+                functional.silu(self.linear(x, f"{name}_gate")) * up
+                if gated
+                else functional.gelu(up)
+            )
             return self.linear(up, f"{name}_down")
 
     return Decoder

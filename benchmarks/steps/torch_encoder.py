@@ -17,7 +17,9 @@ def torch_encoder(mlx_model: Any) -> Any:
     leaves: Any = tree_flatten(mlx_model.parameters())
     weights = {path.replace(".", "_"): torch.from_numpy(np.array(leaf)) for path, leaf in leaves}
     backbone = mlx_model.backbone
-    model = _encoder_class()(weights, len(backbone.layers), backbone.layers[0].attention.head_dim, backbone.dropout.p)
+    model = _encoder_class()(
+        weights, len(backbone.layers), backbone.layers[0].attention.head_dim, backbone.dropout.p
+    )
     model.load_state_dict(weights)
     return model
 
@@ -41,7 +43,9 @@ def _encoder_class() -> Any:
             x = self.drop(self.norm(x, "backbone_embedding_norm"))  # (B, T, D)
             for layer in range(self.layers):
                 name = f"backbone_layers_{layer}"
-                x = self.norm(x + self.drop(self.attend(x, f"{name}_attention")), f"{name}_attention_norm")
+                x = self.norm(
+                    x + self.drop(self.attend(x, f"{name}_attention")), f"{name}_attention_norm"
+                )
                 hidden = functional.gelu(self.linear(x, f"{name}_feed_forward_up"))
                 hidden = self.drop(self.linear(hidden, f"{name}_feed_forward_down"))
                 x = self.norm(x + hidden, f"{name}_feed_forward_norm")
@@ -52,7 +56,9 @@ def _encoder_class() -> Any:
             return functional.dropout(x, self.dropout, self.training)
 
         def linear(self, x: Any, name: str) -> Any:
-            return functional.linear(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"))
+            return functional.linear(
+                x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+            )
 
         def norm(self, x: Any, name: str) -> Any:
             weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")

@@ -52,23 +52,40 @@ class Cost(NamedTuple):
 
 def launchers(jobs: Size = 12, rounds: Size = 3) -> str:
     """Sweeps of `jobs` jobs and of two, in turn; the first round, which fills the caches, is not counted."""
-    installed = {name: args for name, (args, package) in LAUNCHERS.items() if importlib.util.find_spec(package)}
+    installed = {
+        name: args
+        for name, (args, package) in LAUNCHERS.items()
+        if importlib.util.find_spec(package)
+    }
     further: dict[str, list[Cost]] = {name: [] for name in installed}
     training: list[Cost] = []
     for number in range(rounds + 1):
         for name, args in installed.items():
             with tempfile.TemporaryDirectory() as folder:
-                short, long = _sweep(args, 2, f"{folder}/short"), _sweep(args, jobs, f"{folder}/long")
+                short, long = (
+                    _sweep(args, 2, f"{folder}/short"),
+                    _sweep(args, jobs, f"{folder}/long"),
+                )
             if number:
-                further[name].append(Cost(*((b - a) / (jobs - 2) for a, b in zip(short, long, strict=True))))
+                further[name].append(
+                    Cost(*((b - a) / (jobs - 2) for a, b in zip(short, long, strict=True)))
+                )
         training += _training(jobs)
     own = _medians(training)
     costs = {name: _medians(measured) for name, measured in further.items()}
     beyond = {
-        name: Cost(cost.seconds - own.seconds / _at_a_time(name), cost.cpu - own.cpu) for name, cost in costs.items()
+        name: Cost(cost.seconds - own.seconds / _at_a_time(name), cost.cpu - own.cpu)
+        for name, cost in costs.items()
     }
     rows: list[tuple[str, ...]] = [
-        ("launcher", "s per further job", "CPU s", "overhead s", "overhead CPU s", "relative to joblib's")
+        (
+            "launcher",
+            "s per further job",
+            "CPU s",
+            "overhead s",
+            "overhead CPU s",
+            "relative to joblib's",
+        )
     ]
     for name, cost in costs.items():
         joblib = beyond[JOBLIB].cpu if JOBLIB in beyond else float("nan")
@@ -103,17 +120,31 @@ def _at_a_time(name: str) -> int:
 
 
 def _sweep(args: list[str], jobs: int, folder: str) -> Cost:
-    command = [sys.executable, str(SCRIPT), "-m", f"seed=range({jobs})", *TRIVIAL, *args, f"hydra.sweep.dir={folder}"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "-m",
+        f"seed=range({jobs})",
+        *TRIVIAL,
+        *args,
+        f"hydra.sweep.dir={folder}",
+    ]
     before, start = os.times(), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": ""})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": ""}
+    )
     seconds, after = time.perf_counter() - start, os.times()
     if done.returncode:
         raise RuntimeError(done.stderr)
-    used = after.children_user + after.children_system - before.children_user - before.children_system
+    used = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     return Cost(seconds, used)
 
 
 def _training(jobs: int) -> list[Cost]:
     code = f"import json, benchmarks.sweeps.launchers as l; print('\\n' + json.dumps(l.train_alone({jobs})))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return [Cost(*cost) for cost in json.loads(done.stdout.splitlines()[-1])]

@@ -41,13 +41,21 @@ SETTINGS = [
         "tracking=none",
         f"trainer.epochs={EPOCHS}",
     ),
-    *("model.hidden_size=32", "model.num_heads=2", "model.intermediate_size=64", "model.num_layers=1"),
+    *(
+        "model.hidden_size=32",
+        "model.num_heads=2",
+        "model.intermediate_size=64",
+        "model.num_layers=1",
+    ),
     *("data.baselines=false", "checkpointing.every_steps=1000", "checkpointing.background=false"),
     *("~callbacks.learning_curve", "~callbacks.memory_monitor"),
 ]
 WARMUP = "trainer.schedule.warmup=10"
 INTERVALS = ["trainer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"]
-INTERVALS += ["trainer.optimizer.weight_decay=tag(log,interval(1e-4,1))", "trainer.schedule.warmup=int(interval(1,60))"]
+INTERVALS += [
+    "trainer.optimizer.weight_decay=tag(log,interval(1e-4,1))",
+    "trainer.schedule.warmup=int(interval(1,60))",
+]
 
 
 class Search(NamedTuple):
@@ -74,7 +82,9 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
         folder = Path(name)
         values = [*(f"{domain.key}={domain}" for domain in SPACE), WARMUP]
         grid = search(folder / "grid", "hydra.sweeper.sampler=grid", *values)
-        pruned = search(folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values)
+        pruned = search(
+            folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values
+        )
         noise = statistics.stdev(repeated(folder / "seeds", grid.best, seeds, WARMUP))
         curves = {point(row): evaluations(grid.folder / row["trial"]) for row in grid.rows}
     ranks = sorted(float(row["valid/loss"]) for row in grid.rows)
@@ -87,14 +97,22 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
         lines.append((title, str(each.steps), share, f"{each.seconds:.0f}", f"{value:.4f}", rank))
     outcomes = [simulate(curves, seed) for seed in range(orders)]
     shares = [sum(trial.step for trial in trials) / grid.steps for trials in outcomes]
-    bests = [min(trial.values[0] for trial in trials if trial.state == "finished") for trials in outcomes]
+    bests = [
+        min(trial.values[0] for trial in trials if trial.state == "finished") for trials in outcomes
+    ]
     found = sum(best == ranks[0] for best in bests) / orders
     tied = sum(best <= ranks[0] + noise for best in bests) / orders
     summary = [
         ("quantity", "value"),
-        ("steps, median and maximum", f"{percent(statistics.median(shares))}, {percent(max(shares))}"),
+        (
+            "steps, median and maximum",
+            f"{percent(statistics.median(shares))}, {percent(max(shares))}",
+        ),
     ]
-    summary += [("the winner of the grid is found", percent(found)), ("... or its tie", percent(tied))]
+    summary += [
+        ("the winner of the grid is found", percent(found)),
+        ("... or its tie", percent(tied)),
+    ]
     summary += [(f"noise: standard deviation over {seeds} seeds", f"{noise:.4f}")]
     text = table(f"27 configurations of Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs", lines)
     return f"{text}\n\n{table(f'ASHA in {orders} orders', summary)}"
@@ -113,13 +131,22 @@ def tpe(trials: Size = 40, seeds: Size = 5, kills: int = 3) -> str:
         pruned = ["hydra.sweeper.sampler=tpe", "hydra.sweeper.pruner=asha", count, *INTERVALS]
         whole = search(folder / "tpe", *pruned)
         killed = search(folder / "killed", *pruned, kills=kills, seconds=whole.seconds)
-        winners = [repeated(folder / f"seeds{each.folder.name}", each.best, seeds) for each in (random, whole)]
-    lines: list[tuple[str, ...]] = [("search", "steps", "seconds", "best valid/loss", f"its config over {seeds} seeds")]
-    for title, each, values in zip(("random", "TPE with ASHA"), (random, whole), winners, strict=True):
+        winners = [
+            repeated(folder / f"seeds{each.folder.name}", each.best, seeds)
+            for each in (random, whole)
+        ]
+    lines: list[tuple[str, ...]] = [
+        ("search", "steps", "seconds", "best valid/loss", f"its config over {seeds} seeds")
+    ]
+    for title, each, values in zip(
+        ("random", "TPE with ASHA"), (random, whole), winners, strict=True
+    ):
         best = f"{float(each.best['valid/loss']):.4f}"
         spread = f"{statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}"
         lines.append((title, str(each.steps), f"{each.seconds:.0f}", best, spread))
-    same = [{**row, "seconds": ""} for row in killed.rows] == [{**row, "seconds": ""} for row in whole.rows]
+    same = [{**row, "seconds": ""} for row in killed.rows] == [
+        {**row, "seconds": ""} for row in whole.rows
+    ]
     text = f"killed {kills} times and continued: {'the same table' if same else 'ANOTHER TABLE'}"
     return f"{table(f'{trials} trials on Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs', lines)}\n\n{text}"
 
@@ -147,13 +174,17 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
     with (folder / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     trained = [folder / row["trial"] / FILE for row in rows if not row["same_as"]]
-    return Search(folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained))
+    return Search(
+        folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained)
+    )
 
 
 def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> list[float]:
     """The objective of a trial with seeds from 1 on."""
     fixed = [f"{key}={value}" for key, value in row.items() if "." in key]
-    again = search(folder, "hydra.sweeper.sampler=grid", *fixed, *overrides, f"seed=range(1,{seeds + 1})")
+    again = search(
+        folder, "hydra.sweeper.sampler=grid", *fixed, *overrides, f"seed=range(1,{seeds + 1})"
+    )
     return [float(row["valid/loss"]) for row in again.rows]
 
 

@@ -35,7 +35,10 @@ class Shares(NamedTuple):
 
 
 def sweep_winner(
-    sweeps: Size = 200, configurations: Annotated[int, Ge(2)] = 20, effect: float = 2.0, seeds: int | None = None
+    sweeps: Size = 200,
+    configurations: Annotated[int, Ge(2)] = 20,
+    effect: float = 2.0,
+    seeds: int | None = None,
 ) -> str:
     """Shares of sweeps with a winner, by noise and number of seeds, on common seeds (paired) and on others.
 
@@ -52,17 +55,21 @@ def sweep_winner(
     false_winners = list[float]()
     for name, noise in NOISE.items():
         for number in numbers:
-            equal, better = (_both(noise, sweeps, configurations, number, shift) for shift in (0.0, effect))
+            equal, better = (
+                _both(noise, sweeps, configurations, number, shift) for shift in (0.0, effect)
+            )
             false_winners += [each.any for each in equal]
-            cells = [each.any for each in equal] + [each.first for each in better] + [better[1].first_on_top]
+            cells = (
+                [each.any for each in equal]
+                + [each.first for each in better]
+                + [better[1].first_on_top]
+            )
             rows.append((name, str(number), *map(percent, cells)))
     title = f"{sweeps:,} sweeps of {configurations} equal configurations per cell; a plain ranking always has a winner"
     text = f"{table(title, rows)}\n\n{_two_equal(5 * sweeps, configurations, numbers)}"
     text += f"\n\nof equal configurations a winner is named in at most {percent(max(false_winners))} of the sweeps"
     if max(false_winners) > MAX_FALSE_WINNERS:
-        message = (
-            f"a winner in {percent(max(false_winners))} of the sweeps of equal configurations; expected at most 5 %"
-        )
+        message = f"a winner in {percent(max(false_winners))} of the sweeps of equal configurations; expected at most 5 %"
         raise UnexpectedResults(message, text)
     return text
 
@@ -77,16 +84,29 @@ def _two_equal(sweeps: int, configurations: int, numbers: tuple[int, ...]) -> st
 
     rows: list[tuple[str, ...]] = [("seeds", "winner, paired", "winner, other seeds")]
     for number in numbers:
-        rows.append((str(number), *(percent(each.any) for each in _both(noise, sweeps, configurations, number, 0.0))))
-    return table(f"{sweeps:,} sweeps of two equal ones and {configurations - 2} that are 8 sd worse", rows)
+        rows.append(
+            (
+                str(number),
+                *(percent(each.any) for each in _both(noise, sweeps, configurations, number, 0.0)),
+            )
+        )
+    return table(
+        f"{sweeps:,} sweeps of two equal ones and {configurations - 2} that are 8 sd worse", rows
+    )
 
 
-def _both(noise: Noise, sweeps: int, configurations: int, seeds: int, effect: float) -> list[Shares]:
+def _both(
+    noise: Noise, sweeps: int, configurations: int, seeds: int, effect: float
+) -> list[Shares]:
     """On common seeds, and on others."""
-    return [simulate(noise, sweeps, configurations, seeds, paired, effect) for paired in (True, False)]
+    return [
+        simulate(noise, sweeps, configurations, seeds, paired, effect) for paired in (True, False)
+    ]
 
 
-def simulate(noise: Noise, sweeps: int, configurations: int, seeds: int, paired: bool, effect: float) -> Shares:
+def simulate(
+    noise: Noise, sweeps: int, configurations: int, seeds: int, paired: bool, effect: float
+) -> Shares:
     """Sweeps whose configuration 0 is better by `effect`. On common seeds half of the variance is that of the seeds."""
     random = np.random.default_rng([seeds, paired, round(1000 * effect)])
     rankings = []
@@ -105,6 +125,9 @@ def as_results(values: np.ndarray, paired: bool) -> list[Results]:
     """Results by seed, which is the same in all rows if they are paired."""
     width = values.shape[1]
     return [
-        {f"seed {seed if paired else row * width + seed}": float(value) for seed, value in enumerate(line)}
+        {
+            f"seed {seed if paired else row * width + seed}": float(value)
+            for seed, value in enumerate(line)
+        }
         for row, line in enumerate(values)
     ]

@@ -22,20 +22,44 @@ from mlxlab.wording import percent
 MAX_FALSE_KEEPS, MIN_POWER = 0.05, 0.8
 EFFECTS = (1.0, 1.5, 2.0)
 BASELINE = [
-    *("model.num_layers=1", "model.hidden_size=64", "model.num_heads=2", "model.intermediate_size=128"),
+    *(
+        "model.num_layers=1",
+        "model.hidden_size=64",
+        "model.num_heads=2",
+        "model.intermediate_size=128",
+    ),
     *("data.templates=[basic]", "data.augment.copies=1", "data.batch_size=16", "data.prefetch=0"),
-    *("data.baselines=false", "trainer.learning_rate=5e-5", "tracking=none", "~callbacks.learning_curve"),
+    *(
+        "data.baselines=false",
+        "trainer.learning_rate=5e-5",
+        "tracking=none",
+        "~callbacks.learning_curve",
+    ),
     *("~callbacks.memory_monitor", "~callbacks.throughput"),
 ]
 NULL = [  # too small to matter, or without any effect
-    *("model.dropout=0.1001", "model.dropout=0.0999", "trainer.learning_rate=5.0001e-5", "trainer.log_every=11"),
-    *("trainer.optimizer.weight_decay=0.0101", "trainer.optimizer.eps=1.1e-8", "trainer.step.max_grad_norm=1.001"),
+    *(
+        "model.dropout=0.1001",
+        "model.dropout=0.0999",
+        "trainer.learning_rate=5.0001e-5",
+        "trainer.log_every=11",
+    ),
+    *(
+        "trainer.optimizer.weight_decay=0.0101",
+        "trainer.optimizer.eps=1.1e-8",
+        "trainer.step.max_grad_norm=1.001",
+    ),
     *("trainer.label_smoothing=1e-6", "data.eval_batch_size=32", "data.prefetch=1"),
 ]
 REAL = [  # the learning rate of the baseline is far too low, and its runs are short
     *("trainer.learning_rate=3e-4", "trainer.learning_rate=5e-4", "trainer.learning_rate=1e-3"),
     *("trainer.learning_rate=2e-3", "trainer.learning_rate=3e-3", "trainer.learning_rate=5e-3"),
-    *("trainer.max_steps={}", "trainer/optimizer=muon", "trainer/optimizer=lion", "trainer/schedule=constant"),
+    *(
+        "trainer.max_steps={}",
+        "trainer/optimizer=muon",
+        "trainer/optimizer=lion",
+        "trainer/schedule=constant",
+    ),
 ]
 
 
@@ -51,7 +75,13 @@ class Edit:
         return f"seed + {self.offset}" if self.offset else self.change
 
 
-def trial(draws: int = 2000, max_seeds: int = 12, null_edits: int = 50, real_edits: int = 10, steps: int = 30) -> str:
+def trial(
+    draws: int = 2000,
+    max_seeds: int = 12,
+    null_edits: int = 50,
+    real_edits: int = 10,
+    steps: int = 30,
+) -> str:
     """Simulated gains, then edits of a small classifier on the Titanic data, each tried by the command itself.
 
     Raises UnexpectedResults if too many changes that do nothing are kept, or too few that help.
@@ -69,7 +99,11 @@ def trial(draws: int = 2000, max_seeds: int = 12, null_edits: int = 50, real_edi
             for number, edit in enumerate([*null, *real])
         }
     rows = [("changes", "number", "keep", "discard", "undecided", "pairs of runs")]
-    for kind, edits in (("tiny", null[: len(NULL)]), ("other seeds", null[len(NULL) :]), ("real", real)):
+    for kind, edits in (
+        ("tiny", null[: len(NULL)]),
+        ("other seeds", null[len(NULL) :]),
+        ("real", real),
+    ):
         rows.append(_row(kind, [records[edit] for edit in edits]))
     parts.append(table(f"planted changes, {steps} steps a run, at most {max_seeds} pairs", rows))
     each = [("change", "verdict", "pairs", "gain", "reason")]
@@ -77,7 +111,9 @@ def trial(draws: int = 2000, max_seeds: int = 12, null_edits: int = 50, real_edi
     text = "\n\n".join([*parts, table("tiny and real changes", each)])
     false_keeps, power = _share(null, records), _share(real, records)
     if (null and false_keeps > MAX_FALSE_KEEPS) or (real and power < MIN_POWER):
-        raise UnexpectedResults(f"false keeps {percent(false_keeps, 0)}, power {percent(power, 0)}", text)
+        raise UnexpectedResults(
+            f"false keeps {percent(false_keeps, 0)}, power {percent(power, 0)}", text
+        )
     return text
 
 
@@ -106,7 +142,9 @@ def _try_edit(edit: Edit, baseline: Path, folder: Path, max_seeds: int) -> Trial
             self.question["first_seed"] = first
 
     with _silence(), patch.object(Pairs, "_plan", with_offset):
-        prepared = prepare_trial(str(baseline), texts, Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder))
+        prepared = prepare_trial(
+            str(baseline), texts, Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder)
+        )
         code = sweep(prepared.composer, prepared.config, run_experiment)
     assert code == 0
     return read_record(folder)
@@ -134,11 +172,20 @@ def _share(edits: list[Edit], records: dict[Edit, TrialRecord]) -> float:
 
 
 def _row(kind: str, records: list[TrialRecord]) -> tuple[str, ...]:
-    counts = [sum(record["verdict"] == verdict for record in records) for verdict in ("keep", "discard", "undecided")]
+    counts = [
+        sum(record["verdict"] == verdict for record in records)
+        for verdict in ("keep", "discard", "undecided")
+    ]
     pairs = sum(len(record["gains"]) for record in records) / max(len(records), 1)
     return (kind, str(len(records)), *map(str, counts), f"{pairs:.1f}")
 
 
 def _edit_row(edit: Edit, record: TrialRecord) -> tuple[str, ...]:
     mean = sum(record["gains"]) / max(len(record["gains"]), 1)
-    return (edit.name, str(record["verdict"]), str(len(record["gains"])), f"{mean:+.2g}", record["reason"])
+    return (
+        edit.name,
+        str(record["verdict"]),
+        str(len(record["gains"])),
+        f"{mean:+.2g}",
+        record["reason"],
+    )

@@ -20,7 +20,9 @@ _FLIPS = 4  # rows of which a pair may differ
 NOISE: dict[str, Noise] = {  # gains without an effect, of variance 1
     "normal": lambda random, n: random.standard_normal(n),
     "heavy tails (t, 3 degrees)": lambda random, n: random.standard_t(3, n) / math.sqrt(3),
-    "skewed losses (log-normal)": lambda random, n: (random.lognormal(0, 1, n) - random.lognormal(0, 1, n)) / 3.056,
+    "skewed losses (log-normal)": lambda random, n: (
+        (random.lognormal(0, 1, n) - random.lognormal(0, 1, n)) / 3.056
+    ),
     "skewed gains (exponential)": lambda random, n: random.exponential(1, n) - 1,
     "one run in 20 fails to learn": lambda random, n: (
         random.standard_normal(n) * np.where(random.random(n) < 0.05, 10, 1) / 2.44
@@ -31,8 +33,12 @@ NOISE: dict[str, Noise] = {  # gains without an effect, of variance 1
     "few rows differ": lambda random, n: (
         (random.binomial(_FLIPS, 0.5, n) - random.binomial(_FLIPS, 0.5, n)) / math.sqrt(_FLIPS / 2)
     ),
-    "mostly better, rarely much worse": lambda random, n: 1 - random.exponential(1, n),  # mean 0, but not the same
-    "mostly equal": lambda random, n: np.where(random.random(n) < 0.7, 0, random.standard_normal(n)) / 0.548,
+    "mostly better, rarely much worse": lambda random, n: (
+        1 - random.exponential(1, n)
+    ),  # mean 0, but not the same
+    "mostly equal": lambda random, n: (
+        np.where(random.random(n) < 0.7, 0, random.standard_normal(n)) / 0.548
+    ),
 }
 
 
@@ -54,18 +60,30 @@ def simulate(draws: int, max_seeds: int, effects: Sequence[float]) -> str:
     }
     others = [("test, normal noise", *heads[1:])]
     for name, method in methods.items():
-        cells = [_cells(method, NOISE["normal"], effect, draws, max_seeds) for effect in (0.0, *effects)]
+        cells = [
+            _cells(method, NOISE["normal"], effect, draws, max_seeds) for effect in (0.0, *effects)
+        ]
         others.append((name, *(cell for pair in cells for cell in pair)))
-    title = f"{draws:,} simulated trials per cell, at most {max_seeds} pairs, error {percent(ERROR)}"
+    title = (
+        f"{draws:,} simulated trials per cell, at most {max_seeds} pairs, error {percent(ERROR)}"
+    )
     return f"{table(title, rows)}\n\n{table(f'other tests, {draws:,} simulated trials per cell', others)}"
 
 
 def _cells(
-    decide: Callable[[list[float]], Decision], noise: Noise, effect: float, draws: int, max_seeds: int
+    decide: Callable[[list[float]], Decision],
+    noise: Noise,
+    effect: float,
+    draws: int,
+    max_seeds: int,
 ) -> tuple[str, str]:
     random = np.random.default_rng(round(1000 * effect))
-    decisions = [decide([float(gain) for gain in noise(random, max_seeds) + effect]) for _ in range(draws)]
-    return percent(fmean(kept for kept, _ in decisions)), f"{fmean(pairs for _, pairs in decisions):.1f}"
+    decisions = [
+        decide([float(gain) for gain in noise(random, max_seeds) + effect]) for _ in range(draws)
+    ]
+    return percent(
+        fmean(kept for kept, _ in decisions)
+    ), f"{fmean(pairs for _, pairs in decisions):.1f}"
 
 
 def _sequential(gains: list[float]) -> Decision:

@@ -77,7 +77,9 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
         ConfigError: the config is invalid; one line per error, with the nearest valid name.
     """
     with _redacted():
-        folder = None if config_dir is None else Path(os.path.realpath(os.path.expanduser(config_dir)))
+        folder = (
+            None if config_dir is None else Path(os.path.realpath(os.path.expanduser(config_dir)))
+        )
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"config_dir={config_dir}: not a folder of config files")
         for text in overrides:

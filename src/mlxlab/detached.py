@@ -5,7 +5,9 @@ import signal
 import sys
 from pathlib import Path
 
-_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe fails, and does not hang
+_LOG_FLAGS = (
+    os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+)  # a pipe fails, and does not hang
 
 
 def start_detached(module: str, environment: dict[str, str], log: Path) -> None:

@@ -50,7 +50,9 @@ def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
 def render_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # a name in another script
         figure.tight_layout()
         figure.savefig(png, dpi=DPI, bbox_inches="tight")
     return png.getvalue()

@@ -12,9 +12,16 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: st
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))
     row = "".join(f"| {{:{'<' if side == 'l' else '>'}{width}}} " for width, side in columns) + "|"
-    rule = "".join(f"|{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in columns) + "|"
+    rule = (
+        "".join(f"|{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in columns)
+        + "|"
+    )
     return "\n".join([row.format(*lines[0]), rule, *(row.format(*line) for line in lines[1:])])
 
 
 def _visible(text: str) -> str:
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else " " for char in text)
+    )

@@ -14,14 +14,24 @@ SKIPPED_RECORDS = "data/skipped_records"
 RARE_SHARE = "data/rare_share"
 RETRACES = "compile/retraces"
 VALID_LOSS = "valid/loss"
-AGREEMENT = "agreement"  # of a student with its teacher: the share of examples with the same prediction
+AGREEMENT = (
+    "agreement"  # of a student with its teacher: the share of examples with the same prediction
+)
 
 TRAIN = "train/"
 VALID = "valid/"
 TEST = "test/"
 ANALYSIS = "analysis/"
 
-_LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "nonfinite_steps", "skipped_records")
+_LOWER_IS_BETTER = (
+    "loss",
+    "perplexity",
+    "bits_per_byte",
+    "error",
+    "seconds",
+    "nonfinite_steps",
+    "skipped_records",
+)
 _ERRORS = ("mae", "rmse")
 _SPLITS = {"valid": "validation", "train": "training"}
 _PLAIN_NAMES = {
@@ -56,4 +66,6 @@ def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0
     """True if `new` is better than `old` by more than `min_delta`; NaN never is."""
     if math.isnan(new):
         return False
-    return old is None or (new < old - min_delta if lower_is_better(metric) else new > old + min_delta)
+    return old is None or (
+        new < old - min_delta if lower_is_better(metric) else new > old + min_delta
+    )

@@ -9,12 +9,16 @@ from pathlib import Path
 MIN_RATIO = 0.6  # similarity below which a name is no suggestion
 
 
-def nearest_names(typed: str, names: Iterable[str], count: int = 1, min_ratio: float = MIN_RATIO) -> list[str]:
+def nearest_names(
+    typed: str, names: Iterable[str], count: int = 1, min_ratio: float = MIN_RATIO
+) -> list[str]:
     """Up to `count` names that `typed` may be a misspelling of, the closest first."""
     matcher, ranked = SequenceMatcher(b=typed), []
     for name in set(names):
         matcher.set_seq1(name)
-        if min(matcher.real_quick_ratio(), matcher.quick_ratio()) < min_ratio:  # most of the names of a large folder
+        if (
+            min(matcher.real_quick_ratio(), matcher.quick_ratio()) < min_ratio
+        ):  # most of the names of a large folder
             continue
         if (ratio := matcher.ratio()) >= min_ratio:
             # Of two names at one distance the one with the same letters: `trian` is `train` rather than `trial`.

@@ -76,11 +76,17 @@ def list_override(key: str, texts: Iterable[str]) -> str:
 def text_value(text: str, *, interpolates: bool = False) -> str:
     """Text as the value of an override; interpolations in it are text too, unless it `interpolates`."""
     escaped = text if interpolates else re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped) + "'"
+    return (
+        "'"
+        + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped)
+        + "'"
+    )
 
 
 def _is_plain(path: str) -> bool:
     """Whether Hydra reads the path as text without quotation marks."""
     is_number = "/" not in path and not re.match("[A-Za-z_]", path)
     is_word = path.lower() in ("null", "true", "false", "nan", "inf")
-    return re.fullmatch(r"[\w./+%@:-]+( +[\w./+%@:-]+)*", path, re.ASCII) is not None and not (is_number or is_word)
+    return re.fullmatch(r"[\w./+%@:-]+( +[\w./+%@:-]+)*", path, re.ASCII) is not None and not (
+        is_number or is_word
+    )

@@ -46,14 +46,20 @@ def activity(text: str, *, since: float | None = None) -> Iterator[None]:
         logger.info(f"{text}: done after {duration(elapsed)}")
 
 
-def track(items: Iterable[T], text: str, total: int | None = None, *, at_most: bool = False) -> Iterator[T]:
+def track(
+    items: Iterable[T], text: str, total: int | None = None, *, at_most: bool = False
+) -> Iterator[T]:
     """The same items; logs how many are done, and of a known total, or one that is `at_most`, when the rest will be."""
     start, due = time.monotonic(), FIRST_SECONDS
     for done, item in enumerate(items):
         elapsed = time.monotonic() - start
         if done and elapsed >= due:
             due = elapsed + LINE_SECONDS
-            eta = f", ETA {duration(elapsed * (total - done) / done)}" if total and total > done else ""
+            eta = (
+                f", ETA {duration(elapsed * (total - done) / done)}"
+                if total and total > done
+                else ""
+            )
             of = f" of {'at most ' * at_most}{total}" if eta else ""
             logger.info(f"{text}: {done}{of}{eta}")
         yield item

@@ -3,9 +3,7 @@
 import re
 from difflib import SequenceMatcher
 
-CREDENTIALS = (
-    "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
-)
+CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
 VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
@@ -13,12 +11,18 @@ VARIABLES = {  # that hold credentials, by the scheme of the addresses that they
     "": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN"),
 }
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*"
+)
 _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
-_SECRET = re.compile(r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])")
+_SECRET = re.compile(
+    r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])"
+)
 _MISSPELT = 0.85  # similarity of the names
 _SUGGESTED = re.compile(r"; did you mean (\S+)\?")
-_PLAIN = re.compile(r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|")  # values that are no secret
+_PLAIN = re.compile(
+    r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|"
+)  # values that are no secret
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 _KEY = re.compile(
@@ -65,7 +69,9 @@ def unknown_key(label: str, message: str) -> str:
     typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)
-    last, near = (each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else ""))
+    last, near = (
+        each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else "")
+    )
     is_near = SequenceMatcher(None, last, near).ratio() >= _MISSPELT
     is_misspelt = suggested is not None and is_near and not _SECRET.search(suggested[1])
     if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
@@ -83,7 +89,9 @@ def _redact_url(url: str) -> str:
     host = re.split(r"[/?#]", address, maxsplit=1)[0]
     user, colon, port = host.rpartition(":")
     # A password may hold slashes, question marks and at signs. Without an at sign, a colon may end a URL in a message.
-    password = colon and not port.isdecimal() and (port or "@" in address) and not user.startswith("[")
+    password = (
+        colon and not port.isdecimal() and (port or "@" in address) and not user.startswith("[")
+    )
     if "@" in host or password:
         address = "***@" + address[address.rfind("@") + 1 :]
     return f"{scheme}://" + _PARAMETER.sub(r"\1***", address)

@@ -17,11 +17,15 @@ ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
 
 def results(name, values, **fields):
-    return MethodResults(name, {f"seed {seed}": value for seed, value in enumerate(values)}, **fields)
+    return MethodResults(
+        name, {f"seed {seed}": value for seed, value in enumerate(values)}, **fields
+    )
 
 
 def against_alone(values, metric="valid/accuracy", alone=ALONE, **fields):
-    return compare(metric, [results("alone", alone, **fields), results("distilled", values, **fields)], "alone")
+    return compare(
+        metric, [results("alone", alone, **fields), results("distilled", values, **fields)], "alone"
+    )
 
 
 def test_the_interval_equals_a_published_one():
@@ -37,28 +41,36 @@ def test_the_interval_equals_a_published_one():
 
 def test_shared_training_rows_widen_the_interval():
     differences = [0.01, 0.03, 0.02, 0.025, 0.015]
-    uncorrected, corrected = paired_t_test(differences), paired_t_test(differences, test_ratio=1 / 4)
-    assert corrected.mean == uncorrected.mean
-    assert (corrected.high - corrected.mean) / (uncorrected.high - uncorrected.mean) == pytest.approx(
-        math.sqrt((1 / 5 + 1 / 4) * 5)
+    uncorrected, corrected = (
+        paired_t_test(differences),
+        paired_t_test(differences, test_ratio=1 / 4),
     )
+    assert corrected.mean == uncorrected.mean
+    assert (corrected.high - corrected.mean) / (
+        uncorrected.high - uncorrected.mean
+    ) == pytest.approx(math.sqrt((1 / 5 + 1 / 4) * 5))
     assert against_alone(ALONE, folds=(5,)).test_ratio == 1 / 4
 
 
 def test_a_gain_is_told_from_chance():
-    gain = against_alone([value + 0.02 + 0.001 * i for i, value in enumerate(ALONE)]).gains["distilled"]
+    gain = against_alone([value + 0.02 + 0.001 * i for i, value in enumerate(ALONE)]).gains[
+        "distilled"
+    ]
     assert (gain.verdict, gain.pairs) == ("significant gain", 5)
     chance = against_alone([0.82, 0.80, 0.81, 0.79, 0.80])
     assert chance.gains["distilled"].verdict == "no significant gain"
     assert "no significant gain" in chance.sentence("distilled")
-    assert against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)]).gains["distilled"].verdict == (
-        "significant loss"
-    )
+    assert against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)]).gains[
+        "distilled"
+    ].verdict == ("significant loss")
 
 
 def test_false_positives_are_as_frequent_as_the_level_says():
     rng = np.random.default_rng(0)
-    claims = [paired_t_test(rng.normal(size=5).tolist()).verdict != "no significant gain" for _ in range(2000)]
+    claims = [
+        paired_t_test(rng.normal(size=5).tolist()).verdict != "no significant gain"
+        for _ in range(2000)
+    ]
     assert 0.035 < np.mean(claims) < 0.065
 
 
@@ -73,15 +85,39 @@ def test_lower_is_better_for_losses():
 @pytest.mark.parametrize(
     ("metric", "difference", "expected"),
     [
-        ("valid/loss", 0.058, "valid/loss: 0.0580 higher, which is worse (gain -0.0580, 95 % interval -0."),
-        ("valid/loss", -0.058, "valid/loss: 0.0580 lower, which is better (gain +0.0580, 95 % interval +0."),
-        ("valid/accuracy", 0.058, "valid/accuracy: 0.0580 higher, which is better (gain +0.0580, 95 % interval +0."),
-        ("valid/accuracy", -0.058, "valid/accuracy: 0.0580 lower, which is worse (gain -0.0580, 95 % interval -0."),
-        ("valid/loss", 3e-5, "valid/loss: 0.000030 higher, which is worse (gain -0.000030, 95 % interval -0.00"),
+        (
+            "valid/loss",
+            0.058,
+            "valid/loss: 0.0580 higher, which is worse (gain -0.0580, 95 % interval -0.",
+        ),
+        (
+            "valid/loss",
+            -0.058,
+            "valid/loss: 0.0580 lower, which is better (gain +0.0580, 95 % interval +0.",
+        ),
+        (
+            "valid/accuracy",
+            0.058,
+            "valid/accuracy: 0.0580 higher, which is better (gain +0.0580, 95 % interval +0.",
+        ),
+        (
+            "valid/accuracy",
+            -0.058,
+            "valid/accuracy: 0.0580 lower, which is worse (gain -0.0580, 95 % interval -0.",
+        ),
+        (
+            "valid/loss",
+            3e-5,
+            "valid/loss: 0.000030 higher, which is worse (gain -0.000030, 95 % interval -0.00",
+        ),
     ],
 )
-def test_the_direction_of_a_difference_is_said_in_words_with_one_number_of_decimals(metric, difference, expected):
-    comparison = against_alone([value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)], metric)
+def test_the_direction_of_a_difference_is_said_in_words_with_one_number_of_decimals(
+    metric, difference, expected
+):
+    comparison = against_alone(
+        [value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)], metric
+    )
     sentence = comparison.sentence("distilled")
     assert sentence.startswith(f"distilled against alone, {expected}")
     numbers = re.findall(r"\d\.(\d+)", re.sub(r"p \S+,", "", sentence))
@@ -89,26 +125,39 @@ def test_the_direction_of_a_difference_is_said_in_words_with_one_number_of_decim
 
 
 def test_equal_values_are_shown_with_the_decimals_of_the_others_and_without_a_sign():
-    methods = [results("alone", ALONE), results("same", ALONE), results("b", [value + 0.443 for value in ALONE])]
+    methods = [
+        results("alone", ALONE),
+        results("same", ALONE),
+        results("b", [value + 0.443 for value in ALONE]),
+    ]
     table = markdown(compare("valid/accuracy", methods, "alone"), "")
-    differences = [line.split("|")[5].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    differences = [
+        line.split("|")[5].strip() for line in table.splitlines() if line.startswith("|")
+    ][2:]
     assert differences == ["", "0.0000", "+0.4430"]
     assert (fixed(-1e-9, 4), fixed(-1e-9, 4, signed=True), fixed(math.inf, 4), fixed(1e300, 4)) == (
         *("0.0000", "0.0000", ""),
         "1e+300",
     )
-    assert [decimals_of(values) for values in ([], [0.0], [350.0, 0.5], [0.7, 0.00123], [0.7, 1e-17], [1e-30])] == [
+    assert [
+        decimals_of(values)
+        for values in ([], [0.0], [350.0, 0.5], [0.7, 0.00123], [0.7, 1e-17], [1e-30])
+    ] == [
         *(4, 4, 4, 4, 4, 8),
     ]
 
 
 def test_pairs_are_runs_of_the_same_name():
     shuffled = MethodResults("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
-    gain = compare("valid/f1", [MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a").gains["b"]
+    gain = compare(
+        "valid/f1", [MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a"
+    ).gains["b"]
     assert (gain.pairs, gain.mean) == (2, 0.5)
 
 
-@pytest.mark.parametrize(("values", "verdict"), [([0.9], "one pair: no verdict"), ([], "no run in common")])
+@pytest.mark.parametrize(
+    ("values", "verdict"), [([0.9], "one pair: no verdict"), ([], "no run in common")]
+)
 def test_a_single_run_gets_no_verdict(values, verdict):
     comparison = against_alone(values)
     gain = comparison.gains["distilled"]
@@ -143,7 +192,11 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     comparison = compare("valid/accuracy", methods, "alone")
     text = markdown(comparison, "study.py", share_of="teacher")
     paths = write_report(comparison, text, tmp_path / "new", "comparison")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert table["distilled"]["verdict"] == "significant gain"
     assert table["teacher"]["verdict"] == "one pair: no verdict"
@@ -155,7 +208,9 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     assert "2 comparisons" in text
     assert text.endswith("    study.py")
     assert (tmp_path / "new" / "comparison.md").read_text() == text + "\n"
-    written = json.loads((tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail)
+    written = json.loads(
+        (tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail
+    )
     assert written["methods"][1]["gain"]["verdict"] == "significant gain"
     assert (tmp_path / "new" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     assert [path.suffix for path in paths] == [".md", ".json", ".png", ".html"]
@@ -166,7 +221,9 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
 
 def test_the_name_of_a_method_is_no_formula_in_the_plot(tmp_path):
     name = r"$\frac$"
-    comparison = compare("valid/accuracy", [results(name, ALONE), results(rf"b {name}", ALONE[::-1])], name)
+    comparison = compare(
+        "valid/accuracy", [results(name, ALONE), results(rf"b {name}", ALONE[::-1])], name
+    )
     with rc_context({"ytick.labelleft": True}):  # off in tests: see support/matplotlibrc
         write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")
     assert (tmp_path / "comparison.png").is_file()
@@ -176,7 +233,9 @@ def test_the_plot_of_a_single_pair_has_no_gains(tmp_path):
     heights = []
     for values in ([0.9], [0.9, 0.8]):
         comparison = against_alone(values)
-        page = write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")[-1].read_text()
+        page = write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")[
+            -1
+        ].read_text()
         heights.append(struct.unpack(">I", (tmp_path / "comparison.png").read_bytes()[20:24])[0])
         assert ("the difference to the reference with its interval" in page) == (len(values) > 1)
     assert heights[0] < heights[1]

@@ -30,7 +30,9 @@ def test_a_stop_while_a_process_starts_ends_that_process(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", start_and_stop)
     before = signal.signal(signal.SIGTERM, stop)
-    run = FoldRun("seed 0 fold 0", tmp_path / "run", [sys.executable, "-c", "import time; time.sleep(60)"])
+    run = FoldRun(
+        "seed 0 fold 0", tmp_path / "run", [sys.executable, "-c", "import time; time.sleep(60)"]
+    )
     try:
         with pytest.raises(KeyboardInterrupt):
             train_folds([run], jobs=1, title="")
@@ -43,7 +45,12 @@ def test_a_stop_while_a_process_starts_ends_that_process(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("elapsed", "waiting", "expected"),
-    [([], 1, "0:00:20"), ([20.0], 1, "0:00:20"), ([5.0], 1, "0:00:20"), ([15.0, 5.0], 3, "0:00:45")],
+    [
+        ([], 1, "0:00:20"),
+        ([20.0], 1, "0:00:20"),
+        ([5.0], 1, "0:00:20"),
+        ([15.0, 5.0], 3, "0:00:45"),
+    ],
 )
 def test_a_run_that_waits_takes_the_time_of_a_whole_run(elapsed, waiting, expected):
     now = time.monotonic()
@@ -67,7 +74,9 @@ class Clock:
             self.now += 600.0
 
 
-def test_lines_come_soon_at_first_and_then_every_half_minute_also_after_a_stop(tmp_path, monkeypatch, caplog):
+def test_lines_come_soon_at_first_and_then_every_half_minute_also_after_a_stop(
+    tmp_path, monkeypatch, caplog
+):
     caplog.set_level("INFO")
     clock, times = Clock(), list[float]()
     process = SimpleNamespace(poll=lambda: 0 if clock.now > 710 else None, returncode=0)
@@ -86,7 +95,9 @@ def test_lines_come_soon_at_first_and_then_every_half_minute_also_after_a_stop(t
 def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path):
     folders = [tmp_path / str(fold) for fold in range(3)]
     for rows, folder in zip((14, 17, 15), folders, strict=True):
-        lines = [describe_overlap(Overlap(rows, "training", "validation", False), f"rows.csv:{rows}", 80)]
+        lines = [
+            describe_overlap(Overlap(rows, "training", "validation", False), f"rows.csv:{rows}", 80)
+        ]
         lines.append(describe_overlap(Overlap(3, "test", "training", True), "rows.csv:8", 80))
         with RunManifest(folder) as manifest:
             manifest.begin({"messages": lines})
@@ -107,12 +118,19 @@ def warned(folder, *lines):
 
 
 def test_of_equal_warnings_of_one_run_the_largest_is_told(tmp_path):
-    folder = warned(tmp_path / "run", "step 5: not finite", "step 9: not finite", "step 7: not finite")
+    folder = warned(
+        tmp_path / "run", "step 5: not finite", "step 9: not finite", "step 7: not finite"
+    )
     assert fold_warnings([folder]) == ["step 9: not finite (1 of 1 runs)"]
 
 
 def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_path):
-    lines = ["column 'x1': {0} cells", "column 'x2': 1,{0} cells", "layer_3-4: grew by {0}.5 %", "layer_3-5: v1.{0}"]
+    lines = [
+        "column 'x1': {0} cells",
+        "column 'x2': 1,{0} cells",
+        "layer_3-4: grew by {0}.5 %",
+        "layer_3-5: v1.{0}",
+    ]
     folders = [tmp_path / f"fold{n}" for n in range(2)]
     for number, folder in enumerate(folders, 20):
         warned(folder, *(line.format(number) for line in lines), f"{folder}/a.png: not written")

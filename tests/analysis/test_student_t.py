@@ -25,7 +25,9 @@ def test_tail_probabilities_equal_those_of_scipy(scipy_t, degrees):
 @pytest.mark.parametrize("degrees", DEGREES)
 def test_quantiles_equal_those_of_scipy(scipy_t, degrees):
     for probability in (0.5, 0.6, 0.9, 0.95, 0.975, 0.995, 0.99999):
-        assert t_quantile(probability, degrees) == pytest.approx(scipy_t.ppf(probability, degrees), rel=1e-9, abs=1e-9)
+        assert t_quantile(probability, degrees) == pytest.approx(
+            scipy_t.ppf(probability, degrees), rel=1e-9, abs=1e-9
+        )
 
 
 def test_the_tail_beyond_infinity_is_empty():

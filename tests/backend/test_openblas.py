@@ -32,21 +32,26 @@ def linux_cpu():
     return sys.platform == "linux" and "mlx-cpu" in installed
 
 
-needs_linux_cpu = pytest.mark.skipif(not linux_cpu(), reason="the BLAS is replaced on Linux CPU only")
+needs_linux_cpu = pytest.mark.skipif(
+    not linux_cpu(), reason="the BLAS is replaced on Linux CPU only"
+)
 
 
 def answer(first="", **environment):
     """What a fresh process says: the BLAS in use (of two calls), the number of warnings, their text."""
     code = PROCESS.format(first=first, imported="mlx.core" in first)
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"} | environment
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 @needs_linux_cpu
 @pytest.mark.parametrize(
-    "first", ["", "import mlx.core", "import mlx.core as mx; mx.eval(mx.ones((4, 4)) @ mx.ones((4, 4)))"]
+    "first",
+    ["", "import mlx.core", "import mlx.core as mx; mx.eval(mx.ones((4, 4)) @ mx.ones((4, 4)))"],
 )
 def test_openblas_multiplies_whenever_mlx_was_imported(first):
     assert answer(first) == "blas openblas openblas 0"
@@ -143,13 +148,17 @@ def test_what_is_no_elf_library_is_refused():
 def test_the_device_is_chosen_by_name():
     code = "import mlx.core as mx; from mlxlab import backend; backend.prepare(); print(mx.default_device())"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"MLXLAB_DEVICE": "cpu"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MLXLAB_DEVICE": "cpu"},
     )
     assert done.stdout.strip() == "Device(cpu, 0)"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MLXLAB_DEVICE", "tpu"), ("MLXLAB_MEMORY", "lots"), ("MLXLAB_MEMORY", "nan")]
+    ("name", "value"),
+    [("MLXLAB_DEVICE", "tpu"), ("MLXLAB_MEMORY", "lots"), ("MLXLAB_MEMORY", "nan")],
 )
 def test_a_wrong_word_is_refused_by_name(name, value, monkeypatch):
     from mlxlab import backend
@@ -170,7 +179,10 @@ backend.prepare()
 print(mx.set_memory_limit(1), mx.set_cache_limit(1))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"MLXLAB_MEMORY": "4"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MLXLAB_MEMORY": "4"},
     )
     assert done.stdout.split() == ["4000000000", "1000000000"]
 
@@ -183,6 +195,9 @@ def test_large_products_agree_with_numpy():
 
     backend.prepare()
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(130, 257)).astype(np.float32), rng.normal(size=(257, 65)).astype(np.float32)
+    a, b = (
+        rng.normal(size=(130, 257)).astype(np.float32),
+        rng.normal(size=(257, 65)).astype(np.float32),
+    )
     for x, y in ((a, b), (b.T, a.T)):
         np.testing.assert_allclose(np.array(mx.array(x) @ mx.array(y)), x @ y, rtol=1e-4, atol=1e-4)

@@ -16,7 +16,11 @@ from mlxlab.errors import DataError, ServiceUnavailableError
 from support.processes import ROOT
 
 FIGURE = re.compile(r"\d[\d,.]*(?= ?(?:M|GB|MB|s|x|%|seconds|minutes|hours|times|tokens/s)(?!\w))")
-SETTINGS = ("95 % intervals", "up to 1 % of", "less than 4 GB of memory")  # figures of the README that nobody measures
+SETTINGS = (
+    "95 % intervals",
+    "up to 1 % of",
+    "less than 4 GB of memory",
+)  # figures of the README that nobody measures
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,14 @@ def test_the_page_of_claims_is_up_to_date(ledger):
 
 
 def test_every_figure_of_the_readme_is_in_a_claim(ledger):
-    text = without_links(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+    text = without_links(
+        re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    )
     for known in (*SETTINGS, *map(ledger.statement, ledger.claims)):
         text = text.replace(known, "")
-    assert [text[max(0, figure.start() - 40) : figure.end() + 20] for figure in FIGURE.finditer(text)] == []
+    assert [
+        text[max(0, figure.start() - 40) : figure.end() + 20] for figure in FIGURE.finditer(text)
+    ] == []
 
 
 def test_every_figure_links_to_its_claim(ledger):
@@ -60,8 +68,20 @@ def small(tmp_path, monkeypatch):
     common = {"topic": "Speed", "page": "README.md", "unit": "", "bound": "<= 50"}
     command = "echo run >> runs; echo '| seconds | 4.15 |'; echo 'waiting 1,030 ms'"
     claims = [
-        common | {"id": "seconds", "text": "takes {0:.1f} s", "command": command, "patterns": [r"seconds \| ([\d.]+)"]},
-        common | {"id": "share", "text": "which {0:.1f} % are", "command": command, "patterns": [r"([\d,]+) ms"]},
+        common
+        | {
+            "id": "seconds",
+            "text": "takes {0:.1f} s",
+            "command": command,
+            "patterns": [r"seconds \| ([\d.]+)"],
+        },
+        common
+        | {
+            "id": "share",
+            "text": "which {0:.1f} % are",
+            "command": command,
+            "patterns": [r"([\d,]+) ms"],
+        },
     ]
     claims[1]["scale"] = 0.0290291
     for module, name, value in (
@@ -69,11 +89,16 @@ def small(tmp_path, monkeypatch):
         (measure, "ROOT", tmp_path),
         (measure, "PAGE", tmp_path / "claims.md"),
         (measure, "RECORDED", tmp_path / "measured.json"),
-        (measure, "read_ledger", lambda: read_ledger(tmp_path / "claims.toml", tmp_path / "measured.json")),
+        (
+            measure,
+            "read_ledger",
+            lambda: read_ledger(tmp_path / "claims.toml", tmp_path / "measured.json"),
+        ),
     ):
         monkeypatch.setattr(module, name, value)
     text = "".join(
-        "[[claims]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in claim.items()) for claim in claims
+        "[[claims]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in claim.items())
+        for claim in claims
     )
     (tmp_path / "claims.toml").write_text(f"older = []\n{text}")
     (tmp_path / "measured.json").write_text("{}")
@@ -90,18 +115,24 @@ def test_measuring_records_values_and_makes_the_page(small, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == ["seconds: takes 4.2 s", "share: which 29.9 % are"]
     assert out[2:] == ["README.md: expected 'which 29.9 % are' (claim share)"]
-    assert '| <a id="seconds"></a>`seconds`: takes 4.2 s |' in one_line((small / "claims.md").read_text())
+    assert '| <a id="seconds"></a>`seconds`: takes 4.2 s |' in one_line(
+        (small / "claims.md").read_text()
+    )
 
 
 def test_a_claim_that_is_not_measured_or_exceeds_its_bound_is_a_fault(small):
     ledger = measure.read_ledger()
     assert [fault.partition(":")[0] for fault in ledger.faults()] == ["seconds", "share"]
     values = {"values": [51.0], "machine": "", "date": ""}
-    faults = list(replace(ledger, measured={"seconds": values, "share": values, "gone": values}).faults())
+    faults = list(
+        replace(ledger, measured={"seconds": values, "share": values, "gone": values}).faults()
+    )
     assert "seconds: measured 51, claimed <= 50" in faults
     assert "measured.json: gone: no such claim" in faults
     pair = {"seconds": ledger.claims["seconds"] | {"bound": "<= 60, >= 60"}}
-    [fault, _] = replace(ledger, claims=pair, measured={"seconds": values | {"values": [51.0, 51.0]}}).faults()
+    [fault, _] = replace(
+        ledger, claims=pair, measured={"seconds": values | {"values": [51.0, 51.0]}}
+    ).faults()
     assert fault == "seconds: measured 51, claimed >= 60"
 
 
@@ -127,7 +158,8 @@ def test_a_claim_without_patterns_is_the_time_of_its_command():
 
 
 @pytest.mark.parametrize(
-    ("bound", "holds"), [("", True), ("<= 2", True), ("<= 1.9", False), (">= 2.1", False), ("== 2", True)]
+    ("bound", "holds"),
+    [("", True), ("<= 2", True), ("<= 1.9", False), (">= 2.1", False), ("== 2", True)],
 )
 def test_bounds(bound, holds):
     assert within(2.0, bound) == holds
@@ -135,7 +167,12 @@ def test_bounds(bound, holds):
 
 def test_the_suite_of_steps_compares_over_all_sizes():
     def result(**seconds):
-        return {"subjects": [{"name": name.replace("_", " "), "seconds": times} for name, times in seconds.items()]}
+        return {
+            "subjects": [
+                {"name": name.replace("_", " "), "seconds": times}
+                for name, times in seconds.items()
+            ]
+        }
 
     first = result(simple=[1.0], optimized=[0.5, 0.4, 0.9], plain_MLX=[10.0], PyTorch=[0.5])
     second = result(simple=[1.0], optimized=[1.0], plain_MLX=[15.0], PyTorch=[])

@@ -7,7 +7,9 @@ from benchmarks.memory.info_subject import STEPS
 
 
 def test_estimates_stand_beside_measured_peaks_with_their_ratio(monkeypatch, capsys):
-    monkeypatch.setattr(info, "run_module", lambda *_: {name: [9_000_000, 10_000_000] for name in STEPS})
+    monkeypatch.setattr(
+        info, "run_module", lambda *_: {name: [9_000_000, 10_000_000] for name in STEPS}
+    )
     assert main(["suite=info", "model=bert", "size=nano"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("9 / 10 (0.90)") == 2 * len(STEPS)

@@ -9,7 +9,9 @@ from benchmarks.memory import memory
 from mlxlab.ops.native import state
 
 
-@pytest.fixture(scope="module", params=["bert", pytest.param("transformer", marks=pytest.mark.fault_injection)])
+@pytest.fixture(
+    scope="module", params=["bert", pytest.param("transformer", marks=pytest.mark.fault_injection)]
+)
 def measured(request):
     kernels = state.current()
     state.deactivate()
@@ -28,10 +30,14 @@ def test_accumulation_needs_at_most_a_quarter_more_than_one_micro_batch_and_the_
 
 def test_activation_checkpointing_saves_at_least_forty_percent_of_the_activations(measured):
     state_bytes, peaks = measured
-    assert peaks["activation_checkpointing"] - state_bytes <= 0.6 * (peaks["full batch"] - state_bytes)
+    assert peaks["activation_checkpointing"] - state_bytes <= 0.6 * (
+        peaks["full batch"] - state_bytes
+    )
 
 
-def test_the_table_has_every_variant_and_is_saved_as_markdown_and_json(monkeypatch, tmp_path, capsys):
+def test_the_table_has_every_variant_and_is_saved_as_markdown_and_json(
+    monkeypatch, tmp_path, capsys
+):
     peaks = dict.fromkeys(
         [
             "full batch",

@@ -22,7 +22,9 @@ def test_an_evaluation_is_that_of_random_tokens_and_equal_in_pytorch(family):
     assert evaluation.subject("PyTorch", family, "nano")() == pytest.approx(loss, rel=1e-4)
 
 
-@pytest.mark.parametrize(("name", "package"), [("mlxlab", "mlx"), ("mlx-lm", "mlx_lm"), ("transformers", "torch")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("mlxlab", "mlx"), ("mlx-lm", "mlx_lm"), ("transformers", "torch")]
+)
 def test_every_peer_generates_all_tokens(name, package):
     pytest.importorskip(package)
     if name == "transformers":
@@ -32,7 +34,11 @@ def test_every_peer_generates_all_tokens(name, package):
 
 def test_a_checkpoint_is_written_and_read(capsys):
     assert main(["suite=checkpoints", "size=nano", "rounds=1"]) == 0
-    names = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| mlxlab")]
+    names = [
+        line.split("|")[1].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| mlxlab")
+    ]
     assert names == ["mlxlab write", "mlxlab read"]
 
 

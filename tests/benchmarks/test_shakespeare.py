@@ -25,7 +25,13 @@ def test_the_pytorch_decoder_gives_the_same_logits(style):
         "intermediate_size": 48,
         "max_position_embeddings": 16,
     }
-    fixed = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
+    fixed = {
+        "rope_theta": 10000.0,
+        "tie_embeddings": True,
+        "dropout": 0.0,
+        "pretrained": None,
+        "vocab_size": 50,
+    }
     backbone = Transformer(**sizes, **style, **fixed)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     tokens = np.random.default_rng(0).integers(0, 50, (3, 16))

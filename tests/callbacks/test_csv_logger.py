@@ -15,7 +15,16 @@ from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.training.checkpointer import Checkpointer
-from support.models import NoOpCallback, RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
+from support.models import (
+    NoOpCallback,
+    RandomBatches,
+    Recorder,
+    StopAt,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+)
 
 
 def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outside=False):
@@ -24,7 +33,11 @@ def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outsi
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(every_steps=3, keep=2, background=False, folder=folder)
     stop = [StopAt(stop_at)] if stop_at else []
-    callbacks = [MemoryMonitor(5, folder=folder), *stop, CSVLogger(path, allow_outside, folder=folder)]
+    callbacks = [
+        MemoryMonitor(5, folder=folder),
+        *stop,
+        CSVLogger(path, allow_outside, folder=folder),
+    ]
     fit(make_trainer(), run, callbacks, saving, checkpoint, seed=4)
     return run.context.tracker
 
@@ -51,7 +64,11 @@ def test_metrics_of_an_analysis_enter_the_rows_of_their_steps_at_the_end(tmp_pat
     fit(make_trainer(), run, [Late(), CSVLogger("metrics.csv", False, folder=tmp_path)])
     rows = {int(row["step"]): row for row in rows_of(tmp_path / "metrics.csv")}
     assert [*rows] == sorted(logged(run.context.tracker))
-    assert (rows[4]["analysis/a"], rows[0]["analysis/b"], rows[8]["analysis/a"]) == ("0.5", "1.0", "")
+    assert (rows[4]["analysis/a"], rows[0]["analysis/b"], rows[8]["analysis/a"]) == (
+        "0.5",
+        "1.0",
+        "",
+    )
     assert rows[4]["train/loss"]
 
 
@@ -62,7 +79,11 @@ def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
     expected = logged(tracker)
     assert [int(row["step"]) for row in rows] == sorted(expected)
     for row in rows:
-        values = {name: float(value) for name, value in row.items() if value and name not in ("step", "time", "epoch")}
+        values = {
+            name: float(value)
+            for name, value in row.items()
+            if value and name not in ("step", "time", "epoch")
+        }
         assert values == expected[int(row["step"])]
     assert [row["epoch"] for row in rows if row["valid/loss"]] == ["1", "2", "3"]
     assert tmp_path / "metrics.csv" in tracker.artifacts
@@ -73,8 +94,14 @@ def test_pandas_reads_numbers_and_gaps(tmp_path):
     frame = pd.read_csv(tmp_path / "metrics.csv")
     assert all(kind.kind in "if" for kind in frame.dtypes)
     assert frame["valid/loss"].count() == 3
-    losses = {step: metrics["train/loss"] for step, metrics in logged(tracker).items() if "train/loss" in metrics}
-    assert frame.set_index("step")["train/loss"].dropna().to_dict() == pytest.approx(losses, rel=1e-14)
+    losses = {
+        step: metrics["train/loss"]
+        for step, metrics in logged(tracker).items()
+        if "train/loss" in metrics
+    }
+    assert frame.set_index("step")["train/loss"].dropna().to_dict() == pytest.approx(
+        losses, rel=1e-14
+    )
 
 
 @pytest.mark.parametrize("step", [2, 4, 7, 12, 14])
@@ -82,14 +109,32 @@ def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_pat
     train(tmp_path / "uninterrupted")
     train(tmp_path / "stopped", stop_at=step)
     after = f"{step + 1},0,0,9.9\n"  # as a kill after a later step would leave it, and a torn line
-    with (tmp_path / "stopped" / "metrics.csv").open("a") if step > 3 else Path(os.devnull).open("w") as file:
+    with (
+        (tmp_path / "stopped" / "metrics.csv").open("a")
+        if step > 3
+        else Path(os.devnull).open("w") as file
+    ):
         columns = len(rows_of(tmp_path / "stopped" / "metrics.csv")[0]) if step > 3 else 4
         file.write(after.strip() + "," * (columns - 4) + "\n" + after[:5])
     train(tmp_path / "stopped", resume=True)
-    same = ("train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy", "step", "epoch")
-    expected, resumed = (rows_of(tmp_path / name / "metrics.csv") for name in ("uninterrupted", "stopped"))
-    assert [{name: row[name] for name in same} for row in resumed] == [{n: row[n] for n in same} for row in expected]
-    assert [bool(row["memory/active"]) for row in resumed] == [bool(row["memory/active"]) for row in expected]
+    same = (
+        "train/loss",
+        "train/grad_norm",
+        "train/learning_rate",
+        "valid/loss",
+        "valid/accuracy",
+        "step",
+        "epoch",
+    )
+    expected, resumed = (
+        rows_of(tmp_path / name / "metrics.csv") for name in ("uninterrupted", "stopped")
+    )
+    assert [{name: row[name] for name in same} for row in resumed] == [
+        {n: row[n] for n in same} for row in expected
+    ]
+    assert [bool(row["memory/active"]) for row in resumed] == [
+        bool(row["memory/active"]) for row in expected
+    ]
 
 
 def test_a_new_run_in_the_same_folder_replaces_the_file(tmp_path):
@@ -102,11 +147,15 @@ def test_a_new_run_in_the_same_folder_replaces_the_file(tmp_path):
 def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
     table = GrowingCsv(tmp_path / "a.csv")
     for step in range(1, 50):
-        table.put(step, 0, {f"metric {step // 10}": step / 3, "nan": math.nan, 'odd, "name"': -math.inf})
+        table.put(
+            step, 0, {f"metric {step // 10}": step / 3, "nan": math.nan, 'odd, "name"': -math.inf}
+        )
         table.put(step, 0, {"second": 1.0})
     rows = rows_of(table.path)
     assert [int(row["step"]) for row in rows] == list(range(1, 50))
-    assert all(float(row[f"metric {int(row['step']) // 10}"]) == int(row["step"]) / 3 for row in rows)
+    assert all(
+        float(row[f"metric {int(row['step']) // 10}"]) == int(row["step"]) / 3 for row in rows
+    )
     assert list(rows[0]) == [
         "step",
         "time",
@@ -194,10 +243,15 @@ def full():
 
 def test_without_a_file_nothing_is_written(tmp_path):
     train(tmp_path, path=None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # no CSV file
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints",
+        "plots",
+    ]  # no CSV file
 
 
-@pytest.mark.parametrize("path", ["../metrics.csv", "/tmp/elsewhere/metrics.csv", "link/metrics.csv"])
+@pytest.mark.parametrize(
+    "path", ["../metrics.csv", "/tmp/elsewhere/metrics.csv", "link/metrics.csv"]
+)
 def test_a_path_outside_the_run_folder_is_refused_unless_allowed(tmp_path, path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -33,8 +33,13 @@ def train(folder, *callbacks, resume=False, every_steps=1, **changes):
 
 def all_rows(folder):
     """Every row ever written, by step and id, without the times."""
-    tables = [pa.ipc.open_stream(path).read_all() for path in example_losses.streams(folder / "example_losses")]
-    rows = example_losses.join([{name: table[name].to_numpy() for name in table.column_names} for table in tables])
+    tables = [
+        pa.ipc.open_stream(path).read_all()
+        for path in example_losses.streams(folder / "example_losses")
+    ]
+    rows = example_losses.join(
+        [{name: table[name].to_numpy() for name in table.column_names} for table in tables]
+    )
     order = np.lexsort((rows["id"], rows["step"]))
     return {name: column[order] for name, column in rows.items() if name != "time"}
 
@@ -42,7 +47,9 @@ def all_rows(folder):
 class LossWithTerms(Loss):
     def __call__(self, model, batch):
         values = CrossEntropyLoss(0.0)(model, batch).total
-        return LossTerms(0.5 * values, {"cross_entropy": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
+        return LossTerms(
+            0.5 * values, {"cross_entropy": values, "kl": 0 * values + 2, "hidden": 0 * values + 3}
+        )
 
 
 def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
@@ -93,7 +100,9 @@ def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
     later = example_losses.read(killed)
     [first, *_] = streams = example_losses.streams(killed / "example_losses")
     writer = example_losses.StreamWriter(killed / "example_losses")
-    later["step"] = later["step"] * 0 + step + 1  # a row of after the checkpoint, as a kill would leave it
+    later["step"] = (
+        later["step"] * 0 + step + 1
+    )  # a row of after the checkpoint, as a kill would leave it
     writer.append(later)
     writer.close()
     assert len(example_losses.streams(killed / "example_losses")) == len(streams) + 1
@@ -118,7 +127,13 @@ def test_the_rows_of_a_killed_process_are_read_and_those_after_its_checkpoint_re
     losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 3)
     stream = tmp_path / "example_losses" / "000000001.arrows"
-    wait_until(lambda: stream.exists() and stream.stat().st_size and len(example_losses.read(tmp_path)["id"]) == 12)
+    wait_until(
+        lambda: (
+            stream.exists()
+            and stream.stat().st_size
+            and len(example_losses.read(tmp_path)["id"]) == 12
+        )
+    )
     resumed = make_run()
     resumed.state.progress.step = 2  # of the checkpoint
     ExampleLossLogger(None, 64, folder=tmp_path).on_start(resumed.context, resumed.state)
@@ -126,7 +141,9 @@ def test_the_rows_of_a_killed_process_are_read_and_those_after_its_checkpoint_re
     losses.on_end(run.context, run.state)
 
 
-def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(tmp_path, monkeypatch, caplog):
+def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(
+    tmp_path, monkeypatch, caplog
+):
     go = threading.Event()
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
@@ -144,7 +161,9 @@ def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(tmp_p
     assert f"{40 - written} of 40 rows dropped" in caplog.text
 
 
-def test_a_full_disk_drops_rows_with_a_warning_and_keeps_earlier_rows(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_drops_rows_with_a_warning_and_keeps_earlier_rows(
+    tmp_path, monkeypatch, caplog
+):
     write, calls = os.write, []
 
     def full(file, data):
@@ -174,7 +193,9 @@ def step_by_hand(run, losses, steps):
         step = run.state.progress.step
         batch = RandomBatches(rows=44).batch(np.arange(4) + 4 * (step - 1))
         per_example = {"loss": mx.full((4,), float(step)), "weight": mx.ones((4,))}
-        losses.on_step(run.context, run.state, NO_STEP._replace(batch=batch, per_example=per_example))
+        losses.on_step(
+            run.context, run.state, NO_STEP._replace(batch=batch, per_example=per_example)
+        )
 
 
 def wait_until(condition):
@@ -192,7 +213,11 @@ def test_a_run_killed_by_sigkill_and_resumed_has_every_row_of_both_files_once(tm
         "trainer.log_every=3",
         "resume=auto",
     ]
-    arguments = [*tiny_overrides("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
+    arguments = [
+        *tiny_overrides("trainer.max_steps=60", "checkpointing.every_steps=5"),
+        *files,
+        "resume=auto",
+    ]
     assert processes.run(*arguments, f"hydra.run.dir={tmp_path}/uninterrupted").returncode == 0
     for step in (10, 35, 50):
         process = processes.start(*arguments, f"hydra.run.dir={tmp_path}/killed")
@@ -203,7 +228,17 @@ def test_a_run_killed_by_sigkill_and_resumed_has_every_row_of_both_files_once(tm
     expected, killed = all_rows(tmp_path / "uninterrupted"), all_rows(tmp_path / "killed")
     for name, column in expected.items():
         np.testing.assert_array_equal(killed[name], column)
-    tables = [pd.read_csv(tmp_path / name / "metrics.csv").set_index("step") for name in ("uninterrupted", "killed")]
-    same = ["epoch", "train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy"]
+    tables = [
+        pd.read_csv(tmp_path / name / "metrics.csv").set_index("step")
+        for name in ("uninterrupted", "killed")
+    ]
+    same = [
+        "epoch",
+        "train/loss",
+        "train/grad_norm",
+        "train/learning_rate",
+        "valid/loss",
+        "valid/accuracy",
+    ]
     pd.testing.assert_frame_equal(tables[0][same], tables[1][same], check_exact=True)
     pd.testing.assert_frame_equal(tables[0].notna(), tables[1].notna())

@@ -46,7 +46,9 @@ def train(folder, run_dir=None, callbacks=(), resume=False, model="transformer",
     trainer = make_trainer(epochs=None, max_steps=9, eval_every=3, log_every=1, ema_decay=0.9)
     state = trainer.init_state(build(start, seed=0), data.train)
     state.architecture, state.new_model = start, build
-    checkpointer = NoCheckpointer() if run_dir is None else Checkpointer(None, 5, False, folder=run_dir)
+    checkpointer = (
+        NoCheckpointer() if run_dir is None else Checkpointer(None, 5, False, folder=run_dir)
+    )
     context = FitContext("valid/bits_per_byte", Recorder())
     hooks = [TokenMetrics(), GrowthSchedule([GROW], "raise"), *callbacks]
     TrainingLoop(trainer, context, state, data.valid, data.task, hooks, checkpointer).run(
@@ -69,7 +71,9 @@ def test_batches_have_the_ids_of_the_model_before_and_after(tmp_path, model):
             steps = iter(full.train)
             expected = next(steps)
         targets = forward[expected.targets] if number < 4 else expected.targets
-        np.testing.assert_array_equal(batch.targets * batch.segment_ids, targets * batch.segment_ids)
+        np.testing.assert_array_equal(
+            batch.targets * batch.segment_ids, targets * batch.segment_ids
+        )
     assert vocabulary_of(state.data) is None
     by_step = {
         name: {step: metrics[name] for step, metrics in lines if name in metrics}

@@ -43,7 +43,13 @@ from support.models import (
 )
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
-DEEPER = {"id": "deeper", "op": "stack", "map": [0, 0, 1, 1], "when": {"or_steps": 3}, "then": "evaluate"}
+DEEPER = {
+    "id": "deeper",
+    "op": "stack",
+    "map": [0, 0, 1, 1],
+    "when": {"or_steps": 3},
+    "then": "evaluate",
+}
 WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, "when": {"or_steps": 2}}
 HEADS = {"id": "heads", "op": "add_heads", "heads": 4, "when": {"metric_below": 1e9}}
 RATE = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.003, "when": {"or_steps": 1}}
@@ -94,14 +100,18 @@ def grow(
     """Trains for three epochs with a schedule; returns the run."""
     model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
     if groups:
-        settings["optimizer"] = partial(sgd, weight_decay=0.0, momentum=0.9, nesterov=False, groups=groups)
+        settings["optimizer"] = partial(
+            sgd, weight_decay=0.0, momentum=0.9, nesterov=False, groups=groups
+        )
     trainer = make_trainer(**settings)
     context = FitContext("valid/loss", Recorder(), group=processes or ProcessGroup())
     run = Run(model, data or RandomBatches(), context)
     run.context.metadata["config"] = {"trainer": {"optimizer": {"groups": groups}}}
     run.state = trainer.init_state(model, run.data)
     run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
-    checkpointer = NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
+    checkpointer = (
+        NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
+    )
     hooks = [GrowthSchedule(operations, on_error), *callbacks]
     loop = TrainingLoop(trainer, run.context, run.state, FixedBatches(), TASK, hooks, checkpointer)
     loop.run(checkpointer.load_last() if resume else None)
@@ -126,8 +136,12 @@ def test_the_counts_of_the_optimizer_state_are_logged():
 
 
 def test_copied_statistics_follow_the_weights():
-    before, after = (grow(schedule, [StopAt(2)]).state for schedule in ([], [{**WIDER, "when": {"or_steps": 2}}]))
-    weights, moments = ({**named_parameters(s.model), **flatten_arrays(s.optimizer.state)} for s in (before, after))
+    before, after = (
+        grow(schedule, [StopAt(2)]).state for schedule in ([], [{**WIDER, "when": {"or_steps": 2}}])
+    )
+    weights, moments = (
+        {**named_parameters(s.model), **flatten_arrays(s.optimizer.state)} for s in (before, after)
+    )
     arrays = {**named_parameters(after.model), **moments}
     layer = "backbone.layers.0.feed_forward"
     old_up, up = (np.array(each[f"{layer}.up.weight"]) for each in (weights, arrays))
@@ -138,10 +152,14 @@ def test_copied_statistics_follow_the_weights():
     assert len(set(unit)) == 12
     assert (share < 0.9).sum() == 16  # 8 units, each in two
     for name, power in (("m", 1), ("v", 2)):
-        old, new = (np.array(each[f"states.0.{layer}.up.weight.{name}"]) for each in (weights, moments))
+        old, new = (
+            np.array(each[f"states.0.{layer}.up.weight.{name}"]) for each in (weights, moments)
+        )
         assert np.abs(old).max() > 0
         np.testing.assert_allclose(new, old[unit] * share[:, None] ** power, rtol=1e-4)
-        old, new = (np.array(each[f"states.0.{layer}.down.weight.{name}"]) for each in (weights, moments))
+        old, new = (
+            np.array(each[f"states.0.{layer}.down.weight.{name}"]) for each in (weights, moments)
+        )
         np.testing.assert_array_equal(new, old[:, unit])
     assert int(moments["states.0.step"]) == int(weights["states.0.step"]) == 2
 
@@ -178,10 +196,16 @@ def test_the_change_of_the_outputs_is_that_of_both_models():
 
     plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
     before, after = (grow(schedule, [StopAt(3), Watch()]) for schedule in ([], [plain_copy]))
-    tokens, segment_ids = (mx.array(array[:2]) for array in (batches[-1].tokens, batches[-1].segment_ids))
+    tokens, segment_ids = (
+        mx.array(array[:2]) for array in (batches[-1].tokens, batches[-1].segment_ids)
+    )
     for run in (before, after):
         run.state.model.eval()
-    change = mx.abs(after.state.model(tokens, segment_ids) - before.state.model(tokens, segment_ids)).max().item()
+    change = (
+        mx.abs(after.state.model(tokens, segment_ids) - before.state.model(tokens, segment_ids))
+        .max()
+        .item()
+    )
     assert change > 1e-3
     assert logged(after, "growth/output_change") == [(3, pytest.approx(change, rel=1e-4))]
 
@@ -189,8 +213,12 @@ def test_the_change_of_the_outputs_is_that_of_both_models():
 def test_an_operation_that_changes_the_outputs_fails_and_changes_nothing(monkeypatch):
     """Here the copies of a unit do not share its output weights."""
     choose_units = widen.choose_units
-    monkeypatch.setattr(widen, "choose_units", lambda *args: choose_units(*args)._replace(share=np.ones(20)))
-    with pytest.raises(ConfigError, match=r"operations: wider: expected outputs within 0.0001 of those before, got"):
+    monkeypatch.setattr(
+        widen, "choose_units", lambda *args: choose_units(*args)._replace(share=np.ones(20))
+    )
+    with pytest.raises(
+        ConfigError, match=r"operations: wider: expected outputs within 0.0001 of those before, got"
+    ):
         grow([WIDER], epochs=1)
     run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
     assert run.state.architecture.node == NODE
@@ -207,7 +235,14 @@ def test_the_limit_of_a_change_grows_with_outputs_above_one(largest, allowed):
 
 
 @pytest.mark.parametrize(
-    "step", [4, *(pytest.param(step, marks=pytest.mark.fault_injection) for step in (1, 2, 3, 5, 6, 7, 8, 10))]
+    "step",
+    [
+        4,
+        *(
+            pytest.param(step, marks=pytest.mark.fault_injection)
+            for step in (1, 2, 3, 5, 6, 7, 8, 10)
+        ),
+    ],
 )
 def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step):
     expected = grow(SCHEDULE, ema_decay=0.9)
@@ -219,7 +254,9 @@ def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step
     assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
 
 
-def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bitwise(tmp_path, monkeypatch, caplog):
+def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bitwise(
+    tmp_path, monkeypatch, caplog
+):
     low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 3}}
     merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 3}}
     monkeypatch.setattr("mlxlab.growth.probe.MAX_CHANGE", -1)
@@ -232,9 +269,13 @@ def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bit
         GrowthSchedule(schedule, "skip").check(new, checkpoint)
         table = GrowthSchedule(schedule, "skip").preview(new, checkpoint)
     reason = "will be skipped, as low before it was: merge_lora: expected a model with adapters"
-    assert [line for line in caplog.messages if line.startswith(f"growth: merge (merge_lora) {reason}")]
+    assert [
+        line for line in caplog.messages if line.startswith(f"growth: merge (merge_lora) {reason}")
+    ]
     assert reason in table
-    with pytest.raises(ConfigError, match="operations: merge: merge_lora: expected a model with adapters"):
+    with pytest.raises(
+        ConfigError, match="operations: merge: merge_lora: expected a model with adapters"
+    ):
         GrowthSchedule(schedule, "raise").check(new, checkpoint)
     resumed = grow(schedule, folder=tmp_path, resume=True, on_error="skip")
     assert final_state_digest(resumed.state) == final_state_digest(expected.state)
@@ -258,7 +299,10 @@ class LosesWorker(ProcessGroup):
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_a_run_resumes_bitwise_wherever_another_process_was_lost(tmp_path, stride):
-    deeper, below = {**DEEPER, "when": {"metric_below": 9.0}}, {**WIDER, "when": {"metric_below": 9.0}}
+    deeper, below = (
+        {**DEEPER, "when": {"metric_below": 9.0}},
+        {**WIDER, "when": {"metric_below": 9.0}},
+    )
     schedule = [{**WIDER, "id": "early", "feed_forward": 16}, deeper, RATE, below]
     options = {"ema_decay": 0.9, "max_steps": 7, "eval_every": 3, "epochs": None}
     counted = LosesWorker()
@@ -286,7 +330,10 @@ def test_a_finished_operation_cannot_change_but_later_ones_can(tmp_path):
 
 def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
     unfit = {**WIDER, "feed_forward": 3}
-    with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: feed_forward: expected more than 12"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^callbacks.growth.operations: wider: feed_forward: expected more than 12",
+    ):
         grow([DEEPER, unfit])
     run = grow([DEEPER, unfit, RATE], on_error="skip")
     assert [text for _, text in run.state.history.events if "skipped" in text]
@@ -313,11 +360,16 @@ class WithFailure(ProcessGroup):
 
 
 def test_an_operation_that_fails_in_another_process_is_not_kept_here():
-    run, expected = grow([WIDER], on_error="skip", processes=WithFailure(), epochs=1), grow([], epochs=1)
+    run, expected = (
+        grow([WIDER], on_error="skip", processes=WithFailure(), epochs=1),
+        grow([], epochs=1),
+    )
     assert run.state.architecture.node == NODE
     assert final_state_digest(run.state) == final_state_digest(expected.state)
     assert "skipped: failed in another process" in run.state.history.events[0][1]
-    with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"):
+    with pytest.raises(
+        ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"
+    ):
         grow([WIDER], processes=WithFailure(), epochs=1)
 
 
@@ -403,7 +455,9 @@ def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_an_evaluation_after_an_operation_is_made_once_over_a_resume(tmp_path, monkeypatch, interrupted):
+def test_an_evaluation_after_an_operation_is_made_once_over_a_resume(
+    tmp_path, monkeypatch, interrupted
+):
     class Kill(NoOpCallback):
         def on_step(self, context, state, result):
             if state.progress.step == 4:
@@ -457,7 +511,9 @@ def test_a_schedule_begins_again_also_where_less_than_its_warm_up_is_left():
 
 
 @pytest.mark.parametrize(("stop", "says"), [(100, True), (4, False)])
-def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(caplog, monkeypatch, stop, says):
+def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(
+    caplog, monkeypatch, stop, says
+):
     tags = {}
     monkeypatch.setattr(Recorder, "set_tags", lambda self, new: tags.update(new))
     late = {**WIDER, "when": {"or_steps": 50}}
@@ -473,10 +529,19 @@ def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):
     grow([RATE, rows], [StopAt(2)], tmp_path, data=ResizableBatches())
     saved = Checkpointer(None, 5, False, folder=tmp_path).load_last()
     assert saved.state["progress"].settings.learning_rate == 0.003
-    saved.state["metadata"]["config"] = {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 4}}
-    faster = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.02}, "data": {"batch_size": 4}})
-    assert faster.state["progress"].settings == replace(saved.state["progress"].settings, learning_rate=None)
-    larger = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 2}})
+    saved.state["metadata"]["config"] = {
+        "trainer": {"learning_rate": 0.01},
+        "data": {"batch_size": 4},
+    }
+    faster = without_overridden_settings(
+        saved, {"trainer": {"learning_rate": 0.02}, "data": {"batch_size": 4}}
+    )
+    assert faster.state["progress"].settings == replace(
+        saved.state["progress"].settings, learning_rate=None
+    )
+    larger = without_overridden_settings(
+        saved, {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 2}}
+    )
     assert larger.state["progress"].settings == ChangedSettings(learning_rate=0.003)
 
 
@@ -487,13 +552,22 @@ def test_a_rollback_returns_to_the_settings_of_the_checkpoint(tmp_path):
         def on_step(self, context, state, result):
             context.control.save_requested = False  # the checkpoint of the start is the last one
             if state.progress.step == 3 and not state.progress.rollbacks:
-                state.model.update(tree_map(lambda array: array * float("nan"), state.model.parameters()))
+                state.model.update(
+                    tree_map(lambda array: array * float("nan"), state.model.parameters())
+                )
 
     rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
     late = {**RATE, "when": {"or_steps": 1}}
     grow([], [StopAt(1)], tmp_path, data=ResizableBatches())
     limits = {"max_steps": 12, "max_nonfinite_steps": 1, "max_rollbacks": 1}
-    run = grow([rows, late], [Poison(), seen, StopAt(7)], tmp_path, resume=True, data=ResizableBatches(), **limits)
+    run = grow(
+        [rows, late],
+        [Poison(), seen, StopAt(7)],
+        tmp_path,
+        resume=True,
+        data=ResizableBatches(),
+        **limits,
+    )
     assert seen.rows == [4, 8, 4, 8, 8]
     assert run.state.progress.settings.learning_rate == 0.003
     assert [rate > 0.003 for rate in seen.rates] == [True, True, True, True, False]
@@ -507,7 +581,14 @@ def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():
         "dtype": "float32",
         "allow_slow_dtype": False,
     }
-    step = partial(OptimizedStep, max_grad_norm=1.0, compile="never", cpu_streams="one", retry_on_oom=False, **options)
+    step = partial(
+        OptimizedStep,
+        max_grad_norm=1.0,
+        compile="never",
+        cpu_streams="one",
+        retry_on_oom=False,
+        **options,
+    )
     freeze = {"id": "freeze", "op": "freeze", "patterns": ["embedding"], "when": {"or_steps": 2}}
     thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
     accumulate = {"id": "micro", "op": "set_accumulation", "accumulate": 4, "when": {"or_steps": 1}}
@@ -540,7 +621,12 @@ def test_what_is_frozen_on_the_way_becomes_the_average_that_was_evaluated():
     low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 4}}
     high = {"id": "high", "op": "set_lora", "rank": 3, "when": {"or_steps": 3}}
     merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 2}}
-    freeze = {"id": "freeze", "op": "freeze", "patterns": ["feed_forward.*"], "when": {"or_steps": 2}}
+    freeze = {
+        "id": "freeze",
+        "op": "freeze",
+        "patterns": ["feed_forward.*"],
+        "when": {"or_steps": 2},
+    }
     run = grow([low, high, merge, freeze], ema_decay=0.99, learning_rate=0.05)
     changes = logged(run, "growth/output_change")
     assert len(changes) == 4
@@ -556,14 +642,20 @@ def test_a_group_of_new_weights_alone_counts_its_steps_from_zero():
 
 
 def test_weights_that_are_unfrozen_take_the_rate_of_their_group():
-    groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}, {"pattern": "layers.1.*", "lr_scale": 0.25}]
+    groups = [
+        {"pattern": "layers.0.*", "lr_scale": 0.5},
+        {"pattern": "layers.1.*", "lr_scale": 0.25},
+    ]
     freeze = {"id": "freeze", "op": "freeze", "patterns": ["layers.0.*"], "when": {"or_steps": 1}}
     thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
     run = grow([freeze, thaw], [StopAt(5)], groups=groups)
     state = flatten_arrays(run.state.optimizer.state)
     names = {"layers.0.": 0.5, "layers.1.": 0.25, "head.": 1.0}
     rates = {
-        float(state[f"states.{path.split('.')[1]}.learning_rate"] / run.state.optimizer.learning_rate) / scale
+        float(
+            state[f"states.{path.split('.')[1]}.learning_rate"] / run.state.optimizer.learning_rate
+        )
+        / scale
         for path in state
         for name, scale in names.items()
         if name in path
@@ -575,7 +667,9 @@ def test_weights_that_are_unfrozen_take_the_rate_of_their_group():
 def test_an_operation_says_which_weights_change_their_group():
     groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}]
     [(_, text)] = grow([DEEPER], [StopAt(4)], groups=groups).state.history.events
-    assert text.endswith("; trainer.optimizer: lr_scale 0.5 -> lr_scale 1 for 7 weights, first " + COPIED)
+    assert text.endswith(
+        "; trainer.optimizer: lr_scale 0.5 -> lr_scale 1 for 7 weights, first " + COPIED
+    )
 
 
 def test_the_step_is_made_and_compiled_again_only_where_its_code_changes():

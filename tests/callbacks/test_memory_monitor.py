@@ -43,7 +43,9 @@ def test_a_run_without_a_leak_has_no_growth(tmp_path, caplog):
 def test_every_value_is_logged_every_n_steps_and_plotted(tmp_path):
     run = train(tmp_path, leak=0)
     for name in ("active", "peak", "cache", "rss"):
-        assert [step for step, _ in points(run.state.history, name)] == list(range(2, run.state.progress.step + 1, 2))
+        assert [step for step, _ in points(run.state.history, name)] == list(
+            range(2, run.state.progress.step + 1, 2)
+        )
     assert (tmp_path / "plots" / "memory.png").read_bytes()[:4] == b"\x89PNG"
     assert [path.name for path in run.context.tracker.artifacts] == ["memory.png"]
 

@@ -22,7 +22,11 @@ class StopAt(NoOpCallback):
 @pytest.mark.usefixtures("drawn_plots")
 @pytest.mark.parametrize(("step", "plots"), [(2, []), (-1, ["learning_curve.png", "memory.png"])])
 def test_a_run_that_a_signal_stopped_ends_without_plots(tmp_path, step, plots):
-    callbacks = [StopAt(step), MemoryMonitor(1, folder=tmp_path), LearningCurvePlot(folder=tmp_path)]
+    callbacks = [
+        StopAt(step),
+        MemoryMonitor(1, folder=tmp_path),
+        LearningCurvePlot(folder=tmp_path),
+    ]
     run = fit(make_trainer(max_steps=4, epochs=None), make_run(), callbacks, seed=1)
     assert run.control.stop_reason == ("done" if plots else "signal 15")
     assert run.state.history.curve
@@ -32,9 +36,16 @@ def test_a_run_that_a_signal_stopped_ends_without_plots(tmp_path, step, plots):
 def test_curves_begin_at_step_0_and_only_panels_with_several_lines_have_a_legend():
     history = History()
     for step in (1, 2):
-        history.add_metrics(step, {"train/loss": 1 / step, "train/learning_rate": 0.1 * step, "valid/loss": 1 / step})
+        history.add_metrics(
+            step,
+            {"train/loss": 1 / step, "train/learning_rate": 0.1 * step, "valid/loss": 1 / step},
+        )
     losses, rates = plot_curve(history, "valid/loss").axes
     assert [axis.get_xlim()[0] for axis in (losses, rates)] == [0, 0]
     assert all(tick == int(tick) for tick in rates.get_xticks())
-    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["train/loss", "valid/loss", "best"]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == [
+        "train/loss",
+        "valid/loss",
+        "best",
+    ]
     assert rates.get_legend() is None

@@ -20,7 +20,9 @@ from support.pseudo_terminal import run_in_terminal
 @pytest.fixture
 def lines(caplog):
     caplog.set_level("INFO")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == progress_bar.__name__]
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name == progress_bar.__name__
+    ]
 
 
 def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, monkeypatch):
@@ -34,11 +36,14 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
         run.state.progress.step = step
         run.context.log(run.state, {"train/loss": 0.25, "throughput/tokens_per_sec": 1500.0})
         bar.on_step(run.context, run.state, NO_STEP)
-    assert lines() == [
-        "step 1/100  train/loss 0.2500  1,500 tokens/s",  # at once: the first step was slow
-        "step 2/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:40",  # without the time of the first
-        "step 4/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:00",
-    ]
+    assert (
+        lines()
+        == [
+            "step 1/100  train/loss 0.2500  1,500 tokens/s",  # at once: the first step was slow
+            "step 2/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:40",  # without the time of the first
+            "step 4/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:00",
+        ]
+    )
 
 
 def test_a_value_of_an_earlier_step_is_marked(lines, monkeypatch):
@@ -55,7 +60,9 @@ def test_a_value_of_an_earlier_step_is_marked(lines, monkeypatch):
     bar.on_step(run.context, run.state, NO_STEP)
     values = [line.partition("  ")[2].partition("  ETA")[0] for line in lines()]
     assert values[0] == "valid/loss 0.5000  valid/accuracy 0.7500"
-    assert values[1] == "train/loss 0.2500  valid/loss 0.5000 (step 1)  valid/accuracy 0.7500 (step 1)"
+    assert (
+        values[1] == "train/loss 0.2500  valid/loss 0.5000 (step 1)  valid/accuracy 0.7500 (step 1)"
+    )
 
 
 def test_every_evaluation_gets_a_line(lines):
@@ -105,10 +112,14 @@ def test_a_notebook_gets_a_bar(monkeypatch, capsys):
 def test_a_terminal_that_does_not_say_its_width_gets_a_bar():
     script = "import sys; from mlxlab.callbacks import progress_bar as p; print(p._width(), file=sys.stdout)"
     controller, terminal = os.openpty()  # 0 columns
-    done = subprocess.run([sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True
+    )
     assert done.stdout.strip() == "{'ncols': 80}"
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    done = subprocess.run([sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stderr=terminal, stdout=subprocess.PIPE, text=True
+    )
     assert done.stdout.strip() == "{'dynamic_ncols': True}"
     os.close(controller)
     os.close(terminal)
@@ -133,7 +144,9 @@ def test_messages_have_lines_of_their_own_above_the_bar(tmp_path):
     (tmp_path / "messages.py").write_text(MESSAGES)
     screen = run_in_terminal([str(tmp_path / "messages.py")], 100)
     assert screen.code == 0, screen.text
-    shown = [line.rpartition("\r")[2] for line in screen.text.split("\n")]  # what the last write of a line left
+    shown = [
+        line.rpartition("\r")[2] for line in screen.text.split("\n")
+    ]  # what the last write of a line left
     assert "compiling the step ..." in shown
     assert "evaluation: batches: 1 of 2" in shown
     assert "0/40" in shown[-2], shown

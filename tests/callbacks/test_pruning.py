@@ -17,7 +17,9 @@ def reason(rule: dict, values: list[float], *, step: int | None = None, epoch: i
     for number, value in enumerate(values, 1):
         history.add_evaluation(10 * number, {"valid/loss": value}, "valid/loss")
     step = 10 * len(values) if step is None else step
-    state = SimpleNamespace(history=history, progress=Progress(step=step), data=SimpleNamespace(epoch=epoch))
+    state = SimpleNamespace(
+        history=history, progress=Progress(step=step), data=SimpleNamespace(epoch=epoch)
+    )
     defaults = StopRule(unit="steps", pause_at=None, prune_from=0, limits=[])
     Pruning(StopRule(**{**defaults, **rule})).on_start(context, state)
     return context.control.stop_reason
@@ -29,7 +31,11 @@ def reason(rule: dict, values: list[float], *, step: int | None = None, epoch: i
         ({"pause_at": 20}, [0.5, 0.4], "paused: at 20 steps"),
         ({"pause_at": 15}, [0.5, 0.4], "paused: at 20 steps"),
         ({"pause_at": 20}, [0.5], ""),
-        ({"limits": [0.6, 0.45]}, [0.5, 0.46], "pruned: best valid/loss 0.46 is worse than the median 0.45 of "),
+        (
+            {"limits": [0.6, 0.45]},
+            [0.5, 0.46],
+            "pruned: best valid/loss 0.46 is worse than the median 0.45 of ",
+        ),
         ({"limits": [0.6, 0.46]}, [0.5, 0.46], ""),
         ({"limits": [0.6, 0.45]}, [0.4, 0.5], ""),
         ({"limits": [None]}, [0.5], ""),

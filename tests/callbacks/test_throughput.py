@@ -21,7 +21,13 @@ from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import NO_STEP
 from support.models import Recorder, make_run
 
-SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SHAPE = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 48,
+}
 BLOCK = 4 * 32 * 32 + 3 * 32 * 48  # gated; without biases and norms
 PLAIN = 4 * 32 * 32 + 2 * 32 * 48
 
@@ -41,12 +47,26 @@ def attention_width(model):
 def test_parameters_of_matrix_products_are_counted():
     assert matmul_parameters(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
     assert matmul_parameters(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
-    assert matmul_parameters(lm(Transformer(**SHAPE, position_embedding="learned"))) == 2 * BLOCK + 100 * 32
-    assert matmul_parameters(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, "and the head's transform"
+    assert (
+        matmul_parameters(lm(Transformer(**SHAPE, position_embedding="learned")))
+        == 2 * BLOCK + 100 * 32
+    )
+    assert matmul_parameters(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, (
+        "and the head's transform"
+    )
 
 
 def test_the_parameters_of_a_hybrid_are_those_of_encoder_and_convolutions():
-    hybrid = lm(CnnHybrid(**SHAPE, kernel_sizes=[2, 3], num_filters=8, dilations=[1], fusion="concat", highway=False))
+    hybrid = lm(
+        CnnHybrid(
+            **SHAPE,
+            kernel_sizes=[2, 3],
+            num_filters=8,
+            dilations=[1],
+            fusion="concat",
+            highway=False,
+        )
+    )
     assert attention_width(hybrid) == 2 * 32
     convolutions = (2 + 3 + 3) * 32 * 8  # kernel sizes 2 and 3, and the dilated one of 3
     fusion = 3 * 8 * 8
@@ -62,7 +82,10 @@ def test_training_flops_follow_the_formula_of_palm():
 def test_frozen_weights_have_no_gradients_and_lower_layers_no_backward_pass():
     model, head, attention = lm(Transformer(**SHAPE)), 100 * 32, 32 * 64
     freeze(model, ["embedding", "layers.0"])
-    forward, backward = 2 * (2 * BLOCK + head) + 8 * attention, 2 * BLOCK + 2 * (BLOCK + head) + 8 * attention
+    forward, backward = (
+        2 * (2 * BLOCK + head) + 8 * attention,
+        2 * BLOCK + 2 * (BLOCK + head) + 8 * attention,
+    )
     assert training_flops(model, 64) == forward + backward
     adapter = LoRA(rank=3)
     adapted = lm(Transformer(**SHAPE))

@@ -11,7 +11,10 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
 
-FROZEN = {"base.weight": mx.arange(12, dtype=mx.float32).reshape(3, 4).T, "codes": mx.arange(3, dtype=mx.uint32)}
+FROZEN = {
+    "base.weight": mx.arange(12, dtype=mx.float32).reshape(3, 4).T,
+    "codes": mx.arange(3, dtype=mx.uint32),
+}
 
 
 @pytest.fixture
@@ -28,10 +31,16 @@ def base_file(run):
 
 
 def test_checkpoints_share_one_file_and_give_all_weights(run):
-    assert [file.name for file in (run / "checkpoints" / "step-00000002").iterdir() if "model" in file.name]
+    assert [
+        file.name
+        for file in (run / "checkpoints" / "step-00000002").iterdir()
+        if "model" in file.name
+    ]
     checkpoint = load_named(str(run), run)
     assert checkpoint.state["base"].startswith(base_file(run).stem)
-    np.testing.assert_array_equal(np.array(checkpoint.weights["base.weight"]), np.array(FROZEN["base.weight"]))
+    np.testing.assert_array_equal(
+        np.array(checkpoint.weights["base.weight"]), np.array(FROZEN["base.weight"])
+    )
     assert checkpoint.weights.keys() == {"lora_a", "base.weight", "codes"}
 
 
@@ -68,10 +77,15 @@ def test_a_missing_or_damaged_base_is_one_line_and_no_checkpoint_is_renamed(run,
     elif damage == "link":
         file.symlink_to("/dev/zero")
     reason = {"missing": "not found", "link": "unreadable"}.get(damage, "damaged")
-    with pytest.raises(CheckpointUnavailableError, match=rf"base/\w+\.safetensors: {reason}") as error:
+    with pytest.raises(
+        CheckpointUnavailableError, match=rf"base/\w+\.safetensors: {reason}"
+    ) as error:
         CheckpointStore(run / "checkpoints").load()
     assert len(str(error.value).splitlines()) == 1
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "step-00000001",
+        "step-00000002",
+    ]
 
 
 def test_a_forged_digest_names_no_other_file(run):
@@ -88,7 +102,9 @@ def test_frozen_weights_go_with_the_last_checkpoint_that_refers_to_them(run):
     other = {"base.weight": mx.zeros((4, 3))}
     store.save(3, {}, {}, state_at(3), other)
     assert len(list((run / "base").iterdir())) == 2
-    aside = (run / "checkpoints" / "step-00000002").rename(run / "checkpoints" / "unusable-step-00000002")
+    aside = (run / "checkpoints" / "step-00000002").rename(
+        run / "checkpoints" / "unusable-step-00000002"
+    )
     for step in (4, 5):
         store.save(step, {}, {}, state_at(step), other)
     assert len(list((run / "base").iterdir())) == 2, "one that was set aside may be needed later"

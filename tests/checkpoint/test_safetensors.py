@@ -20,7 +20,11 @@ def write(path, header, data=bytes(16), length=None):
 
 
 def test_arrays_are_read_as_they_were_written(tmp_path):
-    arrays = {"a": mx.arange(6.0).reshape(2, 3), "b": mx.array([1, 2], mx.uint32), "c": mx.zeros((0, 4))}
+    arrays = {
+        "a": mx.arange(6.0).reshape(2, 3),
+        "b": mx.array([1, 2], mx.uint32),
+        "c": mx.zeros((0, 4)),
+    }
     mx.save_safetensors(str(tmp_path / "x.safetensors"), arrays, {"format": "mlx"})
     loaded = read_safetensors(tmp_path / "x.safetensors")
     evaluate_finite(loaded, "x")

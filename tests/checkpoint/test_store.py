@@ -37,10 +37,16 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 8):
         save(store, step, best_step=3 if step >= 3 else 0)
-    assert [path.name for path in store.paths()] == ["step-00000007", "step-00000006", "step-00000003"]
+    assert [path.name for path in store.paths()] == [
+        "step-00000007",
+        "step-00000006",
+        "step-00000003",
+    ]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
 def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_loaded(tmp_path, name):
     store = CheckpointStore(tmp_path)
     rng = np.random.default_rng(0)
@@ -69,7 +75,9 @@ def test_a_truncated_or_missing_file_is_detected(tmp_path, name):
 def test_damaged_checkpoints_are_set_aside_and_without_a_good_one_loading_fails(tmp_path):
     store = CheckpointStore(tmp_path)
     (save(store, 1) / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"):
+    with pytest.raises(
+        CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"
+    ):
         store.load()
     assert list(tmp_path.glob("unusable-*"))
 
@@ -78,7 +86,9 @@ def test_another_format_is_refused_in_one_line_and_nothing_is_set_aside(tmp_path
     monkeypatch.setattr("mlxlab.checkpoint.manifest.FORMAT", 99)
     save(CheckpointStore(tmp_path), 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointUnavailableError, match=r"^\S+: checkpoint of format 99, expected format 2$"):
+    with pytest.raises(
+        CheckpointUnavailableError, match=r"^\S+: checkpoint of format 99, expected format 2$"
+    ):
         CheckpointStore(tmp_path).load()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -96,7 +106,8 @@ def test_a_failed_save_changes_nothing(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 1)
     monkeypatch.setattr(
-        "mlxlab.checkpoint.store.write_manifest", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+        "mlxlab.checkpoint.store.write_manifest",
+        lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")),
     )
     with pytest.raises(OSError, match="full"):
         save(store, 2)
@@ -134,7 +145,8 @@ def test_a_path_names_a_run_folder_its_checkpoint_folder_or_one_checkpoint(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("last", 3), ("best", 1), ("step-2", 2), ("step-00000002", 2), ("emergency", 3)]
+    ("name", "step"),
+    [("last", 3), ("best", 1), ("step-2", 2), ("step-00000002", 2), ("emergency", 3)],
 )
 def test_one_function_resolves_every_name_of_a_checkpoint(tmp_path, name, step):
     store = CheckpointStore(tmp_path / "checkpoints", keep=9)
@@ -153,7 +165,9 @@ def test_best_is_the_last_checkpoint_before_the_first_evaluation(tmp_path):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
 @pytest.mark.parametrize("name", ["best", "last", "step-3"])
-def test_a_damaged_checkpoint_is_refused_or_reported_alike_on_every_call_and_not_renamed(tmp_path, name, file):
+def test_a_damaged_checkpoint_is_refused_or_reported_alike_on_every_call_and_not_renamed(
+    tmp_path, name, file
+):
     store = CheckpointStore(tmp_path / "checkpoints", keep=9)
     save(store, 2, best_step=2)
     path = save(store, 3, best_step=3)
@@ -164,7 +178,9 @@ def test_a_damaged_checkpoint_is_refused_or_reported_alike_on_every_call_and_not
             loaded = load_named(name, tmp_path)
             assert (loaded.step, [line[:13] for line in loaded.skipped]) == (2, ["step-00000003"])
         else:
-            with pytest.raises(CheckpointUnavailableError, match=r"step-00000003: .*; step-00000002 is usable$"):
+            with pytest.raises(
+                CheckpointUnavailableError, match=r"step-00000003: .*; step-00000002 is usable$"
+            ):
                 load_named(name, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -180,11 +196,16 @@ def test_a_step_that_was_not_saved_is_answered_with_all_that_are_usable(tmp_path
     for step in (1, 2, 3):
         path = save(store, step)
     (path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointUnavailableError, match=r"no step-9\); step-00000002, step-00000001 are usable$"):
+    with pytest.raises(
+        CheckpointUnavailableError, match=r"no step-9\); step-00000002, step-00000001 are usable$"
+    ):
         load_named("step-9", tmp_path)
     for step in range(4, 14):
         save(store, step)
-    with pytest.raises(CheckpointUnavailableError, match=r"step-00000013, .*step-00000006 are usable \(5 older not ch"):
+    with pytest.raises(
+        CheckpointUnavailableError,
+        match=r"step-00000013, .*step-00000006 are usable \(5 older not ch",
+    ):
         load_named("step-99", tmp_path)
 
 
@@ -221,8 +242,14 @@ def arrays(**changes):
             {"a.weight": mx.ones((2, 3), mx.int32)},
             "model array a.weight: expected mlx.core.float32, got mlx.core.int32",
         ),
-        ({"b.bias": mx.zeros((4,), mx.bool_)}, "model array b.bias: expected mlx.core.float32, got mlx.core.bool"),
-        ({"b.bias": mx.array([0, 0, float("nan"), 0])}, "model array b.bias: holds NaN or infinity"),
+        (
+            {"b.bias": mx.zeros((4,), mx.bool_)},
+            "model array b.bias: expected mlx.core.float32, got mlx.core.bool",
+        ),
+        (
+            {"b.bias": mx.array([0, 0, float("nan"), 0])},
+            "model array b.bias: holds NaN or infinity",
+        ),
     ],
     ids=["missing", "extra", "shape", "integer", "bool", "nan"],
 )

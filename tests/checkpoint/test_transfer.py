@@ -25,11 +25,15 @@ NODE = {
 }
 QUERY, EMBEDDING = "backbone.layers.0.attention.query", "backbone.embedding"
 ADAPTER = LoRA(rank=2, alpha=3.0)
-RULES = Rules(merge=merged_weight, old=Layout(scale=1.5, group_size=32), new=Layout(scale=1.5, group_size=32))
+RULES = Rules(
+    merge=merged_weight, old=Layout(scale=1.5, group_size=32), new=Layout(scale=1.5, group_size=32)
+)
 
 
 def arrays(seed=0, **keys):
-    return named_parameters(build_model(NODE | keys, kind="language_modelling", vocab_size=40, seed=seed))
+    return named_parameters(
+        build_model(NODE | keys, kind="language_modelling", vocab_size=40, seed=seed)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,9 @@ def old():
 @pytest.fixture(scope="module")
 def adapted(old):
     inserted = insert(old, [QUERY, EMBEDDING], ADAPTER, seed=3)
-    return inserted | {f"{layer}.lora_b": inserted[f"{layer}.lora_b"] + 0.1 for layer in (QUERY, EMBEDDING)}
+    return inserted | {
+        f"{layer}.lora_b": inserted[f"{layer}.lora_b"] + 0.1 for layer in (QUERY, EMBEDDING)
+    }
 
 
 def quantized(weights, layer, base=""):
@@ -60,7 +66,9 @@ def assert_equal(result, expected):
         np.testing.assert_array_equal(result.weights[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "model.", "_orig_mod.model."])
+@pytest.mark.parametrize(
+    "prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "model.", "_orig_mod.model."]
+)
 def test_prefixes_of_wrappers_are_no_part_of_a_name(old, prefix):
     result = transfer({prefix + name: array for name, array in old.items()}, arrays(), RULES)
     assert_equal(result, old)
@@ -93,11 +101,17 @@ def published_llama(weights):
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_published_names_are_read_by_their_table(old, prefix):
-    published = {prefix + name: array.astype(mx.float16) for name, array in published_llama(old).items()}
-    result = transfer(published, arrays(), replace(RULES, tables=(bert.FAMILY.table(), llama.LLAMA.table())))
+    published = {
+        prefix + name: array.astype(mx.float16) for name, array in published_llama(old).items()
+    }
+    result = transfer(
+        published, arrays(), replace(RULES, tables=(bert.FAMILY.table(), llama.LLAMA.table()))
+    )
     assert counts(result) == {"renamed": len(old)}
     assert {array.dtype for array in result.weights.values()} == {mx.float32}
-    np.testing.assert_array_equal(result.weights[f"{QUERY}.weight"], old[f"{QUERY}.weight"].astype(mx.float16))
+    np.testing.assert_array_equal(
+        result.weights[f"{QUERY}.weight"], old[f"{QUERY}.weight"].astype(mx.float16)
+    )
 
 
 def test_a_plain_checkpoint_becomes_the_base_of_an_adapted_model(old):
@@ -111,7 +125,9 @@ def test_an_adapted_checkpoint_is_merged_into_a_plain_model_also_its_untied_head
     expected = arrays(tie_embeddings=False)
     result = transfer(adapted, expected, RULES)
     assert counts(result) == {"merged": 3, "matched": len(expected) - 3}
-    weight = merged_weight(*(adapted[f"{EMBEDDING}.{part}"] for part in ("base.weight", "lora_a", "lora_b")), 1.5)
+    weight = merged_weight(
+        *(adapted[f"{EMBEDDING}.{part}"] for part in ("base.weight", "lora_a", "lora_b")), 1.5
+    )
     np.testing.assert_array_equal(result.weights[f"{EMBEDDING}.weight"], weight)
     np.testing.assert_array_equal(result.weights["head.out.weight"], weight)
 
@@ -125,7 +141,9 @@ def test_another_rank_or_scale_merges_the_adapter_and_starts_a_new_one(adapted):
         result = transfer(adapted, new, rules)
         assert counts(result) == {"matched": len(new) - 6, "merged": 2, "new": 4}
         assert not result.weights[f"{QUERY}.lora_b"].any().item()
-        weight = merged_weight(*(adapted[f"{QUERY}.{part}"] for part in ("base.weight", "lora_a", "lora_b")), 1.5)
+        weight = merged_weight(
+            *(adapted[f"{QUERY}.{part}"] for part in ("base.weight", "lora_a", "lora_b")), 1.5
+        )
         np.testing.assert_array_equal(result.weights[f"{QUERY}.base.weight"], weight)
 
 
@@ -142,7 +160,11 @@ def test_float_weights_are_quantised_and_codes_dequantised(old):
     assert_equal(result, codes)
     back = transfer(codes, arrays(), RULES)
     assert counts(back) == {"matched": len(old) - 1, "converted": 1}
-    dense = mx.dequantize(*(codes[f"{QUERY}.{part}"] for part in ("weight", "scales", "biases")), group_size=32, bits=4)
+    dense = mx.dequantize(
+        *(codes[f"{QUERY}.{part}"] for part in ("weight", "scales", "biases")),
+        group_size=32,
+        bits=4,
+    )
     np.testing.assert_array_equal(back.weights[f"{QUERY}.weight"], dense)
 
 
@@ -168,7 +190,10 @@ def test_tied_and_untied_heads(old):
 
 
 def test_faults_are_refused_with_counts_and_names_unless_the_policy_allows_them(old):
-    damaged = dict(old) | {"backbone.extra.weight": mx.zeros((3,)), f"{QUERY}.weight": mx.zeros((32, 8))}
+    damaged = dict(old) | {
+        "backbone.extra.weight": mx.zeros((3,)),
+        f"{QUERY}.weight": mx.zeros((32, 8)),
+    }
     del damaged["backbone.norm.weight"]
     report = transfer(damaged, arrays(), RULES).report
     assert report.count("missing", "unexpected", "wrong shape") == 3
@@ -185,7 +210,9 @@ def test_faults_are_refused_with_counts_and_names_unless_the_policy_allows_them(
 
 def test_an_empty_match_is_always_an_error():
     report = transfer({"somebody.elses": mx.zeros((3,))}, arrays(), RULES).report
-    with pytest.raises(DataError, match=r"^run/x: no array fits the model: \d+ missing .* 1 unexpected"):
+    with pytest.raises(
+        DataError, match=r"^run/x: no array fits the model: \d+ missing .* 1 unexpected"
+    ):
         report.require(0.0, "run/x")
 
 

@@ -21,7 +21,12 @@ def test_a_process_that_ends_does_not_search_its_garbage(owns_process, monkeypat
 
 
 def test_another_python_than_that_of_the_installation_is_one_line():
-    command = [sys.executable, "-S", ROOT / "scripts" / "evaluate.py", "run=outputs/mine"]  # -S: without packages
+    command = [
+        sys.executable,
+        "-S",
+        ROOT / "scripts" / "evaluate.py",
+        "run=outputs/mine",
+    ]  # -S: without packages
     ended = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
     assert ended.returncode == 69
     (line,) = ended.stderr.splitlines()

@@ -58,7 +58,10 @@ def test_arguments_become_values_of_the_types_of_the_parameters(example, capsys)
     args = ["run=a/b", "count=4", "flag=true", "names=[x,y]", "free"]
     command_line = "mlxlab args_example run=a/b count=4 flag=true 'names=[x,y]' free"
     assert example.main(args) == 3, "the exit code that the function returns"
-    assert capsys.readouterr().out == f"{(Path('a/b'), 4, 'first', ['x', 'y'], True, ['free'], command_line)}\n"
+    assert (
+        capsys.readouterr().out
+        == f"{(Path('a/b'), 4, 'first', ['x', 'y'], True, ['free'], command_line)}\n"
+    )
 
 
 def test_the_key_of_a_run_may_be_left_out_of_the_first_argument(example, capsys):
@@ -75,7 +78,9 @@ def test_words_without_keys_are_answered_with_the_line_to_type(capsys):
         "did you mean run=outputs/rev 'input=my reviews.csv' output=x.csv?\n"
     )
     assert predict(["outputs/rev", "reviews.csv", "keep=[id]"]) == 2
-    assert capsys.readouterr().err.endswith("run=outputs/rev input=reviews.csv 'keep=[id]' output=...?\n")
+    assert capsys.readouterr().err.endswith(
+        "run=outputs/rev input=reviews.csv 'keep=[id]' output=...?\n"
+    )
     assert predict(["outputs/rev", "a", "b", "c"]) == 2, "too many to guess"
     assert capsys.readouterr().err == (
         "input=...: missing; expected the file of the rows, or `test`\n"
@@ -95,7 +100,10 @@ def test_a_path_that_is_empty_is_refused(example, capsys):
 
 
 def test_unknown_arguments_are_forwarded_to_another_parser(example):
-    assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward_prefix="")[1] == ["model=bert", "-m"]
+    assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward_prefix="")[1] == [
+        "model=bert",
+        "-m",
+    ]
     with pytest.raises(ConfigError, match=r"^rn=a: unknown key; did you mean run\?$"):
         parse_args(["rn=a", "model=bert"], EXAMPLE, forward_prefix="")
     assert parse_args(["run=a", "data.x=1"], EXAMPLE, forward_prefix="data.")[1] == ["data.x=1"]
@@ -111,7 +119,9 @@ def test_unknown_arguments_are_forwarded_to_another_parser(example):
         (DataError("a:1:1: bad"), 65, "a:1:1: bad"),
     ],
 )
-def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, code, message, capfd):
+def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(
+    error, code, message, capfd
+):
     def fail(args):
         raise error
 
@@ -180,14 +190,21 @@ def test_launch_runs_train_where_the_package_is_installed_without_scripts(monkey
 
 @pytest.mark.parametrize(
     "args",
-    [["suite=saving", "compare_with=torch"], ["suite=tracking", "x=1"], ["suite=steps", "compare_with=jax"], []],
+    [
+        ["suite=saving", "compare_with=torch"],
+        ["suite=tracking", "x=1"],
+        ["suite=steps", "compare_with=jax"],
+        [],
+    ],
 )
 def test_a_benchmark_refuses_options_it_does_not_have(args):
     with pytest.raises(ConfigError):
         benchmarks.parse(args)
 
 
-@pytest.mark.parametrize("subcommand", [subcommand for subcommand in main.subcommands() if subcommand != "train"])
+@pytest.mark.parametrize(
+    "subcommand", [subcommand for subcommand in main.subcommands() if subcommand != "train"]
+)
 def test_every_command_lists_its_options(subcommand, capsys):
     assert main.main([subcommand, "--help"]) == 0
     out = capsys.readouterr().out

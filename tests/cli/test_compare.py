@@ -18,7 +18,14 @@ from support.past_run import past_run
 from support.processes import run, tiny_overrides
 from support.tracking import project_fixture  # noqa: F401
 
-METRICS = {"best_step": 3, "steps": 3, "main_metric": "accuracy", "final": {}, "test": {}, "intervals": {}}
+METRICS = {
+    "best_step": 3,
+    "steps": 3,
+    "main_metric": "accuracy",
+    "final": {},
+    "test": {},
+    "intervals": {},
+}
 METRICS |= {"baselines": {}, "reference": {}}
 
 
@@ -35,7 +42,13 @@ def make_run(
     metric="valid/accuracy",
 ):
     folder.mkdir(parents=True)
-    outcome = {"objective": "valid/loss", "best": best, "parameters": parameters, "speed": 50.0, "steps": steps}
+    outcome = {
+        "objective": "valid/loss",
+        "best": best,
+        "parameters": parameters,
+        "speed": 50.0,
+        "steps": steps,
+    }
     with RunManifest(folder) as manifest:
         manifest.begin({"seed": seed, "fold": fold, "folds": folds})
         manifest.record(outcome | {"final": {metric: value}})
@@ -72,7 +85,13 @@ def test_two_runs_without_names_are_sent_to_the_command_for_single_runs(methods,
 def test_the_folder_option_of_a_cross_validation_is_a_method(tmp_path, capsys):
     for name, value in (("cv_a", 0.7), ("cv_b", 0.75)):
         for seed, fold in ((0, 0), (0, 1)):
-            make_run(tmp_path / name / "wine-1a2b" / f"seed-{seed}-fold-{fold}", seed, value + fold / 100, fold, 2)
+            make_run(
+                tmp_path / name / "wine-1a2b" / f"seed-{seed}-fold-{fold}",
+                seed,
+                value + fold / 100,
+                fold,
+                2,
+            )
     methods = [f"a={tmp_path}/cv_a", f"b={tmp_path}/cv_b"]
     out = compare(tmp_path, *methods, baseline="a", capsys=capsys).out
     assert "0.0500 higher, which is better (gain +0.0500, " in out
@@ -85,26 +104,43 @@ def test_the_folder_option_of_a_cross_validation_is_a_method(tmp_path, capsys):
 
 def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_path):
     make_run(tmp_path / "run", 0, 0.7, best=0.4)
-    (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS | {"metrics": {"valid/accuracy": 0.8}}))
-    values = [run_value(tmp_path / "run", name, "best") for name in ("valid/accuracy", "valid/loss")]
+    (tmp_path / "run" / "metrics.json").write_text(
+        json.dumps(METRICS | {"metrics": {"valid/accuracy": 0.8}})
+    )
+    values = [
+        run_value(tmp_path / "run", name, "best") for name in ("valid/accuracy", "valid/loss")
+    ]
     assert (*values, run_value(tmp_path / "run", "valid/accuracy", "last")) == (0.8, 0.4, 0.7)
-    with pytest.raises(DataError, match=r"expected valid/f1 of the last evaluation, got valid/accuracy$"):
+    with pytest.raises(
+        DataError, match=r"expected valid/f1 of the last evaluation, got valid/accuracy$"
+    ):
         run_value(tmp_path / "run", "valid/f1", "last")
 
 
 def test_a_significant_gain_is_told_from_chance(methods, capsys):
     args = [f"{name}={methods}/{name}" for name in ("alone", "better", "same")]
     out = compare(methods, *args, "relative_to=alone", capsys=capsys).out
-    assert "- better against alone, valid/accuracy: 0.0515 higher, which is better (gain +0.0515" in out
+    assert (
+        "- better against alone, valid/accuracy: 0.0515 higher, which is better (gain +0.0515"
+        in out
+    )
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
-    assert f"\n    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out\n" in out
+    assert (
+        f"\n    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out\n"
+        in out
+    )
     heading, table = out.split("valid/accuracy of the last evaluation of each run:")
     assert "| method" not in heading
     assert table.startswith("\n\n| method")
-    assert f"report: {methods}/out/comparison.html (also .md, .json, .png; out=" in out.splitlines()[-3]
+    assert (
+        f"report: {methods}/out/comparison.html (also .md, .json, .png; out="
+        in out.splitlines()[-3]
+    )
     assert out.splitlines()[-2].startswith("evaluation=best compares the best evaluations")
-    assert {"mlxlab runs compare RUN RUN", "mlxlab runs diff RUN RUN"} <= set(re.split("[:,;] ", out.splitlines()[-1]))
+    assert {"mlxlab runs compare RUN RUN", "mlxlab runs diff RUN RUN"} <= set(
+        re.split("[:,;] ", out.splitlines()[-1])
+    )
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
     assert written["test"] == "paired t over seeds"
@@ -122,7 +158,9 @@ def test_folds_are_paired_by_seed_and_fold_and_the_variance_is_corrected(tmp_pat
     assert "Nadeau & Bengio" in out
 
 
-def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outputs(methods, capsys, monkeypatch):
+def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outputs(
+    methods, capsys, monkeypatch
+):
     monkeypatch.chdir(methods)
     for options in ([], [], ["evaluation=best", "metric=valid/loss"], ["out=chosen"]):
         assert main(["alone=alone", "better=better", "baseline=alone", *options]) == 0
@@ -140,7 +178,9 @@ def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{methods}/store.db")
     args = [f"{name}={methods}/{name}" for name in ("alone", "better")]
     compare(methods, *args, "experiment=studies", capsys=capsys)
-    lines = [json.loads(line) for line in (methods / "out" / "journal.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (methods / "out" / "journal.jsonl").read_text().splitlines()
+    ]
     assert lines[0]["start"]["experiment"] == "studies"
     assert lines[0]["start"]["params"]["baseline"] == "alone"
     metrics = next(line["m"] for line in lines if "m" in line)
@@ -167,7 +207,12 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
         for seed in range(2):
             folder = tmp_path / name / f"{seed}"
             make_run(folder, seed, 0.5)
-            metrics = {"best_step": 3, "steps": 9, "main_metric": "accuracy", "metrics": {"valid/accuracy": best}}
+            metrics = {
+                "best_step": 3,
+                "steps": 9,
+                "main_metric": "accuracy",
+                "metrics": {"valid/accuracy": best},
+            }
             empty = {key: {} for key in ("final", "test", "intervals", "baselines", "reference")}
             (folder / "metrics.json").write_text(json.dumps(metrics | empty))
     args = [f"a={tmp_path}/a", f"b={tmp_path}/b"]
@@ -178,34 +223,57 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
     assert "valid/accuracy of the best evaluation of each run, in " in page
     compare(tmp_path, *args, baseline="a", capsys=capsys)
     assert (
-        "valid/accuracy of the last evaluation of each run, in " in (tmp_path / "out" / "comparison.html").read_text()
+        "valid/accuracy of the last evaluation of each run, in "
+        in (tmp_path / "out" / "comparison.html").read_text()
     )
     compare(tmp_path, *args, "metric=valid/loss", "evaluation=best", baseline="a", capsys=capsys)
 
 
 def test_a_single_pair_gets_no_verdict(methods, capsys):
-    out = compare(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
+    out = compare(
+        methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys
+    ).out
     assert "one pair: no verdict" in out
     assert main([f"alone={methods}/alone", f"better={methods}/better"]) == 2
     assert capsys.readouterr().err == "baseline=...: missing; expected one of alone, better\n"
-    assert "one pair is no test: train each method with other seeds, mlxlab train -m seed=1,2,3 ..., or " in out
+    assert (
+        "one pair is no test: train each method with other seeds, mlxlab train -m seed=1,2,3 ..., or "
+        in out
+    )
     make_run(methods / "another_seed", 9, 0.5)
-    out = compare(methods, f"alone={methods}/alone", f"better={methods}/another_seed", capsys=capsys).out
-    assert "\nonly runs of the same seed and fold are pairs: train each method with the same seeds, mlxlab " in out
+    out = compare(
+        methods, f"alone={methods}/alone", f"better={methods}/another_seed", capsys=capsys
+    ).out
+    assert (
+        "\nonly runs of the same seed and fold are pairs: train each method with the same seeds, mlxlab "
+        in out
+    )
 
 
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
-        (["alone={0}/alone", "better=~no-such-user/runs"], 66, "better=~no-such-user/runs: no such folder; expected a"),
-        (["alone={0}/alone", "better={0}/bettr"], 66, "better={0}/bettr: no such folder; did you mean {0}/better?"),
+        (
+            ["alone={0}/alone", "better=~no-such-user/runs"],
+            66,
+            "better=~no-such-user/runs: no such folder; expected a",
+        ),
+        (
+            ["alone={0}/alone", "better={0}/bettr"],
+            66,
+            "better={0}/bettr: no such folder; did you mean {0}/better?",
+        ),
         (["alone={0}/alone", "seed=3"], 66, "seed=3: no such folder; expected a run folder"),
         (["alone={0}/alone"], 2, "two or more methods, each as NAME=FOLDER; got alone="),
         (["alone={0}/alone", "better"], 2, "better: expected NAME=FOLDER"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
         (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 2, "there is valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better", "metric=valid/acuracy"], 2, "did you mean valid/accuracy?"),
+        (
+            ["alone={0}/alone", "better={0}/better", "metric=valid/acuracy"],
+            2,
+            "did you mean valid/accuracy?",
+        ),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
         (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric=?"),
         (
@@ -231,32 +299,55 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(methods, capsys, a
 
 def test_a_report_that_cannot_be_written_is_one_line(methods, capsys):
     (methods / "out").write_text("")
-    err = compare(methods, f"alone={methods}/alone", f"same={methods}/same", code=74, capsys=capsys).err
+    err = compare(
+        methods, f"alone={methods}/alone", f"same={methods}/same", code=74, capsys=capsys
+    ).err
     assert err == f"{methods}/out: File exists\n"
 
 
 def test_a_trained_run_can_be_compared(tmp_path, capsys):
-    done = run(*tiny_overrides("trainer.max_steps=3"), "data.folds=3", f"hydra.run.dir={tmp_path}/real/0")
+    done = run(
+        *tiny_overrides("trainer.max_steps=3"), "data.folds=3", f"hydra.run.dir={tmp_path}/real/0"
+    )
     assert done.returncode == 0, done.stderr
     make_run(tmp_path / "made", 0, 0.5, 0, 3)
-    out = compare(tmp_path, f"real={tmp_path}/real", f"made={tmp_path}/made", baseline="made", capsys=capsys).out
+    out = compare(
+        tmp_path, f"real={tmp_path}/real", f"made={tmp_path}/made", baseline="made", capsys=capsys
+    ).out
     assert "one pair" in out
-    cells = [cell.strip() for line in out.splitlines() if line.startswith("| real") for cell in line.split("|")]
+    cells = [
+        cell.strip()
+        for line in out.splitlines()
+        if line.startswith("| real")
+        for cell in line.split("|")
+    ]
     assert cells[-2] == "3"
     assert all(cells[9:11])  # parameters and speed
 
 
 def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_them(tmp_path):
-    names = {crossvalidation.TEACHER: 0.1, crossvalidation.STUDENT_ALONE: 0.0, crossvalidation.MODEL: 0.02}
+    names = {
+        crossvalidation.TEACHER: 0.1,
+        crossvalidation.STUDENT_ALONE: 0.0,
+        crossvalidation.MODEL: 0.02,
+    }
     runs = {}
     for name, gain in names.items():
         runs[name] = crossvalidation.plan_folds(tmp_path / name, 3, 2, [])
         for index, fold_run in enumerate(runs[name]):
             accuracy = 0.7 + 0.01 * index + gain * (1 + 0.1 * (index % 2))
             parameters = 250 if name == crossvalidation.TEACHER else 100
-            make_run(fold_run.folder, index // 3, accuracy, index % 3, 3, parameters=parameters, steps=3)
+            make_run(
+                fold_run.folder, index // 3, accuracy, index % 3, 3, parameters=parameters, steps=3
+            )
             final = {"valid/accuracy": accuracy}
-            metrics = {"best_step": 3, "steps": 3, "main_metric": "accuracy", "final": final, "metrics": final}
+            metrics = {
+                "best_step": 3,
+                "steps": 3,
+                "main_metric": "accuracy",
+                "final": final,
+                "metrics": final,
+            }
             metrics |= {
                 "test": {},
                 "intervals": {},
@@ -265,12 +356,18 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             }
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
     text, _ = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
-    assert "- distilled against student alone, valid/accuracy: 0.0210 higher, which is better" in text
+    assert (
+        "- distilled against student alone, valid/accuracy: 0.0210 higher, which is better" in text
+    )
     table, _, comparison = text.partition("\n\n- distilled")
-    methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][
+        2:
+    ]
     assert methods == ["teacher", "this model", "student alone", "majority"]
     assert "Nadeau" in table
-    assert table.startswith("Verdict: this model is better than the best baseline, majority"), "before the notes"
+    assert table.startswith("Verdict: this model is better than the best baseline, majority"), (
+        "before the notes"
+    )
     page = (tmp_path / "table.html").read_text()
     assert "Verdict: this model is better" in page.partition("<table")[0]
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
@@ -283,13 +380,31 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
     for index, fold_run in enumerate(runs[crossvalidation.MODEL]):
         make_run(fold_run.folder, index // 2, 60.0 + index, index % 2, 2, metric="valid/rmse")
         final = {"valid/rmse": 60.0 + index, "valid/spearman": None}
-        metrics = {"best_step": 3, "steps": 3, "main_metric": "rmse", "final": final, "metrics": final, "test": {}}
-        baselines = {"mean": {"valid/rmse": 70.0, "valid/spearman": None}, "ridge": {"valid/rmse": 55.5 + index}}
-        metrics |= {"intervals": {"valid/rmse": [58.0, None]}, "baselines": baselines, "reference": {}}
+        metrics = {
+            "best_step": 3,
+            "steps": 3,
+            "main_metric": "rmse",
+            "final": final,
+            "metrics": final,
+            "test": {},
+        }
+        baselines = {
+            "mean": {"valid/rmse": 70.0, "valid/spearman": None},
+            "ridge": {"valid/rmse": 55.5 + index},
+        }
+        metrics |= {
+            "intervals": {"valid/rmse": [58.0, None]},
+            "baselines": baselines,
+            "reference": {},
+        }
         (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
         assert crossvalidation.read_result(fold_run) is not None
     text, _ = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     assert table[0][0] == "rmse of"
     assert [row[0] for row in table[2:]] == ["ridge", "this model", "mean"], "the best one first"
     assert table[3][1] == "61.5000"
@@ -301,7 +416,9 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
     [fold_run, *_] = crossvalidation.plan_folds(tmp_path, 2, 1, [])
     make_run(fold_run.folder, 0, 0.5, 0, 2)
     empty = {key: {} for key in ("metrics", "final", "test", "intervals", "baselines", "reference")}
-    (fold_run.folder / "metrics.json").write_text(json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty))
+    (fold_run.folder / "metrics.json").write_text(
+        json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty)
+    )
     assert crossvalidation.read_result(fold_run) is None
 
 
@@ -312,7 +429,10 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
         (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
         (["sweep={0}/alone", "--jsn"], "did you mean json?"),
         (["sweep={0}/alone", "a={0}/better"], "sweep= takes only metric=, out= and json="),
-        (["a={0}/alone", "b={0}/better", "baseline=a", "output={0}/new"], "new: unknown option; did you mean out=?"),
+        (
+            ["a={0}/alone", "b={0}/better", "baseline=a", "output={0}/new"],
+            "new: unknown option; did you mean out=?",
+        ),
     ],
 )
 def test_a_misspelt_option_is_no_method(methods, capsys, args, message):
@@ -323,8 +443,15 @@ def test_a_misspelt_option_is_no_method(methods, capsys, args, message):
 
 def test_output_is_the_name_of_a_method(methods, capsys, monkeypatch):
     monkeypatch.chdir(methods)
-    assert main(["alone=alone", "output=better", "third=alone", "baseline=alone", "out=new", "--json"]) == 0
-    assert [each["name"] for each in json.loads(capsys.readouterr().out)["methods"]] == ["alone", "output", "third"]
+    assert (
+        main(["alone=alone", "output=better", "third=alone", "baseline=alone", "out=new", "--json"])
+        == 0
+    )
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["methods"]] == [
+        "alone",
+        "output",
+        "third",
+    ]
     assert not (methods / "better" / "comparison.json").exists()
 
 
@@ -346,7 +473,9 @@ def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):
     before = sorted(folder.iterdir())
     assert main([f"sweep={folder}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("its verdict is in trial.json and is printed by mlxlab trial baseline=b x=1")
+    assert line.endswith(
+        "its verdict is in trial.json and is printed by mlxlab trial baseline=b x=1"
+    )
     assert sorted(folder.iterdir()) == before
 
 
@@ -364,11 +493,18 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     for name, rate, gain in (("slow", "1e-4", 0.0), ("fast", "0.002", 0.05)):
         for seed in range(3):
             make_run(tmp_path / name / f"{seed}", seed, 0.7 + gain + 0.01 * seed)
-            same = ["data=titanic", f"seed={seed}", f"hydra.run.dir=x/{name}", "trainer.dropout=0.1"]
+            same = [
+                "data=titanic",
+                f"seed={seed}",
+                f"hydra.run.dir=x/{name}",
+                "trainer.dropout=0.1",
+            ]
             add_inputs(tmp_path / name / f"{seed}", [*same, f"trainer.learning_rate={rate}"], 0.6)
     args = [f"slow={tmp_path}/slow", f"fast={tmp_path}/fast"]
     out = compare(tmp_path, *args, baseline="slow", capsys=capsys).out
-    assert out.startswith("bert on titanic; trainer.learning_rate: 0.0001 (slow), 0.002 (fast)\n\n- fast against slow")
+    assert out.startswith(
+        "bert on titanic; trainer.learning_rate: 0.0001 (slow), 0.002 (fast)\n\n- fast against slow"
+    )
     subject = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]
     assert subject["differs"] == {"trainer.learning_rate": {"slow": "0.0001", "fast": "0.002"}}
     assert subject["baselines"] == {"majority": 0.6}
@@ -383,7 +519,10 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
 
 
 def test_values_that_differ_are_those_of_the_config_of_each_run(tmp_path, capsys):
-    typed = {"a": ["data.baselines=false", "data.batch_size=8"], "b": ["data.batch_size=4", "trainer.epochs=null"]}
+    typed = {
+        "a": ["data.baselines=false", "data.batch_size=8"],
+        "b": ["data.batch_size=4", "trainer.epochs=null"],
+    }
     for name, overrides in typed.items():
         for seed in range(2):
             folder = tmp_path / name / f"{seed}"
@@ -398,7 +537,9 @@ def test_values_that_differ_are_those_of_the_config_of_each_run(tmp_path, capsys
     assert subject["differs"] == {"data.batch_size": {"a": "8", "b": "4"}}
 
 
-def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_option_are_not(tmp_path, capsys):
+def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_option_are_not(
+    tmp_path, capsys
+):
     for name, width, loss in (("a", 64, "auto"), ("b", 32, "focal")):
         folder = tmp_path / name
         make_run(folder, 0, 0.6)
@@ -407,7 +548,10 @@ def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_o
         manifest["inputs"]["choices"] |= {"experiment": name, "trainer/loss": loss}
         write_json(folder / "manifest.json", manifest)
         lock = read_lock(past_run())
-        lock["config"]["model"]["hidden_size"], lock["config"]["trainer"]["loss"]["gamma"] = width, width
+        lock["config"]["model"]["hidden_size"], lock["config"]["trainer"]["loss"]["gamma"] = (
+            width,
+            width,
+        )
         write_json(folder / "run.lock", lock)
     compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
     differs = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]["differs"]
@@ -420,12 +564,18 @@ def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, 
     for number in (2, 3):
         for name in ("a", "b"):
             make_run(folder := tmp_path / f"{number}{name}" / "0", 0, 0.7)
-            add_inputs(folder, [f"{key}=0.{number + (name == 'b')}" for key in settings[:number]], 0.6)
+            add_inputs(
+                folder, [f"{key}=0.{number + (name == 'b')}" for key in settings[:number]], 0.6
+            )
         args = [f"{name}={tmp_path}/{number}{name}" for name in "ab"]
         compare(tmp_path, *args, baseline="a", capsys=capsys)
         page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
         assert ("0.2 (a), 0.3 (b)" in page) == (number == 2)
-        assert ("<h2>What differs</h2>" in page) == ("All settings that differ are below." in page) == (number == 3)
+        assert (
+            ("<h2>What differs</h2>" in page)
+            == ("All settings that differ are below." in page)
+            == (number == 3)
+        )
         assert "4 more settings" not in page
 
 
@@ -451,10 +601,17 @@ def test_equal_runs_are_called_equal(tmp_path, capsys):
             "Not known",
             ["fewer than 3; decided by validation data", "not better than tfidf, the best"],
         ),
-        (3, 0.9, "Significant gain", ["In order: 3 runs of each method; better than tfidf, the best baseline."]),
+        (
+            3,
+            0.9,
+            "Significant gain",
+            ["In order: 3 runs of each method; better than tfidf, the best baseline."],
+        ),
     ],
 )
-def test_the_page_says_whether_a_comparison_can_be_trusted(tmp_path, capsys, seeds, value, answer, lines):
+def test_the_page_says_whether_a_comparison_can_be_trusted(
+    tmp_path, capsys, seeds, value, answer, lines
+):
     for name, gain in (("a", 0.0), ("b", 0.05)):
         for seed in range(seeds):
             folder = tmp_path / name / f"{seed}"

@@ -16,7 +16,10 @@ from support.processes import environment
     [
         ("mlxlab ", list(subcommands())),
         ("mlxlab tr", ["train", "translate", "trial"]),
-        ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"]),
+        (
+            "mlxlab train model=",
+            ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"],
+        ),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),
         ("mlxlab lr_find trainer.ep", ["trainer.epochs="]),
         ("mlxlab runs l", ["list"]),
@@ -38,7 +41,9 @@ def test_a_line_is_completed(line, completions, monkeypatch, capsys):
 def test_bash_completes_the_installed_program(tmp_path):
     """`mlxlab completion install` writes a file that bash reads once, whatever else is in it."""
     program = tmp_path / "mlxlab"
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom mlxlab.cli.main import main\nsys.exit(main())\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom mlxlab.cli.main import main\nsys.exit(main())\n"
+    )
     program.chmod(0o755)
     (tmp_path / ".bashrc").write_text("alias mine=true")
     script = """
@@ -51,10 +56,20 @@ def test_bash_completes_the_installed_program(tmp_path):
             printf "<%s>" "${COMPREPLY[@]}"
         done
     """
-    env = environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ":".join(filter(None, sys.path))}
-    env = {key: value for key, value in env.items() if not key.startswith("XDG_")} | {"HOME": str(tmp_path)}
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "<bert ><verify >")  # bash takes `=` for the end of a word
+    env = environment() | {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "PYTHONPATH": ":".join(filter(None, sys.path)),
+    }
+    env = {key: value for key, value in env.items() if not key.startswith("XDG_")} | {
+        "HOME": str(tmp_path)
+    }
+    done = subprocess.run(
+        ["bash", "-c", script], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "<bert ><verify >",
+    )  # bash takes `=` for the end of a word
     lines = (tmp_path / ".bashrc").read_text().splitlines()
     assert (lines[0], len(lines)) == ("alias mine=true", 2)
 
@@ -75,7 +90,9 @@ def test_an_unknown_shell_is_refused_in_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "fsh: expected one of bash, zsh, fish; did you mean fish?\n"
 
 
-@pytest.mark.parametrize("args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join
+)
 def test_a_wrong_request_for_completion_is_one_line(args, monkeypatch, capsys):
     monkeypatch.setenv("COMP_LINE", "mlxlab train x")
     assert main(["-sc", *args]) == 2

@@ -54,8 +54,13 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     fits = sorted(folder.glob("seed-*/metrics.json"))
     written = [json.loads(fit.read_text()) for fit in fits]
     assert [fit.parent.name for fit in fits] == ["seed-0-fold-0", "seed-0-fold-1"]
-    methods = {method["name"]: method for method in json.loads((folder / "table.json").read_text())["methods"]}
-    assert methods[MODEL]["mean"] == pytest.approx(np.mean([metrics["final"][ACCURACY] for metrics in written]))
+    methods = {
+        method["name"]: method
+        for method in json.loads((folder / "table.json").read_text())["methods"]
+    }
+    assert methods[MODEL]["mean"] == pytest.approx(
+        np.mean([metrics["final"][ACCURACY] for metrics in written])
+    )
     assert set(methods) == {MODEL, *written[0]["baselines"]}
     best = np.mean([metrics["metrics"][ACCURACY] for metrics in written])
     assert f"best checkpoints: {best:.4f}" in " ".join(first.out.split())
@@ -74,7 +79,9 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     written[1]["baselines"].pop("female_rule")  # could not be fitted on that fold
     fits[1].write_text(json.dumps(written[1]))
     assert main([*args, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"table": json.loads((folder / "table.json").read_text())}
+    assert json.loads(capsys.readouterr().out) == {
+        "table": json.loads((folder / "table.json").read_text())
+    }
     assert main(args) == 0
     assert set(first.out.split()) - set(capsys.readouterr().out.split()) >= {"female_rule"}
 
@@ -82,7 +89,10 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
 def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, capsys):
     rows = tmp_path / "rows.csv"
     rows.write_text("PassengerId,Survived\n1,x\n")
-    assert main([*TINY, f"data.source={rows}", "folds=2", "seeds=1", f"folder={tmp_path / 'out'}"]) == 65
+    assert (
+        main([*TINY, f"data.source={rows}", "folds=2", "seeds=1", f"folder={tmp_path / 'out'}"])
+        == 65
+    )
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("seed 0 fold")
     assert "rows.csv:1" in line
@@ -91,7 +101,9 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
 def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     script = ROOT / "scripts" / "crossvalidate.py"
     args = [*ARGS, "trainer.epochs=100000", f"folder={tmp_path}"]
-    process = subprocess.Popen([sys.executable, str(script), *args], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script), *args], stderr=subprocess.PIPE, text=True
+    )
     children: list[psutil.Process] = []
     while len(children) < 2 and process.poll() is None:
         time.sleep(0.05)
@@ -117,7 +129,10 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
         ("teacher='", "teacher=': No closing quotation"),
         ("model=brt", "did you mean bert?"),
         ("trainer.epoch=3", "did you mean trainer.epochs?"),
-        ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.patience=2, expected null"),
+        (
+            "callbacks.early_stopping.patience=2",
+            "callbacks.early_stopping.patience=2, expected null",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arg, expected, tmp_path, capsys):
@@ -128,11 +143,17 @@ def test_wrong_input_is_one_line_and_exit_code_2(arg, expected, tmp_path, capsys
 
 
 def folds(name, values):
-    return MethodResults(name, {f"seed {i // 2} fold {i % 2}": value for i, value in enumerate(values)}, folds=(2,))
+    return MethodResults(
+        name, {f"seed {i // 2} fold {i % 2}": value for i, value in enumerate(values)}, folds=(2,)
+    )
 
 
 def fold_rows(text):
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
 
 
@@ -144,7 +165,9 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
     assert (rows[MODEL]["seed 0"], rows[MODEL]["seed 1"]) == ("0.7500", "0.8500")
     gain = comparison.gains["rule"]
-    assert f"+ is better than {MODEL}" in " ".join(fold_markdown(comparison, [], "").partition("| rule")[0].split())
+    assert f"+ is better than {MODEL}" in " ".join(
+        fold_markdown(comparison, [], "").partition("| rule")[0].split()
+    )
     assert rows["rule"][f"difference to {MODEL}"] == "-0.1000"
     assert rows["rule"]["interval"] == f"{gain.low:+.4f} to {gain.high:+.4f}"
     assert gain.high < 0, "how difficult a fold is cancels in the difference"
@@ -158,9 +181,17 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
             [0.7] * 4,
             "model learned nothing: accuracy 0.6000 is that of majority. 5 steps are",
         ),
-        ([0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69], "is better than the best baseline, rule: mean accuracy 0.8000"),
+        (
+            [0.8, 0.7, 0.9, 0.8],
+            [0.7, 0.61, 0.8, 0.69],
+            "is better than the best baseline, rule: mean accuracy 0.8000",
+        ),
         ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "is worse than the best baseline, rule"),
-        ([0.8, 0.7, 0.9, 0.8], [0.7, 0.8, 0.8, 0.9], "is not significantly better than the best baseline, rule"),
+        (
+            [0.8, 0.7, 0.9, 0.8],
+            [0.7, 0.8, 0.8, 0.9],
+            "is not significantly better than the best baseline, rule",
+        ),
     ],
 )
 def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(model, rule, expected):
@@ -170,7 +201,10 @@ def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(mod
 
 
 def test_a_single_fold_gets_no_interval():
-    methods = [MethodResults(name, {"seed 0 fold 0": value}) for name, value in ((MODEL, 0.9), ("teacher", 1.0))]
+    methods = [
+        MethodResults(name, {"seed 0 fold 0": value})
+        for name, value in ((MODEL, 0.9), ("teacher", 1.0))
+    ]
     text = fold_markdown(compare(ACCURACY, methods, MODEL), [], "")
     assert fold_rows(text)["teacher"]["interval"] == ""
     assert "nan" not in text

@@ -23,7 +23,9 @@ def doctor(folder, *args, packages=None, **variables):
     path = [str(folder / "packages"), *filter(None, sys.path)]
     env = environment() | {"PYTHONPATH": ":".join(path), **variables}
     command = [sys.executable, "-m", "mlxlab", "doctor", "--json", *args]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.stderr == ""
     return done.returncode, {each["check"]: each for each in json.loads(done.stdout)}
 
@@ -38,7 +40,16 @@ def test_a_crash_of_mlx_and_a_folder_that_cannot_be_written_are_reported_beside_
         GROUPS["compute"]: "the check ended with killed by SIGSEGV",
         "user cache": f"{tmp_path}/file: cannot be written (Not a directory)",
     }
-    assert {"Python", "memory", "cores", "clock", "outputs", "packages", "extra cloud", "store"} <= set(findings)
+    assert {
+        "Python",
+        "memory",
+        "cores",
+        "clock",
+        "outputs",
+        "packages",
+        "extra cloud",
+        "store",
+    } <= set(findings)
     assert findings["store"]["status"] == findings["outputs"]["status"] == "ok"
     assert findings["user cache"]["remedy"] == "make it writable, or set XDG_CACHE_HOME=FOLDER"
 
@@ -67,7 +78,9 @@ def test_a_package_that_hangs_costs_its_group_only(tmp_path):
 
 @pytest.mark.fault_injection
 def test_missing_packages_are_named(tmp_path):
-    code, findings = doctor(tmp_path, packages={"mlx/__init__.py": "raise ImportError('no libmlx.so')"})
+    code, findings = doctor(
+        tmp_path, packages={"mlx/__init__.py": "raise ImportError('no libmlx.so')"}
+    )
     assert code == 69
     assert findings["MLX"]["value"].startswith("cannot be used: ")
     assert "[cpu]" in findings["MLX"]["remedy"]

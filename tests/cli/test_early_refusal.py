@@ -14,19 +14,35 @@ from support.processes import run, tiny_overrides
             2,
             "expected 2 weights, one per class",
         ),
-        (["trainer/loss=mse"], 2, "trainer.loss: expected a loss for the task classification (auto, cross_entropy,"),
+        (
+            ["trainer/loss=mse"],
+            2,
+            "trainer.loss: expected a loss for the task classification (auto, cross_entropy,",
+        ),
         (["trainer.max_steps=null", "trainer.schedule.warmup=100000"], 2, "longer than the run of"),
         (["model.pretrained=nowhere/at/all"], 66, "no such folder"),
         (["callbacks.csv.path=../../x.csv"], 77, "outside the run folder"),
-        (["trainer=optimized", "trainer.step.accumulate=1000"], 2, "1000 micro-batches of a batch of"),
+        (
+            ["trainer=optimized", "trainer.step.accumulate=1000"],
+            2,
+            "1000 micro-batches of a batch of",
+        ),
         (["trainer.parallel=data"], 2, "expected a process of `launch nproc=...`"),
         (["trainer.parallel=fsdp"], 2, "expected a process of `launch nproc=...`"),
-        (["trainer.parallel=tensor"], 2, "trainer.parallel=tensor: expected one of none, data, fsdp, got tensor"),
+        (
+            ["trainer.parallel=tensor"],
+            2,
+            "trainer.parallel=tensor: expected one of none, data, fsdp, got tensor",
+        ),
     ],
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )
-def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(tmp_path, overrides, code, message):
-    finished = run(*tiny_overrides(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}")
+def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(
+    tmp_path, overrides, code, message
+):
+    finished = run(
+        *tiny_overrides(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}"
+    )
     assert (finished.returncode, finished.stdout) == (code, ""), finished.stderr
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
@@ -35,7 +51,9 @@ def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(tmp_path, ov
 
 @pytest.mark.parametrize("rank", ["x", "-1", "1.5", "\u00b2"])
 def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
-    finished = run(*tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank)
+    finished = run(
+        *tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank
+    )
     assert (finished.returncode, finished.stdout) == (2, "")
     assert f"MLX_RANK={rank}: expected the rank of this process" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
@@ -46,8 +64,14 @@ def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
     ("typed", "message"),
     [
         ("{folder}/frist", "resume={folder}/frist: no such folder; did you mean {folder}/first?"),
-        ("{folder}/frist/best", "resume={folder}/frist: no such folder; did you mean {folder}/first?"),
-        ("{folder}/x", "resume={folder}/x: no such folder; expected a run folder, a checkpoint, or one of auto, last,"),
+        (
+            "{folder}/frist/best",
+            "resume={folder}/frist: no such folder; did you mean {folder}/first?",
+        ),
+        (
+            "{folder}/x",
+            "resume={folder}/x: no such folder; expected a run folder, a checkpoint, or one of auto, last,",
+        ),
         ("lsat", "resume=lsat: did you mean last?"),
     ],
 )
@@ -55,6 +79,9 @@ def test_a_misspelt_run_to_resume_is_refused_with_the_nearest_name_before_a_fold
     tmp_path, capsys, typed, message
 ):
     (tmp_path / "first").mkdir()
-    assert train.main([f"resume={typed.format(folder=tmp_path)}", f"hydra.run.dir={tmp_path}/new"]) == 66
+    assert (
+        train.main([f"resume={typed.format(folder=tmp_path)}", f"hydra.run.dir={tmp_path}/new"])
+        == 66
+    )
     assert message.format(folder=tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -48,7 +48,9 @@ def evaluate(capsys, *args):
     """The metrics that `evaluate` prints, in its first table."""
     assert main([str(arg) for arg in args]) == 0
     table = capsys.readouterr().out.partition("\n\n")[0]
-    return {name: float(value) for name, value in re.findall(r"^\| (\w+) +\| +([\d.]+) \|", table, re.M)}
+    return {
+        name: float(value) for name, value in re.findall(r"^\| (\w+) +\| +([\d.]+) \|", table, re.M)
+    }
 
 
 @pytest.mark.parametrize("name", ["language", "titanic"])
@@ -64,7 +66,9 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
         assert not printed["intervals"]
         assert not printed["baselines"]
     else:
-        assert {f"valid/{metric}": values for metric, values in printed["intervals"].items()} == reported["intervals"]
+        assert {
+            f"valid/{metric}": values for metric, values in printed["intervals"].items()
+        } == reported["intervals"]
         assert {method: values["accuracy"] for method, values in printed["baselines"].items()} == {
             method: values["valid/accuracy"] for method, values in reported["baselines"].items()
         }
@@ -94,7 +98,11 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
     (tmp_path / "published" / "config.json").write_text("{}")
     train_bpe(["another text"] * 3, 260, 1).save(tmp_path / "published")
     for args, code, message in [
-        ([f"run={tmp_path}/x.gguf"], 2, f"got a pretrained model; run=RUN_FOLDER pretrained={tmp_path}/x.gguf"),
+        (
+            [f"run={tmp_path}/x.gguf"],
+            2,
+            f"got a pretrained model; run=RUN_FOLDER pretrained={tmp_path}/x.gguf",
+        ),
         ([f"run={tmp_path}/published"], 2, "expected a run folder, got a pretrained model"),
         (
             [f"run={runs}/titanic", "pretrained=x.gguf"],
@@ -102,7 +110,11 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
             "that predicts the next token of texts, got one of classification",
         ),
         ([f"run={runs}/language", "pretrained=x.gguf"], 66, "pretrained=x.gguf: "),
-        ([f"run={runs}/language", f"pretrained={tmp_path}/published"], 65, "its tokenizer is not that of the run"),
+        (
+            [f"run={runs}/language", f"pretrained={tmp_path}/published"],
+            65,
+            "its tokenizer is not that of the run",
+        ),
     ]:
         assert main(args) == code
         error = capsys.readouterr().err
@@ -118,18 +130,29 @@ def test_a_terminal_shows_at_once_what_is_loaded(runs, monkeypatch, name, more, 
     with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         assert main([f"run={runs / name}", *more]) == code
-    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {loaded} ...".replace("RUNS", str(runs))
+    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {loaded} ...".replace(
+        "RUNS", str(runs)
+    )
     os.close(parent)
 
 
 def test_a_source_is_evaluated_completely_with_the_tokenizer_of_the_run(runs, capsys):
     metrics = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}")
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]), rel=1e-3)
-    again = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "data.eval_batch_size=3")
+    again = evaluate(
+        capsys,
+        f"run={runs / 'language'}",
+        f"data.source={runs / 'other.txt'}",
+        "data.eval_batch_size=3",
+    )
     assert again == pytest.approx(metrics, abs=2e-4)
-    fewer = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "max_batches=1")
+    fewer = evaluate(
+        capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "max_batches=1"
+    )
     assert fewer != metrics
-    last = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "checkpoint=last")
+    last = evaluate(
+        capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "checkpoint=last"
+    )
     assert last.keys() == metrics.keys() == {"loss", "perplexity", "bits_per_byte"}
 
 
@@ -143,7 +166,9 @@ def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_read(runs, capsys):
     # Each token but the first is a target, and so is the end, which has no bytes.
     total = metrics["loss"] * len(tokens)
     first = len(load_tokenizer(runs / "language" / "inference").decode(tokens[:1]))
-    assert metrics["bits_per_byte"] == pytest.approx(total / math.log(2) / (len("embarked at") - first), rel=1e-3)
+    assert metrics["bits_per_byte"] == pytest.approx(
+        total / math.log(2) / (len("embarked at") - first), rel=1e-3
+    )
 
 
 def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
@@ -171,9 +196,13 @@ def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
     (runs / "all.csv").write_text(csv_text(real_rows()))
     assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'all.csv'}"]) == 0
     [line] = [line for line in capsys.readouterr().err.splitlines() if "training split" in line]
-    assert line.startswith(f"713 of the 1,309 rows of {runs}/all.csv equal a row of the training split of this run")
+    assert line.startswith(
+        f"713 of the 1,309 rows of {runs}/all.csv equal a row of the training split of this run"
+    )
     counts, _, advice = line.partition("; ")
-    assert counts.endswith("this run, 178 have the input of one of its validation split, 418 are new")
+    assert counts.endswith(
+        "this run, 178 have the input of one of its validation split, 418 are new"
+    )
     assert advice == "training rows flatter the figures: put the new ones in a file of their own"
 
 

@@ -39,7 +39,10 @@ def test_top_shows_the_hardest_first(losses, capsys):
     assert out.startswith("2 hardest of 5 examples, by mean")
     assert ids(out) == [5, 4]
     assert main(["top", str(losses / "a.parquet"), "count=2", "--json"]) == 0
-    assert [(row["id"], row["cross_entropy"]) for row in json.loads(capsys.readouterr().out)] == [(5, None), (4, None)]
+    assert [(row["id"], row["cross_entropy"]) for row in json.loads(capsys.readouterr().out)] == [
+        (5, None),
+        (4, None),
+    ]
     assert main(["top", str(losses / "a.parquet"), "count=2", "mode=easiest", "by=kl"]) == 0
     assert ids(capsys.readouterr().out) == [1, 2]
 
@@ -51,7 +54,15 @@ def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
     assert main(["top", str(losses / "few.parquet"), "count=1"]) == 0
     head, _, row = capsys.readouterr().out.splitlines()[1:]
     assert [cell.strip() for cell in head.strip("|").split("|")] == list(COLUMNS)
-    assert [cell.strip() for cell in row.strip("|").split("|")] == ["5", "0.5", "0.5", "", "", "", "5"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "5",
+        "0.5",
+        "0.5",
+        "",
+        "",
+        "",
+        "5",
+    ]
     assert main(["top", str(losses / "few.parquet"), "by=kl"]) == 65
 
 
@@ -98,7 +109,9 @@ REQUIRED = {name: pa.array([1], "i8") for name in ("id", "step", "time", "sum", 
     ],
     ids=["struct", "text", "bomb"],
 )
-def test_a_parquet_file_is_refused_in_one_line_before_it_is_decoded(tmp_path, monkeypatch, columns, message):
+def test_a_parquet_file_is_refused_in_one_line_before_it_is_decoded(
+    tmp_path, monkeypatch, columns, message
+):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(REQUIRED | columns), path)
     monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("decoded"))

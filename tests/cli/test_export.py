@@ -28,7 +28,9 @@ def run(tmp_path_factory):
 
 
 def predictions(folder, out):
-    done = run_here(f"run={folder}", "input=test", f"output={out}/predictions.csv", script="predict")
+    done = run_here(
+        f"run={folder}", "input=test", f"output={out}/predictions.csv", script="predict"
+    )
     assert done.returncode == 0, done.stderr
     return np.genfromtxt(out / "predictions.csv", delimiter=",", skip_header=1)[:, 2:]
 
@@ -38,21 +40,34 @@ def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys
     monkeypatch.setattr("mlxlab.progress.FIRST_SECONDS", 0)
     assert main(["merge", f"run={run}", f"out={merged}"]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, shown.err.splitlines()[0]) == (f"{merged}\n", f"merging the adapters of {run} ...")
+    assert (shown.out, shown.err.splitlines()[0]) == (
+        f"{merged}\n",
+        f"merging the adapters of {run} ...",
+    )
     adapted, plain = (restore_model(folder) for folder in (run, merged))
     assert {"backbone.embedding.base.weight"} <= named_parameters(adapted.model).keys()
-    assert not [name for name in named_parameters(plain.model) if "lora" in name or ".base." in name]
+    assert not [
+        name for name in named_parameters(plain.model) if "lora" in name or ".base." in name
+    ]
     assert (plain.config["model"]["adapter"], plain.checkpoint.state["base"]) == (None, "")
     np.testing.assert_allclose(predictions(merged, tmp_path), predictions(run, tmp_path), atol=1e-5)
     assert find_weights(str(merged)).read()[0].keys() == named_parameters(plain.model).keys()
     before = sorted(merged.rglob("*"))
     for resume, refused in (("auto", "which no run resumes"), ("null", "in which no run begins")):
-        resumed = run_here(f"resume={resume}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}")
-        message = f"{merged}: an exported model, {refused}; model.init_from={merged} uses its weights\n"
+        resumed = run_here(
+            f"resume={resume}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}"
+        )
+        message = (
+            f"{merged}: an exported model, {refused}; model.init_from={merged} uses its weights\n"
+        )
         assert (resumed.returncode, resumed.stderr) == (2, message)
-    fork = run_here(f"resume={merged}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={tmp_path}/fork")
+    fork = run_here(
+        f"resume={merged}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={tmp_path}/fork"
+    )
     assert fork.returncode == 2
-    assert fork.stderr.endswith(f"{merged}: an exported model, which no run resumes; {message.partition('; ')[2]}")
+    assert fork.stderr.endswith(
+        f"{merged}: an exported model, which no run resumes; {message.partition('; ')[2]}"
+    )
     assert sorted(merged.rglob("*")) == before, "nothing is written into a folder that is refused"
     with pytest.raises(InputNotFoundError, match=f"evaluate it with: mlxlab evaluate run={merged}"):
         describe_run(merged)
@@ -67,16 +82,30 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={merged}", f"out={tmp_path}/twice"], 2, "no adapters to merge"),
         (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
         (["merge", f"run={tmp_path}/none", f"out={merged}"], 66, "none: no such folder"),
-        (["merge", f"run={run}/manifest.json", f"out={tmp_path}/x"], 66, "manifest.json: a file, expected a run"),
-        (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"a folder of the run; expected {run}/x"),
+        (
+            ["merge", f"run={run}/manifest.json", f"out={tmp_path}/x"],
+            66,
+            "manifest.json: a file, expected a run",
+        ),
+        (
+            ["merge", f"run={run}", f"out={run}/inference/x"],
+            2,
+            f"a folder of the run; expected {run}/x",
+        ),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),
-        (["LoRA", f"run={run}"], 2, "LoRA: unknown subcommand; peft writes adapters for PEFT, hf with "),
+        (
+            ["LoRA", f"run={run}"],
+            2,
+            "LoRA: unknown subcommand; peft writes adapters for PEFT, hf with ",
+        ),
     ]:
         assert main(args) == code
         error = capsys.readouterr().err
         assert (message in error, len(error.splitlines())) == (True, 1), error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"], "something is left half-made"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"], (
+        "something is left half-made"
+    )
 
 
 def evaluate(folder):
@@ -90,7 +119,10 @@ def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):
     out = tmp_path / "small"
     assert main(["quantize", f"run={run}", f"out={out}", *FOUR_BITS]) == 0
     printed = capsys.readouterr().out
-    summary, report = (out / "summary.md").read_text(), json.loads((out / "quantization.json").read_text())
+    summary, report = (
+        (out / "summary.md").read_text(),
+        json.loads((out / "quantization.json").read_text()),
+    )
     assert printed.splitlines()[-1] == str(out)
     assert printed.splitlines()[:-2] == summary.splitlines()[4:]
     quantised = restore_model(out).model
@@ -114,7 +146,11 @@ def test_what_cannot_be_quantised_is_one_line(run, tmp_path, capsys):
         ([out, "mode=mxfp4"], 2, "mode=mxfp4: expected bits=4 group_size=32"),
         ([out, "evaluate=false"], 2, "no layer can be quantised"),
         ([out, "group_sice=32"], 2, "did you mean group_size?"),
-        ([out, "skip=[layers.9]", *FOUR_BITS, "evaluate=false"], 2, "skip: layers.9 matches nothing"),
+        (
+            [out, "skip=[layers.9]", *FOUR_BITS, "evaluate=false"],
+            2,
+            "skip: layers.9 matches nothing",
+        ),
         ([f"out={run}"], 73, "exists already"),
     ]:
         assert main(["quantize", f"run={run}", *args]) == code, args

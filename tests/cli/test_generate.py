@@ -19,7 +19,9 @@ from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator, restored_generator
 from support.processes import environment, run
 
-SHORT = [arg for arg in SMALL if not arg.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
+SHORT = [
+    arg for arg in SMALL if not arg.startswith(("tracking", "trainer.max_steps", "trainer.eval"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,23 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     lines = [{"text": f"Line {n} tells of {n * n} sheep. Zo\u00eb \u2603 " * 3} for n in range(60)]
     (home / "text.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    settings = [*SHORT, "trainer.max_steps=6", "trainer.eval_every=6", f"data.source={home}/text.jsonl"]
-    settings += [f"tracking.uri=sqlite:///{home}/store.db", "tracking.wait=60", f"hydra.sweep.dir={home}"]
-    finished = run("-m", "model=transformer,bert", *settings, "hydra.sweep.subdir=${hydra.runtime.choices.model}")
+    settings = [
+        *SHORT,
+        "trainer.max_steps=6",
+        "trainer.eval_every=6",
+        f"data.source={home}/text.jsonl",
+    ]
+    settings += [
+        f"tracking.uri=sqlite:///{home}/store.db",
+        "tracking.wait=60",
+        f"hydra.sweep.dir={home}",
+    ]
+    finished = run(
+        "-m",
+        "model=transformer,bert",
+        *settings,
+        "hydra.sweep.subdir=${hydra.runtime.choices.model}",
+    )
     assert finished.returncode == 0, finished.stderr
     return home
 
@@ -53,11 +69,18 @@ def test_a_text_is_continued_by_its_seed(home, capsys):
 def test_the_streamed_text_is_that_of_the_tokens(home, capsys):
     streamed = generate(home, "prompt=Line", "max_tokens=60", "temperature=0", capsys=capsys)
     writer = load_generator(home / "transformer")
-    assert streamed == "Line" + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0] + "\n"
+    assert (
+        streamed
+        == "Line"
+        + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0]
+        + "\n"
+    )
     assert writer.context == 32, "the length of the rows in training"
     assert writer.start == (writer.tokenizer.eos_id,), "a document begins after the end of another"
     assert writer.tokens("", new_document=False) == [writer.tokenizer.eos_id]
-    assert writer.tokens("Line", new_document=False) == writer.tokenizer.encode("Line", special=False)
+    assert writer.tokens("Line", new_document=False) == writer.tokenizer.encode(
+        "Line", special=False
+    )
 
 
 def test_a_document_that_was_masked_from_others_needs_no_start_token(home):
@@ -70,7 +93,9 @@ def test_a_document_that_was_masked_from_others_needs_no_start_token(home):
 
 def test_a_file_of_prompts_gives_a_json_line_for_each_in_order(home, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("Line 1\n\nLine 2 tells of\nZo\u00eb\n")
-    objects = [json.dumps({"prompt": prompt}) for prompt in ("Line 1", "Line 2 tells of", "Zo\u00eb")]
+    objects = [
+        json.dumps({"prompt": prompt}) for prompt in ("Line 1", "Line 2 tells of", "Zo\u00eb")
+    ]
     (tmp_path / "prompts.jsonl").write_text("\n".join(objects))
     args = ["max_tokens=6", "stop=[zzz]", "batch_size=2"]
     lines = generate(home, f"prompts={tmp_path}/prompts.txt", *args, capsys=capsys)
@@ -78,7 +103,9 @@ def test_a_file_of_prompts_gives_a_json_line_for_each_in_order(home, tmp_path, c
     results = [json.loads(line) for line in lines.splitlines()]
     assert [result["prompt"] for result in results] == ["Line 1", "Line 2 tells of", "Zo\u00eb"]
     assert {result["end"] for result in results} <= {"length", "end token"}
-    one_by_one = generate(home, f"prompts={tmp_path}/prompts.txt", *args[:2], "batch_size=1", capsys=capsys)
+    one_by_one = generate(
+        home, f"prompts={tmp_path}/prompts.txt", *args[:2], "batch_size=1", capsys=capsys
+    )
     assert one_by_one == lines
 
 
@@ -101,7 +128,15 @@ def test_malformed_prompts_are_named_by_line(tmp_path):
 
 def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, capsys):
     assert (
-        main([f"run={home}/transformer", "prompt=Line 7 tells of many sheep", "context_length=4", "max_tokens=2"]) == 0
+        main(
+            [
+                f"run={home}/transformer",
+                "prompt=Line 7 tells of many sheep",
+                "context_length=4",
+                "max_tokens=2",
+            ]
+        )
+        == 0
     )
     assert "truncated to its last 4" in capsys.readouterr().err
 
@@ -110,9 +145,17 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
     ("args", "code", "message"),
     [
         (["prompt=x"], 2, "run=...: missing"),
-        (["run=HOME/transformer", "max_token=3"], 2, "max_token=3: unknown key; did you mean max_tokens?\n"),
+        (
+            ["run=HOME/transformer", "max_token=3"],
+            2,
+            "max_token=3: unknown key; did you mean max_tokens?\n",
+        ),
         (["run=HOME/transformer", "top_p=0"], 2, "top_p=0: expected a number > 0 and <= 1"),
-        (["run=HOME/transformer", "temperature=warm"], 2, "expected a number >= 0, got warm (text)"),
+        (
+            ["run=HOME/transformer", "temperature=warm"],
+            2,
+            "expected a number >= 0, got warm (text)",
+        ),
         (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: expected a whole number"),
         (["run=HOME/transformer", "seed=1", "seed=2"], 2, "twice"),
         (["run=HOME/transformer", "prompt"], 2, "expected prompt=..."),
@@ -120,7 +163,11 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
         (["run=HOME/nowhere"], 66, "expected a run folder"),
-        (["run=HOME/model.guf"], 66, "HOME/model.guf: no such folder; did you mean HOME/model.gguf?"),
+        (
+            ["run=HOME/model.guf"],
+            66,
+            "HOME/model.guf: no such folder; did you mean HOME/model.gguf?",
+        ),
         (["run=HOME/mdel.gguf"], 66, "HOME/mdel.gguf: no such file; did you mean HOME/model.gguf?"),
         (
             ["run=HOME/rows.jsonl"],
@@ -179,7 +226,9 @@ def test_models_from_the_store_continue_and_fill_texts(home):
     assert done.returncode == 0, done.stderr
     written, stopped, count, filled = json.loads(done.stdout.splitlines()[-1])
     writer = load_generator(home / "transformer")
-    assert written == writer.texts(["Line 7 tells", "Line"], SamplingParams(0.0), GenerationConfig(max_tokens=5))
+    assert written == writer.texts(
+        ["Line 7 tells", "Line"], SamplingParams(0.0), GenerationConfig(max_tokens=5)
+    )
     assert stopped == [text.partition("e")[0] for text in written]
     assert count == 2
     assert filled[0].startswith("Line 7 ")
@@ -193,7 +242,11 @@ def test_a_run_records_its_flops(home):
 
 @pytest.mark.parametrize(
     ("card", "run"),
-    [("scripts/train.py seed=1 hydra.run.dir=outputs/tuned\n", ": outputs/tuned"), ("# tuned\n", ""), (None, "")],
+    [
+        ("scripts/train.py seed=1 hydra.run.dir=outputs/tuned\n", ": outputs/tuned"),
+        ("# tuned\n", ""),
+        (None, ""),
+    ],
 )
 def test_adapters_for_peft_are_named_as_such_with_their_run(tmp_path, capsys, card, run):
     (tmp_path / "adapter_config.json").write_text("{}")

@@ -17,7 +17,17 @@ from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"mlflow", "pandas", "transformers", "mlx", "sklearn", "matplotlib", "sqlalchemy", "tokenizers", "numpy"}
+HEAVY = {
+    "mlflow",
+    "pandas",
+    "transformers",
+    "mlx",
+    "sklearn",
+    "matplotlib",
+    "sqlalchemy",
+    "tokenizers",
+    "numpy",
+}
 
 PROBE = """
 import json, runpy, sys
@@ -63,14 +73,21 @@ def test_help_lists_every_group_and_option_with_its_description():
         assert f"  {group}=" in lines
         for option, description in options.items():
             assert any(
-                line[4:6] in ("* ", "  ") and line[6:].split() == [option, *description.split()] for line in lines
+                line[4:6] in ("* ", "  ") and line[6:].split() == [option, *description.split()]
+                for line in lines
             )
 
 
 def test_help_lists_keys_with_default_type_and_meaning():
     text = show_help([])
-    assert "  trainer.learning_rate=3e-4                  a number > 0; the peak of the schedule\n" in text
-    assert "  seed=0                                      a whole number >= 0; of everything random" in text
+    assert (
+        "  trainer.learning_rate=3e-4                  a number > 0; the peak of the schedule\n"
+        in text
+    )
+    assert (
+        "  seed=0                                      a whole number >= 0; of everything random"
+        in text
+    )
     assert "checkpointing.keep=" in text
     assert "* bert" in text
 
@@ -80,7 +97,11 @@ def test_every_key_has_a_description():
 
     conf = [shipped_conf()]
     for model in groups(conf)["model"]:
-        silent = [entry.key for entry in lines(conf, chosen(conf, [f"model={model}"])) if not entry.description]
+        silent = [
+            entry.key
+            for entry in lines(conf, chosen(conf, [f"model={model}"]))
+            if not entry.description
+        ]
         assert silent == []
 
 
@@ -88,7 +109,9 @@ def test_help_shows_the_keys_of_another_choice():
     assert "model.kernel_sizes=" not in show_help([])
     assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
     assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
-    distilled = show_help(["trainer=distill"])  # this option extends another one, and overrides its loss
+    distilled = show_help(
+        ["trainer=distill"]
+    )  # this option extends another one, and overrides its loss
     assert "trainer.distillation.rounds=" in distilled
     assert "trainer.epochs=" in distilled
     assert "trainer.loss.temperature=" in distilled
@@ -105,7 +128,9 @@ def test_help_shows_the_keys_of_an_experiment_with_its_values():
     assert "  trainer.step.accumulate=" in text
     assert "    * transformer " in text
     assert "    * instruct_smollm2" in text
-    text = show_help(["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"])  # what is typed comes first
+    text = show_help(
+        ["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"]
+    )  # what is typed comes first
     assert "trainer.step.accumulate=" not in text
     assert "  trainer.max_steps=30 " in text
     extended = show_help(["experiment=titanic_distilled"])
@@ -117,7 +142,9 @@ def test_help_shows_the_keys_of_an_experiment_with_its_values():
 def test_help_lists_the_options_and_keys_of_a_folder_of_the_user(tmp_path, monkeypatch, sign):
     (tmp_path / "mine.py").write_text("class Cube:\n    def __init__(self, power: int): ...")
     (tmp_path / "conf" / "trainer" / "loss").mkdir(parents=True)
-    (tmp_path / "conf" / "trainer" / "loss" / "cube.yaml").write_text("# A cube\n_target_: mine.Cube\npower: 3\n")
+    (tmp_path / "conf" / "trainer" / "loss" / "cube.yaml").write_text(
+        "# A cube\n_target_: mine.Cube\npower: 3\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     text = show_help([*f"--config-dir{sign}{tmp_path}/conf".split(), "trainer/loss=cube"])
     assert "    * cube             A cube\n" in text
@@ -131,7 +158,9 @@ def test_examples_of_help_are_valid():
     examples = show_help([]).partition("Examples\n")[2].partition("\n\nFlags")[0].splitlines()
     assert len(examples) >= 5
     for args in map(shlex.split, examples):
-        Composer(shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args).checked()
+        Composer(
+            shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args
+        ).checked()
 
 
 def test_the_dispatcher_knows_its_subcommands(capsys):
@@ -157,4 +186,6 @@ def test_the_help_of_a_command_names_the_keys_of_other_commands_that_it_takes():
         for alias in subcommand.aliases
     }
     assert {name for name, *_ in aliases} == {"evaluate", "predict"}
-    assert not [(name, alias) for name, alias, doc in aliases if not re.search(rf"(?<![\w.]){alias}=", doc)]
+    assert not [
+        (name, alias) for name, alias, doc in aliases if not re.search(rf"(?<![\w.]){alias}=", doc)
+    ]

@@ -26,22 +26,35 @@ def test_the_command_prints_the_documented_table(capsys):
     assert capsys.readouterr().out in MEASUREMENTS.read_text()
     assert main(["presets", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)
-    assert written["parameters"]["nano"]["transformer LM"] == count("transformer", "language_modelling", "nano", 16_000)
+    assert written["parameters"]["nano"]["transformer LM"] == count(
+        "transformer", "language_modelling", "nano", 16_000
+    )
 
 
 def test_counts_equal_published_ones():
-    assert count("bert", "classification", "medium", 30_522, 2) == 109_482_240 + 2 * 769  # BERT-base and a classifier
+    assert (
+        count("bert", "classification", "medium", 30_522, 2) == 109_482_240 + 2 * 769
+    )  # BERT-base and a classifier
     assert count("transformer", "language_modelling", "nano", 16_000, 2) == 3_622_528
 
 
 def test_memory_equals_the_arrays_of_a_training_step():
-    backbone = Transformer(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
+    backbone = Transformer(
+        vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48
+    )
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     optimizer = adamw(learning_rate=1e-3, weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
     optimizer.init(model.trainable_parameters())
-    batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))
+    batch = Batch(
+        *(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)),
+        np.zeros(6, int),
+    )
     sizes = footprint(count_parameters(model), 100, batch_size=6, seq_len=16)
-    assert sizes["weights"] == sizes["gradients"] == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
+    assert (
+        sizes["weights"]
+        == sizes["gradients"]
+        == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
+    )
     moments = [leaf for path, leaf in tree_flatten(optimizer.state) if path.endswith((".m", ".v"))]
     assert sizes["AdamW"] == sum(leaf.nbytes for leaf in moments)
     assert sizes["batch"] == sum(array.nbytes for array in batch[:5])
@@ -85,7 +98,13 @@ def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
 
 def test_what_a_run_needs_is_that_of_its_largest_batch(tmp_path, capsys):
     """Rows of many lengths, in more batches than a look at the first ones sees."""
-    texts = ["a b", *(f"word{n} " * (1 + n % 3) for n in range(196)), "long " * 90, "longer " * 90, "end"]
+    texts = [
+        "a b",
+        *(f"word{n} " * (1 + n % 3) for n in range(196)),
+        "long " * 90,
+        "longer " * 90,
+        "end",
+    ]
     rows = [{"text": text, "label": "xy"[n % 2]} for n, text in enumerate(texts)]
     source = write_csv(tmp_path / "rows.csv", rows)
     data = ["data=text_classification", f"data.source={source}", "data.batch_size=4"]
@@ -98,7 +117,10 @@ def test_what_a_run_needs_is_that_of_its_largest_batch(tmp_path, capsys):
     assert needs["suggestions"] == ["a batch of all 160 training rows would fit in one piece"]
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert f"largest batch of an epoch: 4 rows of {needs['tokens_per_row']} tokens, in 1 micro-batch\n" in out
+    assert (
+        f"largest batch of an epoch: 4 rows of {needs['tokens_per_row']} tokens, in 1 micro-batch\n"
+        in out
+    )
 
 
 def test_an_unknown_name_gets_the_nearest_one(capsys):
@@ -127,12 +149,28 @@ def test_an_impossible_number_is_refused_in_one_line(args, capsys):
 
 
 def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monkeypatch):
-    texts = ["".join(chr(97 + number % 20) for number in range(start, start + 200)) for start in range(40)]
+    texts = [
+        "".join(chr(97 + number % 20) for number in range(start, start + 200))
+        for start in range(40)
+    ]
     texts += [" " * 9000 + "end", "a#b|c"]
-    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "text.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    )
     monkeypatch.setattr("mlxlab.config.paths.project_root", lambda: tmp_path)
-    data = ["model=transformer", "data=streaming", f"data.source={tmp_path}/text.jsonl", "data/tokenizer=characters"]
-    args = ["tokens", *data, "data.validation.fraction=0.1", "data.seq_len=16", f"out={tmp_path}/t.png"]
+    data = [
+        "model=transformer",
+        "data=streaming",
+        f"data.source={tmp_path}/text.jsonl",
+        "data/tokenizer=characters",
+    ]
+    args = [
+        "tokens",
+        *data,
+        "data.validation.fraction=0.1",
+        "data.seq_len=16",
+        f"out={tmp_path}/t.png",
+    ]
     assert main(args) == 0
     out = capsys.readouterr().out
     assert re.search(r"^\| frequent +\| ' ' +\| +1 \|", out, re.MULTILINE)
@@ -152,33 +190,47 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
 def own_rows(path, **fault):
     """A file of 120 rows, with this fault in the eighth."""
     names = ("Anna", "Bert", "Carl", "Dora")
-    rows = [{"id": n, "who": f"{names[n % 4]} number {n}", "kind": ["x", "y"][n % 2]} for n in range(120)]
+    rows = [
+        {"id": n, "who": f"{names[n % 4]} number {n}", "kind": ["x", "y"][n % 2]}
+        for n in range(120)
+    ]
     return f"data.source={write_csv(path, [*rows[:7], rows[7] | fault, *rows[8:], *rows[:3]])}"
 
 
-def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_named(tmp_path, capsys):
+def test_rows_of_your_own_are_checked_and_the_command_that_trains_on_them_is_named(
+    tmp_path, capsys
+):
     source = own_rows(tmp_path / "own.csv", kind="")
     columns = ["data.text_column=who", "data.label_column=kind"]
     assert main(["data", source, *columns, "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)
-    contents = {each["name"]: (each["content"], each["missing"], each["values"]) for each in checked["columns"]}
+    contents = {
+        each["name"]: (each["content"], each["missing"], each["values"])
+        for each in checked["columns"]
+    }
     assert contents == {"id": ("numbers", 0, 120), "who": ("text", 0, 120), "kind": ("text", 1, 2)}
     assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
     assert sum(checked["classes"].values()) == checked["rows"]["training"]
     assert {each["split"] for each in checked["overlaps"]} == {"training"}
     assert (checked["epochs"], checked["steps_per_epoch"], checked["steps"]) == (75, 4, 300)
-    train = (
-        f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip data.on_overlap=drop"
-    )
+    train = f"mlxlab train data=text_classification {source} {' '.join(columns)} data.on_error=skip data.on_overlap=drop"
     assert checked["train"] == train
-    assert main(["data", source, "data.on_error=strict", "data.on_overlap=warn", *columns, "--json"]) == 0
+    assert (
+        main(["data", source, "data.on_error=strict", "data.on_overlap=warn", *columns, "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["train"] == train, "each key is there once"
     assert main(["data", source, *columns]) == 0
     printed = capsys.readouterr().out
     assert "own.csv: 1 of 123 rows (0.81 %) have no label and are left out, the first at" in printed
-    assert printed.endswith(f"75 epochs of 4 steps, unless trainer.epochs sets another number\ntrain on it: {train}\n")
+    assert printed.endswith(
+        f"75 epochs of 4 steps, unless trainer.epochs sets another number\ntrain on it: {train}\n"
+    )
     assert main(["data", source, *columns, "trainer.max_steps=50"]) == 0
-    assert "\n50 steps (trainer.max_steps); an epoch is 4 steps\ntrain on it: " in capsys.readouterr().out
+    assert (
+        "\n50 steps (trainer.max_steps); an epoch is 4 steps\ntrain on it: "
+        in capsys.readouterr().out
+    )
 
 
 def test_the_length_is_that_of_the_command_that_is_printed(tmp_path, capsys):
@@ -193,7 +245,11 @@ def test_the_length_is_that_of_the_command_that_is_printed(tmp_path, capsys):
     assert shorter["rows"]["training"] < printed["rows"]["training"]
     for key in ("epochs", "steps_per_epoch", "steps"):
         assert printed[key] == shorter[key]
-    assert printed["steps_per_epoch"] == -(-shorter["rows"]["training"] // 32) < -(-printed["rows"]["training"] // 32)
+    assert (
+        printed["steps_per_epoch"]
+        == -(-shorter["rows"]["training"] // 32)
+        < -(-printed["rows"]["training"] // 32)
+    )
 
 
 def test_duplicates_are_not_dropped_where_no_row_would_be_left(tmp_path, capsys):
@@ -217,7 +273,10 @@ def test_a_file_in_another_encoding_is_read_in_it_by_the_commands_too(tmp_path, 
     texts = ["caf\u00e9"] * count + ["text"] * (200 - count)
     rows = [f"{text} {n},{'xy'[n % 2]}" for n, text in enumerate(texts)]
     (tmp_path / "own.csv").write_text("\n".join(["who,kind", *rows, ""]), encoding="cp1252")
-    source, columns = f"data.source={tmp_path}/own.csv", ["data.text_column=who", "data.label_column=kind"]
+    source, columns = (
+        f"data.source={tmp_path}/own.csv",
+        ["data.text_column=who", "data.label_column=kind"],
+    )
     fault = f"{tmp_path}/own.csv:2:4: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252 (Windows) or latin-1"
     for _ in ("read", "from the cache"):
         assert main(["data", source, *columns]) == 0
@@ -236,14 +295,23 @@ def test_a_file_that_cp1252_cannot_read_has_its_own_error(tmp_path, capsys):
     rows = [f"caf\u00e9 {n},{'xy'[n % 2]}".encode("latin-1") for n in range(200)]
     (tmp_path / "own.csv").write_bytes(b"\n".join([b"who,kind", *rows, b"\x81,x", b""]))
     assert main(["data", f"data.source={tmp_path}/own.csv"]) == 65
-    assert "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings" in capsys.readouterr().err
+    assert (
+        "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_row_in_another_encoding_is_left_out_of_a_file_of_utf8(tmp_path, capsys):
-    texts = [f"{n},caf\u00e9 {n},{'xy'[n % 2]}" if n == 0 else f"{n},text {n},{'xy'[n % 2]}" for n in range(200)]
+    texts = [
+        f"{n},caf\u00e9 {n},{'xy'[n % 2]}" if n == 0 else f"{n},text {n},{'xy'[n % 2]}"
+        for n in range(200)
+    ]
     content = "\n".join(["id,who,kind", *texts, ""]).encode("latin-1")
     (tmp_path / "own.csv").write_bytes(content + "200,caf\u00e9,x\n".encode())
-    source, columns = f"data.source={tmp_path}/own.csv", ["data.text_column=who", "data.label_column=kind"]
+    source, columns = (
+        f"data.source={tmp_path}/own.csv",
+        ["data.text_column=who", "data.label_column=kind"],
+    )
     fault = f"{tmp_path}/own.csv:2:6: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
     for _ in ("read", "from the cache"):
         assert main(["data", source]) == 0
@@ -258,7 +326,9 @@ def test_a_row_in_another_encoding_is_left_out_of_a_file_of_utf8(tmp_path, capsy
 
 def test_the_first_row_that_is_left_out_may_be_a_malformed_one(tmp_path, capsys):
     for bad, empty, first in ((3, 90, 5), (90, 3, 5)):
-        rows = [f"text {n},{'xy'[n % 2] if n != empty else ''}{',z' * (n == bad)}" for n in range(300)]
+        rows = [
+            f"text {n},{'xy'[n % 2] if n != empty else ''}{',z' * (n == bad)}" for n in range(300)
+        ]
         (tmp_path / "own.csv").write_text("\n".join(["who,kind", *rows, ""]))
         columns = ["data.text_column=who", "data.label_column=kind"]
         assert main(["data", f"data.source={tmp_path}/own.csv", *columns]) == 0
@@ -267,12 +337,19 @@ def test_the_first_row_that_is_left_out_may_be_a_malformed_one(tmp_path, capsys)
 
 
 def test_a_length_that_truncates_many_rows_has_the_advice_of_a_run(tmp_path, capsys):
-    rows = [{"who": " ".join(str((n + 7) ** k) for k in range(1, 9)), "kind": ["x", "y"][n % 2]} for n in range(60)]
+    rows = [
+        {"who": " ".join(str((n + 7) ** k) for k in range(1, 9)), "kind": ["x", "y"][n % 2]}
+        for n in range(60)
+    ]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
     args = ["data", source, "data.text_column=who", "data.label_column=kind", "data.seq_len=8"]
     assert main([*args, "--json"]) == 0
-    [message] = [each for each in json.loads(capsys.readouterr().out)["messages"] if "are truncated" in each]
-    assert re.search(r"longer than data.seq_len=8 tokens and are truncated; data.seq_len=\d+ holds 95 %", message)
+    [message] = [
+        each for each in json.loads(capsys.readouterr().out)["messages"] if "are truncated" in each
+    ]
+    assert re.search(
+        r"longer than data.seq_len=8 tokens and are truncated; data.seq_len=\d+ holds 95 %", message
+    )
     assert main(args) == 0
     assert message in capsys.readouterr().out
 
@@ -282,7 +359,9 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert main(["data", source]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
-    assert printed.endswith(f": mlxlab info data {source} data.text_column=who data.label_column=kind\n")
+    assert printed.endswith(
+        f": mlxlab info data {source} data.text_column=who data.label_column=kind\n"
+    )
     assert printed.startswith(f"{tmp_path}/own.csv: 123 rows\n\n| column")
     nearest = ("data.text_column=who data.label_column=kind", "data.target=COLUMN")
     for option, columns in zip(("data=text_classification", "data=table"), nearest, strict=True):
@@ -305,13 +384,26 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
         (["data.target=Survived", "source=own.csv"], "data.source=own.csv"),
         (["data.souce=a=b.csv"], "data.source=a=b.csv"),
         (["data.src=own data.csv"], "'data.source=own data.csv'"),
-        (["data.target=Survived", "data.text_column=who", "seed=3", "data=table", "data.valid_source=b.csv"], None),
+        (
+            [
+                "data.target=Survived",
+                "data.text_column=who",
+                "seed=3",
+                "data=table",
+                "data.valid_source=b.csv",
+            ],
+            None,
+        ),
     ],
 )
-def test_a_source_that_was_typed_with_another_key_is_suggested_and_no_other_key(args, meant, capsys):
+def test_a_source_that_was_typed_with_another_key_is_suggested_and_no_other_key(
+    args, meant, capsys
+):
     assert main(["data", *args]) == 2
     hint = f"; did you mean {meant}?" if meant else ""
-    assert capsys.readouterr().err.endswith(f"missing; expected the file or folder of your rows{hint}\n")
+    assert capsys.readouterr().err.endswith(
+        f"missing; expected the file or folder of your rows{hint}\n"
+    )
 
 
 def test_columns_that_a_split_or_a_label_may_use_are_named(tmp_path, capsys):
@@ -326,23 +418,34 @@ def test_columns_that_a_split_or_a_label_may_use_are_named(tmp_path, capsys):
     quoted = "\"data.time_column='last change'\""
     assert f"\ndates: data.time_column=day or {quoted} validates on the latest rows\n" in printed
     assert "\nis the first line a row? '5' does not look like a name" in printed
-    assert printed.endswith("data.label_column='5'\"\ncolumns that may be the label too: kind, day, last change\n")
-    headless = write_csv(tmp_path / "headless.csv", [{"some text": f"text {n}", "a": "ab"[n % 2]} for n in range(60)])
+    assert printed.endswith(
+        "data.label_column='5'\"\ncolumns that may be the label too: kind, day, last change\n"
+    )
+    headless = write_csv(
+        tmp_path / "headless.csv", [{"some text": f"text {n}", "a": "ab"[n % 2]} for n in range(60)]
+    )
     assert main(["data", f"data.source={headless}"]) == 0
     assert "is the first line a row? 'a' does not" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["Category", "ticket_category", "class"])
 def test_a_column_with_a_usual_name_of_a_label_is_proposed_first(tmp_path, capsys, name):
-    rows = [{"message": f"about {n}", "priority": "ab"[n % 2], name: n % 5, "classified": n % 3} for n in range(60)]
+    rows = [
+        {"message": f"about {n}", "priority": "ab"[n % 2], name: n % 5, "classified": n % 3}
+        for n in range(60)
+    ]
     assert main(["data", f"data.source={write_csv(tmp_path / 'own.csv', rows)}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("next, with your text and label in place of these guesses: mlxlab info data ")
+    assert lines[-2].startswith(
+        "next, with your text and label in place of these guesses: mlxlab info data "
+    )
     assert lines[-2].endswith(f" data.text_column=message data.label_column={name}")
     assert lines[-1] == "columns that may be the label too: priority, classified"
 
 
-def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_table(tmp_path, capsys):
+def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_table(
+    tmp_path, capsys
+):
     texts = [{"The text": f"some text {n}", "Reason (coded)": n % 2} for n in range(60)]
     assert main(["data", f"data.source={write_csv(tmp_path / 'texts.csv', texts)}"]) == 0
     quoted = """"data.text_column='The text'" "data.label_column='Reason (coded)'\""""
@@ -355,12 +458,20 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
     texts = f"data.source={write_csv(tmp_path / 'unlabelled.csv', [{'a': f'text {n}', 'b': 'x'} for n in range(60)])}"
     assert main(["data", texts]) == 0
     trained = f"mlxlab train model=transformer data=streaming {texts} data.text_column=a"
-    assert capsys.readouterr().out.endswith(f"no column looks like a label; a language model needs none: {trained}\n")
-    assert main(["data", texts, "model=bert", "data.valid_fraction=0.3", "data.reading.delimiter=','"]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"no column looks like a label; a language model needs none: {trained}\n"
+    )
+    assert (
+        main(["data", texts, "model=bert", "data.valid_fraction=0.3", "data.reading.delimiter=','"])
+        == 0
+    )
     assert capsys.readouterr().out.endswith(f": {trained}\n"), "only what a language model takes"
     gaps = [{"a": n if n % 3 else "NA", "b": n % 2} for n in range(60)]
     assert main(["data", f"data.source={write_csv(tmp_path / 'gaps.csv', gaps)}"]) == 0
-    assert "| a      | probably numbers, with text such as 'NA' in 20 cells |" in capsys.readouterr().out
+    assert (
+        "| a      | probably numbers, with text such as 'NA' in 20 cells |"
+        in capsys.readouterr().out
+    )
     assert main(["data", numbers, "data.target=a"]) == 2
     printed = capsys.readouterr()
     assert "| a      | numbers |" in printed.out, "the columns come first"
@@ -368,20 +479,28 @@ def test_names_of_columns_are_quoted_and_columns_of_numbers_are_checked_as_a_tab
 
 
 CHATS = {
-    "messages": {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]},
-    "conversations": {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]},
+    "messages": {
+        "messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
+    },
+    "conversations": {
+        "conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]
+    },
     "prompt": {"prompt": "a?", "completion": "b"},
     "instruction": {"instruction": "a?", "input": "", "output": "b"},
 }
 
 
 def write_chats(path, *rows):
-    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    path.write_text(
+        "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
+    )
     return f"data.source={path}"
 
 
 @pytest.mark.parametrize("layout", CHATS)
-def test_conversations_are_counted_and_the_command_that_trains_on_them_is_named(tmp_path, capsys, layout):
+def test_conversations_are_counted_and_the_command_that_trains_on_them_is_named(
+    tmp_path, capsys, layout
+):
     source = write_chats(tmp_path / "own.jsonl", *[CHATS[layout]] * 3, "\n", CHATS[layout])
     trained = f"model=transformer data=instruct {source} seed=3"
     assert main(["data", source, "seed=3"]) == 0
@@ -390,7 +509,9 @@ def test_conversations_are_counted_and_the_command_that_trains_on_them_is_named(
     assert main(["data", *trained.split()]) == 0
     assert capsys.readouterr().out == f"{counts}\ntrain on it: mlxlab train {trained}\n"
     assert main(["data", "experiment=instruct_smollm2", source]) == 0
-    assert capsys.readouterr().out.endswith(f"train on it: mlxlab train experiment=instruct_smollm2 {source}\n")
+    assert capsys.readouterr().out.endswith(
+        f"train on it: mlxlab train experiment=instruct_smollm2 {source}\n"
+    )
     assert main(["data", source, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["conversations"], report["malformed"]) == (4, 0)
@@ -412,7 +533,10 @@ def test_the_first_line_without_a_conversation_is_named(tmp_path, capsys):
     source = write_chats(tmp_path / "few.jsonl", *[good] * 100, line)
     assert main(["data", source]) == 0
     printed = capsys.readouterr().out
-    assert f"\n1 line without a conversation, the first: {tmp_path}/few.jsonl:101: messages:" in printed
+    assert (
+        f"\n1 line without a conversation, the first: {tmp_path}/few.jsonl:101: messages:"
+        in printed
+    )
     trained = f"mlxlab train model=transformer data=instruct {source} data.on_error=skip"
     assert printed.endswith(f"\ntrain on the others: {trained}\n")
     assert main(["data", "data=instruct", write_chats(tmp_path / "empty.jsonl", "\n")]) == 65
@@ -424,7 +548,9 @@ def test_rows_that_are_no_conversations_stay_labelled_rows(tmp_path, capsys):
     assert main(["data", write_chats(tmp_path / "own.jsonl", *rows)]) == 0
     assert "data.label_column=kind" in capsys.readouterr().out
     assert main(["data", "data=streaming", write_chats(tmp_path / "own.jsonl", *rows)]) == 2
-    assert "expected data=text_classification, data=table or data=instruct" in capsys.readouterr().err
+    assert (
+        "expected data=text_classification, data=table or data=instruct" in capsys.readouterr().err
+    )
 
 
 def test_the_length_of_a_run_on_data_of_unknown_size_is_not_told():
@@ -434,7 +560,11 @@ def test_the_length_of_a_run_on_data_of_unknown_size_is_not_told():
 @pytest.mark.parametrize(
     ("epochs", "steps", "line"),
     [
-        (5, 20, "5 epochs of 4 steps, unless trainer.epochs sets another number; {} may end the run sooner"),
+        (
+            5,
+            20,
+            "5 epochs of 4 steps, unless trainer.epochs sets another number; {} may end the run sooner",
+        ),
         (5, 9, "9 steps (trainer.max_steps); an epoch is 4 steps; {} may end the run sooner"),
         (None, None, "until {} are read; an epoch is 4 steps"),
     ],

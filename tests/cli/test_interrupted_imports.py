@@ -15,15 +15,21 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("file", [*SCRIPTS, ROOT / "src" / "mlxlab" / "__main__.py"], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [*SCRIPTS, ROOT / "src" / "mlxlab" / "__main__.py"], ids=lambda file: file.stem
+)
 def test_a_script_exits_with_130(file, monkeypatch):
     load = builtins.__import__
     monkeypatch.setattr(
-        builtins, "__import__", lambda name, *args: (interrupt if "mlxlab" in name else load)(name, *args)
+        builtins,
+        "__import__",
+        lambda name, *args: (interrupt if "mlxlab" in name else load)(name, *args),
     )
     monkeypatch.setenv("PYTHONPATH", "")  # which some scripts set
     monkeypatch.setattr("sys.path", [])
-    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:  # a KeyboardInterrupt would end pytest
+    with pytest.raises(
+        (SystemExit, KeyboardInterrupt)
+    ) as stop:  # a KeyboardInterrupt would end pytest
         runpy.run_path(str(file), run_name="__main__")
     assert repr(stop.value) == "SystemExit(130)"
 

@@ -67,12 +67,16 @@ def test_standard_output_is_one_json_document(args, tmp_path, monkeypatch, capsy
     ("package", "args"), [("psutil", ["runs", "list"]), ("numpy", ["example_losses", "top", "{}"])]
 )
 def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, args, tmp_path):
-    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('missing', name='{package}')")
+    (tmp_path / f"{package}.py").write_text(
+        f"raise ModuleNotFoundError('missing', name='{package}')"
+    )
     env = environment() | {"PYTHONPATH": ":".join([str(tmp_path), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "mlxlab", *(arg.format(tmp_path) for arg in args)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (69, 1)
     assert f"the package {package} is not installed" in done.stderr
     probe = "import mlxlab.cli.doctor, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], env=env, capture_output=True, text=True, check=True
+    )
     assert package not in done.stdout.split()

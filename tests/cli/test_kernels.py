@@ -36,7 +36,10 @@ def test_a_failed_build_ends_with_69_and_info_tells_why(tmp_path):
     assert err.splitlines()[-1].startswith("native kernels: the compiler failed with exit code 1")
     info = json.loads(kernels("info", "--json")[1])
     assert (info["status"], info["build"]["self_check"]) == ("failed", "not run")
-    assert "status      failed: the compiler failed with exit code 1: without a message\n" in kernels("info")[1]
+    assert (
+        "status      failed: the compiler failed with exit code 1: without a message\n"
+        in kernels("info")[1]
+    )
     assert kernels("clear")[:2] == (0, f"{tmp_path}/mlxlab/native: removed 0 libraries, 0.0 MB\n")
     assert json.loads(kernels("info", "--json")[1])["status"] == "not built"
 
@@ -51,5 +54,10 @@ def test_a_folder_of_someone_else_is_not_cleared(tmp_path):
     (tmp_path / "mlxlab" / "native").mkdir(parents=True, mode=0o777)
     (tmp_path / "mlxlab" / "native").chmod(0o777)
     code, _, err = kernels("clear")
-    assert (code, err) == (73, f"{tmp_path}/mlxlab/native: other users can write it; expected mode 700\n")
-    assert kernels("info")[1].startswith(f"status  unavailable: {tmp_path}/mlxlab/native: other users can write it")
+    assert (code, err) == (
+        73,
+        f"{tmp_path}/mlxlab/native: other users can write it; expected mode 700\n",
+    )
+    assert kernels("info")[1].startswith(
+        f"status  unavailable: {tmp_path}/mlxlab/native: other users can write it"
+    )

@@ -18,7 +18,9 @@ def with_rdma(*rows):
 
 
 MESH = with_rdma([None, "rdma_en2"], [["rdma_en3", "rdma_en4"], None])
-RING = with_rdma([None, "a", None, "d"], ["a", None, "b", None], [None, "b", None, "c"], ["d", None, "c", None])
+RING = with_rdma(
+    [None, "a", None, "d"], ["a", None, "b", None], [None, "b", None, "c"], ["d", None, "c", None]
+)
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def option(command, name):
         (["hosts=node-2", "backend=mpi"], "mpi", 1, 1),
     ],
 )
-def test_hosts_are_started_with_what_their_backend_needs(args, backend, per_host, processes, started):
+def test_hosts_are_started_with_what_their_backend_needs(
+    args, backend, per_host, processes, started
+):
     assert main.main(["launch", *args, "seed=1"]) == 0
     [command] = started
     assert (option(command, "--backend"), option(command, "-n")) == (backend, str(per_host))
@@ -78,7 +82,9 @@ def test_hosts_are_started_with_what_their_backend_needs(args, backend, per_host
         ([{"ssh": "node-1"}, {"ssh": "node-2"}], ["backend=mpi"], "mpi", 1),
     ],
 )
-def test_a_host_file_is_passed_on_with_its_backend(content, args, backend, per_host, started, written):
+def test_a_host_file_is_passed_on_with_its_backend(
+    content, args, backend, per_host, started, written
+):
     file = written(content)
     assert main.main(["launch", file, *args]) == 0
     [command] = started
@@ -89,19 +95,31 @@ def test_a_host_file_is_passed_on_with_its_backend(content, args, backend, per_h
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["hosts=mac-1,mac-2"], "backend=ring: mac-1 has no IP address; expected hosts=10.0.0.1,10.0.0.2, or hostfile"),
+        (
+            ["hosts=mac-1,mac-2"],
+            "backend=ring: mac-1 has no IP address; expected hosts=10.0.0.1,10.0.0.2, or hostfile",
+        ),
         (["hosts=10.0.0.1,mac-2"], "backend=ring: mac-2 has no IP address"),
         (["hosts=me@10.0.0.1,10.0.0.2"], "backend=ring: me@10.0.0.1 has no IP address"),
-        (["hosts=127.0.0.1,10.0.0.2"], "backend=ring: 127.0.0.1 of 127.0.0.1 cannot be reached from other hosts"),
+        (
+            ["hosts=127.0.0.1,10.0.0.2"],
+            "backend=ring: 127.0.0.1 of 127.0.0.1 cannot be reached from other hosts",
+        ),
         (["hosts=10.0.0.1"], "backend=ring: expected two processes or more"),
-        (["hosts=mac-1,mac-2", "backend=jaccl"], "`mlx.distributed_config --backend jaccl --hosts mac-1,mac-2"),
+        (
+            ["hosts=mac-1,mac-2", "backend=jaccl"],
+            "`mlx.distributed_config --backend jaccl --hosts mac-1,mac-2",
+        ),
         (["nproc=2", "backend=jaccl-ring"], "`mlx.distributed_config --backend jaccl-ring --hosts"),
         (["hosts=gpu-1,gpu-2", "backend=nccl"], "backend=nccl: gpu-1 has no IP address"),
         (["hosts=10.0.0.1,10.0.0.1", "backend=nccl"], "expected each host 1 times in a row"),
         (["hosts=-oProxyCommand,b"], "expected names of machines"),
         (["hosts=a,,b"], "expected names of machines"),
         (["nproc=2", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
-        (["hosts=10.0.0.1", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
+        (
+            ["hosts=10.0.0.1", "hostfile=hosts.json"],
+            "hostfile=...: expected neither nproc nor hosts",
+        ),
     ],
 )
 def test_hosts_that_a_backend_cannot_connect_are_refused(args, message, started, capsys):
@@ -115,23 +133,37 @@ def test_hosts_that_a_backend_cannot_connect_are_refused(args, message, started,
     ("content", "backend", "message"),
     [
         ([{"ssh": "mac-1"}, TWO[1]], "ring", "mac-1 has no IP address"),
-        ([{"ssh": "mac-1", "ips": ["127.0.0.1"]}, TWO[1]], "ring", "127.0.0.1 of mac-1 cannot be reached"),
+        (
+            [{"ssh": "mac-1", "ips": ["127.0.0.1"]}, TWO[1]],
+            "ring",
+            "127.0.0.1 of mac-1 cannot be reached",
+        ),
         (TWO, "jaccl", "mac-1 has no RDMA devices; expected hostfile=FILE"),
         (
             with_rdma([None, "a"], ["a", None, "b"]),
             "jaccl",
             'mac-2 has 3 entries in "rdma"; expected 2',
         ),
-        (with_rdma([None, "a"], ["b", "a"]), "jaccl", "mac-2 has an RDMA device to itself; expected null as entry 2"),
+        (
+            with_rdma([None, "a"], ["b", "a"]),
+            "jaccl",
+            "mac-2 has an RDMA device to itself; expected null as entry 2",
+        ),
         (with_rdma([None, None], ["b", None]), "jaccl-ring", "mac-1 has no RDMA device to mac-2"),
         (RING, "jaccl", "mac-1 has no RDMA device to mac-3"),
-        ([RING[0] | {"rdma": [None, "a", None, None]}, *RING[1:]], "jaccl-ring", "mac-1 has no RDMA device to mac-4"),
+        (
+            [RING[0] | {"rdma": [None, "a", None, None]}, *RING[1:]],
+            "jaccl-ring",
+            "mac-1 has no RDMA device to mac-4",
+        ),
         ([MESH[0] | {"ips": []}, MESH[1]], "jaccl", "mac-1 has no IP address"),
         ([*GPUS, TWO[1]], "nccl", "expected each host 3 times in a row, once for each of its GPUs"),
         ([TWO[0], TWO[1], *TWO], "nccl", "expected each host 2 times in a row"),
     ],
 )
-def test_a_host_file_with_which_a_backend_cannot_work_is_refused(content, backend, message, started, written, capsys):
+def test_a_host_file_with_which_a_backend_cannot_work_is_refused(
+    content, backend, message, started, written, capsys
+):
     assert main.main(["launch", written(content), f"backend={backend}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
@@ -168,13 +200,19 @@ def test_a_host_file_that_does_not_exist_is_one_line(tmp_path, started, capsys):
 def test_mpi_that_is_not_installed_is_one_line(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main.main(["launch", "nproc=2", "backend=mpi"]) == 69
-    assert capsys.readouterr().err == "backend=mpi: mpirun not found; expected Open MPI 5 or later in PATH\n"
+    assert (
+        capsys.readouterr().err
+        == "backend=mpi: mpirun not found; expected Open MPI 5 or later in PATH\n"
+    )
 
 
 @pytest.mark.parametrize(
-    ("printed", "code"), [("   Exit code:    75", 75), ("signal 9 (Killed).", 137), ("a warning", 0)]
+    ("printed", "code"),
+    [("   Exit code:    75", 75), ("signal 9 (Killed).", 137), ("a warning", 0)],
 )
-def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(printed, code, tmp_path, monkeypatch, capfd):
+def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(
+    printed, code, tmp_path, monkeypatch, capfd
+):
     mpirun = tmp_path / "mpirun"
     mpirun.write_text(f'#!/bin/sh\necho "$@"\necho "{printed}" >&2\n')
     mpirun.chmod(0o755)
@@ -195,8 +233,14 @@ def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(printed, code, 
         ([], 3),
     ],
 )
-def test_the_exit_code_is_that_of_the_process_that_failed_not_of_those_stopped_for_it(printed, code, capsys):
+def test_the_exit_code_is_that_of_the_process_that_failed_not_of_those_stopped_for_it(
+    printed, code, capsys
+):
     lines = "".join(f"[WARN] Node with {line}\\n" for line in printed)
-    command = [sys.executable, "-c", f"import sys; sys.stderr.write('{lines}'); sys.exit({0 if printed else 3})"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.stderr.write('{lines}'); sys.exit({0 if printed else 3})",
+    ]
     assert launch._run(command, "ring") == code
     assert len(capsys.readouterr().err.splitlines()) == len(printed)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.lr_find import main
-from mlxlab.training.lr_finder import exponential_lr, find_learning_rate, smoothed, suggest_learning_rate
+from mlxlab.training.lr_finder import (
+    exponential_lr,
+    find_learning_rate,
+    smoothed,
+    suggest_learning_rate,
+)
 from mlxlab.training.steps.step import PlainStep
 from support.models import TASK, RandomBatches, make_model, make_trainer
 from support.processes import run, tiny_overrides
@@ -34,11 +39,15 @@ def test_smoothing_has_no_bias_at_the_start():
 def test_the_search_uses_the_step_of_the_trainer_and_ends_when_the_loss_diverges():
     wide = {"start": 1e-4, "end": 1e6, "steps": 200, "seed": 0}
     trainer = make_trainer(step=partial(PlainStep, max_grad_norm=None))
-    curve = find_learning_rate(trainer, make_model(dropout=0.0), RandomBatches(rows=22), TASK, **wide)
+    curve = find_learning_rate(
+        trainer, make_model(dropout=0.0), RandomBatches(rows=22), TASK, **wide
+    )
     assert 20 < len(curve.rates) < 200
     assert curve.rates == sorted(curve.rates)
     narrow = {"start": 1e-4, "end": 1e-1, "steps": 30, "seed": 0}
-    again = find_learning_rate(make_trainer(), make_model(dropout=0.0), RandomBatches(), TASK, **narrow)
+    again = find_learning_rate(
+        make_trainer(), make_model(dropout=0.0), RandomBatches(), TASK, **narrow
+    )
     assert len(again.rates) == 30
 
 
@@ -46,7 +55,12 @@ def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
     overrides = tiny_overrides("model.num_layers=1")
     overrides = [arg for arg in overrides if not arg.startswith(("trainer.max", "trainer.eval"))]
     finished = run(
-        *overrides, f"out={tmp_path}/range.png", "steps=12", "data.augment.copies=1", script="lr_find", fresh=True
+        *overrides,
+        f"out={tmp_path}/range.png",
+        "steps=12",
+        "data.augment.copies=1",
+        script="lr_find",
+        fresh=True,
     )
     assert finished.returncode == 0, finished.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["range.png"]

@@ -40,15 +40,32 @@ def packages(tmp_path_factory):
 def site(packages, tmp_path_factory):
     """A folder on the path of Python in which all packages are installed."""
     folder = tmp_path_factory.mktemp("site")
-    options = ["-q", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    done = call("pip", "install", *options, "--target", folder, *(f"./{name}" for name in NAMES.values()), cwd=packages)
+    options = [
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+    ]
+    done = call(
+        "pip",
+        "install",
+        *options,
+        "--target",
+        folder,
+        *(f"./{name}" for name in NAMES.values()),
+        cwd=packages,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.mark.parametrize(
     ("kinds", "count"),
-    [(("data", "loss"), 4), pytest.param(("model", "callback"), 3, marks=pytest.mark.fault_injection)],
+    [
+        (("data", "loss"), 4),
+        pytest.param(("model", "callback"), 3, marks=pytest.mark.fault_injection),
+    ],
 )
 def test_every_kind_passes_its_own_tests_once_it_is_installed(packages, site, kinds, count):
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
@@ -58,7 +75,9 @@ def test_every_kind_passes_its_own_tests_once_it_is_installed(packages, site, ki
 
 
 def test_the_help_lists_the_options_of_installed_packages(packages, site):
-    done = call("mlxlab", "train", "--help", "model=bag", "model/size=none", cwd=packages, site=str(site))
+    done = call(
+        "mlxlab", "train", "--help", "model=bag", "model/size=none", cwd=packages, site=str(site)
+    )
     assert "reviews" in done.stdout
     assert "* bag" in done.stdout
     assert "model.hidden_size=64" in done.stdout
@@ -66,7 +85,9 @@ def test_the_help_lists_the_options_of_installed_packages(packages, site):
 
 def test_what_no_option_of_an_installed_package_names_stays_refused(packages, site, tmp_path):
     target = "+trainer.loss={_target_: reviews.dataset.ReviewsEncoder}"
-    done = call("mlxlab", "train", target, f"hydra.run.dir={tmp_path}/run", cwd=packages, site=str(site))
+    done = call(
+        "mlxlab", "train", target, f"hydra.run.dir={tmp_path}/run", cwd=packages, site=str(site)
+    )
     assert done.returncode == 77, done.stderr
     assert "refused: reviews.dataset.ReviewsEncoder is not an allowed target" in done.stderr
 
@@ -74,10 +95,14 @@ def test_what_no_option_of_an_installed_package_names_stays_refused(packages, si
 def test_an_installed_package_does_not_replace_an_option_of_mlxlab(packages, site, tmp_path):
     (tmp_path / "site" / "other" / "conf" / "model").mkdir(parents=True)
     (tmp_path / "site" / "other" / "__init__.py").write_text("")
-    (tmp_path / "site" / "other" / "conf" / "model" / "bert.yaml").write_text("_target_: os.system\n")
+    (tmp_path / "site" / "other" / "conf" / "model" / "bert.yaml").write_text(
+        "_target_: os.system\n"
+    )
     (tmp_path / "site" / "other-1.dist-info").mkdir()
     (tmp_path / "site" / "other-1.dist-info" / "METADATA").write_text("Name: other\nVersion: 1\n")
-    (tmp_path / "site" / "other-1.dist-info" / "entry_points.txt").write_text("[mlxlab.plugins]\nother = other\n")
+    (tmp_path / "site" / "other-1.dist-info" / "entry_points.txt").write_text(
+        "[mlxlab.plugins]\nother = other\n"
+    )
     done = call("mlxlab", "train", "--cfg", "job", cwd=packages, site=f"{tmp_path / 'site'}")
     assert done.returncode == 0, done.stderr
     assert "mlxlab.models.bert.Bert" in done.stdout
@@ -99,7 +124,10 @@ def test_the_packages_satisfy_the_linter(packages):
         (["data", "class"], "class: a keyword of Python; did you mean my_class?"),
         (["data", "titanic"], "titanic: data=titanic exists already; did you mean my_titanic?"),
         (["loss", "focal"], "focal: trainer/loss=focal exists already"),
-        (["data", "glob"], "glob: a Python module of this name is installed; did you mean my_glob?"),
+        (
+            ["data", "glob"],
+            "glob: a Python module of this name is installed; did you mean my_glob?",
+        ),
         (["data"], "expected 2 arguments without `=`, got 1"),
     ],
 )
@@ -126,7 +154,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 
 def test_nothing_is_left_of_a_package_that_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(new, "render", lambda kind, name: {"a": "", "a/b": ""})  # a file where a folder is needed
+    monkeypatch.setattr(
+        new, "render", lambda kind, name: {"a": "", "a/b": ""}
+    )  # a file where a folder is needed
     with pytest.raises(CannotCreateError, match="reviews: "):
         write_package("data", "reviews", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,9 @@ from mlxlab.config.paths import shipped_conf
 from support.processes import environment
 from support.pseudo_terminal import run_in_terminal
 
-PROBE = "import sys; from mlxlab.cli.main import main; main([]); print(*sys.modules, file=sys.stderr)"
+PROBE = (
+    "import sys; from mlxlab.cli.main import main; main([]); print(*sys.modules, file=sys.stderr)"
+)
 
 
 def test_every_command_is_in_one_topic():
@@ -19,13 +21,24 @@ def test_every_command_is_in_one_topic():
 
 
 def test_every_command_has_a_line_of_its_own_and_nothing_heavy_is_imported():
-    done = subprocess.run([sys.executable, "-c", PROBE], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], env=environment(), capture_output=True, text=True, check=True
+    )
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 120
     for name, heading in subcommands().items():
         assert f"  {name:<15} {heading}" in lines
     modules = {name.partition(".")[0] for name in done.stderr.split()}
-    assert not modules & {"hydra", "omegaconf", "mlx", "numpy", "mlflow", "yaml", "annotated_types", "psutil"}
+    assert not modules & {
+        "hydra",
+        "omegaconf",
+        "mlx",
+        "numpy",
+        "mlflow",
+        "yaml",
+        "annotated_types",
+        "psutil",
+    }
 
 
 def test_the_first_commands_are_valid():

@@ -24,7 +24,10 @@ ROWS = real_rows()[:200]
 def folder(tmp_path_factory):
     """A folder with `run` and `rows.csv`."""
     path = tmp_path_factory.mktemp("predict")
-    done = run(*tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2"), f"hydra.run.dir={path / 'run'}")
+    done = run(
+        *tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2"),
+        f"hydra.run.dir={path / 'run'}",
+    )
     assert done.returncode == 0, done.stderr
     (path / "rows.csv").write_text(csv_text(ROWS))
     return path
@@ -40,7 +43,13 @@ def read(path):
 
 def test_the_test_rows_of_the_titanic_become_a_submission_file(folder):
     output = folder / "submission.csv"
-    args = [f"run={folder / 'run'}", "input=test", f"output={output}", "keep=PassengerId", "format=kaggle"]
+    args = [
+        f"run={folder / 'run'}",
+        "input=test",
+        f"output={output}",
+        "keep=PassengerId",
+        "format=kaggle",
+    ]
     done = run(*args, script="predict")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}\n"
@@ -63,7 +72,9 @@ def test_the_numbers_are_those_of_the_python_interface_across_chunks(folder):
     expected = predict_table(restore_model(folder / "run"), table_of(ROWS), 5)
     rows = read(folder / "small.csv")
     lines = [json.loads(line) for line in (folder / "small.jsonl").read_text().splitlines()]
-    assert [int(row["row"]) for row in rows] == [line["row"] for line in lines] == list(range(1, 201))
+    assert (
+        [int(row["row"]) for row in rows] == [line["row"] for line in lines] == list(range(1, 201))
+    )
     for each in (rows, lines):
         assert [row["label"] for row in each] == expected.columns()["label"]
         for index, label in enumerate(("died", "survived")):
@@ -72,7 +83,10 @@ def test_the_numbers_are_those_of_the_python_interface_across_chunks(folder):
 
 
 def test_kept_columns_stand_first_and_formulas_are_text(folder):
-    rows = [row._replace(name=name) for row, name in zip(ROWS, ("=1+1", "@x", "-2.5", "plain"), strict=False)]
+    rows = [
+        row._replace(name=name)
+        for row, name in zip(ROWS, ("=1+1", "@x", "-2.5", "plain"), strict=False)
+    ]
     (folder / "formulas.csv").write_text(csv_text(rows))
     args = [f"input={folder / 'formulas.csv'}", "keep=[Name,Age]"]
     predict(folder, *args, f"output={folder / 'kept.csv'}")
@@ -93,7 +107,9 @@ def test_names_of_kept_columns_may_be_quoted_as_in_training(folder):
 def test_columns_that_are_not_read_are_named(folder, caplog):
     caplog.set_level("INFO")
     header, *lines = csv_text(ROWS[:3]).splitlines()
-    (folder / "extra.csv").write_text("\n".join([f"{header},Deck", *(f"{line},A" for line in lines), ""]))
+    (folder / "extra.csv").write_text(
+        "\n".join([f"{header},Deck", *(f"{line},A" for line in lines), ""])
+    )
     rows = csv.DictReader((folder / "extra.csv").read_text().splitlines())
     (folder / "extra.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for suffix, keep in product(("csv", "jsonl"), ("keep=[]", "keep=[Deck]")):
@@ -115,16 +131,16 @@ def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, 
     before = sorted(folder.iterdir())
     predict(folder, f"input={folder / 'wrong.csv'}", f"output={output}", "batch_size=2", code=65)
     line = f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female"
-    advice = (
-        "1 of 200 rows cannot be used, and nothing was written: correct this row, or leave it out with on_error=skip"
-    )
+    advice = "1 of 200 rows cannot be used, and nothing was written: correct this row, or leave it out with on_error=skip"
     assert capsys.readouterr().err == f"{line}; {advice}\n"
     assert output.read_text() == "old"
     assert sorted(folder.iterdir()) == before
 
 
 def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder, capsys):
-    header, *lines = csv_text([*ROWS[:150], ROWS[150]._replace(sex="other"), *ROWS[151:]]).splitlines()
+    header, *lines = csv_text(
+        [*ROWS[:150], ROWS[150]._replace(sex="other"), *ROWS[151:]]
+    ).splitlines()
     wrong, output = folder / "two_wrong.csv", folder / "some.jsonl"
     args = [f"input={wrong}", f"output={output}", "batch_size=4", "on_error=skip", "json=true"]
     wrong.write_text("\n".join([header, *lines[:180], "not,a,row", *lines[180:], ""]))
@@ -133,11 +149,13 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     assert json.loads(out) == {"output": str(output), "rows": 199, "left_out": 2}
     assert f"199 rows of {wrong}; left out: 2; step" in err
     assert f"skipped {wrong}:152: Sex is 'other', expected male or female" in err
-    predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'all.jsonl'}", "batch_size=4")
-    every, some = ((folder / f"{name}.jsonl").read_text().splitlines() for name in ("all", "some"))
-    assert [json.loads(line)["row"] for line in some] == [row for row in range(1, 202) if row not in (151, 181)], (
-        "malformed rows have numbers too"
+    predict(
+        folder, f"input={folder / 'rows.csv'}", f"output={folder / 'all.jsonl'}", "batch_size=4"
     )
+    every, some = ((folder / f"{name}.jsonl").read_text().splitlines() for name in ("all", "some"))
+    assert [json.loads(line)["row"] for line in some] == [
+        row for row in range(1, 202) if row not in (151, 181)
+    ], "malformed rows have numbers too"
     assert [json.loads(line)["label"] for line in some] == [
         json.loads(line)["label"] for line in every if json.loads(line)["row"] != 151
     ]
@@ -149,14 +167,23 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     )
     assert len(output.read_text().splitlines()) == 199
     predict(folder, *args, "max_left_out=0.02")
-    assert json.loads(capsys.readouterr().out) == {"output": str(output), "rows": 199, "left_out": 3}
+    assert json.loads(capsys.readouterr().out) == {
+        "output": str(output),
+        "rows": 199,
+        "left_out": 3,
+    }
 
 
-def test_the_first_message_names_the_keys_that_leave_out_all_unusable_rows(folder, capsys, monkeypatch):
+def test_the_first_message_names_the_keys_that_leave_out_all_unusable_rows(
+    folder, capsys, monkeypatch
+):
     header, *lines = csv_text([ROWS[0], ROWS[1]._replace(sex="other"), *ROWS[2:5]]).splitlines()
     wrong, output = folder / "five.csv", folder / "five_out.csv"
     args = [f"input={wrong}", f"output={output}"]
-    for rows, keys in (([*lines, "not,a,row"], "max_left_out=0.34"), (["not,a,row", *lines], "max_left_out=0.34")):
+    for rows, keys in (
+        ([*lines, "not,a,row"], "max_left_out=0.34"),
+        (["not,a,row", *lines], "max_left_out=0.34"),
+    ):
         wrong.write_text("\n".join([header, *rows, ""]))
         predict(folder, *args, code=65)
         [line] = capsys.readouterr().err.splitlines()
@@ -172,7 +199,9 @@ def test_the_first_message_names_the_keys_that_leave_out_all_unusable_rows(folde
     assert capsys.readouterr().err.endswith(f"{ADVICE}{LIMIT}\n")
     wrong.write_text("\n".join([header, lines[1], ""]))
     predict(folder, *args, code=65)
-    assert capsys.readouterr().err.endswith("; 1 of 1 row cannot be used, and nothing was written: correct this row\n")
+    assert capsys.readouterr().err.endswith(
+        "; 1 of 1 row cannot be used, and nothing was written: correct this row\n"
+    )
 
 
 def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
@@ -208,7 +237,9 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         assert not (folder / "new.csv").exists()
 
 
-def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(folder, capsys, monkeypatch):
+def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(
+    folder, capsys, monkeypatch
+):
     def read_chunks(*args):
         yield table_of(ROWS[:2]), ["rows.csv:2", "rows.csv:3"], [1, 2]
         raise OSError(errno.EIO, "Input/output error")

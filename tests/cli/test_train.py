@@ -21,7 +21,7 @@ from support.configs import line, user_config  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811
+def test_a_run_gets_its_own_folder_by_day_time_and_id(line):
     assert [line("seed=1"), line("seed=1")] == [0, 0]
     folders = sorted((line.project / "outputs").glob("*/*"))
     assert len(folders) == 2
@@ -31,7 +31,7 @@ def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811
     assert Path.cwd() == line.project  # hydra.job.chdir=false
 
 
-def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):  # noqa: F811
+def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):
     monkeypatch.setattr("hydra.core.utils.datetime", _Noon)
     assert {line() for _ in range(5)} == {0}
     assert len(list((line.project / "outputs" / "2026-01-01").iterdir())) == 5
@@ -45,22 +45,29 @@ class _Noon:
         return datetime.datetime(2026, 1, 1, 12)
 
 
-def test_a_key_may_name_the_job_of_a_sweep(line):  # noqa: F811
+def test_a_key_may_name_the_job_of_a_sweep(line):
     assert line("-m", "seed=1,2", "name=job ${hydra:job.num}", "tracking=none") == 0, line.err
     assert len(line.runs) == 2
     assert line("name=${hydra:job.name}") == 0, line.err
 
 
-def test_the_folder_may_be_chosen(line):  # noqa: F811
+def test_the_folder_may_be_chosen(line):
     assert line("hydra.run.dir=here/there") == 0
     assert line.runs[0][1] == line.project / "here" / "there"
 
 
-def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is_set(line, user_config):  # noqa: F811
+def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is_set(
+    line, user_config
+):
     run_dir = line.project / "outputs" / "a"
     (run_dir / "checkpoints").mkdir(parents=True)
     mine = user_config("# @package _global_\nhydra:\n  run:\n    dir: outputs/mine\n")
-    for path in ("outputs/a", "outputs/a/last", "outputs/a/step-3", "outputs/a/checkpoints/step-00000003"):
+    for path in (
+        "outputs/a",
+        "outputs/a/last",
+        "outputs/a/step-3",
+        "outputs/a/checkpoints/step-00000003",
+    ):
         assert line(f"resume={path}") == 0
         assert line.runs[0][1] == run_dir
     for prefix in ("", "++"):
@@ -71,49 +78,56 @@ def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is
 
 
 @pytest.mark.parametrize("name", ["auto", "last", "step-120"])
-def test_the_name_of_a_checkpoint_is_no_path_in_the_current_folder(line, name):  # noqa: F811
+def test_the_name_of_a_checkpoint_is_no_path_in_the_current_folder(line, name):
     (line.project / "checkpoints").mkdir()
     assert line(f"resume={name}", "hydra.output_subdir=null") == 0
     assert line.runs[0][1].parent.parent == line.project / "outputs"
 
 
-def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
+def test_a_file_where_the_folder_should_be_is_exit_73(line):
     (line.project / "taken").write_text("")
     for path in ("taken", "taken/in", "/dev/null/x"):
         assert "cannot be created" in line.refuses(f"hydra.run.dir={path}", code=73)
 
 
-def test_a_sweep_runs_the_grid_of_its_values_in_a_folder_each(line):  # noqa: F811
-    assert line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
-    got = [(config.model._target_.split(".")[-1], config.trainer.learning_rate) for config, _ in line.runs]
+def test_a_sweep_runs_the_grid_of_its_values_in_a_folder_each(line):
+    assert (
+        line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
+    )
+    got = [
+        (config.model._target_.split(".")[-1], config.trainer.learning_rate)
+        for config, _ in line.runs
+    ]
     assert got == [("Bert", 1e-4), ("Bert", 3e-4), ("CnnHybrid", 1e-4), ("CnnHybrid", 3e-4)]
     [sweep] = (line.project / "multirun").glob("*/*")
     assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
 
 
-def test_a_key_may_be_put_into_an_open_mapping_without_a_plus(line):  # noqa: F811
+def test_a_key_may_be_put_into_an_open_mapping_without_a_plus(line):
     assert line("tags.for=thesis", "+seed=3") == 0
     assert (line.runs[0][0].tags["for"], line.runs[0][0].seed) == ("thesis", 3)
     assert line("-m", "tags.for=a,b", "tracking=none") == 0
     assert [config.tags["for"] for config, _ in line.runs] == ["a", "b"]
 
 
-def test_flags_may_stand_anywhere(line):  # noqa: F811
+def test_flags_may_stand_anywhere(line):
     assert line("seed=range(3)", "-m", "tracking=none") == 0
     assert [config.seed for config, _ in line.runs] == [0, 1, 2]
     assert line("hydra.mode=MULTIRUN", "seed=0,1", "tracking=none") == 0
     assert len(line.runs) == 2
 
 
-def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
+def test_every_job_of_a_sweep_is_checked_before_the_first(line):
     err = line.refuses("-m", "seed=1,2,-3", "model=bert,brt", "tracking=none", lines=2)
     assert "model=brt: model has no option brt" in err
     assert "seed=-3: expected a whole number >= 0, got -3" in err
 
 
-def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
+def test_a_sweep_that_makes_no_jobs_is_refused(line):
     assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
-    assert "an interval needs hydra/sweeper=search" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
+    assert "an interval needs hydra/sweeper=search" in line.refuses(
+        "-m", "seed=interval(0,1)", "tracking=none"
+    )
     basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=0"]
     assert line("-m", *basic, "seed=0,1", "tracking=none") == 2
     assert line.err == "hydra.sweeper: invalid settings\n"
@@ -122,18 +136,24 @@ def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=interval(0,1)", "seed=interval(0,1): an interval: put -m hydra/sweeper=search in front"),
-        ("seed=tag(log,intervl(1,9))", "seed=tag(log,intervl(1,9)): unknown function intervl; did you mean interval?"),
+        (
+            "seed=interval(0,1)",
+            "seed=interval(0,1): an interval: put -m hydra/sweeper=search in front",
+        ),
+        (
+            "seed=tag(log,intervl(1,9))",
+            "seed=tag(log,intervl(1,9)): unknown function intervl; did you mean interval?",
+        ),
         ("sweep.dir=x", "sweep.dir=x: unknown key; did you mean hydra.sweep.dir?"),
         ("sweep.resum=x", "sweep.resum=x: unknown key; did you mean sweep.resume?"),
         ("sweep.resume=", "sweep.resume=: a value is missing; expected the folder of a sweep"),
     ],
 )
-def test_a_mistake_in_a_sweep_has_its_remedy(line, override, message):  # noqa: F811
+def test_a_mistake_in_a_sweep_has_its_remedy(line, override, message):
     assert message in line.refuses(override)
 
 
-def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
+def test_the_return_value_is_the_metric(line, monkeypatch):
     got = []
 
     def on_job_end(self, job_return, **_):
@@ -144,7 +164,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
     assert got == [0.5, 0.5]
 
 
-def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa: F811
+def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
     seen = []
 
     def run(config, folder, owns_process=False):
@@ -160,19 +180,26 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa
     assert "| 1   | 1    | failed   |" in line.out
     assert "1 failed, 2 finished; " in line.out
     assert "Traceback" not in line.err
-    assert line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none") == 65
+    assert (
+        line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none")
+        == 65
+    )
     assert "1 of 3 jobs failed: 1" in line.lines[-1]
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (DataError("rows.csv:3:5: a number was expected"), 65, "rows.csv:3:5: a number was expected\n"),
+        (
+            DataError("rows.csv:3:5: a number was expected"),
+            65,
+            "rows.csv:3:5: a number was expected\n",
+        ),
         (RunInterrupted("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):  # noqa: F811
+def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):
     def run(config, folder, owns_process=False):
         raise error
 
@@ -181,7 +208,7 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
     assert line.err == message
 
 
-def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
+def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):
     def run(config, folder, owns_process=False):
         raise ZeroDivisionError("ours")
 
@@ -190,7 +217,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
 
-def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):  # noqa: F811
+def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):
     seen = []
 
     def run(config, folder, owns_process=False):
@@ -208,12 +235,12 @@ def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch): 
     assert "3 finished" in line.out
 
 
-def test_options_of_the_user_come_from_config_dir(line, user_config):  # noqa: F811
+def test_options_of_the_user_come_from_config_dir(line, user_config):
     assert line(*user_config("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
     assert (line.runs[0][0].seed, line.runs[0][0].trainer.epochs) == (7, 2)
 
 
-def test_the_other_flags_of_hydra_work(line, monkeypatch):  # noqa: F811
+def test_the_other_flags_of_hydra_work(line, monkeypatch):
     assert line("--info", "defaults-tree") == 0
     assert "trainer: simple" in line.out
     assert line("--hydra-help") == 0
@@ -227,7 +254,7 @@ def test_the_other_flags_of_hydra_work(line, monkeypatch):  # noqa: F811
     assert not list(line.project.iterdir())
 
 
-def test_cfg_job_prints_what_would_run(line):  # noqa: F811
+def test_cfg_job_prints_what_would_run(line):
     assert line("--cfg", "seed=3", "experiment=quick") == 0  # job is the default
     assert "seed: 3\n" in line.out
     assert line("--cfg", "job", "seed=3", "experiment=quick") == 0
@@ -241,10 +268,14 @@ def test_cfg_job_prints_what_would_run(line):  # noqa: F811
     assert "output_dir: ???" in line.out
 
 
-@pytest.mark.parametrize("flags", [["job"], ["job", "--resolve"], ["hydra"], ["all", "-p", "trainer"]], ids=" ".join)
-def test_cfg_prints_no_invalid_config(line, flags):  # noqa: F811
+@pytest.mark.parametrize(
+    "flags", [["job"], ["job", "--resolve"], ["hydra"], ["all", "-p", "trainer"]], ids=" ".join
+)
+def test_cfg_prints_no_invalid_config(line, flags):
     assert "did you mean" in line.refuses("--cfg", *flags, "model=brt")
-    assert "seed=-1: expected a whole number >= 0, got -1" in line.refuses("--cfg", *flags, "seed=-1")
+    assert "seed=-1: expected a whole number >= 0, got -1" in line.refuses(
+        "--cfg", *flags, "seed=-1"
+    )
 
 
 def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):
@@ -252,7 +283,12 @@ def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path
 
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "train.py", "trainer.lrr=1", f"hydra.run.dir={tmp_path}/run"],
+        [
+            sys.executable,
+            ROOT / "scripts" / "train.py",
+            "trainer.lrr=1",
+            f"hydra.run.dir={tmp_path}/run",
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -266,7 +302,14 @@ def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path
 def begin(folder: Path, **inputs) -> None:
     attempt = {"host": "a", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "PREEMPTED"}
     known = {"inputs": inputs} if inputs else {}
-    manifest = {"format": 2, "id": "a" * 32, "name": "a", "status": "PREEMPTED", "attempts": [attempt], **known}
+    manifest = {
+        "format": 2,
+        "id": "a" * 32,
+        "name": "a",
+        "status": "PREEMPTED",
+        "attempts": [attempt],
+        **known,
+    }
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -275,11 +318,23 @@ def begin(folder: Path, **inputs) -> None:
     ("name", "inputs", "code", "text"),
     [
         ("tunned", None, 66, "no run to continue; did you mean {}/tuned?"),
-        ("begun", {}, 76, "its run ended before the first checkpoint; repeat the command that began it"),
-        ("known", {"overrides": ["model=cnn_hybrid", "seed=3"]}, 76, "hydra.run.dir={}/known model=cnn_hybrid seed=3"),
+        (
+            "begun",
+            {},
+            76,
+            "its run ended before the first checkpoint; repeat the command that began it",
+        ),
+        (
+            "known",
+            {"overrides": ["model=cnn_hybrid", "seed=3"]},
+            76,
+            "hydra.run.dir={}/known model=cnn_hybrid seed=3",
+        ),
     ],
 )
-def test_continuing_a_run_never_trains_the_default_experiment_instead(tmp_path, capsys, name, inputs, code, text):
+def test_continuing_a_run_never_trains_the_default_experiment_instead(
+    tmp_path, capsys, name, inputs, code, text
+):
     begin(tmp_path / "tuned", overrides=["seed=1"])
     if inputs is not None:
         begin(tmp_path / name, **inputs)
@@ -289,13 +344,17 @@ def test_continuing_a_run_never_trains_the_default_experiment_instead(tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("more", [["seed=7"], ["tracking=none", "trainer.max_steps=3"], ["model=bert"]])
+@pytest.mark.parametrize(
+    "more", [["seed=7"], ["tracking=none", "trainer.max_steps=3"], ["model=bert"]]
+)
 def test_a_part_of_the_command_that_began_a_run_does_not_begin_it_again(tmp_path, capsys, more):
     began = ["model=transformer", "data=streaming", "seed=1", "~callbacks.report"]
     begin(tmp_path / "lm", overrides=began)
     before = sorted(tmp_path.rglob("*"))
     assert main([f"hydra.run.dir={tmp_path}/lm", "resume=auto", *more]) == 76
-    assert "lm model=transformer data=streaming seed=1 '~callbacks.report'" in capsys.readouterr().err
+    assert (
+        "lm model=transformer data=streaming seed=1 '~callbacks.report'" in capsys.readouterr().err
+    )
     if "model=bert" not in more:
         assert main([f"hydra.run.dir={tmp_path}/new", "resume=auto", *more]) == 66
     assert sorted(tmp_path.rglob("*")) == before
@@ -321,7 +380,9 @@ def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(t
     )
     (tmp_path / "nope").mkdir()
     assert main([f"hydra.run.dir={tmp_path}/nope", "resume=auto"]) == 66
-    assert "nope: a folder without a run; expected a run to continue, such" in capsys.readouterr().err
+    assert (
+        "nope: a folder without a run; expected a run to continue, such" in capsys.readouterr().err
+    )
     assert not list((tmp_path / "nope").iterdir())
     (tmp_path / "t.csv").touch()
     assert main([f"hydra.run.dir={tmp_path}/t.csv", "resume=auto"]) != 0

@@ -20,16 +20,26 @@ def test_a_budget_is_steps_of_a_run_or_time_of_the_trial(text, budget):
     assert read_budget(text) == budget
 
 
-@pytest.mark.parametrize("text", ["", "200", "steps", "0steps", "10steps,20steps", "5d", "-3s", "1s,2s", "10steps,"])
+@pytest.mark.parametrize(
+    "text", ["", "200", "steps", "0steps", "10steps,20steps", "5d", "-3s", "1s,2s", "10steps,"]
+)
 def test_another_budget_is_refused(text):
     with pytest.raises(ConfigError, match="expected steps of a run, time of the trial"):
         read_budget(text)
 
 
 def test_where_a_run_is_recorded_is_no_change():
-    args = ["tracking=none", "model.dropout=0", "+tags.a=b", "hydra.launcher.timeout=9", "cloud=directory"]
+    args = [
+        "tracking=none",
+        "model.dropout=0",
+        "+tags.a=b",
+        "hydra.launcher.timeout=9",
+        "cloud=directory",
+    ]
     assert split_args(args, Budget()) == Texts(
-        ["model.dropout=0"], ["tracking=none", "+tags.a=b", "cloud=directory"], ["hydra.launcher.timeout=9"]
+        ["model.dropout=0"],
+        ["tracking=none", "+tags.a=b", "cloud=directory"],
+        ["hydra.launcher.timeout=9"],
     )
 
 

@@ -11,7 +11,11 @@ from mlxlab.cli.ui import main
     ("args", "code", "message"),
     [
         (["uri=sqlite:///nothing.db"], 69, "no store found"),
-        (["uri=https://server"], 2, "https://server: a server, which has a user interface of its own"),
+        (
+            ["uri=https://server"],
+            2,
+            "https://server: a server, which has a user interface of its own",
+        ),
         (["port=0"], 2, "port=0"),
         (["nonsense=1"], 2, "nonsense"),
     ],

@@ -40,7 +40,13 @@ ODD = [
     "mlxlab.training.trainer.Trainer\n",
     3,
 ]
-ODD += [None, ["os.system"], "mlxlab.training.trainer.trainer", "MLXLAB.training.trainer.Trainer", "__main__.main"]
+ODD += [
+    None,
+    ["os.system"],
+    "mlxlab.training.trainer.trainer",
+    "MLXLAB.training.trainer.Trainer",
+    "__main__.main",
+]
 
 
 @pytest.mark.parametrize("target", HOSTILE + ODD)
@@ -80,13 +86,15 @@ LOCATIONS = {
     "inside the launcher": ["+hydra.launcher.x={{_target_: {}}}"],
     "sweeper": ["hydra.sweeper._target_={}"],
     "job logging, class": ["+hydra.job_logging.handlers={{x: {{class: {}}}}}"],
-    "job logging, stream": ["+hydra.job_logging.handlers={{x: {{class: logging.StreamHandler, stream: 'ext://{}'}}}}"],
+    "job logging, stream": [
+        "+hydra.job_logging.handlers={{x: {{class: logging.StreamHandler, stream: 'ext://{}'}}}}"
+    ],
     "elsewhere in hydra": ["+hydra.job.x={{_target_: {}}}"],
 }
 
 
 @pytest.mark.parametrize("location", LOCATIONS)
-def test_a_hostile_target_is_refused_at_every_location(line, monkeypatch, location):  # noqa: F811
+def test_a_hostile_target_is_refused_at_every_location(line, monkeypatch, location):
     monkeypatch.setenv("MLXLAB_EVIL", "os.system")
     for flags, target in (([], "os.system"), (["-m"], "mlxlab.experiment.run.os.system")):
         line(*flags, *(text.format(target) for text in LOCATIONS[location]))
@@ -110,7 +118,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("location", FILES)
-def test_a_hostile_target_is_refused_in_every_file(line, user_config, location):  # noqa: F811
+def test_a_hostile_target_is_refused_in_every_file(line, user_config, location):
     flags = user_config("# @package _global_\n" + FILES[location].format("os.system"))
     line("-m", *flags)
     assert line.code == 77, line.err
@@ -118,9 +126,13 @@ def test_a_hostile_target_is_refused_in_every_file(line, user_config, location):
     assert list(line.project.iterdir()) == []
 
 
-def test_a_hostile_file_is_refused_with_file_and_line(line, user_config):  # noqa: F811
-    message = line.refuses(*user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
-    assert message.endswith("mine.yaml:3: model._target_: refused: os.system is not an allowed target")
+def test_a_hostile_file_is_refused_with_file_and_line(line, user_config):
+    message = line.refuses(
+        *user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77
+    )
+    assert message.endswith(
+        "mine.yaml:3: model._target_: refused: os.system is not an allowed target"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,27 +140,41 @@ def test_a_hostile_file_is_refused_with_file_and_line(line, user_config):  # noq
     [
         ("++model._args_=[1]", "_args_ is not supported; name the arguments"),
         ("++model._recursive_=false", "_recursive_ is not supported; inner nodes are always built"),
-        ("++model._convert_=all", "_convert_ is not supported; lists and mappings are always those of Python"),
-        ("++model._mode_=call", "_mode_ is not supported; a node is always called, or with _partial_ called later"),
+        (
+            "++model._convert_=all",
+            "_convert_ is not supported; lists and mappings are always those of Python",
+        ),
+        (
+            "++model._mode_=call",
+            "_mode_ is not supported; a node is always called, or with _partial_ called later",
+        ),
     ],
 )
-def test_other_keys_that_hydra_knows_in_a_component_are_refused(line, override, message):  # noqa: F811
+def test_other_keys_that_hydra_knows_in_a_component_are_refused(line, override, message):
     assert message in line.refuses(override, code=77)
 
 
-def test_a_component_is_partial_exactly_where_conf_says_so(line):  # noqa: F811
+def test_a_component_is_partial_exactly_where_conf_says_so(line):
     assert "expected true" in line.refuses("trainer.optimizer._partial_=false")
     assert "expected false" in line.refuses("+trainer.loss._partial_=true")
 
 
 @pytest.mark.parametrize(
-    "name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "MLXLAB_ALLOWED_TARGETS", "MLXLAB_CONF", "HYDRA_FULL_ERROR"]
+    "name",
+    [
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "PATH",
+        "MLXLAB_ALLOWED_TARGETS",
+        "MLXLAB_CONF",
+        "HYDRA_FULL_ERROR",
+    ],
 )
-def test_a_config_may_not_set_these_environment_variables(line, name):  # noqa: F811
+def test_a_config_may_not_set_these_environment_variables(line, name):
     assert name in line.refuses(f"+hydra.job.env_set.{name}=x", code=77)
 
 
-def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa: F811
+def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
     message = line.refuses("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", code=77)
     assert "hunter2secret" not in message
@@ -158,11 +184,18 @@ def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa
     assert "hunter2secret" not in line.out + line.err
 
 
-def test_a_copied_environment_variable_that_is_not_set_is_reported_with_its_origin(line, user_config, monkeypatch):  # noqa: F811
+def test_a_copied_environment_variable_that_is_not_set_is_reported_with_its_origin(
+    line, user_config, monkeypatch
+):
     monkeypatch.delenv("OMP_PLACES", raising=False)
     expected = "the environment variable OMP_PLACES is not set"
-    assert line.refuses("hydra.job.env_copy=[OMP_PLACES]") == f"hydra.job.env_copy=[OMP_PLACES]: {expected}"
-    assert "seed=-1: expected" in line.refuses("hydra.job.env_copy=[OMP_PLACES]", "seed=-1", lines=2)
+    assert (
+        line.refuses("hydra.job.env_copy=[OMP_PLACES]")
+        == f"hydra.job.env_copy=[OMP_PLACES]: {expected}"
+    )
+    assert "seed=-1: expected" in line.refuses(
+        "hydra.job.env_copy=[OMP_PLACES]", "seed=-1", lines=2
+    )
     file = "# @package _global_\nhydra:\n  job:\n    env_copy: [OMP_PLACES]\n"
     assert f"mine.yaml:4: hydra.job.env_copy: {expected}" in line.refuses(*user_config(file))
 
@@ -176,19 +209,21 @@ def restored_log_handlers():
         handler.close()
 
 
-def test_the_logging_configs_of_hydra_are_accepted(line, restored_log_handlers):  # noqa: F811
+def test_the_logging_configs_of_hydra_are_accepted(line, restored_log_handlers):
     assert line("hydra/job_logging=default") == 0
     assert (line.runs[0][1] / "train.log").is_file()
 
 
-def test_another_config_folder_allows_no_further_targets(line, monkeypatch, tmp_path):  # noqa: F811
+def test_another_config_folder_allows_no_further_targets(line, monkeypatch, tmp_path):
     shutil.copytree(shipped_conf(), tmp_path / "conf")
     (tmp_path / "conf" / "tracking" / "none.yaml").write_text("_target_: os.makedirs\n")
     monkeypatch.setenv("MLXLAB_CONF", str(tmp_path / "conf"))
-    assert "none.yaml:1: tracking._target_: refused: os.makedirs" in line.refuses("tracking=none", code=77)
+    assert "none.yaml:1: tracking._target_: refused: os.makedirs" in line.refuses(
+        "tracking=none", code=77
+    )
 
 
-def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch):  # noqa: F811
+def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch):
     package = tmp_path / "code" / "evilconf"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('imported')")
@@ -202,18 +237,18 @@ def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch)
     assert line.runs[0][0].seed == 7
 
 
-def test_a_search_path_in_a_primary_config_is_refused(line, user_config, tmp_path):  # noqa: F811
+def test_a_search_path_in_a_primary_config_is_refused(line, user_config, tmp_path):
     user_config("defaults: [train]\nhydra:\n  searchpath: [pkg://antigravity]\n", name="other.yaml")
     assert line("--config-dir", str(tmp_path / "own"), "--config-name", "other") == 77
     assert "antigravity" not in sys.modules
 
 
-def test_a_pickle_is_not_rerun(line):  # noqa: F811
+def test_a_pickle_is_not_rerun(line):
     assert "--experimental-rerun" in line.refuses("--experimental-rerun", "x.pickle", code=77)
     assert "--experimental-rerun" in line.refuses("--experimental-r=x.pickle", code=77)
 
 
-def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):  # noqa: F811
+def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):
     (tmp_path / "own_components.py").write_text(
         "class Loss:\n    def __init__(self, label_smoothing: float) -> None: ...\n\nfrom os import system\n"
     )
@@ -222,14 +257,22 @@ def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):  #
     monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_components.Loss, own_components.system")
     assert line("trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss") == 0
     assert "unknown key" in line.refuses(
-        "trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss", "+trainer.loss.x=1"
+        "trainer/loss=cross_entropy",
+        "trainer.loss._target_=own_components.Loss",
+        "+trainer.loss.x=1",
     )
-    assert "not a class or function defined" in line.refuses("trainer.loss._target_=own_components.system", code=77)
+    assert "not a class or function defined" in line.refuses(
+        "trainer.loss._target_=own_components.system", code=77
+    )
 
 
 def test_a_target_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
-    Path(tmp_path / "shifty.py").write_text("def component(): ...\nimport os\ncomponent = os.getcwd\n")
-    Path(tmp_path / "shifty2.py").write_text("def component(): ...\nimport os\nglobals()['component'] = os.getcwd\n")
+    Path(tmp_path / "shifty.py").write_text(
+        "def component(): ...\nimport os\ncomponent = os.getcwd\n"
+    )
+    Path(tmp_path / "shifty2.py").write_text(
+        "def component(): ...\nimport os\nglobals()['component'] = os.getcwd\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "shifty.component,shifty2.component")
     for target in ("shifty.component", "shifty2.component"):
@@ -238,5 +281,7 @@ def test_a_target_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path)
 
 
 def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
-    (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n")
+    (tmp_path / "x.yaml").write_text(
+        "a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n"
+    )
     assert set(_targets(tmp_path, "mlxlab")) == {"mlxlab.models.bert.Bert"}

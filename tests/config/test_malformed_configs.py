@@ -15,13 +15,22 @@ BY_OVERRIDE = {
     "unknown key, added": ("+trainer.lrr=1", "unknown key; did you mean trainer.learning_rate?"),
     "unknown key, forced": ("++trainer.epoch=1", "did you mean trainer.epochs?"),
     "unknown key at the top": ("+sed=1", "did you mean seed?"),
-    "unknown key deep down": ("trainer.optimizer.weight_deca=1", "did you mean trainer.optimizer.weight_decay?"),
+    "unknown key deep down": (
+        "trainer.optimizer.weight_deca=1",
+        "did you mean trainer.optimizer.weight_decay?",
+    ),
     "unknown group": ("modle=bert", "did you mean model?"),
-    "unknown subgroup": ("model/sise=nano", "there is no group model/sise; did you mean model/size?"),
+    "unknown subgroup": (
+        "model/sise=nano",
+        "there is no group model/sise; did you mean model/size?",
+    ),
     "unknown option": ("model=brt", "model has no option brt; did you mean bert?"),
     "dot for slash": ("model.size=nano", "unknown key"),
     "missing": ("model.hidden_size=???", "missing; expected a whole number >= 1"),
-    "word for a number": ("trainer.epochs=abc", "expected a whole number >= 1 or auto or null, got abc (text)"),
+    "word for a number": (
+        "trainer.epochs=abc",
+        "expected a whole number >= 1 or auto or null, got abc (text)",
+    ),
     "fraction for an integer": ("trainer.epochs=1.5", "expected a whole number"),
     "true for an integer": ("trainer.log_every=true", "got true"),
     "true for a float": ("trainer.learning_rate=true", "got true"),
@@ -31,7 +40,10 @@ BY_OVERRIDE = {
     "number for a flag": ("model.pre_norm=1", "expected true or false"),
     "null": ("trainer.log_every=null", "expected a whole number >= 1, got null"),
     "null component": ("trainer.loss=null", "expected a component"),
-    "option of a group": ("trainer.loss=focal", "an option of a config group, expected trainer/loss=focal"),
+    "option of a group": (
+        "trainer.loss=focal",
+        "an option of a config group, expected trainer/loss=focal",
+    ),
     "option of a group that may be null": ("model.adapter=lora", "expected model/adapter=lora"),
     "batch size 0": ("data.batch_size=0", "expected a whole number >= 1"),
     "batch size -1": ("data.batch_size=-1", "expected a whole number >= 1"),
@@ -55,7 +67,10 @@ BY_OVERRIDE = {
     "dangling": ("trainer.epochs=${missing.key}", "${missing.key}: there is no such key"),
     "dangling, nearly": ("trainer.epochs=${trainer.epoch}", "did you mean trainer.epochs?"),
     "circle of one": ("name=${name}", "an interpolation in a circle"),
-    "no such variable": ("name=${oc.env:MLXLAB_NOPE}", "the environment variable MLXLAB_NOPE is not set"),
+    "no such variable": (
+        "name=${oc.env:MLXLAB_NOPE}",
+        "the environment variable MLXLAB_NOPE is not set",
+    ),
     "no such resolver": ("name=${nope:1}", "nope"),
     "broken interpolation": ("name='${'", "name="),
     "a group that is null": ("model=null", "expected the name of an option; there is bert"),
@@ -63,8 +78,14 @@ BY_OVERRIDE = {
     "no run folder": ("hydra.run.dir=???", "expected the path of a folder"),
     "an empty run folder": ("hydra.run.dir=''", "expected the path of a folder"),
     "dash as a run folder": ("hydra.run.dir=-", "expected the path of a folder"),
-    "home as a run folder": ("hydra.run.dir='~/x'", f"~ is not expanded here; expected {Path.home()}/x"),
-    "a home folder": ("data.source=~/a b.csv", f"no ~ after =; write 'data.source={Path.home()}/a b.csv'"),
+    "home as a run folder": (
+        "hydra.run.dir='~/x'",
+        f"~ is not expanded here; expected {Path.home()}/x",
+    ),
+    "a home folder": (
+        "data.source=~/a b.csv",
+        f"no ~ after =; write 'data.source={Path.home()}/a b.csv'",
+    ),
     "an interpolation in parentheses": ("name=run(${seed})", shlex.quote("name='run(${seed})'")),
     "a sweep with an open quote": ("sweep.resume='x", "sweep.resume='x: cannot be read"),
     "package": ("--package=trainer", "only together with --cfg"),
@@ -86,22 +107,31 @@ BY_OVERRIDE = {
     "deep": ("name=" + "[" * 3000 + "]" * 3000, "nested more than 30 deep"),
     "control character": ("name=a\x1b[31mb", "a control character"),
     "fold": ("data.fold=1", "set data.folds too"),
-    "component where text is expected": ("name={_target_:mlxlab.models.bert.Bert}", "expected text or null"),
+    "component where text is expected": (
+        "name={_target_:mlxlab.models.bert.Bert}",
+        "expected text or null",
+    ),
     "a key that an operation of growth lacks": (
         "callbacks.growth.operations=[{id: a, op: widen, when: {or_steps: 1}}]",
         ": callbacks.growth.operations.0.feed_forward: missing; expected a whole number >= 1",
     ),
     "list where a mapping is expected": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
     "unknown flag": ("--confg=job", "--confg: unknown flag; did you mean --cfg?"),
-    "key as a flag": ("--epochs=5", "--epochs: unknown flag; keys are written without dashes: trainer.epochs=5"),
-    "flag that is no key": ("--gpu", "--gpu: unknown flag; keys are written without dashes, as key=value"),
+    "key as a flag": (
+        "--epochs=5",
+        "--epochs: unknown flag; keys are written without dashes: trainer.epochs=5",
+    ),
+    "flag that is no key": (
+        "--gpu",
+        "--gpu: unknown flag; keys are written without dashes, as key=value",
+    ),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),
     "primary config": ("--config-name=trian", "trian"),
 }
 
 
 @pytest.mark.parametrize("name", BY_OVERRIDE)
-def test_a_malformed_override_gets_one_line_and_exit_2(line, name):  # noqa: F811
+def test_a_malformed_override_gets_one_line_and_exit_2(line, name):
     override, expected = BY_OVERRIDE[name]
     message = line.refuses(override)
     assert expected in message
@@ -112,19 +142,39 @@ BY_FILE = {
     "tabs": ("trainer:\n\tepochs: 1\n", ":3: ", "a tab; indent with spaces"),
     "broken": ("trainer: [1, 2\n", ":", "broken YAML"),
     "a key twice": ("seed: 1\nname: a\nseed: 2\n", ":4: ", "the key seed is defined twice"),
-    "unknown key": ("trainer:\n  lrr: 1\n", ":3: trainer.lrr: ", "did you mean trainer.learning_rate?"),
+    "unknown key": (
+        "trainer:\n  lrr: 1\n",
+        ":3: trainer.lrr: ",
+        "did you mean trainer.learning_rate?",
+    ),
     "unknown option": ("defaults:\n  - override /model: brt\n", ":3: ", "did you mean bert?"),
     "wrong type": ("trainer:\n  epochs: abc\n", ":3: trainer.epochs: ", "got abc (text)"),
     "fraction": ("trainer:\n  epochs: 1.5\n", ":3: trainer.epochs: ", "expected a whole number"),
     "true": ("trainer:\n  epochs: true\n", ":3: trainer.epochs: ", "got true"),
     "exponent": ("trainer:\n  epochs: 1e3\n", ":3: trainer.epochs: ", "expected a whole number"),
     "null": ("seed: null\n", ":2: seed: ", "got null"),
-    "batch size": ("data:\n  batch_size: 0\n", ":3: data.batch_size: ", "expected a whole number >= 1"),
+    "batch size": (
+        "data:\n  batch_size: 0\n",
+        ":3: data.batch_size: ",
+        "expected a whole number >= 1",
+    ),
     "nan": ("trainer:\n  learning_rate: .nan\n", ":3: trainer.learning_rate: ", "got nan"),
-    "text": ("trainer:\n  learning_rate: '1e-3'\n", ":3: trainer.learning_rate: ", "got 1e-3 (text)"),
-    "warm-up": ("trainer:\n  max_steps: 5\n  schedule:\n    warmup: 6\n", ":5: ", "longer than the run of 5"),
+    "text": (
+        "trainer:\n  learning_rate: '1e-3'\n",
+        ":3: trainer.learning_rate: ",
+        "got 1e-3 (text)",
+    ),
+    "warm-up": (
+        "trainer:\n  max_steps: 5\n  schedule:\n    warmup: 6\n",
+        ":5: ",
+        "longer than the run of 5",
+    ),
     "empty list": ("data:\n  templates: []\n", ":3: data.templates: ", "at least 1"),
-    "in a list": ("data:\n  templates:\n    - basic\n    - bsic\n", ":5: data.templates.1: ", "did you mean basic?"),
+    "in a list": (
+        "data:\n  templates:\n    - basic\n    - bsic\n",
+        ":5: data.templates.1: ",
+        "did you mean basic?",
+    ),
     "dangling": ("name: ${missing.key}\n", ":2: name: ", "there is no such key"),
     "circle": ("name: ${name}\n", ":2: name: ", "an interpolation in a circle"),
     "no such variable": ("name: ${oc.env:MLXLAB_NOPE}\n", ":2: name: ", "MLXLAB_NOPE is not set"),
@@ -132,7 +182,11 @@ BY_FILE = {
     "a number as a key": ("tags:\n  1.5: 1\n", ":3: ", "the key 1.5 is not text; quote it"),
     "a null key": ("~: 1\n", ":2: ", "the key ~ is not text; quote it"),
     "deep": ("a: " + "[" * 3000 + "]" * 3000, ":2: ", "nested more than 30 deep"),
-    "deep in blocks": ("\n".join(" " * i + "a:" for i in range(300)), ":", "nested more than 30 deep"),
+    "deep in blocks": (
+        "\n".join(" " * i + "a:" for i in range(300)),
+        ":",
+        "nested more than 30 deep",
+    ),
     "UTF-16": ("seed: 1\n".encode("utf-16"), "mine.yaml: ", "UTF-16; save it as UTF-8"),
     "invalid UTF-8": (b"seed: 1\nname: \xff\n", ":2: ", "not UTF-8 (byte 0xff)"),
     "byte order mark": (b"\xef\xbb\xbfseed: 1\n", "mine.yaml: ", "byte order mark"),
@@ -146,13 +200,17 @@ BY_FILE = {
     "empty": ("", ":", "empty; write {}"),
     "list at the top": ("- 1\n- 2\n", ":", "expected a mapping of keys to values"),
     "two documents": ("seed: 1\n---\nseed: 2\n", ":", "expected a single document"),
-    "a list for a mapping": ("tags:\n  - a\n", "mine.yaml: ", "Cannot merge DictConfig with ListConfig"),
+    "a list for a mapping": (
+        "tags:\n  - a\n",
+        "mine.yaml: ",
+        "Cannot merge DictConfig with ListConfig",
+    ),
     "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "is used inside its own anchor"),
 }
 
 
 @pytest.mark.parametrize("name", BY_FILE)
-def test_a_malformed_file_gets_one_line_with_its_location_and_exit_2(line, user_config, name):  # noqa: F811
+def test_a_malformed_file_gets_one_line_with_its_location_and_exit_2(line, user_config, name):
     content, location, expected = BY_FILE[name]
     message = line.refuses(*user_config(content if isinstance(content, bytes) else HEAD + content))
     assert expected in message
@@ -160,7 +218,7 @@ def test_a_malformed_file_gets_one_line_with_its_location_and_exit_2(line, user_
     assert "mine.yaml" in message or "experiment/mine" in message
 
 
-def test_a_missing_mandatory_value_is_reported_with_file_and_line(line, user_config):  # noqa: F811
+def test_a_missing_mandatory_value_is_reported_with_file_and_line(line, user_config):
     user_config(
         "# @package model\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\nintermediate_size: 8\n",
         name="model/size/mine.yaml",
@@ -170,35 +228,38 @@ def test_a_missing_mandatory_value_is_reported_with_file_and_line(line, user_con
     assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in message
 
 
-def test_an_alias_bomb_is_refused_by_its_expanded_size(line, user_config):  # noqa: F811
+def test_an_alias_bomb_is_refused_by_its_expanded_size(line, user_config):
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
     for name, before in zip("bcdefghi", "abcdefgh", strict=True):
         bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
     assert "more than 20,000 values" in line.refuses(*user_config(HEAD + bomb))
 
 
-def test_fifty_megabytes_are_refused_unread(line, user_config):  # noqa: F811
+def test_fifty_megabytes_are_refused_unread(line, user_config):
     flags = user_config(HEAD + "name: " + "x" * 50_000_000)
     assert "a config file may have 1,048,576" in line.refuses(*flags)
 
 
-def test_the_refusal_of_a_yml_file_asks_to_rename_it(line, user_config):  # noqa: F811
+def test_the_refusal_of_a_yml_file_asks_to_rename_it(line, user_config):
     message = line.refuses(*user_config(HEAD + "seed: 1\n", name="experiment/mine.yml"))
-    assert message == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
+    assert (
+        message
+        == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
+    )
 
 
-def test_two_overrides_of_one_key_must_agree(line):  # noqa: F811
+def test_two_overrides_of_one_key_must_agree(line):
     assert line.refuses("seed=1", "seed=2") == "seed=2: contradicts seed=1; give one of them"
     assert line.refuses("seed=1", "++seed=2") == "++seed=2: contradicts seed=1; give one of them"
     assert line("seed=1", "seed=1") == 0
 
 
-def test_an_interpolation_in_a_circle_of_two_is_reported_for_both(line):  # noqa: F811
+def test_an_interpolation_in_a_circle_of_two_is_reported_for_both(line):
     message = line.refuses("name=${resume}", "resume=${name}", lines=2)
     assert message.count("an interpolation in a circle") == 2
 
 
-def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F811
+def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):
     line.refuses("trainer.max_steps=10", "trainer.schedule.warmup=11")
     assert line("trainer.max_steps=10", "trainer.schedule.warmup=0.5") == 0
     assert line("trainer.max_steps=10", "trainer.schedule.warmup=10") == 0
@@ -207,30 +268,47 @@ def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F
     assert line(*tokens, "trainer.schedule.warmup=5") == 0
 
 
-def test_folds_count_from_zero(line):  # noqa: F811
+def test_folds_count_from_zero(line):
     assert "expected a fold below 5" in line.refuses("data.folds=5", "data.fold=5")
     assert line("data.folds=5", "data.fold=4") == 0
 
 
-def test_keys_of_an_option_that_does_not_exist_are_no_second_error(line):  # noqa: F811
+def test_keys_of_an_option_that_does_not_exist_are_no_second_error(line):
     message = line.refuses("model/adapter=lroa", "model.adapter.rnak=4")
     assert message == "model/adapter=lroa: model/adapter has no option lroa; did you mean lora?"
 
 
-def test_all_errors_are_reported_at_once_at_most_ten(line):  # noqa: F811
-    message = line.refuses("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6)
-    for override in ("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1"):
+def test_all_errors_are_reported_at_once_at_most_ten(line):
+    message = line.refuses(
+        "modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6
+    )
+    for override in (
+        "modle=bert",
+        "model=brt",
+        "trainer.lrr=1",
+        "seed=-1",
+        "trainer.epochs=x",
+        "name=1",
+    ):
         assert f"{override}: " in message
     line.refuses(*[f"+k{n}=1" for n in range(14)], lines=11)
     assert line.lines[-1] == "and 4 more"
 
 
-def test_a_secret_in_the_environment_is_never_shown(line, user_config, monkeypatch):  # noqa: F811
+def test_a_secret_in_the_environment_is_never_shown(line, user_config, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
     monkeypatch.setenv("MLXLAB_PLAIN", "hunter2secret")
     monkeypatch.setenv("MLXLAB_DATABASE", "postgres://me:hunter2secret@host/db")
-    hidden = ["name=${oc.env:AWS_SECRET_ACCESS_KEY}", "seed=${oc.env:MLXLAB_PLAIN}", "name=${oc.env:MLXLAB_DATABASE}"]
-    for override in [*hidden, "seed=${oc.decode:${oc.env:MLXLAB_PLAIN}}", "model._target_=${oc.env:MLXLAB_PLAIN}"]:
+    hidden = [
+        "name=${oc.env:AWS_SECRET_ACCESS_KEY}",
+        "seed=${oc.env:MLXLAB_PLAIN}",
+        "name=${oc.env:MLXLAB_DATABASE}",
+    ]
+    for override in [
+        *hidden,
+        "seed=${oc.decode:${oc.env:MLXLAB_PLAIN}}",
+        "model._target_=${oc.env:MLXLAB_PLAIN}",
+    ]:
         line(override)
         assert line.code in (2, 77)
         assert "hunter2secret" not in line.out + line.err
@@ -243,40 +321,51 @@ def test_a_secret_in_the_environment_is_never_shown(line, user_config, monkeypat
     assert "mine.yaml:2: name: " in line.err
 
 
-def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: F811
+def test_a_number_from_the_environment_is_a_number(line, monkeypatch):
     monkeypatch.setenv("MLXLAB_STEPS", "7")
     assert line('trainer.max_steps="${oc.decode:${oc.env:MLXLAB_STEPS}}"') == 0
     assert line.runs[0][0].trainer.max_steps == 7
-    assert "got ${oc.env:MLXLAB_STEPS} (text)" in line.refuses("trainer.max_steps=${oc.env:MLXLAB_STEPS}", lines=None)
+    assert "got ${oc.env:MLXLAB_STEPS} (text)" in line.refuses(
+        "trainer.max_steps=${oc.env:MLXLAB_STEPS}", lines=None
+    )
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer.epochs=null"], "trainer.epochs, max_steps and max_tokens are all null: set one of them"),
-        (["data=streaming", "model=transformer", "trainer.teachers=[outputs/t]"], "expected trainer=distill"),
+        (
+            ["trainer.epochs=null"],
+            "trainer.epochs, max_steps and max_tokens are all null: set one of them",
+        ),
+        (
+            ["data=streaming", "model=transformer", "trainer.teachers=[outputs/t]"],
+            "expected trainer=distill",
+        ),
         (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
         (["model.max_position_embeddings=16"], "positions for 16"),
         (["data=streaming", "model.max_position_embeddings=4"], "positions for 4"),
-        (["model.position_embedding=rope", "model.num_heads=128"], "even head dimension, got 128 / 128 = 1"),
+        (
+            ["model.position_embedding=rope", "model.num_heads=128"],
+            "even head dimension, got 128 / 128 = 1",
+        ),
         (["model=transformer", "model.num_heads=128"], "even head dimension"),
         (["trainer.optimizer.betas=[0.9]"], "a list of exactly 2"),
         (["trainer.optimizer.betas=[0.9,0.99,0.999]"], "a list of exactly 2"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_conflicts_between_keys_are_refused(line, overrides, message):  # noqa: F811
+def test_conflicts_between_keys_are_refused(line, overrides, message):
     assert message in line.refuses(*overrides)
 
 
-def test_every_invalid_parameter_of_a_sweep_in_a_file_is_reported(line, user_config):  # noqa: F811
+def test_every_invalid_parameter_of_a_sweep_in_a_file_is_reported(line, user_config):
     params = "hydra:\n  sweeper:\n    params:\n      trainer.epochs: 1,,2\n      seed: '[1'\n"
     err = line.refuses("-m", *user_config(HEAD + params), lines=2)
     for line_, override in zip(err.splitlines(), ("trainer.epochs=1,,2", "seed=[1"), strict=True):
         assert line_.startswith(f"hydra.sweeper.params.{override}: cannot be read")
 
 
-def test_a_users_own_schedule_may_be_called_linear(line, monkeypatch, tmp_path):  # noqa: F811
+def test_a_users_own_schedule_may_be_called_linear(line, monkeypatch, tmp_path):
     (tmp_path / "own_schedules.py").write_text(
         "def linear(warmup: float, final_lr_ratio: float, *, peak, steps): ...\n"
     )
@@ -286,7 +375,7 @@ def test_a_users_own_schedule_may_be_called_linear(line, monkeypatch, tmp_path):
     assert line(*endless, "trainer.schedule._target_=own_schedules.linear") == 0, line.err
 
 
-def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):  # noqa: F811
+def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):
     assert line("model=transformer", "data=streaming", "data.seq_len=4096") == 0
 
 
@@ -304,21 +393,23 @@ def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positi
         ("data.lr=1", "trainer.learning_rate"),
     ],
 )
-def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expected):  # noqa: F811
+def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expected):
     assert line.refuses(override) == f"{override}: unknown key; did you mean {expected}?"
 
 
-def test_a_part_of_a_word_is_no_near_key(line):  # noqa: F811
+def test_a_part_of_a_word_is_no_near_key(line):
     assert "did you mean" not in line.refuses("out=x")
 
 
-def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
+def test_an_unknown_option_of_a_group_lists_the_options(line):
     options = "mlflow, none, trackio, wandb"
-    assert line.refuses("tracking=comet").endswith(f"tracking has no option comet; there is {options}")
+    assert line.refuses("tracking=comet").endswith(
+        f"tracking has no option comet; there is {options}"
+    )
 
 
 @pytest.mark.parametrize("uri", ["gopher://x", "file:///x", "uc:x", "''", "x"])
-def test_a_tracking_address_that_mlflow_has_no_store_for_is_refused_before_training(line, uri):  # noqa: F811
+def test_a_tracking_address_that_mlflow_has_no_store_for_is_refused_before_training(line, uri):
     assert "tracking.uri" in line.refuses(f"tracking.uri={uri}")
 
 
@@ -346,7 +437,7 @@ def test_the_quoted_list_that_is_shown_can_be_pasted(words, items):
     assert override.value() == items
 
 
-def test_a_missing_file_of_data_is_asked_for(line):  # noqa: F811
+def test_a_missing_file_of_data_is_asked_for(line):
     assert line.refuses("data=text_classification") == (
         "data.source is missing: name your file, for example data.source=my.csv"
     )

@@ -27,6 +27,6 @@ from support.configs import line  # noqa: F401
     ],
     ids=" ".join,
 )
-def test_an_odd_value_is_refused_without_a_traceback(line, args):  # noqa: F811
+def test_an_odd_value_is_refused_without_a_traceback(line, args):
     assert line(*args) in (0, 2, 77), line.err
     assert "Traceback" not in line.err

@@ -38,7 +38,9 @@ def copied_code(run_folder, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("command", "args"), [*COMMANDS, (evaluate, ["run={run}"])])
-def test_code_without_config_files_says_where_they_were_looked_for(copied, run_folder, command, args, capsys):
+def test_code_without_config_files_says_where_they_were_looked_for(
+    copied, run_folder, command, args, capsys
+):
     assert command.main([arg.format(run=run_folder) for arg in args]) == 66
     assert capsys.readouterr().err == (
         f"no config files: looked in {copied}/conf (only with pyproject.toml next to it), {copied}/src/mlxlab/conf and "
@@ -59,10 +61,14 @@ def test_doctor_says_that_config_files_are_missing_and_checks_the_rest(copied):
 
 
 @pytest.mark.parametrize(("command", "args"), COMMANDS)
-def test_a_folder_of_config_files_that_was_named_must_exist(run_folder, command, args, monkeypatch, tmp_path, capsys):
+def test_a_folder_of_config_files_that_was_named_must_exist(
+    run_folder, command, args, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setenv("MLXLAB_CONF", f"{tmp_path}/nowhere")
     assert command.main([arg.format(run=run_folder) for arg in args]) == 2
-    assert capsys.readouterr().err == f"MLXLAB_CONF={tmp_path}/nowhere: not a folder of config files\n"
+    assert (
+        capsys.readouterr().err == f"MLXLAB_CONF={tmp_path}/nowhere: not a folder of config files\n"
+    )
 
 
 def test_the_code_of_a_logged_model_has_its_config_files_next_to_it(copied):

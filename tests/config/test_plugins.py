@@ -19,10 +19,14 @@ def install(tmp_path, monkeypatch):
         (package / "__init__.py").write_text("raise SystemExit('imported')\n")
         (package / "parts.py").write_text("class Mine: ...\nclass Other: ...\n")
         if conf:
-            (package / "conf" / "model" / "mine.yaml").write_text(f"_target_: {name}.parts.Mine\nx: os.system\n")
+            (package / "conf" / "model" / "mine.yaml").write_text(
+                f"_target_: {name}.parts.Mine\nx: os.system\n"
+            )
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Name: {name}\nVersion: 1\n")
-        (metadata / "entry_points.txt").write_text(f"[mlxlab.plugins]\n{name} = {registered or name}\n")
+        (metadata / "entry_points.txt").write_text(
+            f"[mlxlab.plugins]\n{name} = {registered or name}\n"
+        )
         plugins.cache_clear()
         return package
 
@@ -45,7 +49,9 @@ def test_only_what_its_own_conf_names_of_itself_may_be_built(install):
         assert "not an allowed target" in why_disallowed(target)
 
 
-@pytest.mark.parametrize("fault", [{"conf": False}, {"registered": "registered_nowhere"}], ids=["conf", "package"])
+@pytest.mark.parametrize(
+    "fault", [{"conf": False}, {"registered": "registered_nowhere"}], ids=["conf", "package"]
+)
 def test_a_registration_without_a_package_or_conf_is_ignored_with_a_warning(install, caplog, fault):
     install("registered_three", **fault)
     assert plugins() == {}
@@ -55,7 +61,9 @@ def test_a_registration_without_a_package_or_conf_is_ignored_with_a_warning(inst
 def test_a_run_folder_registers_nothing(install, tmp_path, monkeypatch):
     install("registered_four")
     (tmp_path / "run").mkdir()
-    (tmp_path / "registered_four-1.dist-info").rename(tmp_path / "run" / "registered_four-1.dist-info")
+    (tmp_path / "registered_four-1.dist-info").rename(
+        tmp_path / "run" / "registered_four-1.dist-info"
+    )
     monkeypatch.chdir(tmp_path / "run")
     plugins.cache_clear()
     assert plugins() == {}

@@ -9,7 +9,12 @@ from mlxlab.config.paths import shipped_conf
 from support.configs import line  # noqa: F401
 
 OPTIONS = groups([shipped_conf()])
-SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
+SHAPE = [
+    "model.hidden_size=16",
+    "model.num_layers=1",
+    "model.num_heads=2",
+    "model.intermediate_size=16",
+]
 REQUIRED_OVERRIDES = {
     "cloud=azure": ["cloud.bucket=container"],
     "cloud=directory": ["cloud.path=copies"],
@@ -36,7 +41,9 @@ COMBINATIONS = [  # every model, data set and trainer; those without the marker 
     for m, model in enumerate(OPTIONS["model"])
     for d, data in enumerate(OPTIONS["data"])
     for number, trainer in enumerate(OPTIONS["trainer"], m + d)
-    for marks in [NO_MARKS if number % len(OPTIONS["trainer"]) == 0 else [pytest.mark.fault_injection]]
+    for marks in [
+        NO_MARKS if number % len(OPTIONS["trainer"]) == 0 else [pytest.mark.fault_injection]
+    ]
 ]
 
 
@@ -44,7 +51,9 @@ def composed(*overrides):
     return Composer(shipped_conf(), list(overrides)).checked()
 
 
-@pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])
+@pytest.mark.parametrize(
+    "choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options]
+)
 def test_every_option_of_conf_is_valid(choice):
     group, _, option = choice.partition("=")
     overrides = REQUIRED_OVERRIDES.get(choice, REQUIRED_OVERRIDES.get(group, []))
@@ -61,7 +70,10 @@ def test_every_combination_of_options_is_valid(model, data, trainer, tracking):
 
 def test_every_option_has_a_first_comment():
     undocumented = [
-        f"{group}={name}" for group, options in OPTIONS.items() for name, comment in options.items() if not comment
+        f"{group}={name}"
+        for group, options in OPTIONS.items()
+        for name, comment in options.items()
+        if not comment
     ]
     assert undocumented == []
 
@@ -87,7 +99,10 @@ def test_the_command_line_wins_over_debug_over_experiment_over_files():
     assert composed("experiment=standard", "debug=overfit").trainer.learning_rate == 1e-3
     assert composed("debug=overfit", "trainer.learning_rate=2e-3").trainer.learning_rate == 2e-3
     assert "NoTracker" in composed("experiment=standard", "debug=overfit").tracking._target_
-    assert composed("debug=overfit", "tracking=mlflow").tracking._target_ == "mlxlab.tracking.journal.Journal"
+    assert (
+        composed("debug=overfit", "tracking=mlflow").tracking._target_
+        == "mlxlab.tracking.journal.Journal"
+    )
 
 
 def test_a_preset_tunes_pretrained_weights_at_the_rate_for_that():

@@ -4,7 +4,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.recorded_overrides import merge_recorded, override_text, restoring_overrides
+from mlxlab.config.hydra.recorded_overrides import (
+    merge_recorded,
+    override_text,
+    restoring_overrides,
+)
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import ConfigError
 
@@ -26,8 +30,21 @@ def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
 @pytest.mark.parametrize(
     "override",
     [
-        *("name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "+hydra.callbacks.x=y", "hydra/launcher=x"),
-        *("cloud=s3", "cloud.bucket=b", "tracking.uri=http://x", "tracking.register.name=x", "signals.requeue=true"),
+        *(
+            "name=first",
+            "resume=auto",
+            "rerun=x",
+            "hydra.run.dir=/x",
+            "+hydra.callbacks.x=y",
+            "hydra/launcher=x",
+        ),
+        *(
+            "cloud=s3",
+            "cloud.bucket=b",
+            "tracking.uri=http://x",
+            "tracking.register.name=x",
+            "signals.requeue=true",
+        ),
         *("callbacks.csv.allow_outside=true", "resume_policy.min_match=0"),
     ],
 )
@@ -36,7 +53,20 @@ def test_what_belongs_to_one_run_or_reaches_outside_is_not_taken_over(override):
 
 
 VALUES = [
-    *(None, True, 3, -2.5, 1e-5, float("inf"), "", "plain", "it's \\' \\", "a, b: [c]", "${seed}", "\\${seed}"),
+    *(
+        None,
+        True,
+        3,
+        -2.5,
+        1e-5,
+        float("inf"),
+        "",
+        "plain",
+        "it's \\' \\",
+        "a, b: [c]",
+        "${seed}",
+        "\\${seed}",
+    ),
     *([], ["x", 1, None], {"a": [1, {"b/c.x": "d"}]}),
 ]
 
@@ -57,10 +87,20 @@ def test_overrides_restore_what_a_config_file_changed():
 
 
 def test_what_is_not_taken_over_is_not_restored():
-    saved = {"name": "a", "cloud": {"bucket": "x"}, "tracking": {"uri": "x", "register": {}, "wait": 1}}
-    saved |= {"callbacks": {"csv": {"allow_outside": True}, "off": None}, "signals": {"requeue": True}}
+    saved = {
+        "name": "a",
+        "cloud": {"bucket": "x"},
+        "tracking": {"uri": "x", "register": {}, "wait": 1},
+    }
+    saved |= {
+        "callbacks": {"csv": {"allow_outside": True}, "off": None},
+        "signals": {"requeue": True},
+    }
     now = {"name": "b", "cloud": {}, "tracking": {"uri": None, "register": None, "wait": 1}}
-    now |= {"callbacks": {"csv": {"allow_outside": False}, "off": None}, "signals": {"requeue": False}}
+    now |= {
+        "callbacks": {"csv": {"allow_outside": False}, "off": None},
+        "signals": {"requeue": False},
+    }
     assert restoring_overrides(saved, now) == []
     assert saved["callbacks"]["csv"] == {"allow_outside": True}
 

@@ -6,7 +6,13 @@ import pytest
 
 from mlxlab.config.issues import format_key, split_key
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.resume_overrides import add_overrides, key_class, merge_for_resume, record_changes, requested_keys
+from mlxlab.config.resume_overrides import (
+    add_overrides,
+    key_class,
+    merge_for_resume,
+    record_changes,
+    requested_keys,
+)
 from mlxlab.errors import ConfigError, DataError
 
 SAVED = {
@@ -49,7 +55,9 @@ def test_a_group_typed_with_its_saved_option_changes_nothing():
 
 
 def test_another_option_of_a_group_sets_its_whole_package():
-    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | {"loss": {"_target_": "focal", "gamma": 2.0}}}
+    composed = DEFAULTS | {
+        "trainer": DEFAULTS["trainer"] | {"loss": {"_target_": "focal", "gamma": 2.0}}
+    }
     now = SAME | {"trainer/loss": "focal"}
     merged, changes = changed(composed, ["trainer/loss=focal"], now)
     assert merged["trainer"]["loss"] == {"_target_": "focal", "gamma": 2.0}
@@ -59,15 +67,28 @@ def test_another_option_of_a_group_sets_its_whole_package():
 def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
     step = {"step": {"_target_": "optimized", "accumulate": 1}}
     composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | step}
-    now, before = SAME | {"trainer": "optimized"}, ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"]
+    now, before = (
+        SAME | {"trainer": "optimized"},
+        ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"],
+    )
     saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
-    args = (saved, composed, ["trainer=optimized"], (SAME | {"trainer": "simple"}, now), [conf_dir()])
+    args = (
+        saved,
+        composed,
+        ["trainer=optimized"],
+        (SAME | {"trainer": "simple"}, now),
+        [conf_dir()],
+    )
     assert merge_for_resume(*args)[0]["trainer"] == composed["trainer"]
     merged = composed["trainer"] | {"epochs": 3}
-    assert merge_for_resume(*args, before)[0]["trainer"] == merged, "the loss is another one, without that key"
+    assert merge_for_resume(*args, before)[0]["trainer"] == merged, (
+        "the loss is another one, without that key"
+    )
     other = composed["trainer"] | {"loss": {"_target_": "other", "gamma": 1}}
     args = (args[0], composed | {"trainer": other}, *args[2:])
-    assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, "a key of another class"
+    assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, (
+        "a key of another class"
+    )
     typed = (*args[:2], ["trainer=optimized", "trainer.epochs=5"], *args[3:])
     assert merge_for_resume(*typed, before)[0]["trainer"] == other
 
@@ -75,8 +96,18 @@ def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
 def test_another_size_replaces_the_keys_typed_before():
     composed = DEFAULTS | {"model": DEFAULTS["model"] | {"hidden_size": 256}}
     now, then = SAME | {"model/size": "tiny"}, SAME | {"model/size": "nano"}
-    args = (SAVED, composed, ["model/size=tiny"], (then, now), [conf_dir()], ["model.hidden_size=128"])
-    assert merge_for_resume(*args)[1] == {"model.hidden_size": (128, 256), "model.num_layers": (4, 6)}
+    args = (
+        SAVED,
+        composed,
+        ["model/size=tiny"],
+        (then, now),
+        [conf_dir()],
+        ["model.hidden_size=128"],
+    )
+    assert merge_for_resume(*args)[1] == {
+        "model.hidden_size": (128, 256),
+        "model.num_layers": (4, 6),
+    }
 
 
 def test_an_experiment_sets_only_its_own_keys():
@@ -84,7 +115,8 @@ def test_an_experiment_sets_only_its_own_keys():
     composed = DEFAULTS | {
         "trainer": DEFAULTS["trainer"] | {"epochs": 1},
         "data": DEFAULTS["data"] | {"batch_size": 16},
-        "model": DEFAULTS["model"] | {"num_layers": 4},  # the size that the experiment chooses is the saved one
+        "model": DEFAULTS["model"]
+        | {"num_layers": 4},  # the size that the experiment chooses is the saved one
     }
     merged, _ = changed(composed, ["experiment=quick"], now, SAME | {"experiment": "standard"})
     assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
@@ -125,7 +157,9 @@ def test_every_key_has_a_class():
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
 def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
     saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
-    merged, changes = merge_for_resume(saved, saved, ["trainer.epochs=3"], (SAME, SAME), [conf_dir()])
+    merged, changes = merge_for_resume(
+        saved, saved, ["trainer.epochs=3"], (SAME, SAME), [conf_dir()]
+    )
     assert merged == saved
     assert changes == {}
 
@@ -134,10 +168,14 @@ def test_a_changed_mapping_is_refused_with_its_key_quoted():
     saved = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 3}}}
     composed = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 4}}}
     with pytest.raises(ConfigError, match=r"^data\.mixture\['/x/a\.txt'\]=4: was 3"):
-        merge_for_resume(saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()])
+        merge_for_resume(
+            saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()]
+        )
 
 
-@pytest.mark.parametrize("keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")])
+@pytest.mark.parametrize(
+    "keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")]
+)
 def test_a_formatted_key_is_split_into_the_same_keys(keys):
     assert split_key(format_key(keys)) == keys
 
@@ -157,9 +195,13 @@ def test_a_damaged_record_of_changes_is_refused(tmp_path):
 
 def test_a_node_that_takes_the_place_of_null_is_one_change():
     lora = {"_target_": "lora", "rank": 8, "targets": None}
-    saved, composed = (SAVED | {"model": SAVED["model"] | {"adapter": each}} for each in (None, lora))
+    saved, composed = (
+        SAVED | {"model": SAVED["model"] | {"adapter": each}} for each in (None, lora)
+    )
     folders, now = [conf_dir()], SAME | {"model/adapter": "lora"}
-    merged, changes = merge_for_resume(saved, composed, ["model/adapter=lora"], (SAME, now), folders)
+    merged, changes = merge_for_resume(
+        saved, composed, ["model/adapter=lora"], (SAME, now), folders
+    )
     assert changes == {"model.adapter": (None, lora)}
     assert merge_for_resume(merged, saved, ["model/adapter=none"], (now, SAME), folders)[1] == {
         "model.adapter": (lora, None)
@@ -172,7 +214,10 @@ def test_only_what_the_run_has_not_had_before_is_requested():
     def requested(*typed, before=()):
         return requested_keys(list(typed), list(before), (choices, choices), [conf_dir()])
 
-    assert requested("model.num_layers=2", "trainer.epochs=3") == [("model", "num_layers"), ("trainer", "epochs")]
+    assert requested("model.num_layers=2", "trainer.epochs=3") == [
+        ("model", "num_layers"),
+        ("trainer", "epochs"),
+    ]
     assert requested("+model.num_layers=2", before=["model.num_layers=2"]) == []
     assert requested("model=bert", "model/size=nano", "experiment=quick") == []
     assert requested("model/adapter=none") == [("model", "adapter")]

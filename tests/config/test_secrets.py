@@ -23,7 +23,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize("override", OVERRIDES)
 @pytest.mark.parametrize("flags", [(), ("--cfg", "job"), ("-m",)], ids=["run", "cfg", "sweep"])
-def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override, flags):  # noqa: F811
+def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override, flags):
     message = line.refuses(override, *flags, code=77)
     assert "ter2" not in message
     assert "credentials" in message
@@ -32,19 +32,25 @@ def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override
 @pytest.mark.parametrize(
     ("override", "shown", "variable"),
     [
-        ("cloud.secret_access_key=hunter2", "cloud.secret_access_key=***: unknown key", "AWS_SECRET_ACCESS_KEY"),
+        (
+            "cloud.secret_access_key=hunter2",
+            "cloud.secret_access_key=***: unknown key",
+            "AWS_SECRET_ACCESS_KEY",
+        ),
         ("+cloud={sas_token: hunter2}", "cloud.sas_token: unknown key", "AZURE_STORAGE_SAS_TOKEN"),
         ("tracking.passwd=hunter2", "tracking.passwd=***: unknown key", "environment only"),
     ],
 )
-def test_an_unknown_key_that_may_be_a_secret_is_named_without_its_value(line, override, shown, variable):  # noqa: F811
+def test_an_unknown_key_that_may_be_a_secret_is_named_without_its_value(
+    line, override, shown, variable
+):
     message = line.refuses(override)
     assert "hunter2" not in message
     assert shown in message
     assert variable in message
 
 
-def test_the_value_of_another_unknown_key_is_shown(line):  # noqa: F811
+def test_the_value_of_another_unknown_key_is_shown(line):
     assert "trainer.max_tokenz=7: unknown key" in line.refuses("trainer.max_tokenz=7")
 
 
@@ -66,19 +72,35 @@ def test_the_refusal_of_an_address_names_the_variables_of_its_service(address, v
     assert variable in why_refused(address)
 
 
-def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):  # noqa: F811
-    message = line.refuses(*user_config("# @package _global_\ntags: {a: 'https://user:hunter2@host'}\n"), code=77)
+def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):
+    message = line.refuses(
+        *user_config("# @package _global_\ntags: {a: 'https://user:hunter2@host'}\n"), code=77
+    )
     assert "hunter2" not in message
     assert "mine.yaml:2: tags.a: refused: a URL with credentials" in message
 
 
 @pytest.mark.parametrize(
     "name",
-    ["PGPASSFILE", "NETRC", "SLACK_WEBHOOK", "OPENAI", "JWT", "ACCESS", "PASS", "DSN", "BEARER", "DB_CONN", "MY_CERT"],
+    [
+        "PGPASSFILE",
+        "NETRC",
+        "SLACK_WEBHOOK",
+        "OPENAI",
+        "JWT",
+        "ACCESS",
+        "PASS",
+        "DSN",
+        "BEARER",
+        "DB_CONN",
+        "MY_CERT",
+    ],
 )
 def test_only_listed_environment_variables_can_be_read(monkeypatch, name):
     monkeypatch.setenv(name, "hunter2")
-    with pytest.raises(ConfigError, match=f"{name} cannot be read in a config.*; name it MLXLAB_{name}$"):
+    with pytest.raises(
+        ConfigError, match=f"{name} cannot be read in a config.*; name it MLXLAB_{name}$"
+    ):
         read_environment(name)
 
 

@@ -12,7 +12,9 @@ from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 
-LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def test_a_saved_config_is_read_as_it_was_saved(config, tmp_path):
         "a: \ud800".encode("utf-8", "surrogatepass"),
         b"\xff\xfe\x00",
     ],
-    ids=lambda text: repr(text)[:30],  # a test id travels between the processes of pytest-xdist: 60 MB took seconds
+    ids=lambda text: repr(text)[
+        :30
+    ],  # a test id travels between the processes of pytest-xdist: 60 MB took seconds
 )
 def test_a_hostile_file_is_refused_quickly(tmp_path, text):
     file = tmp_path / "config.yaml"

@@ -21,7 +21,15 @@ from mlxlab.config.suggest import key_suggestion, nearest, nearest_key
     ],
 )
 def test_the_nearest_name_is_a_typing_error_or_an_abbreviation(typed, meant):
-    keys = ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing", "dropout", "max_rows"]
+    keys = [
+        "learning_rate",
+        "log_every",
+        "epochs",
+        "batch_size",
+        "label_smoothing",
+        "dropout",
+        "max_rows",
+    ]
     assert nearest(typed, keys) == meant
 
 
@@ -43,6 +51,8 @@ def test_the_class_of_a_component_is_never_suggested():
 
 
 def test_a_value_of_another_library_is_answered_with_ours():
-    (issue,) = Validator().node({"targets": "all-linear"}, "mlxlab.models.options.LoRA", "model.adapter")
+    (issue,) = Validator().node(
+        {"targets": "all-linear"}, "mlxlab.models.options.LoRA", "model.adapter"
+    )
     expected = "model.adapter.targets=null is all linear layers of attention and feed-forward"
     assert issue.message == f"expected a list: text or null, got all-linear; {expected}"

@@ -27,7 +27,9 @@ class Builder:
 
 
 def use(folder, build, key="0" * 32, **options):
-    content, outcome = cached(folder / f"rows-{key}", build, lambda content: content, lambda data: data, **options)
+    content, outcome = cached(
+        folder / f"rows-{key}", build, lambda content: content, lambda data: data, **options
+    )
     assert content == CONTENT
     return outcome
 
@@ -48,7 +50,10 @@ def damages(data):
     yield "without its last byte", data[:-1]
     yield "other bytes", os.urandom(len(data))
     for index in range(0, len(data), len(data) // 40):
-        yield f"a bit flipped at {index}", data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :]
+        yield (
+            f"a bit flipped at {index}",
+            data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :],
+        )
 
 
 def test_a_malformed_cache_file_is_rebuilt_with_one_warning(tmp_path, caplog):
@@ -96,11 +101,16 @@ def test_concurrent_processes_all_succeed(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
     command = [sys.executable, "-c", code, str(tmp_path)]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     answers = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(answers) == 1
-    assert len(list(tmp_path.glob("*.tokens"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
+    assert (
+        len(list(tmp_path.glob("*.tokens"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +138,10 @@ def test_keys_differ_where_any_value_does():
     content = {"data": "a", "templates": {"x": "y"}, "seed": 1}
     assert content_key(**content) == content_key(**dict(reversed(content.items())))
     changes = ({"data": "b"}, {"templates": {"x": "z"}}, {"seed": 2})
-    assert len({content_key(**(content | change)) for change in changes} | {content_key(**content)}) == 4
+    assert (
+        len({content_key(**(content | change)) for change in changes} | {content_key(**content)})
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,9 @@ def test_whatever_changes_the_tokens_is_a_miss(warm, small, change):
 
 
 def test_batch_sizes_and_prefetch_change_no_token(warm, small):
-    assert "read from the cache" in " ".join(small(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources)
+    assert "read from the cache" in " ".join(
+        small(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources
+    )
 
 
 def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
@@ -187,7 +202,9 @@ FORGERIES = {  # of (values, the number of lengths at their start)
 
 
 @pytest.mark.parametrize("change", FORGERIES)
-def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(warm, small, change, caplog):
+def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(
+    warm, small, change, caplog
+):
     data = small(warm)
     expected = [batch.tokens.tolist() for batch in data.train]
     (path,) = warm.glob("*.tokens")

@@ -38,7 +38,9 @@ def with_value(column, value, row=ROW):
 
 def without_column(name):
     index = HEADER.split(",").index(name)
-    rows = [[value for i, value in enumerate(row) if i != index] for row in ([HEADER.split(","), *ROWS])]
+    rows = [
+        [value for i, value in enumerate(row) if i != index] for row in ([HEADER.split(","), *ROWS])
+    ]
     return csv_text(rows).split("\n", 1)[1]
 
 
@@ -55,9 +57,17 @@ MALFORMED = {
     "4 a doubled column": (SOUND.replace("Parch", "SibSp", 1), "1:48", "SibSp occurs twice"),
     "5 one field too many": (with_line(52, LINES[51] + ",x"), None, "13 fields, expected 12"),
     "6 a row of 3 fields": (with_line(52, "51,0,3"), "52:6", "3 fields, expected 12"),
-    "7 a quote never closed": (with_line(52, '51,0,3,"Panula, Master'), "52:8", "closing quote missing"),
+    "7 a quote never closed": (
+        with_line(52, '51,0,3,"Panula, Master'),
+        "52:8",
+        "closing quote missing",
+    ),
     "7 the last quote never closed": (SOUND[: SOUND.rindex('",')], "101:9", "never closed"),
-    "8 invalid UTF-8": (with_value("name", "@").encode().replace(b"@", b"a\xff\xfe"), "52:9", "0xff"),
+    "8 invalid UTF-8": (
+        with_value("name", "@").encode().replace(b"@", b"a\xff\xfe"),
+        "52:9",
+        "0xff",
+    ),
     "9 UTF-16": (SOUND.encode("utf-16"), "1:1", "UTF-16"),
     "11 a NUL": (with_value("name", "a\0b"), "52:9", "0x00"),
     "12 label yes": (with_value("survived", "yes"), "52:4", "Survived is 'yes'"),
@@ -68,17 +78,28 @@ MALFORMED = {
     "16 a fare of 1e999": (with_value("fare", "1e999"), None, "Fare is '1e999'"),
     "17 semicolons": (SOUND.replace(",", ";"), "1:12", "semicolons"),
     "18 a name of 64 MB": (big_name, "52:8", "characters"),
-    "18 a name of 64 MB in quotes": (lambda: big_name().replace("aaa", '"aa', 1), "52:8", "characters"),
+    "18 a name of 64 MB in quotes": (
+        lambda: big_name().replace("aaa", '"aa', 1),
+        "52:8",
+        "characters",
+    ),
     "19 a PNG image": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "1:1", "PNG"),
     "20 the end cut off": (SOUND[:-20], None, "fields, expected 12"),
     "21 an HTML page": ("<!DOCTYPE html>\n<html><title>404</title></html>", "1:1", "HTML"),
     "22 rows twice": (SOUND + "\n".join(LINES[1:11]) + "\n", "102:1", "first used in line 2"),
-    "23 one label only": (csv_text(row._replace(survived=1) for row in ROWS), "2:13", "Survived is 1 in all 100 rows"),
+    "23 one label only": (
+        csv_text(row._replace(survived=1) for row in ROWS),
+        "2:13",
+        "Survived is 1 in all 100 rows",
+    ),
     "25 gzip": (gzip.compress(SOUND.encode()), "1:1", "gzip"),
 }
 HARMLESS = {
     "10 a byte order mark": ("\ufeff" + SOUND, None),
-    "24 a formula for a name": (with_value("name", '=HYPERLINK("http://x","y")'), '=HYPERLINK("http://x","y")'),
+    "24 a formula for a name": (
+        with_value("name", '=HYPERLINK("http://x","y")'),
+        '=HYPERLINK("http://x","y")',
+    ),
     "26 carriage returns": (SOUND.replace("\n", "\r"), None),
     "CR LF": (SOUND.replace("\n", "\r\n"), None),
     "no break at the end": (SOUND.rstrip("\n"), None),
@@ -217,7 +238,10 @@ def test_anything_but_a_regular_file_is_refused_without_blocking(tmp_path, monke
     server = socket.socket(socket.AF_UNIX)
     server.bind("socket")
     names = [tmp_path, tmp_path / "none.csv", "/dev/zero", "/dev/null", "-", "", "a\0b", "x" * 5000]
-    for name in [*names, *(tmp_path / end for end in ("pipe", "loop", "pipe link", "socket", "none.csv/x"))]:
+    for name in [
+        *names,
+        *(tmp_path / end for end in ("pipe", "loop", "pipe link", "socket", "none.csv/x")),
+    ]:
         with pytest.raises(InputNotFoundError) as caught:
             read_passengers(name, labelled=True)
         assert caught.value.exit_code == 66

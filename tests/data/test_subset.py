@@ -18,7 +18,11 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
     ids, sums = np.array(ids, np.int64), np.array(sums, np.float32)
     targets = np.ones(len(ids), np.float32) if targets is None else np.array(targets, np.float32)
     none = np.full(len(ids), np.nan, np.float32)
-    table = {"id": ids, "step": np.full(len(ids), step, np.int64), "time": np.full(len(ids), float(step))}
+    table = {
+        "id": ids,
+        "step": np.full(len(ids), step, np.int64),
+        "time": np.full(len(ids), float(step)),
+    }
     table |= {
         "targets": targets,
         "sum": sums,
@@ -63,13 +67,17 @@ def test_the_count_is_the_ceiling_of_n_k_percent_and_at_least_one(tmp_path, n, p
     assert len(select("hardest", percent, source=tmp_path / "a.parquet").chosen(0)) == count
 
 
-def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_long_ones_win(tmp_path):
+def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_long_ones_win(
+    tmp_path,
+):
     rng = np.random.default_rng(0)
     targets = rng.integers(1, 90, 200)
     sums = (rng.random(200) * targets).astype(np.float32)
     doubled = np.where(np.arange(200) % 2, 2, 1)  # every other text, written twice
     example_losses.write(rows(range(200), sums, targets), tmp_path / "a.parquet")
-    example_losses.write(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
+    example_losses.write(
+        rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet"
+    )
     a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
     np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
     b.score = "sum"
@@ -78,7 +86,8 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
 
 def test_by_kl_rows_without_one_are_not_chosen(tmp_path):
     example_losses.write(
-        rows([1, 2, 3], [9, 9, 9], kl=np.array([0.1, np.nan, 0.3], np.float32)), tmp_path / "a.parquet"
+        rows([1, 2, 3], [9, 9, 9], kl=np.array([0.1, np.nan, 0.3], np.float32)),
+        tmp_path / "a.parquet",
     )
     assert select("hardest", 100, "kl", tmp_path / "a.parquet").chosen(0).tolist() == [1, 3]
 
@@ -97,7 +106,11 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "text.parquet").write_text("id,loss\n")
-    for path, fault in [(empty, DataError), (nothing, InputNotFoundError), (tmp_path / "no", InputNotFoundError)]:
+    for path, fault in [
+        (empty, DataError),
+        (nothing, InputNotFoundError),
+        (tmp_path / "no", InputNotFoundError),
+    ]:
         with pytest.raises(fault, match=str(path)):
             select("hardest", source=path).chosen(0)
     with pytest.raises(DataError, match=r"text\.parquet: cannot be read"):
@@ -117,16 +130,25 @@ def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_p
     for run in (first, second):
         (run / "example_losses").mkdir(parents=True)
     append(first, rows([1, 2], [1.0, 2.0], step=5))
-    later = rows([2, 3], [2.5, 3.5], step=9) | {"time": np.array([0.0, 0.0])}  # a clock that was set back
+    later = rows([2, 3], [2.5, 3.5], step=9) | {
+        "time": np.array([0.0, 0.0])
+    }  # a clock that was set back
     append(first, later)
-    assert dict(zip(*(example_losses.read(first)[name].tolist() for name in ("id", "sum")), strict=True)) == {
+    assert dict(
+        zip(*(example_losses.read(first)[name].tolist() for name in ("id", "sum")), strict=True)
+    ) == {
         1: 1.0,
         2: 2.5,
         3: 3.5,
     }
     append(second, rows([3, 4], [30.0, 40.0], step=1, hidden=np.ones(2, np.float32)))
     merged = example_losses.merge([second, first])
-    assert dict(zip(merged["id"].tolist(), merged["sum"].tolist(), strict=True)) == {1: 1.0, 2: 2.5, 3: 30.0, 4: 40.0}
+    assert dict(zip(merged["id"].tolist(), merged["sum"].tolist(), strict=True)) == {
+        1: 1.0,
+        2: 2.5,
+        3: 30.0,
+        4: 40.0,
+    }
     np.testing.assert_array_equal(merged["hidden"], [np.nan, np.nan, 1, 1])
 
 
@@ -154,8 +176,13 @@ def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
     [path] = example_losses.streams(tmp_path / "example_losses")
     path.unlink()
     append(tmp_path, {"id": np.arange(2), "step": np.arange(2.0)})
-    for reading in (lambda: example_losses.read(tmp_path), lambda: example_losses.truncate(path.parent, 1)):
-        with pytest.raises(DataError, match="expected a column step of 64-bit integers, got id, step"):
+    for reading in (
+        lambda: example_losses.read(tmp_path),
+        lambda: example_losses.truncate(path.parent, 1),
+    ):
+        with pytest.raises(
+            DataError, match="expected a column step of 64-bit integers, got id, step"
+        ):
             reading()
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
@@ -168,22 +195,38 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     ids = [row.id for row in unselected.train_rows]
     costs = np.random.default_rng(0).random(len(ids))
     example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
-    data = make_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
+    data = make_titanic(
+        tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet")
+    )
     expected = np.array(ids)[np.argsort(-costs)][: -(-len(ids) // 4)]
     seen = np.concatenate([batch.example_ids for batch in data.train])
     assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])
     assert sum(data.class_counts) == len(expected)
     assert data.fingerprint != unselected.fingerprint
-    texts = {batch.example_ids[i]: batch.targets[i] for batch in data.train for i in range(len(batch.example_ids))}
+    texts = {
+        batch.example_ids[i]: batch.targets[i]
+        for batch in data.train
+        for i in range(len(batch.example_ids))
+    }
     assert all(texts[row.id] == row.survived for row in unselected.train_rows if row.id in texts)
     assert data.tokenizer.fingerprint == unselected.tokenizer.fingerprint
-    np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(unselected.valid)).tokens)
+    np.testing.assert_array_equal(
+        next(iter(data.valid)).tokens, next(iter(unselected.valid)).tokens
+    )
 
 
 def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
-    args = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
-    cfg = OmegaConf.to_container(without_hydra(Composer(shipped_conf(), args).checked()), resolve=True)
-    selections = [make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)]
+    args = [
+        "trainer=distill",
+        "trainer.distillation.rounds=3",
+        "data.select={mode: easiest, source: previous}",
+    ]
+    cfg = OmegaConf.to_container(
+        without_hydra(Composer(shipped_conf(), args).checked()), resolve=True
+    )
+    selections = [
+        make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)
+    ]
     assert [(select["mode"], select["source"]) for select in selections] == [
         (None, None),
         ("easiest", f"{tmp_path}/rounds/1"),

@@ -26,7 +26,16 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
-from support.models import TASK, FixedBatches, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from support.models import (
+    TASK,
+    FixedBatches,
+    RandomBatches,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
 SETTINGS = {
     "alpha": 0.5,
@@ -39,7 +48,9 @@ SETTINGS = {
 }
 
 
-def distill(*teachers: nn.Module, residual_base=(), cache=None, task=TASK, **changes) -> DistillationLoss:
+def distill(
+    *teachers: nn.Module, residual_base=(), cache=None, task=TASK, **changes
+) -> DistillationLoss:
     loaded = Teachers(
         Ensemble([FrozenModel(m) for m in teachers], kind=task.kind),
         Ensemble([FrozenModel(m) for m in residual_base]),
@@ -76,7 +87,9 @@ def test_distillation_without_teachers_or_with_alpha_1_is_cross_entropy_bit_for_
 
 def test_the_loss_equals_its_formula():
     student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
-    z, t = (np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in (student, teacher))
+    z, t = (
+        np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in (student, teacher)
+    )
     y, T = np.array(batch.targets), 3.0
     p, q = oracle(t / T, axis=-1), oracle(z / T, axis=-1)
     kl = (np.exp(p) * (p - q)).sum(axis=-1)
@@ -91,7 +104,9 @@ def test_the_loss_equals_its_formula():
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(divergence):
     model, batch = make_model(dropout=0.0), make_batch()
     loss = distill(make_model(dropout=0.0), alpha=0.0, divergence=divergence)
-    np.testing.assert_allclose(loss(model, batch).terms["kl"], 0, atol=3e-8 if divergence == "jensen_shannon" else 0)
+    np.testing.assert_allclose(
+        loss(model, batch).terms["kl"], 0, atol=3e-8 if divergence == "jensen_shannon" else 0
+    )
     assert np.abs(gradients(loss, model, batch)[1]).max() < 1e-6
 
 
@@ -104,11 +119,18 @@ def test_each_divergence_equals_its_formula():
     def kl(a, b):
         return (np.exp(a) * (a - b)).sum(axis=-1)
 
-    expected = {"forward": kl(p, q), "reverse": kl(q, p), "jensen_shannon": (kl(p, m) + kl(q, m)) / 2}
+    expected = {
+        "forward": kl(p, q),
+        "reverse": kl(q, p),
+        "jensen_shannon": (kl(p, m) + kl(q, m)) / 2,
+    }
     expected["mse"] = ((z - t) ** 2).mean(axis=-1)
     for divergence, values in expected.items():
         np.testing.assert_allclose(
-            soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, divergence), values, rtol=1e-4, atol=1e-6
+            soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, divergence),
+            values,
+            rtol=1e-4,
+            atol=1e-6,
         )
 
 
@@ -116,14 +138,18 @@ def test_each_divergence_equals_its_formula():
 def test_the_forward_divergence_and_its_gradient_equal_their_formulas(classes):
     rng = np.random.default_rng(0)
     z, t = rng.normal(size=(2, 3, classes)).astype(np.float32) * 4
-    slope = mx.grad(lambda z: soft_target_divergence(SoftTargets(mx.array(t)), z, 2.0, "forward").sum())(mx.array(z))
+    slope = mx.grad(
+        lambda z: soft_target_divergence(SoftTargets(mx.array(t)), z, 2.0, "forward").sum()
+    )(mx.array(z))
     q, p = (np.exp(oracle(x / 2, axis=-1)) for x in (z, t))
     np.testing.assert_allclose(slope, (q - p) / 2, rtol=1e-3, atol=1e-6)
     kl = (p * (oracle(t / 2, axis=-1) - oracle(z / 2, axis=-1))).sum(axis=-1)
     np.testing.assert_allclose(
         soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, "forward"), kl, rtol=1e-4
     )
-    assert not np.any(np.array(soft_target_divergence(SoftTargets(mx.array(t)), mx.array(t), 2.0, "forward")))
+    assert not np.any(
+        np.array(soft_target_divergence(SoftTargets(mx.array(t)), mx.array(t), 2.0, "forward"))
+    )
 
 
 def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
@@ -141,7 +167,9 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     teacher = make_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), make_batch()
     before = loss.teachers.digest()
-    assert np.array_equal(*(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2)))
+    assert np.array_equal(
+        *(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2))
+    )
     run = make_run()
     names = weights_of(run.model).keys()
     report = DistillationReport(loss.teachers, FixedBatches(), TASK, None)
@@ -159,8 +187,12 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
     teacher = make_model(seed=1)
     plain = train(distill(teacher))
-    settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
-    supported = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
+    settings = OmegaConf.to_container(
+        OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml")
+    )
+    supported = {key: value for key, value in settings.items() if key[0] != "_"} | {
+        "compile": "never"
+    }
     step = partial(OptimizedStep, **supported)
     for name, leaf in train(distill(teacher), step=step).items():
         np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
@@ -174,7 +206,9 @@ def test_an_ensemble_of_equal_members_equals_one_member(combine):
         several = Ensemble([member] * n, mean=combine)(batch.tokens, batch.segment_ids)
         if combine == "logits":
             np.testing.assert_array_equal(several, single)
-        np.testing.assert_allclose(mx.softmax(several, axis=-1), mx.softmax(single, axis=-1), rtol=1e-6)
+        np.testing.assert_allclose(
+            mx.softmax(several, axis=-1), mx.softmax(single, axis=-1), rtol=1e-6
+        )
 
 
 def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
@@ -191,12 +225,18 @@ def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
 def test_a_residual_student_has_the_weight_of_one_of_n_plus_1_members(n):
     rng = np.random.default_rng(n)
     logits = rng.normal(size=(n + 1, 4, 3)).astype(np.float32)
-    combined = weighted_mean([mx.array(logits[:-1].mean(axis=0)), mx.array(logits[-1])], [float(n), 1.0])
+    combined = weighted_mean(
+        [mx.array(logits[:-1].mean(axis=0)), mx.array(logits[-1])], [float(n), 1.0]
+    )
     np.testing.assert_allclose(combined, logits.mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
 def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
-    student, below, batch = make_model(dropout=0.0), [make_model(seed=n, dropout=0.0) for n in (1, 2)], make_batch()
+    student, below, batch = (
+        make_model(dropout=0.0),
+        [make_model(seed=n, dropout=0.0) for n in (1, 2)],
+        make_batch(),
+    )
     z = sum(np.array(m(batch.tokens, batch.segment_ids), np.float64) for m in (student, *below)) / 3
     y = np.array(batch.targets)
     values = distill(residual_base=below)(student, batch).total
@@ -217,7 +257,9 @@ def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
     c = [np.exp(oracle(logits, axis=-1))[np.arange(8), y][:, None] + 1e-6 for logits in z]
     loss = distill(*models, router=true_class_confidence)
     expected = (c[0] * z[0] + c[1] * z[1]) / (c[0] + c[1])
-    np.testing.assert_allclose(loss.teachers.soft_targets(batch, loss.router).values, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        loss.teachers.soft_targets(batch, loss.router).values, expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_the_loss_follows_its_coefficient_schedules():
@@ -247,13 +289,18 @@ def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
             return student(tokens, mask)
 
     focal = FocalLoss(None, 2.0, 0.0)
-    losses = {"distillation": distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)), "focal": focal}
+    losses = {
+        "distillation": distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)),
+        "focal": focal,
+    }
     loss = WeightedSumLoss(losses, {"distillation": 2.0, "focal": LinearCoefficient(0.0, 4.0, 1.0)})
     annotated = to_device(batch._replace(aux=loss.annotate(batch, 0.5)))
     actual = loss(Counted(), annotated)
     assert len(calls) == 1
     device = to_device(batch)
-    expected = 2 * distill(teacher, alpha=0.5)(student, device).total + 2 * focal(student, device).total
+    expected = (
+        2 * distill(teacher, alpha=0.5)(student, device).total + 2 * focal(student, device).total
+    )
     np.testing.assert_allclose(actual.total, expected, rtol=1e-5)
     assert {"cross_entropy", "kl", "loss_distillation", "loss_focal"} == actual.terms.keys()
 
@@ -261,7 +308,12 @@ def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
 def small(family=Bert, width=8, layers=2, seed=0) -> Model:
     mx.random.seed(seed)
     backbone = family(
-        vocab_size=20, hidden_size=width, num_layers=layers, num_heads=2, intermediate_size=8, dropout=0.0
+        vocab_size=20,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=2,
+        intermediate_size=8,
+        dropout=0.0,
     )
     kind = "language_modelling" if family is Transformer else "classification"
     return Model(backbone, build_head(backbone, kind=kind, num_classes=2))
@@ -280,7 +332,9 @@ def test_training_brings_matched_layers_closer_and_trains_their_projections(fami
     loss = distill(teacher, alpha=0.0, feature_matching=PAIRS, task=task)
     batch = RandomBatches().batch(np.arange(8))
     if family is Transformer:
-        batch = batch._replace(targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32))
+        batch = batch._replace(
+            targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32)
+        )
     batch = to_device(batch)
     own = set(weights_of(student))
     loss.setup(student, seed=0)
@@ -294,16 +348,23 @@ def test_training_brings_matched_layers_closer_and_trains_their_projections(fami
     before = weights_of(student)
     for _ in range(30):
         step(batch)
-    assert loss(student, batch).terms["feature_matching"].sum() < 0.8 * first.terms["feature_matching"].sum()
+    assert (
+        loss(student, batch).terms["feature_matching"].sum()
+        < 0.8 * first.terms["feature_matching"].sum()
+    )
     assert not np.array_equal(
-        weights_of(student)["feature_matching.layers.0.weight"], before["feature_matching.layers.0.weight"]
+        weights_of(student)["feature_matching.layers.0.weight"],
+        before["feature_matching.layers.0.weight"],
     )
 
 
 def test_equal_attention_layers_have_no_feature_matching_loss():
     student, teacher = small(), small()
     loss = distill(
-        teacher, feature_matching=[{"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}]
+        teacher,
+        feature_matching=[
+            {"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}
+        ],
     )
     loss.setup(student, seed=0)
     np.testing.assert_allclose(loss(student, make_batch()).terms["feature_matching"], 0, atol=1e-7)
@@ -313,9 +374,18 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
     ("pairs", "message"),
     [
         ([{"student": "backbone.layers.0"}], r"feature_matching\[0\]: 'teacher' is missing"),
-        ([{"student": "a", "teacher": "b", "weigth": 2}], r"feature_matching\[0\]: unknown key 'weigth'"),
-        ([{"student": "a", "teacher": "b", "weight": -1}], r"feature_matching\[0\].weight: expected .* got -1"),
-        ([{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}], "did you mean backbone.layers.0"),
+        (
+            [{"student": "a", "teacher": "b", "weigth": 2}],
+            r"feature_matching\[0\]: unknown key 'weigth'",
+        ),
+        (
+            [{"student": "a", "teacher": "b", "weight": -1}],
+            r"feature_matching\[0\].weight: expected .* got -1",
+        ),
+        (
+            [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}],
+            "did you mean backbone.layers.0",
+        ),
     ],
 )
 def test_an_invalid_layer_pair_is_refused_in_one_line(pairs, message):
@@ -342,14 +412,18 @@ def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
     distillation = distill(teacher, feature_matching=PAIRS)
     distillation.setup(student, seed=0)
     loss = WeightedSumLoss(
-        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": distillation}, {"focal": 0.0, "distillation": 1.0}
+        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": distillation},
+        {"focal": 0.0, "distillation": 1.0},
     )
     np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"divergence": "mse"}, "or top_k=2, got top_k=1"), ({"feature_matching": PAIRS}, "stores no layer")],
+    [
+        ({"divergence": "mse"}, "or top_k=2, got top_k=1"),
+        ({"feature_matching": PAIRS}, "stores no layer"),
+    ],
 )
 def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path, changes, message):
     cache = TeacherCache(1, "float32", folder=tmp_path, num_classes=2)

@@ -72,15 +72,24 @@ def test_distillation_without_teachers_or_with_alpha_1_is_the_loss_of_the_task_b
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon", "mse"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(kind, divergence):
-    loss, batch = distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind]), to_device(rows_of(kind))
+    loss, batch = (
+        distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind]),
+        to_device(rows_of(kind)),
+    )
     total, terms = loss(model_of(kind), batch)
     assert (total.shape, total.dtype) == (batch.targets.shape, mx.float32)
-    np.testing.assert_allclose(list(terms.values())[1], 0, atol=3e-8 if divergence == "jensen_shannon" else 0)
+    np.testing.assert_allclose(
+        list(terms.values())[1], 0, atol=3e-8 if divergence == "jensen_shannon" else 0
+    )
     assert np.abs(gradients(loss, model_of(kind), batch)[1]).max() < 1e-6
 
 
 def test_each_divergence_of_labels_equals_its_formula():
-    student, teacher, batch = model_of("multi_label"), model_of("multi_label", 1), to_device(rows_of("multi_label"))
+    student, teacher, batch = (
+        model_of("multi_label"),
+        model_of("multi_label", 1),
+        to_device(rows_of("multi_label")),
+    )
     for model in (student, teacher):
         model.out.weight = 10 * model.out.weight  # divergences far above the resolution of float32
     z, t = outputs_of(student, batch), outputs_of(teacher, batch)
@@ -97,45 +106,70 @@ def test_each_divergence_of_labels_equals_its_formula():
     }
     cross_entropy = -y * log_expit(z) - (1 - y) * log_expit(-z)
     for divergence, values in (expected | {"mse": (z - t) ** 2}).items():
-        loss = distill(teacher, alpha=0.3, divergence=divergence, task=TASKS["multi_label"])(student, batch)
+        loss = distill(teacher, alpha=0.3, divergence=divergence, task=TASKS["multi_label"])(
+            student, batch
+        )
         scale = 1 if divergence == "mse" else T**2
         np.testing.assert_allclose(loss.terms["kl"], values, rtol=1e-3, atol=3e-7)
         np.testing.assert_allclose(loss.terms["cross_entropy"], cross_entropy, rtol=1e-5)
-        np.testing.assert_allclose(loss.total, 0.3 * cross_entropy + 0.7 * scale * values, rtol=1e-4)
+        np.testing.assert_allclose(
+            loss.total, 0.3 * cross_entropy + 0.7 * scale * values, rtol=1e-4
+        )
 
 
 def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_any_temperature():
-    student, teacher, batch = model_of("regression"), model_of("regression", 1), to_device(rows_of("regression"))
+    student, teacher, batch = (
+        model_of("regression"),
+        model_of("regression", 1),
+        to_device(rows_of("regression")),
+    )
     z, t = outputs_of(student, batch)[:, 0], outputs_of(teacher, batch)[:, 0]
     errors = (z - np.array(batch.targets)) ** 2, (z - t) ** 2
     for temperature in (1.0, 5.0):
-        loss = distill(teacher, alpha=0.3, temperature=temperature, task=TASKS["regression"])(student, batch)
-        np.testing.assert_allclose(loss.total, 0.3 * errors[0] + 0.7 * errors[1], rtol=1e-5, atol=1e-8)
+        loss = distill(teacher, alpha=0.3, temperature=temperature, task=TASKS["regression"])(
+            student, batch
+        )
+        np.testing.assert_allclose(
+            loss.total, 0.3 * errors[0] + 0.7 * errors[1], rtol=1e-5, atol=1e-8
+        )
         assert list(loss.terms) == ["squared_error", "teacher_squared_error"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_follows_its_coefficient_schedules(kind):
     student, teacher, batch = model_of(kind), model_of(kind, 1), rows_of(kind)
-    schedules = {"alpha": LinearCoefficient(1.0, 0.2, 0.5), "temperature": LinearCoefficient(4.0, 2.0, 1.0)}
+    schedules = {
+        "alpha": LinearCoefficient(1.0, 0.2, 0.5),
+        "temperature": LinearCoefficient(4.0, 2.0, 1.0),
+    }
     loss = distill(teacher, **schedules, task=TASKS[kind])
     annotated = to_device(batch._replace(aux=loss.annotate(batch, 0.25)))
-    expected = distill(teacher, alpha=0.6, temperature=3.5, task=TASKS[kind])(student, to_device(batch))
+    expected = distill(teacher, alpha=0.6, temperature=3.5, task=TASKS[kind])(
+        student, to_device(batch)
+    )
     np.testing.assert_allclose(loss(student, annotated).total, expected.total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_residual_student_is_completed_by_the_earlier_ones(kind):
-    student, below, batch = model_of(kind), [model_of(kind, n) for n in (1, 2)], to_device(rows_of(kind))
+    student, below, batch = (
+        model_of(kind),
+        [model_of(kind, n) for n in (1, 2)],
+        to_device(rows_of(kind)),
+    )
     z = sum(outputs_of(model, batch) for model in (student, *below)) / 3
-    expected = TaskLoss(0.0, "mse", 1.0, task=TASKS[kind])(lambda tokens, mask: mx.array(z), batch).total
+    expected = TaskLoss(0.0, "mse", 1.0, task=TASKS[kind])(
+        lambda tokens, mask: mx.array(z), batch
+    ).total
     loss = distill(residual_base=below, task=TASKS[kind])
     np.testing.assert_allclose(loss(student, batch).total, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_router_is_refused_for_a_task_without_classes(kind):
-    with pytest.raises(ConfigError, match=rf"trainer\.loss\.router: expected null for the task {kind}"):
+    with pytest.raises(
+        ConfigError, match=rf"trainer\.loss\.router: expected null for the task {kind}"
+    ):
         distill(model_of(kind), router=true_class_confidence, task=TASKS[kind])
 
 
@@ -143,11 +177,17 @@ def test_an_ensemble_averages_the_probabilities_of_labels_and_the_numbers_of_a_r
     for kind in KINDS:
         models, batch = [model_of(kind, n) for n in (1, 2)], to_device(rows_of(kind))
         outputs = [outputs_of(model, batch) for model in models]
-        mean = np.array(Ensemble(models, [1.0, 3.0], "probabilities", kind)(batch.tokens, batch.segment_ids))
+        mean = np.array(
+            Ensemble(models, [1.0, 3.0], "probabilities", kind)(batch.tokens, batch.segment_ids)
+        )
         if kind == "regression":
-            np.testing.assert_allclose(mean, (outputs[0] + 3 * outputs[1]) / 4, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                mean, (outputs[0] + 3 * outputs[1]) / 4, rtol=1e-5, atol=1e-7
+            )
         else:
-            np.testing.assert_allclose(expit(mean), (expit(outputs[0]) + 3 * expit(outputs[1])) / 4, rtol=1e-5)
+            np.testing.assert_allclose(
+                expit(mean), (expit(outputs[0]) + 3 * expit(outputs[1])) / 4, rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,12 +195,16 @@ def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bi
     task, teacher = TASKS[kind], Ensemble([FrozenModel(model_of(kind, 1))], kind=kind)
 
     def train_with(cache):
-        loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(teacher, cache=cache), task=task)
+        loss = DistillationLoss(
+            **SETTINGS, loaded_teachers=Teachers(teacher, cache=cache), task=task
+        )
         return train(loss, kind)
 
     online = train_with(None)
     for misses in (8, 0):
-        cache = TeacherCache(task.num_classes, "float32", folder=tmp_path, num_classes=task.num_classes)
+        cache = TeacherCache(
+            task.num_classes, "float32", folder=tmp_path, num_classes=task.num_classes
+        )
         assert_equal_weights(train_with(cache), online)
         cache.flush()
         assert cache.misses == misses
@@ -170,8 +214,13 @@ def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bi
 def test_matched_features_of_a_row_count_for_each_of_its_labels(length):
     """Also where a row has as many tokens as labels."""
     student, teacher, batch = small(), small(seed=1), rows_of("multi_label")
-    batch = to_device(batch._replace(tokens=batch.tokens[:, :length], segment_ids=batch.segment_ids[:, :length]))
-    losses = [distill(teacher, feature_matching=PAIRS, task=TASKS[kind]) for kind in ("multi_label", "classification")]
+    batch = to_device(
+        batch._replace(tokens=batch.tokens[:, :length], segment_ids=batch.segment_ids[:, :length])
+    )
+    losses = [
+        distill(teacher, feature_matching=PAIRS, task=TASKS[kind])
+        for kind in ("multi_label", "classification")
+    ]
     losses[0].setup(student, seed=0)
     student.head = teacher.head = Classifier(8, 3, 0.0)
     labels = losses[0](student, batch).terms["feature_matching"]
@@ -186,9 +235,13 @@ def loader(**changes):
     return TeacherLoader(DistillationOptions(**options), None)
 
 
-def align(teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), num_logits=20, **changes):
+def align(
+    teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), num_logits=20, **changes
+):
     names = [str(token) for token in range(20)]
-    student, own = (SimpleNamespace(fingerprint=name, vocab_size=20, token_names=names) for name in tokenizers)
+    student, own = (
+        SimpleNamespace(fingerprint=name, vocab_size=20, token_names=names) for name in tokenizers
+    )
     loaded = LoadedTeacher("a", teacher, of, own, None, "", 20, encoders[1])
     data = SimpleNamespace(task=task, tokenizer=student, encoder=encoders[0])
     return loader(**changes)._align(loaded, data, 0, num_logits)
@@ -224,11 +277,17 @@ def test_labels_of_a_teacher_are_mapped_by_name_or_refused():
 def test_a_teacher_of_tokens_fits_the_logits_of_its_student_or_is_refused():
     teacher, task = model_of("regression"), Task("language_modelling", 20)
     assert align(teacher, task, task)._table is None
-    assert align(teacher, task, task, num_logits=18, vocab_mapping="subset")._table.tolist() == list(range(18))
+    assert align(
+        teacher, task, task, num_logits=18, vocab_mapping="subset"
+    )._table.tolist() == list(range(18))
     refuse = partial(pytest.raises, NotAllowedError)
-    with refuse(match=r"has logits of 20 tokens, the student of 18; to leave out the others: .*vocab_mapping=subset"):
+    with refuse(
+        match=r"has logits of 20 tokens, the student of 18; to leave out the others: .*vocab_mapping=subset"
+    ):
         align(teacher, task, task, num_logits=18)
-    with refuse(match="has logits of 20 tokens, the student of 22; expected a teacher of these or more"):
+    with refuse(
+        match="has logits of 20 tokens, the student of 22; expected a teacher of these or more"
+    ):
         align(teacher, task, task, num_logits=22, vocab_mapping="subset")
     others = {"tokenizers": ("one", "another"), "vocab_mapping": "subset"}
     assert align(teacher, task, task, **others)._table.tolist() == list(range(20))
@@ -239,7 +298,10 @@ def test_a_teacher_of_tokens_fits_the_logits_of_its_student_or_is_refused():
 def test_a_teacher_that_read_other_texts_is_refused():
     teacher, task = model_of("regression", 1), TASKS["regression"]
     numbers = NumberFormat("bins", 3, 4)
-    rows = [TableRenderer(["x ", ""], ["x"], numbers, {"x": bounds}) for bounds in ([1.0, 2.0], [1.0, 3.0])]
+    rows = [
+        TableRenderer(["x ", ""], ["x"], numbers, {"x": bounds})
+        for bounds in ([1.0, 2.0], [1.0, 3.0])
+    ]
     renderers = [*rows, TextColumns(["a"]), TextColumns(["b"]), TextColumns(["a", "b"])]
     encoders = [LabelledEncoder(renderer, None, "y", None, 8) for renderer in renderers]
     for student, its in [(0, 0), (2, 3)]:
@@ -250,8 +312,11 @@ def test_a_teacher_that_read_other_texts_is_refused():
 
 
 def test_a_cache_of_some_outputs_is_refused(tmp_path):
-    data = SimpleNamespace(task=TASKS["multi_label"], fingerprint="f", tokenizer=SimpleNamespace(fingerprint="t"))
+    data = SimpleNamespace(
+        task=TASKS["multi_label"], fingerprint="f", tokenizer=SimpleNamespace(fingerprint="t")
+    )
     with pytest.raises(
-        ConfigError, match=r"teacher_cache\.top_k: expected all 3 outputs of the task multi_label, got 2"
+        ConfigError,
+        match=r"teacher_cache\.top_k: expected all 3 outputs of the task multi_label, got 2",
     ):
         loader(teacher_cache={"top_k": 2})._open_cache(data, Ensemble([]), None)

@@ -21,7 +21,16 @@ from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.device_batch import to_device
-from support.models import TASK, NoOpCallback, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from support.models import (
+    TASK,
+    NoOpCallback,
+    RandomBatches,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
 V = 13
 
@@ -35,7 +44,9 @@ def text(rows=3, length=7, seed=0) -> Batch:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, V, (rows, length)).astype(np.int32)
     segment_ids = (np.arange(length) < length - np.arange(rows)[:, None]).astype(np.int32)
-    return Batch(tokens * segment_ids, segment_ids, tokens, segment_ids.astype(np.float32), np.arange(rows))
+    return Batch(
+        tokens * segment_ids, segment_ids, tokens, segment_ids.astype(np.float32), np.arange(rows)
+    )
 
 
 def logits_of(batch: Batch, seed=1) -> mx.array:
@@ -53,7 +64,9 @@ def test_the_top_k_and_the_probability_of_all_other_classes_are_stored(tmp_path)
     extra = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
     log_p = log_softmax(np.array(logits_of(batch)), axis=-1)
     real = batch.segment_ids > 0
-    for values, classes, full in zip(extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True):
+    for values, classes, full in zip(
+        extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True
+    ):
         assert set(classes) == set(np.argsort(full)[-4:])
         np.testing.assert_allclose(values[:-1], full[classes], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(np.exp(values).sum(), 1, rtol=1e-5)
@@ -80,8 +93,12 @@ def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
     np.testing.assert_array_equal(
         after["teacher"][::-1, :7][batch.segment_ids > 0], before["teacher"][batch.segment_ids > 0]
     )
-    assert row_key(batch.tokens[0], batch.segment_ids[0]) != row_key(batch.tokens[0], batch.segment_ids[0] * 2)
-    assert row_key(batch.tokens[1], batch.segment_ids[1]) == row_key(batch.tokens[1], batch.segment_ids[1] > 0)
+    assert row_key(batch.tokens[0], batch.segment_ids[0]) != row_key(
+        batch.tokens[0], batch.segment_ids[0] * 2
+    )
+    assert row_key(batch.tokens[1], batch.segment_ids[1]) == row_key(
+        batch.tokens[1], batch.segment_ids[1] > 0
+    )
 
 
 def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
@@ -89,7 +106,9 @@ def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_fo
 
     def train(cache):
         loss = DistillationLoss(
-            **SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache), task=TASK
+            **SETTINGS,
+            loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache),
+            task=TASK,
         )
         run = make_run(make_model(seed=0))
         fit(make_trainer(loss=loss), run)
@@ -113,10 +132,14 @@ def test_the_top_k_divergence_is_a_divergence_and_at_most_the_full_one(tmp_path)
     real = batch.segment_ids > 0
     for T in (1.0, 3.0):
         np.testing.assert_allclose(
-            np.array(soft_target_divergence(top_k, logits_of(batch), T, "forward"))[real], 0, atol=2e-6
+            np.array(soft_target_divergence(top_k, logits_of(batch), T, "forward"))[real],
+            0,
+            atol=2e-6,
         )
     student = logits_of(batch, seed=2)
-    full = np.array(soft_target_divergence(SoftTargets(logits_of(batch)), student, 1.0, "forward"))[real]
+    full = np.array(soft_target_divergence(SoftTargets(logits_of(batch)), student, 1.0, "forward"))[
+        real
+    ]
     divergence = np.array(soft_target_divergence(top_k, student, 1.0, "forward"))[real]
     assert (divergence > 0).all()
     assert (divergence <= full + 1e-6).all()
@@ -130,7 +153,9 @@ def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribu
     believed = np.full_like(p, -np.inf)
     believed[:] = (extra["teacher"][..., -1:].astype(np.float64)) - np.log(V - 4)
     real = batch.segment_ids > 0
-    np.put_along_axis(believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1)
+    np.put_along_axis(
+        believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1
+    )
     lost = (np.exp(p) * (p - believed)).sum(axis=-1)
     cache = new_cache(tmp_path / "again", dtype="float16")
     rows = Batch(*(array[:1] for array in batch[:5]))  # without padding: all of it is stored
@@ -167,7 +192,9 @@ def assert_computed_again(folder, batch, expected, caplog, warning) -> None:
     new_cache(folder).soft_targets(batch, never)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "not a database", "page", "another schema", "a view"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "not a database", "page", "another schema", "a view"]
+)
 def test_a_corrupt_file_is_created_again_with_one_warning(tmp_path, caplog, damage):
     batch = text()
     expected = filled_cache(tmp_path, batch)
@@ -179,13 +206,19 @@ def test_a_corrupt_file_is_created_again_with_one_warning(tmp_path, caplog, dama
     elif damage == "page":
         store_file(tmp_path).write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
     else:
-        statement = "CREATE TABLE more (x)" if damage == "another schema" else "CREATE VIEW more AS SELECT 1"
+        statement = (
+            "CREATE TABLE more (x)"
+            if damage == "another schema"
+            else "CREATE VIEW more AS SELECT 1"
+        )
         with sqlite3.connect(store_file(tmp_path)) as database:
             database.execute(statement)
     assert_computed_again(tmp_path, batch, expected, caplog, "is created again")
 
 
-@pytest.mark.parametrize("damage", ["checksum", "length", "fewer targets", "class out of range", "NaN", "type"])
+@pytest.mark.parametrize(
+    "damage", ["checksum", "length", "fewer targets", "class out of range", "NaN", "type"]
+)
 def test_a_record_that_cannot_be_right_is_computed_again(tmp_path, caplog, damage):
     batch = text(rows=1)
     expected = filled_cache(tmp_path, batch)
@@ -281,7 +314,9 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
 
 def test_cached_annotations_give_the_soft_targets_of_the_teachers(tmp_path):
     teacher, batch = make_model(seed=1), RandomBatches().batch(np.arange(8))
-    teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
+    teachers = Teachers(
+        Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2)
+    )
     annotated = batch._replace(aux=teachers.cached(batch, None))
     online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values
     np.testing.assert_array_equal(teachers.soft_targets(to_device(annotated), None).values, online)

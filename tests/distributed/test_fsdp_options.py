@@ -13,24 +13,40 @@ from mlxlab.errors import ConfigError
 
 
 def config_of(*overrides):
-    return OmegaConf.to_container(without_hydra(Composer(shipped_conf(), list(overrides)).checked()), resolve=True)
+    return OmegaConf.to_container(
+        without_hydra(Composer(shipped_conf(), list(overrides)).checked()), resolve=True
+    )
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer/optimizer=muon"], "trainer.optimizer=muon: with trainer.parallel=fsdp expected one of adamw, lion,"),
+        (
+            ["trainer/optimizer=muon"],
+            "trainer.optimizer=muon: with trainer.parallel=fsdp expected one of adamw, lion,",
+        ),
         (["trainer/optimizer=adafactor"], "trainer.optimizer=adafactor: "),
         (["trainer=optimized", "trainer.step.accumulate=auto"], "trainer.step.accumulate=auto: "),
-        (["trainer=optimized", "trainer.step.retry_on_oom=true"], "trainer.step.retry_on_oom=true: "),
+        (
+            ["trainer=optimized", "trainer.step.retry_on_oom=true"],
+            "trainer.step.retry_on_oom=true: ",
+        ),
         (["trainer=optimized", "trainer.step.cpu_streams=two"], "trainer.step.cpu_streams=two: "),
-        (["trainer=optimized", "trainer.step.activation_checkpointing=true"], "activation_checkpointing=true: "),
+        (
+            ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
+            "activation_checkpointing=true: ",
+        ),
         (["callbacks.analysis.metrics=all"], "callbacks.analysis.metrics=all: "),
         (
-            ["callbacks.growth.operations=[{id: deeper, op: stack, map: [0,0,1,1], when: {or_steps: 50}}]"],
+            [
+                "callbacks.growth.operations=[{id: deeper, op: stack, map: [0,0,1,1], when: {or_steps: 50}}]"
+            ],
             "callbacks.growth.operations=",
         ),
-        (["trainer=distill", "trainer.loss.feature_matching=[{student: a, teacher: b}]"], "loss.feature_matching="),
+        (
+            ["trainer=distill", "trainer.loss.feature_matching=[{student: a, teacher: b}]"],
+            "loss.feature_matching=",
+        ),
     ],
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )
@@ -42,7 +58,9 @@ def test_a_setting_that_needs_whole_weights_is_refused(overrides, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("overrides", [[], ["trainer=optimized"], ["trainer=distill", "trainer/optimizer=lion"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["trainer=optimized"], ["trainer=distill", "trainer/optimizer=lion"]]
+)
 def test_the_defaults_are_not_refused(overrides):
     refuse_unsharded(config_of(*overrides))
 

@@ -31,7 +31,9 @@ def test_an_error_of_a_launch_without_a_host_file_does_not_name_the_host_file(mo
 def test_an_error_of_a_launch_names_the_host_file_that_is_set(monkeypatch):
     monkeypatch.setenv("MLX_HOSTFILE", __file__)
     monkeypatch.setattr(mx.distributed, "init", fail)
-    with pytest.raises(ConfigError, match=r"^MLX_HOSTFILE=.*: expected the host file of a launcher .*no device"):
+    with pytest.raises(
+        ConfigError, match=r"^MLX_HOSTFILE=.*: expected the host file of a launcher .*no device"
+    ):
         init_process_group("data", 1.0)
 
 
@@ -61,12 +63,27 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
     group.size, group._global_rows = 2, 1  # without a ring, where a sum is that of this process
     events = []
     sum_of, start = mx.distributed.all_sum, mx.async_eval
-    monkeypatch.setattr(mx.distributed, "all_sum", lambda x, **options: events.append("sum") or sum_of(x, **options))
+    monkeypatch.setattr(
+        mx.distributed, "all_sum", lambda x, **options: events.append("sum") or sum_of(x, **options)
+    )
     monkeypatch.setattr(mx, "async_eval", lambda array: events.append(array.size) or start(array))
     monkeypatch.setattr(buckets, "BUCKET_SIZE", 6)
-    tree = {"loss": mx.array(2.0), "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)}}
+    tree = {
+        "loss": mx.array(2.0),
+        "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)},
+    }
     summed, per_example = group.all_reduce_sum(tree, {"loss": mx.ones(1)})
-    assert events == [6, "sum", 6, 8, "sum", 8, 1, "sum", 1]  # rows and the last layer, the first layer, the loss
+    assert events == [
+        6,
+        "sum",
+        6,
+        8,
+        "sum",
+        8,
+        1,
+        "sum",
+        1,
+    ]  # rows and the last layer, the first layer, the loss
     assert summed["gradients"]["first"].tolist() == [[1.0] * 4] * 2
     assert (summed["gradients"]["last"].tolist(), summed["loss"].item()) == ([3.0] * 5, 2.0)
     assert per_example["loss"].tolist() == [1.0]
@@ -90,9 +107,14 @@ while True:
 def test_a_process_that_dies_among_many_sums_ends_the_others_at_once(tmp_path):
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))
-    command, options = [sys.executable, "-c", ENDLESS], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command, options = (
+        [sys.executable, "-c", ENDLESS],
+        {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+    )
     ranks = [
-        subprocess.Popen(command, env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}, **options)
+        subprocess.Popen(
+            command, env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}, **options
+        )
         for rank in range(2)
     ]
     try:
@@ -109,5 +131,7 @@ def test_a_process_that_dies_among_many_sums_ends_the_others_at_once(tmp_path):
 
 def free_ports(count):
     with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
         return [server.getsockname()[1] for server in servers]

@@ -31,7 +31,9 @@ def runs_of(tmp_path_factory):
         folder = tmp_path_factory.mktemp("sharded")
         for case in cases:
             train(case, folder / "one" / case, ProcessGroup())
-        for process, (out, err) in run_ring(folder, "-m", "support.sharded_runs", str(folder), *cases):
+        for process, (out, err) in run_ring(
+            folder, "-m", "support.sharded_runs", str(folder), *cases
+        ):
             assert process.returncode == 0, err
             (folder / "held").write_text(out)
         return folder
@@ -42,13 +44,22 @@ def runs_of(tmp_path_factory):
 def run_ring(folder, *args, count=2):
     """Processes of a ring that have ended, and their output."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
         hosts = [[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers]
     (folder / "hosts.json").write_text(json.dumps(hosts))
-    more = {"MLX_HOSTFILE": str(folder / "hosts.json"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    more = {
+        "MLX_HOSTFILE": str(folder / "hosts.json"),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, *args], env=environment(MLX_RANK=str(rank), **more), stdout=-1, stderr=-1, text=True
+            [sys.executable, *args],
+            env=environment(MLX_RANK=str(rank), **more),
+            stdout=-1,
+            stderr=-1,
+            text=True,
         )
         for rank in range(count)
     ]
@@ -60,10 +71,15 @@ def load(folder, *names, step=STEPS) -> Checkpoint:
 
 
 def assert_equal(actual: Checkpoint, expected: Checkpoint) -> None:
-    for arrays, like in ((actual.weights, expected.weights), (actual.optimizer, expected.optimizer)):
+    for arrays, like in (
+        (actual.weights, expected.weights),
+        (actual.optimizer, expected.optimizer),
+    ):
         assert arrays.keys() == like.keys()
         for name, array in like.items():
-            np.testing.assert_allclose(np.array(arrays[name]), np.array(array), atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                np.array(arrays[name]), np.array(array), atol=1e-4, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
@@ -71,7 +87,10 @@ def test_sharded_weights_end_as_those_of_one_process(runs_of, case):
     """With clipping, an average, groups, a decay by layer, micro-batches, and rows that two does not divide."""
     folder = runs_of(case)
     expected, before = load(folder, "one", case), load(folder, "one", case, step=SAVED)
-    assert any(np.abs(np.array(x - before.weights[name])).max() > 1e-3 for name, x in expected.weights.items())
+    assert any(
+        np.abs(np.array(x - before.weights[name])).max() > 1e-3
+        for name, x in expected.weights.items()
+    )
     assert_equal(load(folder, "two", case), expected)
 
 

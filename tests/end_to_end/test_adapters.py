@@ -28,7 +28,10 @@ def test_checkpoints_hold_what_is_trained(finished):
     assert "trains 834 of " in done.stderr
     files = sorted((folder / "base").iterdir())
     assert len(files) == 1
-    sizes = {path.name: path.stat().st_size for path in (folder / "checkpoints" / "step-00000006").iterdir()}
+    sizes = {
+        path.name: path.stat().st_size
+        for path in (folder / "checkpoints" / "step-00000006").iterdir()
+    }
     assert sizes["model.safetensors"] < 10_000 < files[0].stat().st_size
     assert sizes["optimizer.safetensors"] < 20_000, "moments of frozen weights"
 
@@ -38,10 +41,14 @@ def test_adapters_on_random_weights_are_a_warning_where_a_run_begins(finished, t
     line = "model.adapter: the adapters train on random weights, which stay as they are; pass model.pretrained=..."
     assert done.stderr.count(line) == 1
     copy = shutil.copytree(folder, tmp_path / "copy")
-    resumed = run_here(f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=7", "tracking=none")
+    resumed = run_here(
+        f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=7", "tracking=none"
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert "random weights" not in resumed.stderr
-    loaded = run_here(*LORA(*SHORT), f"model.init_from={folder}", f"hydra.run.dir={tmp_path / 'loaded'}")
+    loaded = run_here(
+        *LORA(*SHORT), f"model.init_from={folder}", f"hydra.run.dir={tmp_path / 'loaded'}"
+    )
     assert loaded.returncode == 0, loaded.stderr
     assert "random weights" not in loaded.stderr
 
@@ -54,7 +61,10 @@ def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(finished):
 def test_the_adapted_model_is_restored_from_a_moved_folder(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "moved")
     restored, trained = restore_model(folder), named_parameters(restore_model(finished[0]).model)
-    assert all(mx.array_equal(leaf, trained[name]) for name, leaf in named_parameters(restored.model).items())
+    assert all(
+        mx.array_equal(leaf, trained[name])
+        for name, leaf in named_parameters(restored.model).items()
+    )
     assert restored.model.backbone.layers[0].attention.query.scale == 8.0
     shutil.rmtree(folder / "base")
     done = run_here(f"run={folder}", script="evaluate")
@@ -63,7 +73,9 @@ def test_the_adapted_model_is_restored_from_a_moved_folder(finished, tmp_path):
 
 @pytest.mark.fault_injection
 def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tmp_path):
-    student = LORA(*SHORT, "trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9")
+    student = LORA(
+        *SHORT, "trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9"
+    )
     done = run_here(*student, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     names = load_named("last", tmp_path).weights
@@ -71,7 +83,9 @@ def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tm
 
 
 @pytest.mark.fault_injection
-@pytest.mark.parametrize("options", [["model.adapter.dora=true"], ["trainer=optimized", "trainer.ema_decay=0.9"]])
+@pytest.mark.parametrize(
+    "options", [["model.adapter.dora=true"], ["trainer=optimized", "trainer.ema_decay=0.9"]]
+)
 @pytest.mark.parametrize("step", [5, 25, 45])
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, options, step):
     reference = final_state(run(*LORA(*options), f"hydra.run.dir={tmp_path}/reference"))

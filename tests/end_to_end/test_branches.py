@@ -8,7 +8,9 @@ from mlxlab.tracking.mlflow import queue
 from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP)
+SETTINGS = tiny_overrides(
+    "trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,10 @@ def uninterrupted(source):
 
 
 def tracked(project):
-    store = [f"tracking.uri=sqlite:///{project}/mlflow.db", f"tracking.artifacts={project}/artifacts"]
+    store = [
+        f"tracking.uri=sqlite:///{project}/mlflow.db",
+        f"tracking.artifacts={project}/artifacts",
+    ]
     return ["tracking=mlflow", *store, "tracking.wait=0", "tracking.log_models=false"]
 
 
@@ -48,7 +53,9 @@ def starts(folder):
 def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uninterrupted):
     untouched = names(source)
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
-    fork = run_here(*settings, *tracked(tmp_path), f"resume={source}/step-8", f"hydra.run.dir={tmp_path}/fork")
+    fork = run_here(
+        *settings, *tracked(tmp_path), f"resume={source}/step-8", f"hydra.run.dir={tmp_path}/fork"
+    )
     assert fork.returncode == 0, fork.stderr
     assert final_state(fork) == uninterrupted
     assert names(source) == untouched
@@ -56,10 +63,15 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert start["params"]["choices.model"] == "bert"
     assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
     manifest = json.loads((tmp_path / "fork" / "manifest.json").read_text())
-    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["inputs"]["parents"]
+    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest[
+        "inputs"
+    ]["parents"]
     again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")
     assert again.returncode == 0, again.stderr
-    assert run_here("run=" + str(tmp_path / "fork"), script="verify").stdout.splitlines()[-1] == "verified"
+    assert (
+        run_here("run=" + str(tmp_path / "fork"), script="verify").stdout.splitlines()[-1]
+        == "verified"
+    )
 
 
 def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, uninterrupted):
@@ -74,17 +86,26 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, un
 def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(tmp_path):
     assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
     left = {path.name for path in tmp_path.iterdir()} - {".hydra", ".lock", "STATUS.DONE"}
-    summary, facts = (tmp_path / "summary.md").read_text(), json.loads((tmp_path / "manifest.json").read_text())
+    summary, facts = (
+        (tmp_path / "summary.md").read_text(),
+        json.loads((tmp_path / "manifest.json").read_text()),
+    )
     (tmp_path / "notes.txt").write_text("of the user")
     shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
     second = run_here(*shorter, f"hydra.run.dir={tmp_path}")
     earlier = tmp_path / f"earlier-{facts['id'][:8]}"
-    assert f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
+    assert (
+        f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
+    )
     assert left <= {path.name for path in earlier.iterdir()}
     assert (earlier / "summary.md").read_text() == summary
     assert json.loads((earlier / "manifest.json").read_text()) == facts
     new = json.loads((tmp_path / "manifest.json").read_text())
-    assert (new["id"] != facts["id"], len(new["attempts"]), names(tmp_path)) == (True, 1, ["step-00000004"])
+    assert (new["id"] != facts["id"], len(new["attempts"]), names(tmp_path)) == (
+        True,
+        1,
+        ["step-00000004"],
+    )
     for folder, step in ((tmp_path, 4), (earlier, 12)):
         assert f"step {step} of" in run_here(f"run={folder}", script="evaluate").stderr
     assert (tmp_path / "notes.txt").exists()
@@ -97,7 +118,9 @@ def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
     uid = starts(tmp_path / "run")[0]["uid"]
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "lost")
     assert run_here(*args).returncode == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
     points = [(line["s"], name) for line in lines for name in line.get("m", {})]
     assert len(points) == len(set(points)) > 0
     assert {start["uid"] for start in starts(tmp_path / "run")} == {uid}
@@ -105,7 +128,9 @@ def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
 
 def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
     options = ["trainer/optimizer=lion", "trainer.max_steps=4", "checkpointing.every_steps=4"]
-    settings = [setting for setting in tiny_overrides(*options) if not setting.startswith("tracking")]
+    settings = [
+        setting for setting in tiny_overrides(*options) if not setting.startswith("tracking")
+    ]
     folder = [*tracked(tmp_path), f"hydra.run.dir={tmp_path}/run"]
     assert run_here(*settings, *folder).returncode == 0
     resumed = run_here(
@@ -123,7 +148,10 @@ def test_a_resume_keeps_the_name_of_the_run_and_a_fork_does_not(tmp_path):
         assert run_here(*args).returncode == 0
         assert json.loads((tmp_path / "run" / "manifest.json").read_text())["name"] == "mine"
     assert run_here(f"resume={tmp_path}/run", fork, "trainer.max_steps=6").returncode == 0
-    assert json.loads((tmp_path / "fork" / "manifest.json").read_text())["name"] == "bert-nano-titanic-simple"
+    assert (
+        json.loads((tmp_path / "fork" / "manifest.json").read_text())["name"]
+        == "bert-nano-titanic-simple"
+    )
 
 
 def test_emergency_checkpoints_have_the_same_names_for_all_commands(tmp_path, source):

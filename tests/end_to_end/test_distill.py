@@ -17,7 +17,11 @@ from mlxlab.training.device_batch import to_device
 from support.processes import ROOT, run, start, tiny_overrides, wait_for
 
 SHORT = tiny_overrides(
-    "trainer.max_steps=9", "trainer.eval_every=9", "checkpointing.every_steps=3", "data.templates=[brief]", "seed=1"
+    "trainer.max_steps=9",
+    "trainer.eval_every=9",
+    "checkpointing.every_steps=3",
+    "data.templates=[brief]",
+    "seed=1",
 )
 STUDENT = [*SHORT, "trainer=distill"]
 
@@ -34,30 +38,42 @@ def states(out: str) -> list[str]:
     return [line for line in out.splitlines() if line.startswith("final_state=")]
 
 
-def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
+def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(
+    teacher, tmp_path, capsys
+):
     args = [
         *STUDENT,
         "model=cnn_hybrid",
         "model.kernel_sizes=[2]",
         "model.num_filters=4",
     ]
-    args += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", f"trainer.teachers=[{teacher}]"]
+    args += [
+        "trainer.distillation.teacher_cache={top_k: 1, dtype: float16}",
+        f"trainer.teachers=[{teacher}]",
+    ]
     args += ["trainer.loss.alpha=0.25"]
     outputs = []
     for name, log_every in (("a", 10), ("b", 3)):
-        assert main([*args, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
+        assert (
+            main([*args, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
+        )
         outputs.append(capsys.readouterr())
     assert f"teacher: {teacher}" in outputs[0].err
     assert "teachers unchanged" in outputs[0].err
     assert ", 0 computed" in outputs[1].err
     assert states(outputs[0].out) == states(outputs[1].out)
-    state = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())
+    state = json.loads(
+        (tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text()
+    )
     assert {"train/cross_entropy", "train/kl"} <= dict(state["history"]["curve"])[3].keys()
     reference = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
     final = json.loads((teacher / "metrics.json").read_text())["final"]
     assert reference["teacher"]["accuracy"] == final["valid/accuracy"]
     assert "of the teacher's parameters" in (tmp_path / "b" / "summary.md").read_text()
-    tokenizers = [(folder / "inference" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
+    tokenizers = [
+        (folder / "inference" / "tokenizer.json").read_bytes()
+        for folder in (tmp_path / "a", teacher)
+    ]
     assert tokenizers[0] == tokenizers[1]
 
 
@@ -67,7 +83,12 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ("nowhere", [], 66, "nowhere"),
         ("", ["trainer.distillation.rounds=0"], 2, "trainer.distillation.members, which is empty"),
         ("models:/titanic/1", [], 69, "no store found"),
-        ("{}", ["trainer.distillation.teacher_weights=[1, 2]"], 2, "expected 1 weights, one per teacher, got 2"),
+        (
+            "{}",
+            ["trainer.distillation.teacher_weights=[1, 2]"],
+            2,
+            "expected 1 weights, one per teacher, got 2",
+        ),
         ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "unknown key 'top'"),
         (
             "{}",
@@ -83,9 +104,16 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ),
     ],
 )
-def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, overrides, code, message):
+def test_an_impossible_teacher_is_one_line(
+    teacher, tmp_path, capsys, monkeypatch, teachers, overrides, code, message
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    args = [*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *overrides, f"hydra.run.dir={tmp_path}"]
+    args = [
+        *STUDENT,
+        f"trainer.teachers=[{teachers.format(teacher)}]",
+        *overrides,
+        f"hydra.run.dir={tmp_path}",
+    ]
     exit_code = main(args)
     error = capsys.readouterr().err
     assert exit_code == code, error
@@ -93,7 +121,9 @@ def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatc
     assert "Traceback" not in error
 
 
-def test_other_teachers_on_resume_are_refused_unless_the_options_name_them_too(teacher, tmp_path, capsys):
+def test_other_teachers_on_resume_are_refused_unless_the_options_name_them_too(
+    teacher, tmp_path, capsys
+):
     args = [*STUDENT, f"trainer.teachers=[{teacher}]", f"hydra.run.dir={tmp_path}"]
     assert main(args) == 0
     changed = f"trainer.teachers=[{teacher}/checkpoints/last]"
@@ -104,7 +134,10 @@ def test_other_teachers_on_resume_are_refused_unless_the_options_name_them_too(t
 @pytest.mark.parametrize("loss", ["distill", "distill_routed", "distill_sum"])
 def test_a_distillation_loss_is_refused_without_trainer_distill(tmp_path, capsys, loss):
     assert main([*SHORT, f"trainer/loss={loss}", f"hydra.run.dir={tmp_path}/run"]) == 2
-    assert "distillation needs the teachers of trainer=distill" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "distillation needs the teachers of trainer=distill"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -117,9 +150,14 @@ def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, t
 
 @pytest.mark.parametrize(
     ("role", "end"),
-    [("teacher", signal.SIGINT), pytest.param("residual", signal.SIGKILL, marks=pytest.mark.fault_injection)],
+    [
+        ("teacher", signal.SIGINT),
+        pytest.param("residual", signal.SIGKILL, marks=pytest.mark.fault_injection),
+    ],
 )
-def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role, end):
+def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(
+    teacher, tmp_path, capsys, role, end
+):
     """Killed ones by the command that began them, interrupted ones by the command that they print."""
     args = [
         *STUDENT,
@@ -140,10 +178,17 @@ def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(t
     assert main([*args, f"hydra.run.dir={tmp_path}/uninterrupted"]) == 0
     uninterrupted = states(capsys.readouterr().out)
     assert len(set(uninterrupted)) == 3
-    assert states(resumed.out) == uninterrupted[1:], "the first round is not repeated, the second not skipped"
-    done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("uninterrupted", "killed")]
+    assert states(resumed.out) == uninterrupted[1:], (
+        "the first round is not repeated, the second not skipped"
+    )
+    done = [
+        json.loads((tmp_path / name / "rounds.json").read_text())["done"]
+        for name in ("uninterrupted", "killed")
+    ]
     assert done[0] == done[1]
-    assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][2].keys()
+    assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][
+        2
+    ].keys()
     assert_predicts_by_the_mean(tmp_path / "uninterrupted", done[0][2])
 
 
@@ -174,16 +219,33 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     assert main([*student, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
     log = capsys.readouterr().err
     assert "top 20 of 300" in log
-    assert "validated on other data" not in log, "the seed changes the order, not the validation split"
-    assert main([*student, "trainer.distillation.vocab_mapping=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
-        "the first 280 of the 300 tokens are equal"
+    assert "validated on other data" not in log, (
+        "the seed changes the order, not the validation split"
     )
+    assert (
+        main(
+            [
+                *student,
+                "trainer.distillation.vocab_mapping=subset",
+                f"hydra.run.dir={tmp_path}/other",
+            ]
+        )
+        == 0
+    ), "the first 280 of the 300 tokens are equal"
     assert main([*student, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
-    assert "expected masked language modelling, got causal language modelling" in capsys.readouterr().err
+    assert (
+        "expected masked language modelling, got causal language modelling"
+        in capsys.readouterr().err
+    )
 
 
 def test_titanic_distilled_runs_without_a_teacher(tmp_path):
-    args = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
+    args = [
+        "experiment=titanic_distilled",
+        "data.source=synthetic",
+        "trainer.max_steps=2",
+        "tracking=none",
+    ]
     assert main([*args, f"hydra.run.dir={tmp_path}"]) == 0
 
 
@@ -202,17 +264,27 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
 
 
 @pytest.mark.fault_injection
-def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_alone(tmp_path, capsys):
+def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_alone(
+    tmp_path, capsys
+):
     from mlxlab.cli.crossvalidate import main as crossvalidate
 
-    args = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]
+    args = [
+        "data.source=synthetic",
+        "trainer.max_steps=2",
+        "folds=2",
+        "seeds=1",
+        f"folder={tmp_path}",
+    ]
     teacher = "teacher=experiment=titanic data.source=synthetic trainer.max_steps=4"
     assert crossvalidate(["experiment=titanic_distilled", *args, teacher]) == 0
     out = capsys.readouterr().out
     assert "| teacher" in out
     assert "| student alone" in out
     row = next(line for line in out.splitlines() if line.startswith("| distilled"))
-    assert re.search(r"\| +([123]?\d\.\d|40\.0)% \|", row), "at most 40 % of the teacher's parameters"
+    assert re.search(r"\| +([123]?\d\.\d|40\.0)% \|", row), (
+        "at most 40 % of the teacher's parameters"
+    )
     assert "distilled against student alone" in out
 
 

@@ -7,10 +7,14 @@ import pytest
 from support.processes import run, tiny_overrides
 
 
-@pytest.mark.parametrize("change", ["trainer.learning_rate=1e30", "trainer.optimizer.weight_decay=1e30"])
+@pytest.mark.parametrize(
+    "change", ["trainer.learning_rate=1e30", "trainer.optimizer.weight_decay=1e30"]
+)
 def test_a_run_without_a_finite_evaluation_exits_with_78_and_says_so(tmp_path, change):
     finished = run(
-        *tiny_overrides("trainer.max_steps=3", "trainer.eval_every=3"), change, f"hydra.run.dir={tmp_path}/run"
+        *tiny_overrides("trainer.max_steps=3", "trainer.eval_every=3"),
+        change,
+        f"hydra.run.dir={tmp_path}/run",
     )
     assert "Traceback" not in finished.stderr
     assert finished.returncode == 78, finished.stderr

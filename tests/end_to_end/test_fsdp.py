@@ -7,9 +7,22 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from support.processes import final_state, process_of_rank, run, run_here, start, tiny_overrides, wait_for
+from support.processes import (
+    final_state,
+    process_of_rank,
+    run,
+    run_here,
+    start,
+    tiny_overrides,
+    wait_for,
+)
 
-CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve", "model.dropout=0"]
+CHEAP = [
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+    "~callbacks.learning_curve",
+    "model.dropout=0",
+]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", *CHEAP)
 FSDP = ["nproc=2", "trainer.parallel=fsdp"]
 
@@ -24,23 +37,38 @@ def test_a_run_ends_as_that_of_one_process_with_the_same_metrics(tmp_path, model
     settings = [*SETTINGS, f"model={model}", "trainer=optimized"]
     settings += ["model.branch_dropout=0"] if model == "cnn_hybrid" else []
     for name, command in {"one": [], "two": FSDP}.items():
-        done = run(*command, *settings, f"hydra.run.dir={tmp_path / name}", script="launch" if command else "train")
+        done = run(
+            *command,
+            *settings,
+            f"hydra.run.dir={tmp_path / name}",
+            script="launch" if command else "train",
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("final_state=") == 1
-    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
     assert two["final"]["valid/loss"] == pytest.approx(one["final"]["valid/loss"], abs=1e-5)
-    outcomes = [json.loads((tmp_path / name / "manifest.json").read_text())["outcome"] for name in ("one", "two")]
+    outcomes = [
+        json.loads((tmp_path / name / "manifest.json").read_text())["outcome"]
+        for name in ("one", "two")
+    ]
     assert outcomes[0]["parameters"] == outcomes[1]["parameters"]
     expected = weights(tmp_path / "one")
     for name, leaf in weights(tmp_path / "two").items():
-        np.testing.assert_allclose(np.array(leaf), np.array(expected[name]), atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            np.array(leaf), np.array(expected[name]), atol=1e-4, err_msg=name
+        )
 
 
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_a_process_is_killed_the_other_exits_with_75_and_a_resume_continues(tmp_path, rank):
     endless = tiny_overrides(
-        "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
+        "trainer.max_steps=100000",
+        "checkpointing.every_steps=5",
+        "trainer.eval_every=100000",
+        *CHEAP,
     )
     process = start(*FSDP, *endless, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000010", process)

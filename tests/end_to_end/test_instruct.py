@@ -12,10 +12,20 @@ from mlxlab.inference import terminal
 from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
-from support.processes import ROOT, environment, final_state, run_here, start, tiny_overrides, wait_for
+from support.processes import (
+    ROOT,
+    environment,
+    final_state,
+    run_here,
+    start,
+    tiny_overrides,
+    wait_for,
+)
 from support.pseudo_terminal import Keyboard, run_in_terminal
 
-SHORT = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4")
+SHORT = tiny_overrides(
+    "trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4"
+)
 GREEDY = SamplingParams(temperature=0.0)
 
 
@@ -23,9 +33,16 @@ GREEDY = SamplingParams(temperature=0.0)
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conversations")
     for name, count in (("train", 80), ("other", 9)):
-        rows = [{"prompt": f"{name} {n}?", "completion": f"{n} " * (1 + n % 5)} for n in range(count)]
+        rows = [
+            {"prompt": f"{name} {n}?", "completion": f"{n} " * (1 + n % 5)} for n in range(count)
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    more = ["model=transformer", "data=instruct", f"data.source={folder}/train.jsonl", "data.seq_len=64"]
+    more = [
+        "model=transformer",
+        "data=instruct",
+        f"data.source={folder}/train.jsonl",
+        "data.seq_len=64",
+    ]
     return [
         *(setting for setting in SHORT if "baselines" not in setting),
         *more,
@@ -68,7 +85,10 @@ def test_a_run_keeps_its_template_whatever_becomes_of_the_file(settings, tmp_pat
     own = [*(s for s in settings if "max_steps" not in s), f"data.chat_template={template}", run]
     assert run_here(*own, "trainer.max_steps=4").returncode == 0
     losses = []
-    for change in ("{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}", None):
+    for change in (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}",
+        None,
+    ):
         template.write_text(change) if change else template.unlink()
         evaluated = run_here(f"run={tmp_path / 'run'}", script="evaluate")
         assert evaluated.returncode == 0, evaluated.stderr
@@ -80,29 +100,54 @@ def test_a_run_keeps_its_template_whatever_becomes_of_the_file(settings, tmp_pat
 
 
 def talk(folder, lines, *more):
-    command = [sys.executable, ROOT / "scripts" / "generate.py", f"run={folder}", "chat=true", *more]
-    return subprocess.run(command, input=lines, env=environment(), capture_output=True, timeout=100, check=False)
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "generate.py",
+        f"run={folder}",
+        "chat=true",
+        *more,
+    ]
+    return subprocess.run(
+        command, input=lines, env=environment(), capture_output=True, timeout=100, check=False
+    )
 
 
 def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
     options = ["max_tokens=5", "temperature=0", "context_length=200", "system=Be kind."]
-    lines = b"train 3?\n\ntrain 4?\n/help\n/quit\n/Quit\n /quit now\n/reset\ntrain 3?\n/exit\nignored\n"
+    lines = (
+        b"train 3?\n\ntrain 4?\n/help\n/quit\n/Quit\n /quit now\n/reset\ntrain 3?\n/exit\nignored\n"
+    )
     finished = talk(trained[0], lines, *options)
     assert finished.returncode == 0, finished.stderr
     assert b"/reset forgets the conversation" in finished.stderr
     assert b"//text sends the message /text" in finished.stderr
     unknown = [line for line in finished.stderr.decode().splitlines() if line.startswith("unknown")]
-    assert unknown == [f"unknown command {name}; /help lists them" for name in ("/quit", "/Quit", "/quit")]
+    assert unknown == [
+        f"unknown command {name}; /help lists them" for name in ("/quit", "/Quit", "/quit")
+    ]
     chat = load_chat(trained[0], system="Be kind.")
     request = GenerationConfig(max_tokens=5, context_length=200)
-    answers = ["".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request).chunks) for n in (3, 4)]
+    answers = [
+        "".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request).chunks)
+        for n in (3, 4)
+    ]
     assert finished.stdout.decode() == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n"
-    assert [message["content"] for message in chat.messages] == ["train 3?", answers[0], "train 4?", answers[1]]
+    assert [message["content"] for message in chat.messages] == [
+        "train 3?",
+        answers[0],
+        "train 4?",
+        answers[1],
+    ]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("//train 3?", "/train 3?"), ("/ train", "/ train"), ("/3 of 4", "/3 of 4"), ("train //3", "train //3")],
+    [
+        ("//train 3?", "/train 3?"),
+        ("/ train", "/ train"),
+        ("/3 of 4", "/3 of 4"),
+        ("train //3", "train //3"),
+    ],
 )
 def test_a_message_may_begin_with_a_slash(trained, monkeypatch, line, message):
     chat = load_chat(trained[0])
@@ -125,7 +170,10 @@ def test_a_chat_forgets_the_oldest_messages_when_the_context_is_full(trained):
 
 
 def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
-    lines, options = "".join(f"train {n}?\n" for n in range(4)), ["max_tokens=4", "temperature=0", "context_length=60"]
+    lines, options = (
+        "".join(f"train {n}?\n" for n in range(4)),
+        ["max_tokens=4", "temperature=0", "context_length=60"],
+    )
     forgotten = "the context is full: the oldest 2 messages are forgotten"
     finished = talk(trained[0], lines.encode(), *options)
     assert finished.stderr.decode().count(forgotten) > 0
@@ -159,9 +207,21 @@ sys.exit(generate.main(sys.argv[1:]))
 
 def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(trained, tmp_path):
     (tmp_path / "chat.py").write_text(SLOW_CHAT)
-    args = [str(tmp_path / "chat.py"), f"run={trained[0]}", "chat=true", "max_tokens=30", "temperature=0"]
-    keyboard = [Keyboard("> ", "train 3?\n"), Keyboard("<SLOW>", "\x03"), Keyboard("stopped\n> ", "train 4?\n")]
-    screen = run_in_terminal(args, 100, keyboard=[*keyboard, Keyboard("<SLOW>", "\x03"), Keyboard("\n> ", "\x03")])
+    args = [
+        str(tmp_path / "chat.py"),
+        f"run={trained[0]}",
+        "chat=true",
+        "max_tokens=30",
+        "temperature=0",
+    ]
+    keyboard = [
+        Keyboard("> ", "train 3?\n"),
+        Keyboard("<SLOW>", "\x03"),
+        Keyboard("stopped\n> ", "train 4?\n"),
+    ]
+    screen = run_in_terminal(
+        args, 100, keyboard=[*keyboard, Keyboard("<SLOW>", "\x03"), Keyboard("\n> ", "\x03")]
+    )
     assert screen.code == 0, screen.text
     assert "Ctrl-C stops an answer" in screen.text.replace("\n", " ")
     assert screen.text.count("the answer is stopped") == 2
@@ -187,7 +247,10 @@ def test_an_answer_that_outgrows_the_context_is_a_warning(trained, monkeypatch, 
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(question.encode())))
         chat.reset()
         terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=max_tokens, context_length=100))
-        assert any("the end of this answer was generated without" in line for line in caplog.messages) == warned
+        assert (
+            any("the end of this answer was generated without" in line for line in caplog.messages)
+            == warned
+        )
 
 
 @pytest.mark.parametrize(
@@ -220,6 +283,10 @@ def test_a_model_without_a_chat_template_says_so(trained, capsys, tmp_path, monk
 
 
 def test_encoders_are_refused_in_one_line(settings, tmp_path):
-    finished = run_here(*[s for s in settings if s != "model=transformer"], "model=bert", f"hydra.run.dir={tmp_path}/a")
+    finished = run_here(
+        *[s for s in settings if s != "model=transformer"],
+        "model=bert",
+        f"hydra.run.dir={tmp_path}/a",
+    )
     assert finished.returncode == 2
     assert "expected a model that predicts the next token" in finished.stderr

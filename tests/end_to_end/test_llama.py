@@ -25,14 +25,23 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
     settings = [
-        name for name in SMALL if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
+        name
+        for name in SMALL
+        if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
     ]
-    settings += ["model=transformer", "trainer.learning_rate=1e-9", "trainer.eval_every=3", "resume=auto"]
+    settings += [
+        "model=transformer",
+        "trainer.learning_rate=1e-9",
+        "trainer.eval_every=3",
+        "resume=auto",
+    ]
     settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]
     first = run(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
     assert first.returncode == 0, first.stderr
     sources = ([], [f"pretrained={file}"])
-    of_run, of_file = (run_here(f"run={tmp_path}/run", *each, "--json", script="evaluate") for each in sources)
+    of_run, of_file = (
+        run_here(f"run={tmp_path}/run", *each, "--json", script="evaluate") for each in sources
+    )
     assert of_file.returncode == 0, of_file.stderr
     metrics, published = (json.loads(done.stdout)["metrics"] for done in (of_run, of_file))
     assert published == pytest.approx(metrics, rel=1e-4)  # the learning rate changes nothing
@@ -44,7 +53,9 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     writer = load_generator(tmp_path / "run")
     weights = np.array(model.backbone.embedding.weight)
     np.testing.assert_allclose(np.array(writer.model.backbone.embedding.weight), weights, atol=1e-6)
-    assert writer.tokenizer.encode("sheep", special=False) == tokenizer.encode("sheep", special=False)
+    assert writer.tokenizer.encode("sheep", special=False) == tokenizer.encode(
+        "sheep", special=False
+    )
     assert writer.context == 40, "the positions of the pretrained model"
     continued = run(f"run={tmp_path}/run", "prompt=Line 3 tells", "max_tokens=4", script="generate")
     assert continued.returncode == 0, continued.stderr

@@ -13,11 +13,16 @@ import pytest
 from support.processes import NO_PLOTS, ROOT, environment, run, tiny_overrides
 
 SHORT = tiny_overrides(
-    "trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2", "trainer.log_every=1"
+    "trainer.max_steps=4",
+    "trainer.eval_every=2",
+    "checkpointing.every_steps=2",
+    "trainer.log_every=1",
 )
 UNTRACKED = SHORT
 COMPARED = [setting for setting in UNTRACKED if setting not in ("data.baselines=false", *NO_PLOTS)]
-TRACKED = [setting for setting in SHORT if not setting.startswith("tracking") and setting not in NO_PLOTS]
+TRACKED = [
+    setting for setting in SHORT if not setting.startswith("tracking") and setting not in NO_PLOTS
+]
 
 
 def store(folder: Path) -> list[str]:
@@ -52,17 +57,42 @@ def traced(tmp_path_factory):
     """The run folder and the finished process."""
     folder = tmp_path_factory.mktemp("traced")
     settings = [setting for setting in UNTRACKED if "report" not in setting]
-    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *settings, f"hydra.run.dir={folder}"]
-    env = environment(MATPLOTLIBRC=os.devnull, PYTHONPATH=str(ROOT / "src"))  # plots as users get them
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-c",
+        TRAIN,
+        *settings,
+        f"hydra.run.dir={folder}",
+    ]
+    env = environment(
+        MATPLOTLIBRC=os.devnull, PYTHONPATH=str(ROOT / "src")
+    )  # plots as users get them
     return folder, subprocess.run(command, env=env, capture_output=True, text=True, check=True)
 
 
 def test_training_imports_no_package_that_only_other_commands_need(traced):
     folder, finished = traced
-    assert {path.name for path in (folder / "plots").iterdir()} >= {"confusion.png", "reliability.png"}
+    assert {path.name for path in (folder / "plots").iterdir()} >= {
+        "confusion.png",
+        "reliability.png",
+    }
     imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
     assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
-    assert not {"pandas", "pyarrow", "scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers"} & imported
+    assert (
+        not {
+            "pandas",
+            "pyarrow",
+            "scipy",
+            "sklearn",
+            "mlflow",
+            "sqlalchemy",
+            "datasets",
+            "transformers",
+        }
+        & imported
+    )
 
 
 def test_the_report_is_imported_after_the_first_step_and_before_training_ends(traced):
@@ -95,7 +125,8 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_job(sweep):
 
 def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(sweep):
     (uid,) = rows(
-        sweep, "select run_uuid from params where key = 'model._target_' and value like '%.CnnHybrid' limit 1"
+        sweep,
+        "select run_uuid from params where key = 'model._target_' and value like '%.CnnHybrid' limit 1",
     )[0]
     params = dict(rows(sweep, f"select key, value from params where run_uuid = '{uid}'"))
     tags = dict(rows(sweep, f"select key, value from tags where run_uuid = '{uid}'"))
@@ -111,9 +142,12 @@ def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(swe
     (uri,) = rows(sweep, f"select artifact_uri from runs where run_uuid = '{uid}'")[0]
     artifacts = Path(uri.removeprefix("file://"))
     files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*")}
-    assert {"plots/learning_curve.png", "plots/confusion.png", "summary.md", "config/inference/config.yaml"} <= {
-        re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files
-    }
+    assert {
+        "plots/learning_curve.png",
+        "plots/confusion.png",
+        "summary.md",
+        "config/inference/config.yaml",
+    } <= {re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files}
 
 
 SERVE = """
@@ -133,24 +167,38 @@ def test_pyfunc_loads_the_best_checkpoint(sweep):
     ((location,),) = rows(sweep, "select artifact_location from logged_models limit 1")
     command = [sys.executable, "-c", SERVE, location]
     quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
-    done = subprocess.run(command, cwd=sweep, env=quiet, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=sweep, env=quiet, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout.splitlines()[-1])
     assert list(table) == ["label", "probability_died", "probability_survived"]
     for row in "01":
         assert table["label"][row] in ("died", "survived")
-        assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(1, abs=1e-5)
+        assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 def test_a_resumed_run_continues_in_its_folder_and_its_mlflow_run(tmp_path):
     settings = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
     assert run(*settings).returncode == 0
     longer = [setting for setting in TRACKED if "max_steps" not in setting]
-    finished = run(*longer, "trainer.max_steps=6", *store(tmp_path), f"resume={tmp_path}/run/checkpoints/step-00000002")
+    finished = run(
+        *longer,
+        "trainer.max_steps=6",
+        *store(tmp_path),
+        f"resume={tmp_path}/run/checkpoints/step-00000002",
+    )
     assert finished.returncode == 0, finished.stderr
     assert f"run folder: {tmp_path}/run" in finished.stdout
     assert len(rows(tmp_path, "select * from runs")) == 1
-    steps = [step for (step,) in rows(tmp_path, "select step from metrics where key = 'train/loss' order by step")]
+    steps = [
+        step
+        for (step,) in rows(
+            tmp_path, "select step from metrics where key = 'train/loss' order by step"
+        )
+    ]
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
@@ -166,7 +214,9 @@ def test_every_job_of_a_sweep_logs_the_warnings_of_its_data(tmp_path):
     made = [path for path in set(cache.iterdir()) - before if path.is_file()]
     for path in made:
         path.write_bytes(b"spoiled")
-    assert run(*settings, "-m", "tags.copy=0,1", f"hydra.sweep.dir={tmp_path}/sweep").returncode == 0
+    assert (
+        run(*settings, "-m", "tags.copy=0,1", f"hydra.sweep.dir={tmp_path}/sweep").returncode == 0
+    )
     for path in made:
         path.unlink(missing_ok=True)
     assert made

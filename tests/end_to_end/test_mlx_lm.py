@@ -55,7 +55,9 @@ TITANIC = ["data.batch_size=8", "data.prefetch=0", "data.baselines=false", "data
 
 def model_of(name, **change):
     """The overrides of a model of each kind."""
-    config = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {**CONFIGS[name], **change}.items())
+    config = ", ".join(
+        f"{key}: {json.dumps(value)}" for key, value in {**CONFIGS[name], **change}.items()
+    )
     return ["model=mlx_lm", f"model.config={{{config}}}", "tracking=none", *NO_PLOTS]
 
 
@@ -65,7 +67,12 @@ def text(tmp_path_factory):
     draw = np.random.default_rng(0)
     file.write_text("\n".join("".join(draw.choice(list("abcdef "), 60)) for _ in range(60)))
     return [
-        *("data=streaming", "data/tokenizer=characters", f"data.source={file}", "data.reading.document_unit=line"),
+        *(
+            "data=streaming",
+            "data/tokenizer=characters",
+            f"data.source={file}",
+            "data.reading.document_unit=line",
+        ),
         *("data.seq_len=16", "data.batch_size=4", "data.prefetch=0"),
     ]
 
@@ -91,24 +98,41 @@ def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(trained):
 
 def test_it_is_a_teacher_and_a_student(trained, text, tmp_path):
     name, folder = trained
-    done = train(tmp_path, *model_of(name), *text, *SHORT, "trainer=distill", f"trainer.teachers=[{folder}]", "seed=1")
+    done = train(
+        tmp_path,
+        *model_of(name),
+        *text,
+        *SHORT,
+        "trainer=distill",
+        f"trainer.teachers=[{folder}]",
+        "seed=1",
+    )
     assert f"teacher: {folder}" in done.stderr
     assert "teachers unchanged" in done.stderr
     state = json.loads((tmp_path / "checkpoints" / "step-00000004" / "state.json").read_text())
-    assert all(metrics["train/kl"] > 0 for _, metrics in state["history"]["curve"] if "train/kl" in metrics)
+    assert all(
+        metrics["train/kl"] > 0 for _, metrics in state["history"]["curve"] if "train/kl" in metrics
+    )
     assert any("train/kl" in metrics for _, metrics in state["history"]["curve"])
 
 
 def test_the_cache_gives_the_tokens_of_the_whole_row(trained):
     restored = restore_model(trained[1])
-    backbone, tokens = restored.model.backbone, restored.encoder.tokenizer.encode("abc", special=False)
+    backbone, tokens = (
+        restored.model.backbone,
+        restored.encoder.tokenizer.encode("abc", special=False),
+    )
     cache, cached = backbone.new_cache([0]), tokens
     for _ in range(8):
         new = cached if cached is tokens else cached[-1:]
         cached = [*cached, int(mx.argmax(backbone.extend(mx.array([new]), cache)[0, -1]).item())]
         row = mx.array([cached[:-1]])
-        assert cached[-1] == int(mx.argmax(restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]).item())
-    done = run_here(f"run={trained[1]}", "prompt=abc", "max_tokens=8", "temperature=0", script="generate")
+        assert cached[-1] == int(
+            mx.argmax(restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]).item()
+        )
+    done = run_here(
+        f"run={trained[1]}", "prompt=abc", "max_tokens=8", "temperature=0", script="generate"
+    )
     assert (done.returncode, done.stdout[:3]) == (0, "abc"), done.stderr
 
 
@@ -130,7 +154,9 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
 
 
 def test_a_config_that_is_no_mapping_is_one_line(tmp_path):
-    done = run_here("model=mlx_lm", "model.config=3", "tracking=none", f"hydra.run.dir={tmp_path}/run")
+    done = run_here(
+        "model=mlx_lm", "model.config=3", "tracking=none", f"hydra.run.dir={tmp_path}/run"
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert done.stderr.startswith("model.config: expected the keys of a config.json")
 
@@ -139,7 +165,9 @@ def test_a_resume_with_another_config_names_what_differs(trained):
     key = "num_hidden_layers"
     done = run_here(f"resume={trained[1]}", f"model.config.{key}=3", "trainer.max_steps=6")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert done.stderr.startswith(f"model.config.{key}=3: was 2 in the checkpoint; a resume can raise")
+    assert done.stderr.startswith(
+        f"model.config.{key}=3: was 2 in the checkpoint; a resume can raise"
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -175,11 +203,21 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
     ("change", "overrides", "message"),
     [
         ({"model_type": "llma"}, [], "no architecture 'llma'; did you mean llama?"),
-        ({"num_hidden_layer": 2}, [], "llama has no num_hidden_layer; did you mean num_hidden_layers?"),
-        ({}, ["model.quantization.bits=4"], "such weights cannot be trained (all of them); add model/adapter=lora"),
+        (
+            {"num_hidden_layer": 2},
+            [],
+            "llama has no num_hidden_layer; did you mean num_hidden_layers?",
+        ),
         (
             {},
-            ["callbacks.growth.operations=[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"],
+            ["model.quantization.bits=4"],
+            "such weights cannot be trained (all of them); add model/adapter=lora",
+        ),
+        (
+            {},
+            [
+                "callbacks.growth.operations=[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"
+            ],
             "stack cannot change a model of model=mlx_lm; expected freeze",
         ),
         (
@@ -189,8 +227,12 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_such_a_model_is_one_line_before_the_run(change, overrides, message, text, tmp_path):
-    done = run_here(*model_of("llama", **change), *text, *SHORT, *overrides, f"hydra.run.dir={tmp_path}/run")
+def test_what_does_not_fit_such_a_model_is_one_line_before_the_run(
+    change, overrides, message, text, tmp_path
+):
+    done = run_here(
+        *model_of("llama", **change), *text, *SHORT, *overrides, f"hydra.run.dir={tmp_path}/run"
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert message in done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()

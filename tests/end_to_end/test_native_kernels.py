@@ -21,7 +21,9 @@ from support.processes import final_state, killed_and_resumed, run, tiny_overrid
 
 pytestmark = [
     pytest.mark.fault_injection,
-    pytest.mark.skipif(platform.system() != "Linux" or not shutil.which("g++"), reason="needs Linux and g++"),
+    pytest.mark.skipif(
+        platform.system() != "Linux" or not shutil.which("g++"), reason="needs Linux and g++"
+    ),
 ]
 TINY = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10")
 
@@ -58,7 +60,12 @@ def test_the_first_run_starts_the_build_and_a_later_one_uses_it(tmp_path):
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1")
     first = run(*short, f"hydra.run.dir={tmp_path}/first", **variables)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.count("native kernels are being built in the background; later runs use them\n") == 1
+    assert (
+        first.stderr.count(
+            "native kernels are being built in the background; later runs use them\n"
+        )
+        == 1
+    )
     assert read_manifest(tmp_path / "first")["inputs"]["kernels"] == "none"
     until = time.monotonic() + 300
     while (status := info(**variables)["status"]) != "ready":
@@ -90,11 +97,18 @@ def test_the_kernels_of_a_run_are_recorded(built, native_run):
 
 
 def test_runs_with_native_kernels_are_equal_bit_for_bit(tmp_path, variables, native_run):
-    again = run(*TINY, f"hydra.run.dir={tmp_path}", "backend.native=require", **(variables | {"MLXLAB_NATIVE": ""}))
+    again = run(
+        *TINY,
+        f"hydra.run.dir={tmp_path}",
+        "backend.native=require",
+        **(variables | {"MLXLAB_NATIVE": ""}),
+    )
     assert final_state(again) == native_run[1]
 
 
-def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, monkeypatch, variables, native_run):
+def test_a_killed_and_resumed_run_ends_in_the_same_state(
+    tmp_path, monkeypatch, variables, native_run
+):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert killed_and_resumed(TINY, tmp_path, 10) == native_run[1]
@@ -116,12 +130,22 @@ def test_verify_and_reproduce_use_the_kernels_of_the_run(tmp_path, variables, na
     ("change", "override", "message"),
     [
         ({}, "backend.native=off", "backend.native=off: the run began with kernels native"),
-        ({"MLXLAB_NATIVE": "off"}, "trainer.max_steps=21", "MLXLAB_NATIVE=off: the run began with kernels native"),
-        ({"CXX": "no-such-compiler"}, "trainer.max_steps=21", "which are not available: CXX='no-such-compiler'"),
+        (
+            {"MLXLAB_NATIVE": "off"},
+            "trainer.max_steps=21",
+            "MLXLAB_NATIVE=off: the run began with kernels native",
+        ),
+        (
+            {"CXX": "no-such-compiler"},
+            "trainer.max_steps=21",
+            "which are not available: CXX='no-such-compiler'",
+        ),
         ({"MLXLAB_NATIVE_ARCH": "x86-64"}, "trainer.max_steps=21", "here they are native"),
     ],
 )
-def test_a_resume_with_other_kernels_is_refused_in_one_line(variables, native_run, change, override, message):
+def test_a_resume_with_other_kernels_is_refused_in_one_line(
+    variables, native_run, change, override, message
+):
     if "MLXLAB_NATIVE" not in change:
         variables = variables | {"MLXLAB_NATIVE": ""}
     folder, _ = native_run
@@ -133,7 +157,9 @@ def test_a_resume_with_other_kernels_is_refused_in_one_line(variables, native_ru
 
 def test_require_builds_first(tmp_path):
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1", "backend.native=require")
-    done = run(*short, f"hydra.run.dir={tmp_path}/run", XDG_CACHE_HOME=str(tmp_path), MLXLAB_NATIVE="")
+    done = run(
+        *short, f"hydra.run.dir={tmp_path}/run", XDG_CACHE_HOME=str(tmp_path), MLXLAB_NATIVE=""
+    )
     assert done.returncode == 0, done.stderr
     assert "native kernels: building them with " in done.stderr
     assert "kernels: native " in done.stderr
@@ -142,12 +168,18 @@ def test_require_builds_first(tmp_path):
 CRASH = "#include <cstdlib>\nstruct Crash { Crash() { std::abort(); } } crash;"
 
 
-@pytest.mark.parametrize(("source", "reason"), [(CRASH, "signal 6"), ("int nothing;", "cannot be loaded")])
-def test_a_library_that_crashes_or_is_another_one_fails_its_self_check(tmp_path, monkeypatch, source, reason):
+@pytest.mark.parametrize(
+    ("source", "reason"), [(CRASH, "signal 6"), ("int nothing;", "cannot be loaded")]
+)
+def test_a_library_that_crashes_or_is_another_one_fails_its_self_check(
+    tmp_path, monkeypatch, source, reason
+):
     (tmp_path / "other.cpp").write_text(source)
     compiler = tmp_path / "compiler"
     lines = ['for each; do [ "$last" = -o ] && output=$each; last=$each; done']
-    lines += [f'[ -n "$output" ] && g++ -shared -fPIC {tmp_path}/other.cpp -o "$output" || g++ --version']
+    lines += [
+        f'[ -n "$output" ] && g++ -shared -fPIC {tmp_path}/other.cpp -o "$output" || g++ --version'
+    ]
     compiler.write_text("\n".join(["#!/bin/sh", *lines]))
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
@@ -174,7 +206,9 @@ except library.KernelsUnavailable as error:
     command = [sys.executable, "-c", code.format(home=str(built[0]))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout == "this build of MLX lays arrays out in another way than expected\n", done.stderr
+    assert done.stdout == "this build of MLX lays arrays out in another way than expected\n", (
+        done.stderr
+    )
 
 
 def test_key_and_load_take_less_than_a_tenth_of_a_second(built, variables):
@@ -189,17 +223,27 @@ activate("auto")
 print(time.perf_counter() - start)
 """
     environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    times = [float(subprocess.check_output([sys.executable, "-c", code], env=environment)) for _ in range(5)]
+    times = [
+        float(subprocess.check_output([sys.executable, "-c", code], env=environment))
+        for _ in range(5)
+    ]
     assert min(times) < 0.1, times
 
 
-def test_a_cache_of_someone_else_is_refused_and_the_run_goes_on_without(tmp_path, variables, native_run):
+def test_a_cache_of_someone_else_is_refused_and_the_run_goes_on_without(
+    tmp_path, variables, native_run
+):
     home = tmp_path / "cache"
     shutil.copytree(variables["XDG_CACHE_HOME"], home)
     (home / "mlxlab" / "native").chmod(0o777)
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1")
-    done = run(*short, f"hydra.run.dir={tmp_path}/run", **(variables | {"XDG_CACHE_HOME": str(home)}))
+    done = run(
+        *short, f"hydra.run.dir={tmp_path}/run", **(variables | {"XDG_CACHE_HOME": str(home)})
+    )
     assert done.returncode == 0
-    assert f"native kernels are not used: {home}/mlxlab/native: other users can write it" in done.stderr
+    assert (
+        f"native kernels are not used: {home}/mlxlab/native: other users can write it"
+        in done.stderr
+    )
     with pytest.raises(KernelsUnavailable):
         Cache(home / "mlxlab" / "native").check()

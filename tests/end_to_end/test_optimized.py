@@ -8,7 +8,10 @@ from support.processes import NO_PLOTS, final_state, run, start, tiny_overrides,
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
 SHORT = tiny_overrides(
-    "trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "checkpointing.every_steps=2"
+    "trainer.max_steps=8",
+    "trainer.eval_every=4",
+    "trainer.log_every=1",
+    "checkpointing.every_steps=2",
 )
 SHORT += ["callbacks.early_stopping.patience=5", *LEAN]
 
@@ -27,17 +30,36 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
         "callbacks.example_losses.every_steps=1",
         f"tracking={'mlflow' if model == 'bert' else 'none'}",
     ]
-    settings = [setting for setting in SHORT if not setting.startswith("tracking=") and setting not in NO_PLOTS]
+    settings = [
+        setting
+        for setting in SHORT
+        if not setting.startswith("tracking=") and setting not in NO_PLOTS
+    ]
     store = [f"tracking.uri=sqlite:///{tmp_path}/store.db"]
-    finished = run(*settings, *args, *more, *(store if model == "bert" else []), f"hydra.run.dir={tmp_path}/run")
+    finished = run(
+        *settings,
+        *args,
+        *more,
+        *(store if model == "bert" else []),
+        f"hydra.run.dir={tmp_path}/run",
+    )
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert figures["steps"] == 8
-    for name in ("plots/learning_curve.png", "plots/confusion.png", "plots/memory.png", "summary.md", "metrics.csv"):
+    for name in (
+        "plots/learning_curve.png",
+        "plots/confusion.png",
+        "plots/memory.png",
+        "summary.md",
+        "metrics.csv",
+    ):
         assert (tmp_path / "run" / name).stat().st_size > 0
     head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
-    assert all(name in head for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm"))
+    assert all(
+        name in head
+        for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm")
+    )
 
 
 KILLED = [*tiny_overrides("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
@@ -58,8 +80,16 @@ def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_pat
 
 @pytest.mark.fault_injection
 def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
-    args = ["trainer.max_steps=12", *tiny_overrides("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
-    args += [f"callbacks.adaptive_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")]
+    args = [
+        "trainer.max_steps=12",
+        *tiny_overrides("trainer.max_steps=12")[:-1],
+        *LEAN,
+        f"hydra.run.dir={tmp_path}",
+    ]
+    args += [
+        f"callbacks.adaptive_batch.{setting}"
+        for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")
+    ]
     first = run(*args)
     assert first.returncode == 0, first.stderr
     second = run(*args[1:], "resume=auto", "trainer.max_steps=16")

@@ -59,13 +59,27 @@ def own(tmp_path):
     (tmp_path / "my_models.py").write_text(CODE)
     folder = tmp_path / "my_conf" / "model"
     folder.mkdir(parents=True)
-    (folder / "bag.yaml").write_text("# A bag of words\n_target_: my_models.BagOfWords\ndimensions: 16\n")
-    (folder / "unfinished.yaml").write_text("# Lacks nearly everything\n_target_: my_models.Unfinished\n")
+    (folder / "bag.yaml").write_text(
+        "# A bag of words\n_target_: my_models.BagOfWords\ndimensions: 16\n"
+    )
+    (folder / "unfinished.yaml").write_text(
+        "# Lacks nearly everything\n_target_: my_models.Unfinished\n"
+    )
 
     def call(*args, script="train"):
-        settings = [setting for setting in TINY if not setting.startswith(("model.", "trainer.", "data.baselines"))]
+        settings = [
+            setting
+            for setting in TINY
+            if not setting.startswith(("model.", "trainer.", "data.baselines"))
+        ]
         if script == "train":
-            args = ("--config-dir", str(tmp_path / "my_conf"), *settings, "trainer.max_steps=4", *args)
+            args = (
+                "--config-dir",
+                str(tmp_path / "my_conf"),
+                *settings,
+                "trainer.max_steps=4",
+                *args,
+            )
         return run(*args, script=script, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS=ALLOWED)
 
     return call
@@ -82,7 +96,11 @@ def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path)
 
 def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
     text = tmp_path / "text.jsonl"
-    text.write_text("\n".join(json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)))
+    text.write_text(
+        "\n".join(
+            json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)
+        )
+    )
     args = [
         "data=streaming",
         f"data.source={text}",
@@ -95,7 +113,12 @@ def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
 
 
 def test_a_backbone_that_lacks_members_is_refused_by_their_names(own, tmp_path):
-    done = own("model=unfinished", "model/size=none", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
+    done = own(
+        "model=unfinished",
+        "model/size=none",
+        "data.source=synthetic",
+        f"hydra.run.dir={tmp_path}/run",
+    )
     assert done.returncode == 2
     assert "my_models.Unfinished: not a backbone, it has no causal, hidden_size" in done.stderr
     assert "Traceback" not in done.stderr

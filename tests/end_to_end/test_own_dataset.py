@@ -41,7 +41,12 @@ def environment(project):
 
 
 def train(project, folder, *settings, **changes):
-    texts = ["--config-dir", str(project / "my_conf"), *SETTINGS, f"data.source={project / 'reviews.tsv'}"]
+    texts = [
+        "--config-dir",
+        str(project / "my_conf"),
+        *SETTINGS,
+        f"data.source={project / 'reviews.tsv'}",
+    ]
     return run(*texts, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
 
 
@@ -70,17 +75,26 @@ def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_p
     predicted = run(f"run={trained}", *args, script="predict", **environment(project))
     assert predicted.returncode == 0, predicted.stderr
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    accuracy = sum(row["label"] == label for row, (label, _) in zip(rows, texts, strict=True)) / len(texts)
+    accuracy = sum(
+        row["label"] == label for row, (label, _) in zip(rows, texts, strict=True)
+    ) / len(texts)
     for source in ([], [f"data.source={tmp_path / 'rows.csv'}"]):
         evaluated = run(f"run={trained}", *source, script="evaluate", **environment(project))
         assert re.search(rf"\| accuracy +\| +{accuracy:.4f} \|", evaluated.stdout), evaluated
 
 
-def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(project, trained, tmp_path):
+def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(
+    project, trained, tmp_path
+):
     (tmp_path / "reviews").mkdir()
     (tmp_path / "reviews" / "dataset.py").write_text(CODE.replace("def encode_rows", "def encode"))
     source = f"data.source={project / 'reviews.tsv'}"
-    refused = run(f"run={trained}", source, script="evaluate", **environment(project) | {"PYTHONPATH": str(tmp_path)})
+    refused = run(
+        f"run={trained}",
+        source,
+        script="evaluate",
+        **environment(project) | {"PYTHONPATH": str(tmp_path)},
+    )
     assert refused.returncode == 2, refused.stderr
     assert "reviews.dataset.Reviews is evaluated on its validation data only" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -108,6 +122,9 @@ def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path
     (tmp_path / "reviews" / "dataset.py").write_text(code)
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
-    assert "reviews.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule" in refused.stderr
+    assert (
+        "reviews.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule"
+        in refused.stderr
+    )
     assert "class_counts" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -16,7 +16,16 @@ import pytest
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import bucket_leaves
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from support.processes import process_of_rank, run, run_here, run_ring, start, start_ring, tiny_overrides, wait_for
+from support.processes import (
+    process_of_rank,
+    run,
+    run_here,
+    run_ring,
+    start,
+    start_ring,
+    tiny_overrides,
+    wait_for,
+)
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", "model.dropout=0", *CHEAP)
@@ -35,7 +44,9 @@ def launched(tmp_path_factory):
     @functools.cache
     def launch(count):
         folder = tmp_path_factory.mktemp("launched")
-        return folder, *results(folder, run(f"nproc={count}", *SETTINGS, f"hydra.run.dir={folder}", script="launch"))
+        return folder, *results(
+            folder, run(f"nproc={count}", *SETTINGS, f"hydra.run.dir={folder}", script="launch")
+        )
 
     return launch
 
@@ -52,7 +63,9 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
     folder, metrics, weights = launched(count)
     assert read_lock(folder)["machine"]["processes"] == str(count)
     expected_metrics, expected_weights = single_process
-    assert metrics["final"]["valid/loss"] == pytest.approx(expected_metrics["final"]["valid/loss"], abs=1e-5)
+    assert metrics["final"]["valid/loss"] == pytest.approx(
+        expected_metrics["final"]["valid/loss"], abs=1e-5
+    )
     for name, leaf in expected_weights.items():
         np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
 
@@ -60,7 +73,9 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
 def test_a_host_file_starts_the_processes_that_it_lists(launched, tmp_path):
     file, folder = tmp_path / "hosts.json", tmp_path / "run"
     host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}  # the name for which no ssh is used
-    file.write_text(json.dumps({"hosts": [host, host], "backend": "ring", "envs": ["MLX_RING_VERBOSE=1"]}))
+    file.write_text(
+        json.dumps({"hosts": [host, host], "backend": "ring", "envs": ["MLX_RING_VERBOSE=1"]})
+    )
     done = run(f"hostfile={file}", *SETTINGS, f"hydra.run.dir={folder}", script="launch")
     assert "[ring] Rank 1 " in done.stderr  # which the variable asks for
     metrics, weights = results(folder, done)
@@ -72,7 +87,10 @@ def test_a_host_file_starts_the_processes_that_it_lists(launched, tmp_path):
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = tiny_overrides(
-        "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
+        "trainer.max_steps=100000",
+        "checkpointing.every_steps=5",
+        "trainer.eval_every=100000",
+        *CHEAP,
     )
     args = ["trainer.parallel=data", *forever, f"hydra.run.dir={tmp_path}"]
     first, second = start_ring(tmp_path / "hosts.json", *args)
@@ -85,20 +103,33 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     max_steps = int(last[5:13]) + 5
     resumed = run_here(
-        *tiny_overrides(f"trainer.max_steps={max_steps}", *CHEAP), f"hydra.run.dir={tmp_path}", "resume=auto"
+        *tiny_overrides(f"trainer.max_steps={max_steps}", *CHEAP),
+        f"hydra.run.dir={tmp_path}",
+        "resume=auto",
     )
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed from {last}" in resumed.stderr
 
 
 def test_launched_processes_without_trainer_parallel_are_refused(tmp_path):
-    for done in run_ring(tmp_path / "hosts.json", "trainer.parallel=none", *SETTINGS, f"hydra.run.dir={tmp_path}/run"):
-        assert "trainer.parallel=none: expected data or fsdp, this is one of 2 processes" in done.stderr
+    for done in run_ring(
+        tmp_path / "hosts.json", "trainer.parallel=none", *SETTINGS, f"hydra.run.dir={tmp_path}/run"
+    ):
+        assert (
+            "trainer.parallel=none: expected data or fsdp, this is one of 2 processes"
+            in done.stderr
+        )
         assert done.returncode == 2
 
 
 @pytest.mark.parametrize(
-    "args", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"], ["hosts=/dev/zero"]]
+    "args",
+    [
+        ["nproc=zwei"],
+        ["nproc=2", "backend=rong"],
+        ["nproc=2", "-m", "seed=1,2"],
+        ["hosts=/dev/zero"],
+    ],
 )
 def test_an_impossible_launch_is_one_line(args):
     done = run_here(*args, script="launch")
@@ -106,7 +137,9 @@ def test_an_impossible_launch_is_one_line(args):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "hosts: a, b", '[["127.0.0.1:x"]]', "(a pipe)"], ids=["missing", "not JSON", "no port", "pipe"]
+    "content",
+    [None, "hosts: a, b", '[["127.0.0.1:x"]]', "(a pipe)"],
+    ids=["missing", "not JSON", "no port", "pipe"],
 )
 def test_an_invalid_host_file_is_one_line(tmp_path, content):
     path = tmp_path / "hosts.json"
@@ -121,18 +154,30 @@ def test_an_invalid_host_file_is_one_line(tmp_path, content):
 
 
 def test_rounds_in_several_processes_are_one_run(tmp_path):
-    rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=2", "trainer.eval_every=2"]
+    rounds = [
+        "trainer=distill",
+        "trainer.distillation.rounds=2",
+        "trainer.max_steps=2",
+        "trainer.eval_every=2",
+    ]
     settings = [
-        setting for setting in SETTINGS if setting.split("=")[0] not in ("trainer.max_steps", "trainer.eval_every")
+        setting
+        for setting in SETTINGS
+        if setting.split("=")[0] not in ("trainer.max_steps", "trainer.eval_every")
     ]
     project = tmp_path / "project"
     args = ["trainer.parallel=data", *rounds, *settings, f"hydra.run.dir={project}/run"]
     processes = run_ring(tmp_path / "hosts.json", *args)
     assert [done.returncode for done in processes] == [0, 0], processes[0].stderr
     printed = "".join(done.stdout for done in processes)
-    assert [line for line in printed.splitlines() if line.startswith("round ")] == ["round 1 of 2", "round 2 of 2"]
+    assert [line for line in printed.splitlines() if line.startswith("round ")] == [
+        "round 1 of 2",
+        "round 2 of 2",
+    ]
     assert printed.count("final_state=") == 2
-    assert json.loads((project / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
+    assert (
+        json.loads((project / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
+    )
     assert len(json.loads((project / "run" / "rounds.json").read_text())["done"]) == 2
     assert sorted(path.name for path in project.iterdir()) == ["run"]
 
@@ -184,7 +229,13 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
 def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_path):
     folder = shutil.copytree(launched(2)[0], tmp_path / "run")
     settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
-    args = ["trainer.parallel=data", *settings, "trainer.max_steps=8", f"hydra.run.dir={folder}", "resume=auto"]
+    args = [
+        "trainer.parallel=data",
+        *settings,
+        "trainer.max_steps=8",
+        f"hydra.run.dir={folder}",
+        "resume=auto",
+    ]
     resumed = run_ring(tmp_path / "hosts.json", *args)
     assert [done.returncode for done in resumed] == [0, 0], resumed[0].stderr
     assert "resumed from step-00000006" in resumed[0].stderr
@@ -193,7 +244,10 @@ def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_
 
 def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
     endless = tiny_overrides(
-        "trainer.max_steps=100000", "checkpointing.every_steps=5", "trainer.eval_every=100000", *CHEAP
+        "trainer.max_steps=100000",
+        "checkpointing.every_steps=5",
+        "trainer.eval_every=100000",
+        *CHEAP,
     )
     process = start("nproc=2", *endless, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000005", process)

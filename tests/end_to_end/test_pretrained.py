@@ -63,7 +63,9 @@ def write(folder):
         "max_position_embeddings": 128,
         "vocab_size": 300,
     }
-    weights = {published_name(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
+    weights = {
+        published_name(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())
+    }
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     train_bpe(["a passenger of the third class", "a lady of the first class"], 300, 1).save(folder)
@@ -72,8 +74,14 @@ def write(folder):
 
 def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loaded(tmp_path):
     write(tmp_path / "published")
-    (tmp_path / "published" / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 2}))
-    node = {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0, "pretrained": str(tmp_path / "published")}
+    (tmp_path / "published" / "config.json").write_text(
+        json.dumps(CONFIG | {"num_hidden_layers": 2})
+    )
+    node = {
+        "_target_": "mlxlab.models.bert.Bert",
+        "dropout": 0.0,
+        "pretrained": str(tmp_path / "published"),
+    }
     adapter = {"_target_": "mlxlab.models.options.LoRA", "targets": ["layers.1.attention.qeury"]}
     task = {"kind": "classification", "vocab_size": 300, "num_classes": 2, "seed": 0}
     with pytest.raises(DataError, match="weights do not fit"):
@@ -85,7 +93,9 @@ def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loade
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
     weights = write(tmp_path / "published")
     settings = [
-        item for item in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2") if not item.startswith("model")
+        item
+        for item in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+        if not item.startswith("model")
     ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
     first = run(*settings, f"model.pretrained={tmp_path}/published")
@@ -97,4 +107,6 @@ def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folde
     assert "resumed from step-00000004" in again.stderr
     model = restore_model(tmp_path / "run").model
     table = np.array(model.backbone.embedding.weight)
-    np.testing.assert_allclose(table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6)
+    np.testing.assert_allclose(
+        table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6
+    )

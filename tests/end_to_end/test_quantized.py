@@ -10,7 +10,12 @@ from mlxlab.models.layers import named_parameters
 from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides
 
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2"]
-QLORA = partial(tiny_overrides, "model/adapter=qlora", "model.hidden_size=32", "model.quantization.group_size=32")
+QLORA = partial(
+    tiny_overrides,
+    "model/adapter=qlora",
+    "model.hidden_size=32",
+    "model.quantization.group_size=32",
+)
 
 
 def test_a_resumed_run_ends_in_the_same_state_and_is_restored(tmp_path):
@@ -20,7 +25,8 @@ def test_a_resumed_run_ends_in_the_same_state_and_is_restored(tmp_path):
     assert resumed.stdout.splitlines()[-1] == "verified", resumed.stderr
     arrays = named_parameters(restore_model(tmp_path / "run").model)
     dtypes = {
-        name: arrays[f"backbone.layers.0.attention.{name}"].dtype for name in ("query.base.weight", "query.lora_a")
+        name: arrays[f"backbone.layers.0.attention.{name}"].dtype
+        for name in ("query.base.weight", "query.lora_a")
     }
     assert dtypes == {"query.base.weight": mx.uint32, "query.lora_a": mx.float32}
     evaluated = run_here(f"run={tmp_path}/run", script="evaluate")

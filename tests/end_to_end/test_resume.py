@@ -21,7 +21,10 @@ def reference(tmp_path_factory):
 
 
 def test_two_runs_end_in_the_same_state(tmp_path, reference):
-    assert final_state(run(*tiny_overrides("data.prefetch=2"), f"hydra.run.dir={tmp_path}")) == reference
+    assert (
+        final_state(run(*tiny_overrides("data.prefetch=2"), f"hydra.run.dir={tmp_path}"))
+        == reference
+    )
 
 
 def test_another_seed_ends_in_a_different_state(tmp_path, reference):
@@ -41,7 +44,9 @@ def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, reference, st
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
-def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, reference, name, code):
+def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(
+    tmp_path, reference, name, code
+):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "checkpoints" / "step-00000010", process)
@@ -49,7 +54,9 @@ def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, r
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
     assert err.count("Traceback") == 0
-    assert err.index(f"{name}: finishing the current step") < err.index("saving the checkpoint of step")
+    assert err.index(f"{name}: finishing the current step") < err.index(
+        "saving the checkpoint of step"
+    )
     assert final_state(run(*again)) == reference
 
 
@@ -67,20 +74,30 @@ def test_sigusr1_saves_and_continues(tmp_path, reference):
 
 def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(tmp_path, reference):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
-    first = start(*tiny_overrides("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
+    first = start(
+        *tiny_overrides("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto"
+    )
     wait_for(tmp_path / "checkpoints" / "step-00000005", first)
     second = run(*again)
     first.kill()
     first.communicate()
     assert second.returncode == 73
-    assert f"in use by process {first.pid} on {socket.gethostname()} since {time.strftime('%Y-')}" in second.stderr
-    assert run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
+    assert (
+        f"in use by process {first.pid} on {socket.gethostname()} since {time.strftime('%Y-')}"
+        in second.stderr
+    )
+    assert (
+        run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode
+        == 0
+    )
 
 
 def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     short = tiny_overrides("trainer.max_steps=10", "trainer.learning_rate=0.002")
     assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
-    longer = run(f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none")
+    longer = run(
+        f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none"
+    )
     assert longer.returncode == 0, longer.stderr
     assert "trainer.max_steps: 10 -> 15" in longer.stderr
     changes = json.loads((tmp_path / "resume_changes.json").read_text())
@@ -89,14 +106,23 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     assert (config["trainer"]["learning_rate"], config["model"]["hidden_size"]) == (0.002, 32)
 
 
-def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verified(tmp_path_factory, tmp_path):
+def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verified(
+    tmp_path_factory, tmp_path
+):
     folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path / "run")
-    deeper = ["model.num_layers=2", "model/adapter=lora", "trainer.max_steps=6", "checkpointing.every_steps=1"]
+    deeper = [
+        "model.num_layers=2",
+        "model/adapter=lora",
+        "trainer.max_steps=6",
+        "checkpointing.every_steps=1",
+    ]
     resumed = run(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert resumed.returncode == 0, resumed.stderr
     assert "model.num_layers: 1 -> 2" in resumed.stderr
     assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
-    assert "optimizer state: 2 by path, 0 by map, 0 by shape, 24 fresh, 23 dropped\n" in resumed.stderr
+    assert (
+        "optimizer state: 2 by path, 0 by map, 0 by shape, 24 fresh, 23 dropped\n" in resumed.stderr
+    )
     [record] = json.loads((folder / "transfer.json").read_text())
     assert (record["source"], record["step"]) == (f"{folder}/checkpoints/step-00000005", 5)
     verified = run(str(folder), script="verify")
@@ -105,9 +131,12 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
 
 
 @pytest.mark.parametrize(
-    ("override", "code"), [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)]
+    ("override", "code"),
+    [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)],
 )
-def test_a_frozen_key_or_an_inexact_change_of_the_model_is_refused_by_name_on_resume(tmp_path_factory, override, code):
+def test_a_frozen_key_or_an_inexact_change_of_the_model_is_refused_by_name_on_resume(
+    tmp_path_factory, override, code
+):
     folder = finished_run(tmp_path_factory)
     refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert refused.returncode == code, refused.stderr
@@ -118,7 +147,12 @@ def finished_run(factory):
     """One finished run, shared: whoever is refused must leave it as it is."""
     if "folder" not in SHARED:
         SHARED["folder"] = factory.mktemp("finished")
-        assert run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}").returncode == 0
+        assert (
+            run(
+                *tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}"
+            ).returncode
+            == 0
+        )
     return SHARED["folder"]
 
 
@@ -151,7 +185,14 @@ def some_rows() -> str:
     return "\n".join(
         [head]
         + [
-            row.format(i=i, y=i % 2, c=i % 3 + 1, t=["Mr", "Miss"][i % 2], s=["male", "female"][i % 2], a=20 + i)
+            row.format(
+                i=i,
+                y=i % 2,
+                c=i % 3 + 1,
+                t=["Mr", "Miss"][i % 2],
+                s=["male", "female"][i % 2],
+                a=20 + i,
+            )
             for i in range(1, 41)
         ]
         + [""]

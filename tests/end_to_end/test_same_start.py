@@ -55,9 +55,16 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
     args = ["data=titanic"]
     if name != "titanic":
         file = tmp_path / "text.jsonl"
-        lines = [{"text": f"Line {n} says that {n * n} is a square. " * (1 + n % 5)} for n in range(600)]
+        lines = [
+            {"text": f"Line {n} says that {n * n} is a square. " * (1 + n % 5)} for n in range(600)
+        ]
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        args = ["data=streaming", f"data.source={file}", "data.tokenizer.vocab_size=400", "data.seq_len=32"]
+        args = [
+            "data=streaming",
+            f"data.source={file}",
+            "data.tokenizer.vocab_size=400",
+            "data.seq_len=32",
+        ]
         args += [
             "data.batch_size=4",
             "data.validation.fraction=0.1",
@@ -66,7 +73,13 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
     data = build_data(composed(*args), tmp_path, None, tmp_path)
     digest = hashlib.sha256()
     for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(data.train)), 100):
-        for array in (batch.tokens, batch.segment_ids, batch.targets, batch.loss_weights, batch.example_ids):
+        for array in (
+            batch.tokens,
+            batch.segment_ids,
+            batch.targets,
+            batch.loss_weights,
+            batch.example_ids,
+        ):
             digest.update(f"{array.dtype.name} {array.shape}".encode())
             digest.update(array.tobytes())
     assert digest.hexdigest()[:16] == BATCHES[name]

@@ -13,13 +13,22 @@ SETTINGS = ["experiment=shakespeare_char", "tracking=none"]
 
 def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_text(tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii()))
-    shorter = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.schedule.warmup=1", "data.prefetch=0"]
+    text.write_text(
+        "\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii())
+    )
+    shorter = [
+        "trainer.max_steps=4",
+        "trainer.eval_every=2",
+        "trainer.schedule.warmup=1",
+        "data.prefetch=0",
+    ]
     done = run(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert figures.keys() == {"valid/loss", "valid/perplexity", "valid/bits_per_byte"}
-    pieces = json.loads((tmp_path / "run" / "inference" / "tokenizer.json").read_text())["model"]["vocab"]
+    pieces = json.loads((tmp_path / "run" / "inference" / "tokenizer.json").read_text())["model"][
+        "vocab"
+    ]
     assert len(pieces) == 4 + len(set(text.read_text()))
 
 
@@ -31,8 +40,17 @@ def test_shakespeare_char_without_its_text_is_one_line(tmp_path):
 
 
 @pytest.mark.fault_injection
-@pytest.mark.skipif(not os.environ.get("MLXLAB_SHAKESPEARE"), reason="MLXLAB_SHAKESPEARE names no tinyshakespeare.txt")
+@pytest.mark.skipif(
+    not os.environ.get("MLXLAB_SHAKESPEARE"),
+    reason="MLXLAB_SHAKESPEARE names no tinyshakespeare.txt",
+)
 def test_shakespeare_char_reaches_the_published_loss(tmp_path):
-    done = run(*SETTINGS, f"data.source={os.environ['MLXLAB_SHAKESPEARE']}", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run(
+        *SETTINGS,
+        f"data.source={os.environ['MLXLAB_SHAKESPEARE']}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["final"]["valid/loss"] <= 1.88
+    assert (
+        json.loads((tmp_path / "run" / "metrics.json").read_text())["final"]["valid/loss"] <= 1.88
+    )

@@ -18,17 +18,25 @@ from support.processes import TINY, final_state, run, start, tiny_overrides, wai
 
 
 def test_signal_handlers_and_mask_are_restored():
-    before = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = (
+        [signal.getsignal(number) for number in CAUGHT],
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    )
     listener = SignalHandler(requeue=False)
     listener.start()
     assert set(CAUGHT) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     listener.stop()
-    after = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    after = (
+        [signal.getsignal(number) for number in CAUGHT],
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    )
     assert after == before
 
 
 def test_a_signal_after_the_last_step_lets_the_run_finish_its_report(tmp_path):
-    settings = tiny_overrides("trainer.max_steps=2", "data.baselines=true", f"hydra.run.dir={tmp_path}")
+    settings = tiny_overrides(
+        "trainer.max_steps=2", "data.baselines=true", f"hydra.run.dir={tmp_path}"
+    )
     process = start(*settings)
     while '"outcome"' not in read(tmp_path / "manifest.json"):  # training has ended
         assert process.poll() is None
@@ -117,16 +125,22 @@ def test_an_interrupt_that_is_repeated_is_no_second_ctrl_c(monkeypatch):
     assert handler.received == [signal.SIGINT]
 
 
-def test_what_ends_at_once_prints_how_to_continue_if_there_is_anything_to_continue(tmp_path, monkeypatch, capsys):
+def test_what_ends_at_once_prints_how_to_continue_if_there_is_anything_to_continue(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(os, "_exit", sys.exit)
     handler = SignalHandler(requeue=False)
     handler.run_dir = tmp_path
-    command = f"ended at once; continue it with: mlxlab train hydra.run.dir={tmp_path} resume=auto\n"
+    command = (
+        f"ended at once; continue it with: mlxlab train hydra.run.dir={tmp_path} resume=auto\n"
+    )
     for message in ("", command):
         with pytest.raises(SystemExit):
             handler._end_at_once(in_main_thread=True)
         assert capsys.readouterr().err == message
-        (tmp_path / "rounds.json").touch()  # of a run of several rounds, which has no checkpoints itself
+        (
+            tmp_path / "rounds.json"
+        ).touch()  # of a run of several rounds, which has no checkpoints itself
 
 
 def import_and_wait(name):
@@ -164,16 +178,22 @@ class Slow:
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.fault_injection)]
+)
 def test_a_signal_while_data_are_read_ends_the_run_at_once(tmp_path, name):
     (tmp_path / "slow_data.py").write_text(SLOW_DATA)
     environment = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "slow_data.Slow"}
     (tmp_path / "conf" / "data").mkdir(parents=True)
-    (tmp_path / "conf" / "data" / "slow.yaml").write_text("_target_: slow_data.Slow\nsource: none\n")
+    (tmp_path / "conf" / "data" / "slow.yaml").write_text(
+        "_target_: slow_data.Slow\nsource: none\n"
+    )
     settings = [setting for setting in TINY if not setting.startswith("data.")]
     config = ["--config-dir", str(tmp_path / "conf"), "data=slow", f"hydra.run.dir={tmp_path}/run"]
     process = start(*config, *settings, fresh=True, **environment)
-    while "reading the data ..." not in (line := process.stderr.readline()):  # said after three seconds
+    while "reading the data ..." not in (
+        line := process.stderr.readline()
+    ):  # said after three seconds
         assert line, "ended"
     sent = time.monotonic()
     process.send_signal(getattr(signal, name))
@@ -197,10 +217,14 @@ def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     assert process.returncode == 143, err
     assert "1 stopped, 1 waiting" in out
     assert "Traceback" not in err
-    assert any(path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir())
+    assert any(
+        path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir()
+    )
     again = run(f"sweep.resume={tmp_path}")
     assert again.returncode == 0, again.stderr
     printed = [(tmp_path / job / "output.log").read_text().splitlines() for job in ("0", "1")]
     states = [[line for line in lines if line.startswith("final_state=")] for lines in printed]
-    assert states[0][-1] == final_state(run(*settings, "seed=0", f"hydra.run.dir={tmp_path}/uninterrupted"))
+    assert states[0][-1] == final_state(
+        run(*settings, "seed=0", f"hydra.run.dir={tmp_path}/uninterrupted")
+    )
     assert [len(each) for each in states] == [2, 1]  # of the stopped attempt and of the resumed one

@@ -12,7 +12,9 @@ SMALL = [
     *(
         setting
         for setting in TINY
-        if not setting.startswith(("trainer.", "callbacks.", "data.prefetch", "data.baselines", "checkpointing."))
+        if not setting.startswith(
+            ("trainer.", "callbacks.", "data.prefetch", "data.baselines", "checkpointing.")
+        )
     ),
     "data=streaming",
     "data.tokenizer.vocab_size=300",
@@ -32,14 +34,19 @@ SMALL = [
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
-    lines = (json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4}) for n in range(60))
+    lines = (
+        json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4})
+        for n in range(60)
+    )
     path.write_text("\n".join(lines) + "\n")
     return f"data.source={path}"
 
 
 def losses(finished):
     return [
-        float(line.split("valid/loss ")[1].split()[0]) for line in finished.stderr.splitlines() if "valid/l" in line
+        float(line.split("valid/loss ")[1].split()[0])
+        for line in finished.stderr.splitlines()
+        if "valid/l" in line
     ]
 
 
@@ -56,7 +63,9 @@ def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model
     assert "held out for validation" in finished.stderr
 
 
-def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from_memory(tmp_path, corpus):
+def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from_memory(
+    tmp_path, corpus
+):
     settings = [*SMALL, "model=transformer", corpus]
     uninterrupted = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'uninterrupted'}")
     assert uninterrupted.returncode == 0, uninterrupted.stderr
@@ -73,7 +82,9 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
 
 def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
     for name in ("a.txt", "b.txt"):
-        (tmp_path / name).write_text("".join(f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200)))
+        (tmp_path / name).write_text(
+            "".join(f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200))
+        )
     mixture = f"data.mixture={{{tmp_path}/a.txt: 3, {tmp_path}/b.txt: 1}}"
     settings = [*SMALL, "model=transformer", mixture]
     uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
@@ -91,7 +102,9 @@ def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("step", [4, 8, 12])
-def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, corpus, model, step):
+def test_every_model_killed_while_streaming_resumes_to_the_same_state(
+    tmp_path, corpus, model, step
+):
     settings = [*SMALL, f"model={model}", corpus, "data.packing.mask_across_documents=true"]
     uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
@@ -104,18 +117,37 @@ def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, 
 
 @pytest.mark.fault_injection
 def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_trained(tmp_path):
-    lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4}) for n in range(60)]
-    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines[:40], "{", *lines[40:]]).encode()))
+    lines = [
+        json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4})
+        for n in range(60)
+    ]
+    (tmp_path / "train.jsonl.gz").write_bytes(
+        gzip.compress("\n".join([*lines[:40], "{", *lines[40:]]).encode())
+    )
     (tmp_path / "valid.jsonl").write_text("\n".join(lines[:10]), encoding="utf-8")
-    settings = [each for each in SMALL if not each.startswith(("data.shuffle", "data.validation", "trainer.max_steps"))]
-    settings += [f"data.source={tmp_path}/train.jsonl.gz", f"data.validation.source={tmp_path}/valid.jsonl"]
-    settings += ["data.shuffle.window=5", "data.tokenizer.train_examples=5", "trainer.max_steps=8", "model=transformer"]
+    settings = [
+        each
+        for each in SMALL
+        if not each.startswith(("data.shuffle", "data.validation", "trainer.max_steps"))
+    ]
+    settings += [
+        f"data.source={tmp_path}/train.jsonl.gz",
+        f"data.validation.source={tmp_path}/valid.jsonl",
+    ]
+    settings += [
+        "data.shuffle.window=5",
+        "data.tokenizer.train_examples=5",
+        "trainer.max_steps=8",
+        "model=transformer",
+    ]
     finished = run(*settings, f"hydra.run.dir={tmp_path / 'run'}")
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "run" / "STATUS.DONE").exists()
     assert "trigram, a baseline" in finished.stdout
     assert re.search(
-        r"^this model learned nothing: loss \d\.\d+ is worse than \d\.\d+ of unigram\. ", finished.stdout, re.M
+        r"^this model learned nothing: loss \d\.\d+ is worse than \d\.\d+ of unigram\. ",
+        finished.stdout,
+        re.M,
     )
     assert re.search(
         r"\nPairs and triples of tokens are those of the first 8 training batches \([\d,]+ tokens\)\.\n",

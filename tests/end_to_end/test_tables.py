@@ -36,11 +36,19 @@ def test_an_experiment_on_a_larger_table_trains(tmp_path, experiment):
 
 
 def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
-    done = run_here("experiment=wine", *SHORT, "data.baselines=false", "data.seq_len=16", f"hydra.run.dir={tmp_path}")
+    done = run_here(
+        "experiment=wine",
+        *SHORT,
+        "data.baselines=false",
+        "data.seq_len=16",
+        f"hydra.run.dir={tmp_path}",
+    )
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     inputs, [warning] = manifest["inputs"], manifest["attempts"][-1]["warnings"]
     assert inputs["truncated_rows"] == inputs["rows"] == 178
-    assert warning.startswith("178 of 178 rows (100.0 %) are longer than data.seq_len=16 tokens and are truncated; ")
+    assert warning.startswith(
+        "178 of 178 rows (100.0 %) are longer than data.seq_len=16 tokens and are truncated; "
+    )
     assert warning in done.stderr
 
 

@@ -20,7 +20,9 @@ from support.processes import run_here, tiny_overrides
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     cheap = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-    settings = tiny_overrides(*cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6")
+    settings = tiny_overrides(
+        *cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6"
+    )
     finished = run_here(*settings, f"hydra.run.dir={path}")
     assert finished.returncode == 0, finished.stderr
     return path
@@ -36,10 +38,14 @@ def test_verify_accepts_an_intact_run_here(folder):
 def rewrite_weights(checkpoint, change):
     """Changes one weight and writes checksums that fit; returns the name of the weight."""
     weights = dict(mx.load(str(checkpoint / "model.safetensors")))
-    fields = {key: json.loads((checkpoint / MANIFEST).read_text())[key] for key in ("step", "best_step")}
+    fields = {
+        key: json.loads((checkpoint / MANIFEST).read_text())[key] for key in ("step", "best_step")
+    }
     name = "backbone.layers.0.attention.key.weight"
     (checkpoint / "model.safetensors").unlink()
-    mx.save_safetensors(str(checkpoint / "model.safetensors"), weights | {name: change(weights[name])})
+    mx.save_safetensors(
+        str(checkpoint / "model.safetensors"), weights | {name: change(weights[name])}
+    )
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint, **fields)
     return name
@@ -47,7 +53,9 @@ def rewrite_weights(checkpoint, change):
 
 def test_verify_names_weights_that_retraining_does_not_reproduce(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "run")
-    name = rewrite_weights(copy / "checkpoints" / "step-00000012", lambda weight: weight * 1.0000001 + 1e-9)
+    name = rewrite_weights(
+        copy / "checkpoints" / "step-00000012", lambda weight: weight * 1.0000001 + 1e-9
+    )
     done = run_here(str(copy), script="verify")
     assert done.returncode == 76
     assert f"step-00000012: model {name}" in done.stderr
@@ -55,7 +63,9 @@ def test_verify_names_weights_that_retraining_does_not_reproduce(folder, tmp_pat
 
 def test_verify_names_weights_that_do_not_fit_the_model(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "run")
-    name = rewrite_weights(copy / "checkpoints" / "step-00000008", lambda weight: weight.reshape(-1))
+    name = rewrite_weights(
+        copy / "checkpoints" / "step-00000008", lambda weight: weight.reshape(-1)
+    )
     done = run_here(str(copy), script="verify")
     assert done.returncode == 76
     assert len(done.stderr.splitlines()) == 1
@@ -80,7 +90,10 @@ def test_reproduce_trains_the_same_run_and_names_the_step_of_another_loss(folder
     (tmp_path / "other.lock").write_text(json.dumps(lock))
     diverged = run_here(str(tmp_path / "other.lock"), f"out={tmp_path}/again", script="reproduce")
     assert diverged.returncode == 76, diverged.stderr
-    assert "diverged at step 7 (relative difference up to 0.33), because these differ:" in diverged.stdout
+    assert (
+        "diverged at step 7 (relative difference up to 0.33), because these differ:"
+        in diverged.stdout
+    )
     assert "\n  mlx: 0.1.0 [31m -> " in diverged.stdout
     report = json.loads((tmp_path / "again" / "reproduction.json").read_text())
     assert (report["result"], report["diverged_at"], report["complete"]) == ("diverged", 7, True)
@@ -92,7 +105,10 @@ def test_reproduce_trains_the_same_run_and_names_the_step_of_another_loss(folder
 def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
     lock = read_lock(folder)
     config = lock["config"]
-    config["tracking"] = {"_target_": "mlxlab.tracking.journal.Journal", "uri": "http://example.com"}
+    config["tracking"] = {
+        "_target_": "mlxlab.tracking.journal.Journal",
+        "uri": "http://example.com",
+    }
     config["tracking"] |= {"artifacts": None, "experiment": "x", "log_models": True, "wait": 0}
     config["callbacks"]["csv"] |= {"path": "/etc/metrics.csv", "allow_outside": True}
     config["signals"]["requeue"] = True
@@ -103,10 +119,14 @@ def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
     assert not harmless["signals"]["requeue"]
     for target in ("os.system", "mlxlab.cli.app.run_subcommand", 3):
         with pytest.raises(NotAllowedError):
-            config_to_reproduce({**lock, "config": config | {"model": {"_target_": target}}}, "run.lock")
+            config_to_reproduce(
+                {**lock, "config": config | {"model": {"_target_": target}}}, "run.lock"
+            )
     with pytest.raises(DataError):
         config_to_reproduce({**lock, "config": {}}, "run.lock")
-    with pytest.raises(ConfigError, match=r"checkpoint elsewhere, which a lock does not hold; .*rerun="):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint elsewhere, which a lock does not hold; .*rerun="
+    ):
         config_to_reproduce({**lock, "forked_from": "elsewhere"}, "run.lock")
 
 

@@ -18,8 +18,18 @@ from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 
 VOCABULARY, ROWS, LENGTH = 2000, 8, 64
-SIZES = {"hidden_size": 128, "num_layers": 2, "num_heads": 4, "intermediate_size": 512, "dropout": 0.1}
-TARGETS = {"bert": "bert.Bert", "cnn_hybrid": "cnn_hybrid.CnnHybrid", "transformer": "transformer.Transformer"}
+SIZES = {
+    "hidden_size": 128,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 512,
+    "dropout": 0.1,
+}
+TARGETS = {
+    "bert": "bert.Bert",
+    "cnn_hybrid": "cnn_hybrid.CnnHybrid",
+    "transformer": "transformer.Transformer",
+}
 
 
 def make(family, kind):
@@ -30,7 +40,9 @@ def make(family, kind):
     optimizer.init(model.trainable_parameters())
     shape = (ROWS, LENGTH) if kind == "language_modelling" else (ROWS,)
     tokens, targets = np.ones((ROWS, LENGTH), np.int32), np.ones(shape, np.int32)
-    batch = Batch(tokens, np.ones_like(tokens, bool), targets, np.ones(shape, np.float32), np.arange(ROWS))
+    batch = Batch(
+        tokens, np.ones_like(tokens, bool), targets, np.ones(shape, np.float32), np.arange(ROWS)
+    )
     return model, optimizer, batch
 
 
@@ -54,7 +66,9 @@ def plain(**runtime):
 
 def optimized(accumulate):
     def new_step(**runtime):
-        return OptimizedStep(1.0, accumulate, False, None, "float32", False, "never", "one", False, **runtime)
+        return OptimizedStep(
+            1.0, accumulate, False, None, "float32", False, "never", "one", False, **runtime
+        )
 
     return new_step
 
@@ -68,7 +82,9 @@ def optimized(accumulate):
         ("transformer", "language_modelling", 4),
     ],
 )
-def test_the_estimate_is_within_15_percent_of_the_measured_peak_and_allocates_nothing(family, kind, accumulate):
+def test_the_estimate_is_within_15_percent_of_the_measured_peak_and_allocates_nothing(
+    family, kind, accumulate
+):
     model, optimizer, batch = make(family, kind)
     options = StepOptions(plain=not accumulate, accumulate=accumulate or 1)
     gc.collect()
@@ -90,6 +106,8 @@ def test_a_graph_holds_no_earlier_random_numbers_and_leaves_none():
     mx.random.seed(7)
     expected = trace(dropout, inputs).operations
     assert mx.random.key(7).tolist() == random_key().tolist()
-    drawn = [mx.random.uniform() for _ in range(20_000)]  # none evaluated: MLX's recursion would end in a crash
+    drawn = [
+        mx.random.uniform() for _ in range(20_000)
+    ]  # none evaluated: MLX's recursion would end in a crash
     assert len(trace(dropout, inputs).operations) == len(expected)
     assert len(drawn) == 20_000

@@ -11,7 +11,10 @@ import yaml
 from support.example_projects import EXAMPLES, programs, shell, shell_lines
 from support.processes import ROOT
 
-SMALL = {"1200": "200", "experiment=motifs": "experiment=motifs trainer.max_steps=4 trainer.eval_every=2 tracking=none"}
+SMALL = {
+    "1200": "200",
+    "experiment=motifs": "experiment=motifs trainer.max_steps=4 trainer.eval_every=2 tracking=none",
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,9 @@ def site(tmp_path_factory):
 
 
 def follow_readme(folder, site, changes, commands):
-    project = shutil.copytree(EXAMPLES / "motifs", folder / "motifs", ignore=shutil.ignore_patterns("src"))
+    project = shutil.copytree(
+        EXAMPLES / "motifs", folder / "motifs", ignore=shutil.ignore_patterns("src")
+    )
     path = programs(folder / "bin")
     for line in shell_lines(project / "README.md"):
         for old, new in changes.items():
@@ -36,7 +41,9 @@ def follow_readme(folder, site, changes, commands):
 
 def test_the_installed_package_trains_with_all_of_its_parts(site, tmp_path):
     project = follow_readme(tmp_path, site, SMALL, ("python make", "mlxlab train"))
-    parts = yaml.safe_load((project / "outputs" / "motifs" / "inference" / "config.yaml").read_text())
+    parts = yaml.safe_load(
+        (project / "outputs" / "motifs" / "inference" / "config.yaml").read_text()
+    )
     assert parts["data"]["_target_"] == "motifs.dataset.Motifs"
     assert parts["trainer"]["loss"]["_target_"] == "motifs.loss.GeneralisedCrossEntropy"
 
@@ -44,10 +51,16 @@ def test_the_installed_package_trains_with_all_of_its_parts(site, tmp_path):
 @pytest.mark.fault_injection
 def test_the_model_finds_the_site_and_the_tests_of_the_package_pass(site, tmp_path):
     project = follow_readme(
-        tmp_path, site, {"hydra.run.dir": "tracking=none hydra.run.dir"}, ("python", "mlxlab", "printf")
+        tmp_path,
+        site,
+        {"hydra.run.dir": "tracking=none hydra.run.dir"},
+        ("python", "mlxlab", "printf"),
     )
     with (project / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["sequence"][4:11], row["label"]) for row in rows] == [("TGACTCA", "bound"), ("TCCATCA", "unbound")]
+    assert [(row["sequence"][4:11], row["label"]) for row in rows] == [
+        ("TGACTCA", "bound"),
+        ("TCCATCA", "unbound"),
+    ]
     printed = shell(f"{sys.executable} -m pytest -q -p no:cacheprovider", project, PYTHONPATH=site)
     assert "8 passed" in printed

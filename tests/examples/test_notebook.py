@@ -31,7 +31,9 @@ def test_its_cells_train_show_metrics_and_predict(tmp_path):
     show = "print([row['label'] for row in model.predict([passenger])], losses.columns.tolist(), run.folder)"
     command = [sys.executable, "-c", "\n".join([*cells, show])]
     clean = environment(PYTHONPATH=str(ROOT / "src"))
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "did you mean trainer.max_steps?" in done.stdout
     assert "['train/loss', 'valid/loss']" in done.stdout
@@ -44,5 +46,11 @@ def test_it_runs_in_a_kernel_of_jupyter(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(EXAMPLES / "notebook" / "quickstart.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
-    assert any(output.get("data", {}).get("image/png") for cell in notebook.cells for output in cell.get("outputs", []))
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    assert any(
+        output.get("data", {}).get("image/png")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )

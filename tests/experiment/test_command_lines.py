@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from mlxlab.checkpoint.state import empty_metadata
-from mlxlab.experiment.facts.command_lines import CommandLine, command_lines, continuations, model_changes
+from mlxlab.experiment.facts.command_lines import (
+    CommandLine,
+    command_lines,
+    continuations,
+    model_changes,
+)
 from mlxlab.experiment.manifest import Inputs
 from mlxlab.files.untrusted import ShapeError, validate
 
@@ -13,7 +18,11 @@ FIRST = ["model=bert", "trainer.max_steps=10", "hydra.run.dir=x"]
 
 
 def continuation(step, *overrides, **model):
-    return {"step": step, "overrides": [*overrides], "model": {f"model.{key}": value for key, value in model.items()}}
+    return {
+        "step": step,
+        "overrides": [*overrides],
+        "model": {f"model.{key}": value for key, value in model.items()},
+    }
 
 
 def test_a_run_of_an_earlier_version_has_the_last_override_of_each_key():
@@ -28,12 +37,23 @@ def test_a_run_of_an_earlier_version_has_the_last_override_of_each_key():
 
 def test_one_command_that_is_repeated_is_one_line():
     continued = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
-    continued += [continuation(2000, "trainer.max_steps=9"), {"rounds": 1, "overrides": ["a=1"], "model": {}}]
-    _, later = command_lines({"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x"))
-    assert [at for at, _ in later] == ["at steps 5 to 2,000 (3 times)", "at step 2,000", "after 1 round"]
+    continued += [
+        continuation(2000, "trainer.max_steps=9"),
+        {"rounds": 1, "overrides": ["a=1"], "model": {}},
+    ]
+    _, later = command_lines(
+        {"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x")
+    )
+    assert [at for at, _ in later] == [
+        "at steps 5 to 2,000 (3 times)",
+        "at step 2,000",
+        "after 1 round",
+    ]
     back = [continuation(step, "resume=step-20") for step in (50, 20)]
     unknown = {"overrides": ["a=1"], "model": {}}
-    _, later = command_lines({"first": FIRST, "overrides": FIRST, "continued": [*back, unknown]}, Path("x"))
+    _, later = command_lines(
+        {"first": FIRST, "overrides": FIRST, "continued": [*back, unknown]}, Path("x")
+    )
     assert [at for at, _ in later] == ["at steps 20 to 50 (2 times)", ""]
 
 
@@ -49,7 +69,9 @@ def test_one_command_that_is_repeated_is_one_line():
 )
 def test_positions_are_the_lowest_and_highest_that_are_known(positions, expected):
     continued = [each | {"overrides": ["resume=auto"], "model": {}} for each in positions]
-    _, later = command_lines({"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x"))
+    _, later = command_lines(
+        {"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x")
+    )
     assert later == [(expected, ["resume=auto"])]
 
 
@@ -64,11 +86,20 @@ def test_a_command_that_typed_nothing_is_no_fork():
 
 
 def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
-    changes = {"model.adapter.rank": (8, 16), "trainer.max_steps": (50, 60), "model.dropout": (0.1, 0.0)}
+    changes = {
+        "model.adapter.rank": (8, 16),
+        "trainer.max_steps": (50, 60),
+        "model.dropout": (0.1, 0.0),
+    }
     command = CommandLine([], {}, [], ["trainer.max_steps=60"])
     earlier = [continuation(10, "a=1", num_layers=(1, 2)), continuation(20, "b=1")]
-    before, at = empty_metadata() | {"continued": earlier}, (50, {"adapter": {"rank": 8}})  # which has grown from 4
-    own = continuations(command, before, at, changes | {"model.adapter.rank": (4, 16)}, continues=True)
+    before, at = (
+        empty_metadata() | {"continued": earlier},
+        (50, {"adapter": {"rank": 8}}),
+    )  # which has grown from 4
+    own = continuations(
+        command, before, at, changes | {"model.adapter.rank": (4, 16)}, continues=True
+    )
     last = continuation(50, "trainer.max_steps=60", **{"adapter.rank": (8, 16)})
     assert own == [*earlier, last | {"forked": False}]
     steps = [(10, "model.num_layers 1 -> 2"), (50, "model.adapter.rank 8 -> 16")]
@@ -79,7 +110,9 @@ def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
     assert command_lines(inputs, Path("x")) == (FIRST, []), "those of another run"
 
 
-@pytest.mark.parametrize("fault", [{"step": -1}, {"overrides": "x"}, {"model": {"model.x": [1]}}, {"more": 1}])
+@pytest.mark.parametrize(
+    "fault", [{"step": -1}, {"overrides": "x"}, {"model": {"model.x": [1]}}, {"more": 1}]
+)
 def test_a_damaged_record_is_refused(fault):
     validate({"continued": [continuation(1, "x", y=[1, 2])]}, Inputs)
     with pytest.raises(ShapeError):

@@ -21,7 +21,9 @@ from support.processes import run, tiny_overrides
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("described") / "run"
-    overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123")
+    overrides = tiny_overrides(
+        "trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123"
+    )
     overrides.append("name='customer age'")
     done = run(*overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
@@ -51,7 +53,10 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert described["changed"]["options"]["tracking"] == "none"
     assert "seed" not in described["changed"]["keys"]
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert (described["metrics"], described["best_step"]) == (metrics["metrics"], metrics["best_step"])
+    assert (described["metrics"], described["best_step"]) == (
+        metrics["metrics"],
+        metrics["best_step"],
+    )
     sizes = {each["step"]: each["nbytes"] for each in described["checkpoints"]}
     for step, nbytes in sizes.items():
         files = (finished / "checkpoints" / f"step-{step:08d}").iterdir()
@@ -76,7 +81,10 @@ def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
 
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
     manifest = json.loads((folder / "manifest.json").read_text())
-    attempt = manifest["attempts"][0] | {"status": "RUNNING", "process_start": 1.0}  # of another process
+    attempt = manifest["attempts"][0] | {
+        "status": "RUNNING",
+        "process_start": 1.0,
+    }  # of another process
     change(folder, status="RUNNING", attempts=[attempt])
     (folder / "metrics.json").unlink()
     (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
@@ -108,13 +116,24 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
 
 
 def test_the_time_of_a_run_is_that_of_all_attempts(folder, capsys):
-    first = json.loads((folder / "manifest.json").read_text())["attempts"][0] | {"start": 1e9, "end": 1e9 + 30}
+    first = json.loads((folder / "manifest.json").read_text())["attempts"][0] | {
+        "start": 1e9,
+        "end": 1e9 + 30,
+    }
     second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    refused = first | {"start": 1e9 + 9000, "end": 1e9 + 9002, "status": "FAILED", "error": "no", "trained": False}
+    refused = first | {
+        "start": 1e9 + 9000,
+        "end": 1e9 + 9002,
+        "status": "FAILED",
+        "error": "no",
+        "trained": False,
+    }
     change(folder, attempts=[first, second, refused])
     assert main([f"run={folder}"]) == 0
     assert ", took 1:01:40: 2 attempts, 1:00:30 of work)\n" in capsys.readouterr().out
-    assert as_text(describe_run(folder) | {"attempts": [first | {"end": 1e400}]})  # also of a hostile manifest
+    assert as_text(
+        describe_run(folder) | {"attempts": [first | {"end": 1e400}]}
+    )  # also of a hostile manifest
 
 
 def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):
@@ -141,10 +160,14 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folde
     assert "resume" not in line
 
 
-@pytest.mark.parametrize(("code", "words"), [(130, "by Ctrl-C (SIGINT)"), (143, "by SIGTERM"), (140, "by a signal")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(130, "by Ctrl-C (SIGINT)"), (143, "by SIGTERM"), (140, "by a signal")]
+)
 def test_a_stopped_run_names_the_signal(folder, capsys, code, words):
     attempt = json.loads((folder / "manifest.json").read_text())["attempts"][0]
-    change(folder, status="PREEMPTED", attempts=[attempt | {"status": "PREEMPTED", "exit_code": code}])
+    change(
+        folder, status="PREEMPTED", attempts=[attempt | {"status": "PREEMPTED", "exit_code": code}]
+    )
     assert main([f"run={folder}"]) == 0
     assert f"PREEMPTED: was stopped {words} (" in capsys.readouterr().out, "of tracking=none"
     tracked = {"_target_": "mlxlab.tracking.journal.Journal", "experiment": "mlxlab"}
@@ -179,7 +202,10 @@ def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
 
 def test_text_from_a_manifest_controls_no_terminal_and_chooses_no_file(folder, capsys):
     manifest = json.loads((folder / "manifest.json").read_text())
-    inputs = manifest["inputs"] | {"choices": {"model": "../../tmp/model"}, "overrides": ["name=\x1b[2J"]}
+    inputs = manifest["inputs"] | {
+        "choices": {"model": "../../tmp/model"},
+        "overrides": ["name=\x1b[2J"],
+    }
     change(folder, name="a\x1b[31m\nb https://me:secret@host/x", inputs=inputs)
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out
@@ -194,8 +220,14 @@ def test_trained_parameters_and_the_adapter_are_named(folder):
     manifest["inputs"]["choices"]["model/adapter"] = "lora"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     config = yaml.safe_load((folder / "inference" / "config.yaml").read_text())
-    config["model"]["adapter"] = {"_target_": "mlxlab.models.options.LoRA", "rank": 8, "alpha": 16.0}
+    config["model"]["adapter"] = {
+        "_target_": "mlxlab.models.options.LoRA",
+        "rank": 8,
+        "alpha": 16.0,
+    }
     (folder / "inference" / "config.yaml").write_text(yaml.safe_dump(config))
-    line = next(line for line in as_text(describe_run(folder)).splitlines() if line.startswith("parameters"))
+    line = next(
+        line for line in as_text(describe_run(folder)).splitlines() if line.startswith("parameters")
+    )
     assert "1,234 of them trained (" in line
     assert line.endswith("adapter lora, rank 8, alpha 16")

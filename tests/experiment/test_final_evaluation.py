@@ -32,7 +32,15 @@ from mlxlab.metric_names import LEARNING_RATE, LOSS
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
-from support.models import TASK, BagOfEmbeddings, FixedBatches, fit, make_run, make_trainer, weights_of
+from support.models import (
+    TASK,
+    BagOfEmbeddings,
+    FixedBatches,
+    fit,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +79,11 @@ class LabelledData:
     def baselines(self):
         truth = self.targets * 20.0 + 100.0
         if self.task.kind != "regression":
-            truth = np.eye(3)[self.targets] if self.task.kind == "classification" else 0.2 * self.targets + 0.1
+            truth = (
+                np.eye(3)[self.targets]
+                if self.task.kind == "classification"
+                else 0.2 * self.targets + 0.1
+            )
         constant = np.zeros_like(truth) + truth.mean(axis=0)
         pairs = (("constant", constant), ("oracle", truth))
         return [Baseline(name, values[:60], values[60:]) for name, values in pairs]
@@ -120,14 +132,18 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
     assert written["test"] == {f"test/{name}": value for name, value in test.metrics.items()}
     assert tracker.metrics == {(name, 4): value for name, value in written["test"].items()}
     assert {"constant", "oracle"} == written["baselines"].keys()
-    assert written["baselines"]["oracle"][f"test/{main}"] == pytest.approx(0.0 if main == "rmse" else 1.0, abs=1e-4)
+    assert written["baselines"]["oracle"][f"test/{main}"] == pytest.approx(
+        0.0 if main == "rmse" else 1.0, abs=1e-4
+    )
     for each in results.splits:
         low, high = written["intervals"][f"{each.split}/{main}"]
         assert low < each.metrics[main] < high
     assert "On the test rows oracle is better than this model" in summary
     assert "test (40 rows)" in summary
     assert summary.startswith("best of 1 evaluation by valid/loss, step 4 of 4:")
-    plots = {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
+    plots = (
+        {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
+    )
     plots |= {"confusion.png"} if kind == "classification" else set()
     assert {path.name for path in (tmp_path / "plots").iterdir()} == plots
     assert {(name, "plots") for name in plots} < set(tracker.artifacts)
@@ -156,7 +172,9 @@ def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path):
     ids = [row["id"] for row in rows_of(tmp_path / "mistakes.csv")]
     data.location = lambda row: f"own.csv:{row + 2}"
     write_files(results, data, tracker, tmp_path)
-    assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [f"own.csv:{int(each) + 2}" for each in ids]
+    assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [
+        f"own.csv:{int(each) + 2}" for each in ids
+    ]
 
 
 def test_the_largest_errors_of_a_regression_come_first(tmp_path):
@@ -182,7 +200,9 @@ def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(
     expected = f1_score(test.targets, test.outputs >= chosen, average="macro")
     assert results.splits[1].metrics["f1_macro"] == pytest.approx(expected)
     assert results.splits[0].metrics["f1_macro"] == pytest.approx(valid.metrics["f1_macro"])
-    assert results.splits[1].baselines["oracle"]["exact_match"] == 1.0, "its probabilities are below 0.5"
+    assert results.splits[1].baselines["oracle"]["exact_match"] == 1.0, (
+        "its probabilities are below 0.5"
+    )
 
 
 def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path):
@@ -202,7 +222,9 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         calls.append(0)
         return len(calls) > len(data.valid) + 1
 
-    assert evaluate_at_end(run.state, data, NoTracker(), tmp_path, None, stop_in_the_test_rows) is None
+    assert (
+        evaluate_at_end(run.state, data, NoTracker(), tmp_path, None, stop_in_the_test_rows) is None
+    )
     assert len(calls) == len(data.valid) + 2
 
 
@@ -216,7 +238,9 @@ class TwoClasses:
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_path, ema_decay, caplog):
+def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
+    tmp_path, ema_decay, caplog
+):
     trainer = make_trainer(ema_decay=ema_decay, learning_rate=0.1, max_steps=12, eval_every=2)
     run = fit(trainer, checkpointer=Checkpointer(None, 9, False, folder=tmp_path))
     history, last = run.state.history, weights_of(run.model)
@@ -227,7 +251,9 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_pat
     )
     results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == history.best_step
-    assert {f"valid/{name}": value for name, value in results.splits[0].metrics.items()} == history.best_metrics
+    assert {
+        f"valid/{name}": value for name, value in results.splits[0].metrics.items()
+    } == history.best_metrics
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(leaf, last[name])
 
@@ -243,18 +269,22 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_pat
 
 def judged(correct_model, correct_baseline):
     """Results on examples of class 1 of two, of which model and baseline get these right."""
-    outputs = [np.stack([1.0 - right, right], axis=1) for right in (correct_model, correct_baseline)]
+    outputs = [
+        np.stack([1.0 - right, right], axis=1) for right in (correct_model, correct_baseline)
+    ]
     targets = np.ones(len(correct_model), np.int64)
-    evaluation = Evaluation({"loss": 0.0}, np.arange(len(targets)), np.arange(len(targets)), targets, outputs[0])
+    evaluation = Evaluation(
+        {"loss": 0.0}, np.arange(len(targets)), np.arange(len(targets)), targets, outputs[0]
+    )
     predictions = {MODEL: outputs[0], "rule": outputs[1]}
     task = Task("classification", 2, ("a", "b"))
     return judge(task, "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
 
 
 def verdict_of(results):
-    return baseline_report(FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(results,)))[0].split("\n\n")[
-        1
-    ]
+    return baseline_report(
+        FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(results,))
+    )[0].split("\n\n")[1]
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
@@ -263,18 +293,24 @@ def test_the_best_of_model_and_baselines_is_the_first_row_as_in_the_report(kind,
     table = baseline_report(results)[0].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
     assert rows[0][0] == "oracle"
-    assert [row[1] for row in rows] == sorted((row[1] for row in rows), key=float, reverse=kind == "classification")
+    assert [row[1] for row in rows] == sorted(
+        (row[1] for row in rows), key=float, reverse=kind == "classification"
+    )
 
 
 def test_the_verdict_compares_on_the_same_rows():
-    hard = np.arange(400) < 100  # rows that both get wrong: they widen both intervals, not that of the difference
+    hard = (
+        np.arange(400) < 100
+    )  # rows that both get wrong: they widen both intervals, not that of the difference
     better = ~hard & (np.arange(400) < 360)
     assert verdict_of(judged(~hard * 1.0, ~hard * 1.0)) == (
         "On the validation rows no significant difference between this model and rule, the best baseline:"
         " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval -0.0092 to 0.0092)."
     )
     results = judged(better * 1.0, ~hard * 1.0)
-    assert verdict_of(results).startswith("On the validation rows rule is better than this model: accuracy 0.75")
+    assert verdict_of(results).startswith(
+        "On the validation rows rule is better than this model: accuracy 0.75"
+    )
     assert "against 0.6500 (difference 0.1000, 95 % interval 0.07" in verdict_of(results)
     assert "this model is better than rule, the best baseline: accuracy 0.75" in verdict_of(
         judged(~hard * 1.0, better * 1.0)
@@ -296,7 +332,10 @@ def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_signi
 def test_without_a_width_an_interval_is_not_shown_and_a_metric_that_needs_two_classes_is_a_dash():
     split = judged(np.ones(11), np.ones(11))
     results = FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(split,))
-    table = {line.split("|")[1].strip(): line.split("|")[2:4] for line in results_table(results).splitlines()}
+    table = {
+        line.split("|")[1].strip(): line.split("|")[2:4]
+        for line in results_table(results).splitlines()
+    }
     assert [cell.strip() for cell in table["roc_auc"]] == ["-", ""]
     assert [cell.strip() for cell in table["f1_macro"]] == ["1.0000", ""]
     text = " ".join(notes(results, 0))
@@ -308,7 +347,9 @@ def test_equal_predictions_of_a_regression_have_no_interval():
     outputs = np.arange(30.0)
     evaluation = Evaluation({"loss": 0.0}, np.arange(30), np.arange(30), outputs + 1, outputs)
     predictions = {MODEL: outputs, "rule": outputs}
-    split = judge(Task("regression", 1), "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
+    split = judge(
+        Task("regression", 1), "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5)
+    )
     text = baseline_report(FinalEvaluation(Task("regression", 1), splits=(split,)))[0]
     assert "no significant difference" in text
     assert text.endswith("(lower is better; gain 0.0000).")
@@ -320,7 +361,9 @@ def test_an_accuracy_of_1_has_an_interval():
 
 
 def test_the_console_says_that_nothing_was_learned_and_which_class_is_never_predicted():
-    results = FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(judged(np.zeros(9), np.zeros(9)),))
+    results = FinalEvaluation(
+        Task("classification", 2, ("a", "b")), splits=(judged(np.zeros(9), np.zeros(9)),)
+    )
     assert findings(results, TrainingLength(40, "epochs", 8)) == [
         "this model learned nothing: accuracy 0.0000 is that of rule. 40 steps are few: try trainer.epochs=30",
         "b is never predicted (9 of 9 validation rows)",
@@ -330,9 +373,15 @@ def test_the_console_says_that_nothing_was_learned_and_which_class_is_never_pred
 
 
 def test_a_run_of_many_steps_is_not_told_that_they_are_few():
-    advice = [TrainingLength(*length).advice for length in ((200,), (4, "max_steps", 8), (4, "max_tokens", 8))]
+    advice = [
+        TrainingLength(*length).advice
+        for length in ((200,), (4, "max_steps", 8), (4, "max_tokens", 8))
+    ]
     assert advice[0].startswith("train longer, raise trainer.learning_rate")
-    assert advice[1:] == ["4 steps are few: try trainer.max_steps=200", "4 steps are few: raise trainer.max_tokens"]
+    assert advice[1:] == [
+        "4 steps are few: try trainer.max_steps=200",
+        "4 steps are few: raise trainer.max_tokens",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -362,9 +411,24 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
             0.01,
             "rose (0.7000 to 0.7500): 30 steps are few: try trainer.max_steps=200; if it rises further, lower trainer",
         ),
-        (900, (0.7, 0.71, 0.75), 0.01, "rose (0.7000 to 0.7500): lower trainer.learning_rate from 0.01 to 0.001"),
-        (30, (0.7, 0.9, 5.0), 0.01, "rose (0.7000 to 5.0000): lower trainer.learning_rate from 0.01 to 0.001"),
-        (900, (0.7, 0.6, 0.5, 0.4), 1e-3, "still falls (0.7000 to 0.4000): try trainer.max_steps=1800"),
+        (
+            900,
+            (0.7, 0.71, 0.75),
+            0.01,
+            "rose (0.7000 to 0.7500): lower trainer.learning_rate from 0.01 to 0.001",
+        ),
+        (
+            30,
+            (0.7, 0.9, 5.0),
+            0.01,
+            "rose (0.7000 to 5.0000): lower trainer.learning_rate from 0.01 to 0.001",
+        ),
+        (
+            900,
+            (0.7, 0.6, 0.5, 0.4),
+            1e-3,
+            "still falls (0.7000 to 0.4000): try trainer.max_steps=1800",
+        ),
         (
             900,
             (0.7, 0.5, 0.4, 0.4),
@@ -373,13 +437,17 @@ def test_a_run_of_many_steps_is_not_told_that_they_are_few():
         ),
     ],
 )
-def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps, losses, rate, advice):
-    history = History(curve=[(step, {LOSS: loss, LEARNING_RATE: rate}) for step, loss in enumerate(losses)])
+def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(
+    steps, losses, rate, advice
+):
+    history = History(
+        curve=[(step, {LOSS: loss, LEARNING_RATE: rate}) for step, loss in enumerate(losses)]
+    )
     assert advice in training_length(history, steps, "max_steps", 8).advice
     sooner = training_length(history, steps, "max_steps", 8, epochs=5).advice
-    assert re.findall(r"trainer\.max_steps=\d+( trainer\.epochs=null)?", sooner) == [" trainer.epochs=null"] * (
-        "max_steps" in advice
-    )
+    assert re.findall(r"trainer\.max_steps=\d+( trainer\.epochs=null)?", sooner) == [
+        " trainer.epochs=null"
+    ] * ("max_steps" in advice)
     assert "null" not in training_length(history, steps, "max_steps", 8, epochs=1000).advice
 
 
@@ -394,16 +462,27 @@ def test_the_advice_after_nothing_was_learned_is_that_of_the_training_loss(steps
         (300, ", and the best evaluation is the last one: try trainer.max_steps=600"),
     ],
 )
-def test_the_advice_after_a_fall_of_the_training_loss_is_that_of_the_best_evaluation(best_step, sentence):
+def test_the_advice_after_a_fall_of_the_training_loss_is_that_of_the_best_evaluation(
+    best_step, sentence
+):
     losses = (0.8, 0.7, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4)
     curve = [(step, {LOSS: loss, LEARNING_RATE: 1e-3}) for step, loss in enumerate(losses)]
-    history = History(evaluations=[(100, 1.0), (200, 0.9), (300, 0.8)], curve=curve, best_step=best_step)
+    history = History(
+        evaluations=[(100, 1.0), (200, 0.9), (300, 0.8)], curve=curve, best_step=best_step
+    )
     means = "(0.7500 to 0.4000, means of the first and the last quarter of its logged values)"
-    assert training_length(history, 300, "max_steps", 8).advice == f"the training loss fell {means}{sentence}"
+    assert (
+        training_length(history, 300, "max_steps", 8).advice
+        == f"the training loss fell {means}{sentence}"
+    )
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
-    write_csv(tmp_path / "t.csv", ("a", "b"), [("=1+1", -1.5), ("@x", "-1.5"), ("+49 30", 3), ("a\nb", "\ud800")])
+    write_csv(
+        tmp_path / "t.csv",
+        ("a", "b"),
+        [("=1+1", -1.5), ("@x", "-1.5"), ("+49 30", 3), ("a\nb", "\ud800")],
+    )
     rows = [[*row.values()] for row in rows_of(tmp_path / "t.csv")]
     assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
 
@@ -418,7 +497,10 @@ def test_names_in_plots_stay_different_and_can_be_drawn(caplog):
     assert plot_names(long)[7] == "customer_s...ategory_07"
     reviews = [f"an extremely {word} review of 2026" for word in ("negative", "positive")]
     assert plot_names(reviews) == ["...nega...", "...posi..."]
-    assert plot_names(["a" * 40 + "b" + "a" * 40, "a" * 39 + "b" + "a" * 41]) == ["...ab...", "...ba..."]
+    assert plot_names(["a" * 40 + "b" + "a" * 40, "a" * 39 + "b" + "a" * 41]) == [
+        "...ab...",
+        "...ba...",
+    ]
     assert plot_names(["x y", "x  y"]) == ["0: x y", "1: x y"]
     caplog.set_level("INFO")
     assert plot_names(["\u5426", "ja"]) == ["class 0", "ja"]
@@ -442,7 +524,10 @@ def test_the_precision_of_two_classes_is_compared_with_the_share_of_the_second()
 
     targets = np.array([0, 0, 0, 1])
     axis = plot_precision_recall(np.eye(2)[targets], targets, ["no", "yes"]).axes[0]
-    assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == ["yes", "share of rows 0.25"]
+    assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == [
+        "yes",
+        "share of rows 0.25",
+    ]
     assert set(axis.lines[1].get_ydata()) == {0.25}
 
 

@@ -17,7 +17,11 @@ def test_every_row_stays_with_its_token(old, new):
     size = old.size if old else 9
     table = mx.arange(10.0, 10.0 + size)[:, None] * mx.ones((1, 2))
     other = mx.ones((3,))
-    arrays = {"backbone.embedding.weight": table, "head.out.weight": table + 1, "backbone.norm.weight": other}
+    arrays = {
+        "backbone.embedding.weight": table,
+        "head.out.weight": table + 1,
+        "backbone.norm.weight": other,
+    }
     result = change_vocabulary(arrays, old, new)
     assert result["backbone.norm.weight"] is other
     rows = np.array(result["backbone.embedding.weight"])[:, 0]

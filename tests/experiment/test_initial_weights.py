@@ -14,12 +14,22 @@ from mlxlab.experiment.initial_weights import find_weights
 from mlxlab.files.untrusted import read_json
 from support.processes import run_here, tiny_overrides
 
-CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+CHEAP = [
+    "data.source=synthetic",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+    "~callbacks.learning_curve",
+]
 
 
 def train(folder, *overrides):
-    settings = {"trainer.eval_every": 2, "trainer.max_steps": 1} | dict(each.split("=", 1) for each in overrides)
-    return run_here(*tiny_overrides(*CHEAP, *(f"{k}={v}" for k, v in settings.items())), f"hydra.run.dir={folder}")
+    settings = {"trainer.eval_every": 2, "trainer.max_steps": 1} | dict(
+        each.split("=", 1) for each in overrides
+    )
+    return run_here(
+        *tiny_overrides(*CHEAP, *(f"{k}={v}" for k, v in settings.items())),
+        f"hydra.run.dir={folder}",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,9 @@ def source(tmp_path_factory):
 
 
 def test_a_run_starts_from_the_best_weights_of_another_and_says_so(source, tmp_path):
-    run = train(tmp_path / "run", f"model.init_from={source}", "trainer.learning_rate=1e-30", "seed=5")
+    run = train(
+        tmp_path / "run", f"model.init_from={source}", "trainer.learning_rate=1e-30", "seed=5"
+    )
     assert run.returncode == 0, run.stderr
     weights, best = load_named("last", tmp_path / "run"), load_named("best", source)
     for name, array in best.weights.items():
@@ -39,21 +51,32 @@ def test_a_run_starts_from_the_best_weights_of_another_and_says_so(source, tmp_p
     assert f"weights of {source}: {len(best.weights)} matched\n" in run.stderr
     [record] = json.loads((tmp_path / "run" / "transfer.json").read_text())
     assert (record["source"], record["digest"]) == (str(source), digest(best.weights))
-    assert record["weights"] == {"matched": sorted(best.weights, key=record["weights"]["matched"].index)}
+    assert record["weights"] == {
+        "matched": sorted(best.weights, key=record["weights"]["matched"].index)
+    }
     metadata = weights.state["metadata"]
     assert metadata["initial_weights"] == {str(source): digest(best.weights)}
     assert metadata["tokenizer"] == best.state["metadata"]["tokenizer"]
     manifest = read_json(tmp_path / "run" / "manifest.json", dict[str, object])
     assert {"kind": "init_from", "of": str(source)} in manifest["inputs"]["parents"]
     train(tmp_path / "run", "resume=auto", "trainer.max_steps=2")
-    assert load_named("last", tmp_path / "run").state["metadata"]["initial_weights"] == metadata["initial_weights"]
+    assert (
+        load_named("last", tmp_path / "run").state["metadata"]["initial_weights"]
+        == metadata["initial_weights"]
+    )
 
 
 def test_a_compiled_file_of_fewer_layers_is_refused_unless_the_policy_allows_it(source, tmp_path):
     file = tmp_path / "compiled.safetensors"
-    weights = {f"_orig_mod.{name}": array for name, array in load_named("last", source).weights.items()}
+    weights = {
+        f"_orig_mod.{name}": array for name, array in load_named("last", source).weights.items()
+    }
     mx.save_safetensors(str(file), weights)
-    options = [f"model.init_from={file}", f"data.tokenizer.path={source}/inference", "model.num_layers=2"]
+    options = [
+        f"model.init_from={file}",
+        f"data.tokenizer.path={source}/inference",
+        "model.num_layers=2",
+    ]
     refused = train(tmp_path / "run", *options)
     assert refused.returncode == 77
     assert refused.stderr.startswith(f"model.init_from={file}: ")
@@ -67,7 +90,9 @@ def test_a_compiled_file_of_fewer_layers_is_refused_unless_the_policy_allows_it(
 
 def test_what_init_from_may_name(source, tmp_path):
     best = load_named("best", source).path
-    assert find_weights(f"{source}/last").read()[0].keys() == find_weights(str(best)).read()[0].keys()
+    assert (
+        find_weights(f"{source}/last").read()[0].keys() == find_weights(str(best)).read()[0].keys()
+    )
     copied = shutil.copytree(best, tmp_path / "copied")
     alone = find_weights(str(copied))
     assert alone.tokenizer is None
@@ -80,31 +105,52 @@ def test_what_init_from_may_name(source, tmp_path):
     (tmp_path / "ensemble" / "ensemble.json").write_text("{}")
     with pytest.raises(ConfigError, match="got an ensemble"):
         find_weights(str(tmp_path / "ensemble"))
-    with pytest.raises(InputNotFoundError, match=r"^model\.init_from=.*no such folder; expected the folder of a model"):
+    with pytest.raises(
+        InputNotFoundError,
+        match=r"^model\.init_from=.*no such folder; expected the folder of a model",
+    ):
         find_weights(str(tmp_path / "none"))
     with pytest.raises(InputNotFoundError, match="no such file"):
         find_weights(str(tmp_path / "none.safetensors"))
 
 
 def test_a_larger_model_starts_from_a_smaller_run_with_the_same_loss(source, tmp_path):
-    larger = ["model.num_layers=2", "model.pre_norm=true", "model.intermediate_size=48", "trainer.learning_rate=1e-30"]
+    larger = [
+        "model.num_layers=2",
+        "model.pre_norm=true",
+        "model.intermediate_size=48",
+        "trainer.learning_rate=1e-30",
+    ]
     small = train(tmp_path / "small", "model.pre_norm=true")
     large = train(tmp_path / "large", f"model.init_from={tmp_path}/small", *larger)
     assert (small.returncode, large.returncode) == (0, 0), large.stderr
     assert "24 matched, 19 grown\n" in large.stderr
-    losses = [read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"] for name in ("small", "large")]
+    losses = [
+        read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"]
+        for name in ("small", "large")
+    ]
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
 
 
 def test_settings_of_the_run_that_no_array_shows_are_named(tmp_path):
     """Other positions give another model with the same arrays; a smaller model gets the keys to pass."""
     decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
-    assert train(tmp_path / "source", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1").returncode == 0
+    assert (
+        train(
+            tmp_path / "source", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1"
+        ).returncode
+        == 0
+    )
     origin = f"model.init_from={tmp_path}/source"
     other = train(tmp_path / "other", *decoder, "model.num_kv_heads=1", origin)
     assert other.returncode == 0
-    assert "other settings; for the model of these weights: model.rope_theta=100000.0\n" in other.stderr
-    equal = train(tmp_path / "equal", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1", origin)
+    assert (
+        "other settings; for the model of these weights: model.rope_theta=100000.0\n"
+        in other.stderr
+    )
+    equal = train(
+        tmp_path / "equal", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1", origin
+    )
     assert "other settings" not in equal.stderr
     refused = train(tmp_path / "refused", "model=transformer", origin)
     assert refused.returncode in (65, 77)
@@ -116,14 +162,22 @@ def test_settings_of_the_run_that_no_array_shows_are_named(tmp_path):
 def test_heads_and_width_grow_with_the_options_that_keep_the_outputs(tmp_path):
     decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
     assert train(tmp_path / "small", *decoder).returncode == 0
-    wider = [*decoder[:1], "model.hidden_size=24", "model.num_heads=4", f"model.init_from={tmp_path}/small"]
+    wider = [
+        *decoder[:1],
+        "model.hidden_size=24",
+        "model.num_heads=4",
+        f"model.init_from={tmp_path}/small",
+    ]
     refused = train(tmp_path / "refused", *wider)
     assert refused.returncode == 77
     needed = "model.head_dim=8, model.norm_eps=6.66667e-06"
     assert f"small: grows to this size only with {needed}: " in refused.stderr
     large = train(tmp_path / "large", *wider, *needed.split(", "), "trainer.learning_rate=1e-30")
     assert large.returncode == 0, large.stderr
-    losses = [read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"] for name in ("small", "large")]
+    losses = [
+        read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"]
+        for name in ("small", "large")
+    ]
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
     smaller = train(tmp_path / "smaller", "model=transformer", "model.hidden_size=8", *wider[2:])
     assert "small: model.hidden_size=8: was 16 in the checkpoint: " in smaller.stderr
@@ -135,6 +189,9 @@ def test_a_run_that_has_ended_does_not_take_another_model(source):
     refused = train(source, "resume=auto", "model.intermediate_size=48", "trainer.max_steps=2")
     assert refused.returncode == 2
     expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
-    assert f"model.intermediate_size: changed, but the run ended at step 2; {expected}" in refused.stderr
+    assert (
+        f"model.intermediate_size: changed, but the run ended at step 2; {expected}"
+        in refused.stderr
+    )
     assert {path: path.read_bytes() for path in before} == before
     assert not (source / "transfer.json").exists()

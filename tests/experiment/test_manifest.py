@@ -16,7 +16,13 @@ import pytest
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment.facts.attempts import deciding_attempt, seconds_of
-from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest, with_ended_attempts
+from mlxlab.experiment.manifest import (
+    STATUSES,
+    RunManifest,
+    effective_status,
+    read_manifest,
+    with_ended_attempts,
+)
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.tracking import provenance
@@ -49,13 +55,17 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
     facts = read_manifest(tmp_path)
     assert status_of(tmp_path) == effective_status(tmp_path) == status
     assert facts["outcome"]["exit_code"] == facts["attempts"][-1]["exit_code"] == code
-    assert facts["attempts"][-1].get("error", "") == (str(error) or type(error).__name__ if error else "")
+    assert facts["attempts"][-1].get("error", "") == (
+        str(error) or type(error).__name__ if error else ""
+    )
     assert 0 <= facts["outcome"]["wall_seconds"] < 60
 
 
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkeypatch):
     outcome = {"best": 7.5e-06, "steps": 12, "final_state": "2024", "speed": float("nan")}
-    monkeypatch.setattr(provenance, "git", lambda: {"mlflow.source.git.commit": "1234567", "git.dirty": "false"})
+    monkeypatch.setattr(
+        provenance, "git", lambda: {"mlflow.source.git.commit": "1234567", "git.dirty": "false"}
+    )
     with RunManifest(tmp_path) as manifest:
         manifest.begin({"teachers": {"a": "007"}})
         manifest.record(outcome.copy())
@@ -75,7 +85,9 @@ def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
     assert (after["id"], after["name"]) == (before["id"], before["name"]) == ("0a", "first")
     assert after["attempts"][0] == before["attempts"][0]
     assert len(after["attempts"]) == 2
-    assert after["outcome"]["wall_seconds"] == pytest.approx(sum(a["end"] - a["start"] for a in after["attempts"]))
+    assert after["outcome"]["wall_seconds"] == pytest.approx(
+        sum(a["end"] - a["start"] for a in after["attempts"])
+    )
 
 
 def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
@@ -88,7 +100,11 @@ def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
     assert facts["id"] == "0b"
     assert facts["outcome"]["wall_seconds"] == pytest.approx(attempt["end"] - attempt["start"])
     earlier = read_manifest(tmp_path / "earlier-0a")
-    assert (earlier["id"], status_of(tmp_path / "earlier-0a"), len(earlier["attempts"])) == ("0a", "DONE", 1)
+    assert (earlier["id"], status_of(tmp_path / "earlier-0a"), len(earlier["attempts"])) == (
+        "0a",
+        "DONE",
+        1,
+    )
 
 
 def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
@@ -114,7 +130,13 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
 
 
 def test_a_refused_attempt_leaves_a_killed_run_dead(tmp_path):
-    dead = {"host": platform.node(), "pid": 1, "process_start": 0.0, "start": 1.0, "status": "RUNNING"}
+    dead = {
+        "host": platform.node(),
+        "pid": 1,
+        "process_start": 0.0,
+        "start": 1.0,
+        "status": "RUNNING",
+    }
     fields = {"format": 2, "id": "a" * 32, "name": "a", "status": "RUNNING", "attempts": [dead]}
     for inputs, expected in (({"inputs": {}}, "DEAD"), ({}, "FAILED")):
         (tmp_path / "manifest.json").write_text(json.dumps(fields | inputs))
@@ -122,7 +144,9 @@ def test_a_refused_attempt_leaves_a_killed_run_dead(tmp_path):
             manifest = RunManifest(tmp_path)
             with pytest.raises(InputNotFoundError), manifest:
                 raise InputNotFoundError("no such file")
-            assert (manifest.earlier and manifest.earlier["status"]) == (expected if inputs else None)
+            assert (manifest.earlier and manifest.earlier["status"]) == (
+                expected if inputs else None
+            )
             assert status_of(tmp_path) == effective_status(tmp_path) == expected
             statuses = [attempt["status"] for attempt in read_manifest(tmp_path)["attempts"]]
             assert statuses == ["DEAD", *["FAILED"] * count]
@@ -134,8 +158,17 @@ def test_a_refused_attempt_leaves_the_status_of_the_last_one_that_began(tmp_path
     attempt = {"host": host, "pid": 1, "process_start": 0.0, "start": 1.0, "end": 2.0}
     trained = attempt | {"status": "RUNNING" if status == "DEAD" else status, "trained": True}
     killed = attempt | {"status": "RUNNING", "trained": False}
-    fields = {"format": 2, "id": "a" * 32, "name": "a", "status": "RUNNING", "attempts": [trained, killed]}
-    for outcome, expected in (({"outcome": {}}, status), ({}, "DEAD")):  # killed before it began, or after
+    fields = {
+        "format": 2,
+        "id": "a" * 32,
+        "name": "a",
+        "status": "RUNNING",
+        "attempts": [trained, killed],
+    }
+    for outcome, expected in (
+        ({"outcome": {}}, status),
+        ({}, "DEAD"),
+    ):  # killed before it began, or after
         (tmp_path / "manifest.json").write_text(json.dumps(fields | {"inputs": {}} | outcome))
         with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
             raise InputNotFoundError("no such file")
@@ -194,7 +227,10 @@ def test_parents_are_the_runs_that_the_config_refers_to():
     options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
     config = {
         "model": {"pretrained": "bert"},
-        "trainer": {"distillation": options | {"_target_": "mlxlab.distillation.options.DistillationOptions"}},
+        "trainer": {
+            "distillation": options
+            | {"_target_": "mlxlab.distillation.options.DistillationOptions"}
+        },
         "data": {"select": {"source": "runs/c"}},
         "rerun": "runs/d",
     }
@@ -219,12 +255,20 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     assert "trainer.max_steps=5" in facts["inputs"]["overrides"]
     assert len(facts["inputs"]["config_hash"]) == 64
 
-    settings = [*tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
-    attempts = [(settings, signal.SIGTERM, "PREEMPTED"), (["resume=auto"], signal.SIGKILL, "RUNNING")]
+    settings = [
+        *tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"),
+        "resume=auto",
+    ]
+    attempts = [
+        (settings, signal.SIGTERM, "PREEMPTED"),
+        (["resume=auto"], signal.SIGKILL, "RUNNING"),
+    ]
     for typed, number, status in attempts:
         process = start(*typed, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)
-        wait_for(tmp_path / "stopped" / "checkpoints", process)  # before, a signal ends the preparation
+        wait_for(
+            tmp_path / "stopped" / "checkpoints", process
+        )  # before, a signal ends the preparation
         wait_until_begun(tmp_path / "stopped", process)
         assert effective_status(tmp_path / "stopped") == "RUNNING"
         process.send_signal(number)
@@ -293,8 +337,16 @@ def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_
     with RunManifest(tmp_path) as manifest:
         manifest.begin({})
     path = tmp_path / "manifest.json"
-    killed = {"host": "here", "pid": 1, "process_start": 990.0, "start": 1000.0, "status": "RUNNING"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"attempts": [killed], "status": "RUNNING"}))
+    killed = {
+        "host": "here",
+        "pid": 1,
+        "process_start": 990.0,
+        "start": 1000.0,
+        "status": "RUNNING",
+    }
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"attempts": [killed], "status": "RUNNING"})
+    )
     for file in tmp_path.iterdir():
         os.utime(file, (1060.0, 1060.0))
     (tmp_path / "output.log").write_text("of the next attempt")
@@ -311,9 +363,19 @@ def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_be
         running = with_ended_attempts(read_manifest(tmp_path), tmp_path)["attempts"]
         assert [("end" in each, each["status"]) for each in running] == [(False, "RUNNING")]
     path = tmp_path / "manifest.json"
-    dead = {"host": platform.node(), "pid": os.getpid(), "process_start": 990.0, "start": 1000.0, "status": "RUNNING"}
+    dead = {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "process_start": 990.0,
+        "start": 1000.0,
+        "status": "RUNNING",
+    }
     earlier = dead | {"end": 1005.0}  # as an earlier version closed it
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"attempts": [earlier, dead], "status": "RUNNING"}))
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text()) | {"attempts": [earlier, dead], "status": "RUNNING"}
+        )
+    )
     for file in tmp_path.iterdir():
         os.utime(file, (1060.0, 1060.0))
     (tmp_path / "report.html").write_text("of another command")
@@ -326,7 +388,9 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
     with RunManifest(tmp_path) as manifest:
         manifest.begin({})
     before = read_manifest(tmp_path)
-    monkeypatch.setattr(provenance, "git", lambda: {"mlflow.source.git.commit": "later", "git.dirty": "false"})
+    monkeypatch.setattr(
+        provenance, "git", lambda: {"mlflow.source.git.commit": "later", "git.dirty": "false"}
+    )
     for _ in range(2):
         with RunManifest(tmp_path):
             pass

@@ -70,13 +70,25 @@ def with_first(arrays, ending, change):
 
 
 CHANGES = {
-    "NaN weights": ("model.safetensors", lambda a: with_first(a, "weight", lambda x: x * float("nan"))),
-    "moments of another shape": ("optimizer.safetensors", lambda a: with_first(a, "weight.m", lambda x: x.reshape(-1))),
-    "integer weights": ("model.safetensors", lambda a: with_first(a, "weight", lambda x: x.astype(mx.int32))),
+    "NaN weights": (
+        "model.safetensors",
+        lambda a: with_first(a, "weight", lambda x: x * float("nan")),
+    ),
+    "moments of another shape": (
+        "optimizer.safetensors",
+        lambda a: with_first(a, "weight.m", lambda x: x.reshape(-1)),
+    ),
+    "integer weights": (
+        "model.safetensors",
+        lambda a: with_first(a, "weight", lambda x: x.astype(mx.int32)),
+    ),
     "missing weights": ("model.safetensors", lambda a: dict(list(a.items())[1:])),
 }
 FIRST = "moments of another shape"  # the other kinds are tested in tests/checkpoint, through `check_arrays`
-CASES = [name if name == FIRST else pytest.param(name, marks=pytest.mark.fault_injection) for name in CHANGES]
+CASES = [
+    name if name == FIRST else pytest.param(name, marks=pytest.mark.fault_injection)
+    for name in CHANGES
+]
 
 
 @pytest.mark.parametrize("change", CASES)
@@ -92,9 +104,17 @@ def test_a_misfit_is_named_and_an_older_checkpoint_is_used(run_dir, capsys, chan
 
 def test_a_checkpoint_of_a_compiled_module_is_resumed_under_our_names(run_dir, capsys):
     path = run_dir / "checkpoints" / "step-00000004"
-    forge(path, "model.safetensors", lambda a: {f"_orig_mod.{name}": array for name, array in a.items()})
+    forge(
+        path,
+        "model.safetensors",
+        lambda a: {f"_orig_mod.{name}": array for name, array in a.items()},
+    )
     names = re.compile(r"(?=backbone\.|head\.)")
-    forge(path, "optimizer.safetensors", lambda a: {names.sub("_orig_mod.", name, 1): x for name, x in a.items()})
+    forge(
+        path,
+        "optimizer.safetensors",
+        lambda a: {names.sub("_orig_mod.", name, 1): x for name, x in a.items()},
+    )
     assert train(run_dir, "trainer.max_steps=5", "resume=auto") == 0
     lines = capsys.readouterr().err
     assert "weights of step-00000004: 25 renamed\n" in lines
@@ -104,13 +124,17 @@ def test_a_checkpoint_of_a_compiled_module_is_resumed_under_our_names(run_dir, c
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "muon", "sgd"])
 def test_the_state_of_every_optimizer_fits_its_own_checkpoint(optimizer, finished_run, tmp_path):
     config = read_stored_config(finished_run / "inference" / "config.yaml")
-    node = OmegaConf.to_container(OmegaConf.load(conf_dir() / "trainer" / "optimizer" / f"{optimizer}.yaml"))
+    node = OmegaConf.to_container(
+        OmegaConf.load(conf_dir() / "trainer" / "optimizer" / f"{optimizer}.yaml")
+    )
     config["trainer"] |= {"optimizer": node, "ema_decay": 0.9}
     session = build_session(config, tmp_path)
     state = session.init_state()
     before = saved_arrays(state)
     session.fit(state, [StopAt(1)])
-    for saved, expected, owner in zip(saved_arrays(state), before, ("model", "optimizer"), strict=True):
+    for saved, expected, owner in zip(
+        saved_arrays(state), before, ("model", "optimizer"), strict=True
+    ):
         check_arrays(saved, expected, owner)
 
 
@@ -120,7 +144,9 @@ def test_the_state_of_another_optimizer_is_refused(run_dir, capsys):
     assert (run_dir / "checkpoints" / "step-00000004").is_dir()
 
 
-def test_a_changed_config_is_blamed_for_a_misfit_and_no_checkpoint_is_set_aside(finished_run, tmp_path, capsys):
+def test_a_changed_config_is_blamed_for_a_misfit_and_no_checkpoint_is_set_aside(
+    finished_run, tmp_path, capsys
+):
     distill = ["trainer=distill", f"trainer.teachers=[{finished_run}]"]
     assert train(tmp_path, *distill) == 0
     before = sorted((tmp_path / "checkpoints").iterdir())
@@ -136,7 +162,11 @@ def test_a_misfit_that_cannot_be_renamed_ends_the_run(run_dir, capsys, monkeypat
 
     def refuse(path, target):
         calls.append(path)
-        raise PermissionError(13, "Permission denied") if len(calls) < 3 else AssertionError("tried again")
+        raise (
+            PermissionError(13, "Permission denied")
+            if len(calls) < 3
+            else AssertionError("tried again")
+        )
 
     monkeypatch.setattr("pathlib.Path.rename", refuse)
     assert train(run_dir, "resume=auto") == 76

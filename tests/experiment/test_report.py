@@ -14,30 +14,49 @@ from mlxlab.training.optim.optimizers import adamw
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        ("scripts/train.py", ["next: scripts/evaluate.py run=r", "next: scripts/generate.py run=r"]),
+        (
+            "scripts/train.py",
+            ["next: scripts/evaluate.py run=r", "next: scripts/generate.py run=r"],
+        ),
         ("/usr/bin/mlxlab", ["next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]),
     ],
 )
-def test_closing_lines_name_the_program_and_paths_as_they_are_typed(monkeypatch, tmp_path, program, expected):
+def test_closing_lines_name_the_program_and_paths_as_they_are_typed(
+    monkeypatch, tmp_path, program, expected
+):
     monkeypatch.setattr(sys, "argv", [program])
     monkeypatch.chdir(tmp_path)
     run, expected = tmp_path / "r", ["run folder: r", *expected]
     assert closing_lines(run, generates=True, predicts=False) == expected
     (run / "inference").mkdir(parents=True)
     (run / "inference" / "chat_template.jinja").touch()
-    assert closing_lines(run, generates=True, predicts=False) == [*expected[:2], f"{expected[2]} chat=true"]
+    assert closing_lines(run, generates=True, predicts=False) == [
+        *expected[:2],
+        f"{expected[2]} chat=true",
+    ]
     assert closing_lines(run, generates=False, predicts=False) == expected[:2]
     predict = f"{expected[1].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
     assert closing_lines(run, generates=False, predicts=True) == [*expected[:2], predict]
     monkeypatch.chdir("/")
-    assert closing_lines(run, generates=False, predicts=False)[0] == f"run folder: {run.relative_to('/')}"
+    assert (
+        closing_lines(run, generates=False, predicts=False)[0]
+        == f"run folder: {run.relative_to('/')}"
+    )
     monkeypatch.chdir(sys.prefix)
     assert closing_lines(run, generates=False, predicts=False)[0] == f"run folder: {run}"
 
 
 def test_numbers_are_short_at_every_scale():
     values = (0.0, 1e-16, -2e-5, 0.00123, 61.62131, 123456.7, float("nan"))
-    assert [*map(number, values)] == ["0.0000", "0.0000", "-2e-05", "0.0012", "61.6213", "1.235e+05", "nan"]
+    assert [*map(number, values)] == [
+        "0.0000",
+        "0.0000",
+        "-2e-05",
+        "0.0012",
+        "61.6213",
+        "1.235e+05",
+        "nan",
+    ]
 
 
 def test_numbers_of_one_sentence_have_one_style_and_zero_has_no_sign():
@@ -54,4 +73,6 @@ def test_a_run_whose_weights_and_optimizer_do_not_fit_is_announced():
     needed = 4 * 4 * 110  # weights, gradients and two moments, in float32
     assert describe_memory(state, needed + 100) == []  # 100: step and learning rates
     [line] = describe_memory(state, needed - 1)
-    assert line.startswith("does not fit this machine: weights, gradients and optimizer take 0.00 GB")
+    assert line.startswith(
+        "does not fit this machine: weights, gradients and optimizer take 0.00 GB"
+    )

@@ -65,26 +65,39 @@ def max_abs_difference(a, b) -> float:
 def two_rounds(request, tmp_path_factory):
     """A run of two rounds, and what the first student is to the second."""
     folder = tmp_path_factory.mktemp(request.param)
-    options = ["trainer.distillation.rounds=2", f"trainer.distillation.previous_students={request.param}"]
+    options = [
+        "trainer.distillation.rounds=2",
+        f"trainer.distillation.previous_students={request.param}",
+    ]
     return train_run(folder, *options, "trainer.log_every=1"), request.param
 
 
 def test_a_student_starts_from_new_weights_or_from_those_of_the_previous_one(tmp_path):
     options = ["trainer.distillation.rounds=2", "trainer.learning_rate=1e-9"]
-    fresh = train_run(tmp_path / "fresh", *options, "trainer.distillation.previous_students=independent")
+    fresh = train_run(
+        tmp_path / "fresh", *options, "trainer.distillation.previous_students=independent"
+    )
     assert max_abs_difference(*(last_weights(fresh / "rounds" / name) for name in "12")) > 1e-2
-    previous = train_run(tmp_path / "previous", *options, "trainer.distillation.round_init=previous")
+    previous = train_run(
+        tmp_path / "previous", *options, "trainer.distillation.round_init=previous"
+    )
     assert max_abs_difference(*(last_weights(previous / "rounds" / name) for name in "12")) < 1e-6
 
 
-def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_residual(two_rounds, tmp_path):
+def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_residual(
+    two_rounds, tmp_path
+):
     folder, previous_students = two_rounds
-    config = OmegaConf.to_container(OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml"))
+    config = OmegaConf.to_container(
+        OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml")
+    )
     session = build_session(config, tmp_path)
     batch = next(iter(session.data.train))
     tokens, mask = to_device(batch)[:2]
     member = restore_model(folder / "rounds" / "1", "last").model
-    student, first = (np.array(model(tokens, mask), np.float64) for model in (session.model, member))
+    student, first = (
+        np.array(model(tokens, mask), np.float64) for model in (session.model, member)
+    )
     T, rows = 3.0, np.arange(len(batch.targets))
     if previous_students == "residual":
         values = -log_softmax((student + first) / 2, axis=-1)[rows, batch.targets]
@@ -92,11 +105,18 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
         p, q = log_softmax(first / T, axis=-1), log_softmax(student / T, axis=-1)
         kl = (np.exp(p) * (p - q)).sum(axis=-1)
         values = 0.5 * -log_softmax(student, axis=-1)[rows, batch.targets] + 0.5 * T**2 * kl
-    assert logged(folder / "rounds" / "2", step=1)["train/loss"] == pytest.approx(values.mean(), rel=1e-5)
+    assert logged(folder / "rounds" / "2", step=1)["train/loss"] == pytest.approx(
+        values.mean(), rel=1e-5
+    )
 
 
 def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_them(tmp_path, capsys):
-    options = ["trainer.distillation.rounds=2", "name=students", "trainer.loss.alpha=0.25", "seed=3"]
+    options = [
+        "trainer.distillation.rounds=2",
+        "name=students",
+        "trainer.loss.alpha=0.25",
+        "seed=3",
+    ]
     folder = train_run(tmp_path / "run", *options)
     whole = [read_manifest(each) for each in (folder, folder / "rounds" / "2")]
     weights = last_weights(folder / "rounds" / "2")
@@ -119,7 +139,9 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
         for key in ("choices", "first", "seed", "run_dir"):
             assert after["inputs"][key] == before["inputs"][key], key
     assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer=simple"]) == 2
-    assert capsys.readouterr().err.endswith(f"expected trainer=distill, {folder} holds rounds of distillation\n")
+    assert capsys.readouterr().err.endswith(
+        f"expected trainer=distill, {folder} holds rounds of distillation\n"
+    )
 
 
 def test_a_round_that_was_stopped_continues_with_the_others(two_rounds, tmp_path):
@@ -142,7 +164,14 @@ def test_info_shows_the_settings_of_rounds(two_rounds):
 
 @pytest.mark.parametrize(
     ("resume", "continues"),
-    [(None, False), ("auto", True), ("last", True), ("{}", True), ("{}/rounds/1", False), ("elsewhere", False)],
+    [
+        (None, False),
+        ("auto", True),
+        ("last", True),
+        ("{}", True),
+        ("{}/rounds/1", False),
+        ("elsewhere", False),
+    ],
 )
 def test_rounds_continue_in_their_own_folder_only(two_rounds, resume, continues):
     folder, _ = two_rounds
@@ -156,10 +185,18 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
     for resume in ("best", "step-2", f"{folder}/best"):
         assert main([f"hydra.run.dir={folder}", f"resume={resume}"]) == 2
         error = capsys.readouterr().err
-        assert error == f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto\n"
+        assert (
+            error
+            == f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto\n"
+        )
     assert (folder / "rounds.json").read_bytes() == before
     for resume in (str(folder), f"{folder}/rounds/1", "last"):
-        settings = [*SETTINGS, "trainer.distillation.rounds=2", f"hydra.run.dir={tmp_path}/new", f"resume={resume}"]
+        settings = [
+            *SETTINGS,
+            "trainer.distillation.rounds=2",
+            f"hydra.run.dir={tmp_path}/new",
+            f"resume={resume}",
+        ]
         assert main(settings) == 2
         error = capsys.readouterr().err
         assert error.startswith(
@@ -169,7 +206,9 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rounds_without_their_file_are_refused_instead_of_training_another_experiment(two_rounds, tmp_path, capsys):
+def test_rounds_without_their_file_are_refused_instead_of_training_another_experiment(
+    two_rounds, tmp_path, capsys
+):
     folder = shutil.copytree(two_rounds[0], tmp_path / "run")
     (folder / "rounds.json").unlink()
     before = sorted(folder.rglob("*"))
@@ -190,7 +229,9 @@ def test_the_commands_that_continued_rounds_are_shown(two_rounds, tmp_path):
     assert describe_run(folder)["continued"] == [{"at": "after 2 rounds", "command": command}]
     assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 0
     described = describe_run(folder)
-    assert described["continued"] == [{"at": "after 2 rounds", "command": command}], "nothing was left to train"
+    assert described["continued"] == [{"at": "after 2 rounds", "command": command}], (
+        "nothing was left to train"
+    )
     assert [each["trained"] for each in described["attempts"][-2:]] == [True, False]
 
 
@@ -209,7 +250,9 @@ def test_the_model_cannot_change_between_rounds(two_rounds, capsys):
     settings = [setting for setting in SETTINGS if not setting.startswith("model.num_layers")]
     changed = [*settings, "model.num_layers=2", "trainer.distillation.rounds=3", "resume=auto"]
     assert main([*changed, f"hydra.run.dir={folder}"]) == 2
-    assert capsys.readouterr().err.startswith("model.num_layers: cannot change in a run of several rounds")
+    assert capsys.readouterr().err.startswith(
+        "model.num_layers: cannot change in a run of several rounds"
+    )
 
 
 def test_every_round_is_a_finished_run_with_the_earlier_students_as_members(two_rounds):
@@ -234,12 +277,24 @@ def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(tw
         assert rows[number + 1] == [str(number), "-", shown["student"], shown["ensemble"], members]
 
 
-def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(tmp_path, monkeypatch):
+def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
-    store = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "tracking.wait=0", "tracking.log_models=false"]
+    store = [
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        "tracking.wait=0",
+        "tracking.log_models=false",
+    ]
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
     folder = tmp_path / "run"
-    args = [*settings, "tracking=mlflow", *store, "trainer.distillation.rounds=2", f"hydra.run.dir={folder}"]
+    args = [
+        *settings,
+        "tracking=mlflow",
+        *store,
+        "trainer.distillation.rounds=2",
+        f"hydra.run.dir={folder}",
+    ]
     assert main(args) == 0
     rounds = json.loads((folder / "rounds.json").read_text())
     del rounds["done"][-1]  # as if killed between the metrics and the file
@@ -248,7 +303,9 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     points = [(record["s"], name) for record in records for name in record.get("m", {})]
     assert {step for step, _ in points} == {1, 2}
-    assert {record["start"]["uid"] for record in records if "start" in record} == {read_manifest(folder)["id"]}
+    assert {record["start"]["uid"] for record in records if "start" in record} == {
+        read_manifest(folder)["id"]
+    }
     assert len(points) == len(set(points))
 
 
@@ -257,7 +314,8 @@ def joined(tmp_path_factory):
     """An ensemble of two students of other runs."""
     folder = tmp_path_factory.mktemp("joined")
     members = [
-        train_run(folder / name, f"trainer.learning_rate={rate}") for name, rate in (("a", "1e-3"), ("b", "1e-2"))
+        train_run(folder / name, f"trainer.learning_rate={rate}")
+        for name, rate in (("a", "1e-3"), ("b", "1e-2"))
     ]
     paths = ",".join(map(str, members))
     options = ["trainer.distillation.rounds=0", f"trainer.distillation.members=[{paths}]"]
@@ -294,10 +352,13 @@ def test_members_are_in_the_order_of_the_rounds_by_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"), [({"rounds": 2}, True), ({"rounds": 0, "members": ["x"]}, True), ({}, False)]
+    ("changes", "expected"),
+    [({"rounds": 2}, True), ({"rounds": 0, "members": ["x"]}, True), ({}, False)],
 )
 def test_a_run_of_several_rounds_or_with_members_consists_of_other_runs(changes, expected):
-    assert read_options(config_with(**changes)["trainer"]["distillation"]).is_multi_round == expected
+    assert (
+        read_options(config_with(**changes)["trainer"]["distillation"]).is_multi_round == expected
+    )
     assert not read_options(None).is_multi_round
 
 

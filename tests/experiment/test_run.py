@@ -18,7 +18,10 @@ def test_a_terminal_shows_at_once_what_runs_and_where(tmp_path, monkeypatch):
     with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         announce(CFG | {"name": "mine"}, tmp_path)
-    assert os.read(parent, 500).decode().strip() == f"mine in {tmp_path}: loading MLX, data and model ..."
+    assert (
+        os.read(parent, 500).decode().strip()
+        == f"mine in {tmp_path}: loading MLX, data and model ..."
+    )
     os.close(parent)
 
 
@@ -42,7 +45,9 @@ def test_a_pipe_gets_no_line_of_a_quick_start(tmp_path, capsys):
 LOADED = [{"pretrained": "minilm"}, {"init_from": "outputs/x"}]
 
 
-@pytest.mark.parametrize(("model", "name"), [({}, "bert-nano-titanic"), *((node, "bert-titanic") for node in LOADED)])
+@pytest.mark.parametrize(
+    ("model", "name"), [({}, "bert-nano-titanic"), *((node, "bert-titanic") for node in LOADED)]
+)
 def test_a_run_is_named_by_its_options_without_the_size_of_loaded_weights(tmp_path, model, name):
     choices = {"data": "titanic", "model": "bert", "model/size": "nano"}
     assert run_name(CFG | {"model": model}, choices, tmp_path) == name

@@ -21,14 +21,23 @@ from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
 from support.processes import final_state, run_here, tiny_overrides
 
-CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+CHEAP = [
+    "data.source=synthetic",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+    "~callbacks.learning_curve",
+]
 GROWTH = (
     "callbacks.growth.operations=[{id: wider, op: widen, feed_forward: 600, when: {or_steps: 1}},"
     " {id: lora, op: set_lora, rank: 2, when: {or_steps: 1}},"
     " {id: rate, op: set_learning_rate, learning_rate: 0.005, when: {or_steps: 1}}]"
 )
 START = [
-    *(text for text in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4") if "intermediate" not in text),
+    *(
+        text
+        for text in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4")
+        if "intermediate" not in text
+    ),
     "tags.note='\\${x}'",
     GROWTH,
     *CHEAP,
@@ -83,13 +92,20 @@ def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
 def test_a_finished_run_says_so_and_which_limit_to_raise(finished_run, run_dir):
     state = read_manifest(finished_run)["outcome"]["final_state"]
     resumed = resume(run_dir)
-    message = "already finished at step 4 (trainer.max_steps=4); raise trainer.max_steps to train further"
+    message = (
+        "already finished at step 4 (trainer.max_steps=4); raise trainer.max_steps to train further"
+    )
     assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
-    assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (f"final_state={state}", 1)
+    assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (
+        f"final_state={state}",
+        1,
+    )
     assert effective_status(run_dir) == "DONE"
     assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
     lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
-    assert lower == message.replace("max_steps=4", "max_steps=3").replace("max_steps to", "max_steps above 4 to")
+    assert lower == message.replace("max_steps=4", "max_steps=3").replace(
+        "max_steps to", "max_steps above 4 to"
+    )
     (run_dir / "metrics.json").write_text("{")  # as if killed while it was written
     ended = resume(run_dir, "trainer.max_steps=3")
     assert "best of" in ended.stdout
@@ -102,23 +118,41 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     assert resume(run_dir, "trainer.max_steps=5").returncode == 0
     assert resume(run_dir, "trainer.max_steps=6").returncode == 0
     commands = ParsedPage(write_run_report(run_dir).read_text()).text
-    first, second, third = commands.partition("train again, as typed")[2].split("then continued, as typed, ")
+    first, second, third = commands.partition("train again, as typed")[2].split(
+        "then continued, as typed, "
+    )
     assert "trainer.max_steps=4 " in first
     assert " hydra.run.dir=" in first
-    typed = [f"hydra.run.dir={run_dir} tracking=none trainer.max_steps={steps} resume=auto" for steps in (5, 6)]
+    typed = [
+        f"hydra.run.dir={run_dir} tracking=none trainer.max_steps={steps} resume=auto"
+        for steps in (5, 6)
+    ]
     assert second.startswith(f"at step 4 mlxlab train {typed[0]}")
     assert third.startswith(f"at step 5 mlxlab train {typed[1]}")
     described = describe_run(run_dir)
     assert "trainer.max_steps=4 " in described["command"]
     continued = [(each["at"], each["command"]) for each in described["continued"]]
-    assert continued == [("at step 4", f"mlxlab train {typed[0]}"), ("at step 5", f"mlxlab train {typed[1]}")]
-    assert re.findall(r"(?m)^continued +(at step \d): ", as_text(described)) == ["at step 4", "at step 5"]
+    assert continued == [
+        ("at step 4", f"mlxlab train {typed[0]}"),
+        ("at step 5", f"mlxlab train {typed[1]}"),
+    ]
+    assert re.findall(r"(?m)^continued +(at step \d): ", as_text(described)) == [
+        "at step 4",
+        "at step 5",
+    ]
 
 
 def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir):
-    assert resume(run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9").returncode == 0
+    assert (
+        resume(
+            run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9"
+        ).returncode
+        == 0
+    )
     assert resume(run_dir, "trainer.max_steps=7").returncode == 0
-    assert run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
+    assert (
+        run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
+    )
     assert [each["at"] for each in describe_run(run_dir)["continued"]] == ["at step 4", "at step 5"]
     assert "trainer.max_steps=8" in describe_run(run_dir)["continued"][-1]["command"]
 
@@ -139,7 +173,10 @@ def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
         page = ParsedPage(write_run_report(run_dir).read_text()).text
         assert ("of 5, from before the model changed at step 4." in page) == (best == 3)
     forked = tmp_path / "forked"
-    assert run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode == 0
+    assert (
+        run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode
+        == 0
+    )
     described = describe_run(forked)
     assert (described["model_changes"], described["continued"]) == ([change], [])
 
@@ -149,7 +186,9 @@ def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
     again = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "changed since the checkpoint: model.adapter: {" in first.stderr
-    assert "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
+    assert (
+        "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
+    )
     assert "model.adapter" not in again.stderr
     assert last_state(run_dir)["architecture"]["adapter"] is None
     assert run_here(str(run_dir), script="verify").stdout.splitlines()[-1] == "verified"
@@ -160,10 +199,14 @@ def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(ru
     size, rate = config["model"]["intermediate_size"], config["trainer"]["learning_rate"]
     refused = resume(run_dir, f"model.intermediate_size={size}")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"model.intermediate_size={size}: was 600 in the checkpoint; a resume can raise")
+    assert refused.stderr.startswith(
+        f"model.intermediate_size={size}: was 600 in the checkpoint; a resume can raise"
+    )
     assert refused.stderr.count("\n") == 1
     resumed = resume(run_dir, f"trainer.learning_rate={rate}", "trainer.max_steps=5")
-    assert f"changed since the checkpoint: trainer.learning_rate: 0.005 -> {rate}\n" in resumed.stderr
+    assert (
+        f"changed since the checkpoint: trainer.learning_rate: 0.005 -> {rate}\n" in resumed.stderr
+    )
     assert last_state(run_dir)["progress"].settings.learning_rate is None
     assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
 
@@ -171,18 +214,24 @@ def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(ru
 def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run, tmp_path):
     overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
     assert resumed_choices(overrides)["model/adapter"] == "none"
-    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(overrides)
+    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(
+        overrides
+    )
     assert resumed_choices(overrides[1:]) == {}
     with_apostrophe = tmp_path / "it's"
     with_apostrophe.symlink_to(finished_run)
-    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(overrides)
+    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(
+        overrides
+    )
     typed = ["model.adapter.rank=4", "data.vocabulary.size=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
     config = Composer(conf_dir(), typed, choices=lambda: options).checked()
     assert (config.model.adapter.rank, config.data.vocabulary.size) == (4, 7)
     assert config.trainer.step._target_.endswith("PlainStep")
     assert list(config.hydra.overrides.task) == typed
-    with pytest.raises(ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"):
+    with pytest.raises(
+        ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"
+    ):
         Composer(conf_dir(), ["model.adapter.rnak=4"], choices=lambda: options).checked()
 
 
@@ -196,11 +245,14 @@ def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):
 def test_a_config_whose_values_conflict_is_refused_by_key(run_dir):
     resumed = resume(run_dir, "trainer.schedule.warmup=5")
     assert resumed.returncode == 2
-    assert resumed.stderr == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"
+    assert (
+        resumed.stderr
+        == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"
+    )
 
 
 @pytest.mark.parametrize("defaults", ["", "defaults: [other]\n", "defaults: [/experiment/other]\n"])
-def test_an_option_of_the_user_changes_a_resumed_run(run_dir, user_config, defaults):  # noqa: F811
+def test_an_option_of_the_user_changes_a_resumed_run(run_dir, user_config, defaults):
     values = "trainer:\n  max_steps: 6\n"
     user_config(f"# @package _global_\n{values}", "experiment/other.yaml")
     flags = user_config(f"# @package _global_\n{defaults or values}")

@@ -9,7 +9,11 @@ import pytest
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import DataError
-from mlxlab.experiment.final_evaluation.text_baselines import _ngram_losses, text_baselines, trained_batches
+from mlxlab.experiment.final_evaluation.text_baselines import (
+    _ngram_losses,
+    text_baselines,
+    trained_batches,
+)
 from support.models import make_run
 from support.streams import as_lists, make_batches, open_source
 
@@ -48,7 +52,13 @@ def state_after(data, steps):
 def batch_of(tokens, weights=1.0):
     tokens = np.array([tokens], np.int32)
     targets = np.roll(tokens, -1, axis=1)
-    return Batch(tokens, tokens * 0 + 1, targets, np.zeros(tokens.shape, np.float32) + weights, np.zeros(1, np.int64))
+    return Batch(
+        tokens,
+        tokens * 0 + 1,
+        targets,
+        np.zeros(tokens.shape, np.float32) + weights,
+        np.zeros(1, np.int64),
+    )
 
 
 def test_the_unigram_is_the_entropy_of_the_targets_and_others_are_better_on_text_of_pairs():
@@ -56,7 +66,9 @@ def test_the_unigram_is_the_entropy_of_the_targets_and_others_are_better_on_text
     task, train = Task("language_modelling", 4, token_bytes=(1, 2, 3, 4)), Repeated(batch)
     results, counted = text_baselines(state_after(train, 51), [batch], task, 9)
     assert results["unigram"]["valid/loss"] == pytest.approx(np.log(3))
-    assert results["unigram"]["valid/bits_per_byte"] == pytest.approx(np.log2(3) / 2)  # a token has 2 bytes on average
+    assert results["unigram"]["valid/bits_per_byte"] == pytest.approx(
+        np.log2(3) / 2
+    )  # a token has 2 bytes on average
     assert results["bigram"]["valid/loss"] < 0.01
     assert results["trigram"]["valid/loss"] < results["bigram"]["valid/loss"] + 0.01
     assert (train.position, train.read) == (51, 102)
@@ -107,7 +119,11 @@ def test_batches_that_became_larger_hold_nothing_that_was_not_trained_on():
     data = make_batches(batch_size=2)
     state = state_after(data, 10)
     data.resize(8)
-    assert sum(len(batch.example_ids) for batch in trained_batches(state)) <= state.progress.samples == 20
+    assert (
+        sum(len(batch.example_ids) for batch in trained_batches(state))
+        <= state.progress.samples
+        == 20
+    )
 
 
 def test_all_batches_are_counted_where_the_last_of_an_epoch_is_smaller():

@@ -27,8 +27,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    lines = [str(value) for report in reports for name, value in report.user_properties if name == "fault_injection"]
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])
+    ]
+    lines = [
+        str(value)
+        for report in reports
+        for name, value in report.user_properties
+        if name == "fault_injection"
+    ]
     if lines:
         terminalreporter.section("fault_injection")
         for line in dict.fromkeys(lines):

@@ -18,10 +18,22 @@ pytest.importorskip("obstore", reason="obstore is not installed: pip install 'ml
 
 pytestmark = pytest.mark.fault_injection
 
-TINY = tiny_overrides("trainer.max_steps=24", "trainer.eval_every=8", "checkpointing.every_steps=4", "seed=5")
+TINY = tiny_overrides(
+    "trainer.max_steps=24", "trainer.eval_every=8", "checkpointing.every_steps=4", "seed=5"
+)
 LARGE = tiny_overrides(  # the state of its optimizer has 12 MB, which are sent in two parts
-    *("model.num_layers=1", "model.hidden_size=320", "model.num_heads=4", "model.intermediate_size=768"),
-    *("trainer.max_steps=6", "trainer.eval_every=6", "trainer.eval_batches=1", "checkpointing.every_steps=2"),
+    *(
+        "model.num_layers=1",
+        "model.hidden_size=320",
+        "model.num_heads=4",
+        "model.intermediate_size=768",
+    ),
+    *(
+        "trainer.max_steps=6",
+        "trainer.eval_every=6",
+        "trainer.eval_batches=1",
+        "checkpointing.every_steps=2",
+    ),
     *("data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1"),
 )
 COMMIT = r"PUT .*/step-\d+\.json"
@@ -49,7 +61,9 @@ def verified(address: str, folder: Path) -> list[str]:
         commits = cloud.commits(run_key.rpartition("/")[2])
         for name in commits.names():
             commits.fetch(name, folder / name)
-            assert load_checkpoint(folder / name / "checkpoints" / name).step == int(name.split("-")[1])
+            assert load_checkpoint(folder / name / "checkpoints" / name).step == int(
+                name.split("-")[1]
+            )
             names.append(name)
     return names
 
@@ -95,13 +109,17 @@ def kill_in(service: Emulator, command: list[str], request: str, number: int = 1
         pytest.param(COMMIT, id="manifest"),
     ],
 )
-def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(service, expected, tmp_path, request_killed):
+def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(
+    service, expected, tmp_path, request_killed
+):
     kill_in(service, upload(service, tmp_path.name, tmp_path / "run"), request_killed)
     shutil.rmtree(tmp_path / "run")
     assert_resumed_from_the_store_alone(service, tmp_path, TINY, expected)
 
 
-def test_a_run_killed_between_parts_of_a_file_resumes_bitwise_from_the_store_alone(service, tmp_path):
+def test_a_run_killed_between_parts_of_a_file_resumes_bitwise_from_the_store_alone(
+    service, tmp_path
+):
     undisturbed = run(*LARGE, f"hydra.run.dir={tmp_path}/undisturbed")
     command = [*LARGE, *service.overrides(tmp_path.name), f"hydra.run.dir={tmp_path}/run"]
     kill_in(service, command, r"PUT .*/files/.*(partNumber|blockid)=", number=2)
@@ -109,9 +127,13 @@ def test_a_run_killed_between_parts_of_a_file_resumes_bitwise_from_the_store_alo
     assert_resumed_from_the_store_alone(service, tmp_path, LARGE, final_state(undisturbed))
 
 
-@pytest.mark.parametrize("faults", [["503", "500"], ["lost", "unanswered", "half"]], ids=["busy", "cut"])
+@pytest.mark.parametrize(
+    "faults", [["503", "500"], ["lost", "unanswered", "half"]], ids=["busy", "cut"]
+)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_run_does_not_notice_that_a_third_of_the_requests_fail(service, expected, tmp_path, faults, seed):
+def test_a_run_does_not_notice_that_a_third_of_the_requests_fail(
+    service, expected, tmp_path, faults, seed
+):
     service.proxy.fail_share(0.3, faults, seed)
     done = run(*upload(service, tmp_path.name, tmp_path / "run"))
     assert done.returncode == 0, done.stderr
@@ -156,7 +178,9 @@ def test_expired_credentials_leave_pending_uploads_which_the_next_run_sends(
 @pytest.mark.parametrize("request_refused", ["", r"PUT .*/step-00000024\.json"])
 def test_a_required_store_that_fails_fails_the_run(service, tmp_path, request_refused):
     service.proxy.fail_after(request_refused, "expired", matched_too=True)
-    done = run(*upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2", "cloud.required=true"))
+    done = run(
+        *upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2", "cloud.required=true")
+    )
     assert done.returncode == (74 if request_refused else 69), done.stderr
     assert "Traceback" not in done.stderr
     if request_refused:
@@ -164,7 +188,9 @@ def test_a_required_store_that_fails_fails_the_run(service, tmp_path, request_re
 
 
 @pytest.mark.parametrize("fault", ["lost", "503", "500", "unanswered", "half"])
-def test_a_store_that_never_answers_does_not_keep_a_run_from_its_end(service, expected, tmp_path, fault):
+def test_a_store_that_never_answers_does_not_keep_a_run_from_its_end(
+    service, expected, tmp_path, fault
+):
     service.proxy.fail_all(fault)
     done = run(*upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2"))
     assert done.returncode == 0, done.stderr
@@ -178,7 +204,12 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
     if service.gcs is None:
         pytest.skip("only our own emulator holds what no client would store")
     entry = {"size": 3, "sha256": "0" * 64}
-    manifest = {"format": 1, "name": "step-00000004", "files": {"../../evil": entry}, "checksum": "0" * 64}
+    manifest = {
+        "format": 1,
+        "name": "step-00000004",
+        "files": {"../../evil": entry},
+        "checksum": "0" * 64,
+    }
     objects = {
         "hostile/run/step-00000004.json": json.dumps(manifest).encode(),
         "hostile/../../evil": b"evil",
@@ -199,7 +230,10 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
 def test_launched_processes_resume_bitwise_from_the_store_alone(tmp_path):
     store = f"{tmp_path}/copies"
     overrides = tiny_overrides(
-        "trainer.max_steps=6", "trainer.eval_every=6", "checkpointing.every_steps=2", "checkpointing.keep=9"
+        "trainer.max_steps=6",
+        "trainer.eval_every=6",
+        "checkpointing.every_steps=2",
+        "checkpointing.keep=9",
     )
     uploading = [*overrides, "cloud=directory", f"cloud.path={store}", "cloud.prefix="]
     done = run("nproc=2", *uploading, f"hydra.run.dir={tmp_path}/run", script="launch")
@@ -207,7 +241,9 @@ def test_launched_processes_resume_bitwise_from_the_store_alone(tmp_path):
     assert done.stderr.count("cloud: ") == 1  # only one process uploads
     (key,) = open_address(f"file://{store}", {}).store.list("copies").folders
     address = f"file://{tmp_path}/{key}/step-00000002"
-    resumed = run("nproc=2", f"resume={address}", f"hydra.run.dir={tmp_path}/empty", script="launch")
+    resumed = run(
+        "nproc=2", f"resume={address}", f"hydra.run.dir={tmp_path}/empty", script="launch"
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(done)
@@ -219,7 +255,9 @@ def directory(folder: Path, *more: str) -> list[str]:
 
 @needs_root
 @pytest.mark.parametrize("state", ["full", "read-only"])
-def test_a_directory_that_cannot_be_written_costs_copies_and_nothing_else(expected, tmp_path, state):
+def test_a_directory_that_cannot_be_written_costs_copies_and_nothing_else(
+    expected, tmp_path, state
+):
     with small_disk(tmp_path / "disk", "2m") as disk:
         if state == "full":
             fill(disk)
@@ -237,4 +275,6 @@ def test_a_directory_that_cannot_be_written_costs_copies_and_nothing_else(expect
         assert not [path for path in disk.rglob("*") if path.name.startswith(".tmp-")]
         again = run(*directory(disk, f"hydra.run.dir={tmp_path}/run", "resume=auto"))
         assert "not uploaded" not in again.stderr
-        assert "step-00000024" in verified(f"file://{disk}/copies/checkpoints", tmp_path / "fetched")
+        assert "step-00000024" in verified(
+            f"file://{disk}/copies/checkpoints", tmp_path / "fetched"
+        )

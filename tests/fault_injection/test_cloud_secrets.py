@@ -16,14 +16,21 @@ pytest.importorskip("obstore", reason="obstore is not installed: pip install 'ml
 
 pytestmark = pytest.mark.fault_injection
 
-SHORT = ("trainer.max_steps=8", "trainer.eval_every=4", "checkpointing.every_steps=2", "cloud.wait=2")
+SHORT = (
+    "trainer.max_steps=8",
+    "trainer.eval_every=4",
+    "checkpointing.every_steps=2",
+    "cloud.wait=2",
+)
 SIGNING = {"AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"}
 COMMIT = r"/step-\d+\.json"
 
 
 @pytest.mark.parametrize("fault", ["expired", "500", "lost"])
 @pytest.mark.parametrize("credentials", ["usual", "other"])
-def test_no_secret_is_written_anywhere(shared_service, service, monkeypatch, tmp_path, credentials, fault):
+def test_no_secret_is_written_anywhere(
+    shared_service, service, monkeypatch, tmp_path, credentials, fault
+):
     if credentials == "other":
         if service.provider == "s3":
             pytest.skip("S3 has only one kind")
@@ -34,11 +41,19 @@ def test_no_secret_is_written_anywhere(shared_service, service, monkeypatch, tmp
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    uris = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"tracking.artifacts={tmp_path}/artifacts"]
+    uris = [
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        f"tracking.artifacts={tmp_path}/artifacts",
+    ]
     tracked = ["tracking=mlflow", "tracking.wait=60", *uris]
-    prefix, folders = tmp_path.name, [f"hydra.run.dir={tmp_path}/{name}" for name in ("run", "empty")]
+    prefix, folders = (
+        tmp_path.name,
+        [f"hydra.run.dir={tmp_path}/{name}" for name in ("run", "empty")],
+    )
     service.proxy.fail_after(COMMIT, fault)
-    overrides = tiny_overrides(*SHORT, *tracked, *service.overrides(prefix), folders[0], "hydra.verbose=true")
+    overrides = tiny_overrides(
+        *SHORT, *tracked, *service.overrides(prefix), folders[0], "hydra.verbose=true"
+    )
     done = run(*overrides, fresh=True)
     assert done.returncode == 0, done.stderr
     assert any(re.search(COMMIT, unquote(request.path)) for request in service.proxy.requests)
@@ -54,6 +69,8 @@ def test_no_secret_is_written_anywhere(shared_service, service, monkeypatch, tmp
 def assert_absent(secrets: set[str], folder: Path, *outputs: subprocess.CompletedProcess) -> None:
     files = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert len(files) > 5
-    files |= {f"output {n}": f"{each.stdout}{each.stderr}".encode() for n, each in enumerate(outputs)}
+    files |= {
+        f"output {n}": f"{each.stdout}{each.stderr}".encode() for n, each in enumerate(outputs)
+    }
     for name, data in files.items():
         assert not [secret for secret in secrets if secret.encode() in data], name

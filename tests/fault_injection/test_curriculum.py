@@ -34,9 +34,16 @@ def corpus(tmp_path_factory):
 
 
 def arguments(corpus, project, model, *overrides):
-    text = [f"data.source={corpus}", "data.tokenizer.vocab_size=300", "data.seq_len=32", "data.validation.fraction=0.2"]
+    text = [
+        f"data.source={corpus}",
+        "data.tokenizer.vocab_size=300",
+        "data.seq_len=32",
+        "data.validation.fraction=0.2",
+    ]
     limits = ["trainer.epochs=null", "trainer.max_steps=12", "checkpointing.every_steps=1"]
-    argv = settings(model, "data=streaming", *CURRICULUM, *text, *limits, *tracked(project), *overrides)
+    argv = settings(
+        model, "data=streaming", *CURRICULUM, *text, *limits, *tracked(project), *overrides
+    )
     return [setting for setting in argv if not setting.startswith(TITANIC)]
 
 
@@ -58,7 +65,9 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     expected = reference(shared_server, argv, tmp_path / "reference")
     logged = {name for name, _ in expected.metrics}
     assert {"data/kl_target", "data/rare_coverage", "data/curriculum_alpha"} <= logged
-    assert {value for (name, _), value in expected.metrics.items() if name == "data/curriculum_alpha"} == {1.0, 0.2}
+    assert {
+        value for (name, _), value in expected.metrics.items() if name == "data/curriculum_alpha"
+    } == {1.0, 0.2}
     here, rng = [*argv, f"hydra.run.dir={tmp_path}/run"], rng_for("curriculum", model, prefetch)
     for _ in range(kills):
         attempt = shared_server.start(here, syncer=False)
@@ -70,4 +79,6 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     assert "resumed from step-" in done.err
     assert done.final_state() == expected.final_state
     assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), expected.metrics)
-    summarize(f"{kills} kills in a curriculum of {model}, prefetch {prefetch}: bitwise equal (seed {SEED})")
+    summarize(
+        f"{kills} kills in a curriculum of {model}, prefetch {prefetch}: bitwise equal (seed {SEED})"
+    )

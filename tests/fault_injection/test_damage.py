@@ -17,7 +17,16 @@ from mlxlab.checkpoint.resume import resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
-from support.fault_injection.harness import MODELS, SEED, ForkServer, committed, counts, reference, rng_for, settings
+from support.fault_injection.harness import (
+    MODELS,
+    SEED,
+    ForkServer,
+    committed,
+    counts,
+    reference,
+    rng_for,
+    settings,
+)
 from support.processes import run
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", MANIFEST)
@@ -28,9 +37,14 @@ def runs(shared_server: ForkServer, tmp_path_factory) -> list[Path]:
     """Run folders with two checkpoints each, of every model."""
     folder = tmp_path_factory.mktemp("committed")
     for model in MODELS:
-        argv = settings(model, "trainer.max_steps=4", "trainer.eval_every=4", f"hydra.run.dir={folder}/{model}")
+        argv = settings(
+            model, "trainer.max_steps=4", "trainer.eval_every=4", f"hydra.run.dir={folder}/{model}"
+        )
         assert shared_server.run(argv).returncode == 0, shared_server.folder
-        assert [path.name for path in committed(folder / model)] == ["step-00000002", "step-00000004"]
+        assert [path.name for path in committed(folder / model)] == [
+            "step-00000002",
+            "step-00000004",
+        ]
     return [folder / model for model in MODELS]
 
 
@@ -73,14 +87,18 @@ def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
         path = newest / FILES[number % len(FILES)]
         expected = path.read_bytes()
         at = offset_of(rng, expected)
-        path.write_bytes(expected[:at] + bytes([expected[at] ^ 1 << rng.randrange(8)]) + expected[at + 1 :])
+        path.write_bytes(
+            expected[:at] + bytes([expected[at] ^ 1 << rng.randrange(8)]) + expected[at + 1 :]
+        )
         assert_falls_back(folder)
         aside = next((folder / "checkpoints").glob("unusable-*"))
         aside.rename(newest)
         path.write_bytes(expected)
         seen[path.name] += 1
     assert resolve_resume("auto", folder).step == 4, "the mended one is taken again"
-    summarize(f"{flips} flipped bits ({counts(seen)}): {flips} seen before use, {flips} fell back (seed {SEED})")
+    summarize(
+        f"{flips} flipped bits ({counts(seen)}): {flips} seen before use, {flips} fell back (seed {SEED})"
+    )
 
 
 @pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.fault_injection)])
@@ -91,10 +109,14 @@ def test_every_truncated_or_extended_file_is_detected_before_use(copy_run, summa
         path = newest / FILES[number % len(FILES)]
         expected = path.read_bytes()
         longer = number % 10 == 9
-        path.write_bytes(expected + bytes(rng.randint(1, 9)) if longer else expected[: offset_of(rng, expected)])
+        path.write_bytes(
+            expected + bytes(rng.randint(1, 9)) if longer else expected[: offset_of(rng, expected)]
+        )
         assert_falls_back(folder)
         seen["lengthened" if longer else "cut"] += 1
-    summarize(f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})")
+    summarize(
+        f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})"
+    )
 
 
 def missing(newest: Path, name: str) -> None:
@@ -135,7 +157,16 @@ def fifo_instead(newest: Path, name: str) -> None:
     os.mkfifo(newest / name)
 
 
-HARM = (missing, of_another_step, foreign, empty, link_to_itself_elsewhere, dangling_link, folder_instead, fifo_instead)
+HARM = (
+    missing,
+    of_another_step,
+    foreign,
+    empty,
+    link_to_itself_elsewhere,
+    dangling_link,
+    folder_instead,
+    fifo_instead,
+)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -189,7 +220,9 @@ def entry(data: bytes) -> dict:
     return {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"]
+)
 def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
     folder, newest = copy_run()
     (newest.parent / "x").write_bytes(b"x")
@@ -316,7 +349,17 @@ def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(copy_run
 
 
 @pytest.mark.parametrize(
-    "name", ["step-4", "step-0000000x", "step-00000009.tmp", "STEP-00000009", "step--0000009", "best", "last", ".tmp-9"]
+    "name",
+    [
+        "step-4",
+        "step-0000000x",
+        "step-00000009.tmp",
+        "STEP-00000009",
+        "step--0000009",
+        "best",
+        "last",
+        ".tmp-9",
+    ],
 )
 def test_foreign_files_in_the_checkpoint_folder_are_left_alone(copy_run, name):
     folder, newest = copy_run()
@@ -336,7 +379,9 @@ def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(copy_run)
     folder, _ = copy_run()
     for path in committed(folder):
         (path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointUnavailableError, match=r"step-00000004: .*step-00000002: ") as caught:
+    with pytest.raises(
+        CheckpointUnavailableError, match=r"step-00000004: .*step-00000002: "
+    ) as caught:
         resolve_resume("auto", folder)
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointUnavailableError):  # and not a fresh start the second time
@@ -363,7 +408,9 @@ def test_a_checkpoint_named_by_its_path_is_verified(copy_run):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(shared_server, tmp_path, summarize, count):
+def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(
+    shared_server, tmp_path, summarize, count
+):
     """The whole way through `train`: one line that names it, the same end, no traceback."""
     rng = rng_for("damaged runs")
     for number in range(count):

@@ -20,7 +20,14 @@ from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from support.checkpoints import state_at
 from support.fault_injection import resaver, saver
 from support.fault_injection.disks import fill, needs_root, remount, small_disk
-from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
+from support.fault_injection.harness import (
+    assert_tidy,
+    committed,
+    counts,
+    reference,
+    settings,
+    tracked,
+)
 from support.processes import environment, run, run_here
 
 STRACE = shutil.which("strace")
@@ -44,15 +51,28 @@ def traced() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-needs_strace = pytest.mark.skipif(not traced(), reason="strace is not installed, or may not trace here")
+needs_strace = pytest.mark.skipif(
+    not traced(), reason="strace is not installed, or may not trace here"
+)
 
 
 def save_under_strace(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """`saver.py` as the only program traced; its log is beside the folder."""
     folder.mkdir(parents=True)
-    command = [str(STRACE), "-f", "-o", f"{folder}.log", *options, sys.executable, saver.__file__, str(folder)]
+    command = [
+        str(STRACE),
+        "-f",
+        "-o",
+        f"{folder}.log",
+        *options,
+        sys.executable,
+        saver.__file__,
+        str(folder),
+    ]
     env = environment(PYTHONDONTWRITEBYTECODE="1")
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
@@ -77,8 +97,12 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     checkpoint = store.load()
     assert checkpoint.step in steps
     assert not checkpoint.skipped
-    np.testing.assert_array_equal(np.array(checkpoint.weights["w7"]), np.arange(500) * checkpoint.step + 7)
-    np.testing.assert_array_equal(np.array(checkpoint.optimizer["m"]), np.full(300, float(checkpoint.step)))
+    np.testing.assert_array_equal(
+        np.array(checkpoint.weights["w7"]), np.arange(500) * checkpoint.step + 7
+    )
+    np.testing.assert_array_equal(
+        np.array(checkpoint.optimizer["m"]), np.full(300, float(checkpoint.step))
+    )
     for path in store.paths():
         load_checkpoint(path)
     assert all(path.name.startswith("step-") for path in folder.iterdir())
@@ -89,7 +113,9 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
 def calls(tmp_path_factory) -> list[tuple[str, int]]:
     folder = tmp_path_factory.mktemp("calls") / "run"
     done = save_under_strace(folder, "-e", f"trace={SYSCALLS}")
-    assert done.stdout.split() == ["1", "saved", "2", "saved", "3", "saved", "4", "saved"], done.stderr
+    assert done.stdout.split() == ["1", "saved", "2", "saved", "3", "saved", "4", "saved"], (
+        done.stderr
+    )
     calls = calls_of_the_third_save(Path(f"{folder}.log"))
     assert {"fsync", "rename", "write", "mkdir"} <= {name for name, _ in calls}
     return calls
@@ -101,14 +127,18 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, summarize, every):
     chosen, recovered, missed = calls[::every], Counter(), 0
     for number, (name, when) in enumerate(chosen):
         folder = tmp_path / str(number)
-        done = save_under_strace(folder, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={when}")
+        done = save_under_strace(
+            folder, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={when}"
+        )
         if "4 saved" in done.stdout:
             missed += 1  # the interpreter made one call less this time
             continue
         recovered[f"from step {check_recovery(folder, (2, 3, 4))}"] += 1
     assert recovered.total() >= 0.8 * len(chosen)
     kinds = counts(Counter(name for name, _ in chosen))
-    summarize(f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})")
+    summarize(
+        f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})"
+    )
 
 
 @needs_strace
@@ -120,13 +150,17 @@ def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_
     outcome: Counter[str] = Counter()
     for number, (name, when, error) in enumerate(cases):
         folder = tmp_path / str(number)
-        done = save_under_strace(folder, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}")
+        done = save_under_strace(
+            folder, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}"
+        )
         assert done.returncode == 0, (name, when, error, done.stderr)
         lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
         unsaved = [step for step, result in lines.items() if result != "saved"]
         outcome["save refused" if unsaved else "save stood"] += 1
         for step in unsaved:
-            assert re.match(r"(OSError|PermissionError|RuntimeError|CannotCreateError): ", lines[step]), lines
+            assert re.match(
+                r"(OSError|PermissionError|RuntimeError|CannotCreateError): ", lines[step]
+            ), lines
         assert len(unsaved) <= 1
         check_recovery(folder, (4,) if "4" not in unsaved else (3,))
     kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))
@@ -140,17 +174,30 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     """fsync of each file after its last write, of the folder before and of its parent after the rename."""
     folder = tmp_path / "run"
     save_under_strace(folder, "-y", "-e", "trace=fsync,rename,write,writev,pwrite64")
-    events = re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", Path(f"{folder}.log").read_text(), re.MULTILINE)
-    renames = [i for i, (name, _, args) in enumerate(events) if name == "rename" and "/step-00000003" in args]
+    events = re.findall(
+        r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", Path(f"{folder}.log").read_text(), re.MULTILINE
+    )
+    renames = [
+        i
+        for i, (name, _, args) in enumerate(events)
+        if name == "rename" and "/step-00000003" in args
+    ]
     at = renames[0]
     temporary = re.search(r'"([^"]*\.tmp-00000003[^"]*)"', events[at][2])[1]
     for file in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
-        events_of_file = [(i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"]
+        events_of_file = [
+            (i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"
+        ]
         assert events_of_file[-1][1] == "fsync", f"{file} is written after it was flushed"
         assert events_of_file[-1][0] < at
     last_file = max(i for i, (_, path, _) in enumerate(events) if path.startswith(f"{temporary}/"))
-    assert any(name == "fsync" and path == temporary for name, path, _ in events[last_file + 1 : at])
-    assert next((name, path) for name, path, _ in events[at + 1 :] if name == "fsync") == ("fsync", str(folder))
+    assert any(
+        name == "fsync" and path == temporary for name, path, _ in events[last_file + 1 : at]
+    )
+    assert next((name, path) for name, path, _ in events[at + 1 :] if name == "fsync") == (
+        "fsync",
+        str(folder),
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +217,9 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
-def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_server, tmp_path, name, number):
+def test_a_run_continues_while_saves_fail_and_reports_it_once(
+    shared_server, tmp_path, name, number
+):
     argv = settings("bert", "trainer.max_steps=20", *tracked(tmp_path / "project"))
     expected = reference(shared_server, argv, tmp_path / "reference")
     fail = {"name": name, "errno": number, "first": 3, "last": 6}
@@ -183,11 +232,15 @@ def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_server, tmp
     assert_tidy(tmp_path / "run")
 
 
-def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(shared_server, tmp_path):
+def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(
+    shared_server, tmp_path
+):
     argv = settings("bert", "trainer.max_steps=12")
     expected = reference(shared_server, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    done = shared_server.run(here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99})
+    done = shared_server.run(
+        here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99}
+    )
     assert done.returncode == 74, done.err
     assert "Traceback" not in done.err
     assert [path.name for path in committed(tmp_path / "run")] == ["step-00000004", "step-00000006"]
@@ -196,12 +249,21 @@ def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(s
     assert resumed.final_state() == expected.final_state
 
 
-def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(shared_server, tmp_path):
+def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(
+    shared_server, tmp_path
+):
     store = f"sqlite:///{tmp_path}/project/mlflow.db"
-    here = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "project"), f"hydra.run.dir={tmp_path}/run")
+    here = settings(
+        "bert",
+        "trainer.max_steps=6",
+        *tracked(tmp_path / "project"),
+        f"hydra.run.dir={tmp_path}/run",
+    )
     elsewhere = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "elsewhere"))
     expected = reference(shared_server, elsewhere, tmp_path / "reference")
-    failed = shared_server.run(here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99})
+    failed = shared_server.run(
+        here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99}
+    )
     assert failed.returncode == 74, failed.err
     assert committed(tmp_path / "run") == []
     for attempt in ("failed", "resumed"):
@@ -218,7 +280,10 @@ def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_onc
 @needs_root
 @pytest.mark.parametrize(
     "full_at_the_end",
-    [pytest.param(False, id="room_again"), pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection)],
+    [
+        pytest.param(False, id="room_again"),
+        pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection),
+    ],
 )
 def test_a_full_disk_costs_saves_and_nothing_else(shared_server, tmp_path, full_at_the_end):
     argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
@@ -244,7 +309,9 @@ def test_a_full_disk_costs_saves_and_nothing_else(shared_server, tmp_path, full_
 @needs_root
 def test_a_disk_that_is_too_small_is_reported_before_training(shared_server, tmp_path):
     with small_disk(tmp_path / "disk", "300k") as disk:
-        done = shared_server.run(settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run"))
+        done = shared_server.run(
+            settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run")
+        )
     assert done.returncode == 74, done.err
     assert "are free" in done.err.split("step 8/8")[0]
     assert "Traceback" not in done.err
@@ -288,7 +355,9 @@ def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_server, tmp_pa
     ],
     ids=["inference folder", "report", "lock", "owner of the lock"],
 )
-def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(monkeypatch, tmp_path, function, number, exit_code):
+def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(
+    monkeypatch, tmp_path, function, number, exit_code
+):
     def fail(*_args):
         raise OSError(number, os.strerror(number))
 
@@ -328,9 +397,13 @@ def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
-def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_or_the_new_one(tmp_path):
+def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_or_the_new_one(
+    tmp_path,
+):
     command = [sys.executable, resaver.__file__, str(tmp_path)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10
     values = []
@@ -338,6 +411,9 @@ def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_o
         store = CheckpointStore(tmp_path / str(call))
         values.append(store.load().weights["w"].tolist()[0])
         store.save(2, {"w": mx.zeros(4)}, {}, state_at(2))
-        assert [path.name.removesuffix("-replaced") for path in store.paths()] == ["step-00000002", "step-00000001"]
+        assert [path.name.removesuffix("-replaced") for path in store.paths()] == [
+            "step-00000002",
+            "step-00000001",
+        ]
     assert values == sorted(values)
     assert set(values) == {1.0, 2.0}

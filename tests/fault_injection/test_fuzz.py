@@ -36,9 +36,23 @@ TINY = [
     "resume=auto",
 ]
 TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]", "data.baselines=false"]
-TEXT = [*TINY, "model=transformer", "data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16"]
-TEXT += ["data.reading.document_unit=line", "data.validation.fraction=0.2", "trainer.schedule.warmup=0"]
-DISTILL = [*TITANIC, "trainer=distill", "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}"]
+TEXT = [
+    *TINY,
+    "model=transformer",
+    "data=streaming",
+    "data.tokenizer.vocab_size=300",
+    "data.seq_len=16",
+]
+TEXT += [
+    "data.reading.document_unit=line",
+    "data.validation.fraction=0.2",
+    "trainer.schedule.warmup=0",
+]
+DISTILL = [
+    *TITANIC,
+    "trainer=distill",
+    "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}",
+]
 ROUNDS = [*TITANIC, "trainer=distill", "trainer.distillation.rounds=2"]
 NEWEST = "run/checkpoints/step-00000004"
 TARGETS = [  # (folder that is copied, command, file in it)
@@ -77,7 +91,16 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("distilled", "distill", "cwd/.cache/teacher-*/soft_targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
-DRAW = {"evaluate": 3, "resume": 1, "continue": 2, "compare": 8, "report": 8, "sync": 3, "generate": 2, "distill": 3}
+DRAW = {
+    "evaluate": 3,
+    "resume": 1,
+    "continue": 2,
+    "compare": 8,
+    "report": 8,
+    "sync": 3,
+    "generate": 2,
+    "distill": 3,
+}
 COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
@@ -95,23 +118,52 @@ class Workplace(NamedTuple):
         """The module and arguments of a command on the run folder `case / "run"`."""
         run, teacher = f"run={case}/run", f"trainer.teachers=[{self.templates}/titanic/run]"
         text = f"data.source={self.templates}/text.txt"
-        settings = {"titanic": TITANIC, "text": [*TEXT, text], "rounds": ROUNDS, "distilled": [*DISTILL, teacher]}
+        settings = {
+            "titanic": TITANIC,
+            "text": [*TEXT, text],
+            "rounds": ROUNDS,
+            "distilled": [*DISTILL, teacher],
+        }
         train = [*settings.get(kind, []), f"hydra.{run.replace('=', '.dir=')}"]
-        methods = [f"a={case}/run", f"b={self.templates}/titanic/run", "baseline=a", f"out={case}/out"]
-        tracked = ["tracking=mlflow", f"tracking.uri={self.store}", "tracking.log_models=false", "tracking.wait=60"]
+        methods = [
+            f"a={case}/run",
+            f"b={self.templates}/titanic/run",
+            "baseline=a",
+            f"out={case}/out",
+        ]
+        tracked = [
+            "tracking=mlflow",
+            f"tracking.uri={self.store}",
+            "tracking.log_models=false",
+            "tracking.wait=60",
+        ]
         module, argv = {
             "create": ("train", [*train, *(tracked if kind == "titanic" else ["tracking=none"])]),
-            "evaluate": ("evaluate", [run, *([] if kind == "rounds" else ["checkpoint=last"]), "max_batches=1"]),
+            "evaluate": (
+                "evaluate",
+                [run, *([] if kind == "rounds" else ["checkpoint=last"]), "max_batches=1"],
+            ),
             "generate": ("generate", [run, "checkpoint=last", "prompt=a", "max_tokens=2"]),
             "resume": ("train", [*train, "tracking=none", "trainer.max_steps=5"]),
             "continue": ("train", [train[-1], "resume=auto", "trainer.max_steps=5"]),
-            "distill": ("train", [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"]),
+            "distill": (
+                "train",
+                [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"],
+            ),
             "compare": ("compare", methods),
             "report": ("report", [f"{case}/run"]),
             "sync": ("runs", ["sync", f"{case}/run", f"uri={self.store}"]),
         }[command]
-        writable = [f"{self.templates}/store", *(f"{case}/{name}" for name in ("run", "out", "cwd"))]
-        paths = {"cwd": f"{case}/cwd", "out": f"{case}/output", "canary": f"{case}/canary.py", "writable": writable}
+        writable = [
+            f"{self.templates}/store",
+            *(f"{case}/{name}" for name in ("run", "out", "cwd")),
+        ]
+        paths = {
+            "cwd": f"{case}/cwd",
+            "out": f"{case}/output",
+            "canary": f"{case}/canary.py",
+            "writable": writable,
+        }
         return {"module": f"mlxlab.cli.{module}", "argv": argv, **paths}
 
     def run(self, order: dict[str, Any]) -> tuple[Any, list[str], str]:
@@ -124,7 +176,9 @@ class Workplace(NamedTuple):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "text.txt").write_text("".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200)))
+    (folder / "text.txt").write_text(
+        "".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200))
+    )
     server, child_end = Pipe()
     fork(serve, child_end, environment())
     child_end.close()
@@ -133,7 +187,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         (folder / kind / "cwd").mkdir(parents=True)
         order = workplace.order(kind, "create", folder / kind)
         for steps in (2, 4):
-            code, _, output = workplace.run(order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]})
+            code, _, output = workplace.run(
+                order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]}
+            )
             assert code == 0, output
     for name in ("cwd", "run"):
         (folder / "trial" / name).mkdir(parents=True)
@@ -159,12 +215,19 @@ def run_command(
 
 @pytest.mark.parametrize(("kind", "command"), COMMANDS)
 def test_every_command_succeeds_on_the_unchanged_run(workplace, tmp_path, kind, command):
-    assert run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged") == (0, "")
+    assert run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged") == (
+        0,
+        "",
+    )
 
 
-@pytest.mark.parametrize(("kind", "command", "name"), TARGETS, ids=lambda value: value.replace("/", "-"))
+@pytest.mark.parametrize(
+    ("kind", "command", "name"), TARGETS, ids=lambda value: value.replace("/", "-")
+)
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.fault_injection)])
-def test_mutated_files_are_refused_or_read_without_harm(workplace, tmp_path, kind, command, name, full):
+def test_mutated_files_are_refused_or_read_without_harm(
+    workplace, tmp_path, kind, command, name, full
+):
     faults = []
     count = 100 if full else DRAW[command]
     for number in range(count):

@@ -29,7 +29,12 @@ from support.fault_injection.harness import (
 )
 from support.processes import ROOT, process_of_rank, run, start, wait_for
 
-SHORT = ("trainer.epochs=null", "trainer.max_steps=16", "trainer.eval_every=6", "checkpointing.every_steps=3")
+SHORT = (
+    "trainer.epochs=null",
+    "trainer.max_steps=16",
+    "trainer.eval_every=6",
+    "checkpointing.every_steps=3",
+)
 LORA = "{id: lora, op: set_lora, rank: 2, when: {or_steps: 1}}"
 MERGE = "{id: merge, op: merge_lora, when: {or_steps: 2}}"
 DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 2}, then: evaluate}"
@@ -67,8 +72,18 @@ GROWING = {
     ),
 }
 PLACES = ("before", "inside", "after", "evaluation", "save")
-PHASES = {"training": 1, "tracking": 12, "save": 4, "retention": 3, "evaluation": 2}  # how often before a kill
-OPTIMIZED = ("trainer=optimized", "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true")
+PHASES = {
+    "training": 1,
+    "tracking": 12,
+    "save": 4,
+    "retention": 3,
+    "evaluation": 2,
+}  # how often before a kill
+OPTIMIZED = (
+    "trainer=optimized",
+    "trainer.step.accumulate=2",
+    "trainer.step.activation_checkpointing=true",
+)
 SLOW = pytest.mark.fault_injection
 
 
@@ -83,7 +98,9 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(shared_server, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    shared_server.run([*settings("bert", "trainer.max_steps=4"), f"hydra.run.dir={folder}"]).final_state()
+    shared_server.run(
+        [*settings("bert", "trainer.max_steps=4"), f"hydra.run.dir={folder}"]
+    ).final_state()
     return folder
 
 
@@ -93,23 +110,50 @@ def arguments(corpus, tmp_path, request):
 
     def make(name: str, *overrides: str) -> list[str]:
         schedule = f"callbacks.growth.operations=[{', '.join(GROWING[name])}]"
-        more = [*SHORT, schedule, "trainer.ema_decay=0.9", "callbacks.csv.path=metrics.csv", *tracked(tmp_path / "db")]
+        more = [
+            *SHORT,
+            schedule,
+            "trainer.ema_decay=0.9",
+            "callbacks.csv.path=metrics.csv",
+            *tracked(tmp_path / "db"),
+        ]
         if name == "distill":
-            teachers = [f"trainer.teachers=[{request.getfixturevalue('teacher')}]", "model.freeze=[embedding]"]
+            teachers = [
+                f"trainer.teachers=[{request.getfixturevalue('teacher')}]",
+                "model.freeze=[embedding]",
+            ]
             return settings("bert", *more, "trainer=distill", *teachers, *overrides)
-        text = [f"data.source={corpus}", "data.tokenizer.vocab_size=300", "data.seq_len=32", "model.freeze=[norm]"]
-        text += ["data=streaming", "data.validation.fraction=0.2", "data.order.pool=50", "data.order.rescore_every=3"]
+        text = [
+            f"data.source={corpus}",
+            "data.tokenizer.vocab_size=300",
+            "data.seq_len=32",
+            "model.freeze=[norm]",
+        ]
+        text += [
+            "data=streaming",
+            "data.validation.fraction=0.2",
+            "data.order.pool=50",
+            "data.order.rescore_every=3",
+        ]
         more += ["data/order=curriculum", "objective=valid/bits_per_byte"]
         more += ["data.vocabulary.coverage=0.9"] if name == "curriculum" else OPTIMIZED
         titanic = ("data.baselines", "data.templates", "data.augment")
-        return [each for each in settings("transformer", *text, *more, *overrides) if not each.startswith(titanic)]
+        return [
+            each
+            for each in settings("transformer", *text, *more, *overrides)
+            if not each.startswith(titanic)
+        ]
 
     return make
 
 
 def growth_steps(expected: Reference) -> dict[int, int]:
     """Step -> operations that are done after it."""
-    return {step: int(value) for (name, step), value in expected.metrics.items() if name == "growth/done"}
+    return {
+        step: int(value)
+        for (name, step), value in expected.metrics.items()
+        if name == "growth/done"
+    }
 
 
 @pytest.mark.parametrize(
@@ -147,7 +191,9 @@ def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
     here, kills, phases = [*argv, f"hydra.run.dir={tmp_path}/run"], 0, []
     for number in range(8):
         attempt = shared_server.start(here, syncer=False)
-        phase = rng.choice(list(PHASES)) if number else "retention"  # so that there is a checkpoint to resume from
+        phase = (
+            rng.choice(list(PHASES)) if number else "retention"
+        )  # so that there is a checkpoint to resume from
         if attempt.wait_for(phase, rng.randint(1, PHASES[phase])):
             attempt.wait(rng.uniform(0.0, 0.02))
             attempt.send(signal.SIGKILL)
@@ -156,12 +202,21 @@ def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
         kills += attempt.returncode == -signal.SIGKILL
         phases.append(attempt.phase)
     finish(shared_server, here, expected, tmp_path)
-    summarize(f"{kills} kills at random instants ({name}, {', '.join(phases)}): bitwise equal (seed {SEED})")
+    summarize(
+        f"{kills} kills at random instants ({name}, {', '.join(phases)}): bitwise equal (seed {SEED})"
+    )
 
 
-def finish(server: ForkServer, here: list[str], expected: Reference, folder: Path, synced: bool = True) -> None:
+def finish(
+    server: ForkServer, here: list[str], expected: Reference, folder: Path, synced: bool = True
+) -> None:
     """The last start: it says how much of the schedule is done, and ends as the reference, in every file."""
-    saved = CheckpointStore(folder / "run" / "checkpoints").load(read_only=True).state["progress"].growth
+    saved = (
+        CheckpointStore(folder / "run" / "checkpoints")
+        .load(read_only=True)
+        .state["progress"]
+        .growth
+    )
     done = server.run(here, syncer=False)
     assert "resumed from step-" in done.err
     total = max(growth_steps(expected).values())
@@ -179,9 +234,13 @@ def assert_same_files(got: Path, expected: Path) -> None:
     assert read_table(got) == read_table(expected)
     for name in ("metrics.json", "inference/config.yaml"):
         texts = [(folder / name).read_text().replace(str(folder), "") for folder in (got, expected)]
-        lines = [[line for line in text.splitlines() if ' batch":' not in line] for text in texts]  # milliseconds
+        lines = [
+            [line for line in text.splitlines() if ' batch":' not in line] for text in texts
+        ]  # milliseconds
         assert lines[0] == lines[1]
-    a, b = (CheckpointStore(folder / "checkpoints").load(read_only=True) for folder in (got, expected))
+    a, b = (
+        CheckpointStore(folder / "checkpoints").load(read_only=True) for folder in (got, expected)
+    )
     assert (a.step, untimed(a)) == (b.step, untimed(b))
     for left, right in ((a.weights, b.weights), (a.optimizer, b.optimizer)):
         assert left.keys() == right.keys()
@@ -191,7 +250,10 @@ def assert_same_files(got: Path, expected: Path) -> None:
 def read_table(folder: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, by column: the order of columns is that in which metrics were first logged."""
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    return [{name: value for name, value in row.items() if name != "time" and not timed(name)} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name != "time" and not timed(name)}
+        for row in rows
+    ]
 
 
 def timed(name: str) -> bool:
@@ -217,12 +279,17 @@ def assert_same_in_store(folder: Path) -> None:
     store = f"sqlite:///{folder}/db/mlflow.db"
     synced = run("sync", f"{folder}/run", f"{folder}/reference", f"uri={store}", script="runs")
     assert synced.returncode == 0, synced.stderr
-    uids = [json.loads((folder / name / "manifest.json").read_text())["id"] for name in ("run", "reference")]
+    uids = [
+        json.loads((folder / name / "manifest.json").read_text())["id"]
+        for name in ("run", "reference")
+    ]
     run_of = "WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mlxlab.uid' AND value = ?)"
     metrics, tags = [], []
     with closing(sqlite3.connect(folder / "db" / "mlflow.db")) as database:
         for uid in uids:
-            rows = database.execute(f"SELECT key, step, value FROM metrics {run_of}", (uid,)).fetchall()
+            rows = database.execute(
+                f"SELECT key, step, value FROM metrics {run_of}", (uid,)
+            ).fetchall()
             assert len({row[:2] for row in rows}) == len(rows) > 100
             metrics.append({row[:2]: row[2] for row in rows if not timed(row[0])})
             query = f"SELECT key, value FROM tags {run_of} AND key LIKE 'growth.%'"
@@ -254,14 +321,25 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
 
 @SLOW
 def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp_path):
-    fault = "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.growth import apply\n"
+    fault = (
+        "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.growth import apply\n"
+    )
     fault += "    def probe_outputs(*args):\n        raise MemoryError('injected')\n"
     (tmp_path / "sitecustomize.py").write_text(f"{fault}    apply.probe_outputs = probe_outputs\n")
-    argv = [each for each in arguments("optimized", "tracking=none", "nproc=2") if not each.startswith("tracking.")]
+    argv = [
+        each
+        for each in arguments("optimized", "tracking=none", "nproc=2")
+        if not each.startswith("tracking.")
+    ]
     argv += [f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
     done = run(*argv, script="launch", PYTHONPATH=f"{tmp_path}:{ROOT}/src")
     assert done.returncode == 0, done.stderr  # it compares the final states of all processes
-    events = CheckpointStore(tmp_path / "run" / "checkpoints").load(read_only=True).state["history"].events
+    events = (
+        CheckpointStore(tmp_path / "run" / "checkpoints")
+        .load(read_only=True)
+        .state["history"]
+        .events
+    )
     assert ["skipped: failed in another process" in text for _, text in events] == [
         operation in (DEEPER, WIDER, LORA) for operation in GROWING["optimized"]
     ]

@@ -12,7 +12,9 @@ SETTINGS = [
     *(
         setting
         for setting in TINY
-        if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.prefetch", "data.baselines"))
+        if not setting.startswith(
+            ("trainer.", "callbacks.", "checkpointing.", "data.prefetch", "data.baselines")
+        )
     ),
     "model=transformer",
     "data=streaming",
@@ -29,13 +31,21 @@ SETTINGS = [
 
 def test_killed_runs_on_a_failing_hub_end_in_the_same_state(tmp_path):
     hub = new_hub()
-    reach = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    reach = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     whole = run(*SETTINGS, f"hydra.run.dir={tmp_path / 'whole'}", **reach)
     assert whole.returncode == 0, whole.stderr
     draw = random.Random(0)
     again = [*SETTINGS, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     for step in sorted(draw.sample(range(4, 38, 2), 3)):
-        hub.faults = [fault for _ in range(6) for fault in (draw.choice(["503", "cut"]), draw.choice(["", "503"]), "")]
+        hub.faults = [
+            fault
+            for _ in range(6)
+            for fault in (draw.choice(["503", "cut"]), draw.choice(["", "503"]), "")
+        ]
         process = start(*again, f"data.prefetch={step % 3}", **reach)
         wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08}", process)
         process.kill()

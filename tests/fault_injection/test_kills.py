@@ -36,7 +36,13 @@ from support.fault_injection.harness import (
 )
 from support.processes import run
 
-SHORT_PHASES = {"save": 20, "retention": 15, "evaluation": 3, "tracking": 40, "report": 1}  # how often in a run
+SHORT_PHASES = {
+    "save": 20,
+    "retention": 15,
+    "evaluation": 3,
+    "tracking": 40,
+    "report": 1,
+}  # how often in a run
 
 
 class Tally:
@@ -49,7 +55,12 @@ class Tally:
 
 
 def chain(
-    server: ForkServer, argv: list[str], folder: Path, expected: Reference, kills: int, rng: random.Random
+    server: ForkServer,
+    argv: list[str],
+    folder: Path,
+    expected: Reference,
+    kills: int,
+    rng: random.Random,
 ) -> Tally:
     """Kills and starts again, `kills` times; the last run may end, and one that ends is compared."""
     tally, number = Tally(), 0
@@ -61,8 +72,14 @@ def chain(
         if not last:
             kill_at_random_instant(attempt, expected, rng)
         attempt.finish()
-        if before and "resumed from step-" not in attempt.err and attempt.phase not in ("start", "data"):
-            tally.unresumable.append(f"{attempt.phase}: started a new run although there were {before}")
+        if (
+            before
+            and "resumed from step-" not in attempt.err
+            and attempt.phase not in ("start", "data")
+        ):
+            tally.unresumable.append(
+                f"{attempt.phase}: started a new run although there were {before}"
+            )
         if attempt.returncode == -signal.SIGKILL:
             tally.kills[attempt.phase] += 1
             continue
@@ -93,11 +110,17 @@ def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> 
 def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize, kills):
     variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
     lanes = 2 if kills > 20 else 1
-    variants_of_lane = [[v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)]
+    variants_of_lane = [
+        [v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)
+    ]
 
     def work(lane: int) -> list[Tally]:
         chosen = variants_of_lane[lane] if kills > 20 else [("transformer", 2)]
-        with fork_server(tmp_path / f"server-{lane}") if lanes > 1 else nullcontext(shared_server) as server:
+        with (
+            fork_server(tmp_path / f"server-{lane}")
+            if lanes > 1
+            else nullcontext(shared_server) as server
+        ):
             return [lane_chain(server, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
 
     def lane_chain(server: ForkServer, lane: int, variant: tuple[str, int], count: int) -> Tally:
@@ -105,11 +128,15 @@ def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize,
         folder = tmp_path / f"{model}-{prefetch}"
         argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
         expected = reference(server, argv, folder / "reference")
-        assert sorted(step for name, step in expected.metrics if name == "train/loss") == list(range(1, STEPS + 1))
+        assert sorted(step for name, step in expected.metrics if name == "train/loss") == list(
+            range(1, STEPS + 1)
+        )
         return chain(server, argv, folder, expected, count, rng_for("kills", model, prefetch))
 
     with ThreadPoolExecutor(lanes) as pool:
-        tallies = [tally for tallies_of_lane in pool.map(work, range(lanes)) for tally in tallies_of_lane]
+        tallies = [
+            tally for tallies_of_lane in pool.map(work, range(lanes)) for tally in tallies_of_lane
+        ]
     where = sum((tally.kills for tally in tallies), Counter())
     unresumable = [reason for tally in tallies for reason in tally.unresumable]
     done = sum(tally.completions for tally in tallies)
@@ -119,7 +146,9 @@ def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize,
     )
     assert not unresumable, unresumable
     for lane in range(lanes):
-        assert_store_is_complete(tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), summarize)
+        assert_store_is_complete(
+            tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), summarize
+        )
 
 
 def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> None:
@@ -128,19 +157,26 @@ def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> 
     done = run("sync", *map(str, runs), f"uri=sqlite:///{project}/mlflow.db", script="runs")
     assert done.returncode == 0, done.stderr
     with sqlite3.connect(project / "mlflow.db") as store:
-        rows = store.execute("SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3").fetchall()
+        rows = store.execute(
+            "SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3"
+        ).fetchall()
     per_run = Counter(run_id for run_id, key, _, _ in rows if key == "train/loss")
     assert all(count == 1 for *_, count in rows)
     # A run killed before its first checkpoint starts anew: what it had logged stays, as a run of its own.
     restarted = [path for folder in runs for path in folder.glob("journal-*.jsonl")]
     assert Counter(per_run.values())[STEPS] == len(runs), per_run
     assert len(per_run) <= len(runs) + len(restarted), per_run
-    summarize(f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once; {len(restarted)} had restarted")
+    summarize(
+        f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once; {len(restarted)} had restarted"
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "kills"),
-    [("cnn_hybrid", 2), *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS)],
+    [
+        ("cnn_hybrid", 2),
+        *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS),
+    ],
 )
 def test_kill_9_of_the_process_that_a_user_starts(tmp_path, summarize, model, kills):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
@@ -199,7 +235,9 @@ def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path, summarize, 
         assert_tidy(tmp_path / str(call), keep=1)
         call += every
     assert kills >= 3
-    summarize(f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal")
+    summarize(
+        f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal"
+    )
 
 
 @pytest.mark.fault_injection
@@ -221,4 +259,6 @@ def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_pat
         assert_tidy(folder)
         assert len(list((folder / "base").iterdir())) == 1, "a leftover, or the same weights twice"
         call += 1
-    summarize(f"kill at {call - 1} calls to the disk of save {save} with adapters: all resumed, bitwise equal")
+    summarize(
+        f"kill at {call - 1} calls to the disk of save {save} with adapters: all resumed, bitwise equal"
+    )

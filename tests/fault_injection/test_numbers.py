@@ -10,7 +10,10 @@ from mlxlab.checkpoint.store import load_checkpoint
 from support.fault_injection.harness import Attempt, committed, read_metrics, settings, tracked
 
 ALL = ["data", "loss", "gradient", "optimizer"]
-EVERYWHERE = [pytest.param(what, marks=[] if what == "gradient" else [pytest.mark.fault_injection]) for what in ALL]
+EVERYWHERE = [
+    pytest.param(what, marks=[] if what == "gradient" else [pytest.mark.fault_injection])
+    for what in ALL
+]
 
 
 def poisoned(shared_server, tmp_path, what: str, last: int) -> Attempt:
@@ -46,7 +49,9 @@ def test_one_nonfinite_step_costs_one_step(shared_server, tmp_path, what):
     metrics = read_metrics(tmp_path / "run" / "journal.jsonl")
     logged = {step for name, step in metrics if name == "train/loss"}
     if what == "optimizer":  # the next three are skipped, then the weights are those of step 6
-        assert "step 10: not finite; continuing with the weights of step 6 and later data" in done.err
+        assert (
+            "step 10: not finite; continuing with the weights of step 6 and later data" in done.err
+        )
         assert logged >= {*range(1, 21)} - {10}
     else:
         assert logged == {*range(1, 21)}
@@ -57,5 +62,7 @@ def test_one_nonfinite_step_costs_one_step(shared_server, tmp_path, what):
 def test_persistent_nonfinite_steps_exit_with_78_after_the_rollbacks(shared_server, tmp_path, what):
     done = poisoned(shared_server, tmp_path, what, last=9999)
     assert done.returncode == 78, done.err
-    records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
     assert [record["end"] for record in records if "end" in record] == ["FAILED"]

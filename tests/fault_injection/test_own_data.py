@@ -71,10 +71,15 @@ def sources(tmp_path_factory):
         folder / "c.jsonl",
     )
     lines = [
-        {"prompt": f"Say {n} in words, please.", "completion": f"It is number {n}. " * (1 + n % 3)} for n in range(90)
+        {"prompt": f"Say {n} in words, please.", "completion": f"It is number {n}. " * (1 + n % 3)}
+        for n in range(90)
     ]
     chats.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return dict.fromkeys(DATA, texts) | {"numbers": numbers, "table": numbers, "instruct": str(chats)}
+    return dict.fromkeys(DATA, texts) | {
+        "numbers": numbers,
+        "table": numbers,
+        "instruct": str(chats),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,10 @@ def first_run(tmp_path_factory, shared_server, sources):
     def of(data, model, trainer):
         if (data, model, trainer) not in made:
             teachers = [of(data, "transformer", "simple")[1]] if trainer == "distill" else []
-            argv, folder = settings(data, model, trainer, sources, teachers), tmp_path_factory.mktemp("first")
+            argv, folder = (
+                settings(data, model, trainer, sources, teachers),
+                tmp_path_factory.mktemp("first"),
+            )
             made[data, model, trainer] = argv, folder, reference(shared_server, argv, folder)
         return made[data, model, trainer]
 
@@ -126,7 +134,9 @@ def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
 ):
     argv, _, expected = first_run(data, model, trainer)
     rng = rng_for("own data", data, model, trainer)
-    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, (rng.randint(2, 3), rng.randint(1, 2)))
+    resumed = kill_and_resume(
+        shared_server, argv, tmp_path / "killed", rng, (rng.randint(2, 3), rng.randint(1, 2))
+    )
     assert resumed.final_state() == expected.final_state
 
 
@@ -136,10 +146,16 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     tmp_path, shared_server, first_run, data, model, trainer
 ):
     argv, folder, expected = first_run(data, model, trainer)
-    streams = [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]  # as in the plain step
-    compiled = shared_server.run([*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False)
+    streams = (
+        [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]
+    )  # as in the plain step
+    compiled = shared_server.run(
+        [*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False
+    )
     assert compiled.final_state() == expected.final_state
-    assert "trainer.step.compile:" not in compiled.err, "no line that says why the step is not compiled"
+    assert "trainer.step.compile:" not in compiled.err, (
+        "no line that says why the step is not compiled"
+    )
     losses, uncompiled = example_losses.read(tmp_path / "run"), example_losses.read(folder)
     for name in uncompiled.keys() - {"time"}:
         np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)
@@ -154,7 +170,11 @@ def test_a_run_on_the_hardest_examples_trains_on_those_alone_and_survives_a_kill
     losses = example_losses.read(source)
     by_loss = sorted(zip(-losses["mean"], losses["id"], strict=True))
     hardest = sorted(number for _, number in by_loss[: math.ceil(len(by_loss) / 2)])
-    argv = [*argv, "trainer.epochs=100", f"data.select={{mode: hardest, percent: 50, source: {source}}}"]
+    argv = [
+        *argv,
+        "trainer.epochs=100",
+        f"data.select={{mode: hardest, percent: 50, source: {source}}}",
+    ]
     expected = reference(shared_server, argv, tmp_path / "reference")
     assert example_losses.read(tmp_path / "reference")["id"].tolist() == hardest
     rng = rng_for("hardest", data, model, trainer)

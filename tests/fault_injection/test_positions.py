@@ -41,7 +41,9 @@ def two_epochs(request, shared_server: ForkServer, tmp_path_factory) -> tuple[li
     return argv, expected
 
 
-def assert_resumes_exactly(server: ForkServer, argv: list[str], folder, steps: list[int], expected: Reference) -> None:
+def assert_resumes_exactly(
+    server: ForkServer, argv: list[str], folder, steps: list[int], expected: Reference
+) -> None:
     here = [*argv, f"hydra.run.dir={folder}"]
     for step in steps:
         stopped = server.run(here, syncer=False, stop=step)
@@ -57,7 +59,9 @@ def assert_resumes_exactly(server: ForkServer, argv: list[str], folder, steps: l
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param(step, marks=[] if step in (0, EPOCH, 2 * EPOCH) else [pytest.mark.fault_injection])
+        pytest.param(
+            step, marks=[] if step in (0, EPOCH, 2 * EPOCH) else [pytest.mark.fault_injection]
+        )
         for step in range(2 * EPOCH + 1)
     ],
 )
@@ -65,15 +69,22 @@ def test_resume_works_from_every_position_in_an_epoch(shared_server, tmp_path, t
     assert_resumes_exactly(shared_server, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
 
 
-@pytest.mark.parametrize("number", [pytest.param(number, marks=pytest.mark.fault_injection) for number in range(4)])
-def test_a_chain_of_five_resumes_ends_in_the_same_state(shared_server, tmp_path, summarize, two_epochs, number):
+@pytest.mark.parametrize(
+    "number", [pytest.param(number, marks=pytest.mark.fault_injection) for number in range(4)]
+)
+def test_a_chain_of_five_resumes_ends_in_the_same_state(
+    shared_server, tmp_path, summarize, two_epochs, number
+):
     steps = sorted(rng_for("chain", number).sample(range(1, 2 * EPOCH + 1), 5))
     assert_resumes_exactly(shared_server, two_epochs[0], tmp_path / "run", steps, two_epochs[1])
-    summarize(f"chain of five resumes at steps {steps}: bitwise equal, metrics once each (seed {SEED})")
+    summarize(
+        f"chain of five resumes at steps {steps}: bitwise equal, metrics once each (seed {SEED})"
+    )
 
 
 @pytest.mark.parametrize(
-    "model", ["bert", *(pytest.param(m, marks=pytest.mark.fault_injection) for m in list(MODELS)[1:])]
+    "model",
+    ["bert", *(pytest.param(m, marks=pytest.mark.fault_injection) for m in list(MODELS)[1:])],
 )
 def test_clocks_that_jump_change_nothing(shared_server, tmp_path, model):
     """Up to a day, both ways, at every look: the newest is the one of the highest step."""

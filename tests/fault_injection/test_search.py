@@ -23,13 +23,19 @@ pytestmark = [
 def table(folder: Path) -> list[dict[str, str]]:
     """`trials.csv` without the times."""
     with (folder / "trials.csv").open() as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def records(folder: Path) -> list[dict[str, object]]:
     """The trials in the study, with the order of all results, without the times."""
     with closing(sqlite3.connect(folder / "study.db")) as connection:
-        trials = [json.loads(text) for (text,) in connection.execute("select record from trials order by number")]
+        trials = [
+            json.loads(text)
+            for (text,) in connection.execute("select record from trials order by number")
+        ]
     return [trial | {"seconds": 0} for trial in trials]
 
 
@@ -39,7 +45,9 @@ def final_states(output: str) -> list[str]:
 
 def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-2))"
-    short = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1")
+    short = tiny_overrides(
+        "trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1"
+    )
     command = [
         "-m",
         "hydra/sweeper=search",
@@ -64,8 +72,18 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
 
 def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_same_rungs(tmp_path):
     rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-1))"
-    length = ["trainer.max_steps=18", "trainer.eval_every=2", "checkpointing.every_steps=1", "model.dropout=0.1"]
-    search = ["hydra.sweeper.sampler=random", "hydra.sweeper.trials=9", "hydra.sweeper.pruner=asha", rate]
+    length = [
+        "trainer.max_steps=18",
+        "trainer.eval_every=2",
+        "checkpointing.every_steps=1",
+        "model.dropout=0.1",
+    ]
+    search = [
+        "hydra.sweeper.sampler=random",
+        "hydra.sweeper.trials=9",
+        "hydra.sweeper.pruner=asha",
+        rate,
+    ]
     command = ["-m", "hydra/sweeper=search", *search, *tiny_overrides(*length)]
     whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
@@ -76,7 +94,9 @@ def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_s
         while len(files(folder) ^ before) < changes and process.poll() is None:
             time.sleep(0.003)
         time.sleep(draw.uniform(0, 0.03))
-        if process.poll() is not None:  # it ended before it could be killed: the next kills are of another search
+        if (
+            process.poll() is not None
+        ):  # it ended before it could be killed: the next kills are of another search
             check_equal(folder, tmp_path / "whole")
             folder = tmp_path / str(kills)
             continue

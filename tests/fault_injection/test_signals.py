@@ -32,14 +32,24 @@ from support.fault_injection.harness import (
 )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-PHASES = {"data": 1, "training": 1, "evaluation": 4, "save": 20, "retention": 15, "tracking": 40, "report": 1}
+PHASES = {
+    "data": 1,
+    "training": 1,
+    "evaluation": 4,
+    "save": 20,
+    "retention": 15,
+    "tracking": 40,
+    "report": 1,
+}
 SLOW = 0.05  # seconds before each of three batches of an evaluation
 
 
 def statuses(folder: Path) -> list[str]:
     """What the journal says of the ends of a run, oldest first."""
     journal = folder / "journal.jsonl"
-    records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    records = (
+        [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    )
     return [record["end"] for record in records if "end" in record]
 
 
@@ -52,7 +62,9 @@ def check_end(number: int, code: int | None, begun: bool, over: bool, ended: lis
         ended: the statuses in the journal.
     """
     if over and code == -number:
-        assert ended[-1:] == ["FINISHED"]  # the listener had gone, only the interpreter was still to end
+        assert ended[-1:] == [
+            "FINISHED"
+        ]  # the listener had gone, only the interpreter was still to end
     elif not begun:
         assert code in (-number, 128 + number), code  # a shell says 128 + number for both
     elif number == signal.SIGUSR1:
@@ -84,7 +96,9 @@ def assert_resumes(server: ForkServer, argv: list[str], folder: Path, expected: 
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.fault_injection)])
-def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_server, tmp_path, summarize, count):
+def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
+    shared_server, tmp_path, summarize, count
+):
     server, rng = shared_server, rng_for("signals")
     where, codes, notice = Counter(), Counter(), [0.0]
     references = {}
@@ -107,7 +121,11 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_server, 
         codes[str(attempt.returncode)] += 1
         if attempt.returncode == 128 + signum and phase not in ("start", "data"):
             notice.append(time.monotonic() - sent)
-        over = phase in ("report", "end", "over") or "final_state" in attempt.out or at_its_end(attempt)
+        over = (
+            phase in ("report", "end", "over")
+            or "final_state" in attempt.out
+            or at_its_end(attempt)
+        )
         over = over or "training has ended" in attempt.err
         begun = phase != "start" or attempt.returncode not in (-signum, 128 + signum)
         check_end(signum, attempt.returncode, begun, over, statuses(tmp_path / str(number)))
@@ -144,7 +162,13 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
         out, err = process.communicate(timeout=120)
         codes[str(process.returncode)] += 1
         begun = not early or process.returncode not in (-signum, 128 + signum)
-        check_end(signum, process.returncode, begun, "final_state" in out, statuses(tmp_path / str(number)))
+        check_end(
+            signum,
+            process.returncode,
+            begun,
+            "final_state" in out,
+            statuses(tmp_path / str(number)),
+        )
         assert early or "Traceback" not in err, err
         if process.returncode == 0:
             assert final_state(out) == expected.final_state
@@ -156,7 +180,9 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.fault_injection)])
-def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(shared_server, tmp_path, count):
+def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(
+    shared_server, tmp_path, count
+):
     rng = rng_for("signals at the end")
     for number in range(count):
         argv = settings("bert", "trainer.max_steps=2", f"hydra.run.dir={tmp_path}/{number}")
@@ -169,7 +195,9 @@ def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(shared_
         assert (tmp_path / str(number) / "STATUS.DONE").exists()
 
 
-def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_server, tmp_path, summarize):
+def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(
+    shared_server, tmp_path, summarize
+):
     """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
     argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))
     expected = reference(shared_server, argv, tmp_path / "reference")

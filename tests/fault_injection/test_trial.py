@@ -31,13 +31,20 @@ def attempts(folder):
     """The status of every attempt of every run, by the folder of the run."""
     manifests = sorted(folder.glob("*/manifest.json"))
     return {
-        file.parent.name: [each["status"] for each in json.loads(file.read_text())["attempts"]] for file in manifests
+        file.parent.name: [each["status"] for each in json.loads(file.read_text())["attempts"]]
+        for file in manifests
     }
 
 
 def test_a_killed_trial_continues(tmp_path):
     base = shutil.copytree(past_run(), tmp_path / "base")
-    command = [f"baseline={base}", "trainer.learning_rate=3e-3", "budget=12steps", "max_seeds=3", "data.prefetch=1"]
+    command = [
+        f"baseline={base}",
+        "trainer.learning_rate=3e-3",
+        "budget=12steps",
+        "max_seeds=3",
+        "data.prefetch=1",
+    ]
     begin = time.monotonic()
     whole = run(*command, f"folder={tmp_path}/whole", script="trial")
     seconds = time.monotonic() - begin
@@ -59,7 +66,13 @@ def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, 
     import psutil
 
     base = shutil.copytree(past_run(), tmp_path / "base")
-    command = [f"baseline={base}", "trainer.learning_rate=3e-3", "budget=120steps", "seeds=2", f"folder={tmp_path}/t"]
+    command = [
+        f"baseline={base}",
+        "trainer.learning_rate=3e-3",
+        "budget=120steps",
+        "seeds=2",
+        f"folder={tmp_path}/t",
+    ]
     command += ["trainer.eval_every=60", "checkpointing.every_steps=1"]
     process = start(*command, script="trial", fresh=True)
     end = time.monotonic() + 120
@@ -71,7 +84,9 @@ def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, 
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert "interrupted; the same command continues" in err
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert not any(
+        child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children
+    )
     before = attempts(tmp_path / "t")
     ended = run(*command, script="trial")
     assert ended.returncode in (0, 10, 11), ended.stderr

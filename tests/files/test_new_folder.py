@@ -37,8 +37,14 @@ def test_what_a_killed_process_left_of_the_same_folder_is_removed_and_nothing_el
     killed = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "out"], env=environment())
     assert killed.wait() < 0
     [left] = tmp_path.iterdir()
-    others = [left.with_name(left.name.replace("-out", f"-{name}")) for name in ("other", "x-out", "out2")]
-    others += [temporary_name(tmp_path / "out"), tmp_path / ".out-a1b2c3", tmp_path / f".tmp-{killed.pid}-mine-out"]
+    others = [
+        left.with_name(left.name.replace("-out", f"-{name}")) for name in ("other", "x-out", "out2")
+    ]
+    others += [
+        temporary_name(tmp_path / "out"),
+        tmp_path / ".out-a1b2c3",
+        tmp_path / f".tmp-{killed.pid}-mine-out",
+    ]
     for other in others:
         other.mkdir()
     link = left.with_name(f".tmp-{killed.pid}-00000000-out")

@@ -26,7 +26,12 @@ class Document(TypedDict):
     table: dict[str, int]
 
 
-GOOD = {"format": "test/1", "entries": [{"step": 3, "value": None}], "pairs": [[1, 0.5]], "table": {"a.b": 2}}
+GOOD = {
+    "format": "test/1",
+    "entries": [{"step": 3, "value": None}],
+    "pairs": [[1, 0.5]],
+    "table": {"a.b": 2},
+}
 
 
 @dataclass
@@ -69,8 +74,14 @@ def test_a_document_of_the_right_shape_is_read(tmp_path):
     [
         ({"format": "test/2"}, "format: expected one of 'test/1', got 'test/2'"),
         ({"entries": {}}, "entries: expected list, got {}"),
-        ({"entries": [{"step": -1, "value": 1.0}]}, r"entries\[0\]\.step: expected Ge\(ge=0\), got -1"),
-        ({"entries": [{"step": True, "value": 1.0}]}, r"entries\[0\]\.step: expected int, got True"),
+        (
+            {"entries": [{"step": -1, "value": 1.0}]},
+            r"entries\[0\]\.step: expected Ge\(ge=0\), got -1",
+        ),
+        (
+            {"entries": [{"step": True, "value": 1.0}]},
+            r"entries\[0\]\.step: expected int, got True",
+        ),
         ({"entries": [{"step": 1}]}, r"entries\[0\]: 'value' is missing"),
         ({"entries": [{"step": 1, "value": 1, "other": 1}]}, r"entries\[0\]: unknown key 'other'"),
         ({"pairs": [[1, 2, 3]]}, r"pairs\[0\]: expected 2 items, got 3"),

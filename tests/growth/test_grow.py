@@ -14,14 +14,33 @@ from mlx.utils import tree_flatten
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations.changes import CHANGES
 from mlxlab.models.layers import named_parameters
-from support.growth import FAMILIES, OPTIMIZERS, STARTS, Case, draw_node, draw_operation, new_case, new_model
+from support.growth import (
+    FAMILIES,
+    OPTIMIZERS,
+    STARTS,
+    Case,
+    draw_node,
+    draw_operation,
+    new_case,
+    new_model,
+)
 from support.growth_rules import expected_transfer, refusal, source_of
 
 NAMES = (
-    *("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "shrink", "grow_vocabulary"),
+    *(
+        "stack",
+        "widen",
+        "add_heads",
+        "grow_width",
+        "resize_vocabulary",
+        "shrink",
+        "grow_vocabulary",
+    ),
     *("set_lora", "merge_lora", "freeze", "unfreeze"),
 )
-LEAF = re.compile(r"((?:optimizer\.)?states\.\d+)\.(.+)\.\w+")  # group and parameter, in the optimizer state
+LEAF = re.compile(
+    r"((?:optimizer\.)?states\.\d+)\.(.+)\.\w+"
+)  # group and parameter, in the optimizer state
 
 
 def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
@@ -37,7 +56,9 @@ def check(case: Case, operation: dict[str, Any], seed: int) -> Case:
     freezes = operation["op"] in ("freeze", "set_lora") or merges_frozen
     for evaluated in (True, False) if case.average and not freezes else (True,):
         old, new = (each.outputs(evaluated=evaluated) for each in (case, grown))
-        np.testing.assert_allclose(new, old[..., : new.shape[-1]], atol=1e-4, err_msg=f"{before} {operation}")
+        np.testing.assert_allclose(
+            new, old[..., : new.shape[-1]], atol=1e-4, err_msg=f"{before} {operation}"
+        )
     expected = expected_transfer(operation, before.node, names, grown.trained())
     assert counts == expected.counts, f"{before} {operation}"
     assert with_statistics(grown) == expected.carried, f"{before} {operation}"
@@ -66,7 +87,9 @@ def with_statistics(case: Case) -> set[str]:
     return {path for path, is_used in used.items() if is_used.item()}
 
 
-def start(rng: np.random.Generator, families: Sequence[str], starts: Sequence[str], seed: int) -> Case:
+def start(
+    rng: np.random.Generator, families: Sequence[str], starts: Sequence[str], seed: int
+) -> Case:
     """A random model of one of the families, to which one of `starts` was done before."""
     node = draw_node(rng, str(rng.choice(families))) | STARTS[str(rng.choice(starts))]
     optimizer = str(rng.choice(list(OPTIMIZERS)))
@@ -113,7 +136,9 @@ def test_all_that_is_new_is_trained_after_two_steps(name):
     moved = dict.fromkeys(named_parameters(model), False)
     optimizer = optim.SGD(0.1)
     for _ in range(2):
-        _, gradients = nn.value_and_grad(model, lambda model: (model(*inputs) * weights).sum())(model)
+        _, gradients = nn.value_and_grad(model, lambda model: (model(*inputs) * weights).sum())(
+            model
+        )
         for path, leaf in tree_flatten(gradients):
             moved[path] = moved[path] or bool(mx.abs(leaf).max().item() > 0)
         optimizer.update(model, gradients)

@@ -35,7 +35,13 @@ DECODER_COUNTS = [
     [({"op": "stack", "map": [1], "preserve": False}, (12, 0, 9))],
     [(LORA, (0, 28, 21)), (LORA, (0, 28, 28)), (MERGE, (0, 21, 28))],
     [(LORA, (0, 28, 21)), (STACK, (40, 2, 0)), ({"op": "widen", "feed_forward": 20}, (42, 0, 0))],
-    [(FREEZE, (15, 0, 6)), (FREEZE, (15, 0, 0)), (STACK, (20, 1, 0)), (UNFREEZE, (21, 9, 0)), (UNFREEZE, (30, 0, 0))],
+    [
+        (FREEZE, (15, 0, 6)),
+        (FREEZE, (15, 0, 0)),
+        (STACK, (20, 1, 0)),
+        (UNFREEZE, (21, 9, 0)),
+        (UNFREEZE, (30, 0, 0)),
+    ],
 ]
 ENCODER_COUNTS = [
     *([(operation, (41, 0, 0))] for operation in EQUAL),
@@ -81,7 +87,12 @@ def gradients(case):
 
 @pytest.mark.parametrize(
     "operation",
-    [*EQUAL, {"op": "grow_width", "hidden_size": 20}, {"op": "grow_vocabulary", "vocabulary": VOCABULARY}, STACK],
+    [
+        *EQUAL,
+        {"op": "grow_width", "hidden_size": 20},
+        {"op": "grow_vocabulary", "vocabulary": VOCABULARY},
+        STACK,
+    ],
     ids=lambda operation: operation["op"],
 )
 def test_statistics_that_are_carried_over_are_those_of_the_gradients_of_the_new_model(operation):
@@ -95,20 +106,33 @@ def test_statistics_that_are_carried_over_are_those_of_the_gradients_of_the_new_
     case = replace(case, training=Training(training.architecture, training.weights, state))
     grown, _ = case.grow({"id": "x", "when": {}, **operation})
     for path, gradient in gradients(grown).items():
-        if ".layers.2." in path:  # a copy has the statistics of its source, and does not have its gradients yet
+        if (
+            ".layers.2." in path
+        ):  # a copy has the statistics of its source, and does not have its gradients yet
             continue
         for name, expected in (("m", gradient), ("v", gradient**2)):
             [leaf] = [leaf for leaf in grown.training.optimizer if leaf.endswith(f".{path}.{name}")]
-            statistic, tolerance = grown.training.optimizer[leaf], 1e-4 * float(mx.abs(expected).max())
+            statistic, tolerance = (
+                grown.training.optimizer[leaf],
+                1e-4 * float(mx.abs(expected).max()),
+            )
             is_new = statistic == 0
-            np.testing.assert_allclose(mx.where(is_new, expected, statistic), expected, rtol=1e-3, atol=tolerance)
+            np.testing.assert_allclose(
+                mx.where(is_new, expected, statistic), expected, rtol=1e-3, atol=tolerance
+            )
             assert (~is_new).sum().item() >= min((state[leaf] != 0).sum().item(), statistic.size)
 
 
 def step_lengths(optimizer, counted):
     """The root mean square of 12 steps with equal gradients of a weight that is new after `counted` steps."""
-    weights = {"layers": {"weight": mx.array(np.random.default_rng(0).normal(0, 0.02, (8, 8)).astype(np.float32))}}
-    state = OPTIMIZERS[optimizer](learning_rate=1e-3, parameters={"layers.weight": weights["layers"]["weight"]})
+    weights = {
+        "layers": {
+            "weight": mx.array(np.random.default_rng(0).normal(0, 0.02, (8, 8)).astype(np.float32))
+        }
+    }
+    state = OPTIMIZERS[optimizer](
+        learning_rate=1e-3, parameters={"layers.weight": weights["layers"]["weight"]}
+    )
     state.init(weights)
     for group in state.optimizers:
         group.state["step"] = mx.array(counted, mx.uint64)
@@ -121,8 +145,11 @@ def step_lengths(optimizer, counted):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "largest"), [("adamw", 6.6), ("lion", 1), ("adafactor", 1), ("sgd", 1), ("muon", 1)]
+    ("optimizer", "largest"),
+    [("adamw", 6.6), ("lion", 1), ("adafactor", 1), ("sgd", 1), ("muon", 1)],
 )
-def test_steps_of_new_weights_in_a_group_that_counts_many_steps_are_longer_with_adam_only(optimizer, largest):
+def test_steps_of_new_weights_in_a_group_that_counts_many_steps_are_longer_with_adam_only(
+    optimizer, largest
+):
     ratios = step_lengths(optimizer, 100_000) / step_lengths(optimizer, 0)
     assert ratios.max() == pytest.approx(largest, rel=0.02)

@@ -14,7 +14,13 @@ from support.models import RandomBatches, ResizableBatches, make_trainer
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
 STEPS = {"when": {"or_steps": 5}}
-DEEPER = {"id": "deeper", "op": "stack", "map": [0, 0, 1, 1], "when": {"metric_below": 4}, "then": "evaluate"}
+DEEPER = {
+    "id": "deeper",
+    "op": "stack",
+    "map": [0, 0, 1, 1],
+    "when": {"metric_below": 4},
+    "then": "evaluate",
+}
 WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, **STEPS}
 LORA = {"id": "lora", "op": "set_lora", "rank": 2, **STEPS}
 CLASSES = {"kind": "classification", "num_classes": 2}
@@ -57,7 +63,9 @@ def test_the_table_says_at_which_step_an_operation_is_due_and_what_the_run_is_to
     )
     done = GrowthProgress(done=["deeper"], hashes=["a"], step=6)
     operations = [DEEPER, WIDER, warm, late]
-    lines = preview_table(operations, done, preview(operations[1:], new_state()), 9, 30).splitlines()[3:]
+    lines = preview_table(
+        operations, done, preview(operations[1:], new_state()), 9, 30
+    ).splitlines()[3:]
     assert [line.split("|")[4].strip() for line in lines] == [
         "step 11",
         "step 16 (a warm-up of 20 steps is longer than the 14 steps left after step 16)",
@@ -72,8 +80,13 @@ def test_the_table_says_at_which_step_an_operation_is_due_and_what_the_run_is_to
 
 def test_operations_that_are_done_have_no_row():
     state = new_state(num_layers=4)
-    rows = rows_of([DEEPER, WIDER], state, GrowthProgress(done=["deeper"], hashes=["a"], step=6), step=9)
-    assert [row[:3] for row in rows] == [["1", "", "step 9"], ["2", "wider", "widen feed_forward=20"]]
+    rows = rows_of(
+        [DEEPER, WIDER], state, GrowthProgress(done=["deeper"], hashes=["a"], step=6), step=9
+    )
+    assert [row[:3] for row in rows] == [
+        ["1", "", "step 9"],
+        ["2", "wider", "widen feed_forward=20"],
+    ]
     assert rows[0][4].startswith("num_layers=4")
 
 
@@ -87,8 +100,16 @@ QUANTISED = {
     "adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2},
 }
 REFUSED = {  # options of the model, operations, and why the last one cannot work
-    "unknown layers": ({}, [operation("stack", map=[0, 1, 5])], "map: expected layers below 2, got 5"),
-    "unknown parameters": ({}, [operation("freeze", patterns=["haed"])], "patterns: haed matches.*did you mean head"),
+    "unknown layers": (
+        {},
+        [operation("stack", map=[0, 1, 5])],
+        "map: expected layers below 2, got 5",
+    ),
+    "unknown parameters": (
+        {},
+        [operation("freeze", patterns=["haed"])],
+        "patterns: haed matches.*did you mean head",
+    ),
     "unknown targets": (
         {},
         [operation("set_lora", rank=2, targets=["atention"])],
@@ -104,8 +125,16 @@ REFUSED = {  # options of the model, operations, and why the last one cannot wor
         [LORA, operation("grow_width", hidden_size=20)],
         "grow_width: expected .* without an adapter",
     ),
-    "quantised layers": (QUANTISED, [operation("widen", feed_forward=20)], "widen: .* not quantised"),
-    "quantised heads": (QUANTISED, [operation("add_heads", heads=4)], "add_heads: expected .* not quantised$"),
+    "quantised layers": (
+        QUANTISED,
+        [operation("widen", feed_forward=20)],
+        "widen: .* not quantised",
+    ),
+    "quantised heads": (
+        QUANTISED,
+        [operation("add_heads", heads=4)],
+        "add_heads: expected .* not quantised$",
+    ),
     "DoRA": (
         {"adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "dora": True}},
         [operation("widen", feed_forward=20)],
@@ -116,15 +145,27 @@ REFUSED = {  # options of the model, operations, and why the last one cannot wor
         [operation("set_lora", rank=2, targets=["head"])],
         "targets: head is the classifier, which always trains in full; expected layers below it, for example backbone",
     ),
-    "all parameters": ({}, [operation("freeze", patterns=["*"])], "patterns: nothing is left to train"),
+    "all parameters": (
+        {},
+        [operation("freeze", patterns=["*"])],
+        "patterns: nothing is left to train",
+    ),
     "merged twice": (
         {},
         [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")],
         ".*expected a model with adapters",
     ),
     "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
-    "a fixed batch size": ({}, [operation("set_batch_size", batch_size=8)], ".* cannot change their size"),
-    "no curriculum": ({}, [operation("set_curriculum", alpha=0.5)], ".*expected data/order=curriculum"),
+    "a fixed batch size": (
+        {},
+        [operation("set_batch_size", batch_size=8)],
+        ".* cannot change their size",
+    ),
+    "no curriculum": (
+        {},
+        [operation("set_curriculum", alpha=0.5)],
+        ".*expected data/order=curriculum",
+    ),
 }
 
 
@@ -138,7 +179,9 @@ def test_an_operation_that_cannot_work_is_named(name):
 def test_a_layer_that_feature_matching_names_is_not_stacked():
     state = new_state()
     state.model["feature_matching"] = {"layers": [nn.Linear(16, 16, bias=False)]}
-    with pytest.raises(ConfigError, match="operations: deeper: stack: feature matching names layers by number"):
+    with pytest.raises(
+        ConfigError, match="operations: deeper: stack: feature matching names layers by number"
+    ):
         preview([DEEPER], state)
 
 
@@ -162,7 +205,12 @@ def test_nothing_is_changed():
     state = new_state()
     state.data = data = Curriculum()
     before = data.state_dict(), data.batch_size, state.architecture, named_parameters(state.model)
-    operations = [DEEPER, operation("set_batch_size", batch_size=8), operation("set_curriculum", alpha=0.5), WIDER]
+    operations = [
+        DEEPER,
+        operation("set_batch_size", batch_size=8),
+        operation("set_curriculum", alpha=0.5),
+        WIDER,
+    ]
     assert len(preview(operations, state)) == 5
     assert (data.state_dict(), data.batch_size, state.architecture) == before[:3]
     assert all(array is before[3][path] for path, array in named_parameters(state.model).items())

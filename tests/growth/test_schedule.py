@@ -8,7 +8,9 @@ from mlxlab.growth.schedule import check_progress, describe_remaining, due_steps
 
 
 def test_operations_without_hashes_are_refused():
-    with pytest.raises(DataError, match="expected as many hashes as operations that are done, got 1 operations"):
+    with pytest.raises(
+        DataError, match="expected as many hashes as operations that are done, got 1 operations"
+    ):
         check_progress([], GrowthProgress(done=["deeper"], hashes=[]))
 
 
@@ -20,7 +22,11 @@ def test_an_operation_that_was_skipped_is_done():
 @pytest.mark.parametrize(
     ("operations", "saved", "message"),
     [
-        ([{"id": "a", "map": [0]}], [{"id": "a", "map": [1]}], r"map: expected \[1\], got \[0\]; change only"),
+        (
+            [{"id": "a", "map": [0]}],
+            [{"id": "a", "map": [1]}],
+            r"map: expected \[1\], got \[0\]; change only",
+        ),
         ([{"id": "a", "map": [0]}], [{"id": "a"}], r"map: expected none, got \[0\]"),
         ([{"id": "b"}], [{"id": "a"}], "id: expected a, got b"),
         ([{"id": "b"}], "?", "got b with other values"),
@@ -28,7 +34,9 @@ def test_an_operation_that_was_skipped_is_done():
     ],
 )
 def test_the_value_that_differs_in_what_is_done_is_named(operations, saved, message):
-    with pytest.raises(ConfigError, match=r"operations\.0: a is done and cannot change: " + message):
+    with pytest.raises(
+        ConfigError, match=r"operations\.0: a is done and cannot change: " + message
+    ):
         check_progress(operations, GrowthProgress(done=["a"], hashes=["0"]), saved)
 
 
@@ -49,9 +57,21 @@ def test_no_step_is_known_after_an_operation_that_waits_for_a_metric():
 
 
 def test_what_is_left_and_what_it_waits_for():
-    deeper = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"metric_below": 4.0, "or_steps": 20}}
-    slower = {"id": "slower", "op": "set_learning_rate", "learning_rate": 1e-4, "when": {"metric_above": 3.0}}
-    one, two = ({"done": ids, "hashes": ids, "step": 7} for ids in (["deeper"], ["deeper", "slower"]))
+    deeper = {
+        "id": "deeper",
+        "op": "stack",
+        "map": [0, 0],
+        "when": {"metric_below": 4.0, "or_steps": 20},
+    }
+    slower = {
+        "id": "slower",
+        "op": "set_learning_rate",
+        "learning_rate": 1e-4,
+        "when": {"metric_above": 3.0},
+    }
+    one, two = (
+        {"done": ids, "hashes": ids, "step": 7} for ids in (["deeper"], ["deeper", "slower"])
+    )
     assert describe_remaining([deeper, slower], GrowthProgress(step=5)) == (
         "deeper (stack) waits for objective < 4 or step 25, then slower"
     )

@@ -30,8 +30,17 @@ HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=alert(2
 
 
 def test_every_text_of_a_page_is_escaped():
-    chart = LineChart(HOSTILE, {HOSTILE: [(0, 1.0), (1, 2.0)], "b": [(0, 1.0)]}, x_label=HOSTILE, mark=(0.5, HOSTILE))
-    blocks = [Table([Column(HOSTILE, short=HOSTILE)], [[HOSTILE]]), Facts({HOSTILE: HOSTILE}), Listing(HOSTILE)]
+    chart = LineChart(
+        HOSTILE,
+        {HOSTILE: [(0, 1.0), (1, 2.0)], "b": [(0, 1.0)]},
+        x_label=HOSTILE,
+        mark=(0.5, HOSTILE),
+    )
+    blocks = [
+        Table([Column(HOSTILE, short=HOSTILE)], [[HOSTILE]]),
+        Facts({HOSTILE: HOSTILE}),
+        Listing(HOSTILE),
+    ]
     section = Section(HOSTILE, [*blocks, Charts([chart])])
     page = Page(HOSTILE, HOSTILE, [section], HOSTILE, cards=[Card(HOSTILE, HOSTILE, [HOSTILE])])
     parsed = ParsedPage(render_page(page))
@@ -56,7 +65,14 @@ def test_a_share_does_not_break_before_its_sign_but_in_code_to_copy():
 
 def test_a_table_shows_its_first_rows_and_counts_the_others():
     page = Page(
-        "t", "", [Section("s", [Table([Column("n")], [[str(n)] for n in range(MAX_ROWS + 7)], rest="in t.csv")])]
+        "t",
+        "",
+        [
+            Section(
+                "s",
+                [Table([Column("n")], [[str(n)] for n in range(MAX_ROWS + 7)], rest="in t.csv")],
+            )
+        ],
     )
     parsed = ParsedPage(render_page(page))
     assert parsed.tags.count("tr") == MAX_ROWS + 1
@@ -86,11 +102,16 @@ def test_a_page_has_a_script_only_to_sort_tables():
 )
 def test_charts_of_all_kinds_of_numbers_stay_inside_their_frame(values):
     drawing = LineChart("t", {"a": list(enumerate(values))}, mark=(0, "best")).draw()
-    xs, ys = zip(*(map(float, point.split(",")) for point in drawing.paths["a"].split()), strict=True)
+    xs, ys = zip(
+        *(map(float, point.split(",")) for point in drawing.paths["a"].split()), strict=True
+    )
     assert 52 <= min(xs) <= max(xs) <= 388
     assert 12 <= min(ys) <= max(ys) <= 196
     assert 2 <= len(drawing.y_ticks) <= 9
-    assert len({label for _, label in drawing.y_ticks}) == len(drawing.y_ticks) or max(map(abs, values)) > 1e14
+    assert (
+        len({label for _, label in drawing.y_ticks}) == len(drawing.y_ticks)
+        or max(map(abs, values)) > 1e14
+    )
     assert all(12 <= y <= 196 for y, _ in drawing.y_ticks)
 
 
@@ -98,7 +119,10 @@ def test_charts_leave_out_what_is_not_finite_and_thin_long_lines():
     points = [(step, None if step % 7 == 0 else 1.0 / (step + 1)) for step in range(10_000)]
     chart = LineChart("t", {"a": [*points, (10_000, 1e308)], "none": [(0, None)]})
     assert list(chart.finite) == ["a"]
-    assert max(y for _, y in LineChart("t", {"a": [(0, 1.0), (1, 1e308), (2, -1e308)]}).finite["a"]) == 1.0
+    assert (
+        max(y for _, y in LineChart("t", {"a": [(0, 1.0), (1, 1e308), (2, -1e308)]}).finite["a"])
+        == 1.0
+    )
     assert len(chart.finite["a"]) <= MAX_POINTS
     assert LineChart("t", {"a": [(0, None)]}).draw() is None
 
@@ -129,7 +153,9 @@ def test_paths_break_at_slashes_and_not_inside_words(text, pieces):
 
 def test_what_follows_a_line_break_in_a_number_is_small():
     table = Table([Column("n", is_number=True)], [["0.5\n0.4 to <0.6>"]])
-    assert "0.5<br><small>0.4 to &lt;0.6&gt;</small></td>" in render_page(Page("t", "", [Section("s", [table])]))
+    assert "0.5<br><small>0.4 to &lt;0.6&gt;</small></td>" in render_page(
+        Page("t", "", [Section("s", [table])])
+    )
 
 
 def test_only_png_files_of_a_sensible_size_are_images():
@@ -142,19 +168,27 @@ def test_only_png_files_of_a_sensible_size_are_images():
 
 NUMBERS = [Column(f"metric {n}", is_number=True) for n in range(12)]
 WIDE = Table([Column("name"), *NUMBERS], [["x" * 90, *["0.1234"] * 12]])
-SENTENCES = Table([Column("id", is_number=True), Column("text", is_text=True)], [["1", "/a/long/path" * 40]])
+SENTENCES = Table(
+    [Column("id", is_number=True), Column("text", is_text=True)], [["1", "/a/long/path" * 40]]
+)
 SORT = """document.querySelector("th").click(), [...document.querySelectorAll("td")].map(e => e.innerText)"""
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_on_a_phone_a_wide_table_scrolls_in_its_box_and_sentences_stand_below_the_other_cells(tmp_path):
-    path = write_page(Page("t" * 80, "/a/path" * 30, [Section("s", [WIDE, SENTENCES])]), tmp_path / "page.html")
+def test_on_a_phone_a_wide_table_scrolls_in_its_box_and_sentences_stand_below_the_other_cells(
+    tmp_path,
+):
+    path = write_page(
+        Page("t" * 80, "/a/path" * 30, [Section("s", [WIDE, SENTENCES])]), tmp_path / "page.html"
+    )
     assert evaluate(path, tmp_path / "profile", BEYOND, width=390) == [True, [], [True, False]]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_tables_are_sorted_by_the_number_and_not_by_its_small_print(tmp_path):
-    table = Table([Column("n", is_number=True)], [["50\n1 to 2"], ["6\n700 to 800"]], is_sortable=True)
+    table = Table(
+        [Column("n", is_number=True)], [["50\n1 to 2"], ["6\n700 to 800"]], is_sortable=True
+    )
     path = write_page(Page("t", "", [Section("s", [table])]), tmp_path / "page.html")
     assert evaluate(path, tmp_path / "profile", SORT) == ["6\n700 to 800", "50\n1 to 2"]
 

@@ -14,20 +14,36 @@ from mlxlab.inference.cells import to_table
 
 
 def test_values_are_written_as_in_a_file():
-    row = {"a": 1, "b": 0.1, "c": True, "d": None, "e": float("nan"), "f": "x", "g": np.float32(0.1), "h": ["p", 2]}
+    row = {
+        "a": 1,
+        "b": 0.1,
+        "c": True,
+        "d": None,
+        "e": float("nan"),
+        "f": "x",
+        "g": np.float32(0.1),
+        "h": ["p", 2],
+    }
     table = to_table([row], list(row))
     cells = [cell for [cell] in table.values()]
     assert cells == ["1", "0.1", "true", None, None, "x", "0.1", json.dumps(["p", 2])]
 
 
 def test_a_data_frame_gives_the_cells_of_its_dicts():
-    rows = [{"n": 3, "x": 1.5, "t": "a", "y": True}, {"n": 4, "x": float("nan"), "t": None, "y": False}]
+    rows = [
+        {"n": 3, "x": 1.5, "t": "a", "y": True},
+        {"n": 4, "x": float("nan"), "t": None, "y": False},
+    ]
     assert to_table(pd.DataFrame(rows), list(rows[0])) == to_table(rows, list(rows[0]))
 
 
 def test_integers_that_pandas_made_floats_are_integers():
     frame = pd.DataFrame({"n": [3, None], "x": [3.0, 4.5], "all": pd.array([1, None], "Int64")})
-    assert to_table(frame, ["n", "x", "all"]) == {"n": ["3", None], "x": ["3.0", "4.5"], "all": ["1", None]}
+    assert to_table(frame, ["n", "x", "all"]) == {
+        "n": ["3", None],
+        "x": ["3.0", "4.5"],
+        "all": ["1", None],
+    }
 
 
 def test_texts_are_the_rows_of_a_model_that_reads_one_column():
@@ -36,7 +52,11 @@ def test_texts_are_the_rows_of_a_model_that_reads_one_column():
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [("a text", "put it into a list"), (["a"], "expected dicts"), ([{"x": 1}, 3], "row 2: expected a dict")],
+    [
+        ("a text", "put it into a list"),
+        (["a"], "expected dicts"),
+        ([{"x": 1}, 3], "row 2: expected a dict"),
+    ],
 )
 def test_anything_else_is_refused(rows, message):
     with pytest.raises(DataError, match=message):
@@ -56,12 +76,17 @@ def test_typed_values_are_written_as_from_a_parquet_file(tmp_path):
     }
     frame = pd.DataFrame(values)
     frame.to_parquet(tmp_path / "rows.parquet")
-    reading = RowReading(delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None)
+    reading = RowReading(
+        delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None
+    )
     rows = open_rows(str(tmp_path / "rows.parquet"), reading, tmp_path / "cache")
     expected = {name: rows.cells(name) for name in values}
     assert to_table(frame, list(values)) == expected
     assert (
-        to_table([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)], list(values))
+        to_table(
+            [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)],
+            list(values),
+        )
         == expected
     )
     numpy_lists = [{"list": [np.int64(1), np.int64(2)]}, {"list": np.array([3])}]
@@ -85,7 +110,9 @@ def test_words_that_the_run_counts_as_missing_are_missing():
 )
 def test_a_value_that_cannot_stand_in_a_cell_is_refused_where_it_is_read(values, message):
     for rows in (
-        pd.DataFrame({"x": pd.Series(values, dtype=None if isinstance(values, np.ndarray) else object)}),
+        pd.DataFrame(
+            {"x": pd.Series(values, dtype=None if isinstance(values, np.ndarray) else object)}
+        ),
         [{"x": value} for value in values],
     ):
         with pytest.raises(DataError, match=message):

@@ -19,7 +19,9 @@ ROWS = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in rang
 @pytest.mark.parametrize("fault", [{"label": " "}, {"text": ""}])
 def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
     cache = tmp_path / "cache"
-    restored = SimpleNamespace(encoder=make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).encoder)
+    restored = SimpleNamespace(
+        encoder=make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).encoder
+    )
 
     def batches(rows, on_error):
         source = write_csv(tmp_path / "rows.csv", rows)
@@ -28,13 +30,21 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
 
     rows = [*ROWS[:7], ROWS[7] | fault, *ROWS[8:]]
     data, description = batches(rows, "skip")
-    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
+    assert [number for batch in data for number in batch.example_ids] == [
+        n for n in range(120) if n != 7
+    ]
     assert description.startswith("119 rows of ")
-    assert "rows.csv: 1 of 120 rows (0.83 %) have" in description.splitlines()[1]  # a line of its own
-    with pytest.raises(DataError, match=r"rows\.csv:9: .* \(1 of 120 rows\); to leave them out: data.on_error=skip$"):
+    assert (
+        "rows.csv: 1 of 120 rows (0.83 %) have" in description.splitlines()[1]
+    )  # a line of its own
+    with pytest.raises(
+        DataError,
+        match=r"rows\.csv:9: .* \(1 of 120 rows\); to leave them out: data.on_error=skip$",
+    ):
         batches(rows, "strict")
     with pytest.raises(
-        DataError, match=r"2 of 120 rows \(1.7 %\) have .*, more than data.max_left_out=0.01; .*max_left_out=0.02$"
+        DataError,
+        match=r"2 of 120 rows \(1.7 %\) have .*, more than data.max_left_out=0.01; .*max_left_out=0.02$",
     ):
         batches([*rows[:-1], rows[-1] | fault], "skip")
 
@@ -42,22 +52,30 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
 @pytest.mark.parametrize("fault", [{"km": "many"}, {"price": "n/a"}])
 def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
     rows = [{"km": n, "price": n * 1.5} for n in range(120)]
-    cache, source = tmp_path / "cache", write_csv(tmp_path / "rows.csv", [*rows[:7], rows[7] | fault, *rows[8:]])
+    cache, source = (
+        tmp_path / "cache",
+        write_csv(tmp_path / "rows.csv", [*rows[:7], rows[7] | fault, *rows[8:]]),
+    )
     tokenizer = make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).tokenizer
     renderer = TableRenderer(["km: ", ""], ["km"], NumberFormat("bins", 16, 4), {"km": [50.0]})
-    restored = SimpleNamespace(encoder=LabelledEncoder(renderer, Labels("regression"), "price", tokenizer, 64))
+    restored = SimpleNamespace(
+        encoder=LabelledEncoder(renderer, Labels("regression"), "price", tokenizer, 64)
+    )
 
     def batches(on_error):
         node = {"source": source, "on_error": on_error}
         return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
 
     data, description = batches("skip")
-    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
-    assert "rows.csv: 1 of 120 rows (0.83 %) have text in a column of numbers and are left out" in description
-    [(name, cell)] = fault.items()
-    expected = (
-        rf"rows\.csv:9: column '{name}': expected a finite number, got '{cell}' \(1 of 120 rows\); to leave them out"
+    assert [number for batch in data for number in batch.example_ids] == [
+        n for n in range(120) if n != 7
+    ]
+    assert (
+        "rows.csv: 1 of 120 rows (0.83 %) have text in a column of numbers and are left out"
+        in description
     )
+    [(name, cell)] = fault.items()
+    expected = rf"rows\.csv:9: column '{name}': expected a finite number, got '{cell}' \(1 of 120 rows\); to leave them out"
     with pytest.raises(DataError, match=expected):
         batches("strict")
 
@@ -74,11 +92,11 @@ def test_rows_with_a_label_that_no_training_row_has_are_left_out(tmp_path, delim
         return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
 
     data, description = batches("skip")
-    assert [number for batch in data for number in batch.example_ids] == [n for n in range(120) if n != 7]
+    assert [number for batch in data for number in batch.example_ids] == [
+        n for n in range(120) if n != 7
+    ]
     assert "rows.csv: 1 of 120 rows (0.83 %) have an unknown label and are left out" in description
-    expected = (
-        r"rows\.csv:9: column 'label': unknown label 'weird', expected .* \(1 of 120 rows\); .*data.on_error=skip$"
-    )
+    expected = r"rows\.csv:9: column 'label': unknown label 'weird', expected .* \(1 of 120 rows\); .*data.on_error=skip$"
     with pytest.raises(DataError, match=expected):
         batches("strict")
 
@@ -87,5 +105,10 @@ def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
     caplog.set_level("INFO")
     source = write_csv(tmp_path / "rows.csv", ROWS)
     restored = SimpleNamespace(encoder=make_texts(source, tmp_path / "cache").encoder)
-    assert not row_baselines(restored, open_rows(source, row_reading({}), tmp_path / "cache"), np.arange(120), None)
-    assert "no baselines: the training data of the run has changed, cannot be read, or is too large" in caplog.messages
+    assert not row_baselines(
+        restored, open_rows(source, row_reading({}), tmp_path / "cache"), np.arange(120), None
+    )
+    assert (
+        "no baselines: the training data of the run has changed, cannot be read, or is too large"
+        in caplog.messages
+    )

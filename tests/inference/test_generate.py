@@ -25,7 +25,13 @@ VOCABULARY = 300
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
 KINDS = {
     "rope": {},
-    "normalized": {"qk_norm": True, "attention_bias": "all", "head_dim": 12, **SCALED, "no_rope_layers": [1]},
+    "normalized": {
+        "qk_norm": True,
+        "attention_bias": "all",
+        "head_dim": 12,
+        **SCALED,
+        "no_rope_layers": [1],
+    },
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {
         "position_embedding": "learned",
@@ -56,7 +62,13 @@ def new_model(backbone, kind="language_modelling", adapter=None):
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "intermediate_size": 48,
+    }
     options = {"max_position_embeddings": 64, "adapter": None} | KINDS[request.param]
     adapter = options.pop("adapter")
     return new_model(Transformer(**(shape | options)), adapter=adapter)
@@ -66,14 +78,18 @@ def model(request):
 def rope():
     mx.random.seed(2)
     return new_model(
-        Transformer(vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
+        Transformer(
+            vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48
+        )
     )
 
 
 def test_samples_of_a_slow_model_have_some_tokens(rope, tokenizer, monkeypatch):
     monkeypatch.setattr(samples, "SECONDS", 0.0)
     for each in samples.generate_samples(rope, tokenizer, prompts(3, 5), 60):
-        assert len(tokenizer.encode(each["text"])) >= samples.MIN_TOKENS // 2 or each["end"] == "end"
+        assert (
+            len(tokenizer.encode(each["text"])) >= samples.MIN_TOKENS // 2 or each["end"] == "end"
+        )
         assert each["text"]
 
 
@@ -93,7 +109,9 @@ def tokens_of(model, tokenizer, rows, sampling=GREEDY, **expected):
         def decode(ids):
             return "".join(chr(0x4E00 + i) for i in ids)  # a character a token
 
-    for piece in generate(model, Spy(), rows, sampling, GenerationConfig(**({"max_tokens": 12} | expected))):
+    for piece in generate(
+        model, Spy(), rows, sampling, GenerationConfig(**({"max_tokens": 12} | expected))
+    ):
         taken.setdefault(piece.row, []).extend(ord(c) - 0x4E00 for c in piece.text)
     return [taken[i] for i in range(len(rows))]
 
@@ -116,7 +134,9 @@ def test_greedy_with_a_cache_is_the_argmax_loop_without(model, tokenizer):
 def test_states_with_a_cache_are_those_without(model):
     """In any cut, and padded on the left: the logits agree, not only their maximum."""
     rows = prompts(9, 5)
-    whole = [np.array(model(mx.array([row]), mx.ones((1, len(row)), dtype=mx.int32)))[0] for row in rows]
+    whole = [
+        np.array(model(mx.array([row]), mx.ones((1, len(row)), dtype=mx.int32)))[0] for row in rows
+    ]
     cache = KVCache(2, [0, 4])
     padded = mx.array([rows[0], [0] * 4 + rows[1]])
     parts = [model.backbone.extend(padded[:, a:b], cache) for a, b in ((0, 6), (6, 7), (7, 9))]
@@ -138,7 +158,9 @@ def test_a_batch_gives_what_one_by_one_gives(model, tokenizer, sampling):
 @pytest.mark.parametrize("context", [4, 5, 16])
 def test_a_full_window_forgets_its_older_half_in_each_row_by_itself(model, tokenizer, context):
     rows = prompts(2, 9, 20)
-    alone = [argmax_loop(model, row, 20, context) for row in rows]  # the longest window is full more than twice
+    alone = [
+        argmax_loop(model, row, 20, context) for row in rows
+    ]  # the longest window is full more than twice
     assert tokens_of(model, tokenizer, rows, max_tokens=20, context_length=context) == alone
 
 
@@ -161,8 +183,16 @@ def test_each_row_counts_its_positions_from_its_own_first_token():
 
 
 def test_a_context_beyond_learned_positions_is_refused(tokenizer):
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 48}
-    learned = new_model(Transformer(**shape, position_embedding="learned", max_position_embeddings=24))
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 4,
+        "intermediate_size": 48,
+    }
+    learned = new_model(
+        Transformer(**shape, position_embedding="learned", max_position_embeddings=24)
+    )
     with pytest.raises(ConfigError, match="positions for 24"):
         tokens_of(learned, tokenizer, prompts(3), context_length=25)
     with pytest.raises(ValueError, match="24"):
@@ -170,7 +200,10 @@ def test_a_context_beyond_learned_positions_is_refused(tokenizer):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(rope, tokenizer):
-    drawn = [tokens_of(rope, tokenizer, prompts(4), SamplingParams(1.5, 0), seed=seed) for seed in (1, 1, 2)]
+    drawn = [
+        tokens_of(rope, tokenizer, prompts(4), SamplingParams(1.5, 0), seed=seed)
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -187,19 +220,31 @@ def test_rows_end_by_themselves(rope, tokenizer):
             return "".join(chr(0x4E00 + i) for i in ids)
 
     stop = "".join(chr(0x4E00 + i) for i in free[1][4:6])
-    pieces = list(generate(rope, Ending(), rows, GREEDY, GenerationConfig(max_tokens=12, stop=[stop])))
+    pieces = list(
+        generate(rope, Ending(), rows, GREEDY, GenerationConfig(max_tokens=12, stop=[stop]))
+    )
     texts = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(3)]
     ends = {piece.row: piece.end for piece in pieces if piece.end}
     for row in range(3):
-        tokens = free[row][: free[row].index(Ending.eos_id)] if Ending.eos_id in free[row] else free[row]
+        tokens = (
+            free[row][: free[row].index(Ending.eos_id)] if Ending.eos_id in free[row] else free[row]
+        )
         expected = "".join(chr(0x4E00 + i) for i in tokens)
         assert texts[row] == expected.partition(stop)[0]
-        assert ends[row] == ("stop" if stop in expected else "end token" if Ending.eos_id in free[row] else "length")
+        assert ends[row] == (
+            "stop" if stop in expected else "end token" if Ending.eos_id in free[row] else "length"
+        )
     assert {ends[0], ends[1]} == {"end token", "stop"}
 
 
 def test_who_cannot_generate_says_so(tokenizer):
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 48}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 4,
+        "intermediate_size": 48,
+    }
     masked, classifier = new_model(Bert(**shape)), new_model(Transformer(**shape), "classification")
     for wrong, word in ((masked, "masked"), (classifier, "classifier")):
         with pytest.raises(ConfigError, match=word):
@@ -217,14 +262,17 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_comes_in_whole_characters_and_sums_to_itself(tokenizer, text):
     stream = StreamingDetokenizer(tokenizer)
-    pieces = [stream.push(token) for token in tokenizer.encode(text, special=False)] + [stream.finish()]
+    pieces = [stream.push(token) for token in tokenizer.encode(text, special=False)] + [
+        stream.finish()
+    ]
     assert "".join(pieces) == text
     assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
 
 
 def test_bytes_that_are_no_character_come_as_the_decoder_gives_them(tokenizer):
     byte = {
-        value: tokenizer.inner.token_to_id(piece) for piece, value in (("\u00e2", 0xE2), ("\u013a", 0x98), ("a", 97))
+        value: tokenizer.inner.token_to_id(piece)
+        for piece, value in (("\u00e2", 0xE2), ("\u013a", 0x98), ("a", 97))
     }
     ids = [byte[0xE2], byte[97], byte[0xE2], byte[0x98]]
     stream = StreamingDetokenizer(tokenizer)
@@ -257,14 +305,30 @@ def test_the_benchmark_compares_with_and_without_a_cache(monkeypatch):
     from benchmarks.models import generation
 
     monkeypatch.setattr(generation, "TOKENS", 1)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in generation.generation("nano", 1).splitlines()]
-    assert [row[0] for row in rows[4:]] == ["cache, 1 row", "no cache, 1 row", "cache, 8 rows", "no cache, 8 rows"]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in generation.generation("nano", 1).splitlines()
+    ]
+    assert [row[0] for row in rows[4:]] == [
+        "cache, 1 row",
+        "no cache, 1 row",
+        "cache, 8 rows",
+        "no cache, 8 rows",
+    ]
     assert [row[3] for row in rows[5::2]] == ["1.0", "1.0"]
 
 
-def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_tokens(tokenizer, rope, caplog):
-    kept = np.sort(np.unique([*tokenizer.special_ids, *tokenizer.encode("the cat sat on the mat", special=False)]))
-    vocabulary = VocabularyMap(kept, tokenizer.vocab_size, tokenizer.fingerprint, VocabularyLimit(len(kept), None))
+def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_tokens(
+    tokenizer, rope, caplog
+):
+    kept = np.sort(
+        np.unique(
+            [*tokenizer.special_ids, *tokenizer.encode("the cat sat on the mat", special=False)]
+        )
+    )
+    vocabulary = VocabularyMap(
+        kept, tokenizer.vocab_size, tokenizer.fingerprint, VocabularyLimit(len(kept), None)
+    )
     restricted, seen = tokenizer.restricted(vocabulary), []
 
     class Tempted:
@@ -282,8 +346,14 @@ def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_
     try:
         rope.head = Tempted(rope.backbone, head)
         generator = TextGenerator(rope, restricted, (), 32)
-        for sampling in (GREEDY, SamplingParams(temperature=2.0, top_k=0), SamplingParams(1.0, top_k=3, top_p=0.9)):
-            chunks = list(generator.stream(["the cat", "the dog"], sampling, GenerationConfig(max_tokens=30)))
+        for sampling in (
+            GREEDY,
+            SamplingParams(temperature=2.0, top_k=0),
+            SamplingParams(1.0, top_k=3, top_p=0.9),
+        ):
+            chunks = list(
+                generator.stream(["the cat", "the dog"], sampling, GenerationConfig(max_tokens=30))
+            )
             seen.append("".join(chunk.text for chunk in chunks))
     finally:
         rope.head = head
@@ -291,11 +361,16 @@ def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_
     assert all(set("".join(known)) >= set(text) for text in seen)
     assert any(seen)
     dog = restricted.encode("the dog", special=False)
-    assert f"prompt 2: {dog.count(vocabulary.rare_id)} of {len(dog)} tokens are rare ones" in caplog.text
+    assert (
+        f"prompt 2: {dog.count(vocabulary.rare_id)} of {len(dog)} tokens are rare ones"
+        in caplog.text
+    )
     assert "prompt 1" not in caplog.text
 
 
-def test_two_blas_threads_compute_the_prompt_and_one_each_further_token(rope, tokenizer, monkeypatch):
+def test_two_blas_threads_compute_the_prompt_and_one_each_further_token(
+    rope, tokenizer, monkeypatch
+):
     used, extend = [], Transformer.extend
 
     def counted(self, tokens, cache):

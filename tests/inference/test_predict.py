@@ -36,7 +36,13 @@ class NumberEncoder:
                 raise DataError(f"row {row}: column 'x': expected a number, got nothing")
         tokens = np.array([[int(cell)] for cell in table["x"]], np.int32)
         zeros = np.zeros(len(tokens))
-        return Batch(tokens, np.ones_like(tokens), zeros.astype(np.int32), zeros.astype(np.float32), zeros.astype(int))
+        return Batch(
+            tokens,
+            np.ones_like(tokens),
+            zeros.astype(np.int32),
+            zeros.astype(np.float32),
+            zeros.astype(int),
+        )
 
 
 def restored(kind, thresholds=()):
@@ -52,7 +58,9 @@ def test_a_class_is_the_most_probable_one():
     columns = predict_table(restored("classification"), TABLE).columns()
     assert columns["label"] == ["a", "c", "b"]
     expected = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose([columns[f"probability_{name}"] for name in "abc"], expected.T, rtol=1e-5)
+    np.testing.assert_allclose(
+        [columns[f"probability_{name}"] for name in "abc"], expected.T, rtol=1e-5
+    )
 
 
 def test_labels_hold_from_their_own_threshold_on():
@@ -78,7 +86,9 @@ def test_a_fault_names_the_row_or_its_location():
     with pytest.raises(DataError, match=r"^row 3: column 'x'"):
         predict_table(restored("regression"), table, 2)
     with pytest.raises(DataError, match=r"^rows\.csv:9: column 'x'"):
-        predict_table(restored("regression"), table, 2, ["rows.csv:2", "rows.csv:5", "rows.csv:9"].__getitem__)
+        predict_table(
+            restored("regression"), table, 2, ["rows.csv:2", "rows.csv:5", "rows.csv:9"].__getitem__
+        )
 
 
 def test_a_missing_column_is_named_with_the_nearest():
@@ -88,9 +98,12 @@ def test_a_missing_column_is_named_with_the_nearest():
 
 def test_a_language_model_is_refused():
     text = restored("regression")
-    object.__setattr__(text, "encoder", type("Encoder", (), {"task": Task("language_modelling", 9)})())
+    object.__setattr__(
+        text, "encoder", type("Encoder", (), {"task": Task("language_modelling", 9)})()
+    )
     with pytest.raises(
-        NotAllowedError, match=r"a language model predicts no labels; .*generate.* run=\.\.\. continues a text"
+        NotAllowedError,
+        match=r"a language model predicts no labels; .*generate.* run=\.\.\. continues a text",
     ):
         predict_table(text, TABLE)
 
@@ -98,7 +111,9 @@ def test_a_language_model_is_refused():
 def test_labelled_data_whose_encoder_reads_no_rows_has_no_signature():
     encoder = type("Encoder", (), {"task": TASKS["classification"], "tokenizer": None})()
     assert model_signature(encoder) is None
-    with pytest.raises(NotAllowedError, match=r"lacks members of mlxlab\.data\.dataset\.RowEncoder"):
+    with pytest.raises(
+        NotAllowedError, match=r"lacks members of mlxlab\.data\.dataset\.RowEncoder"
+    ):
         row_encoder(encoder)
 
 
@@ -120,9 +135,15 @@ def test_the_signature_lists_columns_and_outputs():
         "multi_label": {"labels": "any", "probability_a": "double"},
         "regression": {"value": "double"},
     }.items():
-        signature = {side: json.loads(columns) for side, columns in model_signature(NumberEncoder(TASKS[kind])).items()}
+        signature = {
+            side: json.loads(columns)
+            for side, columns in model_signature(NumberEncoder(TASKS[kind])).items()
+        }
         assert signature["inputs"] == [{"type": "any", "name": "x", "required": True}]
-        assert outputs.items() <= {column["name"]: column["type"] for column in signature["outputs"]}.items()
+        assert (
+            outputs.items()
+            <= {column["name"]: column["type"] for column in signature["outputs"]}.items()
+        )
 
 
 def test_passengers_are_read_from_cells_as_from_a_file(tmp_path):
@@ -130,13 +151,18 @@ def test_passengers_are_read_from_cells_as_from_a_file(tmp_path):
     table, expected = table_of(rows), encoder.encode_passengers(rows)
     for left, right in zip(encoder.encode_rows(table)[:4], expected[:4], strict=True):
         np.testing.assert_array_equal(left, right)
-    unlabelled = encoder.encode_rows({name: cells for name, cells in table.items() if name != "Survived"})
+    unlabelled = encoder.encode_rows(
+        {name: cells for name, cells in table.items() if name != "Survived"}
+    )
     assert not unlabelled.loss_weights.any()
     with pytest.raises(DataError, match="row 3: Age is '200', expected years"):
         encoder.encode_rows(table | {"Age": ["1", "2", "200", *["3"] * 17]})
     with pytest.raises(DataError, match=r"column Age is missing \(did you mean 'age'\?\)"):
         encoder.encode_rows({name.replace("Age", "age"): cells for name, cells in table.items()})
     with pytest.raises(
-        DataError, match=r"columns Pclass, Age \(did you mean 'age'\?\) are missing; expected PassengerId"
+        DataError,
+        match=r"columns Pclass, Age \(did you mean 'age'\?\) are missing; expected PassengerId",
     ):
-        encoder.encode_rows({"age": table["Age"]} | {k: v for k, v in table.items() if k not in ("Age", "Pclass")})
+        encoder.encode_rows(
+            {"age": table["Age"]} | {k: v for k, v in table.items() if k not in ("Age", "Pclass")}
+        )

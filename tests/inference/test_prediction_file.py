@@ -25,13 +25,18 @@ def lines(keep=(), form="full", delimiter=None, predictions=SEVERAL):
     encoder.label_cells = predictions.task.labels
     file = PredictionFile(encoder, keep, form, delimiter)  # type: ignore[arg-type]
     columns = file.columns(TABLE, predictions, [65, 66])
-    return file.csv_lines(columns, header=True).decode().splitlines(), json_lines(columns).decode().splitlines()
+    return file.csv_lines(columns, header=True).decode().splitlines(), json_lines(
+        columns
+    ).decode().splitlines()
 
 
 def test_labels_are_a_list():
     table, objects = lines()
     assert table[0] == "row,labels,probability_x;y,probability_z"
-    assert table[1:] == ['65,"[""x;y"", ""z""]",0.699999988,0.899999976', "66,[],0.100000001,0.200000003"]
+    assert table[1:] == [
+        '65,"[""x;y"", ""z""]",0.699999988,0.899999976',
+        "66,[],0.100000001,0.200000003",
+    ]
     first = json.loads(objects[0])
     assert first["labels"] == ["x;y", "z"]
     assert first["row"] == 65
@@ -43,7 +48,11 @@ def test_labels_in_a_cell_stand_between_the_delimiters_of_the_data():
 
 def test_a_number_has_all_its_digits():
     assert lines(predictions=NUMBERS)[0] == ["row,value", "65,0.1", "66,1e-09"]
-    assert lines(keep=("id",), form="kaggle", predictions=NUMBERS)[0] == ["id,target", "a,0.1", ",1e-09"]
+    assert lines(keep=("id",), form="kaggle", predictions=NUMBERS)[0] == [
+        "id,target",
+        "a,0.1",
+        ",1e-09",
+    ]
 
 
 def test_a_missing_cell_is_empty_or_null():
@@ -58,5 +67,7 @@ def test_two_columns_of_one_name_are_refused():
 
 
 def test_a_column_that_the_input_lacks_is_named():
-    with pytest.raises(ConfigError, match=r"^keep: no column 'id,value', .*; did you mean the list \[id,value\]\?$"):
+    with pytest.raises(
+        ConfigError, match=r"^keep: no column 'id,value', .*; did you mean the list \[id,value\]\?$"
+    ):
         lines(keep=("id,value",))

@@ -14,7 +14,9 @@ from support.processes import run_here, tiny_overrides
 def test_an_ensemble_of_itself_is_refused(tmp_path, member):
     folder = tmp_path / "itself"
     folder.mkdir()
-    (folder / ENSEMBLE_FILE).write_text(json.dumps({"format": 1, "members": [member], "combine": "logits"}))
+    (folder / ENSEMBLE_FILE).write_text(
+        json.dumps({"format": 1, "members": [member], "combine": "logits"})
+    )
     for use in (restore_model, config_dir_of):
         with pytest.raises(DataError, match=r"expected runs as members, .*itself is an ensemble"):
             use(folder)
@@ -24,7 +26,11 @@ def test_an_ensemble_of_itself_is_refused(tmp_path, member):
 def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("restore") / "run"
     own = ["data=table", "data.source=sklearn:wine", "data.target=target", "data.seq_len=64"]
-    done = run_here(*tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"), *own, f"hydra.run.dir={folder}")
+    done = run_here(
+        *tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"),
+        *own,
+        f"hydra.run.dir={folder}",
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -41,15 +47,25 @@ def changed(run, folder, change):
 
 def test_members_of_an_ensemble_that_read_other_texts_are_refused(table_run, tmp_path):
     same = changed(table_run, tmp_path / "same", lambda state: None)
-    other = changed(table_run, tmp_path / "other", lambda state: state["renderer"]["bounds"]["alcohol"].pop())
+    other = changed(
+        table_run, tmp_path / "other", lambda state: state["renderer"]["bounds"]["alcohol"].pop()
+    )
     save_ensemble(tmp_path, [table_run, same])
     assert restore_model(tmp_path).encoder.task.kind == "classification"
     save_ensemble(tmp_path, [table_run, other])
-    with pytest.raises(DataError, match=r"expected the same texts of a row, .*other differs from .*run"):
+    with pytest.raises(
+        DataError, match=r"expected the same texts of a row, .*other differs from .*run"
+    ):
         restore_model(tmp_path)
 
 
-@pytest.mark.parametrize(("length", "message"), [(8192, "positions for 512"), (100_000, "seq_len"), (1, "seq_len")])
-def test_rows_longer_than_the_positions_of_the_model_are_refused(table_run, tmp_path, length, message):
+@pytest.mark.parametrize(
+    ("length", "message"), [(8192, "positions for 512"), (100_000, "seq_len"), (1, "seq_len")]
+)
+def test_rows_longer_than_the_positions_of_the_model_are_refused(
+    table_run, tmp_path, length, message
+):
     with pytest.raises(DataError, match=message):
-        restore_model(changed(table_run, tmp_path / "long", lambda state: state.update(seq_len=length)))
+        restore_model(
+            changed(table_run, tmp_path / "long", lambda state: state.update(seq_len=length))
+        )

@@ -26,22 +26,32 @@ def test_without_options_it_is_the_softmax():
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     power = SHARES ** (1 / temperature)
-    np.testing.assert_allclose(distribution(temperature=temperature), power / power.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        distribution(temperature=temperature), power / power.sum(), rtol=1e-5
+    )
 
 
 def test_top_k_keeps_the_k_most_probable():
-    np.testing.assert_allclose(distribution(top_k=2), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
+    np.testing.assert_allclose(
+        distribution(top_k=2), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
+    )
     np.testing.assert_allclose(distribution(top_k=99), SHARES, rtol=1e-6)
 
 
 def test_top_p_keeps_the_fewest_that_reach_the_share():
-    np.testing.assert_allclose(distribution(top_p=0.6), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
-    np.testing.assert_allclose(distribution(top_p=0.7), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6)
+    np.testing.assert_allclose(
+        distribution(top_p=0.6), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        distribution(top_p=0.7), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6
+    )
     np.testing.assert_allclose(distribution(top_p=0.4 - 1e-6), np.array([0, 1, 0, 0, 0]))
 
 
 def test_min_p_is_a_share_of_the_greatest():
-    np.testing.assert_allclose(distribution(min_p=0.3), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6)
+    np.testing.assert_allclose(
+        distribution(min_p=0.3), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6
+    )
     np.testing.assert_allclose(distribution(min_p=0.99), np.array([0, 1, 0, 0, 0]))
 
 
@@ -49,17 +59,23 @@ def test_repetition_penalty_divides_positive_logits_and_multiplies_negative_ones
     logits = np.array([2.0, -1.0, 0.5, 0.0], np.float32)
     expected = np.exp([1.0, -2.0, 0.5, 0.0])
     np.testing.assert_allclose(
-        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0), expected / expected.sum(), rtol=1e-6
+        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0),
+        expected / expected.sum(),
+        rtol=1e-6,
     )
 
 
 def test_each_narrows_what_the_one_before_left():
     """Of the three left by top_k the first has 0.4 / 0.85: it alone reaches 0.45."""
-    np.testing.assert_allclose(distribution(top_p=0.45), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
+    np.testing.assert_allclose(
+        distribution(top_p=0.45), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
+    )
     np.testing.assert_allclose(distribution(top_k=3, top_p=0.45), np.array([0, 1, 0, 0, 0]))
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-9}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-9}]
+)
 def test_these_are_greedy_whatever_the_chance(options):
     rng = np.random.default_rng(0)
     for logits in rng.normal(size=(20, 50)).astype(np.float32):
@@ -67,13 +83,19 @@ def test_these_are_greedy_whatever_the_chance(options):
         sampling = SamplingParams(**(ALL | options))
         if options == {"temperature": 1e-9}:
             logits[logits.argmax()] += 1e-3
-        assert {sampling.sample(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {int(logits.argmax())}
+        assert {sampling.sample(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {
+            int(logits.argmax())
+        }
 
 
 def test_chances_fall_on_tokens_in_proportion():
     sampling = SamplingParams(**(ALL | {"top_k": 4, "min_p": 0.1}))
-    drawn = [sampling.sample(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000]
-    np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 10_000, [0, *(SHARES[1:] / 0.95)], atol=1e-4)
+    drawn = [
+        sampling.sample(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000
+    ]
+    np.testing.assert_allclose(
+        np.bincount(drawn, minlength=5) / 10_000, [0, *(SHARES[1:] / 0.95)], atol=1e-4
+    )
 
 
 def test_logits_without_a_finite_number_are_refused():

@@ -24,7 +24,9 @@ from mlxlab.errors import DataError
 from mlxlab.experiment.initial_weights import find_weights
 from support.processes import environment, run, tiny_overrides
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of MLflow
 WORDS = ("lovely", "dull", "long", "funny")
 SERVE = """
 import sys, mlflow, pandas as pd
@@ -43,8 +45,14 @@ print(model.predict(pd.read_csv(sys.argv[2])[["text"]]).to_json(orient="records"
 def home(tmp_path_factory):
     """A folder with `rows.csv` (texts with several labels), `run`, and `store.db`, where the run is recorded."""
     path = tmp_path_factory.mktemp("served")
-    labels = [";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1) for number in range(90)]
-    lines = [f"{n},A {label.replace(';', ' and ') or 'plain'} film no {n},{label}" for n, label in enumerate(labels)]
+    labels = [
+        ";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1)
+        for number in range(90)
+    ]
+    lines = [
+        f"{n},A {label.replace(';', ' and ') or 'plain'} film no {n},{label}"
+        for n, label in enumerate(labels)
+    ]
     (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
     data = [
         "data=text_classification",
@@ -55,7 +63,11 @@ def home(tmp_path_factory):
     store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
     done = run(
-        *tiny, *data, *store[1:], "tracking.register={name: words, metric: valid/loss}", f"hydra.run.dir={path / 'run'}"
+        *tiny,
+        *data,
+        *store[1:],
+        "tracking.register={name: words, metric: valid/loss}",
+        f"hydra.run.dir={path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
     return path
@@ -66,9 +78,16 @@ def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}"]) == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/store.db")
     monkeypatch.chdir(home)  # the cache of downloads
-    assert predict(["run=models:/words@champion", f"input={source}", f"output={home / 'registered.jsonl'}"]) == 0
+    assert (
+        predict(
+            ["run=models:/words@champion", f"input={source}", f"output={home / 'registered.jsonl'}"]
+        )
+        == 0
+    )
     assert (home / "registered.jsonl").read_bytes() == output.read_bytes()
-    weights, registered = (find_weights(name).read()[0] for name in (str(home / "run"), "models:/words/1"))
+    weights, registered = (
+        find_weights(name).read()[0] for name in (str(home / "run"), "models:/words/1")
+    )
     assert digest(weights) == digest(registered)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     texts = [line.split(",")[1] for line in source.read_text().splitlines()[1:]]
@@ -76,7 +95,9 @@ def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
     thresholds = json.loads((home / "run" / "inference" / "thresholds.json").read_text())
     for answer in answers:
-        assert answer["labels"] == [name for name in thresholds if answer[f"probability_{name}"] >= thresholds[name]]
+        assert answer["labels"] == [
+            name for name in thresholds if answer[f"probability_{name}"] >= thresholds[name]
+        ]
     with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
         [(location,)] = connection.execute("select artifact_location from logged_models")
     quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
@@ -86,7 +107,9 @@ def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     served = json.loads(done.stdout.splitlines()[-1])
     for row, answer in zip(served, answers, strict=True):
         assert row.pop("labels") == answer["labels"]
-        assert row == pytest.approx({name: value for name, value in answer.items() if name != "labels"}, rel=1e-6)
+        assert row == pytest.approx(
+            {name: value for name, value in answer.items() if name != "labels"}, rel=1e-6
+        )
 
 
 @contextmanager
@@ -95,7 +118,16 @@ def served(home, model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["models", "serve", "-m", f"models:/{model}", "--env-manager", "local", "--port", str(port)]
+    command = [
+        "models",
+        "serve",
+        "-m",
+        f"models:/{model}",
+        "--env-manager",
+        "local",
+        "--port",
+        str(port),
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the server that mlflow starts
     uri = f"sqlite:///{home / 'store.db'}"
     env = environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_TRACKING_URI=uri, PATH=path)
@@ -136,15 +168,23 @@ def test_rows_without_labels_or_texts_are_named_by_their_line(home, capsys):
     (home / "unknown.csv").write_text("id,text,label\n1,a film,dull\n2,a film,dul\n")
     args = [f"run={home / 'run'}", f"input={home / 'empty.csv'}", f"output={home / 'none.csv'}"]
     assert predict(args) == 65
-    assert capsys.readouterr().err.startswith(f"{home / 'empty.csv'}:3: column 'text': an empty text; 1 of 2")
+    assert capsys.readouterr().err.startswith(
+        f"{home / 'empty.csv'}:3: column 'text': an empty text; 1 of 2"
+    )
     assert not (home / "none.csv").exists()
     assert evaluate([f"run={home / 'run'}", f"data.source={home / 'unknown.csv'}"]) == 65
-    assert f"{home / 'unknown.csv'}:3: column 'label': unknown label 'dul'" in capsys.readouterr().err
+    assert (
+        f"{home / 'unknown.csv'}:3: column 'label': unknown label 'dul'" in capsys.readouterr().err
+    )
 
 
 def test_the_input_is_read_as_the_training_data_unless_told_otherwise(home, capsys):
     (home / "latin.csv").write_bytes("text|id\nun caf\xe9|1\n".encode("latin-1"))
-    args = [f"run={home / 'run'}", f"input={home / 'latin.csv'}", f"output={home / 'latin_out.csv'}"]
+    args = [
+        f"run={home / 'run'}",
+        f"input={home / 'latin.csv'}",
+        f"output={home / 'latin_out.csv'}",
+    ]
     assert predict(args) == 65
     assert "data.reading.encoding" in capsys.readouterr().err
     assert predict([*args, "data.reading.encoding=latin-1", "data.reading.delimiter=|"]) == 0
@@ -173,11 +213,16 @@ def test_labels_of_other_rows_hold_from_the_thresholds_on_with_which_predict_ans
     try:
         assert evaluate([f"run={home / 'run'}", f"data.source={source}"]) == 0
         printed = capsys.readouterr().out
-        assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}", "keep=[label]"]) == 0
+        assert (
+            predict([f"run={home / 'run'}", f"input={source}", f"output={output}", "keep=[label]"])
+            == 0
+        )
     finally:
         path.write_text(chosen)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    expected, predicted = ([set(cells) for cells in sides] for sides in zip(*map(_sides, rows), strict=True))
+    expected, predicted = (
+        [set(cells) for cells in sides] for sides in zip(*map(_sides, rows), strict=True)
+    )
     hits = sum(len(a & b) for a, b in zip(expected, predicted, strict=True))
     f1 = 2 * hits / sum(map(len, [*expected, *predicted]))
     assert re.search(rf"\| f1_micro +\| +{f1:.4f} \|", printed), printed
@@ -202,7 +247,9 @@ def test_changed_data_of_the_run_are_not_evaluated_as_its_own(home, capsys, chan
     assert evaluate([f"run={home / 'run'}"]) == 0
 
 
-@pytest.mark.parametrize("arg", ["data.valid_fraction=0.5", "data.fold=0", "data.reading.missing=[dull]"])
+@pytest.mark.parametrize(
+    "arg", ["data.valid_fraction=0.5", "data.fold=0", "data.reading.missing=[dull]"]
+)
 def test_the_split_of_the_run_cannot_be_changed(home, capsys, arg):
     assert evaluate([f"run={home / 'run'}", arg]) == 2
     assert "has no effect here" in capsys.readouterr().err

@@ -20,8 +20,16 @@ def trained(tokenizer):
     """A function of a `model` node and, where it is no language model, a task. Adapters are not 0."""
 
     def build(node, task=None, scale=1.0):
-        task = task or Task("language_modelling", tokenizer.vocab_size, masked="bert" in node["_target_"])
-        model = build_model(node, kind=task.kind, vocab_size=tokenizer.vocab_size, num_classes=task.num_classes, seed=1)
+        task = task or Task(
+            "language_modelling", tokenizer.vocab_size, masked="bert" in node["_target_"]
+        )
+        model = build_model(
+            node,
+            kind=task.kind,
+            vocab_size=tokenizer.vocab_size,
+            num_classes=task.num_classes,
+            seed=1,
+        )
         for path, array in named_parameters(model).items():
             if path.endswith("lora_b"):
                 model.load_weights([(path, mx.full(array.shape, 0.05))], strict=False)

@@ -17,8 +17,19 @@ from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.pretrained.gguf import num_gguf_weights, read_gguf
 from mlxlab.models.pretrained.load import pretrained_tokenizer
 
-SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}
-NODE = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "rope_theta": 5e4, "norm_eps": 1e-6}
+SIZES = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "intermediate_size": 48,
+}
+NODE = {
+    "_target_": "mlxlab.models.transformer.Transformer",
+    **SIZES,
+    "rope_theta": 5e4,
+    "norm_eps": 1e-6,
+}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
 TOKENS, ALL_REAL = mx.array([[5, 9, 77, 4, 6, 1]]), mx.ones((1, 6), mx.int32)
 TEXT = "the cat sees  the dog, Zo\u00eb!\n"
@@ -28,9 +39,13 @@ TEXT = "the cat sees  the dog, Zo\u00eb!\n"
 def trained(tokenizer):
     def build(**options):
         node = {**NODE, **options}
-        model = build_model(node, kind="language_modelling", vocab_size=tokenizer.vocab_size, seed=1)
+        model = build_model(
+            node, kind="language_modelling", vocab_size=tokenizer.vocab_size, seed=1
+        )
         model.eval()
-        return TrainedModel(model, node, tokenizer, Task("language_modelling", tokenizer.vocab_size))
+        return TrainedModel(
+            model, node, tokenizer, Task("language_modelling", tokenizer.vocab_size)
+        )
 
     return build
 
@@ -41,7 +56,9 @@ def test_our_reader_gives_equal_logits_and_tokens(trained, tokenizer, tmp_path, 
     export_gguf(source, out, "tiny")
     again = build_pretrained_model(out, tokenizer.vocab_size)
     np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
-    assert pretrained_tokenizer(out).encode(TEXT, special=False) == tokenizer.encode(TEXT, special=False)
+    assert pretrained_tokenizer(out).encode(TEXT, special=False) == tokenizer.encode(
+        TEXT, special=False
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
@@ -76,7 +93,9 @@ def test_the_gguf_package_reads_it(trained, tokenizer, tmp_path):
     gguf = pytest.importorskip("gguf", reason="gguf is not installed (extra interop)")
     template = ChatTemplate("{{ messages }}", "a template", "<bos>", "<eos>")
     source = trained()
-    export_gguf(TrainedModel(**{**vars(source), "template": template}), tmp_path / "model.gguf", "tiny")
+    export_gguf(
+        TrainedModel(**{**vars(source), "template": template}), tmp_path / "model.gguf", "tiny"
+    )
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     values = {name: field.contents() for name, field in reader.fields.items()}
     assert (values["general.architecture"], values["llama.block_count"]) == ("llama", 2)
@@ -86,7 +105,9 @@ def test_the_gguf_package_reads_it(trained, tokenizer, tmp_path):
     assert values["tokenizer.chat_template"] == "{{ messages }}"
     assert values["tokenizer.ggml.eos_token_id"] == tokenizer.eos_id
     arrays = {tensor.name: tensor.data for tensor in reader.tensors}
-    np.testing.assert_array_equal(arrays["blk.0.attn_v.weight"], source.model.backbone.layers[0].attention.value.weight)
+    np.testing.assert_array_equal(
+        arrays["blk.0.attn_v.weight"], source.model.backbone.layers[0].attention.value.weight
+    )
     query = np.array(source.model.backbone.layers[0].attention.query.weight)
     permuted = query.reshape(4, 2, 4, 32).swapaxes(1, 2).reshape(32, 32)
     np.testing.assert_array_equal(arrays["blk.0.attn_q.weight"], permuted)
@@ -107,7 +128,10 @@ def test_what_cannot_be_written_is_one_line(trained, tokenizer, tmp_path):
         ({"qk_norm": True}, "model: would be a Qwen3ForCausalLM; expected a LlamaForCausalLM"),
         ({"attention_bias": "all"}, "model.attention_bias=all: expected none"),
         ({"head_dim": 12}, "model.head_dim=12: expected hidden_size / num_heads"),
-        ({"rope_scaling": {"_target_": "mlxlab.models.rope.Llama3Scaling"}}, "model.rope_scaling: expected null"),
+        (
+            {"rope_scaling": {"_target_": "mlxlab.models.rope.Llama3Scaling"}},
+            "model.rope_scaling: expected null",
+        ),
     ]:
         with pytest.raises(ConfigError, match=f"^{message}"):
             export_gguf(trained(**options), out, "tiny")
@@ -128,7 +152,11 @@ def test_transformers_gives_equal_logits(trained, tmp_path, dtype):
     transformers, torch, _ = map(pytest.importorskip, ("transformers", "torch", "gguf"))
     source = trained()
     export_gguf(source, tmp_path / "model.gguf", "tiny", dtype)
-    torch_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype="float32")
+    torch_model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype="float32"
+    )
     with torch.no_grad():
         logits = torch_model.eval()(torch.tensor(TOKENS.tolist())).logits.numpy()
-    np.testing.assert_allclose(logits, source.model(TOKENS, ALL_REAL), atol=1e-4 if dtype == "float32" else 1e-3)
+    np.testing.assert_allclose(
+        logits, source.model(TOKENS, ALL_REAL), atol=1e-4 if dtype == "float32" else 1e-3
+    )

@@ -20,18 +20,37 @@ from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
-LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2, "rope_theta": 5e4}
+LLAMA = {
+    "_target_": "mlxlab.models.transformer.Transformer",
+    **SIZES,
+    "num_kv_heads": 2,
+    "rope_theta": 5e4,
+}
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-MODERN = {"position_embedding": "rope", "pre_norm": True, "num_token_types": 0, "first_attention_norm": False}
+MODERN = {
+    "position_embedding": "rope",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "first_attention_norm": False,
+}
 MODERN |= {"mlp_type": "geglu", "global_attention_every": 2, "attention_window": 3, "bias": False}
 CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
-SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "factor": 4.0, "original_max_position_embeddings": 8}
+SCALING = {
+    "_target_": "mlxlab.models.rope.Llama3Scaling",
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
 NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
 ORIGIN = Origin(
-    "tiny", "texts", 4, (("", ("data.source=https://me:secret@host/x",)),), {"data": "abc"}, {"valid/loss": 1.5}
+    "tiny",
+    "texts",
+    4,
+    (("", ("data.source=https://me:secret@host/x",)),),
+    {"data": "abc"},
+    {"valid/loss": 1.5},
 )
 TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)
@@ -70,8 +89,13 @@ def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path
     source = trained(BERT, CLASSES)
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     node = {"_target_": BERT["_target_"], "dropout": 0.0, "pretrained": str(tmp_path / "hf")}
-    with pytest.warns(UserWarning, match=r"ignored, the model has no such weights: classifier.weight; classifier.bias"):
-        loaded = build_model(node, kind="classification", vocab_size=tokenizer.vocab_size, num_classes=3, seed=0)
+    with pytest.warns(
+        UserWarning,
+        match=r"ignored, the model has no such weights: classifier.weight; classifier.bias",
+    ):
+        loaded = build_model(
+            node, kind="classification", vocab_size=tokenizer.vocab_size, num_classes=3, seed=0
+        )
     expected = named_parameters(source.model.backbone)
     for path, array in named_parameters(loaded.backbone).items():
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
@@ -88,9 +112,14 @@ def test_a_decoder_has_the_classifier_of_llama(trained, tokenizer, tmp_path):
     arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     np.testing.assert_array_equal(arrays["score.weight"], source.model.head.out.weight)
-    assert (config["architectures"], config["pad_token_id"]) == (["LlamaForSequenceClassification"], tokenizer.pad_id)
+    assert (config["architectures"], config["pad_token_id"]) == (
+        ["LlamaForSequenceClassification"],
+        tokenizer.pad_id,
+    )
     file = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
-    assert file.encode("the cat").ids == tokenizer.encode("the cat"), "a text has its end token, as in training"
+    assert file.encode("the cat").ids == tokenizer.encode("the cat"), (
+        "a text has its end token, as in training"
+    )
     logits = source.model.backbone(TOKENS, ALL_REAL)[:, -1] @ arrays["score.weight"].T
     np.testing.assert_allclose(source.model(TOKENS, ALL_REAL), logits, atol=1e-6)
 
@@ -107,7 +136,9 @@ def test_quantised_layers_stay_as_they_are(trained, tmp_path):
     source = trained({**LLAMA, "quantization": CODES})
     export_hugging_face(source, tmp_path / "codes", ORIGIN)
     export_hugging_face(source, tmp_path / "numbers", ORIGIN, dequantize=True)
-    codes, numbers = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("codes", "numbers"))
+    codes, numbers = (
+        mx.load(str(tmp_path / name / "model.safetensors")) for name in ("codes", "numbers")
+    )
     assert codes["model.layers.0.self_attn.q_proj.scales"].shape == (32, 1)
     assert not [name for name in numbers if name.endswith("scales")]
     config = json.loads((tmp_path / "codes" / "config.json").read_text())
@@ -119,7 +150,10 @@ def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
     export_hugging_face(trained(LLAMA), tmp_path / "hf", ORIGIN)
     card = (tmp_path / "hf" / "README.md").read_text()
     digest = hashlib.sha256((tmp_path / "hf" / "model.safetensors").read_bytes()).hexdigest()
-    assert all(text in card for text in ("| valid/loss |   1.5 |", "`abc`", digest, "pipeline_tag: text-generation"))
+    assert all(
+        text in card
+        for text in ("| valid/loss |   1.5 |", "`abc`", digest, "pipeline_tag: text-generation")
+    )
     assert "secret" not in card
     assert "license" not in card
 
@@ -134,15 +168,26 @@ def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
         (tmp_path / name / file).write_text(text)
     mx.save_gguf(str(tmp_path / "words.gguf"), {"x": mx.zeros(2)}, {"general.license": "mit"})
     names = ("named", "unnamed", "damaged", "gone", "words.gguf")
-    bases = {name: read_base_model(str(tmp_path / name)) for name in names} | {"hub": read_base_model("us/model")}
+    bases = {name: read_base_model(str(tmp_path / name)) for name in names} | {
+        "hub": read_base_model("us/model")
+    }
     licenses = {name: base.license for name, base in bases.items()}
-    assert licenses == {"named": "apache-2.0", "unnamed": "", "damaged": "", "gone": "", "words.gguf": "mit", "hub": ""}
+    assert licenses == {
+        "named": "apache-2.0",
+        "unnamed": "",
+        "damaged": "",
+        "gone": "",
+        "words.gguf": "mit",
+        "hub": "",
+    }
     assert [name for name, base in bases.items() if base.is_hub_id] == ["hub"]
     for name, header, line in [
         ("named", "---\nlicense: apache-2.0\nlibrary", "those of named: license apache-2.0."),
         ("hub", "---\nbase_model:\n- us/model\nlibrary", "those of us/model: its license applies"),
     ]:
-        export_hugging_face(trained(LLAMA), tmp_path / f"{name}_hf", replace(ORIGIN, bases=(bases[name],)))
+        export_hugging_face(
+            trained(LLAMA), tmp_path / f"{name}_hf", replace(ORIGIN, bases=(bases[name],))
+        )
         card = (tmp_path / f"{name}_hf" / "README.md").read_text()
         assert card.startswith(header)
         assert line in card
@@ -158,7 +203,11 @@ def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):
         (LLAMA, CLASSES, "model.classifier_bias=true: Llama has false"),
         (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias"),
         ({**BERT, "pooling": "mean"}, CLASSES, "model.pooling=mean: expected dense"),
-        ({**BERT, **MODERN}, CLASSES, "model.pre_norm=true: the classifier of ModernBERT has a hidden layer"),
+        (
+            {**BERT, **MODERN},
+            CLASSES,
+            "model.pre_norm=true: the classifier of ModernBERT has a hidden layer",
+        ),
         ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm="),
         ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu:"),
         ({**BERT, "gated_layers": [1]}, CLASSES, "model.gated_layers"),
@@ -173,7 +222,9 @@ def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):
         export_hugging_face(replace(scored, tokenizer=words), out, ORIGIN)
     large = trained(LLAMA)
     large.model.backbone.norm.weight = mx.full((32,), 1e5)
-    with pytest.raises(ConfigError, match=r"dtype=float16: model.norm.weight has numbers that are too large"):
+    with pytest.raises(
+        ConfigError, match=r"dtype=float16: model.norm.weight has numbers that are too large"
+    ):
         export_hugging_face(large, out, ORIGIN, "float16")
     assert not list(tmp_path.iterdir()), "something is left half-made"
     out.mkdir()
@@ -196,7 +247,9 @@ def test_the_tokenizer_of_a_decoder_takes_texts_as_long_as_the_model_does(traine
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     export_peft(source, tmp_path / "peft", ORIGIN, None, base=True)
     for folder in ("hf", "peft", "peft/base"):
-        written = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())["model_max_length"]
+        written = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())[
+            "model_max_length"
+        ]
         assert written == source.model.backbone.max_position_embeddings > source.seq_len
     limit = json.loads((tmp_path / "hf" / "config.json").read_text())["max_position_embeddings"]
     assert limit == written
@@ -208,7 +261,9 @@ def test_the_tokenizer_of_a_decoder_takes_texts_as_long_as_the_model_does(traine
 def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
     source = trained(BERT, replace(CLASSES, pair_separator=tokenizer.end_id))
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
-    pair = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json")).encode("the cat", "the dog")
+    pair = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json")).encode(
+        "the cat", "the dog"
+    )
     first, second = (tokenizer.encode(text, special=False) for text in ("the cat", "the dog"))
     assert pair.ids == [tokenizer.bos_id, *first, tokenizer.end_id, *second, tokenizer.end_id]
     assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
@@ -229,7 +284,11 @@ def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, opt
     assert f"LlamaForCausalLM with {count:,} parameters" in card
     assert ("the weights below the adapters" in card) == (adapters == "left_out")
     separate = adapters == "separate"
-    assert ("without the adapters" in card) == ('mlx_lm.load(".", adapter_path="adapters")' in card) == separate
+    assert (
+        ("without the adapters" in card)
+        == ('mlx_lm.load(".", adapter_path="adapters")' in card)
+        == separate
+    )
     assert not (separate and "from_pretrained" in card), "that would load the base model alone"
 
 
@@ -243,7 +302,9 @@ def test_adapters_apart_from_the_weights(trained, tmp_path):
     layer = source.model.backbone.layers[1].attention.query
     np.testing.assert_array_equal(arrays["model.layers.1.self_attn.q_proj.lora_b"], layer.lora_b.T)
     weights = mx.load(str(tmp_path / "hf" / "model.safetensors"))
-    np.testing.assert_array_equal(weights["model.layers.1.self_attn.q_proj.weight"], layer.base.weight)
+    np.testing.assert_array_equal(
+        weights["model.layers.1.self_attn.q_proj.weight"], layer.base.weight
+    )
     assert not [name for name in weights if "lora" in name or "base" in name]
     for node, message in [
         (LLAMA, "expected a decoder with adapters"),

@@ -13,13 +13,30 @@ from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
 from support.processes import run_here, tiny_overrides
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra interop)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (extra interop)"
+)
 torch = pytest.importorskip("torch", reason="torch is not installed (extra interop)")
 mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra interop)")
 
 SHORT = ["trainer.max_steps=30", "trainer.eval_every=30", "trainer.learning_rate=0.01"]
 TEXT = ["data=streaming", "data.seq_len=32", "data.tokenizer.vocab_size=400"]
-WORDS = ("the", "a", "cat", "dog", "tree", "house", "sees", "likes", "small", "green", "bird", "and", "with", "runs")
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "tree",
+    "house",
+    "sees",
+    "likes",
+    "small",
+    "green",
+    "bird",
+    "and",
+    "with",
+    "runs",
+)
 PROMPTS = ["the cat", "a small"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
@@ -27,7 +44,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ou
 
 def train(folder, *overrides, without=()):
     unused = [*without, *(["data.baselines"] if "data=streaming" in overrides else [])]
-    settings = [each for each in tiny_overrides(*SHORT, *overrides) if each.split("=")[0] not in unused]
+    settings = [
+        each for each in tiny_overrides(*SHORT, *overrides) if each.split("=")[0] not in unused
+    ]
     done = run_here(*dict.fromkeys(settings), f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -44,7 +63,9 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def decoder(source, tmp_path_factory):
     shape = ["model.num_kv_heads=1", "model.rope_theta=50000", "model.tie_embeddings=false"]
-    return train(tmp_path_factory.mktemp("decoder") / "run", "model=transformer", source, *TEXT, *shape)
+    return train(
+        tmp_path_factory.mktemp("decoder") / "run", "model=transformer", source, *TEXT, *shape
+    )
 
 
 def export(run, out, *options):
@@ -59,8 +80,14 @@ def mlx_logits(run, tokens, mask):
 
 def logits_of(model, tokens, mask):
     with torch.no_grad():
-        types = {} if model.config.model_type == "llama" else {"token_type_ids": torch.zeros_like(torch.tensor(tokens))}
-        out = model.eval()(input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask), **types)
+        types = (
+            {}
+            if model.config.model_type == "llama"
+            else {"token_type_ids": torch.zeros_like(torch.tensor(tokens))}
+        )
+        out = model.eval()(
+            input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask), **types
+        )
     return out.logits.numpy()
 
 
@@ -77,11 +104,15 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     generator = restored_generator(restored)
     tokens, mask = batch(restored.encoder.tokenizer.vocab_size)
     expected = mlx_logits(decoder, tokens, mask)
-    torch_model, loaded = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    torch_model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True
+    )
     assert type(torch_model).__name__ == "LlamaForCausalLM"
     assert not any(loaded.values()), loaded
     real = mask > 0
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[real], expected[real], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask)[real], expected[real], atol=1e-4
+    )
     apple, apple_tokenizer = mlx_lm.load(str(out))
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
 
@@ -106,7 +137,9 @@ def test_an_architecture_of_mlx_lm(source, tmp_path):
     out = export(run, tmp_path / "hf")
     model, tokenizer = mlx_lm.load(str(out))
     tokens, mask = batch(200)
-    np.testing.assert_allclose(np.array(model(mx.array(tokens[:1]))), mlx_logits(run, tokens[:1], mask[:1]), atol=1e-4)
+    np.testing.assert_allclose(
+        np.array(model(mx.array(tokens[:1]))), mlx_logits(run, tokens[:1], mask[:1]), atol=1e-4
+    )
     request = GenerationConfig(max_tokens=12, context_length=64)
     texts = restored_generator(restore_model(run)).texts(PROMPTS, SamplingParams(0.0), request)
     assert all(texts), "the model says nothing"
@@ -128,12 +161,16 @@ def test_a_decoder_in_fewer_bytes(decoder, tmp_path, dtype):
 def test_an_encoder_classifies_the_same(tmp_path):
     run = train(tmp_path / "run")
     out = export(run, tmp_path / "hf")
-    torch_model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    torch_model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(
+        out, output_loading_info=True
+    )
     assert not any(loaded.values()), loaded
     encoder = restore_model(run).encoder
     assert torch_model.config.id2label == dict(enumerate(encoder.task.labels))
     tokens, mask = batch(encoder.tokenizer.vocab_size)
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask), mlx_logits(run, tokens, mask), atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask), mlx_logits(run, tokens, mask), atol=1e-4
+    )
     _, loaded = transformers.AutoModel.from_pretrained(out, output_loading_info=True)
     assert not loaded["missing_keys"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
@@ -144,11 +181,15 @@ def test_an_encoder_classifies_the_same(tmp_path):
 def test_a_masked_model_gives_equal_logits(source, tmp_path):
     run = train(tmp_path / "run", "model=bert", source, *TEXT)
     out = export(run, tmp_path / "hf")
-    torch_model, loaded = transformers.AutoModelForMaskedLM.from_pretrained(out, output_loading_info=True)
+    torch_model, loaded = transformers.AutoModelForMaskedLM.from_pretrained(
+        out, output_loading_info=True
+    )
     assert not any(loaded.values()), loaded
     tokens, mask = batch(200)
     expected = mlx_logits(run, tokens, mask)
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
+    )
     assert transformers.AutoTokenizer.from_pretrained(out).mask_token == "<mask>"
 
 
@@ -167,8 +208,22 @@ def test_mlx_lm_reads_the_adapters(source, tmp_path, kind):
 
 def test_mlx_lm_reads_quantised_weights(decoder, tmp_path):
     small = tmp_path / "small"
-    assert main(["quantize", f"run={decoder}", f"out={small}", "bits=4", "group_size=32", "evaluate=false"]) == 0
+    assert (
+        main(
+            [
+                "quantize",
+                f"run={decoder}",
+                f"out={small}",
+                "bits=4",
+                "group_size=32",
+                "evaluate=false",
+            ]
+        )
+        == 0
+    )
     out = export(small, tmp_path / "hf")
     apple, _ = mlx_lm.load(str(out))
     tokens, mask = batch(200)
-    np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), mlx_logits(small, tokens, mask)[:1], atol=1e-4)
+    np.testing.assert_allclose(
+        np.array(apple(mx.array(tokens[:1]))), mlx_logits(small, tokens, mask)[:1], atol=1e-4
+    )

@@ -12,17 +12,28 @@ from mlxlab.data.instruct.chat_template import ChatTemplate, default_template
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra interop)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (extra interop)"
+)
 torch = pytest.importorskip("torch", reason="torch is not installed (extra interop)")
 mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra interop)")
 mlx_lm_generate = pytest.importorskip("mlx_lm.generate")
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
-DECODER = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2, "rope_theta": 5e4}
+DECODER = {
+    "_target_": "mlxlab.models.transformer.Transformer",
+    **SIZES,
+    "num_kv_heads": 2,
+    "rope_theta": 5e4,
+}
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "group_size": 32}
-SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "factor": 4.0, "original_max_position_embeddings": 8}
+SCALING = {
+    "_target_": "mlxlab.models.rope.Llama3Scaling",
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
 DECODERS = {
     "Llama": {},
     "Llama, untied": {"tie_embeddings": False},
@@ -36,8 +47,18 @@ DECODERS = {
     "Qwen3": {"qk_norm": True, "head_dim": 12, "tie_embeddings": False},
     "SmolLM3": {"no_rope_layers": [1]},
 }
-MODERN = {"position_embedding": "rope", "pre_norm": True, "num_token_types": 0, "first_attention_norm": False}
-MODERN |= {"mlp_type": "geglu", "global_attention_every": 2, "attention_window": 3, "local_rope_theta": 500.0}
+MODERN = {
+    "position_embedding": "rope",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "first_attention_norm": False,
+}
+MODERN |= {
+    "mlp_type": "geglu",
+    "global_attention_every": 2,
+    "attention_window": 3,
+    "local_rope_theta": 500.0,
+}
 MODERN |= {"norm_eps": 1e-5}
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
 BINARY = Task("classification", 2, ("no", "yes"))
@@ -59,7 +80,9 @@ def batch(vocab_size):
 
 def logits_of(model, tokens, mask, **more):
     with torch.no_grad():
-        out = model.eval()(input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask), **more)
+        out = model.eval()(
+            input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask), **more
+        )
     return out.logits.float().numpy()
 
 
@@ -86,7 +109,9 @@ def test_a_decoder(trained, tokenizer, tmp_path, name):
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
     torch_model = load(transformers.AutoModelForCausalLM, out)
     assert type(torch_model).__name__ == f"{name.split(',')[0]}ForCausalLM"
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
+    )
     apple, _ = mlx_lm.load(str(out))
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
 
@@ -103,15 +128,24 @@ def test_a_decoder(trained, tokenizer, tmp_path, name):
 def test_fewer_bytes_are_rounded_weights(trained, tokenizer, tmp_path, dtype, node):
     source, out = trained(node, CLASSES if node is BERT else None), tmp_path / "hf"
     export_hugging_face(source, out, ORIGIN, dtype)
-    loader = transformers.AutoModelForSequenceClassification if node is BERT else transformers.AutoModelForCausalLM
+    loader = (
+        transformers.AutoModelForSequenceClassification
+        if node is BERT
+        else transformers.AutoModelForCausalLM
+    )
     torch_model = loader.from_pretrained(out, dtype="auto")
     assert torch_model.dtype == getattr(torch, dtype)
     tokens, mask = batch(tokenizer.vocab_size)
-    rounded = {path: array.astype(getattr(mx, dtype)).astype(mx.float32) for path, array in weights_of(source).items()}
+    rounded = {
+        path: array.astype(getattr(mx, dtype)).astype(mx.float32)
+        for path, array in weights_of(source).items()
+    }
     source.model.load_weights(list(rounded.items()))
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
     real = slice(None) if node is BERT else mask > 0
-    np.testing.assert_allclose(logits_of(torch_model.float(), tokens, mask)[real], expected[real], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model.float(), tokens, mask)[real], expected[real], atol=1e-4
+    )
 
 
 def weights_of(source):
@@ -133,14 +167,23 @@ def test_mlx_lm_reads_codes(trained, tokenizer, tmp_path, bits):
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
     export_hugging_face(source, tmp_path / "numbers", ORIGIN, dequantize=True)
     torch_model = load(transformers.AutoModelForCausalLM, tmp_path / "numbers")
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"num_token_types": 1}, {"mlp_type": "relu"}, {"adapter": LORA}], ids=str)
-@pytest.mark.parametrize("task", [BINARY, CLASSES, LABELS, NUMBERS], ids=lambda task: f"{task.kind}{task.num_classes}")
+@pytest.mark.parametrize(
+    "options", [{}, {"num_token_types": 1}, {"mlp_type": "relu"}, {"adapter": LORA}], ids=str
+)
+@pytest.mark.parametrize(
+    "task", [BINARY, CLASSES, LABELS, NUMBERS], ids=lambda task: f"{task.kind}{task.num_classes}"
+)
 def test_an_encoder_with_a_classifier(trained, tokenizer, tmp_path, task, options):
     thresholds = (0.25, 0.5, 0.75) if task is LABELS else ()
-    source, out = replace(trained({**BERT, **options}, task, scale=5.0), thresholds=thresholds), tmp_path / "hf"
+    source, out = (
+        replace(trained({**BERT, **options}, task, scale=5.0), thresholds=thresholds),
+        tmp_path / "hf",
+    )
     export_hugging_face(source, out, ORIGIN)
     tokens, mask = batch(tokenizer.vocab_size)
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
@@ -149,11 +192,18 @@ def test_an_encoder_with_a_classifier(trained, tokenizer, tmp_path, task, option
     torch_model = load(transformers.AutoModelForSequenceClassification, out)
     np.testing.assert_allclose(logits_of(torch_model, tokens, mask), expected, atol=1e-4)
     assert tuple(torch_model.config.id2label.values()) == (task.labels or ("LABEL_0",))
-    kinds = {"classification": "single_label_classification", "multi_label": "multi_label_classification"}
+    kinds = {
+        "classification": "single_label_classification",
+        "multi_label": "multi_label_classification",
+    }
     assert torch_model.config.problem_type == kinds.get(task.kind, "regression")
-    states = transformers.AutoModel.from_pretrained(out).eval()(torch.tensor(tokens), torch.tensor(mask))
+    states = transformers.AutoModel.from_pretrained(out).eval()(
+        torch.tensor(tokens), torch.tensor(mask)
+    )
     backbone = np.array(source.model.backbone(mx.array(tokens), mx.array(mask)))
-    np.testing.assert_allclose(states.last_hidden_state.detach().numpy()[mask > 0], backbone[mask > 0], atol=1e-4)
+    np.testing.assert_allclose(
+        states.last_hidden_state.detach().numpy()[mask > 0], backbone[mask > 0], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("num_token_types", [1, 2])
@@ -162,10 +212,19 @@ def test_a_pair_of_texts(trained, tokenizer, tmp_path, num_token_types):
     source = trained({**BERT, "num_token_types": num_token_types}, task, scale=5.0)
     export_hugging_face(source, out, ORIGIN)
     source.model.backbone.pair_separator = tokenizer.end_id if num_token_types == 2 else None
-    inputs = transformers.AutoTokenizer.from_pretrained(out)("the cat", "the dog", return_tensors="pt")
+    inputs = transformers.AutoTokenizer.from_pretrained(out)(
+        "the cat", "the dog", return_tensors="pt"
+    )
     tokens = mx.array(inputs["input_ids"].numpy())
-    torch_logits = load(transformers.AutoModelForSequenceClassification, out).eval()(**inputs).logits.detach().numpy()
-    np.testing.assert_allclose(torch_logits, np.array(source.model(tokens, mx.ones(tokens.shape, mx.int32))), atol=1e-4)
+    torch_logits = (
+        load(transformers.AutoModelForSequenceClassification, out)
+        .eval()(**inputs)
+        .logits.detach()
+        .numpy()
+    )
+    np.testing.assert_allclose(
+        torch_logits, np.array(source.model(tokens, mx.ones(tokens.shape, mx.int32))), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +237,9 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
     torch_model = load(transformers.AutoModelForMaskedLM, out)
     assert torch_model.config.model_type == ("modernbert" if "pre_norm" in options else "bert")
-    np.testing.assert_allclose(logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4)
+    np.testing.assert_allclose(
+        logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,13 +247,21 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
 )
 @pytest.mark.parametrize("task", [BINARY, LABELS], ids=lambda task: task.kind)
 def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options):
-    source, out = trained({**DECODER, "classifier_bias": False, **options}, task, scale=5.0), tmp_path / "hf"
+    source, out = (
+        trained({**DECODER, "classifier_bias": False, **options}, task, scale=5.0),
+        tmp_path / "hf",
+    )
     export_hugging_face(source, out, ORIGIN)
     torch_model = load(transformers.AutoModelForSequenceClassification, out)
     assert type(torch_model).__name__.endswith("ForSequenceClassification")
     texts = ["the cat", "the dog sees the cat"]
-    inputs = transformers.AutoTokenizer.from_pretrained(out)(texts, return_tensors="pt", padding=True)
-    rows = [row[keep > 0].tolist() for row, keep in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    inputs = transformers.AutoTokenizer.from_pretrained(out)(
+        texts, return_tensors="pt", padding=True
+    )
+    rows = [
+        row[keep > 0].tolist()
+        for row, keep in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    ]
     assert rows == [tokenizer.encode(text) for text in texts]
     tokens, mask = (mx.array(inputs[name].numpy()) for name in ("input_ids", "attention_mask"))
     logits = logits_of(torch_model, inputs["input_ids"].numpy(), inputs["attention_mask"].numpy())
@@ -213,11 +282,15 @@ def test_a_chat(trained, tokenizer, tmp_path):
     assert torch_model.generation_config.eos_token_id == [tokenizer.eos_id, 7]
 
 
-@pytest.mark.parametrize("node", [DECODER, BERT, {**DECODER, "quantization": {**CODES, "bits": 4}}], ids=str)
+@pytest.mark.parametrize(
+    "node", [DECODER, BERT, {**DECODER, "quantization": {**CODES, "bits": 4}}], ids=str
+)
 def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node):
     export_hugging_face(trained(node), tmp_path / "hf", ORIGIN)
     monkeypatch.chdir(tmp_path / "hf")
-    blocks = re.findall(r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL
+    )
     assert len(blocks) == (2 if node is DECODER else 1)
     for block in blocks:
         exec(block, {})
@@ -225,10 +298,16 @@ def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node):
 
 def test_the_code_of_the_card_of_a_chat_model_runs(trained, tmp_path, monkeypatch, capsys):
     model = trained(DECODER)
-    export_hugging_face(replace(model, template=default_template(model.tokenizer)), tmp_path / "hf", ORIGIN)
+    export_hugging_face(
+        replace(model, template=default_template(model.tokenizer)), tmp_path / "hf", ORIGIN
+    )
     monkeypatch.chdir(tmp_path / "hf")
-    blocks = re.findall(r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL)
-    assert ["apply_chat_template(messages, add_generation_prompt=True" in block for block in blocks] == [True, True]
+    blocks = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL
+    )
+    assert [
+        "apply_chat_template(messages, add_generation_prompt=True" in block for block in blocks
+    ] == [True, True]
     for block in blocks:
         exec(block, {})
     assert capsys.readouterr().out

@@ -19,7 +19,12 @@ from mlxlab.models.layers import named_parameters
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-MODERN = {"position_embedding": "rope", "pre_norm": True, "num_token_types": 0, "first_attention_norm": False}
+MODERN = {
+    "position_embedding": "rope",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "first_attention_norm": False,
+}
 MODERN |= {"mlp_type": "geglu", "bias": False}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
@@ -52,7 +57,10 @@ def test_names_shapes_and_settings(trained, tmp_path):
     projections = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     assert (config["r"], config["lora_alpha"], config["use_dora"]) == (2, 16.0, True)
     assert (config["target_modules"], config["modules_to_save"]) == (projections, ["model.norm"])
-    assert (config["rank_pattern"], config["alpha_pattern"]) == ({}, {"model.layers.1.self_attn.k_proj": 6.0})
+    assert (config["rank_pattern"], config["alpha_pattern"]) == (
+        {},
+        {"model.layers.1.self_attn.k_proj": 6.0},
+    )
     card = (tmp_path / "peft" / "README.md").read_text()
     assert "library_name: peft" in card
     assert 'AutoModelForCausalLM.from_pretrained("BASE")' in card
@@ -65,7 +73,9 @@ def test_the_ends_of_names_select_the_targets_alone(trained, tmp_path):
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["classifier"])
     all_layers = {**LORA, "targets": ["feed_forward.down"]}
     config = export(trained({**BERT, "adapter": all_layers}, CLASSES), tmp_path / "all")[1]
-    assert config["target_modules"] == ["0.output.dense", "1.output.dense"], "not attention.output.dense"
+    assert config["target_modules"] == ["0.output.dense", "1.output.dense"], (
+        "not attention.output.dense"
+    )
 
 
 def test_a_regression_saves_a_classifier_in_the_units_of_the_data(trained, tmp_path):
@@ -87,7 +97,9 @@ def test_the_base_is_the_model_without_adapters(trained, tokenizer, tmp_path, mo
     np.testing.assert_allclose(base(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
 
 
-def test_published_weights_are_named_where_their_layers_have_these_names(trained, tmp_path, monkeypatch):
+def test_published_weights_are_named_where_their_layers_have_these_names(
+    trained, tmp_path, monkeypatch
+):
     source = trained({**BERT, "adapter": LORA}, CLASSES)
     export(source, tmp_path / "with_base", base=True)
     shutil.copytree(tmp_path / "with_base" / "base", tmp_path / "bert")
@@ -105,18 +117,24 @@ def test_published_weights_are_named_where_their_layers_have_these_names(trained
     (cached / "refs" / "main").write_text("0a")
     shutil.copytree(tmp_path / "bert", cached / "snapshots" / "0a")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    hub = {name: export(source, tmp_path / name / "peft", name)[1] for name in ("us/bert", "us/other")}
+    hub = {
+        name: export(source, tmp_path / name / "peft", name)[1] for name in ("us/bert", "us/other")
+    }
     assert [config["base_model_name_or_path"] for config in hub.values()] == ["us/bert", None]
     names = {}
     for name in ("bert", "roberta", "codes", "none", "empty", "model.gguf"):
-        names[name] = export(source, tmp_path / f"{name}_peft", str(tmp_path / name))[1]["base_model_name_or_path"]
+        names[name] = export(source, tmp_path / f"{name}_peft", str(tmp_path / name))[1][
+            "base_model_name_or_path"
+        ]
     assert names == {**dict.fromkeys(names), "bert": str(tmp_path / "bert")}
     card = (tmp_path / "bert_peft" / "README.md").read_text()
     assert f'from_pretrained("{tmp_path}/bert", num_labels=3)' in card
 
 
 @pytest.mark.parametrize("more", [{}, {"quantization": CODES}], ids=["lora", "qlora"])
-def test_published_weights_are_named_only_while_they_are_those_below_the_adapters(trained, tmp_path, more):
+def test_published_weights_are_named_only_while_they_are_those_below_the_adapters(
+    trained, tmp_path, more
+):
     node = {**LLAMA, "adapter": {**LORA, "train": ["re:.*norm"]}}
     export(trained(node), tmp_path / "first", base=True)
     folder = str(tmp_path / "first" / "base")
@@ -126,7 +144,11 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
 
     source = trained({**node, "pretrained": folder, **more})
     source = replace(source, node={**source.node, "pretrained": None})  # as in a checkpoint
-    parameters = {path: array for path, array in named_parameters(source.model).items() if array.dtype == mx.float32}
+    parameters = {
+        path: array
+        for path, array in named_parameters(source.model).items()
+        if array.dtype == mx.float32
+    }
     assert named(source, 0) == folder
     frozen = {path for path in parameters if path in frozen_parameters(source.model)}
     for number, (path, array) in enumerate(parameters.items(), 1):
@@ -140,11 +162,27 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
 def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):
     for node, task, message in [
         (LLAMA, None, "model.adapter: expected a run with adapters, model/adapter=lora"),
-        ({**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}}, None, "adapters of linear layers, not of embedding"),
+        (
+            {**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}},
+            None,
+            "adapters of linear layers, not of embedding",
+        ),
         ({**BERT, **MODERN, "adapter": LORA}, None, "as a part of model.layers.1.mlp.Wi"),
-        ({**LLAMA, "adapter": {**LORA, "train": ["embedding"]}}, None, "PEFT cannot save embedding.weight of Llama"),
-        ({**BERT, "adapter": {**LORA, "train": ["head"]}}, None, "PEFT cannot save head.bias of BertForMaskedLM"),
-        ({**BERT, "adapter": {**LORA, "train": ["attention.query.bias"]}}, None, "PEFT cannot save layers.0.attention"),
+        (
+            {**LLAMA, "adapter": {**LORA, "train": ["embedding"]}},
+            None,
+            "PEFT cannot save embedding.weight of Llama",
+        ),
+        (
+            {**BERT, "adapter": {**LORA, "train": ["head"]}},
+            None,
+            "PEFT cannot save head.bias of BertForMaskedLM",
+        ),
+        (
+            {**BERT, "adapter": {**LORA, "train": ["attention.query.bias"]}},
+            None,
+            "PEFT cannot save layers.0.attention",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             export(trained(node, task), tmp_path / "peft", base=True)
@@ -163,14 +201,24 @@ def test_the_card_of_the_base_says_that_nothing_but_adapters_was_trained(trained
         export_peft(source, tmp_path / name, origin, folder, base=True)
         return (tmp_path / name / "base" / "README.md").read_text()
 
-    of_published = "the weights of published, rounded to few bits" if more else "the unchanged weights of published"
-    first = next(line for line in card("peft").splitlines() if line.startswith("LlamaForCausalLM with"))
-    assert first.endswith(f"parameters: {of_published}. Adapters for them were trained by mlxlab: 4 steps on texts.")
+    of_published = (
+        "the weights of published, rounded to few bits"
+        if more
+        else "the unchanged weights of published"
+    )
+    first = next(
+        line for line in card("peft").splitlines() if line.startswith("LlamaForCausalLM with")
+    )
+    assert first.endswith(
+        f"parameters: {of_published}. Adapters for them were trained by mlxlab: 4 steps on texts."
+    )
     assert "# Base model of tiny" in card("again")
     assert "trained the adapters, not the weights in this folder" in card("origin")
     assert "1f" not in card("hashes").split("## Origin")[1], "that is the run's"
     arrays = mx.load(str(tmp_path / "published" / "model.safetensors"))
-    mx.save_safetensors(str(tmp_path / "published" / "model.safetensors"), {n: a + 1e-2 for n, a in arrays.items()})
+    mx.save_safetensors(
+        str(tmp_path / "published" / "model.safetensors"), {n: a + 1e-2 for n, a in arrays.items()}
+    )
     assert "parameters: the weights that adapters were trained on." in card("changed")
 
 

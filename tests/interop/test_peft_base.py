@@ -5,7 +5,16 @@ import json
 import pytest
 import tokenizers
 
-from support.peft_runs import SIZES, base_of, compare, export, resume, train, train_without_adapters, write_text
+from support.peft_runs import (
+    SIZES,
+    base_of,
+    compare,
+    export,
+    resume,
+    train,
+    train_without_adapters,
+    write_text,
+)
 
 NO_SIZES = (*SIZES, "data.tokenizer.vocab_size")
 
@@ -50,7 +59,9 @@ def changed(request, text, published, larger, tmp_path_factory):
     begun, resumed = CHANGES[request.param]
     folder = tmp_path_factory.mktemp(request.param) / "run"
     args = ["model=transformer", f"model.pretrained={published}", *begun, *text]
-    train(folder, *args, without=(*NO_SIZES, *(["model.adapter.alpha"] if LORA not in begun else [])))
+    train(
+        folder, *args, without=(*NO_SIZES, *(["model.adapter.alpha"] if LORA not in begun else []))
+    )
     return resume(folder, *(each.format(larger=larger) for each in resumed))
 
 
@@ -61,14 +72,23 @@ def test_weights_that_a_resume_changed_are_nobody_elses(changed, tmp_path, capsy
 
 @pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 def test_peft_computes_the_same_on_the_base_that_is_written(changed, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra interop)")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed (extra interop)"
+    )
     pytest.importorskip("peft", reason="peft is not installed (extra interop)")
     out = export(changed, tmp_path / "peft", "checkpoint=last", "base=true")
     compare(changed, out, transformers.AutoModelForCausalLM, base_of(out), "last")
 
 
 def test_a_resume_that_only_trains_further_keeps_the_base(text, published, tmp_path):
-    run = train(tmp_path / "run", "model=transformer", f"model.pretrained={published}", LORA, *text, without=NO_SIZES)
+    run = train(
+        tmp_path / "run",
+        "model=transformer",
+        f"model.pretrained={published}",
+        LORA,
+        *text,
+        without=NO_SIZES,
+    )
     resume(run, "model.dropout=0.1", "trainer.learning_rate=0.02")
     assert base_of(export(run, tmp_path / "peft", "checkpoint=last")) == str(published)
     config = json.loads((run / "manifest.json").read_text())["inputs"]["overrides"]

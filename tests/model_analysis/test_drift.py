@@ -23,7 +23,9 @@ def test_a_rotation_is_found(shape):
 def test_no_other_rotation_is_nearer(shape):
     before, now = RNG.normal(size=shape), RNG.normal(size=shape)
     u, _, v = np.linalg.svd(before.T @ now)
-    np.testing.assert_allclose(np.linalg.norm(rotate_onto(before, now) - now), np.linalg.norm(before @ u @ v - now))
+    np.testing.assert_allclose(
+        np.linalg.norm(rotate_onto(before, now) - now), np.linalg.norm(before @ u @ v - now)
+    )
 
 
 def test_relative_change_is_that_of_all_matrices_together():

@@ -32,7 +32,11 @@ def test_the_rank_is_the_number_of_values_that_hold_98_percent_of_the_squares():
 
 
 def test_the_entropy_rank_of_k_equal_singular_values_is_k():
-    assert entropy_rank(squared_singular_values(matrix([3, 3, 3, 0, 0], (5, 7)))) == pytest.approx(3, rel=1e-3)
+    assert entropy_rank(squared_singular_values(matrix([3, 3, 3, 0, 0], (5, 7)))) == pytest.approx(
+        3, rel=1e-3
+    )
     shares = np.array([4, 2, 1]) / 7
-    assert entropy_rank(np.array([16.0, 4.0, 1.0])) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    assert entropy_rank(np.array([16.0, 4.0, 1.0])) == pytest.approx(
+        np.exp(-(shares * np.log(shares)).sum())
+    )
     assert entropy_rank(np.zeros(3)) == 0.0

@@ -17,7 +17,9 @@ def test_only_numpy_is_limited_to_one_thread():
     with ThreadpoolController().limit(limits=2):
         before = threads()
         with one_numpy_thread():
-            assert {path for path, count in threads().items() if count == 1} == {p for p in before if "numpy.libs" in p}
+            assert {path for path, count in threads().items() if count == 1} == {
+                p for p in before if "numpy.libs" in p
+            }
         assert threads() == before
 
 

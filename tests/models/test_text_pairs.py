@@ -8,7 +8,13 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.build import build_model
 
 SEPARATOR, VOCABULARY = 3, 20
-SHAPE = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "dropout": 0.0}
+SHAPE = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 24,
+    "dropout": 0.0,
+}
 ROWS = [  # tokens and their types: two texts, one text, an empty second one, separators after the first of a pair
     ([5, 6, 3, 7, 8, 3], [0, 0, 0, 1, 1, 1]),
     ([5, 6, 7, 8, 9, 3], [0, 0, 0, 0, 0, 0]),
@@ -20,16 +26,28 @@ def with_types(backbone: Bert) -> np.ndarray:
     """States of a model of single texts whose vocabulary has every token a second time, for the second type."""
     size = backbone.embedding.weight.shape[0]
     first, second = backbone.type_embedding.weight
-    backbone.embedding.weight = mx.concatenate([backbone.embedding.weight, backbone.embedding.weight + second - first])
-    tokens = mx.array([[token + size * kind for token, kind in zip(*row, strict=True)] for row in ROWS])
+    backbone.embedding.weight = mx.concatenate(
+        [backbone.embedding.weight, backbone.embedding.weight + second - first]
+    )
+    tokens = mx.array(
+        [[token + size * kind for token, kind in zip(*row, strict=True)] for row in ROWS]
+    )
     return np.array(backbone(tokens, mx.ones_like(tokens)))
 
 
 def build(pair_separator, family="bert"):
-    target = {"bert": "mlxlab.models.bert.Bert", "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid"}[family]
+    target = {
+        "bert": "mlxlab.models.bert.Bert",
+        "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
+    }[family]
     options = {"num_filters": 4, "branch_dropout": 0.0} if family == "cnn_hybrid" else {}
     node = {"_target_": target, **SHAPE, **options}
-    sizes = {"vocab_size": VOCABULARY, "num_classes": 2, "pair_separator": pair_separator, "seed": 0}
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "num_classes": 2,
+        "pair_separator": pair_separator,
+        "seed": 0,
+    }
     return build_model(node, kind="classification", **sizes)
 
 
@@ -47,12 +65,20 @@ def test_padding_of_separators_changes_nothing(family, side):
     padding = mx.full((len(ROWS), 3), SEPARATOR)
     parts = [padding, tokens] if side == "left" else [tokens, padding]
     segments = [mx.zeros_like(padding), mx.ones_like(tokens)]
-    padded = mx.concatenate(parts, axis=1), mx.concatenate(segments if side == "left" else segments[::-1], axis=1)
-    np.testing.assert_allclose(np.array(model(*padded)), np.array(model(tokens, mx.ones_like(tokens))), atol=1e-6)
+    padded = (
+        mx.concatenate(parts, axis=1),
+        mx.concatenate(segments if side == "left" else segments[::-1], axis=1),
+    )
+    np.testing.assert_allclose(
+        np.array(model(*padded)), np.array(model(tokens, mx.ones_like(tokens))), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
 def test_rows_without_a_second_text_are_bitwise_those_of_a_model_of_single_texts(family):
     tokens = mx.array([ROWS[1][0]])
-    single, pair = (build(separator, family).eval()(tokens, mx.ones_like(tokens)) for separator in (None, SEPARATOR))
+    single, pair = (
+        build(separator, family).eval()(tokens, mx.ones_like(tokens))
+        for separator in (None, SEPARATOR)
+    )
     np.testing.assert_array_equal(single, pair)

@@ -10,7 +10,13 @@ from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.vocabulary import keep_rows
 
-SHAPE = {"vocab_size": 14, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
+SHAPE = {
+    "vocab_size": 14,
+    "hidden_size": 8,
+    "num_layers": 1,
+    "num_heads": 2,
+    "intermediate_size": 8,
+}
 BACKBONES = {
     "tied": lambda: Transformer(**SHAPE),
     "untied": lambda: Transformer(**SHAPE, tie_embeddings=False),
@@ -28,7 +34,10 @@ def test_the_logits_of_kept_tokens_are_those_of_the_pretrained_model(kind):
     backbone = BACKBONES[kind]()
     model = Model(backbone, build_head(backbone, kind="language_modelling")).eval()
     tokens = mx.array([[4, 0, 10, 2]])
-    before, embedding = model(tokens, mx.ones((1, 4), mx.int32)), np.array(backbone.embedding.weight)
+    before, embedding = (
+        model(tokens, mx.ones((1, 4), mx.int32)),
+        np.array(backbone.embedding.weight),
+    )
     keep_rows(backbone, model.head, vocabulary)
     after = model(mx.array(vocabulary.forward[np.array(tokens)]), mx.ones((1, 4), mx.int32))
     assert after.shape == (1, 4, 6)

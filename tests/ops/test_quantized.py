@@ -32,14 +32,20 @@ def test_the_weight_is_that_which_mlx_unpacks_bit_for_bit(name):
     expected = mx.dequantize(*arrays, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
     np.testing.assert_array_equal(Packing(*name).unpack(arrays), expected)
     rows = mx.array([[3, 0], [23, 3]])
-    np.testing.assert_array_equal(Packing(*name).unpack([array[rows] for array in arrays]), expected[rows])
+    np.testing.assert_array_equal(
+        Packing(*name).unpack([array[rows] for array in arrays]), expected[rows]
+    )
 
 
 @pytest.mark.parametrize("rows", [1, MIN_ROWS - 1, MIN_ROWS, 10])
 @pytest.mark.parametrize("name", FORMATS)
 def test_outputs_and_gradients_are_those_of_the_unpacked_weight(name, rows):
     packing = Packing(*name)
-    arrays, x, cotangent = packing.pack(random(24, 64)), random(rows, 1, 64, seed=1), random(rows, 1, 24, seed=2)
+    arrays, x, cotangent = (
+        packing.pack(random(24, 64)),
+        random(rows, 1, 64, seed=1),
+        random(rows, 1, 24, seed=2),
+    )
     weight = packing.unpack(arrays)
     assert weight.dtype == mx.float32
     product = packed_product(x, arrays, packing)
@@ -52,11 +58,16 @@ def test_narrow_inputs_give_narrow_outputs_and_gradients():
     packing = Packing(4, 64, "affine")
     arrays, x = packing.pack(random(24, 64)), random(8, 64, seed=1).astype(mx.bfloat16)
     assert packed_product(x, arrays, packing).dtype == mx.bfloat16
-    assert gradient(lambda x: packed_product(x, arrays, packing), x, mx.ones((8, 24))).dtype == mx.bfloat16
+    assert (
+        gradient(lambda x: packed_product(x, arrays, packing), x, mx.ones((8, 24))).dtype
+        == mx.bfloat16
+    )
 
 
 @pytest.mark.skipif(not on_linux_cpu(), reason="elsewhere MLX's product unpacks nothing")
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.fault_injection)])  # 2 s
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.fault_injection)]
+)  # 2 s
 def test_no_unpacked_weight_is_kept_for_the_gradient(compiled):
     packing, width, layers = Packing(4, 64, "affine"), 256, 40
     chain = [packing.pack(random(width, width, seed=seed)) for seed in range(layers)]
@@ -73,4 +84,6 @@ def test_no_unpacked_weight_is_kept_for_the_gradient(compiled):
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     mx.eval(function(x))
-    assert mx.get_peak_memory() - before < 12 * 4 * width**2, "some 5 of 40 matrices, and activations"
+    assert mx.get_peak_memory() - before < 12 * 4 * width**2, (
+        "some 5 of 40 matrices, and activations"
+    )

@@ -24,9 +24,16 @@ SECRET = "planted0secret0that0nobody0may0write0down"
 KEY = "cGxhbnRlZC1zZWNyZXQtb2YtYW4tYWNjb3VudA=="
 SIGNATURE = sas_token().split("sig=")[1]
 CREDENTIALS = {
-    "s3://bucket": {"AWS_ACCESS_KEY_ID": "PLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET},
+    "s3://bucket": {
+        "AWS_ACCESS_KEY_ID": "PLANTEDKEYID",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": SECRET,
+    },
     "az://bucket": {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ACCOUNT_KEY": KEY},
-    "az://signed": {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_SAS_TOKEN": sas_token()},
+    "az://signed": {
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_SAS_TOKEN": sas_token(),
+    },
 }
 
 
@@ -36,7 +43,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
-    backoff = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2}
+    backoff = {
+        "init_backoff": timedelta(milliseconds=1),
+        "max_backoff": timedelta(milliseconds=20),
+        "base": 2,
+    }
     monkeypatch.setattr(cloud_store, "RETRY", cloud_store.RETRY | {"backoff": backoff})
 
 
@@ -50,7 +61,8 @@ def proxy() -> Iterator[FaultProxy]:
 
 
 @pytest.mark.parametrize(
-    "fault", ["expired", *(pytest.param(each, marks=SLOW) for each in ("503", "lost", "unreachable"))]
+    "fault",
+    ["expired", *(pytest.param(each, marks=SLOW) for each in ("503", "lost", "unreachable"))],
 )
 @pytest.mark.parametrize("address", CREDENTIALS)
 def test_errors_hold_no_secrets_though_the_answers_do(proxy, monkeypatch, address, fault):
@@ -76,7 +88,9 @@ def test_errors_hold_no_secrets_though_the_answers_do(proxy, monkeypatch, addres
         assert failure.value.__cause__ is None
         assert failure.value.__suppress_context__
         secrets = (*CREDENTIALS[address].values(), SIGNATURE, "sig=")
-        assert not [secret for secret in secrets if secret != "account" and secret in message], message
+        assert not [secret for secret in secrets if secret != "account" and secret in message], (
+            message
+        )
     assert fault != "expired" or "permission denied" in message or "403" in message
 
 
@@ -100,7 +114,9 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(monkeypatch, a
     assert SECRET not in str(refusal.value)
 
 
-@pytest.mark.parametrize("key", [SECRET, json.dumps({"private_key": SECRET}), json.dumps({"client_email": SECRET})])
+@pytest.mark.parametrize(
+    "key", [SECRET, json.dumps({"private_key": SECRET}), json.dumps({"client_email": SECRET})]
+)
 def test_a_service_account_that_cannot_be_read_is_not_repeated(monkeypatch, key):
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", key)
     with pytest.raises(StorageError, match=r"gs://bucket.*: no usable credentials") as failure:
@@ -122,13 +138,18 @@ def test_a_listing_whose_answer_is_cut_is_repeated():
 
 def test_a_commit_of_n_files_costs_n_and_1_writes_and_n_and_7_reads(tmp_path):
     with emulator("gcs") as service:
-        commits = Commits(open_address(service.address, {"endpoint": service.proxy.url}).store, "runs/one")
+        commits = Commits(
+            open_address(service.address, {"endpoint": service.proxy.url}).store, "runs/one"
+        )
         for number in range(3):
             contents = {f"{number}-{name}": f"{number}-{name}".encode() for name in "abcd"}
             for name, data in contents.items():
                 (tmp_path / name).write_bytes(data)
             service.proxy.requests.clear()
-            commits.commit(f"step-{number}", {name: Snapshots().take(tmp_path / name, held=False) for name in contents})
+            commits.commit(
+                f"step-{number}",
+                {name: Snapshots().take(tmp_path / name, held=False) for name in contents},
+            )
             commits.retain([f"step-{number}", f"step-{max(0, number - 1)}"])
         counts = Counter(request.method for request in service.proxy.requests)
         assert (counts["PUT"], counts["GET"]) == (4 + 1, 4 + 7)
@@ -154,5 +175,8 @@ def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_
         commits = Commits(store, "runs/one")
         for name in commits.names():
             commits.fetch(name, tmp_path / name)
-            assert all((tmp_path / name / path).read_bytes() == (tmp_path / path).read_bytes() for path in files)
+            assert all(
+                (tmp_path / name / path).read_bytes() == (tmp_path / path).read_bytes()
+                for path in files
+            )
         assert len(commits.names()) >= 4 - failures

@@ -97,7 +97,8 @@ def test_a_damaged_file_is_not_fetched(store, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["../a", "/etc/passwd", "a/../../b", ".ssh/keys", "a//b", "a\\b", "a\nb", "a/" * 20 + "b"]
+    "path",
+    ["../a", "/etc/passwd", "a/../../b", ".ssh/keys", "a//b", "a\\b", "a\nb", "a/" * 20 + "b"],
 )
 def test_a_manifest_cannot_name_a_path_outside_of_the_folder(store, files, path, tmp_path):
     commits = Commits(store, "runs/1")
@@ -107,7 +108,9 @@ def test_a_manifest_cannot_name_a_path_outside_of_the_folder(store, files, path,
     assert not is_safe_key(path)
 
 
-@pytest.mark.parametrize("change", [{"size": -1}, {"sha256": "x"}, {"sha256": "../../../etc/passwd"}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"size": -1}, {"sha256": "x"}, {"sha256": "../../../etc/passwd"}, {"more": 1}]
+)
 def test_a_manifest_of_another_shape_is_refused(store, files, change):
     commits = Commits(store, "runs/1")
     commits._write(NAME, {"a": {"size": 1, "sha256": "0" * 64, **change}})

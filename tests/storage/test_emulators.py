@@ -15,14 +15,20 @@ from support.object_stores import guard
 from support.object_stores.emulators import AZURE_ACCOUNT, BUCKET, Emulator, emulator, sas_token
 from support.object_stores.fault_proxy import FAULTS
 
-obstore = pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
+obstore = pytest.importorskip(
+    "obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'"
+)
 stores = pytest.importorskip("obstore.store", reason="obstore is not installed")
 
 SLOW = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("s3", "azure")]
 FAST_RETRY = {
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=20),
-    "backoff": {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2},
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=1),
+        "max_backoff": timedelta(milliseconds=20),
+        "base": 2,
+    },
 }
 
 
@@ -45,7 +51,12 @@ def store_of(service: Emulator, **options: object):
         if service.provider == "azure":
             endpoint = service.environment["AZURE_STORAGE_ENDPOINT"]
             return stores.AzureStore(BUCKET, endpoint=endpoint, **client, **options)
-        unsigned = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        unsigned = {
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
         key = json.dumps({"gcs_base_url": service.proxy.url, **unsigned})
         return stores.GCSStore(BUCKET, service_account_key=key, **client)
 
@@ -53,7 +64,12 @@ def store_of(service: Emulator, **options: object):
 def test_objects_are_stored_listed_read_and_deleted(service):
     store = store_of(service)
     large = os.urandom(11 * 2**20)
-    for key, data in {"a/1": b"one", "a/b/2": b"two", "a/é & <x>": b"three", "large": large}.items():
+    for key, data in {
+        "a/1": b"one",
+        "a/b/2": b"two",
+        "a/é & <x>": b"three",
+        "large": large,
+    }.items():
         obstore.put(store, key, data, chunk_size=5 * 2**20)
     listing = obstore.list_with_delimiter(store, "a")
     assert sorted(each["path"] for each in listing["objects"]) == ["a/1", "a/é & <x>"]
@@ -115,8 +131,14 @@ def test_an_emulator_ends_when_the_process_that_started_it_is_killed():
 def test_azurite_itself_refuses_a_token_that_has_expired():
     with emulator("azure") as service:
         client = {"client_options": {"allow_http": True}, "retry_config": FAST_RETRY}
-        place = {"account_name": AZURE_ACCOUNT, "endpoint": service.environment["AZURE_STORAGE_ENDPOINT"]}
-        valid, expired = (stores.AzureStore(BUCKET, sas_key=sas_token(hours), **place, **client) for hours in (1, -1))
+        place = {
+            "account_name": AZURE_ACCOUNT,
+            "endpoint": service.environment["AZURE_STORAGE_ENDPOINT"],
+        }
+        valid, expired = (
+            stores.AzureStore(BUCKET, sas_key=sas_token(hours), **place, **client)
+            for hours in (1, -1)
+        )
         obstore.put(valid, "object", b"")
         with pytest.raises(Exception, match=r"403|denied|Authentication"):
             obstore.put(expired, "object", b"")

@@ -30,7 +30,9 @@ def commits(tmp_path: Path) -> Commits:
     return Commits(DirectoryStore(tmp_path / "store"), "run")
 
 
-def stored(tmp_path: Path, data: bytes = FILES["checkpoints/step-00000002/model.safetensors"]) -> Path:
+def stored(
+    tmp_path: Path, data: bytes = FILES["checkpoints/step-00000002/model.safetensors"]
+) -> Path:
     return tmp_path / "store" / "run" / "files" / hashlib.sha256(data).hexdigest()
 
 
@@ -85,7 +87,10 @@ def test_a_commit_is_fetched_as_it_was_stored(commits, tmp_path):
     ],
 )
 def test_a_manifest_that_names_files_elsewhere_is_refused(commits, tmp_path, path):
-    rewrite(tmp_path, lambda manifest: manifest["files"].update({path: next(iter(manifest["files"].values()))}))
+    rewrite(
+        tmp_path,
+        lambda manifest: manifest["files"].update({path: next(iter(manifest["files"].values()))}),
+    )
     assert_refused(commits, tmp_path)
 
 
@@ -126,7 +131,9 @@ def test_a_huge_manifest_is_not_read_into_memory(commits, tmp_path):
     assert_refused(commits, tmp_path, str(MAX_MANIFEST))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"\xff\xfe", b"{", b"[" * 100_000, b'{"files": {}, "files": {}}', b"NaN"])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"\xff\xfe", b"{", b"[" * 100_000, b'{"files": {}, "files": {}}', b"NaN"]
+)
 def test_a_manifest_that_is_none_is_refused(commits, tmp_path, data):
     (tmp_path / "store" / "run" / f"{NAME}.json").write_bytes(data)
     assert_refused(commits, tmp_path, f"{NAME}.json")

@@ -11,8 +11,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+]
 _SECONDS = 60.0
 
 
@@ -31,13 +39,26 @@ def show(page: Path, profile: Path, *, width: int, scheme: str) -> Shown:
     try:
         tab.call("Network.enable")
         tab.call("Page.enable")
-        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        tab.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        tab.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         tab.call("Page.navigate", url=page.as_uri())
         tab.wait_for("Page.loadEventFired")
-        result = tab.call("Runtime.evaluate", expression="document.documentElement.scrollWidth")["result"]
+        result = tab.call("Runtime.evaluate", expression="document.documentElement.scrollWidth")[
+            "result"
+        ]
         png = tab.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        requests = [event["request"]["url"] for event in tab.events.get("Network.requestWillBeSent", [])]
+        requests = [
+            event["request"]["url"] for event in tab.events.get("Network.requestWillBeSent", [])
+        ]
         return Shown(base64.b64decode(png), requests, result["value"])
     finally:
         tab.close()
@@ -47,7 +68,13 @@ def evaluate(page: Path, profile: Path, script: str, *, width: int = 1280) -> ob
     """The value of a script, or of its promise, in a page that has been loaded."""
     tab = _Tab(profile)
     try:
-        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        tab.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         tab.call("Page.enable")
         tab.call("Page.navigate", url=page.as_uri())
         tab.wait_for("Page.loadEventFired")
@@ -64,7 +91,9 @@ class _Tab:
         assert BROWSER is not None
         self.events: dict[str, list[dict]] = {}
         self._number, self._session, self._buffer = 0, {}, b""
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for pipe in (os.pipe(), os.pipe()) for end in pipe]
+        ends = [
+            fcntl.fcntl(end, fcntl.F_DUPFD, 10) for pipe in (os.pipe(), os.pipe()) for end in pipe
+        ]
         commands_read, self._commands, self._answers, answers_write = ends
         line = f'exec "$@" 3<&{commands_read} 4>&{answers_write}'
         flags = [*_FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
@@ -95,7 +124,9 @@ class _Tab:
     def _read(self) -> dict:
         deadline = time.monotonic() + _SECONDS
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], max(deadline - time.monotonic(), 0.0))
+            ready, _, _ = select.select(
+                [self._answers], [], [], max(deadline - time.monotonic(), 0.0)
+            )
             assert ready, "the browser does not answer"
             data = os.read(self._answers, 2**20)
             assert data, "the browser has ended"

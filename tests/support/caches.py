@@ -79,7 +79,9 @@ def _cache_files() -> None:
             return load(repo, config_path)
         return cached((sources, config_path), lambda: load(repo, config_path))
 
-    def cached_package(loader: ConfigLoaderImpl, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+    def cached_package(
+        loader: ConfigLoaderImpl, default: ResultDefault, repo: IConfigRepository
+    ) -> ConfigResult:
         if (sources := _sources(repo)) is None:
             return load_into_package(loader, default, repo)
         return cached((sources, astuple(default)), lambda: load_into_package(loader, default, repo))
@@ -91,24 +93,37 @@ def _cache_files() -> None:
 
 def _cache_compositions() -> None:
     """The files of `conf/` are composed once for the same options; typed values are set in copies."""
-    choose, compose = config_loader_impl.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
+    choose, compose = (
+        config_loader_impl.create_defaults_list,
+        ConfigLoaderImpl._compose_config_from_defaults_list,
+    )
     chosen: dict[object, DefaultsList] = {}
     composed: dict[object, bytes] = {}
 
     def cached_choice(
-        repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], *more: bool, **named: bool
+        repo: IConfigRepository,
+        config_name: str | None,
+        overrides_list: list[Override],
+        *more: bool,
+        **named: bool,
     ) -> DefaultsList:
         if (sources := _sources(repo)) is None:
             return choose(repo, config_name, overrides_list, *more, **named)
         typed = [each for each in overrides_list if not each.is_sweep_override()]
-        values = [each for each in typed if isinstance(each.value(), dict) or not repo.group_exists(each.key_or_group)]
+        values = [
+            each
+            for each in typed
+            if isinstance(each.value(), dict) or not repo.group_exists(each.key_or_group)
+        ]
         options = [each.input_line for each in typed if each not in values]
         key = (sources, config_name, *more, *named.values(), *options)
         if key not in chosen:
             chosen[key] = choose(repo, config_name, overrides_list, *more, **named)
         return replace(chosen[key], config_overrides=values)
 
-    def cached_composition(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> Any:
+    def cached_composition(
+        loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> Any:
         if (sources := _sources(repo)) is None:
             return compose(loader, defaults, repo)
         key = (sources, *map(astuple, defaults))

@@ -12,7 +12,9 @@ from mlxlab.experiment import experiment
 class Line:
     """A command line that was run: its exit code, its output, and what it left behind."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path
+    ) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
         monkeypatch.setattr(experiment, "run_experiment", self._run)
         monkeypatch.setattr("mlxlab.config.check.project_root", lambda: project)
@@ -30,7 +32,10 @@ class Line:
     def _in_process(self, argv: tuple[str, ...]) -> list[str]:
         """The experiment of this process stands for one in another."""
         is_sweep = "-m" in argv or "hydra.mode=MULTIRUN" in argv
-        is_chosen = any(arg.startswith(("hydra/launcher=", "hydra.launcher", "hydra/sweeper=basic")) for arg in argv)
+        is_chosen = any(
+            arg.startswith(("hydra/launcher=", "hydra.launcher", "hydra/sweeper=basic"))
+            for arg in argv
+        )
         return ["hydra/launcher=in_process"] if is_sweep and not is_chosen else []
 
     def refuses(self, *argv: str, code: int = 2, lines: int | None = 1) -> str:
@@ -55,7 +60,9 @@ def line(monkeypatch, capfd, tmp_path):
     project.mkdir()
     yield Line(monkeypatch, capfd, project)
     # `--info` lets Hydra log to the captured stderr, which is closed after the test.
-    logging.root.handlers = [each for each in logging.root.handlers if type(each) is not logging.StreamHandler]
+    logging.root.handlers = [
+        each for each in logging.root.handlers if type(each) is not logging.StreamHandler
+    ]
 
 
 @pytest.fixture

@@ -83,11 +83,15 @@ class Page:
 
 
 TRAINS = r"^(scripts/(train|launch)\.py|mlxlab train) (?!.*(--help|--dry-run| resume=auto$| &$))"
-INSTALLED = {r"pip install -e (\./\w+)": r"pip install -q --no-deps --no-build-isolation --target=installed \1"}
+INSTALLED = {
+    r"pip install -e (\./\w+)": r"pip install -q --no-deps --no-build-isolation --target=installed \1"
+}
 EPOCH = {r"^((?:scripts/(?:train|launch|crossvalidate)\.py) .*)": r"\1 trainer.epochs=1"}
 THREE_PAIRS = {r"(trial\.py .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
 PAGES = {
-    "README": Page(replaced=INSTALLED | THREE_PAIRS | {"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1"}),
+    "README": Page(
+        replaced=INSTALLED | THREE_PAIRS | {"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1"}
+    ),
     "docs/explanation/measurements": Page(
         assumed=("tinyshakespeare.txt", "books.jsonl"),
         replaced={
@@ -96,17 +100,24 @@ PAGES = {
         },
     ),
     "docs/how_to/models/adapters": Page(assumed=("conversations.jsonl", "model.gguf")),
-    "docs/how_to/models/growth": Page(replaced={r"(.*)or_steps: 50(.*)": rf"\1or_steps: 2\2 {STEPS}"}),
+    "docs/how_to/models/growth": Page(
+        replaced={r"(.*)or_steps: 50(.*)": rf"\1or_steps: 2\2 {STEPS}"}
+    ),
     "docs/how_to/models/other_weights": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1"}),
     "docs/how_to/compare": Page(
-        replaced={"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=2", r"(scripts/train.*)": r"\1 trainer.epochs=2"},
+        replaced={
+            "folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=2",
+            r"(scripts/train.*)": r"\1 trainer.epochs=2",
+        },
     ),
     "docs/how_to/distributed": Page(assumed=("code.txt",)),
     "docs/how_to/extending": Page(
         replaced=INSTALLED,
         before={
             "mlxlab train data=reviews": MAKE["reviews.tsv"],
-            "^export PYTHONPATH=. ": "\n".join(f"{_TRAIN} hydra.run.dir=outputs/{name}" for name in "ab"),
+            "^export PYTHONPATH=. ": "\n".join(
+                f"{_TRAIN} hydra.run.dir=outputs/{name}" for name in "ab"
+            ),
         },
     ),
     "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
@@ -123,9 +134,13 @@ PAGES = {
             "trials=27": "trials=3",
         },
     ),
-    "docs/how_to/migrating_stores": Page(assumed=("home/old_projects",), replaced={"/data/": "home/"}),
+    "docs/how_to/migrating_stores": Page(
+        assumed=("home/old_projects",), replaced={"/data/": "home/"}
+    ),
     "docs/how_to/models_in_mlflow": Page(
-        before={"registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"}
+        before={
+            "registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"
+        }
     ),
     "docs/how_to/tracking": Page(
         assumed=("outputs/alone", "outputs/distilled", "sweep"),
@@ -149,8 +164,12 @@ PAGES = {
             "sweep=learning_rate": "sweep=learning_rate trainer.learning_rate=1e-3 seed=0,1 trainer.epochs=1",
         },
     ),
-    "docs/how_to/training/speed": Page(replaced={r"max_steps=(\d)00": r"max_steps=\1 trainer.eval_batches=2"}),
-    "docs/how_to/training/vocabulary": Page(replaced={"or_steps: 250": "or_steps: 2", "max_steps=500": "max_steps=4"}),
+    "docs/how_to/training/speed": Page(
+        replaced={r"max_steps=(\d)00": r"max_steps=\1 trainer.eval_batches=2"}
+    ),
+    "docs/how_to/training/vocabulary": Page(
+        replaced={"or_steps: 250": "or_steps: 2", "max_steps=500": "max_steps=4"}
+    ),
     "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
     "docs/reference/zoo": Page(assumed=("my.txt",)),
     "docs/tutorials/adapt_lora": Page(
@@ -187,7 +206,9 @@ def documented_pages() -> list[str]:
 def commands(page: Path) -> list[tuple[str, str]]:
     """(command in one line, comment behind it) of the `sh` blocks of a page; in tutorials, Python blocks too."""
     kinds = "sh|python" if page.parent.name == "tutorials" else "sh"
-    blocks = re.findall(rf"^ *```({kinds})\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    blocks = re.findall(
+        rf"^ *```({kinds})\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL
+    )
     found: list[tuple[str, str]] = []
     for kind, block in blocks:
         if kind == "python":
@@ -202,7 +223,9 @@ def commands(page: Path) -> list[tuple[str, str]]:
 
 def files(page: Path) -> dict[str, str]:
     """Contents by path of the blocks of a page that begin with a comment of their path, outside `src/`."""
-    blocks = re.findall(r"^```(?:python|yaml)\n# (?!src/)([\w/.]+)\n(.*?)^```", page.read_text(), re.M | re.DOTALL)
+    blocks = re.findall(
+        r"^```(?:python|yaml)\n# (?!src/)([\w/.]+)\n(.*?)^```", page.read_text(), re.M | re.DOTALL
+    )
     return dict(blocks)
 
 
@@ -210,7 +233,11 @@ def why_not_run(command: str) -> str | None:
     for pattern, reason in NOT_RUN.items():
         if re.search(pattern, command):
             return reason
-    missing = [name for pattern, name in NEEDED_MODULES.items() if re.search(pattern, command) and not _exists(name)]
+    missing = [
+        name
+        for pattern, name in NEEDED_MODULES.items()
+        if re.search(pattern, command) and not _exists(name)
+    ]
     return f"needs {missing[0]}" if missing else None
 
 
@@ -231,7 +258,11 @@ def shell_script(name: str) -> str:
         command, _, more = (command, "", "") if "<<" in command else command.partition(" #")
         codes = "|".join(re.findall(r"\d+", (comment + more).partition("exit code ")[2]))
         script.append(f"echo '$' {shlex.quote(command)} >&2")
-        script.append(f"code=0; {command} || code=$?; case $code in {codes}) ;; *) exit 1;; esac" if codes else command)
+        script.append(
+            f"code=0; {command} || code=$?; case $code in {codes}) ;; *) exit 1;; esac"
+            if codes
+            else command
+        )
     return "\n".join(script)
 
 

@@ -14,7 +14,10 @@ def programs(folder: Path, *names: str) -> str:
     """A PATH that begins with `mlxlab`, `python` and empty programs of these names, in `folder`."""
     folder.mkdir()
     commands = dict.fromkeys(names, "exit 0")
-    commands |= {"python": f'exec {sys.executable} "$@"', "mlxlab": f'exec {sys.executable} -m mlxlab "$@"'}
+    commands |= {
+        "python": f'exec {sys.executable} "$@"',
+        "mlxlab": f'exec {sys.executable} -m mlxlab "$@"',
+    }
     for name, command in commands.items():
         (folder / name).write_text(f"#!/bin/sh\n{command}\n")
         (folder / name).chmod(0o755)
@@ -32,7 +35,12 @@ def shell(script: str, folder: Path, **variables: str) -> str:
     variables.setdefault("PYTHONPATH", str(ROOT / "src"))
     command = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(
-        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -29,7 +29,9 @@ ROOT = TESTS.parent
 class ForkedProcess:
     """A `mlxlab` command in a process of its own, used like a `subprocess.Popen` whose output is piped text."""
 
-    def __init__(self, script: str, overrides: tuple[str, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, script: str, overrides: tuple[str, ...], environment: dict[str, str]
+    ) -> None:
         self.args = [str(ROOT / "scripts" / f"{script}.py"), *overrides]
         descriptors = [tempfile.mkstemp(dir=_folder()) for _ in ("stdout", "stderr")]
         for descriptor, _ in descriptors:
@@ -73,7 +75,9 @@ def _context() -> ForkServerContext:
     context = get_context("forkserver")
     context.set_forkserver_preload(["support.preloaded"])
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), str(TESTS), before]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(ROOT / "src"), str(TESTS), before])
+    )
     try:
         ensure_running()
     finally:
@@ -100,7 +104,12 @@ def fork_syncer(store: Address) -> bool:
 
 
 def _start(
-    module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], *, detached: bool = False
+    module: str,
+    argv: list[str],
+    environment: dict[str, str],
+    outputs: list[Path],
+    *,
+    detached: bool = False,
 ) -> BaseProcess:
     return fork(_live, module, argv, dict(environment), outputs, detached)
 
@@ -112,7 +121,9 @@ def fork(function: Callable[..., object], *args: Any) -> BaseProcess:
     return process
 
 
-def _live(module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], detached: bool) -> None:
+def _live(
+    module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], detached: bool
+) -> None:
     """The forked process: as `python -m <module>`."""
     if detached:
         os.setsid()
@@ -144,7 +155,13 @@ def _fork_spare(environment: dict[str, str]) -> None:
             if os.fork() == 0:
                 log = address.load(store).queue / "sync.log"
                 more = {"MLXLAB_STORE": store}
-                _live("mlxlab.tracking.mlflow.syncer", ["syncer.py"], environment | more, [log, log], detached=True)
+                _live(
+                    "mlxlab.tracking.mlflow.syncer",
+                    ["syncer.py"],
+                    environment | more,
+                    [log, log],
+                    detached=True,
+                )
     os._exit(0)
 
 

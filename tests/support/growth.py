@@ -18,14 +18,28 @@ from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.training.optim.muon import muon
-from mlxlab.training.optim.optimizers import EMAOptimizer, adafactor, adamw, assign_leaves, flatten_arrays, lion, sgd
+from mlxlab.training.optim.optimizers import (
+    EMAOptimizer,
+    adafactor,
+    adamw,
+    assign_leaves,
+    flatten_arrays,
+    lion,
+    sgd,
+)
 
 TARGETS = {
     "transformer": "mlxlab.models.transformer.Transformer",
     "bert": "mlxlab.models.bert.Bert",
     "hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
 }
-SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 12, "dropout": 0.0}
+SIZES = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 12,
+    "dropout": 0.0,
+}
 KEPT = np.delete(np.arange(27), [2, 5, 11, 13, 20, 21])  # original ids; 28 and 29 are rare too
 VOCABULARY = VocabularyMap(KEPT, 30, "", VocabularyLimit(len(KEPT), None))
 TASKS = {
@@ -35,7 +49,9 @@ TASKS = {
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "adamw": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
     "lion": partial(lion, weight_decay=0.01, betas=[0.9, 0.99]),
-    "adafactor": partial(adafactor, weight_decay=0.0, clip_threshold=1.0, beta=0.9, scale_parameter=False),
+    "adafactor": partial(
+        adafactor, weight_decay=0.0, clip_threshold=1.0, beta=0.9, scale_parameter=False
+    ),
     "sgd": partial(sgd, weight_decay=0.01, momentum=0.9, nesterov=False),
     "muon": partial(
         muon,
@@ -57,7 +73,11 @@ STEPS = 2  # of training before the first operation
 def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
     """A random `model` node of a family: transformer, rms (a transformer with RMSNorm), bert, post (-norm), hybrid."""
     backbone = {"rms": "transformer", "post": "bert"}.get(family, family)
-    node: dict[str, Any] = {"_target_": TARGETS[backbone], **SIZES, "num_layers": int(rng.integers(1, 4))}
+    node: dict[str, Any] = {
+        "_target_": TARGETS[backbone],
+        **SIZES,
+        "num_layers": int(rng.integers(1, 4)),
+    }
     node["mlp_type"] = str(rng.choice(["swiglu", "gelu", "geglu"]))
     node["position_embedding"] = str(rng.choice(["rope", "learned"]))
     if backbone == "transformer":
@@ -100,7 +120,10 @@ def randomize(model: Any, seed: int) -> None:
     arrays = named_parameters(model).items()
     floats = [(path, leaf) for path, leaf in sorted(arrays) if leaf.dtype == mx.float32]
     model.load_weights(
-        [(path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32))) for path, leaf in floats],
+        [
+            (path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)))
+            for path, leaf in floats
+        ],
         strict=False,
     )
 
@@ -172,14 +195,24 @@ class Case:
         mx.eval(training.weights, training.optimizer)
         tokens, columns = self.view.tokens, self.view.columns
         if operation["op"] == "grow_vocabulary":
-            tokens, columns = KEPT[tokens].astype(np.int32), None if columns is None else KEPT[columns]
+            tokens, columns = (
+                KEPT[tokens].astype(np.int32),
+                None if columns is None else KEPT[columns],
+            )
         if columns is not None:
             columns = columns[columns < training.architecture.vocab_size]
-        return replace(self, training=training, view=View(tokens, self.view.segment_ids, columns)), grown.counts
+        return replace(
+            self, training=training, view=View(tokens, self.view.segment_ids, columns)
+        ), grown.counts
 
 
 def new_case(
-    node: dict[str, Any], kind: str, optimizer: str = "adamw", *, average: bool = False, seed: int = 0
+    node: dict[str, Any],
+    kind: str,
+    optimizer: str = "adamw",
+    *,
+    average: bool = False,
+    seed: int = 0,
 ) -> Case:
     """A model after a few steps with random gradients: no statistic of its optimizer is 0."""
     rng, task = np.random.default_rng(seed), TASKS[kind]
@@ -197,7 +230,11 @@ def draw_operation(rng: np.random.Generator, before: Architecture, name: str) ->
     """An operation of that name that fits the sizes of the architecture; `shrink` and `rerank` are those of others."""
     node = before.node
     layers = sorted([*range(node["num_layers"]), int(rng.integers(node["num_layers"]))])
-    targets = {"targets": [["attention.*"], ["feed_forward.*", "attention.query"], ["embedding"]][rng.integers(3)]}
+    targets = {
+        "targets": [["attention.*"], ["feed_forward.*", "attention.query"], ["embedding"]][
+            rng.integers(3)
+        ]
+    }
     options: dict[str, Any] = {
         "stack": {"map": layers},
         "widen": {"feed_forward": node["intermediate_size"] + int(rng.integers(1, 30))},

@@ -24,7 +24,9 @@ class Transfer(NamedTuple):
         return len(self.carried), len(self.fresh), len(self.dropped)
 
 
-def expected_transfer(operation: dict[str, Any], node: dict[str, Any], before: set[str], after: set[str]) -> Transfer:
+def expected_transfer(
+    operation: dict[str, Any], node: dict[str, Any], before: set[str], after: set[str]
+) -> Transfer:
     """Of an operation on a model of `node`, by the paths of the parameters that are trained before and after it."""
     sources = {path: source_of(path, operation, node) for path in after}
     carried = {path for path in after if sources[path] in before}
@@ -49,10 +51,16 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
     """A part of the message of an operation that does not fit a model with these parameters; None where it fits."""
     node = before.node
     adapted = {path.rpartition(".")[0] for path in paths if path.endswith((".lora_a", ".scales"))}
-    inside = {name for name in ("attention", "feed_forward") if any(f".{name}." in path for path in adapted)}
+    inside = {
+        name
+        for name in ("attention", "feed_forward")
+        if any(f".{name}." in path for path in adapted)
+    }
     has_dora = any(path.endswith(".magnitude") and "layers" in path for path in paths)
     quantized = any(path.endswith(".scales") for path in paths)
-    packed = {path.rpartition(".")[0].removesuffix(".base") for path in paths if path.endswith(".scales")}
+    packed = {
+        path.rpartition(".")[0].removesuffix(".base") for path in paths if path.endswith(".scales")
+    }
     match operation["op"]:
         case "grow_width" if node.get("norm_type") != "rms":
             return "expected RMSNorm"
@@ -63,14 +71,20 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
             return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
         case "stack" if has_dora:
             return "without DoRA"
-        case "widen" if quantized or (has_dora and any("feed_forward" in path for path in paths if "magnit" in path)):
+        case "widen" if quantized or (
+            has_dora and any("feed_forward" in path for path in paths if "magnit" in path)
+        ):
             is_packed = any(".feed_forward." in path for path in packed)
-            return "not quantised" if is_packed else "without a DoRA adapter; the operation merge_lora"
+            return (
+                "not quantised" if is_packed else "without a DoRA adapter; the operation merge_lora"
+            )
         case "grow_vocabulary" if before.vocab_size == operation["vocabulary"].vocab_size:
             return "it has grown already"
         case "grow_vocabulary" if before.vocab_size != operation["vocabulary"].size:
             return f"of the {operation['vocabulary'].size} ids of the data, got {before.vocab_size}"
-        case "grow_vocabulary" | "resize_vocabulary" if any(TABLE.fullmatch(path) for path in adapted):
+        case "grow_vocabulary" | "resize_vocabulary" if any(
+            TABLE.fullmatch(path) for path in adapted
+        ):
             is_packed = any(TABLE.fullmatch(path) for path in packed)
             return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
         case "merge_lora" if node.get("adapter") is None:

@@ -26,7 +26,9 @@ class ParsedPage(HTMLParser):
         self.tags.append(tag)
         self._inside = tag
         self.texts += ["\0"] * (tag == "wbr")  # the text goes on
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.addresses += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "action")
+        ]
         self.handlers += [name for name, _ in attributes if name.startswith("on")]
 
     def handle_endtag(self, tag):

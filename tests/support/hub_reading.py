@@ -34,7 +34,9 @@ WRONG = [
 
 def parquet_bytes(texts):
     file = io.BytesIO()
-    table = pyarrow.table({"id": range(len(texts)), "text": texts, "label": [n % 3 - 1 for n in range(len(texts))]})
+    table = pyarrow.table(
+        {"id": range(len(texts)), "text": texts, "label": [n % 3 - 1 for n in range(len(texts))]}
+    )
     types = {"id": "int64", "text": "string"}
     features = {name: {"dtype": type_, "_type": "Value"} for name, type_ in types.items()}
     features["label"] = {"names": ["negative", "positive"], "_type": "ClassLabel"}
@@ -44,8 +46,13 @@ def parquet_bytes(texts):
 
 
 def new_hub():
-    files = {f"data/train-{n:05}-of-00003.parquet": parquet_bytes(TEXTS[n * 250 : n * 250 + 250]) for n in range(3)}
-    return HubServer(NAME, {**files, "data/validation-00000-of-00001.parquet": parquet_bytes(TEXTS[750:])})
+    files = {
+        f"data/train-{n:05}-of-00003.parquet": parquet_bytes(TEXTS[n * 250 : n * 250 + 250])
+        for n in range(3)
+    }
+    return HubServer(
+        NAME, {**files, "data/validation-00000-of-00001.parquet": parquet_bytes(TEXTS[750:])}
+    )
 
 
 def shorten_waits():
@@ -71,7 +78,9 @@ def resumes_exactly(source, position, tokens):
     saved = json.loads(json.dumps(batches.state_dict()))
     resumed = tokens_of(source, prefetch=position % 2)
     resumed.load_state_dict(saved)
-    return batches_before == tokens[:position] and take(resumed, 3) == tokens[position : position + 3]
+    return (
+        batches_before == tokens[:position] and take(resumed, 3) == tokens[position : position + 3]
+    )
 
 
 def message(name, settings):
@@ -89,7 +98,9 @@ def main():
     windows = list(source.windows(1, 0))
     results = {"first": windows, "second": list(source.windows(1, 1)), "exact": []}
     for number, (position, _) in enumerate(windows):
-        results["exact"].append(list(source.windows(1, 0, json.loads(json.dumps(position)))) == windows[number:])
+        results["exact"].append(
+            list(source.windows(1, 0, json.loads(json.dumps(position)))) == windows[number:]
+        )
     began = time.monotonic()
     next(source.windows(1, 0, windows[-1][0]))
     results["seconds"] = time.monotonic() - began
@@ -99,7 +110,9 @@ def main():
     tokens = take(tokens_of(source), 100)  # more than an epoch
     hub.faults = list(OUTAGES)
     results["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
-    results["exact tokens"] = [resumes_exactly(source, position, tokens) for position in range(0, 97, 6)]
+    results["exact tokens"] = [
+        resumes_exactly(source, position, tokens) for position in range(0, 97, 6)
+    ]
     results["validation"] = documents_of(open_source(NAME, split="validation"))
     rows = open_rows(NAME, row_reading(split="validation"), Path(sys.argv[1]))
     results["rows"] = {name: rows.cells(name) for name in rows.columns}

@@ -73,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(f"/api/datasets/{name}/tree/[^/]+/?(.*)", path):
             self.json(self.tree(match[1]))
         elif re.fullmatch(f"/api/datasets/{name}/paths-info/[^/]+", path):
-            expected = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+            expected = (
+                json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+            )
             self.json([self.entry(file) for file in self.server.files if file in expected])
         elif path.startswith(f"/api/datasets/{self.server.repository}/revision/"):
             self.fail(404, "RevisionNotFound")
@@ -83,17 +85,34 @@ class Handler(BaseHTTPRequestHandler):
     def info(self):
         names = [{"rfilename": name} for name in self.server.files]
         when = "2024-01-01T00:00:00.000Z"
-        defaults = {"private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
-        return {"id": self.server.repository, "sha": COMMIT, "siblings": names, "lastModified": when, **defaults}
+        defaults = {
+            "private": False,
+            "gated": False,
+            "disabled": False,
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+        }
+        return {
+            "id": self.server.repository,
+            "sha": COMMIT,
+            "siblings": names,
+            "lastModified": when,
+            **defaults,
+        }
 
     def tree(self, folder):
-        inside = [name for name in self.server.files if name.startswith(f"{folder}/" if folder else "")]
+        inside = [
+            name for name in self.server.files if name.startswith(f"{folder}/" if folder else "")
+        ]
         if "recursive=true" in self.path.lower():
             return [self.entry(name) for name in inside]
         cut = len(folder) + 1 if folder else 0
         folders = sorted({name[cut:].split("/")[0] for name in inside if "/" in name[cut:]})
         before = f"{folder}/" if folder else ""
-        listed = [{"type": "directory", "path": before + one, "size": 0, "oid": COMMIT} for one in folders]
+        listed = [
+            {"type": "directory", "path": before + one, "size": 0, "oid": COMMIT} for one in folders
+        ]
         return listed + [self.entry(name) for name in inside if "/" not in name[cut:]]
 
     def entry(self, name):
@@ -119,7 +138,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Range"):
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
-        about = {"X-Repo-Commit": COMMIT, "ETag": tag, "X-Linked-Etag": tag, "X-Linked-Size": len(data)}
+        about = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": tag,
+            "X-Linked-Etag": tag,
+            "X-Linked-Size": len(data),
+        }
         self.finish_head({**about, "Accept-Ranges": "bytes", "Content-Length": end - begin})
         if self.command == "GET":
             self.wfile.write(data[begin : (begin + end) // 2 if fault == "cut" else end])
@@ -130,7 +154,13 @@ class Handler(BaseHTTPRequestHandler):
     def json(self, answer):
         data = json.dumps(answer).encode()
         self.send_response(200)
-        self.finish_head({"Content-Type": "application/json", "Content-Length": len(data), "X-Repo-Commit": COMMIT})
+        self.finish_head(
+            {
+                "Content-Type": "application/json",
+                "Content-Length": len(data),
+                "X-Repo-Commit": COMMIT,
+            }
+        )
         self.wfile.write(data)
 
     def fail(self, status, code):

@@ -20,7 +20,12 @@ def round_mantissa(x, bits):
 def linear_in_bfloat16(x, w, b, cotangent):
     """The value, and the gradients of x, w and b. Every factor of a product is rounded, the sum of the bias is not."""
     narrow_x, narrow_w, narrow_c = (round_mantissa(array, 8) for array in (x, w, cotangent))
-    return narrow_x @ narrow_w.T + b, narrow_c @ narrow_w, narrow_c.T @ narrow_x, cotangent.sum(axis=0)
+    return (
+        narrow_x @ narrow_w.T + b,
+        narrow_c @ narrow_w,
+        narrow_c.T @ narrow_x,
+        cotangent.sum(axis=0),
+    )
 
 
 def gelu(x, up=1.0):
@@ -93,4 +98,8 @@ def keep_factors(shape, key, bound):
 def adamw(p, g, m, v, rate, step, decay, betas, eps):
     m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
     step_size = rate / (1 - betas[0] ** step)
-    return p * (1 - rate * decay) - step_size * m / (np.sqrt(v / (1 - betas[1] ** step)) + eps), m, v
+    return (
+        p * (1 - rate * decay) - step_size * m / (np.sqrt(v / (1 - betas[1] ** step)) + eps),
+        m,
+        v,
+    )

@@ -22,7 +22,14 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
 
 def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDataset:
     """The data set of conf/data/text_classification.yaml."""
-    reading = {"delimiter": None, "encoding": None, "missing": [""], "config": None, "split": None, "revision": None}
+    reading = {
+        "delimiter": None,
+        "encoding": None,
+        "missing": [""],
+        "config": None,
+        "split": None,
+        "revision": None,
+    }
     arguments = {
         "source": source,
         "valid_source": None,

@@ -48,7 +48,9 @@ OPTIMIZED_STEP = {  # arguments of OptimizedStep
 class BagOfEmbeddings(nn.Module):
     """Mean of embeddings, dropout, one hidden layer: (B, T) tokens -> (B, C) logits."""
 
-    def __init__(self, vocab_size: int = 20, width: int = 8, classes: int = 2, dropout: float = 0.2) -> None:
+    def __init__(
+        self, vocab_size: int = 20, width: int = 8, classes: int = 2, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width)
         self.dropout = nn.Dropout(dropout)
@@ -65,7 +67,12 @@ class RandomBatches:
     """Batches of a fixed random data set; the order is a function of (seed, epoch). Some labels are unknown."""
 
     def __init__(
-        self, rows: int = 22, batch_size: int = 4, seed: int = 0, shuffled: bool = True, kind: str = "classification"
+        self,
+        rows: int = 22,
+        batch_size: int = 4,
+        seed: int = 0,
+        shuffled: bool = True,
+        kind: str = "classification",
     ) -> None:
         rng = np.random.default_rng(seed)
         self.tokens = rng.integers(0, 20, (rows, 6)).astype(np.int32)
@@ -102,7 +109,13 @@ class RandomBatches:
 
     def batch(self, rows: np.ndarray) -> Batch:
         tokens = self.tokens[rows]
-        return Batch(tokens, np.ones_like(tokens), self.targets[rows], self.weights[rows], rows.astype(np.int64))
+        return Batch(
+            tokens,
+            np.ones_like(tokens),
+            self.targets[rows],
+            self.weights[rows],
+            rows.astype(np.int64),
+        )
 
     def resize(self, batch_size: int) -> None:
         raise ConfigError("the batches of this data set cannot change their size")
@@ -132,7 +145,9 @@ class ResizableBatches(RandomBatches):
 class FixedBatches:
     """The same batches every time: a validation set."""
 
-    def __init__(self, batch_size: int = 4, rows: int = 18, seed: int = 9, kind: str = "classification") -> None:
+    def __init__(
+        self, batch_size: int = 4, rows: int = 18, seed: int = 9, kind: str = "classification"
+    ) -> None:
         self.args = (rows, batch_size, seed, False, kind)
 
     def __iter__(self):
@@ -193,7 +208,10 @@ class Run:
 
 
 def make_run(
-    model: nn.Module | None = None, data: RandomBatches | None = None, tracker: Tracker | None = None, **context: object
+    model: nn.Module | None = None,
+    data: RandomBatches | None = None,
+    tracker: Tracker | None = None,
+    **context: object,
 ) -> Run:
     return Run(
         model or make_model(),
@@ -238,7 +256,9 @@ class StopAt(NoOpCallback):
 
 def step_scalars(result: StepResult) -> dict[str, float]:
     """The numbers of a step by name; `finite` is 1 or 0."""
-    numbers = {name: float(getattr(result, name)) for name in ("loss", "weight", "grad_norm", "finite")}
+    numbers = {
+        name: float(getattr(result, name)) for name in ("loss", "weight", "grad_norm", "finite")
+    }
     return numbers | result.terms
 
 

@@ -9,10 +9,30 @@ from mlxlab.cli.export import main
 from mlxlab.inference.restore import restore_model
 from support.processes import run_here, tiny_overrides
 
-SHORT = ["trainer.max_steps=20", "trainer.eval_every=20", "trainer.learning_rate=0.01", "model.adapter.alpha=64"]
+SHORT = [
+    "trainer.max_steps=20",
+    "trainer.eval_every=20",
+    "trainer.learning_rate=0.01",
+    "model.adapter.alpha=64",
+]
 TEXT = ["data=streaming", "data.seq_len=32", "data.tokenizer.vocab_size=400"]
 SIZES = ("model.num_layers", "model.hidden_size", "model.num_heads", "model.intermediate_size")
-WORDS = ("the", "a", "cat", "dog", "tree", "house", "sees", "likes", "small", "green", "bird", "and", "with", "runs")
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "tree",
+    "house",
+    "sees",
+    "likes",
+    "small",
+    "green",
+    "bird",
+    "and",
+    "with",
+    "runs",
+)
 
 
 def write_text(folder):
@@ -26,7 +46,9 @@ def write_text(folder):
 def train(folder, *overrides, without=()):
     """A run of 20 steps, with adapters of large alpha unless `without` names the key."""
     unused = [*without, *(["data.baselines"] if "data=streaming" in overrides else [])]
-    settings = [each for each in tiny_overrides(*overrides, *SHORT) if each.split("=")[0] not in unused]
+    settings = [
+        each for each in tiny_overrides(*overrides, *SHORT) if each.split("=")[0] not in unused
+    ]
     done = run_here(*dict.fromkeys(settings), f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -37,7 +59,13 @@ def train_without_adapters(folder, *overrides, without=()):
 
 
 def resume(folder, *overrides):
-    done = run_here(f"hydra.run.dir={folder}", "resume=auto", "trainer.max_steps=40", "tracking=none", *overrides)
+    done = run_here(
+        f"hydra.run.dir={folder}",
+        "resume=auto",
+        "trainer.max_steps=40",
+        "tracking=none",
+        *overrides,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -70,7 +98,9 @@ def compare(run, out, loader, base, checkpoint="best", atol=1e-4, **options):
         alone = model(**inputs).logits.numpy()[real]
     adapted = peft.PeftModel.from_pretrained(model, out).eval()
     with torch.no_grad():
-        np.testing.assert_allclose(adapted(**inputs).logits.numpy()[real], expected[real], atol=atol)
+        np.testing.assert_allclose(
+            adapted(**inputs).logits.numpy()[real], expected[real], atol=atol
+        )
         with adapted.disable_adapter():
             np.testing.assert_array_equal(adapted(**inputs).logits.numpy()[real], alone)
     assert np.abs(alone - expected[real]).max() > 1e-2, "the adapters change nothing"

@@ -2,11 +2,23 @@
 
 import os
 
-os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas brings pyarrow, which brings a thread
+os.environ["JE_ARROW_MALLOC_CONF"] = (
+    "background_thread:false"  # pandas brings pyarrow, which brings a thread
+)
 
 from support.fault_injection.preload import preload
 
-PACKAGES = ("callbacks", "checkpoint", "config", "data", "distributed", "experiment", "models", "ops", "training")
+PACKAGES = (
+    "callbacks",
+    "checkpoint",
+    "config",
+    "data",
+    "distributed",
+    "experiment",
+    "models",
+    "ops",
+    "training",
+)
 COMMANDS = ("evaluate", "generate", "lr_find", "predict", "runs", "train", "train.multirun")
 OTHERS = (
     "mlflow.store.tracking.sqlalchemy_store",

@@ -63,7 +63,12 @@ def start(
     *overrides: str, script: str = "train", fresh: bool = False, **more: str
 ) -> subprocess.Popen[str] | ForkedProcess:
     """A command in a process of its own: a fork, or of a new interpreter if `fresh` or `more` needs it."""
-    if sys.platform == "linux" and script != "launch" and not fresh and all(map(_is_read_late, more)):
+    if (
+        sys.platform == "linux"
+        and script != "launch"
+        and not fresh
+        and all(map(_is_read_late, more))
+    ):
         return ForkedProcess(script, overrides, environment(**more))
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
@@ -73,7 +78,9 @@ def _is_read_late(name: str) -> bool:
     return name in READ_LATE or name.startswith(READ_BY_STORES)
 
 
-def run(*overrides: str, script: str = "train", fresh: bool = False, **more: str) -> subprocess.CompletedProcess:
+def run(
+    *overrides: str, script: str = "train", fresh: bool = False, **more: str
+) -> subprocess.CompletedProcess:
     process = start(*overrides, script=script, fresh=fresh, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -83,13 +90,19 @@ def start_ring(hosts: Path, *overrides: str) -> list[subprocess.Popen[str] | For
     """Two processes of one run, by rank, as a launcher starts them; `hosts` is the file that names their ports."""
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        hosts.write_text(json.dumps([[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers]))
+        hosts.write_text(
+            json.dumps([[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers])
+        )
     return [start(*overrides, MLX_RANK=str(rank), MLX_HOSTFILE=str(hosts)) for rank in range(2)]
 
 
 def run_ring(hosts: Path, *overrides: str) -> list[subprocess.CompletedProcess]:
-    ends = [(process, *process.communicate(timeout=120)) for process in start_ring(hosts, *overrides)]
-    return [subprocess.CompletedProcess(each.args, each.returncode, out, err) for each, out, err in ends]
+    ends = [
+        (process, *process.communicate(timeout=120)) for process in start_ring(hosts, *overrides)
+    ]
+    return [
+        subprocess.CompletedProcess(each.args, each.returncode, out, err) for each, out, err in ends
+    ]
 
 
 def run_here(*overrides: str, script: str = "train") -> subprocess.CompletedProcess:
@@ -125,7 +138,9 @@ def killed_and_resumed(overrides: Sequence[str], folder: Path, step: int) -> str
     return final_state(resumed)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str] | ForkedProcess, seconds: float = 60.0) -> None:
+def wait_for(
+    path: Path, process: subprocess.Popen[str] | ForkedProcess, seconds: float = 60.0
+) -> None:
     """Waits until a path is there; fails if the process ends before."""
     until = time.monotonic() + seconds
     while not path.exists():

@@ -10,5 +10,7 @@ from mlxlab.experiment.signals import SignalHandler
 
 
 def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:
-    context = RunContext(folder, folder, RunManifest(folder), SignalHandler(requeue=False), ProcessGroup())
+    context = RunContext(
+        folder, folder, RunManifest(folder), SignalHandler(requeue=False), ProcessGroup()
+    )
     return DistillationRounds(cfg, context)

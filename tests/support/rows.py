@@ -45,7 +45,14 @@ MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compress
 
 def row_reading(**options):
     """Options for reading with their defaults."""
-    defaults = {"delimiter": None, "encoding": None, "missing": [""], "config": None, "split": None, "revision": None}
+    defaults = {
+        "delimiter": None,
+        "encoding": None,
+        "missing": [""],
+        "config": None,
+        "split": None,
+        "revision": None,
+    }
     return RowReading(**defaults | options)
 
 
@@ -61,13 +68,19 @@ def write_rows(path, table):
     """Writes rows in the format that the name says; the column `number` as numbers, where the format has them."""
     path.parent.mkdir(exist_ok=True)
     name = str(path)
-    columns = {column: [*map(int, cells)] if column == "number" else cells for column, cells in table.items()}
+    columns = {
+        column: [*map(int, cells)] if column == "number" else cells
+        for column, cells in table.items()
+    }
     if name.endswith(".parquet"):
         parquet.write_table(pyarrow.table(columns), path, row_group_size=29)
         return path
     rows = list(zip(*columns.values(), strict=True))
     if ".jsonl" in name:
-        lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+        lines = [
+            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n"
+            for row in rows
+        ]
         path.write_bytes(pack(name, "".join(lines).encode()))
         return path
     buffer = io.StringIO(newline="")
@@ -84,7 +97,9 @@ def mutate(seed, data, suffix):
     if kind == "compressed" or format_name == "parquet":
         return _damage(rng, rng.choice(MUTATIONS[:-2]), data)[0], 0
     if codec:
-        unpacked = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), {"gz": "gzip", "zst": "zstd"}[codec])
+        unpacked = pyarrow.CompressedInputStream(
+            pyarrow.BufferReader(data), {"gz": "gzip", "zst": "zstd"}[codec]
+        )
         data = unpacked.read()
     mutated, start = _damage(rng, kind, data)
     return pack(suffix, mutated), _count_rows(data[:start], format_name)
@@ -95,7 +110,9 @@ def _damage(rng, kind, data):
     start, length = rng.randrange(len(data)), rng.choice([1, 1, 2, 30])
     match kind:
         case "flip":
-            return data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[start + 1 :], start
+            return data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[
+                start + 1 :
+            ], start
         case "insert":
             return data[:start] + rng.choice(INSERTED) + data[start:], start
         case "delete":

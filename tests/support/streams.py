@@ -15,16 +15,27 @@ from mlxlab.data.text.token_stream import TokenStream
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 
 
-def open_source(source, split=None, *, text_column="text", on_error="strict", window=4000, **reading):
+def open_source(
+    source, split=None, *, text_column="text", on_error="strict", window=4000, **reading
+):
     """A source with the defaults of data=streaming."""
     defaults = {"config": None, "split": split, "revision": None, "document_unit": "file"}
-    return sources.open_source(source, split, sources.Reading(**defaults | reading), text_column, on_error, window)
+    return sources.open_source(
+        source, split, sources.Reading(**defaults | reading), text_column, on_error, window
+    )
 
 
 class ByteTokenizer:
     """A token per byte."""
 
-    vocab_size, pad_id, bos_id, eos_id, mask_id, fingerprint = VOCABULARY, PAD, None, END, MASK, "bytes"
+    vocab_size, pad_id, bos_id, eos_id, mask_id, fingerprint = (
+        VOCABULARY,
+        PAD,
+        None,
+        END,
+        MASK,
+        "bytes",
+    )
 
     def __init__(self):
         self.seen = []
@@ -54,7 +65,10 @@ class InMemorySource:
 def texts(count=23, longest=40):
     """Documents of 1 to `longest` letters, each of its own."""
     lengths = (counter_hash(5, np.arange(count)) % np.uint64(longest)).astype(int) + 1
-    return ["".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length)) for n, length in enumerate(lengths)]
+    return [
+        "".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length))
+        for n, length in enumerate(lengths)
+    ]
 
 
 def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
@@ -64,12 +78,25 @@ def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=
 
 
 def make_batches(
-    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, order=None, **frame
+    source=None,
+    batch_size=3,
+    prefetch=0,
+    seed=3,
+    limit=None,
+    tokenizer=None,
+    row_shuffle_buffer=0,
+    order=None,
+    **frame,
 ) -> PackedBatchIterator | Prefetch:
     encode = (tokenizer or ByteTokenizer()).encode_documents
     stream = TokenStream(source or InMemorySource(texts()), encode, END, seed, limit)
     batches = PackedBatchIterator(
-        stream, make_row_builder(**frame), batch_size, "listed", None, order or RandomRows(row_shuffle_buffer, seed)
+        stream,
+        make_row_builder(**frame),
+        batch_size,
+        "listed",
+        None,
+        order or RandomRows(row_shuffle_buffer, seed),
     )
     return Prefetch(batches, prefetch) if prefetch else batches
 
@@ -91,4 +118,6 @@ def as_lists(batch):
 
 
 def batches_equal(one, other):
-    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one[:5], other[:5], strict=True))
+    return all(
+        np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one[:5], other[:5], strict=True)
+    )

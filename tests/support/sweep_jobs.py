@@ -116,7 +116,13 @@ def write_attempts(folder: Path, *seconds: float) -> float:
     """The manifest of a run on which several processes worked, and its objective."""
     process = {"host": "other", "pid": 1, "process_start": 0.0, "status": "RUNNING", "start": 0.0}
     attempts = [{**process, "end": each} for each in seconds]
-    manifest = {"format": 2, "id": folder.name, "name": folder.name, "status": "DONE", "attempts": attempts}
+    manifest = {
+        "format": 2,
+        "id": folder.name,
+        "name": folder.name,
+        "status": "DONE",
+        "attempts": attempts,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return 0.5
 

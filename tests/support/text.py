@@ -31,7 +31,9 @@ def write_texts(path, texts, column="text"):
     elif name.endswith(".txt"):
         path.write_bytes("".join(f"{text}\n" for text in texts).encode())
     else:
-        path.write_bytes(pack(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()))
+        path.write_bytes(
+            pack(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        )
     return path
 
 
@@ -45,7 +47,9 @@ def pack(name, data):
 
 
 def documents_of(source, seed=0, epoch=0, position=None):
-    return [document for _, documents in source.windows(seed, epoch, position) for document in documents]
+    return [
+        document for _, documents in source.windows(seed, epoch, position) for document in documents
+    ]
 
 
 def skipped(source):

@@ -60,7 +60,9 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
-    if sys.platform == "linux" and queue.start_syncer is START_SYNCER:  # unless a test has replaced it
+    if (
+        sys.platform == "linux" and queue.start_syncer is START_SYNCER
+    ):  # unless a test has replaced it
         start_server()
         monkeypatch.setattr(queue, "start_syncer", fork_syncer)
     yield tmp_path
@@ -82,7 +84,13 @@ def kill_syncer(folder: Path) -> bool:
 
 
 def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
-    keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
+    keys = {
+        "uri": None,
+        "artifacts": None,
+        "experiment": "mlxlab",
+        "log_models": True,
+        "wait": 30.0,
+    } | keys
     return Journal(**keys, folder=project / "outputs" / name, project=project)
 
 
@@ -120,8 +128,18 @@ def upload(journal: Journal) -> list[str]:
     return list(flush(journal.mlflow.address, [journal.folder]))
 
 
-def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:
-    args = [sys.executable, "-c", TRAINER, str(project / "outputs" / name), str(project), str(count), ending]
+def start_trainer(
+    project: Path, name: str, count: int, ending: str = "FINISHED"
+) -> subprocess.Popen[str]:
+    args = [
+        sys.executable,
+        "-c",
+        TRAINER,
+        str(project / "outputs" / name),
+        str(project),
+        str(count),
+        ending,
+    ]
     return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from mlxlab.analysis.trial.record import Question, new_record
 
-OVERRIDES = {"baseline": ["data=titanic", "trainer.learning_rate=2e-3"], "changed": ["trainer.learning_rate=1e-5"]}
+OVERRIDES = {
+    "baseline": ["data=titanic", "trainer.learning_rate=2e-3"],
+    "changed": ["trainer.learning_rate=1e-5"],
+}
 QUESTION = Question(
     baseline="x",
     change=["trainer.learning_rate=1e-5"],
@@ -30,7 +33,13 @@ def make_record(
     record: Any = new_record(QUESTION | {"metric": metric}, "mlxlab trial")
     for seed, values in enumerate(pairs):
         for arm, value in zip(("baseline", "changed"), values, strict=True):
-            run = {"seed": seed, "arm": arm, "folder": f"{seed}-{arm}", "digest": "", "value": value}
+            run = {
+                "seed": seed,
+                "arm": arm,
+                "folder": f"{seed}-{arm}",
+                "digest": "",
+                "value": value,
+            }
             record["runs"].append(run | {"reused": False, "seconds": 1.0})
     return record | {"gains": list(gains), "looks": list(looks)}
 

@@ -14,7 +14,16 @@ LETTERS = "abcdef\u00e9\u20ac"  # the last two have more than one byte
 LINES = [f"zz{'zebra' * (n % 5)} {n:03d} of {LETTERS[n % 8]} zz" for n in range(40)]
 
 
-def text_data(folder, size=None, coverage=None, *, masked=False, prefetch=0, overfit_batches=None, restored=None):
+def text_data(
+    folder,
+    size=None,
+    coverage=None,
+    *,
+    masked=False,
+    prefetch=0,
+    overfit_batches=None,
+    restored=None,
+):
     """The data set of `LINES`."""
     path = folder / "lines.jsonl"
     if not path.exists():
@@ -30,7 +39,9 @@ def text_data(folder, size=None, coverage=None, *, masked=False, prefetch=0, ove
         shuffle=Shuffling(window=8, row_buffer=0),
         order=ShuffleOrder(measure=False),
         streaming=True,
-        tokenizer=CharTokenizerTrainer(on_unknown="error", train_examples=1000, path=None, force_retrain=False),
+        tokenizer=CharTokenizerTrainer(
+            on_unknown="error", train_examples=1000, path=None, force_retrain=False
+        ),
         vocabulary=VocabularyLimit(size, coverage),
         seq_len=16,
         packing=Packing(stride=None, mask_across_documents=False, mlm_probability=0.3),

@@ -22,7 +22,7 @@ SWEEP = ["-m", "tracking=none", "hydra.sweep.dir=s"]
 
 
 @pytest.fixture
-def job(line, monkeypatch):  # noqa: F811
+def job(line, monkeypatch):
     """The runs so far: (name of the folder, seed, `resume`). Faults are raised, by seed."""
 
     def run(config, folder, owns_process=False):
@@ -37,22 +37,24 @@ def job(line, monkeypatch):  # noqa: F811
     return run
 
 
-def jobs(line) -> list[Job]:  # noqa: F811
+def jobs(line) -> list[Job]:
     return read_job_journal(line.project / "s")[1]
 
 
-def test_a_configuration_runs_once_however_it_is_asked_for(line, job):  # noqa: F811
+def test_a_configuration_runs_once_however_it_is_asked_for(line, job):
     assert line(*SWEEP, "seed=0,1,0", "data=titanic") == 0
     assert [each.state for each in jobs(line)] == ["finished", "finished", "skipped"]
     assert "same config as job 0" in line.out
     assert line(*SWEEP, "seed=0,1,2", "data=titanic") == 0  # a larger sweep in the same folder
     assert "3 jobs known, 3 of them ended; 1 new" in line.err
-    assert line(*SWEEP, "data=titanic", "+seed=1", "name=null,other") == 0  # another command, with one known config
+    assert (
+        line(*SWEEP, "data=titanic", "+seed=1", "name=null,other") == 0
+    )  # another command, with one known config
     assert job.seen == [("0", 0, None), ("1", 1, None), ("3", 2, None), ("5", 1, None)]
     assert [each.reason for each in jobs(line)[4:]] == ["same config as job 1", ""]
 
 
-def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):  # noqa: F811
+def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):
     job.faults[1] = DataError("rows.csv:3:5: a number was expected")
     assert line(*SWEEP, "seed=0,1") == 1
     assert line(*SWEEP, "seed=0,1") == 1
@@ -69,7 +71,7 @@ def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):  # no
     assert "run failed jobs again" not in line.out
 
 
-def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F811
+def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):
     job.faults[1] = RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
     assert line(*SWEEP, "seed=0,1,2") == 143
     assert f"continue: mlxlab train sweep.resume={line.project}/s" in line.out
@@ -78,37 +80,45 @@ def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):  # noqa: F
     assert job.seen == [("0", 0, None), ("1", 1, None), ("1", 1, "auto"), ("2", 2, None)]
 
 
-def test_the_seconds_of_a_job_are_those_of_all_attempts(line, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5))
+def test_the_seconds_of_a_job_are_those_of_all_attempts(line, monkeypatch):
+    monkeypatch.setattr(
+        experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
+    )
     assert line(*SWEEP, "seed=0,1") == 0
     assert [each.seconds for each in jobs(line)] == [78, 78]
     assert "| 78.0 " in line.out
     assert [each.seconds for each in read_sweep(line.project / "s").jobs] == [78, 78]
 
 
-def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):  # noqa: F811
+def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):
     job.faults[1] = RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
     assert line("-m", "tracking=none", "hydra.sweep.dir=my sweep", "seed=0,1") == 143
-    [command] = [text.partition(": ")[2] for text in line.out.splitlines() if text.startswith("continue: ")]
+    [command] = [
+        text.partition(": ")[2] for text in line.out.splitlines() if text.startswith("continue: ")
+    ]
     job.faults.clear()
     assert line(*shlex.split(command)[2:]) == 0
     assert job.seen[2:] == [("1", 1, "auto")]
 
 
-def test_what_cannot_be_continued_is_refused_in_one_line(line, job):  # noqa: F811
+def test_what_cannot_be_continued_is_refused_in_one_line(line, job):
     assert "expected the folder of a sweep" in line.refuses("sweep.resume=missing", code=66)
     assert line(*SWEEP, "seed=0,1") == 0
-    assert "expected hydra/launcher, hydra.launcher.* or" in line.refuses("sweep.resume=s", "seed=3")
+    assert "expected hydra/launcher, hydra.launcher.* or" in line.refuses(
+        "sweep.resume=s", "seed=3"
+    )
     journal = line.project / "s" / "sweep.jsonl"
     text = journal.read_text()
     for override in ("hydra/launcher=submitit_slurm", "model._target_=os.system"):
         journal.write_text(text.replace("hydra/launcher=in_process", override))
         line.refuses("sweep.resume=s", code=77)
     journal.write_text(text.replace('"format":1', '"format":2'))
-    assert "sweep.jsonl:1: sweep.format: expected one of 1" in line.refuses("sweep.resume=s", code=65)
+    assert "sweep.jsonl:1: sweep.format: expected one of 1" in line.refuses(
+        "sweep.resume=s", code=65
+    )
 
 
-def test_the_folder_of_a_sweep_is_no_run(line, job):  # noqa: F811
+def test_the_folder_of_a_sweep_is_no_run(line, job):
     assert line(*SWEEP, "seed=0,1") == 0
     folder = line.project / "s"
     advice = f"this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
@@ -119,7 +129,7 @@ def test_the_folder_of_a_sweep_is_no_run(line, job):  # noqa: F811
             read(folder if read is not find_run_folder else str(folder))
 
 
-def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):  # noqa: F811
+def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):
     assert line(*SWEEP, "seed=0,1", "trainer.epochs=2") == 0
     journal, sweep = line.project / "s" / "sweep.jsonl", f"the sweep in {line.project}/s has"
     before = journal.read_bytes()
@@ -136,8 +146,10 @@ def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):  # noq
     assert len(job.seen) == 4
 
 
-def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):  # noqa: F811
-    job.faults |= dict.fromkeys((0, 2), RunInterrupted("stopped at step 3 and saved", signal.SIGTERM))
+def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):
+    job.faults |= dict.fromkeys(
+        (0, 2), RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
+    )
     assert line(*SWEEP, "seed=0,1") == 143
     assert line(*SWEEP, "seed=2,3") == 143
     job.faults.clear()
@@ -146,7 +158,9 @@ def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):  # noqa: F811
     assert "job 3 (seed=3): valid/loss 0.3 after" in line.err
 
 
-def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of_the_sweep(line, job):  # noqa: F811
+def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of_the_sweep(
+    line, job
+):
     message = "objective: the jobs have valid/accuracy and valid/loss; choose one: objective=..."
     assert message in line.refuses(*SWEEP, "experiment=digits,diabetes")
     assert line(*SWEEP, "experiment=digits,wine", "trainer.max_steps=1500") == 0
@@ -154,7 +168,7 @@ def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of
     assert "| valid/accuracy |" in line.out
 
 
-def test_data_files_are_looked_for_before_the_first_job(line, job):  # noqa: F811
+def test_data_files_are_looked_for_before_the_first_job(line, job):
     (line.project / "first.txt").write_text("text")
     streaming = [*SWEEP, "data=streaming", "model=transformer"]
     assert "data.source: secnd.txt: no such file or folder" in line.refuses(
@@ -170,16 +184,22 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):  # noqa: F81
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("hydra.sweep=foo", "hydra.sweep=foo: expected one of its keys: hydra.sweep.dir, hydra.sweep.subdir"),
-        ("hydra.launcher.njobs=2", "hydra.launcher.njobs=2: unknown key; did you mean hydra.launcher.n_jobs?"),
+        (
+            "hydra.sweep=foo",
+            "hydra.sweep=foo: expected one of its keys: hydra.sweep.dir, hydra.sweep.subdir",
+        ),
+        (
+            "hydra.launcher.njobs=2",
+            "hydra.launcher.njobs=2: unknown key; did you mean hydra.launcher.n_jobs?",
+        ),
         ("seed=2", "seed=2: contradicts seed=0,1; give one of them"),
     ],
 )
-def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):  # noqa: F811
+def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):
     assert message in line.refuses("-m", "seed=0,1", "hydra/launcher=isolated", override)
 
 
-def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch):  # noqa: F811
+def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch):
     def give_up(*args, **options):
         raise RuntimeError("a worker process was terminated\n\nby SIGKILL")
 

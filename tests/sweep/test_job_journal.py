@@ -9,21 +9,31 @@ import pytest
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError
 from mlxlab.sweep.job_journal import FILE, Job, SweepStart, open_job_journal, read_job_journal
 
-START = SweepStart(format=1, overrides=["seed=0,1"], config_dir=None, config_name="train", objective="valid/loss")
+START = SweepStart(
+    format=1, overrides=["seed=0,1"], config_dir=None, config_name="train", objective="valid/loss"
+)
 WAITING = Job(0, ["seed=0"], "", "waiting", "", None, 0, 0.0, None, "0")
 
 
 def test_the_last_record_of_each_job_counts_and_a_torn_line_does_not(tmp_path):
     with open_job_journal(tmp_path, START) as journal:
         journal.record(WAITING, replace(WAITING, number=1, folder="1"))
-        journal.record(replace(WAITING, state="finished", value=0.5, exit_code=0, attempts=1, seconds=2.0))
-        with pytest.raises(CannotCreateError, match="another process is writing"), open_job_journal(tmp_path, START):
+        journal.record(
+            replace(WAITING, state="finished", value=0.5, exit_code=0, attempts=1, seconds=2.0)
+        )
+        with (
+            pytest.raises(CannotCreateError, match="another process is writing"),
+            open_job_journal(tmp_path, START),
+        ):
             pass
     with (tmp_path / FILE).open("a") as file:
         file.write('{"t":1,"job":{"numb')
     start, jobs = read_job_journal(tmp_path)
     assert start == START
-    assert [(job.number, job.state, job.value) for job in jobs] == [(0, "finished", 0.5), (1, "waiting", None)]
+    assert [(job.number, job.state, job.value) for job in jobs] == [
+        (0, "finished", 0.5),
+        (1, "waiting", None),
+    ]
     with open_job_journal(tmp_path, SweepStart(**{**START, "overrides": ["seed=7"]})) as journal:
         assert journal.start == START
         journal.record(replace(jobs[1], state="failed", reason="killed by SIGKILL"))
@@ -39,12 +49,18 @@ def _line(**changes: object) -> str:
     [
         (["{}"], "sweep.jsonl:1: 't' is missing"),
         ([_line()], "expected the start of a sweep"),
-        ([json.dumps({"t": 1, "sweep": START}), json.dumps({"t": 1})], "sweep.jsonl:2: expected a job"),
+        (
+            [json.dumps({"t": 1, "sweep": START}), json.dumps({"t": 1})],
+            "sweep.jsonl:2: expected a job",
+        ),
         ([json.dumps({"t": 1, "sweep": START}), _line(folder="../0")], "expected a path inside"),
         ([json.dumps({"t": 1, "sweep": START}), _line(folder="/etc")], "expected a path inside"),
         ([json.dumps({"t": 1, "sweep": START}), _line(number=-1)], "job.number: expected Ge"),
         ([json.dumps({"t": 1, "sweep": START}), _line(state="done")], "job.state: expected one of"),
-        ([json.dumps({"t": 1, "sweep": START}), _line(value=float("nan"))], "expected finite numbers"),
+        (
+            [json.dumps({"t": 1, "sweep": START}), _line(value=float("nan"))],
+            "expected finite numbers",
+        ),
         ([], "empty"),
     ],
 )

@@ -60,7 +60,8 @@ def sweep(project, *args):
 
 def parents(project):
     return query_store(
-        project, "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')"
+        project,
+        "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')",
     )
 
 
@@ -69,9 +70,13 @@ def test_the_jobs_of_a_multirun_are_children_of_one_run(project):
     assert done.returncode == 0, done.stderr
     wait_until(lambda: parents(project) == [("FINISHED",)])
     [(name,)] = query_store(
-        project, "select name from runs where run_uuid in (select value from tags where key = 'mlflow.parentRunId')"
+        project,
+        "select name from runs where run_uuid in (select value from tags where key = 'mlflow.parentRunId')",
     )
-    assert query_store(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", "FINISHED", name)]
+    assert query_store(project, CHILDREN) == [
+        ("job0", "FINISHED", name),
+        ("job1", "FINISHED", name),
+    ]
     assert query_store(project, "select value from tags where key = 'overrides'") == [("x=1,2",)]
 
 
@@ -85,12 +90,14 @@ def test_a_failed_job_fails_the_parent(project):
 def test_a_single_run_has_no_parent(project):
     done = sweep(project, f"hydra.run.dir={project}/outputs/a")
     assert done.returncode == 0, done.stderr
-    assert query_store(project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'") == [
-        (1, 0)
-    ]
+    assert query_store(
+        project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'"
+    ) == [(1, 0)]
 
 
 def test_a_sweep_without_tracking_makes_no_store(project):
-    done = sweep(project, "-m", "x=1,2", "~tracking", "+tracking._target_=mlxlab.tracking.tracker.NoTracker")
+    done = sweep(
+        project, "-m", "x=1,2", "~tracking", "+tracking._target_=mlxlab.tracking.tracker.NoTracker"
+    )
     assert done.returncode == 0, done.stderr
     assert not (project / "mlruns").exists()

@@ -50,5 +50,9 @@ def test_no_help_text_loses_a_word(name):
     for width in (40, 80):
         fitted = reflow(text, width)
         assert fitted.split() == text.split()
-        too_long = [line for line in fitted.splitlines() if len(line) > width and " " in line.strip()]
-        assert all(line.startswith("  ") or line.count(" ") <= 1 or "=" in line for line in too_long), too_long
+        too_long = [
+            line for line in fitted.splitlines() if len(line) > width and " " in line.strip()
+        ]
+        assert all(
+            line.startswith("  ") or line.count(" ") <= 1 or "=" in line for line in too_long
+        ), too_long

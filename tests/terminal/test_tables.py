@@ -27,7 +27,9 @@ def test_a_row_of_a_wide_table_is_a_heading_and_a_line_for_each_value():
 
 
 def test_a_wide_table_of_two_columns_is_a_list_of_pairs():
-    table = markdown_table(["key", "value"], [["a", "one two three"], ["long name", "/a/path/that/is/long"]])
+    table = markdown_table(
+        ["key", "value"], [["a", "one two three"], ["long name", "/a/path/that/is/long"]]
+    )
     assert fit_tables(table, 20).splitlines() == [
         "key        value",
         "a          one two",

@@ -48,6 +48,12 @@ def test_results_of_a_command_fit_a_narrow_terminal():
 
 def test_help_and_errors_fit_a_narrow_terminal():
     screen = run_in_terminal(["-m", "mlxlab", "runs", "--help"], 40)
-    assert "limit=20\n      a whole number >= 1 and <= 100000;\n      how many runs are listed.\n" in screen.text
+    assert (
+        "limit=20\n      a whole number >= 1 and <= 100000;\n      how many runs are listed.\n"
+        in screen.text
+    )
     error = run_in_terminal(["-m", "mlxlab", "runs", "lsit"], 40)
-    assert (error.code, error.text) == (2, "\x1b[31mlsit: unknown subcommand; did you mean list?\x1b[0m\n")
+    assert (error.code, error.text) == (
+        2,
+        "\x1b[31mlsit: unknown subcommand; did you mean list?\x1b[0m\n",
+    )

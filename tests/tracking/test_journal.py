@@ -28,7 +28,9 @@ def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records(journal: Journal) -> list[dict]:
-    return [json.loads(line) for line in (journal.folder / "journal.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (journal.folder / "journal.jsonl").read_text().splitlines()
+    ]
 
 
 def steps(journal: Journal) -> list[int]:
@@ -38,7 +40,9 @@ def steps(journal: Journal) -> list[int]:
 def offsets(journal: Path) -> dict[int | str, int]:
     """Step, or `tag`, -> end of the line."""
     return {
-        record.get("s", "tag"): end for record, end in read_records(journal) if record and {"s", "tags"} & record.keys()
+        record.get("s", "tag"): end
+        for record, end in read_records(journal)
+        if record and {"s", "tags"} & record.keys()
     }
 
 
@@ -52,7 +56,9 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
         "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -144,7 +150,9 @@ def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
     after = offsets(path)
     assert steps(journal) == [1, 2, 3, 4, 5]
     assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
-    assert [record["truncate_after"] for record in records(journal) if "truncate_after" in record] == [6, 4]
+    assert [
+        record["truncate_after"] for record in records(journal) if "truncate_after" in record
+    ] == [6, 4]
 
 
 def test_metrics_of_a_step_are_read_back_whenever_they_were_logged(tmp_path):
@@ -153,7 +161,9 @@ def test_metrics_of_a_step_are_read_back_whenever_they_were_logged(tmp_path):
     journal.log_metrics(4, {"a": 1.5, "b": float("nan")})
     journal.log_metrics(6, {"a": 2.0})
     journal.log_metrics(4, {"late": 0.1})
-    assert journal.metrics_at(4) == pytest.approx({"a": 1.5, "b": float("nan"), "late": 0.1}, nan_ok=True)
+    assert journal.metrics_at(4) == pytest.approx(
+        {"a": 1.5, "b": float("nan"), "late": 0.1}, nan_ok=True
+    )
     journal.truncate_after(4)
     assert journal.metrics_at(6) == {}
     assert journal.metrics_at(4)["late"] == 0.1
@@ -241,7 +251,9 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
         "postgresql://me:hunter2@host/db?sslpassword=hunter2",
     ],
 )
-def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, monkeypatch, capsys, uri):
+def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(
+    tmp_path, monkeypatch, capsys, uri
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setitem(sys.modules, "psycopg", ModuleType("psycopg"))
     monkeypatch.setitem(sys.modules, "psycopg2", ModuleType("psycopg2"))
@@ -250,7 +262,11 @@ def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, m
     journal.start({}, {})
     journal.end("FINISHED")
     assert "host" in records(journal)[0]["start"]["store"]
-    for text in (*capsys.readouterr(), *journal.describe(), (journal.folder / "journal.jsonl").read_text()):
+    for text in (
+        *capsys.readouterr(),
+        *journal.describe(),
+        (journal.folder / "journal.jsonl").read_text(),
+    ):
         assert "hunt/er2" not in text
         assert "hunter2" not in text
         assert "er2@" not in text
@@ -264,7 +280,9 @@ def test_a_project_folder_may_have_any_name(tmp_path, name):
     assert address.resolve(default.shown, None, tmp_path).database == default.database
 
 
-@pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])
+@pytest.mark.parametrize(
+    "uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"]
+)
 def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri):
     with pytest.raises(ConfigError, match="sqlite:///") as fault:
         make_journal(tmp_path, uri=uri)
@@ -280,7 +298,9 @@ def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri
         ("postgresql+unknown://x/y", "Can't load plugin: sqlalchemy.dialects:postgresql.unknown"),
     ],
 )
-def test_a_database_whose_driver_is_not_installed_is_refused_before_the_run(tmp_path, monkeypatch, uri, message):
+def test_a_database_whose_driver_is_not_installed_is_refused_before_the_run(
+    tmp_path, monkeypatch, uri, message
+):
     for module in ("psycopg2", "MySQLdb", "pymysql"):
         monkeypatch.setitem(sys.modules, module, None)  # cannot be imported
     with pytest.raises(ServiceUnavailableError) as refused:

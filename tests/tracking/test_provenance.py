@@ -10,7 +10,9 @@ TOKEN = "hf_" + "abcdefgh" * 4
 def test_uncommitted_changes_have_no_secrets_and_a_limited_size(tmp_path, monkeypatch):
     def git(*args):
         settings = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-        subprocess.run(["git", "-C", str(tmp_path), *settings, *args], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), *settings, *args], check=True, capture_output=True
+        )
 
     monkeypatch.setattr(provenance, "_checkout", lambda: tmp_path)
     assert provenance.code(provenance.git()) == provenance.UNKNOWN_CODE

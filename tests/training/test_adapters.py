@@ -32,12 +32,25 @@ STEPS = {
     "compiled": {"compile": "always"},
     "two-stream": {"compile": "always", "cpu_streams": "two"},
 }
-COMPILED = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("compiled", "two-stream")]  # 9 s
-SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 4, "intermediate_size": 24, "dropout": 0.0}
+COMPILED = [
+    pytest.param(name, marks=pytest.mark.fault_injection) for name in ("compiled", "two-stream")
+]  # 9 s
+SIZES = {
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_heads": 4,
+    "intermediate_size": 24,
+    "dropout": 0.0,
+}
 
 
 def adapted(dora=False):
-    adapter = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "dora": dora, "train": ["attention_norm"]}
+    adapter = {
+        "_target_": "mlxlab.models.options.LoRA",
+        "rank": 2,
+        "dora": dora,
+        "train": ["attention_norm"],
+    }
     node = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "adapter": adapter}
     return build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
 
@@ -56,7 +69,9 @@ def test_only_adapters_move_and_every_step_is_the_plain_one(name):
     _, after, _ = trained(partial(OptimizedStep, **OPTIMIZED | STEPS[name]))
     for path, weight in after.items():
         assert np.array_equal(weight, before[path]) == (path not in names), path
-        np.testing.assert_allclose(weight, plain[path], atol=0.02 if name == "bfloat16" else 1e-5, err_msg=path)
+        np.testing.assert_allclose(
+            weight, plain[path], atol=0.02 if name == "bfloat16" else 1e-5, err_msg=path
+        )
     assert all(weight.dtype == np.float32 for weight in after.values())
 
 
@@ -74,8 +89,13 @@ def test_the_frozen_weights_are_narrow_where_the_trained_ones_are():
     model = adapted()
     layer = model.backbone.layers[0].attention.query
     kind = type(layer)
-    layer.__class__ = type("Recorded", (kind,), {"__call__": lambda self, x: _record(self, x, kind, dtypes)})
-    fit(make_trainer(step=partial(OptimizedStep, **OPTIMIZED | STEPS["bfloat16"]), max_steps=1), make_run(model))
+    layer.__class__ = type(
+        "Recorded", (kind,), {"__call__": lambda self, x: _record(self, x, kind, dtypes)}
+    )
+    fit(
+        make_trainer(step=partial(OptimizedStep, **OPTIMIZED | STEPS["bfloat16"]), max_steps=1),
+        make_run(model),
+    )
     assert dtypes[0] == (mx.bfloat16, mx.bfloat16)
 
 

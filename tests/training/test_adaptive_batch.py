@@ -40,7 +40,13 @@ SETTINGS |= {"interval": 2, "cooldown": 4, "budget": 1.0}
 def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
     source = RandomBatches(rows)
     return Prefetch(
-        make_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, rows, _: source.batch(rows)),
+        make_loader(
+            lambda _: np.full(rows, 6),
+            Rows(None),
+            size,
+            3,
+            lambda epoch, rows, _: source.batch(rows),
+        ),
         prefetch,
     )
 
@@ -75,19 +81,26 @@ class Sizes(NoOpCallback):
 def test_the_loader_yields_the_sizes_of_the_rule_with_a_cooldown():
     sizes = Sizes()
     # One measurement before the first step, then one every second step.
-    state = train(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3), callbacks=[sizes]).state
+    state = train(
+        Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3), callbacks=[sizes]
+    ).state
     assert state.progress.batch_sizes == [(0, 8), (4, 16), (10, 8), (12, 2), (16, 4), (20, 8)]
     at = dict(state.progress.batch_sizes)
     size = 0
     for step, rows in enumerate(sizes.values):
         size = at.get(step, size)
         assert rows == size, step
-    logged = {step: line["data/batch_size"] for step, line in state.history.curve if "data/batch_size" in line}
+    logged = {
+        step: line["data/batch_size"]
+        for step, line in state.history.curve
+        if "data/batch_size" in line
+    }
     assert logged[4] == 16.0
 
 
 @pytest.mark.parametrize(
-    ("fraction", "size"), [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)]
+    ("fraction", "size"),
+    [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)],
 )
 def test_the_next_size_follows_the_used_fraction(fraction, size):
     rule = AdaptiveBatchSize(**SETTINGS | {"max": 64, "cooldown": 200})
@@ -112,7 +125,11 @@ class Rates(Sizes):
 def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size():
     used = Rates()
     state = train(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6), callbacks=[used]).state
-    rates = [line["train/learning_rate"] for _, line in state.history.curve if "train/learning_rate" in line]
+    rates = [
+        line["train/learning_rate"]
+        for _, line in state.history.curve
+        if "train/learning_rate" in line
+    ]
     assert used.values == rates
     sizes, size, seen = dict(state.progress.batch_sizes), 8, 0
     assert len(sizes) > 2
@@ -126,7 +143,9 @@ def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size(
 def test_a_constant_size_gives_the_run_without_the_callback():
     trainer = make_trainer(step=partial(OptimizedStep, **OPTIMIZED_STEP), epochs=None, max_steps=12)
     plain = fit(trainer, make_run(data=data()))
-    adaptive = fit(trainer, make_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})])
+    adaptive = fit(
+        trainer, make_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})]
+    )
     for name, leaf in weights_of(plain.model).items():
         np.testing.assert_array_equal(weights_of(adaptive.model)[name], leaf)
 
@@ -137,7 +156,9 @@ def test_a_resumed_run_continues_with_its_batch_size(stop):
     uninterrupted = train(Script(*fractions)).state
     stopped = train(Script(*fractions), callbacks=[StopAt(stop)]).state
     saved = Checkpoint(None, stop, *saved_arrays(stopped), stopped.state_dict())
-    remaining = Script(0.3, *fractions[1 + stop // 2 :])  # the measurement at the start, then the remaining ones
+    remaining = Script(
+        0.3, *fractions[1 + stop // 2 :]
+    )  # the measurement at the start, then the remaining ones
     resumed = train(remaining, checkpoint=saved).state
     assert resumed.progress.batch_sizes == uninterrupted.progress.batch_sizes
     assert final_state_digest(resumed) == final_state_digest(uninterrupted)
@@ -156,7 +177,9 @@ class Short:
         return CrossEntropyLoss(0.0)(model, batch)
 
 
-def step_with(loss, retry: bool = True, dropout: float = 0.0, **changes) -> tuple[OptimizedStep, optim.Optimizer]:
+def step_with(
+    loss, retry: bool = True, dropout: float = 0.0, **changes
+) -> tuple[OptimizedStep, optim.Optimizer]:
     model = make_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
@@ -173,7 +196,18 @@ def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
     for _ in range(2):
         output, expected = short(batch), full(batch)
         assert step_scalars(output) == pytest.approx(step_scalars(expected), rel=1e-5)
-    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second step starts with the size that worked
+    assert loss.tried == [
+        20,
+        10,
+        5,
+        5,
+        5,
+        5,
+        5,
+        5,
+        5,
+        5,
+    ]  # the second step starts with the size that worked
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
         np.testing.assert_allclose(leaf, weights_of(full.model)[name], atol=1e-6)
@@ -228,12 +262,16 @@ def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
     model = make_model(dropout=0.0)
     optimizer = optim.SGD(0.1)
     loss = Short(10**6)
-    step = OptimizedStep(**OPTIMIZED_STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer)
+    step = OptimizedStep(
+        **OPTIMIZED_STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer
+    )
     step(batch)
     assert measured == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
     assert loss.tried == [8] * 8
     assert "8 of 64 rows" in caplog.text
-    longer = batch._replace(tokens=mx.zeros((64, 12), mx.int32), segment_ids=mx.ones((64, 12), mx.int32))
+    longer = batch._replace(
+        tokens=mx.zeros((64, 12), mx.int32), segment_ids=mx.ones((64, 12), mx.int32)
+    )
     loss.tried.clear()
     step(longer)
     assert loss.tried == [4] * 16
@@ -250,7 +288,8 @@ def test_auto_measures_the_memory_of_a_micro_batch():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"min": 9, "max": 15}, "no power of two"), ({"low": 0.9}, "low < high")]
+    ("changes", "message"),
+    [({"min": 9, "max": 15}, "no power of two"), ({"low": 0.9}, "low < high")],
 )
 def test_contradictory_settings_are_refused_in_one_line(changes, message):
     with pytest.raises(ConfigError, match=message) as error:

@@ -42,7 +42,9 @@ def make_labelled_model(kind):
 @pytest.mark.parametrize("kind", TASKS)
 def test_evaluation_of_every_kind_is_the_same_for_every_batch_size(kind):
     model = make_labelled_model(kind)
-    first, *others = (evaluate(model, labelled_batches(kind, size), TASKS[kind]) for size in (ROWS, 1, 7))
+    first, *others = (
+        evaluate(model, labelled_batches(kind, size), TASKS[kind]) for size in (ROWS, 1, 7)
+    )
     assert [f"valid/{name}" for name in first.metrics] == [*BY_TASK[kind]]
     assert first.positions.tolist() == [i for i in range(ROWS) if i != 5]
     np.testing.assert_array_equal(first.ids, first.positions + 100)
@@ -55,17 +57,23 @@ def test_evaluation_of_every_kind_is_the_same_for_every_batch_size(kind):
 
 
 def test_the_loss_of_labels_is_binary_cross_entropy():
-    result = evaluate(make_labelled_model("multi_label"), labelled_batches("multi_label", 7), TASKS["multi_label"])
+    result = evaluate(
+        make_labelled_model("multi_label"), labelled_batches("multi_label", 7), TASKS["multi_label"]
+    )
     assert result.metrics["loss"] == pytest.approx(result.metrics["log_loss"], rel=1e-5)
 
 
 def test_the_loss_of_a_regression_is_the_squared_error_of_standardised_targets():
-    result = evaluate(make_labelled_model("regression"), labelled_batches("regression", 7), TASKS["regression"])
+    result = evaluate(
+        make_labelled_model("regression"), labelled_batches("regression", 7), TASKS["regression"]
+    )
     assert result.metrics["loss"] == pytest.approx((result.metrics["rmse"] / 20.0) ** 2, rel=1e-5)
     assert abs(result.targets.mean() - 100.0) < 20.0  # in the units of the data
 
 
 def test_errors_and_losses_are_better_when_lower():
-    lower = {metric for metrics in BY_TASK.values() for metric in metrics if lower_is_better(metric)}
+    lower = {
+        metric for metrics in BY_TASK.values() for metric in metrics if lower_is_better(metric)
+    }
     names = ["loss", "log_loss", "calibration_error", "mae", "rmse", "perplexity", "bits_per_byte"]
     assert lower == {f"valid/{name}" for name in names}

@@ -18,7 +18,13 @@ from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training import head_chunks
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.head_chunks import TARGET_INDEX, ChunkedLoss, chunk_size, token_losses, with_target_index
+from mlxlab.training.head_chunks import (
+    TARGET_INDEX,
+    ChunkedLoss,
+    chunk_size,
+    token_losses,
+    with_target_index,
+)
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.optimized import OptimizedStep
@@ -35,7 +41,9 @@ FAMILIES = {
 
 def language_model(family: str, vocab_size: int = VOCABULARY) -> Model:
     mx.random.seed(0)
-    backbone = FAMILIES[family](hidden_size=8, num_layers=1, intermediate_size=8, vocab_size=vocab_size)
+    backbone = FAMILIES[family](
+        hidden_size=8, num_layers=1, intermediate_size=8, vocab_size=vocab_size
+    )
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     mx.eval(model.parameters())
     return model
@@ -43,7 +51,8 @@ def language_model(family: str, vocab_size: int = VOCABULARY) -> Model:
 
 def a_batch(rows: int = ROWS, length: int = LENGTH, vocab_size: int = VOCABULARY) -> DeviceBatch:
     tokens, targets = (
-        mx.random.randint(0, vocab_size, (rows, length), key=mx.random.key(seed)).astype(mx.int32) for seed in (1, 2)
+        mx.random.randint(0, vocab_size, (rows, length), key=mx.random.key(seed)).astype(mx.int32)
+        for seed in (1, 2)
     )
     weights = mx.random.uniform(shape=(rows, length), key=mx.random.key(3))
     return DeviceBatch(tokens, mx.ones_like(tokens), targets, weights, mx.arange(rows))
@@ -56,7 +65,9 @@ def loss_and_gradients(model: Model, loss) -> tuple[float, dict[str, mx.array]]:
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 20])
-@pytest.mark.parametrize("loss", [CrossEntropyLoss(0.1), FocalLoss(None, 2.0, 0.0)], ids=["smooth", "focal"])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLoss(0.1), FocalLoss(None, 2.0, 0.0)], ids=["smooth", "focal"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_all_logits_at_once(family, loss, chunk):
     model = language_model(family)
@@ -71,7 +82,8 @@ def add_adapter(model: Model, dropout: float = 0.0) -> None:
     layer = LoRALayer(model.head.out, LoRA(rank=2, dropout=dropout))
     layer.base.freeze()
     layer.lora_a, layer.lora_b = (
-        mx.random.normal(array.shape, key=mx.random.key(5)) for array in (layer.lora_a, layer.lora_b)
+        mx.random.normal(array.shape, key=mx.random.key(5))
+        for array in (layer.lora_a, layer.lora_b)
     )
     model.head.out = layer
 
@@ -80,7 +92,8 @@ def test_a_frozen_head_passes_the_gradient_on():
     model = language_model("tied")
     model.backbone.embedding.freeze()
     expected, chunked = (
-        loss_and_gradients(model, loss)[1] for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
+        loss_and_gradients(model, loss)[1]
+        for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
     )
     assert set(chunked) == set(expected)
     for name, leaf in expected.items():
@@ -92,7 +105,8 @@ def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
     model.freeze()
     add_adapter(model)
     expected, chunked = (
-        loss_and_gradients(model, loss)[1] for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
+        loss_and_gradients(model, loss)[1]
+        for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
     )
     assert set(chunked) == set(expected) == {"head.out.lora_a", "head.out.lora_b"}
     for name, leaf in expected.items():
@@ -134,19 +148,27 @@ def masked_out(batch: DeviceBatch, share: float) -> DeviceBatch:
 
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(family, chunk, monkeypatch):
+def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(
+    family, chunk, monkeypatch
+):
     model, batch = language_model(family), masked_out(a_batch(), 0.3)
     computed: list[int] = []
     logits = Model.logits
-    monkeypatch.setattr(Model, "logits", lambda self, x: (computed.append(len(x)), logits(self, x))[1])
+    monkeypatch.setattr(
+        Model, "logits", lambda self, x: (computed.append(len(x)), logits(self, x))[1]
+    )
 
     def gradients(loss, batch):
-        (total, _, rows), leaves = nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch))()
+        (total, _, rows), leaves = nn.value_and_grad(
+            model, lambda: weighted_sum(loss, model, batch)
+        )()
         return total.item(), flatten_arrays({"rows": rows, "leaves": leaves})
 
     expected, reference = gradients(CrossEntropyLoss(0.1), batch)
     computed.clear()
-    actual, selected = gradients(ChunkedLoss(CrossEntropyLoss(0.1), chunk), with_target_index(batch))
+    actual, selected = gradients(
+        ChunkedLoss(CrossEntropyLoss(0.1), chunk), with_target_index(batch)
+    )
     assert max(computed) <= (chunk or ROWS * LENGTH // 2)
     assert actual == pytest.approx(expected, rel=1e-6)
     for name, leaf in reference.items():

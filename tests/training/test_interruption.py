@@ -9,7 +9,15 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.steps.optimized import OptimizedStep
-from support.models import OPTIMIZED_STEP, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from support.models import (
+    OPTIMIZED_STEP,
+    RandomBatches,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
 MICRO_BATCHES = 4
 STEP = partial(OptimizedStep, **(OPTIMIZED_STEP | {"accumulate": MICRO_BATCHES}))
@@ -41,7 +49,9 @@ def train(folder, *, signal_at=None, resume=False):
 
 
 @pytest.mark.parametrize("micro_batch", [0, 1, 3, 5, 10])
-def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact(tmp_path, micro_batch):
+def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact(
+    tmp_path, micro_batch
+):
     expected, _ = train(tmp_path / "uninterrupted")
     run, loss = train(tmp_path / "run", signal_at=micro_batch)
     assert loss.later == 0
@@ -56,6 +66,8 @@ def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact
 
 
 def test_the_checkpoint_of_an_interrupted_step_is_that_of_the_step_before(tmp_path):
-    after, _ = train(tmp_path / "after", signal_at=MICRO_BATCHES - 1)  # in the last micro-batch: the step is finished
+    after, _ = train(
+        tmp_path / "after", signal_at=MICRO_BATCHES - 1
+    )  # in the last micro-batch: the step is finished
     interrupted, _ = train(tmp_path / "interrupted", signal_at=MICRO_BATCHES)
     assert final_state_digest(interrupted.state) == final_state_digest(after.state)

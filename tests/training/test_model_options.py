@@ -11,24 +11,63 @@ from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import OPTIMIZED_STEP, RandomBatches, StopAt, fit, make_run, make_trainer, weights_of
+from support.models import (
+    OPTIMIZED_STEP,
+    RandomBatches,
+    StopAt,
+    fit,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
-SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 24, "dropout": 0.1}
+SIZES = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 24,
+    "dropout": 0.1,
+}
 SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "original_max_position_embeddings": 4}
 DECODER = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
 ENCODER = {"_target_": "mlxlab.models.bert.Bert", **SIZES}
 NODES = {
     "decoder": DECODER
-    | {"qk_norm": True, "attention_bias": "qkv", "head_dim": 6, "rope_scaling": SCALING, "no_rope_layers": [1]},
+    | {
+        "qk_norm": True,
+        "attention_bias": "qkv",
+        "head_dim": 6,
+        "rope_scaling": SCALING,
+        "no_rope_layers": [1],
+    },
     "decoder with all biases": DECODER | {"attention_bias": "all"},
     "encoder": ENCODER | {"num_token_types": 1, "pooling": "mean"},
     "encoder of local attention": ENCODER
-    | {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True, "bias": False, "num_token_types": 0}
-    | {"first_attention_norm": False, "global_attention_every": 2, "attention_window": 1, "local_rope_theta": 100.0}
+    | {
+        "position_embedding": "rope",
+        "mlp_type": "geglu",
+        "pre_norm": True,
+        "bias": False,
+        "num_token_types": 0,
+    }
+    | {
+        "first_attention_norm": False,
+        "global_attention_every": 2,
+        "attention_window": 1,
+        "local_rope_theta": 100.0,
+    }
     | {"pooling": "first"},
 }
-LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "train": ["layers.1.feed_forward_norm"]}
-TRAINED = {"all": {}, "adapters": {"adapter": LORA}, "unfrozen": {"freeze": ["layers.0.*", "embedding"]}}
+LORA = {
+    "_target_": "mlxlab.models.options.LoRA",
+    "rank": 2,
+    "train": ["layers.1.feed_forward_norm"],
+}
+TRAINED = {
+    "all": {},
+    "adapters": {"adapter": LORA},
+    "unfrozen": {"freeze": ["layers.0.*", "embedding"]},
+}
 
 QUICK = dict(zip(NODES, ["adapters", "all", "unfrozen", "adapters"], strict=True))
 PAIRS = [
@@ -42,15 +81,21 @@ def train(node, folder=None, *, stop_at=None, resume=False, **changes):
     """(weights before, the run) of an epoch of 3 steps, or of the rest of it."""
     model = build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
     before = weights_of(model)
-    saving = Checkpointer(every_steps=2, keep=2, background=False, folder=folder) if folder else None
+    saving = (
+        Checkpointer(every_steps=2, keep=2, background=False, folder=folder) if folder else None
+    )
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     stop = [StopAt(stop_at)] if stop_at else []
     trainer = make_trainer(epochs=1, **changes)
-    return before, fit(trainer, make_run(model, RandomBatches(rows=12)), stop, saving, checkpoint, seed=4)
+    return before, fit(
+        trainer, make_run(model, RandomBatches(rows=12)), stop, saving, checkpoint, seed=4
+    )
 
 
 @pytest.mark.parametrize(("name", "trained"), PAIRS)
-def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(tmp_path, name, trained):
+def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(
+    tmp_path, name, trained
+):
     node = NODES[name] | TRAINED[trained]
     before, whole = train(node)
     train(node, tmp_path, stop_at=2)
@@ -60,7 +105,9 @@ def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(tm
     for path, weight in weights_of(whole.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[path], weight, err_msg=path)
         # The key's bias moves all scores of a query alike: softmax does not see it.
-        assert path.endswith("key.bias") or np.array_equal(weight, before[path]) == (path not in names), path
+        assert path.endswith("key.bias") or np.array_equal(weight, before[path]) == (
+            path not in names
+        ), path
 
 
 @pytest.mark.fault_injection  # compiling takes seconds

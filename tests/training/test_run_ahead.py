@@ -81,7 +81,10 @@ def trained(mode: str, step="plain", callbacks=(), folder: Path | None = None, *
 
 def untimed(curve):
     """Without what the clock measures; text, in which NaN equals itself."""
-    return [(step, str({k: v for k, v in line.items() if not k.startswith("throughput/")})) for step, line in curve]
+    return [
+        (step, str({k: v for k, v in line.items() if not k.startswith("throughput/")}))
+        for step, line in curve
+    ]
 
 
 def assert_same(run, expected) -> None:
@@ -95,9 +98,17 @@ def assert_same(run, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["plain", "optimized", "micro-batches", pytest.param("compiled", marks=pytest.mark.fault_injection)]
+    "step",
+    [
+        "plain",
+        "optimized",
+        "micro-batches",
+        pytest.param("compiled", marks=pytest.mark.fault_injection),
+    ],
 )
-@pytest.mark.parametrize("changes", [{}, {"eval_every": 5, "ema_decay": 0.9}], ids=["epochs", "steps"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"eval_every": 5, "ema_decay": 0.9}], ids=["epochs", "steps"]
+)
 def test_weights_metrics_and_counters_are_those_of_one_step_after_the_other(step, changes):
     expected, waiting, logged = trained("never", step, **changes)
     run, watch, lines = trained("always", step, **changes)
@@ -128,7 +139,9 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path):
     stopped, *_ = trained("always", callbacks=[StopAt(7)], folder=tmp_path)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     assert stopped.state.progress.step == checkpoint.step == 7
-    resumed = fit(make_trainer(async_steps="always"), make_run(make_model(seed=1)), checkpoint=checkpoint)
+    resumed = fit(
+        make_trainer(async_steps="always"), make_run(make_model(seed=1)), checkpoint=checkpoint
+    )
     for name, leaf in weights_of(expected.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf, err_msg=name)
 
@@ -149,15 +162,26 @@ def test_a_signal_ends_the_run_after_the_step_in_flight(tmp_path):
     stopped, *_ = trained("always", callbacks=[AskAt(13, stop_signal=15)], folder=tmp_path)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     assert stopped.state.progress.step == checkpoint.step == 14
-    resumed = fit(make_trainer(async_steps="always"), make_run(make_model(seed=1)), checkpoint=checkpoint)
+    resumed = fit(
+        make_trainer(async_steps="always"), make_run(make_model(seed=1)), checkpoint=checkpoint
+    )
     expected, *_ = trained("never")
     for name, leaf in weights_of(expected.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf, err_msg=name)
 
 
 def test_a_requested_checkpoint_has_the_weights_of_its_step(tmp_path):
-    for mode, step in (("never", 9), ("always", 8)):  # that of step 8 is read while step 9 is computed
-        trained(mode, callbacks=[AskAt(step, save_requested=True)], folder=tmp_path / mode, epochs=2, log_every=7)
+    for mode, step in (
+        ("never", 9),
+        ("always", 8),
+    ):  # that of step 8 is read while step 9 is computed
+        trained(
+            mode,
+            callbacks=[AskAt(step, save_requested=True)],
+            folder=tmp_path / mode,
+            epochs=2,
+            log_every=7,
+        )
     one, other = (tmp_path / mode / "checkpoints" / "step-00000009" for mode in ("never", "always"))
     assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
@@ -169,7 +193,12 @@ def test_nonfinite_steps_and_the_rollback_are_those_of_one_step_after_the_other(
 
     runs = {
         mode: trained(
-            mode, folder=tmp_path / mode, loss=FunctionLoss(poisoned), max_nonfinite_steps=2, max_rollbacks=50, epochs=4
+            mode,
+            folder=tmp_path / mode,
+            loss=FunctionLoss(poisoned),
+            max_nonfinite_steps=2,
+            max_rollbacks=50,
+            epochs=4,
         )
         for mode in ("never", "always")
     }
@@ -183,7 +212,9 @@ def test_nonfinite_steps_and_the_rollback_are_those_of_one_step_after_the_other(
 
 def test_auto_overlaps_steps_on_gpus_only_and_in_one_process():
     model = make_model()
-    step = PlainStep(1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=make_trainer().new_optimizer(model))
+    step = PlainStep(
+        1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=make_trainer().new_optimizer(model)
+    )
     is_gpu = mx.default_device() == mx.Device(mx.gpu)
     assert runs_ahead("auto", step, 1) == is_gpu
     assert runs_ahead("always", step, 1)

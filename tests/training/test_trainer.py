@@ -38,7 +38,9 @@ def train(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **chang
     run = run or make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     stop = [StopAt(stop_at)] if stop_at else []
-    saving = Checkpointer(every_steps=changes.pop("every_steps", 3), keep=2, background=True, folder=folder)
+    saving = Checkpointer(
+        every_steps=changes.pop("every_steps", 3), keep=2, background=True, folder=folder
+    )
     return fit(make_trainer(**changes), run, [*stop, *callbacks], saving, checkpoint, seed=4)
 
 
@@ -68,7 +70,12 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_state(tmp_path, ref
 def test_every_metric_and_step_is_logged_once_over_a_resume(tmp_path, reference):
     first = train(tmp_path, stop_at=7)
     second = train(tmp_path, resume=True)
-    keys = [(step, name) for run in (first, second) for step, line in run.context.tracker.lines for name in line]
+    keys = [
+        (step, name)
+        for run in (first, second)
+        for step, line in run.context.tracker.lines
+        for name in line
+    ]
     expected = [(step, name) for step, line in reference[2].context.tracker.lines for name in line]
     assert sorted(keys) == sorted(expected)
 
@@ -102,8 +109,14 @@ def test_callbacks_are_called_in_order_and_the_checkpointer_last(tmp_path):
         def on_end(self, context, state):
             calls.append((self.name, "end"))
 
-    fit(make_trainer(epochs=None, max_steps=2), callbacks=[Named("a"), Named("b")], checkpointer=Named("checkpointer"))
-    assert calls == [(name, when) for when in ("start", 1, 2, "end") for name in ("a", "b", "checkpointer")]
+    fit(
+        make_trainer(epochs=None, max_steps=2),
+        callbacks=[Named("a"), Named("b")],
+        checkpointer=Named("checkpointer"),
+    )
+    assert calls == [
+        (name, when) for when in ("start", 1, 2, "end") for name in ("a", "b", "checkpointer")
+    ]
 
 
 def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
@@ -118,9 +131,11 @@ def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, direction):
-    callbacks = [MemoryMonitor(5, folder=tmp_path), EarlyStopping(2, 0.5), LearningCurvePlot(folder=tmp_path)][
-        ::direction
-    ]
+    callbacks = [
+        MemoryMonitor(5, folder=tmp_path),
+        EarlyStopping(2, 0.5),
+        LearningCurvePlot(folder=tmp_path),
+    ][::direction]
     run = fit(make_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
     alone_run = fit(make_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
     assert run.control.stop_reason == alone_run.control.stop_reason
@@ -139,8 +154,12 @@ def test_without_eval_every_each_epoch_is_evaluated():
 
 
 def test_max_tokens_ends_the_run():
-    run = fit(make_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak))
-    assert run.state.progress.tokens == 72  # the first number of whole batches of 24 tokens that is at least 50
+    run = fit(
+        make_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak)
+    )
+    assert (
+        run.state.progress.tokens == 72
+    )  # the first number of whole batches of 24 tokens that is at least 50
 
 
 def test_early_stopping_counts_evaluations_since_the_best():
@@ -176,7 +195,9 @@ def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
 def test_training_overfits_a_small_fixed_data_set():
     trainer = make_trainer(epochs=150, learning_rate=3e-2, log_every=2, eval_every=1000)
     run = fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)))
-    losses = [metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics]
+    losses = [
+        metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics
+    ]
     assert losses[0] > 0.5
     assert losses[-1] < 0.02
 
@@ -202,7 +223,9 @@ def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tm
     run = make_run(make_model(), Poisoned(rows=22), tracker=Recorder())
     (tmp_path / "none").mkdir()
     with pytest.raises(DivergenceError):
-        train(tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0)
+        train(
+            tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0
+        )
 
 
 def test_a_checkpoint_with_nonfinite_numbers_is_never_committed(tmp_path, caplog):
@@ -213,7 +236,14 @@ def test_a_checkpoint_with_nonfinite_numbers_is_never_committed(tmp_path, caplog
 
     run = make_run(make_model(), RandomBatches(rows=22), tracker=Recorder())
     with pytest.raises(WriteError):
-        train(tmp_path, run=run, every_steps=1, callbacks=[Spoil(17)], max_rollbacks=0, max_nonfinite_steps=5)
+        train(
+            tmp_path,
+            run=run,
+            every_steps=1,
+            callbacks=[Spoil(17)],
+            max_rollbacks=0,
+            max_nonfinite_steps=5,
+        )
     assert CheckpointStore(tmp_path / "checkpoints").load().step == 16
     assert "not finite" in caplog.text
 
@@ -229,7 +259,12 @@ def test_surplus_checkpoints_of_a_killed_run_are_removed_on_resume(tmp_path):
 
 def test_a_saved_state_survives_json_and_a_new_run():
     run = fit(make_trainer(epochs=2))
-    saved = parse_json(json.dumps(run.state.state_dict(), default=asdict), TrainStateDict, "state.json", allow_nan=True)
+    saved = parse_json(
+        json.dumps(run.state.state_dict(), default=asdict),
+        TrainStateDict,
+        "state.json",
+        allow_nan=True,
+    )
     restored = make_run().state
     restored.load_state_dict(saved)
     assert restored.state_dict() == run.state.state_dict()

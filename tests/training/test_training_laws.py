@@ -12,7 +12,12 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, WeightedCrossEntropyLoss, cross_entropy
+from mlxlab.training.losses.loss import (
+    CrossEntropyLoss,
+    FocalLoss,
+    WeightedCrossEntropyLoss,
+    cross_entropy,
+)
 from mlxlab.training.optim.groups import has_weight_decay
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
@@ -37,7 +42,10 @@ def a_batch(rows: int = 5) -> DeviceBatch:
 
 
 def test_smoothing_is_one_minus_e_of_the_target_and_e_of_the_mean():
-    logits, targets = mx.random.normal((7, 3), key=mx.random.key(1)), mx.array([0, 1, 2, 0, 1, 2, 0])
+    logits, targets = (
+        mx.random.normal((7, 3), key=mx.random.key(1)),
+        mx.array([0, 1, 2, 0, 1, 2, 0]),
+    )
     log_p = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
     expected = -0.9 * log_p[np.arange(7), np.array(targets)] - 0.1 * log_p.mean(axis=-1)
     np.testing.assert_allclose(np.array(cross_entropy(logits, targets, 0.1)), expected, rtol=1e-5)
@@ -49,16 +57,23 @@ def test_loss_of_extreme_logits_is_finite():
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy():
     model, batch = make_model(dropout=0.0), a_batch()
-    focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch).total, CrossEntropyLoss(0.0)(model, batch).total
+    focal, plain = (
+        FocalLoss(None, 0.0, 0.0)(model, batch).total,
+        CrossEntropyLoss(0.0)(model, batch).total,
+    )
     np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
 
 
 def test_focal_weighs_class_one_by_alpha():
     model, batch = make_model(dropout=0.0), a_batch()
-    p = np.array(mx.softmax(model(batch.tokens, batch.segment_ids), axis=-1))[np.arange(5), np.array(batch.targets)]
+    p = np.array(mx.softmax(model(batch.tokens, batch.segment_ids), axis=-1))[
+        np.arange(5), np.array(batch.targets)
+    ]
     a = np.where(np.array(batch.targets) == 1, 0.25, 0.75)
     np.testing.assert_allclose(
-        np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch).total), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4
+        np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch).total),
+        -a * (1 - p) ** 2 * np.log(p),
+        rtol=1e-4,
     )
 
 
@@ -70,13 +85,17 @@ def test_balanced_weights_are_n_over_classes_times_count():
 def test_a_target_of_weight_zero_is_ignored_even_if_its_loss_is_nan():
     model, batch = make_model(dropout=0.0), a_batch()
     less = batch._replace(loss_weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
-    spoiled = FunctionLoss(lambda m, b: mx.where(b.loss_weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
+    spoiled = FunctionLoss(
+        lambda m, b: mx.where(b.loss_weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total)
+    )
     total, weight, _ = weighted_sum(spoiled, model, less)
     short, *_ = weighted_sum(CrossEntropyLoss(0.0), model, a_batch(2))
     assert (weight.item(), total.item()) == (2.0, pytest.approx(short.item(), rel=1e-6))
 
 
-@pytest.mark.parametrize("schedule", [partial(cosine, 10, 0.1), partial(linear, 10, 0.1), partial(wsd, 10, 0.2, 0.1)])
+@pytest.mark.parametrize(
+    "schedule", [partial(cosine, 10, 0.1), partial(linear, 10, 0.1), partial(wsd, 10, 0.2, 0.1)]
+)
 def test_schedules_have_their_values_at_start_warmup_and_end(schedule):
     rate = schedule(peak=2.0, steps=100)
     at = [rate(mx.array(step)).item() for step in (0, 9, 10, 99, 100)]
@@ -151,10 +170,12 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
             return parameters
 
     def norm_and_flat(clip):
-        logged = step_scalars(PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch()))[
-            "grad_norm"
-        ]
-        return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(captured["gradients"])])
+        logged = step_scalars(
+            PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch())
+        )["grad_norm"]
+        return logged, np.concatenate(
+            [np.array(g).ravel() for _, g in tree_flatten(captured["gradients"])]
+        )
 
     logged, free = norm_and_flat(None)
     again, clipped = norm_and_flat(logged / 10)
@@ -179,7 +200,9 @@ def test_adamw_has_bias_correction():
 
     optimizer.update(model, tree_unflatten(list(gradients.items())))
     after = weights_of(model)
-    np.testing.assert_allclose(before["out.weight"] - after["out.weight"], 0.1, rtol=1e-4)  # without it: 0.316
+    np.testing.assert_allclose(
+        before["out.weight"] - after["out.weight"], 0.1, rtol=1e-4
+    )  # without it: 0.316
 
 
 @pytest.mark.parametrize("source", ["loss", "gradient"])
@@ -198,7 +221,10 @@ def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
     poisoned = False
     step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=optimizer)
     assert step_scalars(step(a_batch()))["finite"] == 1
-    weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(optimizer.state).items()}
+    weights, state = (
+        weights_of(model),
+        {k: np.array(v) for k, v in flatten_arrays(optimizer.state).items()},
+    )
     poisoned = True
     assert step_scalars(step(a_batch()))["finite"] == 0
     for name, leaf in weights_of(model).items():
@@ -229,7 +255,9 @@ def test_evaluation_is_the_same_for_every_batch_size_and_has_no_dropout():
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together():
-    assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(5.0)
+    assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(
+        5.0
+    )
 
 
 def test_class_weights_of_the_wrong_length_are_refused():

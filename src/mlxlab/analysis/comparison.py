@@ -18,7 +18,10 @@ from mlxlab.wording import one_of, percent
 
 LEVEL = 0.95  # confidence level of the intervals
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
-EVALUATIONS: Mapping[Evaluation, str] = {"last": "last evaluation of each run", "best": "best evaluation of each run"}
+EVALUATIONS: Mapping[Evaluation, str] = {
+    "last": "last evaluation of each run",
+    "best": "best evaluation of each run",
+}
 TINY = 1e-300
 
 
@@ -31,7 +34,9 @@ class MethodResults:
     parameters: float | None = None
     speed: float | None = None  # tokens/s
     steps: float | None = None  # optimizer steps of each run
-    folds: tuple[int, ...] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
+    folds: tuple[
+        int, ...
+    ] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
 
     @property
     def mean(self) -> float:
@@ -72,8 +77,12 @@ class Comparison:
     metric: str  # for example valid/accuracy
     methods: Sequence[MethodResults]
     against: str  # name of the reference
-    gains: dict[str, PairedDifference]  # difference to the reference, by the name of every other method
-    test_ratio: float  # test rows / training rows if the runs are folds of a cross-validation, else 0
+    gains: dict[
+        str, PairedDifference
+    ]  # difference to the reference, by the name of every other method
+    test_ratio: (
+        float  # test rows / training rows if the runs are folds of a cross-validation, else 0
+    )
     evaluation: Evaluation = "last"
     subject: Subject | None = None
     verdict: str = ""  # on the reference, of a cross-validation
@@ -86,7 +95,12 @@ class Comparison:
     @property
     def decimals(self) -> int:
         """Of all its values and differences."""
-        return decimals_of([*(method.mean for method in self.methods), *(gain.mean for gain in self.gains.values())])
+        return decimals_of(
+            [
+                *(method.mean for method in self.methods),
+                *(gain.mean for gain in self.gains.values()),
+            ]
+        )
 
     @property
     def test(self) -> str:
@@ -101,7 +115,9 @@ class Comparison:
             return f"{subject}{gain.verdict}."
         if gain.low == gain.high == 0:
             return f"{subject}{gain.verdict} ({gain.pairs} pairs)."
-        mean, low, high = (fixed(value, self.decimals, signed=True) for value in (gain.mean, gain.low, gain.high))
+        mean, low, high = (
+            fixed(value, self.decimals, signed=True) for value in (gain.mean, gain.low, gain.high)
+        )
         interval = f"gain {mean}, {percent(LEVEL, 0)} interval {low} to {high}, p {gain.p:.2g}"
         size = "equal on average"
         if gain.mean:
@@ -114,7 +130,11 @@ class Comparison:
         metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
         for name, gain in self.gains.items():
             if gain.pairs > 1:
-                metrics |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
+                metrics |= {
+                    f"{name}/gain": gain.mean,
+                    f"{name}/gain_low": gain.low,
+                    f"{name}/gain_high": gain.high,
+                }
         return metrics
 
 
@@ -136,13 +156,17 @@ def compare(
         raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
     folds = sorted({number for method in methods for number in method.folds})
     if len(folds) > 1:
-        raise DataError(f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same")
+        raise DataError(
+            f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same"
+        )
     test_ratio = 1 / (folds[0] - 1) if folds else 0.0
     reference = by_name.pop(against)
     sign = -1 if lower_is_better(metric) else 1
     gains = {}
     for name, values in by_name.items():
-        differences = [sign * (value - reference[run]) for run, value in values.items() if run in reference]
+        differences = [
+            sign * (value - reference[run]) for run, value in values.items() if run in reference
+        ]
         gains[name] = paired_t_test(differences, test_ratio)
     return Comparison(metric, tuple(methods), against, gains, test_ratio, evaluation, subject)
 
@@ -175,7 +199,9 @@ def t_quantile(probability: float, degrees: float) -> float:
         low, high = high, 2 * high
     for _ in range(100):
         mid = (low + high) / 2
-        low, high = (mid, high) if t_tail_probability(mid, degrees) > 1 - probability else (low, mid)
+        low, high = (
+            (mid, high) if t_tail_probability(mid, degrees) > 1 - probability else (low, mid)
+        )
     return (low + high) / 2
 
 
@@ -185,7 +211,9 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below this point
         return 1 - _incomplete_beta(b, a, 1 - x)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or TINY)
     fraction = d
     for m in range(1, 1000):

@@ -20,7 +20,11 @@ MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 
 def all_cards(ranked: Sequence[MethodFields], fields: ComparisonFields) -> list[Card]:
     """Of one or more methods, the best one first."""
-    compared = ranked[0] if "gain" in ranked[0] else next((each for each in ranked if "gain" in each), None)
+    compared = (
+        ranked[0]
+        if "gain" in ranked[0]
+        else next((each for each in ranked if "gain" in each), None)
+    )
     cards = [_what(ranked, fields), _best(ranked, compared, fields), _how_good(ranked[0], fields)]
     return [*cards, *([_chance(compared, fields)] if compared else []), _trust(ranked, fields)]
 
@@ -45,7 +49,9 @@ def probability(p: float | None) -> str:
     return "" if p is None else f"{p:.2g}"
 
 
-def no_better_than_weakest(who: str, metric: str, best: float, baselines: Mapping[str, float]) -> str:
+def no_better_than_weakest(
+    who: str, metric: str, best: float, baselines: Mapping[str, float]
+) -> str:
     """`No method is better than class frequencies, 0.6651.` if that is so, else ""."""
     if not has_learned_nothing(metric, best, baselines):
         return ""
@@ -60,7 +66,9 @@ def is_without_difference(gain: GainFields) -> bool:
 def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     counts = sorted({len(each["values"]) for each in ranked})
     runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    lines = [f'{runs} run{"s" * (counts[-1] > 1)} of each. Differences are to "{fields["against"]}".']
+    lines = [
+        f'{runs} run{"s" * (counts[-1] > 1)} of each. Differences are to "{fields["against"]}".'
+    ]
     answer, subject = f"{len(ranked)} methods", fields.get("subject")
     if subject is None:
         return Card("What was compared?", answer, lines)
@@ -70,8 +78,14 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         key: ", ".join(f"{value} ({name})" for name, value in values.items())
         for key, values in (settings if len(settings) <= MAX_IN_CARD else [])
     }
-    if len({each["parameters"] for each in ranked}) > 1 and all(each["parameters"] for each in ranked):
-        facts = {"Parameters": ", ".join(f"{each['parameters']:,.0f} ({each['name']})" for each in ranked)} | facts
+    if len({each["parameters"] for each in ranked}) > 1 and all(
+        each["parameters"] for each in ranked
+    ):
+        facts = {
+            "Parameters": ", ".join(
+                f"{each['parameters']:,.0f} ({each['name']})" for each in ranked
+            )
+        } | facts
     if differs is not None:
         names = [key.rpartition(".")[2] for key in differs]
         which = names[0] if len(names) == 1 else f"{len(names)} settings"
@@ -84,31 +98,51 @@ def _what(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
     return Card("What was compared?", answer, lines, facts)
 
 
-def _best(ranked: Sequence[MethodFields], compared: MethodFields | None, fields: ComparisonFields) -> Card:
-    question, direction = "Which is the best?", "lower" if lower_is_better(fields["metric"]) else "higher"
+def _best(
+    ranked: Sequence[MethodFields], compared: MethodFields | None, fields: ComparisonFields
+) -> Card:
+    question, direction = (
+        "Which is the best?",
+        "lower" if lower_is_better(fields["metric"]) else "higher",
+    )
     decided = f"Decided by the mean {fields['metric']}; {direction} is better."
-    equal, rest = [each["name"] for each in ranked if each["mean"] == ranked[0]["mean"]], len(ranked)
+    equal, rest = (
+        [each["name"] for each in ranked if each["mean"] == ranked[0]["mean"]],
+        len(ranked),
+    )
     values = {value for each in ranked for value in each["values"].values()}
     if len(values) == 1 and rest > 1:
         each_run = "All runs have this value; they may differ in other metrics."
         return Card(
-            question, f"A tie at {fixed(ranked[0]['mean'], decimals(fields))}", [decided, each_run], tone="warning"
+            question,
+            f"A tie at {fixed(ranked[0]['mean'], decimals(fields))}",
+            [decided, each_run],
+            tone="warning",
         )
     if len(equal) > 1:
         return Card(question, f"A tie: {', '.join(equal)}", [decided], tone="warning")
     best = one_line(equal[0], 60)
     others = [each["gain"]["verdict"] for each in ranked if "gain" in each]
     is_sure = ranked[0]["gain"]["verdict"] == "significant gain" if "gain" in ranked[0] else False
-    is_sure = is_sure or ("gain" not in ranked[0] and all(text == "significant loss" for text in others))
+    is_sure = is_sure or (
+        "gain" not in ranked[0] and all(text == "significant loss" for text in others)
+    )
     if is_sure or compared is None:
         return Card(question, best, [decided], tone="good" if is_sure else "")
-    return Card(question, "Not clear", [f"{best} has the best mean, which may be chance.", decided], tone="warning")
+    return Card(
+        question,
+        "Not clear",
+        [f"{best} has the best mean, which may be chance.", decided],
+        tone="warning",
+    )
 
 
 def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
     """Of the best mean, compared with the baselines of the data."""
     metric, mean, places = fields["metric"], best["mean"], decimals(fields)
-    error = f"standard error {fixed(best['error'], places)}" if best["error"] is not None else "one run"
+    error = (
+        f"standard error {fixed(best['error'], places)}" if best["error"] is not None else "one run"
+    )
     lines = [f"Mean{of_evaluation(fields) or ' of its runs'}, {error}."]
     tone: Tone = ""
     baselines = fields["subject"]["baselines"] if "subject" in fields else {}
@@ -119,8 +153,12 @@ def _how_good(best: MethodFields, fields: ComparisonFields) -> Card:
             tone = "bad"
             lines.append(text)
         for title, each in zip(("Best", "Weakest"), shown, strict=False):
-            lines.append(f"{title} baseline, {baseline_title(each, name)}: {fixed(baselines[each], places)}.")
-        if len(fields["methods"]) > 1:  # which may differ in their columns, and so in their baselines
+            lines.append(
+                f"{title} baseline, {baseline_title(each, name)}: {fixed(baselines[each], places)}."
+            )
+        if (
+            len(fields["methods"]) > 1
+        ):  # which may differ in their columns, and so in their baselines
             lines.append(f'Baselines are those of the runs of "{fields["against"]}".')
     return Card("How good is it?", f"{metric} {fixed(mean, places)}", lines, tone=tone)
 
@@ -133,8 +171,12 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     if gain["pairs"] < 2 or gain["low"] is None:
         kinds = {0: "no runs in common", 1: "one pair of runs, which gives no verdict"}
         have = kinds.get(gain["pairs"], "values that are not finite")
-        advice = "Train each method with the same seeds, three or more: mlxlab train -m seed=0,1,2 ..."
-        return Card("Is that more than chance?", "Not known", [f"{names}: {have}.", advice], tone="warning")
+        advice = (
+            "Train each method with the same seeds, three or more: mlxlab train -m seed=0,1,2 ..."
+        )
+        return Card(
+            "Is that more than chance?", "Not known", [f"{names}: {have}.", advice], tone="warning"
+        )
     if is_without_difference(gain):
         return Card("Is that more than chance?", answer, [f"{names}: equal in {pairs} of runs."])
     lines = [f"{names}: {gain_text(gain, decimals(fields))} over {pairs}.", meaning]
@@ -150,7 +192,9 @@ def _trust(ranked: Sequence[MethodFields], fields: ComparisonFields) -> Card:
         + f", fewer than {MIN_SEEDS}" * (min(counts) < MIN_SEEDS)
     )
     if metric.startswith(VALID):
-        warnings.append("decided by validation data, which may have chosen settings, which flatters")
+        warnings.append(
+            "decided by validation data, which may have chosen settings, which flatters"
+        )
     name, mean = metric.rpartition("/")[2], ranked[0]["mean"]
     baselines = fields["subject"]["baselines"] if "subject" in fields else {}
     is_bad = False

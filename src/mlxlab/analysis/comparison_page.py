@@ -16,7 +16,17 @@ from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
-from mlxlab.html.blocks import Block, Column, Image, Listing, Page, Paragraph, Section, Table, png_width
+from mlxlab.html.blocks import (
+    Block,
+    Column,
+    Image,
+    Listing,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    png_width,
+)
 from mlxlab.metric_names import lower_is_better
 from mlxlab.wording import percent
 
@@ -42,12 +52,21 @@ def read_comparison_page(folder: Path, name: str) -> Page:
 def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: str) -> Page:
     """`text` is the report as Markdown, which holds the command that made it."""
     metric, sign = fields["metric"], -1 if lower_is_better(fields["metric"]) else 1
-    ranked = sorted(fields["methods"], key=lambda each: -sign * each["mean"] if each["mean"] is not None else 1e308)
+    ranked = sorted(
+        fields["methods"],
+        key=lambda each: -sign * each["mean"] if each["mean"] is not None else 1e308,
+    )
     better = "lower" if sign < 0 else "higher"
     notes = f"{better.capitalize()} is better. Difference: + is better than {fields['against']}, - is worse"
-    notes = f"{notes}; s.e.: standard error." if any(each["error"] is not None for each in ranked) else f"{notes}."
+    notes = (
+        f"{notes}; s.e.: standard error."
+        if any(each["error"] is not None for each in ranked)
+        else f"{notes}."
+    )
     notes += (
-        " Tokens/s are those of training steps, without evaluations." if any(each["speed"] for each in ranked) else ""
+        " Tokens/s are those of training steps, without evaluations."
+        if any(each["speed"] for each in ranked)
+        else ""
     )
     if any(map(_has_interval, ranked)):
         notes += f" {percent(fields['level'], 0)} intervals and p: {fields['test']}."
@@ -58,7 +77,11 @@ def comparison_page(fields: ComparisonFields, folder: Path, png: bytes, text: st
         Paragraph(notes, is_note=True),
     ]
     caption = "Each run and the mean of each method"
-    caption += "; the difference to the reference with its interval" if any(map(_has_interval, ranked)) else ""
+    caption += (
+        "; the difference to the reference with its interval"
+        if any(map(_has_interval, ranked))
+        else ""
+    )
     image = [Image(png, caption, DPI)]
     sections = [
         Section("Methods", [*results, *(image if png else [])]),
@@ -79,7 +102,10 @@ def _verdicts(ranked: list[MethodFields], fields: ComparisonFields) -> list[Para
     if "verdict" in fields:
         return [Paragraph(fields["verdict"], is_verdict=True)]
     compared = [each for each in ranked if "gain" in each]
-    return [Paragraph(_sentence(each, fields), is_verdict=True, is_good=_is_gain(each)) for each in compared]
+    return [
+        Paragraph(_sentence(each, fields), is_verdict=True, is_good=_is_gain(each))
+        for each in compared
+    ]
 
 
 def _title(fields: ComparisonFields) -> str:
@@ -104,22 +130,33 @@ def _sentence(method: MethodFields, fields: ComparisonFields) -> str:
         return f"{start}."
     if is_without_difference(gain):
         return f"{start} ({gain['pairs']} pairs)."
-    chance = "; the interval includes 0: it may be chance" if gain["verdict"].startswith("no ") else ""
+    chance = (
+        "; the interval includes 0: it may be chance" if gain["verdict"].startswith("no ") else ""
+    )
     return f"{start}, {gain_text(gain, decimals(fields))} over {gain['pairs']} pairs{chance}."
 
 
 def _table(ranked: list[MethodFields], fields: ComparisonFields) -> Table:
     """Standard errors and intervals are the small print of their numbers."""
     names = ["mean", f"difference to {fields['against']}", "p", "runs", "parameters", "tokens/s"]
-    columns = [Column("method"), Column("verdict"), *(Column(name, is_number=True) for name in names)]
+    columns = [
+        Column("method"),
+        Column("verdict"),
+        *(Column(name, is_number=True) for name in names),
+    ]
     rows, places = [], decimals(fields)
     for each in ranked:
         error, gain = fixed(each["error"], places), each.get("gain")
         verdict, cells = "the reference", ["", ""]
         if gain is not None:
-            difference, low, high = (fixed(gain[key], places, signed=True) for key in ("mean", "low", "high"))
+            difference, low, high = (
+                fixed(gain[key], places, signed=True) for key in ("mean", "low", "high")
+            )
             interval = f"\n{low} to {high}" if low and high else ""
-            verdict, cells = gain["verdict"], [f"{difference}{interval}", probability(gain["p"]) if low else ""]
+            verdict, cells = (
+                gain["verdict"],
+                [f"{difference}{interval}", probability(gain["p"]) if low else ""],
+            )
             cells = [difference, ""] if is_without_difference(gain) else cells
         size = "" if each["parameters"] is None else f"{each['parameters']:,.0f}"
         speed = "" if each["speed"] is None else f"{each['speed']:,.0f}"
@@ -144,4 +181,7 @@ def _differences(fields: ComparisonFields) -> list[Block]:
 def _runs(ranked: list[MethodFields], places: int) -> Table:
     runs = dict.fromkeys(run for each in ranked for run in each["values"])
     columns = [Column("run"), *(Column(each["name"], is_number=True) for each in ranked[:12])]
-    return Table(columns, [[run, *(fixed(each["values"].get(run), places) for each in ranked[:12])] for run in runs])
+    return Table(
+        columns,
+        [[run, *(fixed(each["values"].get(run), places) for each in ranked[:12])] for run in runs],
+    )

@@ -44,7 +44,12 @@ def as_json(comparison: Comparison) -> dict[str, object]:
         gain = comparison.gains.get(method.name)
         verdict = {"gain": asdict(gain) | {"verdict": gain.verdict}} if gain else {}
         methods.append(asdict(method) | {"mean": method.mean, "error": method.error} | verdict)
-    heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
+    heading = {
+        "metric": comparison.metric,
+        "against": comparison.against,
+        "level": LEVEL,
+        "test": comparison.test,
+    }
     heading["evaluation"] = comparison.evaluation
     heading |= {"subject": comparison.subject} if comparison.subject else {}
     heading |= {"verdict": comparison.verdict} if comparison.verdict else {}
@@ -57,7 +62,10 @@ def markdown(comparison: Comparison, command: str, share_of: str | None = None) 
     evaluation = EVALUATIONS[comparison.evaluation]
     full = next((method for method in comparison.methods if method.name == share_of), None)
     rows = [_row(method, comparison, full) for method in comparison.methods]
-    lines = [*_heading(comparison), *(f"- {comparison.sentence(name)}" for name in comparison.gains)]
+    lines = [
+        *_heading(comparison),
+        *(f"- {comparison.sentence(name)}" for name in comparison.gains),
+    ]
     lines += ["", f"{comparison.metric} of the {evaluation}:", ""]
     lines += [
         markdown_table(list(rows[0]), [list(row.values()) for row in rows]),
@@ -84,13 +92,24 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
     """Verdict and warnings, then the table: every method, the best one first, with the mean of each seed."""
     seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in comparison.methods[0].values))
     rows = []
-    for method in sorted(comparison.methods, key=lambda method: method.mean, reverse=not comparison.minimised):
-        folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
+    for method in sorted(
+        comparison.methods, key=lambda method: method.mean, reverse=not comparison.minimised
+    ):
+        folds = [
+            [value for run, value in method.values.items() if run.startswith(f"{seed} ")]
+            for seed in seeds
+        ]
         means = [method.mean, method.error, *map(fmean, folds)]
         cells = _gain_cells(comparison, method.name)
         numbers = [fixed(value, comparison.decimals) for value in means]
         rows.append([method.name, *numbers, *list(cells.values())[:2]])
-    head = [f"{comparison.metric.removeprefix(VALID)} of", "mean", "std. error", *seeds, *list(cells)[:2]]
+    head = [
+        f"{comparison.metric.removeprefix(VALID)} of",
+        "mean",
+        "std. error",
+        *seeds,
+        *list(cells)[:2],
+    ]
     first = [comparison.verdict] if comparison.verdict else []
     first += [f"Warning: {line}." for line in comparison.warnings]
     blocks = ["\n".join(wrap(line, 120)) for line in [*first, _sign_note(comparison)]]
@@ -98,20 +117,29 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
     return "\n\n".join([*blocks, markdown_table(head, rows), text, f"    {command}"])
 
 
-def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults], length: TrainingLength) -> str:
+def fold_verdict(
+    comparison: Comparison, baselines: Sequence[MethodResults], length: TrainingLength
+) -> str:
     """Whether the reference learned something, and is better than the best of the baselines: a sentence."""
-    metric, means = comparison.metric.removeprefix(VALID), {each.name: each.mean for each in baselines}
+    metric, means = (
+        comparison.metric.removeprefix(VALID),
+        {each.name: each.mean for each in baselines},
+    )
     mean = next(method.mean for method in comparison.methods if method.name == comparison.against)
     if lines := learned_nothing_sentence(metric, mean, means, length):
         return f"Verdict: {lines[0]}"
     name = min(means, key=lambda name: means[name] if comparison.minimised else -means[name])
     shown, other = (fixed(value, comparison.decimals) for value in (mean, means[name]))
     gain, values = comparison.gains[name], f"mean {metric} {shown} against {other}"
-    relation = "better" if gain.high < 0 else "worse" if gain.low > 0 else "not significantly better"
+    relation = (
+        "better" if gain.high < 0 else "worse" if gain.low > 0 else "not significantly better"
+    )
     return f"Verdict: {comparison.against} is {relation} than the best baseline, {name}: {values}."
 
 
-def _row(method: MethodResults, comparison: Comparison, full: MethodResults | None) -> dict[str, str]:
+def _row(
+    method: MethodResults, comparison: Comparison, full: MethodResults | None
+) -> dict[str, str]:
     """The cells of a method by the heads of their columns; `full` is the method that counts as 100 %."""
     metric, size = comparison.metric, method.parameters
     row = {"method": method.name, "runs": str(len(method.values))}
@@ -120,7 +148,9 @@ def _row(method: MethodResults, comparison: Comparison, full: MethodResults | No
     row |= {f"{metric} / {full.name}": percent(method.mean / full.mean)} if full else {}
     row["parameters"] = f"{size:,.0f}" if size is not None else ""
     if full:
-        row[f"parameters / {full.name}"] = percent(size / full.parameters) if size and full.parameters else ""
+        row[f"parameters / {full.name}"] = (
+            percent(size / full.parameters) if size and full.parameters else ""
+        )
     row["tokens/s"] = f"{method.speed:,.0f}" if method.speed else ""
     return row | {"steps": f"{method.steps:,}" if method.steps is not None else ""}
 
@@ -143,7 +173,9 @@ def _test_note(comparison: Comparison) -> str:
     count = len(comparison.gains)
     text = f"Intervals ({percent(LEVEL, 0)}) and p: {comparison.test}."
     text += f" Not corrected for {count} comparisons." if count > 1 else ""
-    return text + (f" Numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}." if len(steps) > 1 else "")
+    return text + (
+        f" Numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}." if len(steps) > 1 else ""
+    )
 
 
 def _sign_note(comparison: Comparison) -> str:
@@ -160,10 +192,15 @@ def _draw(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(5.5, (1 + has_intervals) * (0.5 * len(names) + 0.8)))
     runs, *others = figure.subplots(1 + has_intervals, 1, sharey=True, squeeze=False)[:, 0]
     for y, method in enumerate(comparison.methods):
-        runs.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)
+        runs.plot(
+            list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6
+        )
         runs.plot(method.mean, y, "|", color="black", markersize=14)
     runs.set_yticks(range(len(names)), [label(name) for name in names])
-    runs.set(xlabel=f"{label(comparison.metric)}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
+    runs.set(
+        xlabel=f"{label(comparison.metric)}: a dot per run, and the mean",
+        ylim=(len(names) - 0.5, -0.5),
+    )
     for gains in others:
         _draw_gains(comparison, gains)
     figure.tight_layout()
@@ -177,4 +214,6 @@ def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
             color = "gray" if gain.verdict.startswith("no ") else "C2" if gain.mean > 0 else "C3"
             axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel=f"difference to {label(comparison.against)} (+ is better), {percent(LEVEL, 0)} interval")
+    axes.set(
+        xlabel=f"difference to {label(comparison.against)} (+ is better), {percent(LEVEL, 0)} interval"
+    )

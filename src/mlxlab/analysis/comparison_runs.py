@@ -31,9 +31,15 @@ def find_runs(path: Path) -> list[Path]:
     if len(folders) == 1:
         return find_runs(folders[0])
     if folders:
-        names = ", ".join(folder.name for folder in folders[:_MAX_NAMED]) + ", ..." * (len(folders) > _MAX_NAMED)
-        raise InputNotFoundError(f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}")
-    raise InputNotFoundError(f"{path}: expected {expected}" if path.exists() else no_such_folder(path, expected))
+        names = ", ".join(folder.name for folder in folders[:_MAX_NAMED]) + ", ..." * (
+            len(folders) > _MAX_NAMED
+        )
+        raise InputNotFoundError(
+            f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}"
+        )
+    raise InputNotFoundError(
+        f"{path}: expected {expected}" if path.exists() else no_such_folder(path, expected)
+    )
 
 
 def main_metric(folder: Path) -> str:
@@ -61,7 +67,9 @@ def check_metric(metric: str, known: Collection[str], where: str) -> None:
     raise ConfigError(f"metric={metric}: no such metric of {where}{hint}")
 
 
-def method_results(name: str, folders: Sequence[Path], metric: str, evaluation: Evaluation = "last") -> MethodResults:
+def method_results(
+    name: str, folders: Sequence[Path], metric: str, evaluation: Evaluation = "last"
+) -> MethodResults:
     """A method's results by seed and fold.
 
     The speed is the median of the runs' last ones. Parameters and steps are None where the runs differ in them.
@@ -78,7 +86,9 @@ def method_results(name: str, folders: Sequence[Path], metric: str, evaluation: 
     for folder in folders:
         fields = _finished(folder)
         inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
-        run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
+        run = f"seed {inputs.get('seed', '?')}" + (
+            f" fold {inputs.get('fold')}" if inputs.get("folds") else ""
+        )
         if run in values:
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
         values[run] = _value(folder, outcome, metric, evaluation)
@@ -87,7 +97,9 @@ def method_results(name: str, folders: Sequence[Path], metric: str, evaluation: 
         speeds += [speed] if (speed := outcome.get("speed")) else []
         folds |= {number} if (number := inputs.get("folds")) else set()
     size, count = (numbers.pop() if len(numbers) == 1 else None for numbers in (parameters, steps))
-    return MethodResults(name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds)))
+    return MethodResults(
+        name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds))
+    )
 
 
 def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
@@ -98,7 +110,9 @@ def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
 def _finished(folder: Path) -> manifest.Manifest:
     fields = manifest.read_manifest(folder)
     if fields["status"] != "DONE":
-        raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
+        raise DataError(
+            f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE"
+        )
     return fields
 
 
@@ -111,9 +125,13 @@ def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Eva
     known = ", ".join(sorted(metrics, key=lambda key: (key != main, key))) or "none"
     hint = ""
     if evaluation == "best":
-        ways = [f"metric={main}"] * (metrics.get(main) is not None) + ["evaluation=last"] * (metric in final)
+        ways = [f"metric={main}"] * (metrics.get(main) is not None) + ["evaluation=last"] * (
+            metric in final
+        )
         hint = f"; {' or '.join(ways)} works" if ways else ""
-    raise DataError(f"{folder}: expected {metric} of the {evaluation} evaluation, got {known}{hint}")
+    raise DataError(
+        f"{folder}: expected {metric} of the {evaluation} evaluation, got {known}{hint}"
+    )
 
 
 def _best_metrics(folder: Path, outcome: manifest.Outcome) -> dict[str, float | None]:

@@ -21,7 +21,11 @@ from mlxlab.files.untrusted import read_json
 
 # Keys that change no method.
 _PAIRED = ("seed", "data.fold", "data.folds", "name", "tracking", "backend", "hydra", "rerun")
-_COMPARED = ("model", "data", "trainer")  # parts of the config whose settings are compared though nobody typed them
+_COMPARED = (
+    "model",
+    "data",
+    "trainer",
+)  # parts of the config whose settings are compared though nobody typed them
 _FACTS = ("Task", "Data", "Model")  # of the card of a run
 
 
@@ -47,7 +51,9 @@ def subject_of(runs: Mapping[str, Sequence[Path]], metric: str, against: str) ->
     facts = {name: [card.facts.get(name, "") for card in cards] for name in _FACTS}
     return {
         "trained": one_line("; ".join(dict.fromkeys(card.answer for card in cards)), 200),
-        "facts": {name: texts[0] for name, texts in facts.items() if texts[0] and len({*texts}) == 1},
+        "facts": {
+            name: texts[0] for name, texts in facts.items() if texts[0] and len({*texts}) == 1
+        },
         "differs": _differences(runs) if len(runs) > 1 else None,
         "baselines": mean_baselines(runs[against], metric),
     }
@@ -69,8 +75,14 @@ class _Settings(NamedTuple):
 
     def leaves(self) -> list[str]:
         """The keys of the settings in the compared parts of the config."""
-        pairs = [pair for part in _COMPARED for pair in walk(self.config.get(part), part, lists=False)]
-        keys = [key for key, value in pairs if not isinstance(value, dict) and not key.endswith("._target_")]
+        pairs = [
+            pair for part in _COMPARED for pair in walk(self.config.get(part), part, lists=False)
+        ]
+        keys = [
+            key
+            for key, value in pairs
+            if not isinstance(value, dict) and not key.endswith("._target_")
+        ]
         return [key for key in keys if _counts(key)]
 
 
@@ -80,18 +92,35 @@ def _differences(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, str]
     all_runs = [run for each in settings.values() for run in each]
     differences: dict[str, dict[str, str]] = {}
     for keys in ([*run.overrides, *run.choices] for run in all_runs):
-        differences |= _values_that_differ(settings, [key for key in keys if key not in differences])
-    if all(run.config for run in all_runs):  # an option that differs stands for all that it contains
-        options = tuple(f"{key.replace('/', '.')}." for key in differences if key in all_runs[0].choices)
-        leaves = dict.fromkeys(key for run in all_runs for key in run.leaves() if not key.startswith(options))
-        differences |= _values_that_differ(settings, [key for key in leaves if key not in differences])
+        differences |= _values_that_differ(
+            settings, [key for key in keys if key not in differences]
+        )
+    if all(
+        run.config for run in all_runs
+    ):  # an option that differs stands for all that it contains
+        options = tuple(
+            f"{key.replace('/', '.')}." for key in differences if key in all_runs[0].choices
+        )
+        leaves = dict.fromkeys(
+            key for run in all_runs for key in run.leaves() if not key.startswith(options)
+        )
+        differences |= _values_that_differ(
+            settings, [key for key in leaves if key not in differences]
+        )
     return differences
 
 
-def _values_that_differ(settings: Mapping[str, Sequence[_Settings]], keys: Sequence[str]) -> dict[str, dict[str, str]]:
-    values = {key: {name: {run.value(key) for run in each} for name, each in settings.items()} for key in keys}
+def _values_that_differ(
+    settings: Mapping[str, Sequence[_Settings]], keys: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    values = {
+        key: {name: {run.value(key) for run in each} for name, each in settings.items()}
+        for key in keys
+    }
     return {
-        one_line(key, 80): {name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()}
+        one_line(key, 80): {
+            name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()
+        }
         for key, used in values.items()
         if len({frozenset(each) for each in used.values()}) > 1
     }
@@ -102,7 +131,8 @@ def _read_settings(folder: Path) -> _Settings:
     inputs = read_manifest(folder).get("inputs", {})
     values = {override_name(text): text.partition("=")[2] for text in inputs.get("overrides", [])}
     overrides, choices = (
-        {key: text for key, text in each.items() if _counts(key)} for each in (values, inputs.get("choices", {}))
+        {key: text for key, text in each.items() if _counts(key)}
+        for each in (values, inputs.get("choices", {}))
     )
     return _Settings(overrides, choices, _read_config(folder))
 
@@ -138,5 +168,7 @@ def mean_baselines(folders: Sequence[Path], metric: str) -> dict[str, float]:
         with suppress(InputNotFoundError, DataError):
             runs.append(baseline_values(read_json(folder / METRICS, RunMetrics), metric))
     return {
-        name: fmean(each[name] for each in runs) for name in (runs or [{}])[0] if all(name in each for each in runs)
+        name: fmean(each[name] for each in runs)
+        for name in (runs or [{}])[0]
+        if all(name in each for each in runs)
     }

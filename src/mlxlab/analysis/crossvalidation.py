@@ -63,8 +63,12 @@ def plan_folds(
         own = [f"data.folds={folds}", f"data.fold={fold}", f"seed={seed}", "resume=auto"]
         own.append(run_dir_override(path))
         if teachers is not None:
-            own.append(f"trainer.teachers=[{text_value(str(teachers / path.name / 'checkpoints' / 'last'))}]")
-        runs.append(FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own]))
+            own.append(
+                f"trainer.teachers=[{text_value(str(teachers / path.name / 'checkpoints' / 'last'))}]"
+            )
+        runs.append(
+            FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own])
+        )
     return runs
 
 
@@ -75,7 +79,11 @@ def read_result(run: FoldRun) -> RunMetrics | None:
     """The metrics of a finished run; None if it is not finished, its task has no labels, or its file is malformed."""
     with suppress(InputNotFoundError, DataError):
         metrics = read_json(run.folder / FILE, RunMetrics)
-        return metrics if metrics["main_metric"] and read_manifest(run.folder)["status"] == "DONE" else None
+        return (
+            metrics
+            if metrics["main_metric"] and read_manifest(run.folder)["status"] == "DONE"
+            else None
+        )
     return None
 
 
@@ -100,13 +108,17 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
     done, seconds, begin = len(runs) - len(waiting), list[float](), time.monotonic()
     finished = f", {done} of them finished already" if done else ""
     logs = display_path(runs[0].folder.parent / "*.log")
-    logger.info(f"{title}{len(runs)} runs{finished}, {min(jobs, len(runs))} at a time; logs in {logs}")
+    logger.info(
+        f"{title}{len(runs)} runs{finished}, {min(jobs, len(runs))} at a time; logs in {logs}"
+    )
     due = begin + FIRST_SECONDS
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
-                with _signals_deferred():  # one that arrives while a process starts would leave it behind
+                with (
+                    _signals_deferred()
+                ):  # one that arrives while a process starts would leave it behind
                     active.append((run, _start(run), time.monotonic()))
             time.sleep(0.1)
             for ended in [job for job in active if job[1].poll() is not None]:
@@ -114,11 +126,17 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
                 run, process, start = ended
                 result, done = _result(run, process.returncode), done + 1
                 seconds.append(time.monotonic() - start)
-                score = f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}"
+                score = (
+                    f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}"
+                )
                 rest = _time_left(seconds, active, len(waiting), jobs)
-                logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}, {seconds[-1]:.0f} s{rest}")
+                logger.info(
+                    f"{done}/{len(runs)} {title}{run.name}: {score}, {seconds[-1]:.0f} s{rest}"
+                )
             if active and (now := time.monotonic()) > due:
-                due = now + min(LINE_SECONDS, now - begin)  # soon at first: there is no ETA before a run has ended
+                due = now + min(
+                    LINE_SECONDS, now - begin
+                )  # soon at first: there is no ETA before a run has ended
                 lines = " | ".join(f"{run.name}: {_last_line(run)}" for run, *_ in active)
                 rest = _time_left(seconds, active, len(waiting), jobs)
                 logger.info(f"{done}/{len(runs)} done{rest}; {title}{lines}")
@@ -154,7 +172,9 @@ def _signals_deferred() -> Iterator[None]:
     """A stop signal that arrives inside is delivered after it."""
     received: list[int] = []
     stops = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in stops}
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number)) for number in stops
+    }
     try:
         yield
     finally:
@@ -166,11 +186,15 @@ def _signals_deferred() -> Iterator[None]:
 
 def _start(run: FoldRun) -> _Process:
     run.folder.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, [str(Path(mlxlab.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(
+        filter(None, [str(Path(mlxlab.__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
     # One BLAS thread each: parallel processes with several threads are slower than running them in sequence.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
     with run.log.open("w") as log:
-        return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        return subprocess.Popen(
+            run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+        )
 
 
 def _result(run: FoldRun, code: int = 0) -> RunMetrics:
@@ -181,12 +205,18 @@ def _result(run: FoldRun, code: int = 0) -> RunMetrics:
         error.exit_code = code if code > 0 else 128 - code
         raise error
     if (result := read_result(run)) is None:
-        raise WriteError(f"{run.folder}: no metric to compare in its metrics.json; expected a run on labelled data")
+        raise WriteError(
+            f"{run.folder}: no metric to compare in its metrics.json; expected a run on labelled data"
+        )
     return result
 
 
 def write_tables(
-    runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str, limit: str = "epochs"
+    runs: Mapping[str, Sequence[FoldRun]],
+    folds: int,
+    folder: Path,
+    command: str,
+    limit: str = "epochs",
 ) -> tuple[str, dict[str, Comparison]]:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
@@ -200,9 +230,15 @@ def write_tables(
     results = {run.name: _result(run) for run in runs[MODEL]}
     first = next(iter(results.values()))
     metric = main_metric(first)
-    methods = {name: method_results(name, [run.folder for run in each], metric) for name, each in runs.items()}
+    methods = {
+        name: method_results(name, [run.folder for run in each], metric)
+        for name, each in runs.items()
+    }
     baselines = [
-        MethodResults(name, {run: _value(result["baselines"][name], metric) for run, result in results.items()})
+        MethodResults(
+            name,
+            {run: _value(result["baselines"][name], metric) for run, result in results.items()},
+        )
         for name in first["baselines"]
         if all(name in result["baselines"] for result in results.values())
     ]
@@ -219,15 +255,23 @@ def write_tables(
         f"Mean {first['main_metric']} of the best checkpoints: {best:.4f}.",
     ]
     if baselines:
-        length = replace(training_length(read_run_files(folders[MODEL][0])), steps=steps[-1], limit=limit)
+        length = replace(
+            training_length(read_run_files(folders[MODEL][0])), steps=steps[-1], limit=limit
+        )
         table = replace(table, verdict=fold_verdict(table, baselines, length))
-    table = replace(table, warnings=fold_warnings([run.folder for each in runs.values() for run in each]))
+    table = replace(
+        table, warnings=fold_warnings([run.folder for each in runs.values() for run in each])
+    )
     text = fold_markdown(table, notes, command)
     write_report(table, text, folder, "table")
     comparisons = {"table": table}
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
-        named = {STUDENT_ALONE: folders[STUDENT_ALONE], "distilled": folders[MODEL], TEACHER: folders[TEACHER]}
+        named = {
+            STUDENT_ALONE: folders[STUDENT_ALONE],
+            "distilled": folders[MODEL],
+            TEACHER: folders[TEACHER],
+        }
         subject = subject_of(named, metric, STUDENT_ALONE)
         comparison = compare(metric, [*students, methods[TEACHER]], STUDENT_ALONE, subject=subject)
         verdicts = markdown(comparison, command, TEACHER)

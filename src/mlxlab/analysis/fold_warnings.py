@@ -35,7 +35,9 @@ def _of_run(folder: Path) -> dict[str, tuple[float, str]]:
     for line in manifest.get("inputs", {}).get("messages", []):
         if (overlap := parse_overlap(line)) is not None and not overlap.left_out:
             same = f"{overlap.split} rows have the same input as {overlap.other} rows"
-            advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+            advice = (
+                "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+            )
             add(same, overlap.rows, f"up to {overlap.rows:,} {same}: {advice}")
     for line in (line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])):
         number = _NUMBER.search(line)

@@ -31,7 +31,11 @@ from mlxlab.models.options import Quantization
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
 
-ROUNDS, TOKENS, FIRST_TOKEN = 5, 16, 0  # of the measurements: repetitions; tokens that are generated, after this one
+ROUNDS, TOKENS, FIRST_TOKEN = (
+    5,
+    16,
+    0,
+)  # of the measurements: repetitions; tokens that are generated, after this one
 BeforeAfter = tuple[float, float]
 
 
@@ -50,18 +54,32 @@ class QuantizationReport:
 
     def text(self) -> str:
         """Markdown."""
-        rows = [["size of the weights, MB", *(f"{size / 1e6:.2f}" for size in self.bytes), _ratio(self.bytes)]]
+        rows = [
+            [
+                "size of the weights, MB",
+                *(f"{size / 1e6:.2f}" for size in self.bytes),
+                _ratio(self.bytes),
+            ]
+        ]
         for name, pair in self.seconds.items():
             rows.append([f"seconds per {name}", *(f"{value:.4f}" for value in pair), _ratio(pair)])
         for name, pair in self.metrics.items():
             rows.append([name, *(f"{value:.4f}" for value in pair), f"{pair[1] - pair[0]:+.4f}"])
         table = markdown_table(["", "before", "after", "change"], rows)
-        layers = f"{self.layers} layers in {self.bits} bits ({self.mode}, groups of {self.group_size})"
+        layers = (
+            f"{self.layers} layers in {self.bits} bits ({self.mode}, groups of {self.group_size})"
+        )
         return f"{layers}, of a model of {self.parameters:,} parameters\n\n{table}"
 
 
 def quantize_run(
-    run: Path, out: Path, checkpoint: str, options: Quantization, *, with_metrics: bool, max_batches: int | None
+    run: Path,
+    out: Path,
+    checkpoint: str,
+    options: Quantization,
+    *,
+    with_metrics: bool,
+    max_batches: int | None,
 ) -> QuantizationReport:
     """Writes the model of a run with quantised weights, adapters folded in, and the report, as a new folder.
 
@@ -90,14 +108,21 @@ def quantize_run(
         "summary.md": f"# {out.name}\n\n{restored.checkpoint.path}\n\n{report.text()}\n",
         "quantization.json": json.dumps(without_nonfinite(asdict(report)), indent=1) + "\n",
     }
-    quantization = {"_target_": f"{Quantization.__module__}.{Quantization.__name__}", **asdict(options)}
-    write_export(out, restored, named_parameters(model), {**node, "quantization": quantization}, files)
+    quantization = {
+        "_target_": f"{Quantization.__module__}.{Quantization.__name__}",
+        **asdict(options),
+    }
+    write_export(
+        out, restored, named_parameters(model), {**node, "quantization": quantization}, files
+    )
     return report
 
 
 def _data_of(restored: RestoredModel, run: Path) -> DataModule:
     """The data of the run; DataError if it changed since."""
-    data = build_data(restored.config, project_root(), restored.config_dir, run, restored=restored.config_dir)
+    data = build_data(
+        restored.config, project_root(), restored.config_dir, run, restored=restored.config_dir
+    )
     saved = restored.checkpoint.state["metadata"]["data"]
     if (data.task, data.fingerprint) != (restored.encoder.task, saved):
         way = "evaluate=false quantises without metrics"
@@ -105,7 +130,9 @@ def _data_of(restored: RestoredModel, run: Path) -> DataModule:
     return data
 
 
-def _quantised_model(restored: RestoredModel, node: dict[str, Any], options: Quantization) -> tuple[Model, list[str]]:
+def _quantised_model(
+    restored: RestoredModel, node: dict[str, Any], options: Quantization
+) -> tuple[Model, list[str]]:
     """The model of `node` with the weights of the run, quantised, and the paths of the quantised layers."""
     task = restored.encoder.task
     model = build_model(
@@ -129,7 +156,9 @@ def _bytes(model: Model) -> int:
     return sum(array.nbytes for array in named_parameters(model).values())
 
 
-def _metrics(models: Sequence[Model], data: DataModule, max_batches: int | None) -> dict[str, BeforeAfter]:
+def _metrics(
+    models: Sequence[Model], data: DataModule, max_batches: int | None
+) -> dict[str, BeforeAfter]:
     """The metrics of the validation data, and of the test data if there is any, before and after."""
     metrics: dict[str, BeforeAfter] = {}
     for split, batches in (("valid", data.valid), ("test", data.test)):
@@ -141,7 +170,9 @@ def _metrics(models: Sequence[Model], data: DataModule, max_batches: int | None)
     return metrics
 
 
-def _measure_seconds(restored: RestoredModel, model: Model, data: DataModule | None) -> dict[str, BeforeAfter]:
+def _measure_seconds(
+    restored: RestoredModel, model: Model, data: DataModule | None
+) -> dict[str, BeforeAfter]:
     """Of the first validation batch, and of a generated token; what does not apply is left out."""
     models, seconds = (restored.model, model), {}
     batch = None if data is None else next(iter(data.valid), None)

@@ -15,7 +15,9 @@ from pathlib import Path
 from mlxlab.backend.openblas import use_openblas
 from mlxlab.errors import ConfigError
 
-CACHE_BYTES = 2 << 30  # MLX caches 32 MB of CPU buffers by default, so every step would map its logits again
+CACHE_BYTES = (
+    2 << 30
+)  # MLX caches 32 MB of CPU buffers by default, so every step would map its logits again
 # Of Apple's driver, not of MLX: macOS kills long GPU work while a display is active (ml-explore/mlx issue 3267).
 METAL_TIMEOUT = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _state = {"blas": "as installed"}
@@ -25,14 +27,21 @@ def prepare() -> str:
     """Prepares MLX, best before it is imported; returns the BLAS in use. ConfigError if the device is not available."""
     if sys.platform == "darwin":
         os.environ.setdefault(METAL_TIMEOUT, "1")
-    if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
+    if (
+        _state["blas"] == "as installed"
+        and sys.platform == "linux"
+        and os.environ.get("MLXLAB_BLAS", "1") != "0"
+    ):
         try:
             if use_openblas(_products_are_exact):
                 _state["blas"] = "openblas"
                 atexit.register(_wait_for_products, os.getpid())
         except (OSError, ImportError) as error:
             _state["blas"] = "reference"
-            warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=2)
+            warnings.warn(
+                f"OpenBLAS is not used, matrix products are some 20 times slower: {error}",
+                stacklevel=2,
+            )
     import mlx.core as mx
 
     if device := os.environ.get("MLXLAB_DEVICE"):
@@ -40,7 +49,9 @@ def prepare() -> str:
         if device not in kinds:
             raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
         if not mx.is_available(kinds[device]):
-            raise ConfigError(f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX")
+            raise ConfigError(
+                f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX"
+            )
         mx.set_default_device(mx.Device(kinds[device]))
     if mx.default_device() == mx.Device(mx.cpu):
         mx.set_memory_limit(_memory_limit())
@@ -83,7 +94,11 @@ def memory_budget() -> int:
     if mx.default_device() == mx.Device(mx.cpu) or os.environ.get("MLXLAB_MEMORY"):
         return _memory_limit()
     info = mx.device_info()
-    size = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
+    size = (
+        info.get("max_recommended_working_set_size")
+        or info.get("total_memory")
+        or info.get("memory_size")
+    )
     return int(size) if size else _memory_limit()
 
 
@@ -92,7 +107,10 @@ def _products_are_exact() -> bool:
     import mlx.core as mx
     import numpy as np
 
-    a, b = np.arange(35, dtype=np.float32).reshape(5, 7), np.arange(21, dtype=np.float32).reshape(7, 3)
+    a, b = (
+        np.arange(35, dtype=np.float32).reshape(5, 7),
+        np.arange(21, dtype=np.float32).reshape(7, 3),
+    )
     with mx.stream(mx.cpu):
         return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
 

@@ -28,7 +28,9 @@ def use_openblas(works: Callable[[], bool]) -> bool:
     library = mlx_library()
     if library is None or any(library.parents[2].glob("mlx_cuda*")):
         return False
-    offsets = {name: offset for name, offset in jump_slots(library.read_bytes()) if name[6:] in ROUTINES}
+    offsets = {
+        name: offset for name, offset in jump_slots(library.read_bytes()) if name[6:] in ROUTINES
+    }
     if "cblas_sgemm" not in offsets:
         return False
     openblas = find_openblas()
@@ -45,13 +47,18 @@ def use_openblas(works: Callable[[], bool]) -> bool:
 
 def mlx_library() -> Path | None:
     """The libmlx.so that `import mlx.core` loads."""
-    return next((path for folder in _packages("mlx") if (path := folder / "lib" / "libmlx.so").is_file()), None)
+    return next(
+        (path for folder in _packages("mlx") if (path := folder / "lib" / "libmlx.so").is_file()),
+        None,
+    )
 
 
 @cache
 def find_openblas() -> ctypes.CDLL:
     """OpenBLAS with 32-bit integers and prefixed symbols; that of NumPy has 64-bit integers."""
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # idle threads spin long by default, and starve others
+    os.environ.setdefault(
+        "OPENBLAS_THREAD_TIMEOUT", "16"
+    )  # idle threads spin long by default, and starve others
     for folder in _folders():
         for path in sorted(folder.glob("libscipy_openblas*.so*")):
             if "64_" not in path.name:
@@ -99,7 +106,10 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
         _, symbols, _, names = sections[link]
         for offset, info, _ in struct.iter_unpack("<QQq", elf[table : table + length]):
             if info & 0xFFFFFFFF in JUMPS[machine]:
-                name = sections[names][1] + struct.unpack_from("<I", elf, symbols + (info >> 32) * 24)[0]
+                name = (
+                    sections[names][1]
+                    + struct.unpack_from("<I", elf, symbols + (info >> 32) * 24)[0]
+                )
                 slots.append((elf[name : elf.index(b"\0", name)].decode(), offset))
     return slots
 
@@ -107,13 +117,17 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
 def _folders() -> list[Path]:
     """Folders that may hold OpenBLAS."""
     packages = _packages("scipy_openblas32", "scipy")
-    return [folder / "lib" for folder in packages] + [folder.parent / "scipy.libs" for folder in packages]
+    return [folder / "lib" for folder in packages] + [
+        folder.parent / "scipy.libs" for folder in packages
+    ]
 
 
 def _packages(*names: str) -> list[Path]:
     """The folders of packages, which are not imported: SciPy takes a second."""
     specs = [importlib.util.find_spec(name) for name in names]
-    return [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
+    return [
+        Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []
+    ]
 
 
 def _address(openblas: ctypes.CDLL, name: str) -> int:

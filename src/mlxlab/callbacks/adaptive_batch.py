@@ -59,7 +59,9 @@ class AdaptiveBatchSize(Callback):
         if self.enabled and self.min > self.max:
             raise ConfigError(f"{KEY}: no power of two between min={min} and max={max}")
         if not low < high <= critical:
-            raise ConfigError(f"{KEY}: expected low < high <= critical, got {low}, {high}, {critical}")
+            raise ConfigError(
+                f"{KEY}: expected low < high <= critical, got {low}, {high}, {critical}"
+            )
         self.low, self.high, self.critical = low, high, critical
         self.interval, self.cooldown = interval, cooldown
         self.budget, self.probe = budget * 1e9 if budget is not None else None, probe

@@ -56,7 +56,9 @@ class WeightAnalysis(Callback):
 
     def __init__(
         self,
-        metrics: Literal["all"] | list[Literal["embedding", "rank", "drift", "updates", "attention"]] | None,
+        metrics: Literal["all"]
+        | list[Literal["embedding", "rank", "drift", "updates", "attention"]]
+        | None,
         max_rows: Size,
         neighbours_above: Fraction,
         attention_rows: Size,
@@ -67,7 +69,11 @@ class WeightAnalysis(Callback):
     ) -> None:
         self.kinds = frozenset(KINDS if metrics == "all" else metrics or ())
         self.compares = not self.kinds.isdisjoint({"drift", "updates"})
-        self.max_rows, self.neighbours_above, self.attention_rows = max_rows, neighbours_above, attention_rows
+        self.max_rows, self.neighbours_above, self.attention_rows = (
+            max_rows,
+            neighbours_above,
+            attention_rows,
+        )
         self.max_memory, self.memory = max_memory, memory
         self.snapshots, self.plots = folder / "analysis", folder / "plots"
         self._before: Snapshot | None = None  # of the last evaluation that was analysed
@@ -125,7 +131,9 @@ class WeightAnalysis(Callback):
             return
         recorded = context.tracker.metrics_at(step)
         if SECONDS in recorded:
-            state.history.add_late_metrics(step, {name: x for name, x in recorded.items() if name.startswith(ANALYSIS)})
+            state.history.add_late_metrics(
+                step, {name: x for name, x in recorded.items() if name.startswith(ANALYSIS)}
+            )
         if SECONDS in state.history.at(step):
             self._before = self._take_snapshot(state) if self.compares else None
         elif self.kinds != {"attention"} and not self._short_of_memory(state):
@@ -153,7 +161,8 @@ class WeightAnalysis(Callback):
         self._before = snapshot if self.compares else None
         folder = self.snapshots if self.compares else None
         self._worker.start(
-            snapshot.step, partial(analyse, snapshot, before, self.kinds, self.neighbours_above, folder=folder)
+            snapshot.step,
+            partial(analyse, snapshot, before, self.kinds, self.neighbours_above, folder=folder),
         )
 
     def _take_snapshot(self, state: TrainState) -> "Snapshot":
@@ -210,7 +219,9 @@ class WeightAnalysis(Callback):
         if used <= self.max_memory * total:
             return ""
         share = percent(used / total, 0)
-        return f"it would fill {share} of the memory (callbacks.analysis.max_memory={self.max_memory})"
+        return (
+            f"it would fill {share} of the memory (callbacks.analysis.max_memory={self.max_memory})"
+        )
 
     def _skip(self, step: int, reason: str) -> None:
         self._skipped += 1
@@ -219,4 +230,6 @@ class WeightAnalysis(Callback):
 
     def _report(self, step: int, error: Exception) -> None:
         message = " ".join(str(error).split())[:200]
-        logger.warning(f"analysis of step {step} failed: {type(error).__name__}: {message}; training continues")
+        logger.warning(
+            f"analysis of step {step} failed: {type(error).__name__}: {message}; training continues"
+        )

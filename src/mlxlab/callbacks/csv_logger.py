@@ -37,7 +37,11 @@ class CSVLogger(Callback):
 
     def __init__(self, path: FilePath | None, allow_outside: bool, *, folder: Path) -> None:
         self.table = GrowingCsv(folder / path) if path is not None else None
-        if self.table and not allow_outside and not self.table.path.resolve().is_relative_to(folder.resolve()):
+        if (
+            self.table
+            and not allow_outside
+            and not self.table.path.resolve().is_relative_to(folder.resolve())
+        ):
             raise NotAllowedError(
                 f"callbacks.csv.path={path}: outside the run folder; callbacks.csv.allow_outside=true permits it"
             )
@@ -50,7 +54,9 @@ class CSVLogger(Callback):
             remove_leftovers(self.table.path.parent)
             self.table.truncate_after(state.progress.step)
         except OSError as error:
-            raise CannotCreateError(f"callbacks.csv.path: {self.table.path}: {error.strerror or error}") from None
+            raise CannotCreateError(
+                f"callbacks.csv.path: {self.table.path}: {error.strerror or error}"
+            ) from None
 
     def needs_sync(self, state: TrainState) -> bool:
         return False
@@ -101,7 +107,9 @@ class GrowingCsv:
 
     def put(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
         """Adds metrics to the row of a step: the last one, or a new one."""
-        row = {"step": str(step), "epoch": str(epoch)} | {name: repr(float(value)) for name, value in metrics.items()}
+        row = {"step": str(step), "epoch": str(epoch)} | {
+            name: repr(float(value)) for name, value in metrics.items()
+        }
         is_last = self._last.get("step") == row["step"]
         if is_last and not self.waiting and row.items() <= self._last.items():
             return
@@ -129,11 +137,16 @@ class GrowingCsv:
         if not metrics or self.waiting:
             return
         rows = self._read()
-        late = [{"step": str(step)} | {name: repr(float(x)) for name, x in values.items()} for step, values in metrics]
+        late = [
+            {"step": str(step)} | {name: repr(float(x)) for name, x in values.items()}
+            for step, values in metrics
+        ]
         try:
             self._replace(sorted([*rows, *late], key=lambda row: int(row["step"])))
         except OSError as error:
-            logger.warning(f"{self.path}: {error.strerror or error}; metrics that were logged late are missing")
+            logger.warning(
+                f"{self.path}: {error.strerror or error}; metrics that were logged late are missing"
+            )
 
     def truncate_after(self, step: int) -> None:
         """Continues an existing file without the rows after `step` and without incomplete ones."""
@@ -150,7 +163,11 @@ class GrowingCsv:
         for row in rows:
             by_step[row["step"]] = by_step.get(row["step"], {}) | row
         columns = list(dict.fromkeys([*FIXED, *(name for row in by_step.values() for name in row)]))
-        write_atomic(self.path, _lines(columns, [{name: name for name in columns}, *by_step.values()]), durable=True)
+        write_atomic(
+            self.path,
+            _lines(columns, [{name: name for name in columns}, *by_step.values()]),
+            durable=True,
+        )
         self.columns = columns
 
     def _read(self) -> list[Row]:
@@ -168,5 +185,7 @@ class GrowingCsv:
 
 def _lines(columns: list[str], rows: list[Row]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([row.get(name, "") for name in columns] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(
+        [row.get(name, "") for name in columns] for row in rows
+    )
     return text.getvalue().encode()

@@ -37,4 +37,6 @@ class EarlyStopping(Callback):
             improved = is_better(monitor, value, best, self.min_delta)
             best, age = (value, 0) if improved else (best, age + 1)
         if age >= self.patience:
-            context.control.stop_reason = f"early: no better {monitor} in {self.patience} evaluations"
+            context.control.stop_reason = (
+                f"early: no better {monitor} in {self.patience} evaluations"
+            )

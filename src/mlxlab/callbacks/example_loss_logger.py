@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 FIXED = ("loss", "weight")  # of `StepResult.per_example`; the others are terms of the loss
 MAX_SECONDS = 60.0  # to write what is queued when a run ends
 
-Losses = tuple[int, float, np.ndarray, tuple[str, ...], mx.array]  # of one batch: the arguments of `to_rows`
+Losses = tuple[
+    int, float, np.ndarray, tuple[str, ...], mx.array
+]  # of one batch: the arguments of `to_rows`
 
 
 class ExampleLossLogger(Callback):
@@ -46,7 +48,9 @@ class ExampleLossLogger(Callback):
             example_losses.truncate(self.folder, state.progress.step)
         if self.every_steps is not None:
             stream = example_losses.StreamWriter(self.folder)
-            self._thread = threading.Thread(target=self._write, args=(stream,), name="example losses", daemon=True)
+            self._thread = threading.Thread(
+                target=self._write, args=(stream,), name="example losses", daemon=True
+            )
             self._thread.start()
 
     def needs_sync(self, state: TrainState) -> bool:
@@ -71,7 +75,10 @@ class ExampleLossLogger(Callback):
             self._thread.join(MAX_SECONDS)
         if dropped := self._seen - self._written:
             context.log(state, {"example_losses/dropped_rows": float(dropped)})
-            reason = self._error or "the disk was slower than training; raise callbacks.example_losses.queue_size"
+            reason = (
+                self._error
+                or "the disk was slower than training; raise callbacks.example_losses.queue_size"
+            )
             logger.warning(f"{self.folder}: {dropped:,} of {self._seen:,} rows dropped: {reason}")
 
     def _write(self, stream: example_losses.StreamWriter) -> None:
@@ -83,12 +90,16 @@ class ExampleLossLogger(Callback):
             except OSError as error:
                 if not self._error:
                     self._error = f"{self.folder}: {error.strerror or error}"
-                    logger.warning(f"per-example losses not written: {self._error}; training continues")
+                    logger.warning(
+                        f"per-example losses not written: {self._error}; training continues"
+                    )
         with suppress(OSError):
             stream.close()
 
 
-def to_rows(step: int, now: float, ids: np.ndarray, names: tuple[str, ...], values: mx.array) -> example_losses.Columns:
+def to_rows(
+    step: int, now: float, ids: np.ndarray, names: tuple[str, ...], values: mx.array
+) -> example_losses.Columns:
     """One row per example of a batch with `values` (K, B) by name; rows without a target are not examples."""
     losses = dict(zip(names, np.array(values), strict=True))
     total, targets = losses.pop("loss"), losses.pop("weight")
@@ -96,5 +107,7 @@ def to_rows(step: int, now: float, ids: np.ndarray, names: tuple[str, ...], valu
     count, total, targets = int(real.sum()), total[real], targets[real]
     rows = {"id": ids[real].astype(np.int64), "step": np.full(count, step, np.int64)}
     rows |= {"time": np.full(count, now), "targets": targets, "sum": total, "mean": total / targets}
-    rows |= {name: np.full(count, np.nan, np.float32) for name in ("kl", "cross_entropy")}  # unless it has them
+    rows |= {
+        name: np.full(count, np.nan, np.float32) for name in ("kl", "cross_entropy")
+    }  # unless it has them
     return rows | {name: loss[real] / targets for name, loss in losses.items()}

@@ -43,7 +43,9 @@ class GrowthSchedule(Callback):
 
     runs_on_all_ranks = True
 
-    def __init__(self, operations: Sequence[Operation], on_error: Literal["raise", "skip"], *, seed: int = 0) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], on_error: Literal["raise", "skip"], *, seed: int = 0
+    ) -> None:
         self.operations, self.on_error, self.seed = list(operations), on_error, seed
 
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
@@ -57,13 +59,19 @@ class GrowthSchedule(Callback):
         if remaining := self.operations[len(progress.done) :]:
             from mlxlab.growth.preview import preview
 
-            for operation, after in zip(remaining, preview(remaining, state, self._skipped(progress))[1:], strict=True):
+            for operation, after in zip(
+                remaining, preview(remaining, state, self._skipped(progress))[1:], strict=True
+            ):
                 if after.misfit:
                     logger.warning(f"growth: {operation['id']} ({operation['op']}) {after.misfit}")
             due = due_steps(remaining, progress.step, 0 if checkpoint is None else checkpoint.step)
             late = find_late(remaining, due, planned_steps(state, checkpoint))
             for reason in dict.fromkeys(filter(None, late)):
-                names = [operation["id"] for operation, each in zip(remaining, late, strict=True) if each == reason]
+                names = [
+                    operation["id"]
+                    for operation, each in zip(remaining, late, strict=True)
+                    if each == reason
+                ]
                 logger.warning(f"growth: {', '.join(names)}: {reason}")
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
@@ -74,7 +82,9 @@ class GrowthSchedule(Callback):
         check_progress(self.operations, progress, saved_operations(checkpoint))
         previews = preview(self.operations[len(progress.done) :], state, self._skipped(progress))
         step = 0 if checkpoint is None else checkpoint.step
-        table = preview_table(self.operations, progress, previews, step, planned_steps(state, checkpoint))
+        table = preview_table(
+            self.operations, progress, previews, step, planned_steps(state, checkpoint)
+        )
         return f"{table}\n{count_done(self.operations, progress)}" if progress.done else table
 
     def _skipped(self, progress: GrowthProgress) -> list[str]:
@@ -94,7 +104,9 @@ class GrowthSchedule(Callback):
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         growth = state.progress.growth
-        while (number := len(growth.done)) < len(self.operations) and self._is_due(context, state, result):
+        while (number := len(growth.done)) < len(self.operations) and self._is_due(
+            context, state, result
+        ):
             operation = self.operations[number]
             fits = self._run(context, state, result, operation)
             record_done(self.operations, growth, state.progress.step, is_skipped=not fits)
@@ -110,7 +122,11 @@ class GrowthSchedule(Callback):
         """Whether the last operation ran at this step and asked for an evaluation."""
         growth = state.progress.growth
         last = self.operations[len(growth.done) - 1] if growth.done else None
-        return last is not None and last.get("then") == "evaluate" and growth.step == state.progress.step
+        return (
+            last is not None
+            and last.get("then") == "evaluate"
+            and growth.step == state.progress.step
+        )
 
     def _is_due(self, context: FitContext, state: TrainState, result: StepResult) -> bool:
         """Decided by rank 0, where the others know that there is something to decide."""
@@ -131,18 +147,28 @@ class GrowthSchedule(Callback):
             logger.info(f"growth: ends with {count_done(self.operations, growth)}: {remaining}")
         context.tracker.set_tags({"growth.done": f"{len(growth.done)} of {len(self.operations)}"})
 
-    def _run(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> bool:
+    def _run(
+        self, context: FitContext, state: TrainState, result: StepResult, operation: Operation
+    ) -> bool:
         """Runs one operation; False if it fails and is skipped, with the state as it was."""
         number, step = len(state.progress.growth.done) + 1, state.progress.step
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
-        change = self._keep(context, state, self._prepare(context, state, result, operation), operation)
-        logger.log(logging.INFO if change.fits else logging.WARNING, f"step {step}: {title}: {change.text}")
+        change = self._keep(
+            context, state, self._prepare(context, state, result, operation), operation
+        )
+        logger.log(
+            logging.INFO if change.fits else logging.WARNING, f"step {step}: {title}: {change.text}"
+        )
         context.log(state, {"growth/done": float(number), **change.metrics})
         state.history.events.append((step, f"{title}: {change.text}"))
-        context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {change.text}"})
+        context.tracker.set_tags(
+            {f"growth.{number}": f"step {step}: {operation['id']}: {change.text}"}
+        )
         return change.fits
 
-    def _prepare(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> "Change":
+    def _prepare(
+        self, context: FitContext, state: TrainState, result: StepResult, operation: Operation
+    ) -> "Change":
         """The change of an operation, on all processes alike; where it fails and is skipped, one that does nothing."""
         from mlxlab.growth.apply import FAILURES, prepare
 
@@ -160,7 +186,9 @@ class GrowthSchedule(Callback):
             return change
         return self._failed(operation, error)
 
-    def _keep(self, context: FitContext, state: TrainState, change: "Change", operation: Operation) -> "Change":
+    def _keep(
+        self, context: FitContext, state: TrainState, change: "Change", operation: Operation
+    ) -> "Change":
         """The change, kept; where that fails and is skipped, one that did nothing."""
         from mlxlab.growth.apply import FAILURES, keep
 
@@ -181,7 +209,9 @@ class GrowthSchedule(Callback):
         raise (misfit(operation, error) if isinstance(error, UserError) else error) from None
 
 
-def check_schedules(callbacks: Iterable[Callback], state: TrainState, checkpoint: Checkpoint | None) -> None:
+def check_schedules(
+    callbacks: Iterable[Callback], state: TrainState, checkpoint: Checkpoint | None
+) -> None:
     """ConfigError if a schedule among the callbacks has an operation, not done yet, that cannot work."""
     for callback in callbacks:
         if isinstance(callback, GrowthSchedule):
@@ -194,7 +224,9 @@ def progress_of(checkpoint: Checkpoint | None) -> GrowthProgress:
 
 def saved_operations(checkpoint: Checkpoint | None) -> object:
     """The operations in the config of a checkpoint, unchecked."""
-    return checkpoint and value_at(checkpoint.state["metadata"]["config"], "callbacks.growth.operations")
+    return checkpoint and value_at(
+        checkpoint.state["metadata"]["config"], "callbacks.growth.operations"
+    )
 
 
 def planned_steps(state: TrainState, checkpoint: Checkpoint | None) -> int | None:

@@ -18,7 +18,12 @@ logger = logging.getLogger(__name__)
 
 WINDOW = 100  # measurements that the slope is fitted to
 MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
-LABELS = {"rss": "process (resident)", "peak": "MLX, peak", "active": "MLX, in use", "cache": "MLX, cache"}
+LABELS = {
+    "rss": "process (resident)",
+    "peak": "MLX, peak",
+    "active": "MLX, in use",
+    "cache": "MLX, cache",
+}
 MIN_LEAK = 1e6  # bytes per step that are reported
 
 
@@ -55,20 +60,26 @@ class MemoryMonitor(Callback):
             "memory/cache": float(mx.get_cache_memory()),
             "memory/rss": float(self.process.memory_info().rss),
         }
-        slope = growth_per_step([*points(state.history, "active"), (step, metrics["memory/active"])])
+        slope = growth_per_step(
+            [*points(state.history, "active"), (step, metrics["memory/active"])]
+        )
         context.log(state, metrics | ({} if slope is None else {"memory/growth_per_step": slope}))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         measured = points(state.history, "active")
         slope = growth_per_step(measured)
         if slope is not None and slope >= MIN_LEAK:
-            logger.warning(f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed")
+            logger.warning(
+                f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed"
+            )
         if not measured or context.control.stop_signal:
             return
         figure = new_figure(5.6, 3.4)
         axis = figure.subplots()
         for name, label in LABELS.items():
-            plot_points(axis, [(step, size / 1e6) for step, size in points(state.history, name)], label)
+            plot_points(
+                axis, [(step, size / 1e6) for step, size in points(state.history, name)], label
+            )
         axis.set(xlabel="step", ylabel="MB", title="memory", xlim=(0, None), ylim=(0, None))
         axis.legend(fontsize=8)
         save_figure(context.tracker, figure, self.folder / "memory.png")
@@ -76,7 +87,11 @@ class MemoryMonitor(Callback):
 
 def points(history: History, name: str) -> list[tuple[int, float]]:
     """(step, bytes) of every measurement in the history."""
-    return [(step, metrics[f"memory/{name}"]) for step, metrics in history.curve if f"memory/{name}" in metrics]
+    return [
+        (step, metrics[f"memory/{name}"])
+        for step, metrics in history.curve
+        if f"memory/{name}" in metrics
+    ]
 
 
 def growth_per_step(measured: list[tuple[int, float]]) -> float | None:

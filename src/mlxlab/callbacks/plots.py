@@ -51,7 +51,10 @@ class VocabSizeCurvePlot(Callback):
     """`plots/vocabulary.png`: bytes per token by vocabulary size, the limits, and the size that was chosen."""
 
     def __init__(self, *, folder: Path) -> None:
-        self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"
+        self.curve, self.plot = (
+            folder / "inference" / "vocabulary.json",
+            folder / "plots" / "vocabulary.png",
+        )
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.curve.is_file() or self.plot.is_file():
@@ -62,14 +65,26 @@ class VocabSizeCurvePlot(Callback):
         figure = new_figure(5.4, 3.6)
         axis = figure.subplots()
         axis.plot(curve.sizes, curve.bytes_per_token, marker=".")
-        axis.axvline(curve.chosen, color="silver", linewidth=5, zorder=0, label=f"chosen: {curve.chosen:,}")
+        axis.axvline(
+            curve.chosen, color="silver", linewidth=5, zorder=0, label=f"chosen: {curve.chosen:,}"
+        )
         colors = ("tab:green", "tab:orange", "tab:purple")
         for (name, limit), color in zip(curve.limits.items(), colors, strict=False):
             if limit is not None:
-                axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"limit by {name}: {limit:,}")
+                axis.axvline(
+                    limit,
+                    color=color,
+                    linewidth=0.9,
+                    linestyle="--",
+                    label=f"limit by {name}: {limit:,}",
+                )
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
+        axis.set(
+            xlabel="tokens in the vocabulary",
+            ylabel="bytes per token",
+            title="size of the vocabulary",
+        )
         axis.legend(fontsize=8)
         save_figure(context.tracker, figure, self.plot)
 
@@ -79,11 +94,19 @@ def plot_curve(history: History, monitored: str) -> "Figure":
     panels = [("loss", losses)] + ([] if monitored in losses else [(monitored, [monitored])])
     figure = new_figure(4.2 * (len(panels) + 1), 3.2)
     axes = figure.subplots(1, len(panels) + 1)
-    for axis, (title, names) in zip(axes, [*panels, ("learning rate", [LEARNING_RATE])], strict=True):
+    for axis, (title, names) in zip(
+        axes, [*panels, ("learning rate", [LEARNING_RATE])], strict=True
+    ):
         for name in names:
-            plot_points(axis, [(step, metrics[name]) for step, metrics in history.curve if name in metrics], name)
+            plot_points(
+                axis,
+                [(step, metrics[name]) for step, metrics in history.curve if name in metrics],
+                name,
+            )
         if VALID_LOSS in names or monitored in names:
-            axis.axvline(history.best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
+            axis.axvline(
+                history.best_step, color="gray", linewidth=0.8, linestyle=":", label="best"
+            )
         axis.set(xlabel="step", title=title)
         axis.set_xlim(left=0)
         axis.locator_params(axis="x", integer=True)
@@ -123,9 +146,14 @@ def line_styles(names: list[str]) -> dict[str, dict[str, object]]:
     parts = {name: name.partition("/")[::2] for name in names}
     firsts, seconds = (list(dict.fromkeys(pair[i] for pair in parts.values())) for i in (0, 1))
     palette = colormaps["tab10" if len(firsts) <= 10 else "viridis"]
-    colors = [palette(index if len(firsts) <= 10 else index / len(firsts)) for index in range(len(firsts))]
+    colors = [
+        palette(index if len(firsts) <= 10 else index / len(firsts)) for index in range(len(firsts))
+    ]
     return {
-        name: {"color": colors[firsts.index(first)], "linestyle": DASHES[seconds.index(second) % len(DASHES)]}
+        name: {
+            "color": colors[firsts.index(first)],
+            "linestyle": DASHES[seconds.index(second) % len(DASHES)],
+        }
         for name, (first, second) in parts.items()
     }
 
@@ -137,9 +165,16 @@ def add_legend(axis: "Axes", styles: dict[str, dict[str, object]]) -> None:
     names = [(*name.partition("/")[::2], style) for name, style in styles.items()]
     entries = {first: Line2D([], [], color=style["color"]) for first, _, style in names}
     entries |= {
-        second: Line2D([], [], color="gray", linestyle=style["linestyle"]) for _, second, style in names if second
+        second: Line2D([], [], color="gray", linestyle=style["linestyle"])
+        for _, second, style in names
+        if second
     }
-    axis.legend([*entries.values()], [label(entry) for entry in entries], fontsize=6, ncols=1 + len(entries) // 16)
+    axis.legend(
+        [*entries.values()],
+        [label(entry) for entry in entries],
+        fontsize=6,
+        ncols=1 + len(entries) // 16,
+    )
 
 
 def plot_token_frequencies(frequencies: "TokenFrequencies") -> "Figure":
@@ -150,11 +185,23 @@ def plot_token_frequencies(frequencies: "TokenFrequencies") -> "Figure":
     axis.plot(ranks, frequencies.counts, linewidth=1.2, label=f"{len(ranks)} tokens that occur")
     groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers}
     for (name, index), color in zip(groups.items(), ("tab:red", "tab:orange"), strict=True):
-        axis.plot(ranks[index], frequencies.counts[index], ".", color=color, label=f"{len(index)} {name} outliers")
+        axis.plot(
+            ranks[index],
+            frequencies.counts[index],
+            ".",
+            color=color,
+            label=f"{len(index)} {name} outliers",
+        )
     for limit in (frequencies.lower, frequencies.upper):
         if frequencies.counts[-1] <= limit <= frequencies.counts[0]:
             axis.axhline(limit, color="gray", linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", yscale="log", xlabel="rank", ylabel="occurrences", title="frequencies of tokens")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank",
+        ylabel="occurrences",
+        title="frequencies of tokens",
+    )
     axis.legend(fontsize=8)
     figure.tight_layout()
     return figure

@@ -54,7 +54,10 @@ class ProgressBar(Callback):
             self._bar.update(state.progress.step - self._bar.n)
             self._bar.set_postfix_str(summary(context, state), refresh=False)
         elif self.mode != "off":
-            seconds, is_first = time.monotonic() - self._start, state.progress.step == self._first_step + 1
+            seconds, is_first = (
+                time.monotonic() - self._start,
+                state.progress.step == self._first_step + 1,
+            )
             if result.evaluation is not None or seconds >= self._next_line:
                 wait = 0.0 if is_first and state.planned_steps else LINE_SECONDS
                 self._next_line = seconds + wait
@@ -68,7 +71,9 @@ class ProgressBar(Callback):
 
     def _line(self, context: FitContext, state: TrainState) -> str:
         step, total = state.progress.step, state.planned_steps
-        planned = f"/~{step}" if total and step > total else f"/{total}" if total else ""  # the plan was an estimate
+        planned = (
+            f"/~{step}" if total and step > total else f"/{total}" if total else ""
+        )  # the plan was an estimate
         rate = state.history.latest(TOKENS_PER_SEC)  # 0: no step was taken
         speed = f"{rate:,.0f} tokens/s" if rate else ""
         return "  ".join(filter(None, [f"step {step}{planned}", summary(context, state), speed]))
@@ -92,14 +97,18 @@ def _width() -> dict[str, Any]:
 def _bar_class() -> type[tqdm]:
     if not in_notebook():
         return tqdm
-    from tqdm.auto import tqdm as notebook_bar  # slow to import; a widget if ipywidgets is installed
+    from tqdm.auto import (
+        tqdm as notebook_bar,
+    )  # slow to import; a widget if ipywidgets is installed
 
     return notebook_bar
 
 
 def summary(context: FitContext, state: TrainState) -> str:
     """The latest losses, monitored metric and main metric of the task; with the step of those of an earlier one."""
-    main = next((name for name in _MAIN_METRICS if state.history.latest_point(name) is not None), VALID_LOSS)
+    main = next(
+        (name for name in _MAIN_METRICS if state.history.latest_point(name) is not None), VALID_LOSS
+    )
     names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor, main])
     texts = []
     for name in names:

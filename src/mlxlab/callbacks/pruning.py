@@ -38,4 +38,6 @@ class Pruning(Callback):
             limit, best, monitor = limits[len(evaluations) - 1], state.history.best, context.monitor
             if limit is not None and is_better(monitor, limit, best):
                 median = f"median {limit:.6g} of earlier trials at evaluation {len(evaluations)}"
-                context.control.stop_reason = f"pruned: best {monitor} {best} is worse than the {median}"
+                context.control.stop_reason = (
+                    f"pruned: best {monitor} {best} is worse than the {median}"
+                )

@@ -53,7 +53,12 @@ class ThroughputMonitor(Callback):
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         model, logged = _language_model(state), state.history.at(state.progress.step)
-        if model is None or not result.trained or TOKENS_PER_SEC not in logged or MODEL_FLOPS in logged:
+        if (
+            model is None
+            or not result.trained
+            or TOKENS_PER_SEC not in logged
+            or MODEL_FLOPS in logged
+        ):
             return
         rate = logged[TOKENS_PER_SEC] * training_flops(model, result.batch.tokens.shape[1])
         after = self.measure_peak_after
@@ -98,7 +103,9 @@ def peak_key(dtype: str) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OPENBLAS_NUM_THREADS", cores)
     name = str(mx.device_info().get("device_name", ""))
-    return ", ".join([platform.node(), name, *backend.describe().values(), f"{threads} threads", dtype])
+    return ", ".join(
+        [platform.node(), name, *backend.describe().values(), f"{threads} threads", dtype]
+    )
 
 
 def read_peaks(cache: Path) -> dict[str, float]:

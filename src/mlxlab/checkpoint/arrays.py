@@ -12,7 +12,10 @@ from mlxlab.errors import DataError
 Arrays = dict[str, mx.array]
 
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
-AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
+AVERAGE, TRAINED = (
+    "average.",
+    "trained.",
+)  # prefixes in the optimizer state: in memory; in a checkpoint
 
 
 class Hash(Protocol):
@@ -40,7 +43,9 @@ def update_hash(result: Hash, arrays: Mapping[str, mx.array]) -> None:
 
 def nonfinite_paths(arrays: Mapping[str, mx.array]) -> list[str]:
     """The arrays that hold NaN or infinity."""
-    finite = {path: mx.isfinite(array).all() for path, array in arrays.items() if array.dtype in FLOATS}
+    finite = {
+        path: mx.isfinite(array).all() for path, array in arrays.items() if array.dtype in FLOATS
+    }
     mx.eval(finite)
     return [path for path, is_finite in finite.items() if not is_finite.item()]
 
@@ -51,7 +56,9 @@ def evaluate_finite(arrays: Arrays, name: str) -> None:
         mx.eval(arrays)
         nonfinite = nonfinite_paths(arrays)
     except RuntimeError as error:
-        raise DataError(f"{name}: weights cannot be read ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(
+            f"{name}: weights cannot be read ({str(error).splitlines()[0][:200]})"
+        ) from None
     if nonfinite:
         more = f" and {len(nonfinite) - 1} more arrays" if len(nonfinite) > 1 else ""
         raise DataError(f"{name}: damaged weights: {nonfinite[0]}{more} holds NaN or infinity")
@@ -69,6 +76,8 @@ def swap_weights(weights: Arrays, optimizer: Arrays, old: str, new: str) -> tupl
 
     From AVERAGE to TRAINED gives what is saved, from TRAINED to AVERAGE restores it.
     """
-    swapped = {path.removeprefix(old): array for path, array in optimizer.items() if path.startswith(old)}
+    swapped = {
+        path.removeprefix(old): array for path, array in optimizer.items() if path.startswith(old)
+    }
     unchanged = {path: array for path, array in optimizer.items() if not path.startswith(old)}
     return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}

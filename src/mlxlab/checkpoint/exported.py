@@ -12,14 +12,19 @@ _MAX_HEADER_BYTES = 200  # of a safetensors file without arrays
 
 def is_exported(folder: Path) -> bool:
     """Whether the newest checkpoint in a folder has no optimizer state; False if there is none, or it is damaged."""
-    return any(_has_no_arrays(path / "optimizer.safetensors") for path in committed_paths(folder / FOLDER)[:1])
+    return any(
+        _has_no_arrays(path / "optimizer.safetensors")
+        for path in committed_paths(folder / FOLDER)[:1]
+    )
 
 
 def refuse_exported(folder: Path, *, resumes: bool) -> None:
     """Raises ConfigError for the folder of an exported model, in which a run would begin or which it `resumes`."""
     if is_exported(folder):
         refused = "which no run resumes" if resumes else "in which no run begins"
-        raise ConfigError(f"{folder}: an exported model, {refused}; model.init_from={folder} uses its weights")
+        raise ConfigError(
+            f"{folder}: an exported model, {refused}; model.init_from={folder} uses its weights"
+        )
 
 
 def _has_no_arrays(path: Path) -> bool:

@@ -59,15 +59,25 @@ class FrozenWeights:
             newest: the digest that the newest checkpoint refers to.
         """
         remove_leftovers(self.folder)
-        files = [path for path in self.folder.glob("*.safetensors") if path.name != _file_name(newest)]
+        files = [
+            path for path in self.folder.glob("*.safetensors") if path.name != _file_name(newest)
+        ]
         if not files:
             return
-        states = [path.read_bytes() for path in self.folder.parent.glob("checkpoints*/*/state.json")]
-        used = {_file_name(digest.decode()) for state in states for digest in REFERENCE.findall(state)}
+        states = [
+            path.read_bytes() for path in self.folder.parent.glob("checkpoints*/*/state.json")
+        ]
+        used = {
+            _file_name(digest.decode()) for state in states for digest in REFERENCE.findall(state)
+        }
         for path in files:
             if path.name not in used:
                 path.unlink()
-                self._written = {key: value for key, value in self._written.items() if _file_name(value) != path.name}
+                self._written = {
+                    key: value
+                    for key, value in self._written.items()
+                    if _file_name(value) != path.name
+                }
 
     def _store(self, arrays: Arrays) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,17 +102,26 @@ def read_base(checkpoint: Path, digest: str) -> Arrays:
         CheckpointUnavailableError: they are missing, or not those with which the checkpoint was saved.
     """
     if not DIGEST.fullmatch(digest):
-        raise CheckpointUnavailableError(f"{checkpoint}: state.json: base: expected 64 hexadecimal digits")
+        raise CheckpointUnavailableError(
+            f"{checkpoint}: state.json: base: expected 64 hexadecimal digits"
+        )
     checkpoint = checkpoint.absolute()
-    paths = [folder / FOLDER / _file_name(digest) for folder in (checkpoint.parent.parent, checkpoint.parent)]
+    paths = [
+        folder / FOLDER / _file_name(digest)
+        for folder in (checkpoint.parent.parent, checkpoint.parent)
+    ]
     path = next(filter(Path.is_file, paths), paths[0])
     try:
         data = read_bytes(path, max_bytes=MAX_BYTES)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise CheckpointUnavailableError(f"{path}: damaged; it holds the frozen weights of {checkpoint}")
+            raise CheckpointUnavailableError(
+                f"{path}: damaged; it holds the frozen weights of {checkpoint}"
+            )
         return parse_arrays(data)
     except InputNotFoundError:
-        raise CheckpointUnavailableError(f"{path}: not found; it holds the frozen weights of {checkpoint}") from None
+        raise CheckpointUnavailableError(
+            f"{path}: not found; it holds the frozen weights of {checkpoint}"
+        ) from None
     except (DataError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].removeprefix(f"{path}: ")
         raise CheckpointUnavailableError(f"{path}: unreadable ({reason})") from None

@@ -5,7 +5,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.checkpoint.manifest import CheckpointManifest, CorruptCheckpointError, read_file, read_manifest
+from mlxlab.checkpoint.manifest import (
+    CheckpointManifest,
+    CorruptCheckpointError,
+    read_file,
+    read_manifest,
+)
 from mlxlab.checkpoint.names import EMERGENCY, committed_paths, step_of
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
@@ -34,7 +39,9 @@ def list_checkpoints(folder: Path) -> list[CheckpointEntry]:
     return [_entry(path) for path in committed_paths(folder)]
 
 
-def newest_state(checkpoints: list[CheckpointEntry], max_bytes: int | None = None) -> SavedState | None:
+def newest_state(
+    checkpoints: list[CheckpointEntry], max_bytes: int | None = None
+) -> SavedState | None:
     """The state in the newest checkpoint whose `state.json` is intact, and no larger; None if there is none."""
     for each in checkpoints:
         try:
@@ -55,7 +62,9 @@ def _entry(path: Path) -> CheckpointEntry:
         return CheckpointEntry(path, step, is_emergency, 0, 0, str(error).removeprefix(f"{path}: "))
     sizes = {name: _size(path / name) for name in manifest["files"]}
     nbytes = sum(size for size in sizes.values() if size > 0)
-    return CheckpointEntry(path, step, is_emergency, nbytes, manifest["best_step"], _fault(step, manifest, sizes))
+    return CheckpointEntry(
+        path, step, is_emergency, nbytes, manifest["best_step"], _fault(step, manifest, sizes)
+    )
 
 
 def _fault(step: int, manifest: CheckpointManifest, sizes: dict[str, int]) -> str:

@@ -93,18 +93,24 @@ def read_manifest(folder: Path) -> CheckpointManifest:
         if fields.get("checksum") != _own_checksum(fields):
             raise CorruptCheckpointError(f"{MANIFEST} has another checksum than when it was saved")
         if type(number := fields.get("format")) is int and number != FORMAT:
-            raise CheckpointUnavailableError(f"{folder}: checkpoint of format {number}, expected format {FORMAT}")
+            raise CheckpointUnavailableError(
+                f"{folder}: checkpoint of format {number}, expected format {FORMAT}"
+            )
         manifest = parse_json(text, CheckpointManifest, MANIFEST)
     except DataError as error:
         raise CorruptCheckpointError(str(error)) from None
     for name in manifest["files"]:
         if not FILE_NAME.fullmatch(name):
-            raise CorruptCheckpointError(f"{MANIFEST}: expected the name of a file in the folder, got {name[:60]!r}")
+            raise CorruptCheckpointError(
+                f"{MANIFEST}: expected the name of a file in the folder, got {name[:60]!r}"
+            )
     return manifest
 
 
 def _own_checksum(fields: Mapping[str, object]) -> str:
-    text = json.dumps({key: value for key, value in fields.items() if key != "checksum"}, sort_keys=True)
+    text = json.dumps(
+        {key: value for key, value in fields.items() if key != "checksum"}, sort_keys=True
+    )
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 

@@ -9,7 +9,9 @@ from mlxlab.nearest import nearest_names, no_such_folder
 
 FOLDER = "checkpoints"  # of a run folder
 ROUNDS = "rounds.json"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
-TOKENIZERS = "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
+TOKENIZERS = (
+    "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
+)
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
 EMERGENCY, REPLACED = "-emergency", "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
@@ -34,14 +36,20 @@ def committed_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     matches = [(NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
-    ordered = sorted((int(match[1]), not match[3], not match[2], path) for match, path in matches if match)
+    ordered = sorted(
+        (int(match[1]), not match[3], not match[2], path) for match, path in matches if match
+    )
     return [path for *_, path in reversed(ordered)]
 
 
 def can_resume(run_dir: Path) -> bool:
     """Whether a run folder holds a checkpoint, also an unusable one, or rounds of distillation."""
     folder = run_dir / FOLDER
-    return bool(committed_paths(folder)) or any(folder.glob("unusable-*")) or (run_dir / ROUNDS).is_file()
+    return (
+        bool(committed_paths(folder))
+        or any(folder.glob("unusable-*"))
+        or (run_dir / ROUNDS).is_file()
+    )
 
 
 def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
@@ -49,7 +57,11 @@ def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
     if resume is None or not (run_dir / ROUNDS).is_file():
         return False
     run = find_resumed_run(resume)
-    return run.resolve() == run_dir.resolve() if run else bool(resume == "auto" or KEYWORD.fullmatch(resume))
+    return (
+        run.resolve() == run_dir.resolve()
+        if run
+        else bool(resume == "auto" or KEYWORD.fullmatch(resume))
+    )
 
 
 def check_rounds_file(run_dir: Path) -> None:
@@ -88,7 +100,9 @@ def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:
     if not os.path.isdir(path):
         near = nearest_names(name, keywords.split(", ")) if "/" not in name else []
         expected = f"a run folder, a checkpoint, or one of {keywords}"
-        raise InputNotFoundError(f"{name}: did you mean {near[0]}?" if near else no_such_folder(path, expected))
+        raise InputNotFoundError(
+            f"{name}: did you mean {near[0]}?" if near else no_such_folder(path, expected)
+        )
     return path, which
 
 
@@ -101,4 +115,7 @@ def find_resumed_run(resume: str | None) -> Path | None:
         return None
     path = Path(os.path.expanduser(resume)).absolute()
     folders = (path, path.parent, path.parent.parent)
-    return next((path for path in folders if os.path.isdir(path / FOLDER) or os.path.isfile(path / ROUNDS)), None)
+    return next(
+        (path for path in folders if os.path.isdir(path / FOLDER) or os.path.isfile(path / ROUNDS)),
+        None,
+    )

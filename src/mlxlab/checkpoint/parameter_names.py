@@ -12,12 +12,18 @@ OWN: Table = (
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
 )
-PREFIXES = ("backbone.", "backbone.encoder.", "")  # of the paths in a model; those of its head have none
+PREFIXES = (
+    "backbone.",
+    "backbone.encoder.",
+    "",
+)  # of the paths in a model; those of its head have none
 ADAPTER = ("lora_a", "lora_b", "magnitude")  # parameters of a layer apart from its `base`
 CODES = ("scales", "biases")  # parameters of a quantised layer apart from its `weight`
 
 
-def normalized_names(names: Collection[str], expected: Collection[str], tables: Sequence[Table] = ()) -> dict[str, str]:
+def normalized_names(
+    names: Collection[str], expected: Collection[str], tables: Sequence[Table] = ()
+) -> dict[str, str]:
     """The path of each name of a checkpoint in a model with the parameters `expected`, as far as it has one.
 
     Prefixes of wrappers go first: `_orig_mod.` of compiled modules, `module.` of parallel ones. A name that is expected
@@ -31,13 +37,22 @@ def normalized_names(names: Collection[str], expected: Collection[str], tables: 
     unwrapped = {name: _unwrap(name) for name in names}
     unknown = [path for path in unwrapped.values() if plain_path(path) not in known]
     readings = [
-        {path: _read(path, table, prefix) for path in unknown} for table in (OWN, *tables) for prefix in PREFIXES
+        {path: _read(path, table, prefix) for path in unknown}
+        for table in (OWN, *tables)
+        for prefix in PREFIXES
     ]
-    best = max(readings, key=lambda reading: sum(plain_path(path) in known for path in reading.values()))
-    paths = {name: best[path] if plain_path(best.get(path, "")) in known else path for name, path in unwrapped.items()}
+    best = max(
+        readings, key=lambda reading: sum(plain_path(path) in known for path in reading.values())
+    )
+    paths = {
+        name: best[path] if plain_path(best.get(path, "")) in known else path
+        for name, path in unwrapped.items()
+    }
     result: dict[str, str] = {}
     taken: set[str] = set()
-    for name in sorted(names, key=lambda name: (paths[name] != name, unwrapped[name] != paths[name], name)):
+    for name in sorted(
+        names, key=lambda name: (paths[name] != name, unwrapped[name] != paths[name], name)
+    ):
         result[name] = name if paths[name] in taken else paths[name]
         taken.add(result[name])
     return result

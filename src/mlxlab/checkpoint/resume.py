@@ -9,7 +9,14 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import nonfinite_paths
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.names import FOLDER, KEYWORD, KEYWORDS, RESUME_KEYWORDS, committed_paths, split_path
+from mlxlab.checkpoint.names import (
+    FOLDER,
+    KEYWORD,
+    KEYWORDS,
+    RESUME_KEYWORDS,
+    committed_paths,
+    split_path,
+)
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.constraints import Probability
 from mlxlab.errors import CheckpointUnavailableError, NotAllowedError
@@ -47,7 +54,9 @@ class ResumePolicy:
         return replace(checkpoint, state={**state, "data": state["data"] | {"fingerprint": data}})
 
 
-def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False) -> Checkpoint | None:
+def resolve_resume(
+    resume: str | None, run_dir: Path, *, read_only: bool = False
+) -> Checkpoint | None:
     """The checkpoint that `resume` names for a run in `run_dir`; None starts a new run.
 
     `auto` is the last checkpoint of the run folder, None if it has none; anything else is a name as in `load_named`,
@@ -55,7 +64,11 @@ def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False
     """
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
-        return own.load(read_only=read_only) if own.paths() or any(own.folder.glob("unusable-*")) else None
+        return (
+            own.load(read_only=read_only)
+            if own.paths() or any(own.folder.glob("unusable-*"))
+            else None
+        )
     if resume is None:
         return None
     try:
@@ -63,7 +76,9 @@ def resolve_resume(resume: str | None, run_dir: Path, *, read_only: bool = False
     except CheckpointUnavailableError as error:
         if not KEYWORD.fullmatch(resume) or committed_paths(run_dir / FOLDER):
             raise
-        raise CheckpointUnavailableError(f"{error}; hydra.run.dir=<run folder> says which run to resume") from None
+        raise CheckpointUnavailableError(
+            f"{error}; hydra.run.dir=<run folder> says which run to resume"
+        ) from None
 
 
 def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint:
@@ -90,18 +105,26 @@ def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint
         raise CheckpointUnavailableError(f"{path}: {error}") from None
 
 
-def check_arrays(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], owner: str) -> None:
+def check_arrays(
+    saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], owner: str
+) -> None:
     """Checks names, shapes, dtypes, and that all numbers are finite: MLX loads a wrong shape or dtype without an error.
 
     Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
     """
     for name in sorted({*saved, *expected}):
         if name not in saved or name not in expected:
-            raise CorruptCheckpointError(f"{owner} array {name} is {'unknown' if name in saved else 'missing'}")
+            raise CorruptCheckpointError(
+                f"{owner} array {name} is {'unknown' if name in saved else 'missing'}"
+            )
         array, like = saved[name], expected[name]
         if array.shape != like.shape:
-            raise CorruptCheckpointError(f"{owner} array {name}: expected shape {like.shape}, got {array.shape}")
+            raise CorruptCheckpointError(
+                f"{owner} array {name}: expected shape {like.shape}, got {array.shape}"
+            )
         if array.dtype != like.dtype:
-            raise CorruptCheckpointError(f"{owner} array {name}: expected {like.dtype}, got {array.dtype}")
+            raise CorruptCheckpointError(
+                f"{owner} array {name}: expected {like.dtype}, got {array.dtype}"
+            )
     for name in nonfinite_paths(saved)[:1]:
         raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")

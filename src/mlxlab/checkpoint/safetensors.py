@@ -24,8 +24,22 @@ ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16":
 ITEM_BYTES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8}
 
 
-DTYPES = {mx.bool_: "BOOL", mx.uint8: "U8", mx.int8: "I8", mx.uint16: "U16", mx.int16: "I16", mx.float16: "F16"}
-DTYPES |= {mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32", mx.float32: "F32", mx.uint64: "U64", mx.int64: "I64"}
+DTYPES = {
+    mx.bool_: "BOOL",
+    mx.uint8: "U8",
+    mx.int8: "I8",
+    mx.uint16: "U16",
+    mx.int16: "I16",
+    mx.float16: "F16",
+}
+DTYPES |= {
+    mx.bfloat16: "BF16",
+    mx.uint32: "U32",
+    mx.int32: "I32",
+    mx.float32: "F32",
+    mx.uint64: "U64",
+    mx.int64: "I64",
+}
 
 
 class ArrayStream(Protocol):
@@ -56,7 +70,9 @@ def read_safetensors(path: Path) -> Arrays:
     try:
         return cast(Arrays, mx.load(str(path), format="safetensors"))
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: not a valid safetensors file ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(
+            f"{path}: not a valid safetensors file ({str(error).splitlines()[0][:200]})"
+        ) from None
 
 
 def parse_arrays(data: bytes) -> Arrays:
@@ -88,7 +104,9 @@ def write_safetensors(path: Path, arrays: Arrays | ArrayStream) -> None:
     with path.open("xb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in arrays.kinds:
-            file.write(np.array(mx.contiguous(arrays[name]).reshape(-1).view(mx.uint8), copy=False).data)
+            file.write(
+                np.array(mx.contiguous(arrays[name]).reshape(-1).view(mx.uint8), copy=False).data
+            )
 
 
 def _check_header(path: Path) -> None:
@@ -96,7 +114,9 @@ def _check_header(path: Path) -> None:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise DataError(f"{path}: not a valid safetensors file (a header of {length} bytes in a file of {size})")
+            raise DataError(
+                f"{path}: not a valid safetensors file (a header of {length} bytes in a file of {size})"
+            )
         text = file.read(length).decode("utf-8", errors="replace")
     header = parse_json(text, dict[str, object], f"{path}: header")
     header.pop("__metadata__", None)
@@ -112,6 +132,13 @@ def _check_entries(path: Path, entries: Iterable[tuple[str, TensorEntry]], data_
         first, end = entry["data_offsets"]
         if entry["dtype"] not in ITEM_BYTES:
             expected = ", ".join(ITEM_BYTES)
-            raise DataError(f"{path}: {name[:100]}: expected a dtype among {expected}, got {entry['dtype'][:20]!r}")
-        if not first <= end <= data_bytes or end - first != prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]]:
-            raise DataError(f"{path}: {name[:100]}: its bytes {first} to {end} do not fit shape, dtype and file")
+            raise DataError(
+                f"{path}: {name[:100]}: expected a dtype among {expected}, got {entry['dtype'][:20]!r}"
+            )
+        if (
+            not first <= end <= data_bytes
+            or end - first != prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]]
+        ):
+            raise DataError(
+                f"{path}: {name[:100]}: its bytes {first} to {end} do not fit shape, dtype and file"
+            )

@@ -31,7 +31,9 @@ class ChangedSettings:
     warmup_start: Count | None = None  # step after which the learning rate rises again
     warmup_steps: Count = 0
     schedule_start: Count = 0  # step at which the schedule began again
-    resizes: list[Resize] = field(default_factory=list)  # in order; the plan of the run follows from them
+    resizes: list[Resize] = field(
+        default_factory=list
+    )  # in order; the plan of the run follows from them
     accumulate: Size | None = None
     eval_every: Size | None = None
     eval_batches: Size | None = None
@@ -63,8 +65,12 @@ class Progress:
     nonfinite_steps: Count = 0
     consecutive_nonfinite: Count = 0
     rollbacks: Count = 0
-    callbacks_pending: bool = False  # of the last step: another process was lost before all of them had run
-    batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
+    callbacks_pending: bool = (
+        False  # of the last step: another process was lost before all of them had run
+    )
+    batch_sizes: list[tuple[Count, Size]] = field(
+        default_factory=list
+    )  # (step, size after it), where the size changes
     settings: ChangedSettings = field(default_factory=ChangedSettings)
     growth: GrowthProgress = field(default_factory=GrowthProgress)
     model_step: Count = 0  # after which another model took the place of the one before
@@ -92,8 +98,12 @@ class RunningTotals:
 class History:
     """Evaluations and logged metrics, which may be NaN."""
 
-    evaluations: list[tuple[Count, float]] = field(default_factory=list)  # (step, monitored metric), one of a step
-    curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)  # (step, metrics), thinned
+    evaluations: list[tuple[Count, float]] = field(
+        default_factory=list
+    )  # (step, monitored metric), one of a step
+    curve: list[tuple[Count, dict[str, float]]] = field(
+        default_factory=list
+    )  # (step, metrics), thinned
     best: float | None = None
     best_step: Count = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -108,7 +118,9 @@ class History:
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
             thinned = [
-                p for i, p in enumerate(earlier) if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
+                p
+                for i, p in enumerate(earlier)
+                if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
             ]
             self.curve = [*thinned, last]
 
@@ -163,7 +175,10 @@ class History:
 
     def latest_point(self, name: str) -> tuple[int, float] | None:
         """(step, value) of the last value of a metric; None if it was never logged."""
-        return next(((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics), None)
+        return next(
+            ((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics),
+            None,
+        )
 
 
 class TrainStateDict(TypedDict):
@@ -191,7 +206,9 @@ class RunMetadata(TypedDict):
     config_hash: str
     choices: dict[str, str]  # config group -> option
     overrides: list[str]  # that were typed for the run so far: the last one of each key
-    continued: NotRequired[list[Continuation]]  # in order, up to the one whose process saved the checkpoint
+    continued: NotRequired[
+        list[Continuation]
+    ]  # in order, up to the one whose process saved the checkpoint
     requested: list[str]
     versions: dict[str, str]  # package -> version
     data: str  # fingerprint

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
-from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
+from mlxlab.checkpoint.manifest import (
+    CorruptCheckpointError,
+    read_manifest,
+    read_verified,
+    write_manifest,
+)
 from mlxlab.checkpoint.names import EMERGENCY, REPLACED, STEP, committed_paths, folder_name, step_of
 from mlxlab.checkpoint.safetensors import ArrayStream, parse_arrays, write_safetensors
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
@@ -105,7 +110,9 @@ class CheckpointStore:
         frozen = read_base(checkpoint.path, base) if base else {}
         weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
         best_step = state["history"].best_step
-        return self.save(checkpoint.step, weights, checkpoint.optimizer, state, frozen, best_step=best_step)
+        return self.save(
+            checkpoint.step, weights, checkpoint.optimizer, state, frozen, best_step=best_step
+        )
 
     def paths(self) -> list[Path]:
         """Folders of the committed checkpoints, newest first; of one step the regular, emergency and replaced one."""
@@ -130,7 +137,9 @@ class CheckpointStore:
                 skipped.append(f"{path.name}: {error}")
                 if not read_only:
                     self.set_aside_unusable(path)
-        reasons = "; ".join(dict.fromkeys(skipped)) or (f"no {which}" if self.paths() else "there is none")
+        reasons = "; ".join(dict.fromkeys(skipped)) or (
+            f"no {which}" if self.paths() else "there is none"
+        )
         hint = _usable([path for path in self.paths() if path not in candidates])
         raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons}){hint}")
 
@@ -151,7 +160,9 @@ class CheckpointStore:
         """Renames the folder, before a new run uses its name; returns where the checkpoints are now, None if none."""
         if not self.paths():
             return None
-        numbers = (self.folder.with_name(f"{self.folder.name}-{number}") for number in range(1, 10**6))
+        numbers = (
+            self.folder.with_name(f"{self.folder.name}-{number}") for number in range(1, 10**6)
+        )
         renamed = next(path for path in numbers if not path.exists())
         self.folder.rename(renamed)
         return renamed
@@ -169,7 +180,9 @@ class CheckpointStore:
         paths = self.paths()
         regular = [path for path in paths if EMERGENCY not in path.name]
         newest = step_of(regular[0]) if regular else -1
-        retained = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
+        retained = set(regular[: self.keep]) | {
+            path for path in regular if step_of(path) == best_step
+        }
         retained |= {path for path in paths if path not in regular and step_of(path) > newest}
         for path in [path for path in paths if path not in retained]:
             _remove(path)
@@ -199,12 +212,16 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if step_of(path) not in (-1, manifest["step"]):
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
-        weights, optimizer = (parse_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
+        weights, optimizer = (
+            parse_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer")
+        )
         state = parse_state(files[STATE])
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
     if state["progress"].step != manifest["step"]:
-        raise CorruptCheckpointError(f"state.json is of step {state['progress'].step}, expected {manifest['step']}")
+        raise CorruptCheckpointError(
+            f"state.json is of step {state['progress'].step}, expected {manifest['step']}"
+        )
     if state["base"]:
         weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)

@@ -73,7 +73,9 @@ class Transfer:
     report: TransferReport = field(default_factory=TransferReport)
 
 
-def transfer(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules = DEFAULT_RULES) -> Transfer:
+def transfer(
+    saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules = DEFAULT_RULES
+) -> Transfer:
     """The arrays `expected` of a model with the numbers of `saved`; those that are not carried over stay as they are.
 
     Floating-point numbers get the expected type. Nothing is evaluated.
@@ -91,7 +93,11 @@ class _Transfer:
     """The transfer of one layer after the other. `names` are those in the checkpoint by path."""
 
     def __init__(
-        self, saved: Mapping[str, mx.array], names: dict[str, str], expected: Mapping[str, mx.array], rules: Rules
+        self,
+        saved: Mapping[str, mx.array],
+        names: dict[str, str],
+        expected: Mapping[str, mx.array],
+        rules: Rules,
     ) -> None:
         self.expected, self.rules, self.names = expected, rules, names
         self.saved = {path: saved[name] for path, name in names.items()}
@@ -105,7 +111,9 @@ class _Transfer:
         weight = [name for name in ("weight", *CODES) if name in new]
         adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
         others = [name for name in new if name not in (*weight, *adapter)]
-        keeps_adapter = self._same_adapter(old, new) and all(self._fits(old.get(name), new[name]) for name in adapter)
+        keeps_adapter = self._same_adapter(old, new) and all(
+            self._fits(old.get(name), new[name]) for name in adapter
+        )
         if weight:
             without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
             self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
@@ -120,7 +128,9 @@ class _Transfer:
         for path, name in sorted(self.names.items()):
             if path in self.used:
                 continue
-            is_copy = path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
+            is_copy = (
+                path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
+            )
             outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
             self.transfer.report.add(outcome, name)
 
@@ -168,7 +178,9 @@ class _Transfer:
             return weight
         assert self.rules.merge is not None, "adapters in a checkpoint need a rule to merge them"
         a, b = self.saved[old["lora_a"]], self.saved[old["lora_b"]]
-        return self.rules.merge(weight, a, b, self.rules.old.scale, self.saved.get(old.get("magnitude", "")))
+        return self.rules.merge(
+            weight, a, b, self.rules.old.scale, self.saved.get(old.get("magnitude", ""))
+        )
 
     def _converted(self, dense: mx.array, new: LayerPaths, weight: list[str]) -> Arrays | None:
         """A floating-point weight in the form that the model expects; None if the shapes do not fit."""
@@ -178,16 +190,24 @@ class _Transfer:
             if dense.ndim != 2 or dense.shape[1] % layout.group_size:
                 return None
             codes = dense.astype(mx.float32)
-            values = mx.quantize(codes, group_size=layout.group_size, bits=layout.bits, mode=layout.mode)
+            values = mx.quantize(
+                codes, group_size=layout.group_size, bits=layout.bits, mode=layout.mode
+            )
         like = [self.expected[new[name]] for name in weight]
         if [array.shape for array in values] != [array.shape for array in like]:
             return None
-        return {name: array.astype(a.dtype) for name, array, a in zip(weight, values, like, strict=True)}
+        return {
+            name: array.astype(a.dtype) for name, array, a in zip(weight, values, like, strict=True)
+        }
 
     def _fits(self, old: str | None, new: str) -> bool:
         array, like = self.saved.get(old or ""), self.expected[new]
         both_float = array is not None and array.dtype in FLOATS and like.dtype in FLOATS
-        return array is not None and array.shape == like.shape and (both_float or array.dtype == like.dtype)
+        return (
+            array is not None
+            and array.shape == like.shape
+            and (both_float or array.dtype == like.dtype)
+        )
 
     def _take(self, old: str | None, new: str) -> None:
         if old is None or not self._fits(old, new):
@@ -235,7 +255,13 @@ def _dense(arrays: Mapping[str, mx.array], paths: LayerPaths, layout: Layout) ->
         return weight
     scales = arrays[paths["scales"]]
     return mx.dequantize(
-        weight, scales, biases, group_size=layout.group_size, bits=layout.bits, mode=layout.mode, dtype=mx.float32
+        weight,
+        scales,
+        biases,
+        group_size=layout.group_size,
+        bits=layout.bits,
+        mode=layout.mode,
+        dtype=mx.float32,
     )
 
 

@@ -67,7 +67,9 @@ class TransferReport:
         """For the terminal: the counts, then a line with the first names of what was not carried over."""
         counts = ", ".join(f"{len(names)} {outcome}" for outcome, names in self._ordered())
         details = [
-            f"  {outcome}: {some(names)}" for outcome, names in self._ordered() if outcome in (*EXPLAINED, *FAULTS)
+            f"  {outcome}: {some(names)}"
+            for outcome, names in self._ordered()
+            if outcome in (*EXPLAINED, *FAULTS)
         ]
         return [f"weights of {source}: {counts}", *details]
 
@@ -77,21 +79,35 @@ class TransferReport:
         Args:
             advice: how the rest would fit; "" names the setting that accepts less.
         """
-        faults = "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in self._ordered() if kind in FAULTS)
+        faults = "; ".join(
+            f"{len(names)} {kind} ({some(names)})"
+            for kind, names in self._ordered()
+            if kind in FAULTS
+        )
         if not self.count(*CARRIED):
-            raise DataError(f"{source}: no array fits the model: {faults or 'it holds none'}{advice and f'; {advice}'}")
+            raise DataError(
+                f"{source}: no array fits the model: {faults or 'it holds none'}{advice and f'; {advice}'}"
+            )
         if self.match < min_match:
             rounded_down = int(self.match * 1000) / 1000
             hint = advice or f"resume_policy.min_match={int(self.match * 100) / 100} accepts it"
-            raise NotAllowedError(f"{source}: {percent(rounded_down)} of the arrays fit the model: {faults}; {hint}")
+            raise NotAllowedError(
+                f"{source}: {percent(rounded_down)} of the arrays fit the model: {faults}; {hint}"
+            )
 
     def as_json(self) -> dict[str, list[str]]:
         return {str(outcome): names for outcome, names in self._ordered()}
 
     def _ordered(self) -> list[tuple[Outcome, list[str]]]:
-        return [(outcome, self.names[outcome]) for outcome in (*CARRIED, *EXPLAINED, *FAULTS) if outcome in self.names]
+        return [
+            (outcome, self.names[outcome])
+            for outcome in (*CARRIED, *EXPLAINED, *FAULTS)
+            if outcome in self.names
+        ]
 
 
 def some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

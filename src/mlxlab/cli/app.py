@@ -37,7 +37,9 @@ class Subcommand:
     forwards_overrides: bool = False  # to train; then also all that `forward_prefix=""` accepts
     first: str = "run"
     more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
-    aliases: Mapping[str, str] = field(default_factory=dict)  # names of other commands for a key -> the key
+    aliases: Mapping[str, str] = field(
+        default_factory=dict
+    )  # names of other commands for a key -> the key
 
     @property
     def targets(self) -> list[str]:
@@ -45,7 +47,12 @@ class Subcommand:
 
     def __call__(self, typed: list[str]) -> int | None:
         parameters = inspect.signature(self.run).parameters
-        if self.first in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
+        if (
+            self.first in parameters
+            and typed
+            and "=" not in typed[0]
+            and not typed[0].startswith("-")
+        ):
             typed = [f"{self.first}={typed[0]}", *typed[1:]]
         typed = [self._without_alias(arg) for arg in typed]
         counts, prefix = self.num_positional, "" if self.forwards_overrides else self.forward_prefix
@@ -57,11 +64,15 @@ class Subcommand:
             if parameters[name].annotation in (Path, Path | None) and value is not None:
                 if not value:
                     raise ConfigError(f"{name}=: expected a path")
-                path = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
+                path = Path(
+                    os.path.expanduser(value)
+                )  # unlike Path.expanduser, leaves `~nobody` as it is
                 values[name] = _folder_of_run(value) or path if name == "run" else path
         command = program.command(self.run.__module__.rpartition(".")[2])
         passed = {"args": args, "more": more, "command_line": f"{command} {program.join(typed)}"}
-        return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
+        return self.run(
+            **values, **{name: value for name, value in passed.items() if name in parameters}
+        )
 
     def _without_alias(self, arg: str) -> str:
         name, equals, text = arg.lstrip("-").partition("=")
@@ -104,7 +115,9 @@ class CommandLine:
         lines = [format_help(self.doc)]
         for name, each in self.subcommands.items():
             options = [line for target in each.targets for line in describe_options(target)]
-            lines += ["", f"Options of {name}" if name else "Options", "", *options] if options else []
+            lines += (
+                ["", f"Options of {name}" if name else "Options", "", *options] if options else []
+            )
         return "\n".join(lines)
 
 
@@ -148,7 +161,9 @@ def run_subcommand(
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     finally:
-        if argv is None:  # the process ends: its garbage need not be found first, which takes a second after a run
+        if (
+            argv is None
+        ):  # the process ends: its garbage need not be found first, which takes a second after a run
             gc.freeze()
 
 
@@ -175,7 +190,11 @@ def report(error: BaseException) -> int:
 
 def format_help(doc: str | None) -> str:
     """A docstring, with `mlxlab SUBCOMMAND` in its indented lines as the user types it."""
-    return re.sub(r"(?m)^( .*?)mlxlab (\S+)", lambda match: match[1] + program.command(match[2]), (doc or "").strip())
+    return re.sub(
+        r"(?m)^( .*?)mlxlab (\S+)",
+        lambda match: match[1] + program.command(match[2]),
+        (doc or "").strip(),
+    )
 
 
 def _usage(doc: str | None, name: str) -> str:

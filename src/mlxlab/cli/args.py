@@ -62,9 +62,13 @@ def parse_args(
             if name in values:
                 faults.append(f"{label}: {name} is given twice")
             values[name] = True if is_flag else parse_value(known[name].hint, text)
-        elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
+        elif forward_prefix == "" or (
+            forward_prefix and name.startswith(forward_prefix) and equals
+        ):
             forwarded.append(arg)
-        elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b
+        elif (equals and not os.path.exists(arg)) or arg.startswith(
+            "-"
+        ):  # a folder may be named a=b
             is_run = name == "model" and "run" in known
             hint = did_you_mean("run") if is_run else suggestion(name, known)
             faults.append(unknown_key(label, f"unknown key{hint}"))
@@ -74,15 +78,24 @@ def parse_args(
             meant.add(name)
         else:
             positional.append(arg)
-    by_target = {target: {name: values[name] for name in _keys(target) if name in values} for target in targets}
-    issues = [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]
+    by_target = {
+        target: {name: values[name] for name in _keys(target) if name in values}
+        for target in targets
+    }
+    issues = [
+        issue for target, own in by_target.items() for issue in Validator().node(own, target, "")
+    ]
     missing = [issue.path for issue in issues if issue.path not in values]
-    for name, label in ((arg.partition("=")[0], one_line(arg, 300)) for arg in forwarded if "=" in arg):
+    for name, label in (
+        (arg.partition("=")[0], one_line(arg, 300)) for arg in forwarded if "=" in arg
+    ):
         if near := nearest(name, missing):
             faults.append(unknown_key(label, f"unknown key{did_you_mean(near)}"))
             meant.add(near)
     issues = [issue for issue in issues if issue.path in values or issue.path not in meant]
-    issues = [_with_meaning(issue, known) if issue.path not in values else issue for issue in issues]
+    issues = [
+        _with_meaning(issue, known) if issue.path not in values else issue for issue in issues
+    ]
     low, high = num_positional
     if not faults and (line := _keys_added(args, positional[high:], missing)):
         faults.append(line)
@@ -92,10 +105,18 @@ def parse_args(
         lines = format_issues(issues, lambda path: labels.get(path, f"{path}=...")).splitlines()
         raise ConfigError("\n".join([*faults, *lines]))
     if not low <= len(positional) <= high:
-        expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
-        extra = f": {positional[high]}{_belongs_to(args, positional[high])}" if len(positional) > high else ""
+        expected = (
+            f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
+        )
+        extra = (
+            f": {positional[high]}{_belongs_to(args, positional[high])}"
+            if len(positional) > high
+            else ""
+        )
         plural = "s" * (high != 1)
-        raise ArgumentCountError(f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}")
+        raise ArgumentCountError(
+            f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}"
+        )
     return values, positional + forwarded
 
 
@@ -137,9 +158,15 @@ def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:
     keys = {*_keys(ROOT), *(folder.name for folder in conf_dir().iterdir())}
     for arg in args:
         name, equals, _ = arg.partition("=")
-        near = nearest_names(name, options | keys) if equals and name.isidentifier() and name not in keys else []
+        near = (
+            nearest_names(name, options | keys)
+            if equals and name.isidentifier() and name not in keys
+            else []
+        )
         if near and near[0] in options:
-            raise ConfigError(unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near[0])}"))
+            raise ConfigError(
+                unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near[0])}")
+            )
 
 
 def parse_value(hint: object, text: str) -> object:
@@ -180,7 +207,9 @@ def option_help(target: str) -> list[OptionHelp]:
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     options = []
     for key, option in _keys(target).items():
-        is_list = get_origin(unwrap(option.hint)[0]) is list  # the signature of a dataclass hides a new list
+        is_list = (
+            get_origin(unwrap(option.hint)[0]) is list
+        )  # the signature of a dataclass hides a new list
         default = None if option.required else shown([] if is_list else parameters[key].default)
         options.append(OptionHelp(key, default, describe(option.hint), option.doc))
     return options
@@ -189,7 +218,9 @@ def option_help(target: str) -> list[OptionHelp]:
 def describe_options(target: str) -> list[str]:
     """A paragraph per option: its default, its type, its meaning."""
     paragraphs = (
-        two_columns(f"{name}={'...' if default is None else default}", f"{expected}; {description}", 30)
+        two_columns(
+            f"{name}={'...' if default is None else default}", f"{expected}; {description}", 30
+        )
         for name, default, expected, description in option_help(target)
     )
     return [line for lines in paragraphs for line in lines]

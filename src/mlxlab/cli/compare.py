@@ -27,7 +27,13 @@ from pathlib import Path
 from mlxlab import terminal
 from mlxlab.analysis.comparison import Evaluation, compare
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
-from mlxlab.analysis.comparison_runs import check_metric, find_runs, main_metric, method_results, metric_names
+from mlxlab.analysis.comparison_runs import (
+    check_metric,
+    find_runs,
+    main_metric,
+    method_results,
+    metric_names,
+)
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
@@ -82,14 +88,18 @@ def _compare(
         return
     _refuse_misspelt_options(args)
     if args and not any("=" in arg for arg in args):
-        raise ConfigError(f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs")
+        raise ConfigError(
+            f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs"
+        )
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     if baseline is None:
         raise ConfigError(f"baseline=...: missing; expected {one_of(folders)}")
     runs = {name: _runs_of(name, paths) for name, paths in folders.items()}
     if metric:
         check_metric(
-            metric, {name for paths in runs.values() for run in paths for name in metric_names(run)}, "the runs"
+            metric,
+            {name for paths in runs.values() for run in paths for name in metric_names(run)},
+            "the runs",
         )
     metric = metric or main_metric(runs[baseline][0])
     methods = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
@@ -99,7 +109,9 @@ def _compare(
     try:
         files = write_report(comparison, text, out, "comparison")
         if experiment:
-            tracker = Journal(None, None, experiment, False, 30.0, folder=out, project=project_root())
+            tracker = Journal(
+                None, None, experiment, False, 30.0, folder=out, project=project_root()
+            )
             listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
             params = {"methods": listed, "baseline": baseline, "metric": metric}
             tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
@@ -140,7 +152,9 @@ def _closing_lines(out: Path, evaluation: Evaluation) -> str:
     """Where the files are, and how to compare the other evaluation, or single runs."""
     other = "evaluation=last compares the last evaluations"
     if evaluation == "last":
-        other = "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
+        other = (
+            "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
+        )
     report = display_path(out / "comparison.html")
     return f"report: {report} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}\n{_single_runs()}"
 
@@ -159,7 +173,9 @@ def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
 
     if (folder / FILE).exists():
         command = one_line(read_record(folder)["command"], 500)
-        raise ConfigError(f"sweep={folder}: a trial, not a sweep; its verdict is in {FILE} and is printed by {command}")
+        raise ConfigError(
+            f"sweep={folder}: a trial, not a sweep; its verdict is in {FILE} and is printed by {command}"
+        )
     report = write_sweep_report(read_sweep(folder, metric), out)
     if json:
         print_json(report.summary)
@@ -169,10 +185,16 @@ def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
 
 def _refuse_misspelt_options(args: list[str]) -> None:
     """Arguments that are named almost as an option, and are no folders or the only ones."""
-    options = [name for name in signature(_compare).parameters if name not in ("args", "command_line")]
+    options = [
+        name for name in signature(_compare).parameters if name not in ("args", "command_line")
+    ]
     for arg in args:
-        is_folder = all(os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(","))
-        meant = ["out"] if _key(arg) == "output" else nearest_names(_key(arg), options, min_ratio=0.8)
+        is_folder = all(
+            os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(",")
+        )
+        meant = (
+            ["out"] if _key(arg) == "output" else nearest_names(_key(arg), options, min_ratio=0.8)
+        )
         if meant and (not is_folder or len(args) < 2):
             raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
 
@@ -195,7 +217,9 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
         name, _, paths = arg.partition("=")
         if not paths or not name:
             raise ConfigError(f"{arg}: expected NAME=FOLDER")
-        folders.setdefault(name, []).extend(Path(os.path.expanduser(path)) for path in paths.split(","))
+        folders.setdefault(name, []).extend(
+            Path(os.path.expanduser(path)) for path in paths.split(",")
+        )
     if len(folders) < 2:
         got = f"; got {args[0]}" if args else ""
         raise ConfigError(f"expected two or more methods, each as NAME=FOLDER{got}")

@@ -26,7 +26,14 @@ from typing import Annotated, Any
 
 from mlxlab import terminal
 from mlxlab.analysis.comparison_report import as_json
-from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
+from mlxlab.analysis.crossvalidation import (
+    MODEL,
+    STUDENT_ALONE,
+    TEACHER,
+    plan_folds,
+    train_folds,
+    write_tables,
+)
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
@@ -36,7 +43,15 @@ from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
 from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.program import display_path
 
-OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+OWN_KEYS = (
+    "data.folds",
+    "data.fold",
+    "seed",
+    "resume",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.mode",
+)
 logger = logging.getLogger(__name__)
 
 
@@ -70,26 +85,38 @@ def _crossvalidate(
         if arg.startswith("-"):
             raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help'])}")
         if key == "sweep":
-            raise ConfigError(f"{arg}: crossvalidate trains one config on all folds, and no sweep; leave it out")
+            raise ConfigError(
+                f"{arg}: crossvalidate trains one config on all folds, and no sweep; leave it out"
+            )
         if key in OWN_KEYS:
-            raise ConfigError(f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder")
+            raise ConfigError(
+                f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder"
+            )
     if not any(arg.startswith("tracking=") for arg in args):
         args = [*args, "tracking=none"]
     with _stoppable():
         configs = [_config([*each, f"data.folds={folds}"]) for each in (args, teacher_args) if each]
-        label = next((arg.partition("=")[2] for arg in args if arg.startswith("experiment=")), "train")
-        digest = hashlib.sha256(dumps(configs, sort_keys=True).encode()).hexdigest()[:8]  # other settings, another
+        label = next(
+            (arg.partition("=")[2] for arg in args if arg.startswith("experiment=")), "train"
+        )
+        digest = hashlib.sha256(dumps(configs, sort_keys=True).encode()).hexdigest()[
+            :8
+        ]  # other settings, another
         folder = project_root() / folder / f"{re.sub(r'[^a-zA-Z0-9]', '_', label)[:60]}-{digest}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
+            raise CannotCreateError(
+                f"{folder}: {error.strerror or error}; the folder cannot be created"
+            ) from None
         runs = {}
         if teacher_args:
             teacher_args += [arg for arg in args if arg.startswith("tracking=")]
             runs[TEACHER] = plan_folds(folder / "teacher", folds, seeds, teacher_args)
             runs[STUDENT_ALONE] = plan_folds(folder / "alone", folds, seeds, args)
-        runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
+        runs[MODEL] = plan_folds(
+            folder, folds, seeds, args, folder / "teacher" if teacher_args else None
+        )
         for name, fold_runs in runs.items():
             train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
         text, comparisons = write_tables(runs, folds, folder, command_line, limit_of(configs[0]))

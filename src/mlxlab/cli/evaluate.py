@@ -54,9 +54,22 @@ if TYPE_CHECKING:
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
 ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error", "max_left_out"}
 TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
-CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
+CONVERSATION_KEYS = {
+    "source",
+    "eval_batch_size",
+    "on_error",
+    "seq_len",
+    "layout",
+    "loss_on",
+    "truncation",
+}
 CONVERSATION_KEYS |= {"max_valid_examples"}
-NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
+NOT_OF_OTHER_SOURCES = (
+    "reading.split",
+    "reading.config",
+    "reading.revision",
+    "validation.max_examples",
+)
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 
 log = logging.getLogger(__name__)
@@ -105,7 +118,9 @@ def _evaluate(
     for line in (f"{first}; {pretrained or f'step {restored.checkpoint.step} of {run}'}", *others):
         log.info(line)
     thresholds = restored.thresholds if "source" in overrides else ()
-    result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
+    result = evaluate(
+        restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds
+    )
     assert result is not None
     results, step = None, 0 if pretrained else restored.checkpoint.step
     if len(result.ids):
@@ -118,17 +133,31 @@ def _evaluate(
         terminal.show(value_table("metric", result.metrics.items()))
 
 
-def _as_json(step: int, evaluation: "Evaluation", results: "FinalEvaluation | None") -> dict[str, object]:
+def _as_json(
+    step: int, evaluation: "Evaluation", results: "FinalEvaluation | None"
+) -> dict[str, object]:
     if results is None:
-        return {"step": step, "metrics": evaluation.metrics, "intervals": {}, "baselines": {}, "gains": {}}
+        return {
+            "step": step,
+            "metrics": evaluation.metrics,
+            "intervals": {},
+            "baselines": {},
+            "gains": {},
+        }
     [split] = results.splits
     names = ("metrics", "intervals", "baselines", "gains")
-    return {"step": step, "rows": len(evaluation.ids), **{name: getattr(split, name) for name in names}}
+    return {
+        "step": step,
+        "rows": len(evaluation.ids),
+        **{name: getattr(split, name) for name in names},
+    }
 
 
 def _refuse_pretrained(run: Path) -> None:
     """ConfigError for published weights: they have neither data nor settings to be evaluated with."""
-    if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "inference").is_dir()):
+    if run.suffix == ".gguf" or (
+        (run / "config.json").is_file() and not (run / "inference").is_dir()
+    ):
         way = f"got a pretrained model; run=RUN_FOLDER pretrained={run} evaluates it on the data of a run"
         raise ConfigError(f"run={run}: expected a run folder, {way}")
 
@@ -139,7 +168,9 @@ def read_overrides(args: list[str]) -> dict[str, str]:
     for arg in args:
         name, _, text = arg.removeprefix("data.").partition("=")
         if not text or name in overrides:
-            raise ConfigError(f"{arg}: data.{name} is given twice" if text else f"{arg}: expected a value")
+            raise ConfigError(
+                f"{arg}: data.{name} is given twice" if text else f"{arg}: expected a value"
+            )
         overrides[name] = text
     return overrides
 
@@ -152,7 +183,13 @@ def _eval_data(
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import open_eval_rows, report_known_rows, row_baselines, row_batches, text_batches
+    from mlxlab.inference.eval_data import (
+        open_eval_rows,
+        report_known_rows,
+        row_baselines,
+        row_batches,
+        text_batches,
+    )
 
     node, encoder = override_data(restored, overrides), restored.encoder
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
@@ -172,12 +209,17 @@ def _eval_data(
         return run_data.valid, other or "the validation data of the run", run_data.baselines
     forget_source(node, overrides)
     if has_rows:
-        rows, data = open_eval_rows(restored, node, project_root() / ".cache"), _training_data(restored, folder)
+        rows, data = (
+            open_eval_rows(restored, node, project_root() / ".cache"),
+            _training_data(restored, folder),
+        )
         batches, description, numbers = row_batches(restored, rows, node)
         report_known_rows(restored, rows, numbers, node["source"], data)
         return batches, description, partial(row_baselines, restored, rows, numbers, data)
     if not isinstance(encoder, TextEncoder):
-        raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
+        raise ConfigError(
+            f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only"
+        )
     return *text_batches(encoder, node), list
 
 
@@ -195,14 +237,22 @@ def _training_data(restored: "RestoredModel", folder: Path) -> "DataModule | Non
     return None
 
 
-def _refuse_changed(data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]) -> None:
+def _refuse_changed(
+    data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]
+) -> None:
     """DataError if the labels, or without other keys anything else of the data, are not those of the run."""
-    is_grown = data.tokenizer.vocabulary is not None and restored.encoder.tokenizer.vocabulary is None
+    is_grown = (
+        data.tokenizer.vocabulary is not None and restored.encoder.tokenizer.vocabulary is None
+    )
     same_content = restored.checkpoint.state["metadata"]["data"] == data.fingerprint
-    task = replace(data.task, num_classes=restored.encoder.task.num_classes) if is_grown else data.task
+    task = (
+        replace(data.task, num_classes=restored.encoder.task.num_classes) if is_grown else data.task
+    )
     if task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
         way = "data.source=FILE evaluates with the encoder of the run"
-        raise DataError(f"{restored.config_dir.parent}: the data of this run changed since it was trained; {way}")
+        raise DataError(
+            f"{restored.config_dir.parent}: the data of this run changed since it was trained; {way}"
+        )
 
 
 def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":
@@ -224,7 +274,9 @@ def refuse_without_effect(overrides: dict[str, str], effective: Collection[str])
     for name, text in overrides.items():
         if name.partition(".")[0] not in effective:
             near = suggestion(name, effective, "data.")
-            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
+            raise ConfigError(
+                f"data.{name}={text}: has no effect here; the value of the run is used{near}"
+            )
 
 
 def forget_source(node: "Config", overrides: dict[str, str]) -> None:
@@ -237,12 +289,20 @@ def forget_source(node: "Config", overrides: dict[str, str]) -> None:
 def _set(node: "Config", key: str, text: str | None) -> None:
     """Sets a dotted key, as the type that the signature of its node has."""
     first, _, inner = key.partition(".")
-    if inner and isinstance(node.setdefault(first, {}), dict):  # an unknown key is refused with its path
+    if inner and isinstance(
+        node.setdefault(first, {}), dict
+    ):  # an unknown key is refused with its path
         _set(node[first], inner, text)
         return
     known = signature(node["_target_"]) if "_target_" in node else None
-    node[key] = parse_value(known.keys[key].hint, text) if known and key in known.keys and text is not None else text
+    node[key] = (
+        parse_value(known.keys[key].hint, text)
+        if known and key in known.keys and text is not None
+        else text
+    )
 
 
-ALIASES = {name: f"data.{name}" for name in ("source", "on_error", "max_left_out")} | {"input": "data.source"}
+ALIASES = {name: f"data.{name}" for name in ("source", "on_error", "max_left_out")} | {
+    "input": "data.source"
+}
 main = build_main(__doc__, Subcommand(_evaluate, forward_prefix="data.", aliases=ALIASES))

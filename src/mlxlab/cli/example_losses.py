@@ -51,7 +51,9 @@ def _top(
     """
     import pandas as pd
 
-    rows = pd.DataFrame(example_losses.merge([Path(arg) for arg in args])).reindex(columns=list(COLUMNS))
+    rows = pd.DataFrame(example_losses.merge([Path(arg) for arg in args])).reindex(
+        columns=list(COLUMNS)
+    )
     usable = rows[np.isfinite(rows[by])]
     if usable.empty:
         raise DataError(f"none of the {len(rows):,} examples has a finite {by}")

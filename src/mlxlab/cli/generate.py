@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
-REQUEST, SAMPLING = "mlxlab.inference.generate.GenerationConfig", "mlxlab.inference.sampling.SamplingParams"
+REQUEST, SAMPLING = (
+    "mlxlab.inference.generate.GenerationConfig",
+    "mlxlab.inference.sampling.SamplingParams",
+)
 
 
 def _generate(
@@ -57,7 +60,9 @@ def _generate(
         json: prints a JSON line for the prompt, too.
     """
     if chat and (prompt or prompts is not None or json):
-        raise ConfigError("chat=true: expected neither prompt=, prompts= nor --json; messages come from standard input")
+        raise ConfigError(
+            "chat=true: expected neither prompt=, prompts= nor --json; messages come from standard input"
+        )
     if system is not None and not chat:
         raise ConfigError("system=: expected chat=true")
     if prompt and prompts is not None:
@@ -91,12 +96,20 @@ def _generate(
     for number, text in enumerate(texts, 1):
         length = len(writer.tokens(text, request.new_document))
         if request.context_length is not None and length > request.context_length:
-            log.warning(f"prompt {number}: truncated to its last {request.context_length:,} of {length:,} tokens")
+            log.warning(
+                f"prompt {number}: truncated to its last {request.context_length:,} of {length:,} tokens"
+            )
     start = time.perf_counter()
     chunks = writer.stream(texts, sampling, request)
-    tokens, ended = _print_lines(texts, chunks) if json or prompts is not None else _print_text(texts[0], chunks)
+    tokens, ended = (
+        _print_lines(texts, chunks)
+        if json or prompts is not None
+        else _print_text(texts[0], chunks)
+    )
     seconds = time.perf_counter() - start
-    log.info(f"{counted(tokens, 'token')} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):,.0f} tokens/s{ended}")
+    log.info(
+        f"{counted(tokens, 'token')} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):,.0f} tokens/s{ended}"
+    )
 
 
 def _sampling(preset: str | None, options: dict[str, Any]) -> "SamplingParams":

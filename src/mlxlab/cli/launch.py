@@ -58,27 +58,44 @@ def _launch(
             hostfile, else ring.
     """
     if nproc is None and not hosts and not hostfile:
-        raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, hosts=... or hostfile=...")
+        raise ConfigError(
+            "nproc=...: missing; expected the number of processes, 1 to 1024, hosts=... or hostfile=..."
+        )
     if {"-m", "--multirun"} & set(args):
         raise ConfigError("-m: launch starts a single run; start sweeps with train")
     if hostfile:
         if nproc or hosts:
-            raise ConfigError("hostfile=...: expected neither nproc nor hosts; the file has an entry for each process")
+            raise ConfigError(
+                "hostfile=...: expected neither nproc nor hosts; the file has an entry for each process"
+            )
         content = read_hostfile(hostfile)
         machines, chosen = content["hosts"], backend or content.get("backend") or "ring"
         per_host, source = most_on_one_host(machines), [f"--hostfile={hostfile}"]
     else:
         names = hosts.split(",") if hosts else [LOCAL]
         if not all(map(is_host_name, names)):
-            raise ConfigError(f"hosts={one_line(hosts or '', 120)}: expected names of machines, separated by commas")
+            raise ConfigError(
+                f"hosts={one_line(hosts or '', 120)}: expected names of machines, separated by commas"
+            )
         per_host, source = nproc or 1, ["--hosts", ",".join(names)]
         machines, chosen = named_hosts(names, per_host), backend or "ring"
     script = Path(__file__).parents[3] / "scripts" / "train.py"
-    train = [sys.executable, *([str(script)] if script.is_file() else ["-m", "mlxlab", "train"])]  # -m: from a wheel
+    train = [
+        sys.executable,
+        *([str(script)] if script.is_file() else ["-m", "mlxlab", "train"]),
+    ]  # -m: from a wheel
     if nproc == 1 and not hosts:
         return subprocess.call([*train, *with_fetched_run(args)])
     check_hosts(machines, chosen, per_host)
-    command = [*_launcher(chosen), "-n", str(per_host), *source, "--backend", chosen, *_ports(machines)]
+    command = [
+        *_launcher(chosen),
+        "-n",
+        str(per_host),
+        *source,
+        "--backend",
+        chosen,
+        *_ports(machines),
+    ]
     args = with_fetched_run(args)
     if not any(arg.startswith("trainer.parallel=") for arg in args):
         args = [*args, "trainer.parallel=data"]
@@ -91,7 +108,9 @@ def _launcher(backend: str) -> list[str]:
     if not launcher.exists():
         raise ServiceUnavailableError(f"{launcher}: not found; it is part of the package mlx")
     if backend == "mpi" and not shutil.which("mpirun"):
-        raise ServiceUnavailableError("backend=mpi: mpirun not found; expected Open MPI 5 or later in PATH")
+        raise ServiceUnavailableError(
+            "backend=mpi: mpirun not found; expected Open MPI 5 or later in PATH"
+        )
     return [str(launcher)]
 
 
@@ -117,7 +136,9 @@ def _run(command: list[str], backend: str) -> int:
                 codes[-1] = -int(exited[1])
     failed = [code for code in (codes.get(0), *codes.values()) if code]
     stopped = -signal.SIGTERM  # mlx.launch stops the others once a process has failed
-    code = next((code for code in failed if code != stopped), stopped if failed else process.returncode)
+    code = next(
+        (code for code in failed if code != stopped), stopped if failed else process.returncode
+    )
     return 128 - code if code < 0 else code
 
 

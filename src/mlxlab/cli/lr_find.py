@@ -60,13 +60,25 @@ def _find(
     from mlxlab.experiment.build import model_seed
     from mlxlab.experiment.session import build_session
     from mlxlab.ops.native.activation import activate
-    from mlxlab.training.lr_finder import find_learning_rate, plot_range_test, smoothed, suggest_learning_rate
+    from mlxlab.training.lr_finder import (
+        find_learning_rate,
+        plot_range_test,
+        smoothed,
+        suggest_learning_rate,
+    )
 
     activate(config["backend"]["native"])
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
-        trainer, model, data, seed = session.trainer, session.model, session.data, model_seed(config)
-        curve = find_learning_rate(trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=seed)
+        trainer, model, data, seed = (
+            session.trainer,
+            session.model,
+            session.data,
+            model_seed(config),
+        )
+        curve = find_learning_rate(
+            trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=seed
+        )
     best = suggest_learning_rate(curve.rates, curve.losses)
     points = list(zip(curve.rates, smoothed(curve.losses), strict=True))
     try:
@@ -77,10 +89,16 @@ def _find(
         curve_json = [{"learning_rate": rate, "smoothed_loss": loss} for rate, loss in points]
         print_json({"suggestion": best, "plot": str(out), "steps": curve_json})
         return
-    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]]
+    rows = [
+        (f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]
+    ]
     terminal.show(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
     print(f"\n{counted(len(points), 'step')}, up to {curve.rates[-1]:.2g}; plot: {out}")
-    print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
+    print(
+        f"trainer.learning_rate={best:.2g}"
+        if best is not None
+        else "the loss never fell: no suggestion"
+    )
 
 
 main = build_main(__doc__, Subcommand(_find, forwards_overrides=True), needs_args=False)

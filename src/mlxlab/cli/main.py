@@ -39,7 +39,10 @@ def _run(argv: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "mlxlab").partition(".")[0] == "mlxlab":
             raise
-        print(f"{name}: the package {error.name} is not installed; mlxlab doctor says what is missing", file=sys.stderr)
+        print(
+            f"{name}: the package {error.name} is not installed; mlxlab doctor says what is missing",
+            file=sys.stderr,
+        )
         return ServiceUnavailableError.exit_code
     return int(module.main(None if argv is None else args))
 
@@ -51,7 +54,11 @@ def subcommands() -> dict[str, str]:
     files |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
     texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(files.items())}
     is_subcommand = re.compile(r"^(def main\(|main = )", re.MULTILINE)
-    return {name: text.splitlines()[0].strip('"') for name, text in texts.items() if is_subcommand.search(text)}
+    return {
+        name: text.splitlines()[0].strip('"')
+        for name, text in texts.items()
+        if is_subcommand.search(text)
+    }
 
 
 def _print_overview() -> int:

@@ -42,7 +42,9 @@ def _migrate(
     if address.database is None or not (address.artifacts or "").startswith("/"):
         expected = "expected an SQLite store with a local folder for artifacts"
         raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
-    results = list(migrate(find_sources(source, address.database), address, dry_run=dry_run, backup=backup))
+    results = list(
+        migrate(find_sources(source, address.database), address, dry_run=dry_run, backup=backup)
+    )
     if json:
         print_json(as_json(results))
     else:

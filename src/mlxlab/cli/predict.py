@@ -79,7 +79,9 @@ def _predict(
     """
     keep = [_unquoted(name) for name in keep]
     if format == "kaggle" and not keep:
-        raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
+        raise ConfigError(
+            "format=kaggle: expected the column that identifies a row, such as keep=PassengerId"
+        )
     from mlxlab.inference.prediction_file import PredictionFile, check_output
 
     check_output(output)
@@ -107,11 +109,15 @@ def _predict(
     def advise() -> str:
         counting = ErrorBudget("skip", max_fraction=1, max_logged=0)
         columns = [*encoder.columns, *keep]
-        chunks = _chunks(restored, input, row_reading(data), columns, size, lambda names: None, counting)
+        chunks = _chunks(
+            restored, input, row_reading(data), columns, size, lambda names: None, counting
+        )
         return _advise(encoder, chunks, counting, max_left_out)
 
     errors = ErrorBudget(on_error, advise, max_left_out, "max_left_out", "rows cannot be used")
-    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors)
+    chunks = _chunks(
+        restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors
+    )
     _refuse_overwriting(input, output)
     replaced = "; replaced the earlier file" if output.exists() else ""
     try:
@@ -124,11 +130,15 @@ def _predict(
         raise DataError(f"{error}{advise()}") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
-    if unread := [name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)]:
+    if unread := [
+        name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)
+    ]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
     skipped = errors.malformed_records
     left_out = f"; left out: {skipped}" if skipped else ""
-    log.info(f"{counted(count, 'row')} of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}")
+    log.info(
+        f"{counted(count, 'row')} of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}"
+    )
     if json:
         print_json({"output": str(output), "rows": count, "left_out": skipped})
     else:
@@ -154,7 +164,15 @@ def _chunks(
     from mlxlab.inference.eval_data import provided_rows
 
     if (rows := provided_rows(restored, source)) is not None:
-        return iter([(rows.table, [rows.location(row) for row in range(len(rows))], list(range(1, len(rows) + 1)))])
+        return iter(
+            [
+                (
+                    rows.table,
+                    [rows.location(row) for row in range(len(rows))],
+                    list(range(1, len(rows) + 1)),
+                )
+            ]
+        )
     return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns, errors)
 
 
@@ -176,16 +194,22 @@ def _write(
     remove_leftovers(output.parent)
     with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
         for table, locations, numbers in chunks:
-            rows, usable, predictions = predict_usable(restored, table, locations, batch_size, errors)
+            rows, usable, predictions = predict_usable(
+                restored, table, locations, batch_size, errors
+            )
             columns = file.columns(usable, predictions, [numbers[row] for row in rows])
-            stream.write(file.csv_lines(columns, header=is_first) if is_csv else json_lines(columns))
+            stream.write(
+                file.csv_lines(columns, header=is_first) if is_csv else json_lines(columns)
+            )
             count, is_first = count + len(rows), False
             bar.update(len(locations))
         errors.check_fraction(0)
     return count
 
 
-def _advise(encoder: "RowEncoder", chunks: Chunks, errors: "ErrorBudget", max_left_out: float) -> str:
+def _advise(
+    encoder: "RowEncoder", chunks: Chunks, errors: "ErrorBudget", max_left_out: float
+) -> str:
     """What to do about a row that cannot be used: with their number, unless the input is long or cannot be read on."""
     from mlxlab.inference.predict import malformed_rows
 
@@ -214,12 +238,21 @@ def _refuse_overwriting(source: str, output: Path) -> None:
     from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files
     from mlxlab.data.text.sources.open import is_local
 
-    if not output.exists() or source == "test" or source.startswith("sklearn:") or not is_local(source):
+    if (
+        not output.exists()
+        or source == "test"
+        or source.startswith("sklearn:")
+        or not is_local(source)
+    ):
         return
     files = find_files(source, ROW_SUFFIXES)
     if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
         raise ConfigError(f"output={output}: is a file of the input")
 
 
-TRAINING_KEYS = {"data.source": "input", "data.on_error": "on_error", "data.max_left_out": "max_left_out"}
+TRAINING_KEYS = {
+    "data.source": "input",
+    "data.on_error": "on_error",
+    "data.max_left_out": "max_left_out",
+}
 main = build_main(__doc__, Subcommand(_predict, forward_prefix="data.", aliases=TRAINING_KEYS))

@@ -10,7 +10,9 @@ def print_json(value: object) -> None:
     """Null stands for NaN and infinities, which JSON does not have. Each item of a list is a line."""
     if isinstance(value, list):
         # Without indentation, Python's encoder in C writes 10,000 runs in 0.2 s instead of 2.
-        items = ",\n ".join(_encode(item, json.JSONEncoder(allow_nan=False).encode) for item in value)
+        items = ",\n ".join(
+            _encode(item, json.JSONEncoder(allow_nan=False).encode) for item in value
+        )
         print(f"[\n {items}\n]" if value else "[]")
     else:
         print(_encode(value, json.JSONEncoder(allow_nan=False, indent=1).encode))

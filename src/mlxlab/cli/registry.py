@@ -55,9 +55,14 @@ def _list(json: bool = False, uri: str | None = None, *, args: list[str]) -> Non
     if json:
         print_json([{"name": name, "aliases": aliases} for name, aliases in models.items()])
     else:
-        pairs = {name: [f"{alias}={version}" for alias, version in aliases.items()] for name, aliases in models.items()}
+        pairs = {
+            name: [f"{alias}={version}" for alias, version in aliases.items()]
+            for name, aliases in models.items()
+        }
         rows = [[name, ", ".join(texts)] for name, texts in pairs.items()]
-        terminal.show(markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models")
+        terminal.show(
+            markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models"
+        )
 
 
 def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> None:
@@ -75,7 +80,14 @@ def _compare(json: bool = False, uri: str | None = None, *, args: list[str]) -> 
     if json:
         print_json([asdict(first), asdict(second)])
         return
-    head = ["metric", f"version {first.number}", f"version {second.number}", "difference", "percent", "better"]
+    head = [
+        "metric",
+        f"version {first.number}",
+        f"version {second.number}",
+        "difference",
+        "percent",
+        "better",
+    ]
     keys = sorted(first.metrics.keys() | second.metrics.keys())
     terminal.show(markdown_table(head, [_comparison(key, first, second) for key in keys]))
     if note:
@@ -87,15 +99,21 @@ def _describe_data(registry: RegistryReader, first: Version, second: Version) ->
     params = [registry.params(version.run_id) for version in (first, second)]
     settings = [{key: each[key] for key in each if key.startswith("data.")} for each in params]
     seeds = [printable(each.get("seed", "")) for each in params]
-    if first.data and second.data and settings[0] and settings[0] == settings[1] and seeds[0] != seeds[1]:
+    if (
+        first.data
+        and second.data
+        and settings[0]
+        and settings[0] == settings[1]
+        and seeds[0] != seeds[1]
+    ):
         same = "the source and the settings of the data are the same"
-        return (
-            f"trained on different splits: {same}, the seeds are {seeds[0]} and {seeds[1]}, or the files have changed"
-        )
+        return f"trained on different splits: {same}, the seeds are {seeds[0]} and {seeds[1]}, or the files have changed"
     return f"trained on different data: {first.data or 'unknown'} and {second.data or 'unknown'}"
 
 
-def _promote(alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
+def _promote(
+    alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]
+) -> None:
     """Gives an alias to a version.
 
     Args:
@@ -112,7 +130,9 @@ def _promote(alias: str = "champion", uri: str | None = None, json: bool = False
     _print_move(name, alias, version, moved, "was already", json)
 
 
-def _rollback(alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
+def _rollback(
+    alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]
+) -> None:
     """Gives an alias back to the version that had it before.
 
     Args:
@@ -128,14 +148,18 @@ def _rollback(alias: str = "champion", uri: str | None = None, json: bool = Fals
     _print_move(name, alias, version, moved, "was already rolled back to", json)
 
 
-def _print_move(name: str, alias: str, version: int, moved: bool, otherwise: str, json: bool) -> None:
+def _print_move(
+    name: str, alias: str, version: int, moved: bool, otherwise: str, json: bool
+) -> None:
     if json:
         print_json({"model": name, "alias": alias, "version": version, "moved": moved})
     else:
         print(f"{name}: {alias} {'is' if moved else otherwise} version {version}")
 
 
-def _history(alias: str | None = None, json: bool = False, uri: str | None = None, *, args: list[str]) -> None:
+def _history(
+    alias: str | None = None, json: bool = False, uri: str | None = None, *, args: list[str]
+) -> None:
     """Shows each move of an alias, oldest first. Moves by other programs are not recorded.
 
     Args:
@@ -158,7 +182,11 @@ def _history(alias: str | None = None, json: bool = False, uri: str | None = Non
         ]
         for move in moves
     ]
-    terminal.show(markdown_table(["time", "alias", "", "from", "to", "reason"], rows, "l") if rows else "no moves")
+    terminal.show(
+        markdown_table(["time", "alias", "", "from", "to", "reason"], rows, "l")
+        if rows
+        else "no moves"
+    )
     for each, last in {move["alias"]: move["version"] for move in moves}.items():
         if (now := aliases.get(each)) != last:
             where = "was deleted" if now is None else f"was moved to version {now}"
@@ -171,7 +199,11 @@ def _address(uri: str | None) -> Address:
 
 def _check_name(registry: RegistryReader, name: str) -> None:
     if name not in (known := registry.names()):
-        hint = suggestion(name, known) if known else "; none is registered: see tracking.register of train"
+        hint = (
+            suggestion(name, known)
+            if known
+            else "; none is registered: see tracking.register of train"
+        )
         raise ConfigError(f"{name}: no such registered model{hint}")
 
 
@@ -191,16 +223,25 @@ def _find(registry: RegistryReader, name: str, label: str) -> Version:
 
 def _version_table(versions: list[Version]) -> str:
     metrics = sorted({key for version in versions for key in version.metrics})
-    keys = [key for key in metrics if "loss" in key or "accuracy" in key][:MAX_METRICS] or metrics[:MAX_METRICS]
+    keys = [key for key in metrics if "loss" in key or "accuracy" in key][:MAX_METRICS] or metrics[
+        :MAX_METRICS
+    ]
     rows = [
         [
-            *(str(version.number), ", ".join(version.aliases), _time(version.created), version.run_id[:8]),
+            *(
+                str(version.number),
+                ", ".join(version.aliases),
+                _time(version.created),
+                version.run_id[:8],
+            ),
             *(version.step, version.data[:8]),
             *(_number(version.metrics.get(key)) for key in keys),
         ]
         for version in versions
     ]
-    return markdown_table(["version", "aliases", "registered", "run", "step", "data", *keys], rows, "llllllr")
+    return markdown_table(
+        ["version", "aliases", "registered", "run", "step", "data", *keys], rows, "llllllr"
+    )
 
 
 def _comparison(key: str, first: Version, second: Version) -> list[str]:
@@ -209,7 +250,14 @@ def _comparison(key: str, first: Version, second: Version) -> list[str]:
         return [key, _number(old), _number(new), "", "", ""]
     better = second if is_better(key, new, old) else first if is_better(key, old, new) else None
     percent = f"{100 * (new - old) / abs(old):+.2f}" if old else ""
-    return [key, _number(old), _number(new), f"{new - old:+.6g}", percent, str(better.number) if better else ""]
+    return [
+        key,
+        _number(old),
+        _number(new),
+        f"{new - old:+.6g}",
+        percent,
+        str(better.number) if better else "",
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -217,7 +265,11 @@ def _number(value: float | None) -> str:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return (
+        datetime.fromtimestamp(ms / 1000, UTC)
+        .isoformat(sep=" ", timespec="seconds")
+        .removesuffix("+00:00")
+    )
 
 
 main = build_main(

@@ -19,7 +19,9 @@ from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.files.new_folder import refuse_existing
 
 
-def _reproduce(run: str, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False) -> int:
+def _reproduce(
+    run: str, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False
+) -> int:
     """Reproduces a run.
 
     Args:

@@ -38,7 +38,9 @@ def check(config: DictConfig | dict[str, Any]) -> None:
         raise ConfigError(format_issues(issues))
 
 
-def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None = None) -> list[ConfigIssue]:
+def config_issues(
+    config: DictConfig | dict[str, Any], label: LocateKey | None = None
+) -> list[ConfigIssue]:
     """All unknown, missing and invalid values of a config without its `hydra:` node, in the order of the keys.
 
     Args:
@@ -62,9 +64,15 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
     label = label or key_and_value
     tree, unresolved = (config, []) if isinstance(config, dict) else resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
-    texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
+    texts = (
+        (path, text)
+        for path, value in walk(tree)
+        for text in (value if isinstance(value, dict) else [value])
+    )
     leaked = [
-        ConfigIssue(at, why_refused(text)) for at, text in texts if isinstance(text, str) and has_credentials(text)
+        ConfigIssue(at, why_refused(text))
+        for at, text in texts
+        if isinstance(text, str) and has_credentials(text)
     ]
     if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
         raise NotAllowedError(format_issues(refused, label))
@@ -74,11 +82,14 @@ def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None =
 
 def _of_missing(path: str, label: str, message: str) -> ConfigIssue:
     """An issue with its label; a mandatory value of a shipped config is asked for instead of its line in the file."""
-    if not (message.startswith("missing; ") and re.match(r"(.*/)?conf/(data|model|trainer)/", label)):
+    if not (
+        message.startswith("missing; ") and re.match(r"(.*/)?conf/(data|model|trainer)/", label)
+    ):
         return ConfigIssue(label, message)
     advice = "name your file, for example data.source=my.csv"
     return ConfigIssue(
-        f"{path} is missing", advice if path == "data.source" else f"set it on the command line, {path}=..."
+        f"{path} is missing",
+        advice if path == "data.source" else f"set it on the command line, {path}=...",
     )
 
 
@@ -93,7 +104,9 @@ def read_stored_config(path: Path) -> dict[str, Any]:
     from mlxlab.config.hydra.yaml_limits import MAX_BYTES, parse_yaml
 
     try:
-        return check_stored_config(parse_yaml(path, read_text(path, max_bytes=MAX_BYTES)).values, str(path))
+        return check_stored_config(
+            parse_yaml(path, read_text(path, max_bytes=MAX_BYTES)).values, str(path)
+        )
     except ConfigError as error:
         raise DataError(str(error)) from None
 
@@ -119,8 +132,12 @@ def check_stored_model(node: object, config: dict[str, Any], name: str) -> dict[
 def register_resolvers() -> None:
     """Makes `${name:...}` known, in addition to the resolvers of OmegaConf and Hydra."""
     OmegaConf.register_new_resolver("oc.env", read_environment, replace=True)
-    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
+    OmegaConf.register_new_resolver(
+        "short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "if_set", lambda value, then, other: other if value is None else then, replace=True
+    )
     OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
 
 
@@ -137,7 +154,9 @@ def read_environment(name: str, *default: object) -> object:
             raise ConfigError(f"the environment variable {name} is not set")
         return None if default[0] is None else str(default[0])
     if has_credentials(value):
-        raise ConfigError(f"the environment variable {name} holds a URL with credentials; a config is tracked")
+        raise ConfigError(
+            f"the environment variable {name} holds a URL with credentials; a config is tracked"
+        )
     return value
 
 

@@ -47,13 +47,19 @@ def folders(conf: Path, args: list[str]) -> list[Path]:
 def groups(conf: list[Path]) -> dict[str, dict[str, str]]:
     """group -> option -> the first comment of its file, in the order of the primary config's defaults."""
     options: dict[str, dict[str, str]] = {}
-    files = [(file, file.parent.relative_to(folder)) for folder in conf for file in sorted(folder.rglob("*.yaml"))]
+    files = [
+        (file, file.parent.relative_to(folder))
+        for folder in conf
+        for file in sorted(folder.rglob("*.yaml"))
+    ]
     for file, group in ((file, folder.as_posix()) for file, folder in files):
         if group != "." and not group.startswith("hydra"):
             comments = (line for line in _header(file) if not line.startswith("@"))
             options.setdefault(group, {}).setdefault(file.stem, next(comments, ""))
     order = [group.split("/")[0] for group in [*chosen(conf), *sorted(options)]]
-    names = sorted(options, key=lambda group: (order.index(group.split("/")[0]), group.count("/"), group))
+    names = sorted(
+        options, key=lambda group: (order.index(group.split("/")[0]), group.count("/"), group)
+    )
     return {group: dict(sorted(options[group].items(), key=_hidden_size)) for group in names}
 
 
@@ -104,13 +110,18 @@ def sweep_lines(conf: list[Path]) -> list[KeyHelp]:
     """The keys of the callbacks of sweeps, in Hydra's own node of the primary config."""
     hydra = _load(_find(conf, "train")).get("hydra", {})
     callbacks = hydra.get("callbacks", {}).items()
-    return [line for name, node in callbacks for line in _key(node, None, "", f"hydra.callbacks.{name}")]
+    return [
+        line for name, node in callbacks for line in _key(node, None, "", f"hydra.callbacks.{name}")
+    ]
 
 
 def _package(conf: list[Path], group: str, option: str) -> str:
     """The path of the node that an option is."""
     header = _header(_find(conf, f"{group}/{option}"))
-    return next((line.split()[-1] for line in header if line.startswith("@package")), group.replace("/", "."))
+    return next(
+        (line.split()[-1] for line in header if line.startswith("@package")),
+        group.replace("/", "."),
+    )
 
 
 def _values(conf: list[Path], group: str, option: str) -> dict[str, Any]:
@@ -151,7 +162,10 @@ def _defaults(conf: list[Path], name: str, group: str) -> Iterator[tuple[str, st
         for entry, option, _ in file.defaults():
             inner = entry.removeprefix("override ")
             if inner == entry or (group and not inner.startswith("/")):
-                yield inner.lstrip("/") if inner.startswith("/") or not group else f"{group}/{inner}", option
+                yield (
+                    inner.lstrip("/") if inner.startswith("/") or not group else f"{group}/{inner}",
+                    option,
+                )
 
 
 def _overridden(conf: list[Path], group: str, option: str | None) -> dict[str, str | None]:
@@ -194,13 +208,19 @@ def _hidden_size(option: tuple[str, str]) -> int:
 def _load(file: Path) -> dict[str, Any]:
     """The values of a file as they are written: unlike OmegaConf, YAML takes `3e-4` for text."""
     try:
-        return dict(yaml.load(read_yaml(file).text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        return dict(
+            yaml.load(read_yaml(file).text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        )
     except ConfigError:
         return {}  # help is for someone whose files are broken too
 
 
 def _header(file: Path) -> list[str]:
     try:
-        return [line.lstrip("#").strip() for line in read_yaml(file).text.splitlines()[:6] if line.startswith("#")]
+        return [
+            line.lstrip("#").strip()
+            for line in read_yaml(file).text.splitlines()[:6]
+            if line.startswith("#")
+        ]
     except ConfigError as error:
         return [str(error)]

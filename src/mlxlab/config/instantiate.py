@@ -56,7 +56,9 @@ def instantiate(node: dict[str, Any], kind: type[object] = object, /, **runtime:
     built = _build(node, runtime)
     if not isinstance(built, kind):
         name = node.get("_target_", "a config node")
-        raise ConfigError(f"{name}: expected an instance of {kind.__name__}, got {type(built).__name__}")
+        raise ConfigError(
+            f"{name}: expected an instance of {kind.__name__}, got {type(built).__name__}"
+        )
     return built
 
 
@@ -65,12 +67,18 @@ def _build(value: object, runtime: dict[str, object]) -> object:
         return [_build(item, runtime) for item in value]
     if not isinstance(value, dict):
         return value
-    arguments = {key: _build(item, runtime) for key, item in value.items() if key not in ("_target_", "_partial_")}
+    arguments = {
+        key: _build(item, runtime)
+        for key, item in value.items()
+        if key not in ("_target_", "_partial_")
+    }
     if "_target_" not in value:
         return arguments
     call, known = import_target(value["_target_"]), signature(value["_target_"])
     accepted = {*known.keys, *known.runtime} if known else set()
-    arguments |= {name: item for name, item in runtime.items() if name in accepted and name not in arguments}
+    arguments |= {
+        name: item for name, item in runtime.items() if name in accepted and name not in arguments
+    }
     return partial(call, **arguments) if value.get("_partial_") else call(**arguments)
 
 
@@ -80,7 +88,10 @@ def import_target(target: str) -> Callable[..., Any]:
         raise NotAllowedError(f"_target_: {why}")
     module, _, name = target.rpartition(".")
     definition = getattr(importlib.import_module(module), name)
-    if (getattr(definition, "__module__", None), getattr(definition, "__qualname__", None)) != (module, name):
+    if (getattr(definition, "__module__", None), getattr(definition, "__qualname__", None)) != (
+        module,
+        name,
+    ):
         raise NotAllowedError(f"_target_: refused: {target} is another object under that name")
     return definition
 
@@ -95,7 +106,9 @@ class AllowedTarget:
     def roles(self) -> frozenset[str]:
         """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown."""
         owners = [(signature(owner), key) for owner, key in self.slots]
-        hints = [known.keys[key].hint for known, key in owners if known is not None and key in known.keys]
+        hints = [
+            known.keys[key].hint for known, key in owners if known is not None and key in known.keys
+        ]
         return frozenset().union(*map(_component_names, hints))
 
 
@@ -108,7 +121,11 @@ def _component_names(hint: object) -> frozenset[str]:
 
 def allowed_targets() -> dict[str, AllowedTarget | None]:
     """Dotted name -> how it is used; None for a target of the user or of a plugin."""
-    own = [name.strip() for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",") if name.strip()]
+    own = [
+        name.strip()
+        for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",")
+        if name.strip()
+    ]
     added = [target for package, conf in plugins().items() for target in _targets(conf, package)]
     return {**_targets(shipped_conf(), "mlxlab"), **dict.fromkeys([*added, *own])}
 
@@ -119,7 +136,9 @@ def serves_as(target: str, kind: str) -> bool:
     roles = shipped.roles() if shipped is not None else frozenset()
     if name in (kind, *roles):  # hints name the class itself, for example in a union with `kind`
         return name == kind
-    return kind in roles or not roles  # no roles: a user's own target, which is checked when it is built
+    return (
+        kind in roles or not roles
+    )  # no roles: a user's own target, which is checked when it is built
 
 
 def why_disallowed(target: object) -> str | None:
@@ -143,7 +162,11 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
                 issues.append(ConfigIssue(join_key(key, "_target_"), why))
             for name, hint in _UNSUPPORTED.items():
                 if name in node:
-                    issues.append(ConfigIssue(join_key(key, name), f"refused: {name} is not supported; {hint}"))
+                    issues.append(
+                        ConfigIssue(
+                            join_key(key, name), f"refused: {name} is not supported; {hint}"
+                        )
+                    )
     return issues
 
 
@@ -159,7 +182,9 @@ def _targets(conf: Path, package: str) -> dict[str, AllowedTarget]:
             targets_of[group].append(str(tree["_target_"]))
     targets: dict[str, AllowedTarget] = {}
     for (group, _), tree in files.items():
-        if "_target_" not in tree and targets_of[group]:  # its keys are arguments of the other options of its group
+        if (
+            "_target_" not in tree and targets_of[group]
+        ):  # its keys are arguments of the other options of its group
             arguments = [(value, targets_of[group], key) for key, value in tree.items()]
         else:
             parent, _, key = group.rpartition("/")
@@ -174,7 +199,9 @@ def _targets(conf: Path, package: str) -> dict[str, AllowedTarget]:
 
 def _read_files(conf: Path) -> dict[tuple[str, str], dict[str, object]]:
     """(group, option) -> the content of its file; `conf/train.yaml` is in the group ""."""
-    from mlxlab.config.hydra.yaml_limits import read_yaml  # YAML is slow to import; most commands build no targets
+    from mlxlab.config.hydra.yaml_limits import (
+        read_yaml,
+    )  # YAML is slow to import; most commands build no targets
 
     files: dict[tuple[str, str], dict[str, object]] = {}
     for file in sorted(conf.rglob("*.yaml")):

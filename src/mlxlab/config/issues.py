@@ -8,7 +8,9 @@ from functools import reduce
 from mlxlab.redact import redact, unknown_key
 
 KeyPath = tuple[str, ...]
-LocateKey = Callable[[str], str]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
+LocateKey = Callable[
+    [str], str
+]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
 
 MISSING = "???"  # OmegaConf's mark of a mandatory value
 UNRESOLVED = object()  # an interpolation that could not be resolved; its issue is already reported
@@ -34,7 +36,9 @@ def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
 
 
 def _line(label: str, message: str) -> str:
-    return unknown_key(label, message) if message.startswith("unknown key") else f"{label}: {message}"
+    return (
+        unknown_key(label, message) if message.startswith("unknown key") else f"{label}: {message}"
+    )
 
 
 def one_line(text: str, max_length: int = 500) -> str:
@@ -54,7 +58,13 @@ def shown(value: object) -> str:
 def walk(tree: object, path: str = "", *, lists: bool = True) -> Iterator[tuple[str, object]]:
     """(dotted key, value) of the tree itself and of everything in it; without `lists` not of the items of lists."""
     yield path, tree
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) and lists else ()
+    entries = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list) and lists
+        else ()
+    )
     for key, value in entries:
         yield from walk(value, join_key(path, key), lists=lists)
 

@@ -7,7 +7,9 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
 _CHECKOUT = _PACKAGE.parents[1]
-_IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()  # also if it is editable
+_IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (
+    _CHECKOUT / "conf"
+).is_dir()  # also if it is editable
 
 
 def checkout() -> Path | None:
@@ -22,10 +24,14 @@ def shipped_conf() -> Path:
     """
     if _IN_CHECKOUT:
         return _CHECKOUT / "conf"
-    folders = [folder / "conf" for folder in (_PACKAGE, _PACKAGE.parent)]  # in a wheel; in the code of a logged model
+    folders = [
+        folder / "conf" for folder in (_PACKAGE, _PACKAGE.parent)
+    ]  # in a wheel; in the code of a logged model
     if (folder := next(filter(Path.is_dir, folders), None)) is None:
         looked = f"{_CHECKOUT / 'conf'} (only with pyproject.toml next to it), {folders[0]} and {folders[1]}"
-        raise InputNotFoundError(f"no config files: looked in {looked}; copy the whole repository, or install mlxlab")
+        raise InputNotFoundError(
+            f"no config files: looked in {looked}; copy the whole repository, or install mlxlab"
+        )
     return folder
 
 

@@ -34,7 +34,9 @@ def plugins() -> dict[str, Path]:
         if source is not None and (source.parent / "conf").is_dir():
             folders[entry.value] = source.parent / "conf"
         else:
-            logger.warning(f"the plugin {entry.name} is ignored: expected a package {entry.value} with a folder conf/")
+            logger.warning(
+                f"the plugin {entry.name} is ignored: expected a package {entry.value} with a folder conf/"
+            )
     return folders
 
 

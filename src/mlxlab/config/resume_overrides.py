@@ -21,7 +21,13 @@ Choices = dict[str, str]  # group -> chosen option
 
 FREE_KEYS = {  # of groups that are structural or frozen
     *("model.dropout", "model.branch_dropout", "model.adapter.dropout"),
-    *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming"),
+    *(
+        "data.prefetch",
+        "data.baselines",
+        "data.batch_size",
+        "data.eval_batch_size",
+        "data.streaming",
+    ),
     *("data.on_error", "data.max_left_out"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
@@ -63,15 +69,17 @@ def merge_for_resume(
     new, typed_before = dict(old), _typed_keys(recorded, folders)
     for path in _typed_paths(typed, choices, folders):
         for key in [key for key in {**current, **old} if key[: len(path)] == path]:
-            if any(len(path) < len(each) and key[: len(each)] == each for each in typed_before) and _is_in_both(
-                key, len(path), old, current
-            ):
+            if any(
+                len(path) < len(each) and key[: len(each)] == each for each in typed_before
+            ) and _is_in_both(key, len(path), old, current):
                 continue
             if key in current:
                 new[key] = current[key]
             else:
                 new.pop(key, None)
-    changed = [key for key in sorted({*old, *new}) if old.get(key, ...) != new.get(key, ...)]  # ...: there is none
+    changed = [
+        key for key in sorted({*old, *new}) if old.get(key, ...) != new.get(key, ...)
+    ]  # ...: there is none
     changed = [key for key in changed if key[0] not in UNCHECKED_KEYS]
     refused = [
         f"{format_key(key)}={new.get(key)}: was {old.get(key)} in the checkpoint; {_FROZEN}"
@@ -81,7 +89,9 @@ def merge_for_resume(
     if refused:
         raise ConfigError("\n".join(refused[:10]))
     merged = _unflatten(new) | {key: composed[key] for key in UNCHECKED_KEYS if key in composed}
-    before, after = ({key: each[key] for key in each if key not in UNCHECKED_KEYS} for each in (saved, merged))
+    before, after = (
+        {key: each[key] for key in each if key not in UNCHECKED_KEYS} for each in (saved, merged)
+    )
     return merged, differences(before, after)
 
 
@@ -111,7 +121,9 @@ def requested_keys(
     saved, current = choices
     saved = {group: option for group, option in saved.items() if group != ADAPTER}
     known = {text.lstrip("+") for text in before}
-    return _typed_paths([text for text in typed if text.lstrip("+") not in known], (saved, current), folders)
+    return _typed_paths(
+        [text for text in typed if text.lstrip("+") not in known], (saved, current), folders
+    )
 
 
 def add_overrides(before: list[str], typed: list[str]) -> list[str]:
@@ -124,7 +136,12 @@ def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int
     """Appends to `resume_changes.json`; returns the file and the number of resumes with changes that it now lists."""
     file = folder / FILE
     records = _read_records(folder)
-    records.append({"step": step, "changes": {key: {"old": old, "new": new} for key, (old, new) in changes.items()}})
+    records.append(
+        {
+            "step": step,
+            "changes": {key: {"old": old, "new": new} for key, (old, new) in changes.items()},
+        }
+    )
     write_json(file, records)
     return file, len(records)
 
@@ -142,12 +159,18 @@ def _read_records(folder: Path) -> list[_ResumeRecord]:
 def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:
     if format_key(key) in FREE_KEYS:
         return "free"
-    if key[0] == "model" or key[:2] == ("data", "vocabulary") or key == ("data", "tokenizer", "path"):
+    if (
+        key[0] == "model"
+        or key[:2] == ("data", "vocabulary")
+        or key == ("data", "tokenizer", "path")
+    ):
         return "structural"
     return "frozen" if key[0] in FROZEN_GROUPS else "free"
 
 
-def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]) -> list[KeyPath]:
+def _typed_paths(
+    typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
+) -> list[KeyPath]:
     """The keys that the overrides set. A group whose option is that of the checkpoint sets none."""
     saved, current = choices
     paths: list[KeyPath] = []
@@ -163,10 +186,16 @@ def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: li
 def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[KeyPath]:
     """The keys that overrides give a value, without options of groups."""
     names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
-    return [tuple(name.split(".")) for name in names if not any((folder / name).is_dir() for folder in folders)]
+    return [
+        tuple(name.split("."))
+        for name in names
+        if not any((folder / name).is_dir() for folder in folders)
+    ]
 
 
-def _is_in_both(key: KeyPath, depth: int, old: dict[KeyPath, object], new: dict[KeyPath, object]) -> bool:
+def _is_in_both(
+    key: KeyPath, depth: int, old: dict[KeyPath, object], new: dict[KeyPath, object]
+) -> bool:
     """Whether both configs have a key, in components of the same classes below the node of `depth` names."""
     targets = [(*key[:count], "_target_") for count in range(depth + 1, len(key))]
     return key in old and key in new and all(old.get(each) == new.get(each) for each in targets)
@@ -185,12 +214,16 @@ def _option_paths(group: str, option: str, folders: list[Path]) -> list[KeyPath]
     if content is None or package is None:
         return [tuple(group.split("/"))]
     prefix = () if package[1] == "_global_" else tuple(package[1].split("."))
-    keys = list(_flatten({key: value for key, value in content.values.items() if key != "defaults"}, prefix))
+    keys = list(
+        _flatten({key: value for key, value in content.values.items() if key != "defaults"}, prefix)
+    )
     for name, chosen, _ in content.defaults():
         keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), folders)
     defaults = content.values.get("defaults")
     for text in defaults if isinstance(defaults, list) else []:
-        if isinstance(text, str) and text != "_self_":  # another option of this group, or /group/option
+        if (
+            isinstance(text, str) and text != "_self_"
+        ):  # another option of this group, or /group/option
             name, _, chosen = (text if text.startswith("/") else f"{group}/{text}").rpartition("/")
             keys += _option_paths(name.lstrip("/"), chosen, folders)
     return keys
@@ -200,7 +233,11 @@ def _flatten(tree: Tree, prefix: KeyPath = ()) -> dict[KeyPath, object]:
     """Leaves by the keys that lead to them; lists and empty mappings are leaves. Keys may hold dots."""
     leaves: dict[KeyPath, object] = {}
     for key, value in tree.items():
-        leaves |= _flatten(value, (*prefix, key)) if isinstance(value, dict) and value else {(*prefix, key): value}
+        leaves |= (
+            _flatten(value, (*prefix, key))
+            if isinstance(value, dict) and value
+            else {(*prefix, key): value}
+        )
     return leaves
 
 

@@ -70,7 +70,9 @@ def cached_table(
             _write(file, path.name, build)
             return _map(file, path.name, check), f"{outcome}, not cached"
     except OSError as error:
-        raise WriteError(f"{tempfile.gettempdir()}: no temporary file could be written ({error})") from None
+        raise WriteError(
+            f"{tempfile.gettempdir()}: no temporary file could be written ({error})"
+        ) from None
 
 
 def _build(path: Path, build: Batches, check: Check) -> "pyarrow.Table":

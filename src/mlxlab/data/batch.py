@@ -23,7 +23,9 @@ class Batch(NamedTuple):
     """B examples of T tokens, as NumPy arrays. Shorter examples are padded on the right."""
 
     tokens: np.ndarray  # (B, T) int32
-    segment_ids: np.ndarray  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
+    segment_ids: (
+        np.ndarray
+    )  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
     targets: np.ndarray  # int32: (B,) classes, or (B, T) tokens; float32: (B, L) 0 or 1 for each label, or (B,) numbers
     loss_weights: np.ndarray  # like targets, float32; 0 is not a target
     example_ids: np.ndarray  # (B,) int64: the same number in every epoch
@@ -109,11 +111,17 @@ class Task:
     kind: TaskKind
     num_classes: int  # C classes or L labels, of which several may hold (multi_label); 1 number; or the vocabulary
     labels: tuple[str, ...] = ()  # names of the classes or labels
-    masked: bool = False  # language modelling: predict masked tokens (True) or the next token (False)
+    masked: bool = (
+        False  # language modelling: predict masked tokens (True) or the next token (False)
+    )
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte
-    target_mean: float = 0.0  # regression: of the training values; targets are (value - mean) / deviation
+    target_mean: float = (
+        0.0  # regression: of the training values; targets are (value - mean) / deviation
+    )
     target_deviation: float = 1.0
-    pair_separator: int | None = None  # id of the token between two texts of an example; None for single texts
+    pair_separator: int | None = (
+        None  # id of the token between two texts of an example; None for single texts
+    )
 
 
 def check_position(position: object, shape: type[T]) -> T:
@@ -130,7 +138,9 @@ def load_position(state: Mapping[str, object], shape: type[T], fingerprint: str)
     position = check_position(dict(state), shape)
     if state["fingerprint"] != fingerprint:
         got = state["fingerprint"]
-        raise DataError(f"the saved position is in other data: expected fingerprint {fingerprint}, got {got}")
+        raise DataError(
+            f"the saved position is in other data: expected fingerprint {fingerprint}, got {got}"
+        )
     return position
 
 
@@ -164,7 +174,14 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
 
     tokens, mask, targets, weights, ids = map(grow, batch[:5])
     mask[-missing:, 0], mask[-missing:, 1:], weights[-missing:], ids[-missing:] = 1, 0, 0, -1
-    return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.aux.items()})
+    return Batch(
+        tokens,
+        mask,
+        targets,
+        weights,
+        ids,
+        {name: grow(field) for name, field in batch.aux.items()},
+    )
 
 
 def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
@@ -176,9 +193,14 @@ def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
         example = int(batch.example_ids[np.argwhere(~np.isfinite(batch.targets))[0, 0]])
         raise DataError(f"target of example {example}: expected a finite number")
     classes = batch.targets if batch.targets.dtype.kind == "i" else np.zeros(0, np.int32)
-    for name, values, end in (("token id", batch.tokens, vocab_size), ("label", classes, num_classes)):
+    for name, values, end in (
+        ("token id", batch.tokens, vocab_size),
+        ("label", classes, num_classes),
+    ):
         if values.size and (values.min() < 0 or values.max() >= end):
             index = tuple(int(i[0]) for i in np.nonzero((values < 0) | (values >= end)))
             example = int(batch.example_ids[index[0]])
-            raise DataError(f"{name} {int(values[index])} of example {example}: expected 0..{end - 1}")
+            raise DataError(
+                f"{name} {int(values[index])} of example {example}: expected 0..{end - 1}"
+            )
     return batch

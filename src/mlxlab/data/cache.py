@@ -24,7 +24,12 @@ def content_key(**content: object) -> str:
 
 
 def cached(
-    path: Path, build: Callable[[], T], encode: Callable[[T], bytes], decode: Callable[[bytes], T], *, read: bool = True
+    path: Path,
+    build: Callable[[], T],
+    encode: Callable[[T], bytes],
+    decode: Callable[[bytes], T],
+    *,
+    read: bool = True,
 ) -> tuple[T, str]:
     """The content of a cache file, or new content that is cached; and `hit`, `miss` or `corrupt, built again`.
 
@@ -60,7 +65,9 @@ def cached(
 
 def warn_of_damage(path: Path, error: DataError) -> None:
     """Without the name of the file, which is a digest: there is nothing to do about it."""
-    log.warning("a cached file is corrupt (%s); it is built again", str(error).removeprefix(f"{path}: "))
+    log.warning(
+        "a cached file is corrupt (%s); it is built again", str(error).removeprefix(f"{path}: ")
+    )
 
 
 def warn_of_unwritten(path: Path, error: OSError) -> None:

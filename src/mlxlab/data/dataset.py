@@ -242,6 +242,9 @@ def check_data_module(data: object) -> DataModule:
 def _refuse_missing(candidate: object, protocol: type) -> None:
     missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
     if missing:
-        kind, expected = type(candidate), f"the members of {protocol.__module__}.{protocol.__name__}"
+        kind, expected = (
+            type(candidate),
+            f"the members of {protocol.__module__}.{protocol.__name__}",
+        )
         got = f"none called {', '.join(missing)}"
         raise ConfigError(f"{kind.__module__}.{kind.__qualname__}: expected {expected}, got {got}")

@@ -38,10 +38,14 @@ def read(source: Path) -> Columns:
     """
     folder = source / FOLDER if os.path.isdir(source / FOLDER) else source
     if not os.path.isdir(folder) and not os.path.isfile(folder):
-        raise InputNotFoundError(f"{source}: not found; expected a run folder or a Parquet file of per-example losses")
+        raise InputNotFoundError(
+            f"{source}: not found; expected a run folder or a Parquet file of per-example losses"
+        )
     tables = [_read_file(path) for path in (streams(folder) if folder.is_dir() else [folder])]
     if folder.is_dir() and not any(len(table["id"]) for table in tables):
-        raise InputNotFoundError(f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them")
+        raise InputNotFoundError(
+            f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them"
+        )
     return latest(join(tables), "step", "time")
 
 
@@ -52,7 +56,9 @@ def merge(sources: Iterable[Path]) -> Columns:
 
 def latest(rows: Columns, first: str, then: str) -> Columns:
     """The row of each id with the largest `first`, then the largest `then`, then the last one; sorted by id."""
-    order = np.lexsort((rows[then], rows[first], rows["id"]))  # stable; the last key is the primary one
+    order = np.lexsort(
+        (rows[then], rows[first], rows["id"])
+    )  # stable; the last key is the primary one
     ids = rows["id"][order]
     last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
     return {name: column[order[last]] for name, column in rows.items()}
@@ -63,7 +69,9 @@ def join(tables: list[Columns]) -> Columns:
     names = list(dict.fromkeys(name for table in tables for name in table))
     missing = [np.full(len(table["id"]), np.nan, np.float32) for table in tables]
     return {
-        name: np.concatenate([table.get(name, nan) for table, nan in zip(tables, missing, strict=True)])
+        name: np.concatenate(
+            [table.get(name, nan) for table, nan in zip(tables, missing, strict=True)]
+        )
         for name in names
     }
 
@@ -73,7 +81,12 @@ def write(rows: Columns, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: pa.array(column, from_pandas=name not in KEY_COLUMNS) for name, column in rows.items()})
+    table = pa.table(
+        {
+            name: pa.array(column, from_pandas=name not in KEY_COLUMNS)
+            for name, column in rows.items()
+        }
+    )
     file = pa.BufferOutputStream()
     pq.write_table(table, file, compression="zstd")
     write_atomic(path, file.getvalue().to_pybytes(), durable=True)
@@ -95,7 +108,9 @@ class StreamWriter:
 
         # By buffers: the first `pa.array` of NumPy values would import pandas, which takes longer than a hundred steps.
         arrays = [
-            pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
+            pa.Array.from_buffers(
+                pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
+            )
             for column in rows.values()
         ]
         batch = pa.RecordBatch.from_arrays(arrays, list(rows))
@@ -103,7 +118,9 @@ class StreamWriter:
             self.close()
             self.folder.mkdir(exist_ok=True)
             path = self.folder / f"{int(rows['step'][0]):09d}{SUFFIX}"
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644
+            )
             self._schema, self._size = batch.schema, 0
         data = (b"" if self._size else bytes(batch.schema.serialize())) + bytes(batch.serialize())
         try:
@@ -129,7 +146,11 @@ def streams(folder: Path) -> list[Path]:
 def truncate(folder: Path, step: int) -> None:
     """Removes the rows after `step`, and incomplete batches."""
     for path in streams(folder):
-        ends = [end for batch, end in _batches(path) if batch["step"].to_numpy(False).max(initial=0) <= step]
+        ends = [
+            end
+            for batch, end in _batches(path)
+            if batch["step"].to_numpy(False).max(initial=0) <= step
+        ]
         if ends:
             os.truncate(path, ends[-1])
         else:
@@ -145,7 +166,9 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
     try:
         schema = pa.ipc.read_schema(source)
         if "step" not in schema.names or schema.field("step").type != pa.int64():
-            raise DataError(f"{path}: expected a column step of 64-bit integers, got {', '.join(schema.names)[:200]}")
+            raise DataError(
+                f"{path}: expected a column step of 64-bit integers, got {', '.join(schema.names)[:200]}"
+            )
         while True:
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
             batch.validate()
@@ -167,7 +190,10 @@ def _read_file(path: Path) -> Columns:
         else:  # no step was logged completely
             return {name: np.zeros(0) for name in REQUIRED}
         table.validate(full=True)
-        return {name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4")) for name in table.column_names}
+        return {
+            name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4"))
+            for name in table.column_names
+        }
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
@@ -190,7 +216,11 @@ def _check_columns(path: Path, schema: "pa.Schema") -> None:
 
     missing = [name for name in REQUIRED if name not in schema.names]
     if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)[:200]}")
+        raise DataError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)[:200]}"
+        )
     for field in schema:
         if not (types.is_integer(field.type) or types.is_floating(field.type)):
-            raise DataError(f"{path}: column {field.name[:40]} holds {str(field.type)[:40]}, expected numbers")
+            raise DataError(
+                f"{path}: column {field.name[:40]} holds {str(field.type)[:40]}, expected numbers"
+            )

@@ -35,11 +35,15 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
     """
     name = os.fspath(path)
     if name in ("", "-"):
-        raise InputNotFoundError(f"{name!r}: standard input cannot be read as a data set, expected a path")
+        raise InputNotFoundError(
+            f"{name!r}: standard input cannot be read as a data set, expected a path"
+        )
     try:
         mode = os.stat(name).st_mode
         if not stat.S_ISREG(mode):
-            raise InputNotFoundError(f"{name} is {describe_file_type(mode)}, expected a regular file")
+            raise InputNotFoundError(
+                f"{name} is {describe_file_type(mode)}, expected a regular file"
+            )
         with open(name, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -88,4 +92,8 @@ def suggest_file(path: Path) -> str:
         matches = nearest_names(path.name, [entry.name for entry in os.scandir(path.parent)])
     except (OSError, ValueError):
         return ""
-    return f" (did you mean {path.parent / matches[0]}?)" if matches and matches[0] != path.name else ""
+    return (
+        f" (did you mean {path.parent / matches[0]}?)"
+        if matches and matches[0] != path.name
+        else ""
+    )

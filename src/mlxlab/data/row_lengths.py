@@ -64,12 +64,19 @@ def measure_lengths(
     at_limit = np.flatnonzero(lengths >= seq_len)
     if not len(at_limit):
         return RowLengths(seq_len, len(lengths), 0, seq_len)
-    sample = at_limit[np.linspace(0, len(at_limit) - 1, min(len(at_limit), MAX_MEASURED)).astype(np.int64)]
+    sample = at_limit[
+        np.linspace(0, len(at_limit) - 1, min(len(at_limit), MAX_MEASURED)).astype(np.int64)
+    ]
     full = np.asarray(full_lengths(sample))
     too_long = round(float(np.mean(full > seq_len)) * len(at_limit))
     # The shortest rows are below the limit; the quantile of all is another one of those at it.
     position = max(0.0, 1 - (1 - QUANTILE) * len(lengths) / len(at_limit))
-    return RowLengths(seq_len, len(lengths), too_long, round_up(float(np.quantile(full, position, method="higher"))))
+    return RowLengths(
+        seq_len,
+        len(lengths),
+        too_long,
+        round_up(float(np.quantile(full, position, method="higher"))),
+    )
 
 
 def round_up(length: float) -> int:

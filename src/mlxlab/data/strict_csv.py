@@ -45,8 +45,12 @@ def parse_csv(data: bytes, path: str | os.PathLike[str]) -> Iterator[list[Field]
     content = text.rstrip()
     if not content:
         raise DataError(f"{name}:1:1: the file is empty, expected a header and rows")
-    if len(data) > MAX_BYTES and max(map(len, text.split("\n"))) < MAX_BYTES // 100:  # else one field is huge
-        raise DataError(f"{name}:{text.count(chr(10)) + 1}:1: the file is longer than {MAX_BYTES} bytes")
+    if (
+        len(data) > MAX_BYTES and max(map(len, text.split("\n"))) < MAX_BYTES // 100
+    ):  # else one field is huge
+        raise DataError(
+            f"{name}:{text.count(chr(10)) + 1}:1: the file is longer than {MAX_BYTES} bytes"
+        )
     end = text.find("\n", len(content))
     text = text if end < 0 else text[:end]
     offset, width = 0, 0
@@ -56,7 +60,9 @@ def parse_csv(data: bytes, path: str | os.PathLike[str]) -> Iterator[list[Field]
         assert match is not None  # the second alternative matches the empty string
         raw, separator = match.group(), text[match.end() : match.end() + 1]
         if separator not in ("", ",", "\n") or len(raw) > MAX_FIELD:
-            raise DataError(f"{name}:{_fault(Field(raw, text, offset), Field(separator, text, match.end()))}")
+            raise DataError(
+                f"{name}:{_fault(Field(raw, text, offset), Field(separator, text, match.end()))}"
+            )
         row.append(Field(raw[1:-1].replace('""', '"') if raw[:1] == '"' else raw, text, offset))
         offset = match.end() + 1
         if separator != ",":
@@ -95,7 +101,10 @@ def _decode(data: bytes, name: str) -> str:
         if error.reason == "unexpected end of data" and len(data) == MAX_BYTES:
             return _decode(data[: error.start], name)
         content = error.object  # without the byte order mark
-        text, fault = content[: error.start].decode(), f"byte 0x{content[error.start]:02x} is not UTF-8"
+        text, fault = (
+            content[: error.start].decode(),
+            f"byte 0x{content[error.start]:02x} is not UTF-8",
+        )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     end = Field("", text, len(text))
     if not fault and (match := _CONTROL.search(text)):

@@ -48,7 +48,9 @@ class ExampleSelection:
         if self.mode is None:
             return None
         ids, losses = self._losses(known)
-        count = max(1, ceil(len(ids) * Fraction(str(self.percent)) / 100))  # floats would round 33 up to 34
+        count = max(
+            1, ceil(len(ids) * Fraction(str(self.percent)) / 100)
+        )  # floats would round 33 up to 34
         if self.mode == "random":
             losses = counter_hash(seed, Stream.SELECTION, ids)
         elif self.mode == "hardest":
@@ -59,15 +61,21 @@ class ExampleSelection:
         """Ids, and the loss of each (0 without a source)."""
         if self.source is None:
             if known is None or not len(known):
-                raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")
+                raise ConfigError(
+                    "data.select.mode=random needs data.select.source here: the ids are not known before"
+                )
             return known, np.zeros(len(known))
         rows = example_losses.read(Path(os.path.expanduser(self.source)))
         losses = rows.get(self.score, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(losses)
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(losses):,} rows has a finite {self.score} to select by")
+            raise DataError(
+                f"{self.source}: none of its {len(losses):,} rows has a finite {self.score} to select by"
+            )
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():
-            raise DataError(f"{self.source}: none of its ids is a training example here; is it of other data?")
+            raise DataError(
+                f"{self.source}: none of its ids is a training example here; is it of other data?"
+            )
         return rows["id"][usable], losses[usable].astype(np.float64)

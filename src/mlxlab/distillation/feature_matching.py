@@ -47,10 +47,14 @@ def read_pairs(nodes: list[dict[str, str | float]]) -> list[LayerPair]:
     try:
         return validate(nodes, list[LayerPair])
     except ShapeError as error:
-        raise ConfigError(f"{_KEY}{error}; expected {{student: layer, teacher: layer, weight: number > 0}}") from None
+        raise ConfigError(
+            f"{_KEY}{error}; expected {{student: layer, teacher: layer, weight: number > 0}}"
+        ) from None
 
 
-def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int) -> None:
+def add_projections(
+    student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int
+) -> None:
     """Adds a matrix for each pair to the student, (..., its hidden size) -> (..., that of the teacher).
 
     They are U(+-1 / sqrt(hidden size of the student)), by seed. ConfigError if a layer does not exist or is not called,
@@ -72,7 +76,11 @@ def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[Laye
             names = f"{pair['student']} and {pair['teacher']}"
             raise ConfigError(f"{_KEY}: expected two attention layers or none, got {names}")
         # Attention maps need no projection.
-        sizes = (1, 1) if is_attention else (student_call.output.shape[-1], teacher_call.output.shape[-1])
+        sizes = (
+            (1, 1)
+            if is_attention
+            else (student_call.output.shape[-1], teacher_call.output.shape[-1])
+        )
         layer = nn.Linear(*sizes, bias=False)
         bound = 1 / math.sqrt(sizes[0])
         layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", layer.weight.shape, bound))
@@ -145,7 +153,9 @@ def attention_map(call: LayerCall) -> mx.array:
     layer, (x, mask, *_) = call.layer, call.arguments
     T = x.shape[1]
     q, k = layer.queries_and_keys(x)
-    scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
+    scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(
+        k, q.shape[1] // k.shape[1], axis=1
+    ).swapaxes(-1, -2)
     if isinstance(mask, SegmentMask):
         mask = mask.bias
     if isinstance(mask, str):  # "causal"

@@ -37,7 +37,9 @@ class LoadedTeacher(NamedTuple):
     model: nn.Module
     task: Task
     tokenizer: Tokenizer
-    max_tokens: int | None  # rows longer than this have no position embeddings; None without a limit
+    max_tokens: (
+        int | None
+    )  # rows longer than this have no position embeddings; None without a limit
     held_out: str  # fingerprint of its validation data; "" if unknown
     num_logits: int  # of a language model, per token: its tokenizer may have fewer tokens
     encoder: Encoder | None = None  # None for a third-party model
@@ -49,7 +51,9 @@ class TeacherLoader:
 
     options: DistillationOptions
     tracking_uri: str | None  # the store of registered models; None is the default one
-    cache: Path = field(default_factory=lambda: project_root() / ".cache")  # of downloads and of soft targets
+    cache: Path = field(
+        default_factory=lambda: project_root() / ".cache"
+    )  # of downloads and of soft targets
 
     def inherited_tokenizer(self, pretrained: str | None) -> Path | None:
         """The folder of the tokenizer that a student inherits: of its pretrained weights, else of its first teacher."""
@@ -66,7 +70,9 @@ class TeacherLoader:
         if self.options.members and self.options.round_init == "previous":
             previous = restore_from(Path(self.options.members[-1])).model
             if parameter_shapes(previous) != parameter_shapes(model):
-                raise ConfigError(f"{_ROUND_INIT}: the previous student has grown, its weights do not fit a new one")
+                raise ConfigError(
+                    f"{_ROUND_INIT}: the previous student has grown, its weights do not fit a new one"
+                )
             model.update(previous.parameters())
 
     def load(
@@ -87,50 +93,78 @@ class TeacherLoader:
         options = self.options
         if not options.models:
             return Teachers(), []
-        weights, previous, count = options.teacher_weights, options.previous_students, len(options.teachers)
+        weights, previous, count = (
+            options.teacher_weights,
+            options.previous_students,
+            len(options.teachers),
+        )
         if weights is not None and len(weights) != count:
             title = "trainer.distillation.teacher_weights"
-            raise ConfigError(f"{title}: expected {count} weights, one per teacher, got {len(weights)}")
+            raise ConfigError(
+                f"{title}: expected {count} weights, one per teacher, got {len(weights)}"
+            )
         teachers = [self._load_teacher(name, data) for name in options.teachers]
-        students = [self._load_teacher(name, data) for name in options.members] if previous != "independent" else []
+        students = (
+            [self._load_teacher(name, data) for name in options.members]
+            if previous != "independent"
+            else []
+        )
         if previous == "teacher" and weights is not None:
             weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
         members = [*teachers, *students] if previous == "teacher" else teachers
         base = students if previous == "residual" else []
         aligned = [self._align(member, data, seq_len, num_logits) for member in members]
         ensemble = Ensemble(aligned, weights, options.ensemble_mean, data.task.kind)
-        residual_base = Ensemble([self._align(member, data, seq_len, num_logits) for member in base])
+        residual_base = Ensemble(
+            [self._align(member, data, seq_len, num_logits) for member in base]
+        )
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
         teacher_cache = self._open_cache(data, ensemble, router) if ensemble else None
-        digests = {loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)}
+        digests = {
+            loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)
+        }
         messages = []
         for teacher in teachers:
             title = f"teacher: {teacher.name}"
             messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
             if teacher.held_out not in ("", data.held_out):
-                messages.append(f"{title} was validated on other data: it may have been trained on the validation data")
+                messages.append(
+                    f"{title} was validated on other data: it may have been trained on the validation data"
+                )
         return Teachers(ensemble, residual_base, teacher_cache, digests), messages
 
     def _load_teacher(self, name: str, data: DataModule) -> LoadedTeacher:
         path = self._local_path(name)
         if find_run_dir(path) is not None:
             restored = restore_from(path)
-            model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
+            model, task, tokenizer = (
+                restored.model,
+                restored.encoder.task,
+                restored.encoder.tokenizer,
+            )
             held_out = restored.checkpoint.state["metadata"]["held_out"]
-            limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
+            limit = (
+                model.backbone.position_limit if isinstance(model, Model) else None
+            )  # an ensemble has none
             num_logits = restored.checkpoint.state["vocab_size"]
-            return LoadedTeacher(name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder)
+            return LoadedTeacher(
+                name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder
+            )
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind
         if kind != "language_modelling":
             expected = f"expected a model for {_describe_task(data.task)}"
-            raise NotAllowedError(f"trainer.teachers: {name}: {expected}, got a pretrained language model")
+            raise NotAllowedError(
+                f"trainer.teachers: {name}: {expected}, got a pretrained language model"
+            )
         model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
         task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
         num_logits = model.backbone.embedding.weight.shape[0]
-        return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "", num_logits)
+        return LoadedTeacher(
+            name, model, task, tokenizer, model.backbone.position_limit, "", num_logits
+        )
 
     def _local_path(self, name: str) -> Path:
         """The path of a teacher; a registered model is downloaded first."""
@@ -138,30 +172,59 @@ class TeacherLoader:
             return Path(os.path.expanduser(name))
         return download_model(name, self.tracking_uri, project_root(), self.cache)
 
-    def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int, num_logits: int | None) -> FrozenModel:
+    def _align(
+        self, teacher: LoadedTeacher, data: DataModule, seq_len: int, num_logits: int | None
+    ) -> FrozenModel:
         """The teacher with the classes, labels or tokens of the student, or with its unit of the target."""
         title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
         if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
-            raise NotAllowedError(f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}")
-        if teacher.max_tokens is not None and seq_len > teacher.max_tokens:  # MLX has no bounds checks
-            raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}")
+            raise NotAllowedError(
+                f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}"
+            )
+        if (
+            teacher.max_tokens is not None and seq_len > teacher.max_tokens
+        ):  # MLX has no bounds checks
+            raise ConfigError(
+                f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}"
+            )
         same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
         if task.kind != "language_modelling" and not same_tokens:
             expected, got = (
-                f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer)
+                f"{each.vocab_size} tokens, {each.fingerprint[:8]}"
+                for each in (tokenizer, teacher.tokenizer)
             )
-            raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
-        if teacher.encoder is not None and isinstance(data, HasEncoder) and not _same_texts(teacher.encoder, data):
+            raise NotAllowedError(
+                f"{title}: expected the student's tokenizer ({expected}), got {got}"
+            )
+        if (
+            teacher.encoder is not None
+            and isinstance(data, HasEncoder)
+            and not _same_texts(teacher.encoder, data)
+        ):
             way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
             raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
         if task.kind == "regression":  # each standardises by its own training rows
             shift = (teacher.task.target_mean - task.target_mean) / task.target_deviation
-            return FrozenModel(teacher.model, scale=teacher.task.target_deviation / task.target_deviation, shift=shift)
-        if task.kind != "language_modelling" and not task.labels and task.num_classes != teacher.task.num_classes:
-            raise NotAllowedError(f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}")
+            return FrozenModel(
+                teacher.model,
+                scale=teacher.task.target_deviation / task.target_deviation,
+                shift=shift,
+            )
+        if (
+            task.kind != "language_modelling"
+            and not task.labels
+            and task.num_classes != teacher.task.num_classes
+        ):
+            raise NotAllowedError(
+                f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}"
+            )
         if same_tokens and teacher.task.labels == task.labels:
             is_equal = task.kind != "language_modelling" or num_logits in (None, teacher.num_logits)
-            return FrozenModel(teacher.model) if is_equal else self._truncated(teacher, title, cast(int, num_logits))
+            return (
+                FrozenModel(teacher.model)
+                if is_equal
+                else self._truncated(teacher, title, cast(int, num_logits))
+            )
         if task.kind != "language_modelling":
             kind = "classes" if task.kind == "classification" else "labels"
             own, names = list(teacher.task.labels), list(task.labels)
@@ -174,12 +237,18 @@ class TeacherLoader:
             )
         if kind == "tokens" and num_logits not in (None, len(names)):
             sizes = f"the student has logits of {num_logits} tokens, its tokenizer {len(names)}"
-            raise NotAllowedError(f"{title}: {sizes}; expected a teacher with the student's tokenizer")
+            raise NotAllowedError(
+                f"{title}: {sizes}; expected a teacher with the student's tokenizer"
+            )
         indices = {name: index for index, name in enumerate(own)}
         if unknown := [name for name in names if name not in indices]:
-            example = f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
+            example = (
+                f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
+            )
             raise NotAllowedError(f"{title}: lacks {example}")
-        return FrozenModel(teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens")
+        return FrozenModel(
+            teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens"
+        )
 
     def _truncated(self, teacher: LoadedTeacher, title: str, num_logits: int) -> FrozenModel:
         """A teacher of the student's tokens, under the same ids, and more; NotAllowedError unless the options allow."""
@@ -188,26 +257,44 @@ class TeacherLoader:
             raise NotAllowedError(f"{sizes}; expected a teacher of these or more tokens")
         if self.options.vocab_mapping != "subset":
             path = "data.tokenizer.path=<inference folder of the teacher>"
-            raise NotAllowedError(f"{sizes}; to leave out the others: trainer.distillation.vocab_mapping=subset {path}")
+            raise NotAllowedError(
+                f"{sizes}; to leave out the others: trainer.distillation.vocab_mapping=subset {path}"
+            )
         return FrozenModel(teacher.model, np.arange(num_logits), tokens=True)
 
-    def _open_cache(self, data: DataModule, ensemble: Ensemble, router: object) -> TeacherCache | None:
+    def _open_cache(
+        self, data: DataModule, ensemble: Ensemble, router: object
+    ) -> TeacherCache | None:
         """The cache of these teachers on these data; None if the options ask for none."""
         if self.options.teacher_cache is None:
             return None
         try:
             options: CacheOptions = validate(self.options.teacher_cache, CacheOptions)
         except ShapeError as error:
-            raise ConfigError(f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype") from None
+            raise ConfigError(
+                f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype"
+            ) from None
         task = data.task
         has_classes = task.kind in ("classification", "language_modelling")
-        top_k, dtype = options.get("top_k", 100 if has_classes else task.num_classes), options.get("dtype", "float16")
+        top_k, dtype = (
+            options.get("top_k", 100 if has_classes else task.num_classes),
+            options.get("dtype", "float16"),
+        )
         if not has_classes and top_k < task.num_classes:
             expected = f"expected all {task.num_classes} outputs of the task {task.kind}"
             raise ConfigError(f"trainer.distillation.teacher_cache.top_k: {expected}, got {top_k}")
-        inputs = (ensemble.digest(), repr(router), data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
+        inputs = (
+            ensemble.digest(),
+            repr(router),
+            data.fingerprint,
+            data.tokenizer.fingerprint,
+            top_k,
+            dtype,
+        )
         key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
-        return TeacherCache(top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes)
+        return TeacherCache(
+            top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes
+        )
 
 
 def _same_texts(encoder: Encoder, data: HasEncoder) -> bool:

@@ -9,7 +9,12 @@ import numpy as np
 
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch, Task
-from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
+from mlxlab.distillation.feature_matching import (
+    add_projections,
+    capture_calls,
+    feature_matching_loss,
+    read_pairs,
+)
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
@@ -66,18 +71,28 @@ class DistillationLoss:
         self.compute_target_loss = target_loss(task.kind, label_smoothing)
         self.scale_by_t2 = scale_by_t2 and divergence != "mse" and task.kind != "regression"
         self.terms = (
-            ("squared_error", "teacher_squared_error") if task.kind == "regression" else ("cross_entropy", "kl")
+            ("squared_error", "teacher_squared_error")
+            if task.kind == "regression"
+            else ("cross_entropy", "kl")
         )
         self.pairs = read_pairs(feature_matching) if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
-            raise ConfigError(f"trainer.loss.router: expected null for the task {task.kind}: it reads classes")
+            raise ConfigError(
+                f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
+            )
         cache = loaded_teachers.cache
         if cache is not None and self.pairs:
-            raise ConfigError("trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs")
+            raise ConfigError(
+                "trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs"
+            )
         if cache is not None and cache.top_k and divergence == "mse":
-            expected = f"expected no teacher_cache, or top_k={cache.num_classes}, got top_k={cache.top_k}"
-            raise ConfigError(f"trainer.loss.divergence=mse: compares the logits of all classes: {expected}")
+            expected = (
+                f"expected no teacher_cache, or top_k={cache.num_classes}, got top_k={cache.top_k}"
+            )
+            raise ConfigError(
+                f"trainer.loss.divergence=mse: compares the logits of all classes: {expected}"
+            )
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         if self.pairs:
@@ -87,17 +102,25 @@ class DistillationLoss:
         target_values = self.compute_target_loss(logits, batch.targets)
         if not self._queries_teachers:
             return LossTerms(target_values, {self.terms[0]: target_values})
-        with capture_calls(self.teachers.first, [pair["teacher"] for pair in self.pairs]) as teacher_calls:
+        with capture_calls(
+            self.teachers.first, [pair["teacher"] for pair in self.pairs]
+        ) as teacher_calls:
             soft_targets = self.teachers.soft_targets(batch, self.router)
-        alpha, temperature = (coefficient_value(value, name, batch) for name, value in self.coefficients.items())
-        divergence = self._divergence(soft_targets, logits, temperature, target_values, batch.targets)
+        alpha, temperature = (
+            coefficient_value(value, name, batch) for name, value in self.coefficients.items()
+        )
+        divergence = self._divergence(
+            soft_targets, logits, temperature, target_values, batch.targets
+        )
         scale = temperature * temperature if self.scale_by_t2 else 1.0
         total = alpha * target_values + (1 - alpha) * scale * divergence
         terms = dict(zip(self.terms, (target_values, divergence), strict=True))
         if not self.pairs:
             return LossTerms(total, terms)
         per_token = self.kind == "language_modelling"
-        matching = feature_matching_loss(model, self.pairs, student_calls, teacher_calls, batch, per_token=per_token)
+        matching = feature_matching_loss(
+            model, self.pairs, student_calls, teacher_calls, batch, per_token=per_token
+        )
         return LossTerms(total + matching, terms | {"feature_matching": matching})
 
     def setup(self, model: nn.Module, seed: int) -> None:
@@ -106,7 +129,9 @@ class DistillationLoss:
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         arrays = weighted_sum.coefficient_arrays(self.coefficients, batch, fraction_done)
-        return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
+        return (
+            arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
+        )
 
     def flush(self) -> None:
         if self.teachers.cache is not None:
@@ -128,11 +153,15 @@ class DistillationLoss:
         if self.kind == "multi_label":
             return label_divergence(soft_targets.values, logits, divisor, self.divergence)
         if not self.label_smoothing:  # then it can be recovered from the cross-entropy
-            log_sum_exp = target_values + mx.take_along_axis(logits, targets[..., None], axis=-1).squeeze(-1)
+            log_sum_exp = target_values + mx.take_along_axis(
+                logits, targets[..., None], axis=-1
+            ).squeeze(-1)
         return soft_target_divergence(soft_targets, logits, divisor, self.divergence, log_sum_exp)
 
 
-def label_divergence(teacher: mx.array, student: mx.array, temperature: mx.array | float, kind: str) -> mx.array:
+def label_divergence(
+    teacher: mx.array, student: mx.array, temperature: mx.array | float, kind: str
+) -> mx.array:
     """`soft_target_divergence` of each label, which holds or not: logits (B, L) twice -> (B, L)."""
     if kind == "mse":
         return mx.square(student - teacher)
@@ -161,7 +190,9 @@ def soft_target_divergence(
         num_tail = mx.array(float(logits.shape[-1] - targets.classes.shape[-1]))
         student = top_k_log_probs(logits, targets.classes, log_sum_exp)
         spread = (temperature - 1) * mx.log(num_tail)
-        teacher, student = (mx.concatenate([x[..., :-1], x[..., -1:] + spread], axis=-1) for x in (teacher, student))
+        teacher, student = (
+            mx.concatenate([x[..., :-1], x[..., -1:] + spread], axis=-1) for x in (teacher, student)
+        )
     if kind == "forward" and isinstance(temperature, float):
         return kl_divergence(teacher, student, temperature)
     return DIVERGENCES[kind](teacher / temperature, student / temperature)
@@ -178,7 +209,9 @@ def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
     return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
 
 
-DIVERGENCES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of softened logits: (teacher, student) -> (...)
+DIVERGENCES: dict[
+    str, Callable[[mx.array, mx.array], mx.array]
+] = {  # of softened logits: (teacher, student) -> (...)
     "forward": kl_divergence,
     "reverse": _reverse,
     "jensen_shannon": _jensen_shannon,

@@ -49,7 +49,9 @@ class DistillationOptions:
         return [*self.teachers, *self.members]
 
 
-NO_DISTILLATION = DistillationOptions([], None, "logits", "float32", "same", None, 1, "fresh", "teacher", [])
+NO_DISTILLATION = DistillationOptions(
+    [], None, "logits", "float32", "same", None, 1, "fresh", "teacher", []
+)
 
 
 def read_options(node: dict[str, Any] | None) -> DistillationOptions:

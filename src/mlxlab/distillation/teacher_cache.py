@@ -22,7 +22,9 @@ from mlxlab.ops.cross_entropy import log_softmax
 
 FILE = "soft_targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size
-MIN_PROBABILITY = 1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
+MIN_PROBABILITY = (
+    1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
+)
 VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
 _WAIT_SECONDS = 30  # for other processes that are writing
 # The last three: number of targets, and what storing k classes loses, summed over them (see `TeacherCache.describe`).
@@ -42,7 +44,9 @@ class TeacherCache:
     teachers, data and options only.
     """
 
-    def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
+    def __init__(
+        self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int
+    ) -> None:
         self.num_classes, self.dtype = num_classes, np.dtype(dtype)
         self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
         self.width = self.top_k + 1 if self.top_k else num_classes
@@ -57,9 +61,14 @@ class TeacherCache:
 
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
         """
-        leading = batch.targets.shape if batch.targets.dtype.kind == "i" else batch.targets.shape[:1]
+        leading = (
+            batch.targets.shape if batch.targets.dtype.kind == "i" else batch.targets.shape[:1]
+        )
         shape = (len(batch.targets), math.prod(leading[1:]))  # (B, targets of a row)
-        values, classes = np.zeros((*shape, self.width), self.dtype), np.zeros((*shape, self.top_k), np.int32)
+        values, classes = (
+            np.zeros((*shape, self.width), self.dtype),
+            np.zeros((*shape, self.top_k), np.int32),
+        )
         keys = list(map(row_key, batch.tokens, batch.segment_ids))
         # Padding is not stored.
         counts = list(map(_length, batch.segment_ids)) if len(leading) > 1 else [1] * len(keys)
@@ -71,12 +80,16 @@ class TeacherCache:
                 values[row, :count], classes[row, :count] = stored
         self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
         if missing:
-            new_values, new_classes, tail, nats = (x.reshape(*shape, -1) for x in self._compress(compute()))
+            new_values, new_classes, tail, nats = (
+                x.reshape(*shape, -1) for x in self._compress(compute())
+            )
             for row in missing:
                 at = row, slice(counts[row])
                 values[at], classes[at] = new_values[at], new_classes[at]
                 record = new_values[at].tobytes() + new_classes[at].tobytes()
-                self.records.put(keys[row], record, (counts[row], float(tail[at].sum()), float(nats[at].sum())))
+                self.records.put(
+                    keys[row], record, (counts[row], float(tail[at].sum()), float(nats[at].sum()))
+                )
         aux = {VALUES: values.reshape(*leading, self.width)}
         return aux | ({CLASSES: classes.reshape(*leading, self.top_k)} if self.top_k else {})
 
@@ -121,11 +134,15 @@ class TeacherCache:
         # KL of the full distribution to what a reader of the cache can know: all other classes equally likely.
         known = stored.astype(np.float32)
         known[..., -1] -= np.log(self.num_classes - self.top_k)
-        nats = np.array((mx.exp(log_p) * log_p).sum(axis=-1)) - (np.exp(values) * known).sum(axis=-1)
+        nats = np.array((mx.exp(log_p) * log_p).sum(axis=-1)) - (np.exp(values) * known).sum(
+            axis=-1
+        )
         return stored, np.array(classes).astype(self.classes_dtype), np.exp(values[..., -1]), nats
 
 
-def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None) -> mx.array:
+def top_k_log_probs(
+    logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None
+) -> mx.array:
     """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
     log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
     log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
@@ -149,7 +166,9 @@ class RecordFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            raise CannotCreateError(f"{path}: the teacher cache cannot be created ({error})") from None
+            raise CannotCreateError(
+                f"{path}: the teacher cache cannot be created ({error})"
+            ) from None
 
     def get(self, key: bytes) -> bytes | None:
         """A record; None if it is not stored, or corrupt."""
@@ -177,7 +196,9 @@ class RecordFile:
     def totals(self) -> tuple[float, float, float]:
         """Targets, tail and nats, summed over all records, also those of earlier runs."""
         self.flush()
-        targets, tail, nats = self._read("SELECT total(targets), total(tail), total(nats) FROM records") or (0, 0, 0)
+        targets, tail, nats = self._read(
+            "SELECT total(targets), total(tail), total(nats) FROM records"
+        ) or (0, 0, 0)
         return targets, tail, nats
 
     def flush(self) -> None:
@@ -202,7 +223,9 @@ class RecordFile:
         try:
             yield
         except sqlite3.OperationalError as error:
-            log.warning("%s: cannot be %s (%s); the run continues without", self.path, action, error)
+            log.warning(
+                "%s: cannot be %s (%s); the run continues without", self.path, action, error
+            )
         except sqlite3.DatabaseError as error:
             self._database.close()
             self._database = self._recreate(error)
@@ -210,11 +233,15 @@ class RecordFile:
     def _open(self) -> sqlite3.Connection:
         """Opens the file, or replaces one that is not what this class writes."""
         # A checkpoint may be saved, and so the records flushed, from the thread that watches for lost workers.
-        database = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(
+            self.path, _WAIT_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
-            schema = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+            schema = database.execute(
+                "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"
+            ).fetchall()
             if schema != [(f"CREATE TABLE {_TABLE}",)]:
                 raise sqlite3.DatabaseError("unknown tables")
             return database

@@ -38,9 +38,15 @@ class Teachers:
     """The teachers of a run; false without any."""
 
     ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))  # gives the soft targets
-    residual_base: Ensemble = field(default_factory=lambda: Ensemble([]))  # earlier students that the student completes
-    cache: TeacherCache | None = None  # of the ensemble's soft targets; None queries it for every batch
-    digests: dict[str, str] = field(default_factory=dict)  # of each model's weights by its name, for the manifest
+    residual_base: Ensemble = field(
+        default_factory=lambda: Ensemble([])
+    )  # earlier students that the student completes
+    cache: TeacherCache | None = (
+        None  # of the ensemble's soft targets; None queries it for every batch
+    )
+    digests: dict[str, str] = field(
+        default_factory=dict
+    )  # of each model's weights by its name, for the manifest
 
     def __bool__(self) -> bool:
         return bool(self.ensemble)
@@ -67,11 +73,15 @@ class Teachers:
         if not self.residual_base:
             return logits
         base = mx.stop_gradient(self.residual_base(batch.tokens, batch.segment_ids))
-        return weighted_mean([base, logits.astype(mx.float32)], [float(len(self.residual_base)), 1.0])
+        return weighted_mean(
+            [base, logits.astype(mx.float32)], [float(len(self.residual_base)), 1.0]
+        )
 
     def digest(self) -> str:
         """SHA-256 of every weight of every model."""
-        return hashlib.sha256((self.ensemble.digest() + self.residual_base.digest()).encode()).hexdigest()
+        return hashlib.sha256(
+            (self.ensemble.digest() + self.residual_base.digest()).encode()
+        ).hexdigest()
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
         logits = self.ensemble.member_logits(batch.tokens, batch.segment_ids)
@@ -88,7 +98,9 @@ class DistillationReport(Callback):
 
     runs_on_all_ranks = True
 
-    def __init__(self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None) -> None:
+    def __init__(
+        self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None
+    ) -> None:
         self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
@@ -110,7 +122,10 @@ class DistillationReport(Callback):
         batches = list(islice(self.valid, self.max_batches))
         metrics: dict[str, dict[str, float]] = {}
         predicted: list[np.ndarray] = []
-        counts = {"student": count_parameters(state.whole_model), "teacher": count_parameters(self.teachers.ensemble)}
+        counts = {
+            "student": count_parameters(state.whole_model),
+            "teacher": count_parameters(self.teachers.ensemble),
+        }
 
         def should_stop() -> bool:
             return context.group.all_reduce_max([context.control.stop_signal]) != [0]
@@ -123,8 +138,16 @@ class DistillationReport(Callback):
                 if evaluation is None:
                     return {}
                 milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
-                metrics[name] = {**evaluation.metrics, "parameters": float(counts[name]), "ms per batch": milliseconds}
-                predicted += [evaluation.outputs.argmax(axis=1)] if self.task.kind == "classification" else []
+                metrics[name] = {
+                    **evaluation.metrics,
+                    "parameters": float(counts[name]),
+                    "ms per batch": milliseconds,
+                }
+                predicted += (
+                    [evaluation.outputs.argmax(axis=1)]
+                    if self.task.kind == "classification"
+                    else []
+                )
         if predicted:
             metrics["student"][AGREEMENT] = float(np.mean(predicted[0] == predicted[1]))
         return metrics

@@ -25,13 +25,19 @@ def sum_in_buckets(
     for bucket in bucket_leaves(leaves):
         offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
         with mx.stream(communication_stream()):
-            before, flat = flat, mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
+            before, flat = (
+                flat,
+                mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket]),
+            )
             mx.async_eval(flat)
             wait(before, summed)
             summed = mx.distributed.all_sum(flat, group=group)
             mx.async_eval(summed)
             arrays = mx.split(summed, offsets)
-        sums += [(path, array.reshape(leaf.shape)) for (path, leaf), array in zip(bucket, arrays, strict=True)]
+        sums += [
+            (path, array.reshape(leaf.shape))
+            for (path, leaf), array in zip(bucket, arrays, strict=True)
+        ]
     wait(flat, summed)
     return sums
 
@@ -39,7 +45,9 @@ def sum_in_buckets(
 @cache
 def communication_stream() -> mx.Stream:
     """A stream next to that of the computations; NCCL sums in that of the GPU."""
-    return mx.default_stream(mx.default_device()) if mx.cuda.is_available() else mx.new_stream(mx.cpu)
+    return (
+        mx.default_stream(mx.default_device()) if mx.cuda.is_available() else mx.new_stream(mx.cpu)
+    )
 
 
 def bucket_leaves(leaves: Leaves) -> list[Leaves]:

@@ -24,7 +24,11 @@ def refuse_unsharded(config: Mapping[str, Any]) -> None:
     """Raises ConfigError for the first setting of a run that cannot be had with sharded weights."""
     optimizer = config["trainer"]["optimizer"]["_target_"].rpartition(".")[2]
     if optimizer not in ELEMENTWISE:
-        _refuse("trainer.optimizer", optimizer, f"one of {', '.join(ELEMENTWISE)}: others need whole weights")
+        _refuse(
+            "trainer.optimizer",
+            optimizer,
+            f"one of {', '.join(ELEMENTWISE)}: others need whole weights",
+        )
     for path, value in walk({"trainer": config["trainer"], "callbacks": config.get("callbacks")}):
         if path in REFUSED and value == REFUSED[path][0]:
             _refuse(path, value, REFUSED[path][1])

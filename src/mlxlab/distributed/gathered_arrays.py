@@ -16,14 +16,19 @@ class GatheredArrays(Mapping[str, mx.array]):
         shapes: of the whole arrays of all shards.
     """
 
-    def __init__(self, group: ProcessGroup, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, group: ProcessGroup, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
         self.group, self.arrays, self.shapes = group, arrays, shapes
         self.unread = sorted(arrays)
 
     @property
     def kinds(self) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
         """(shape, dtype) of every whole array, in the order in which they are read."""
-        return {path: (self.shapes.get(path, self.arrays[path].shape), self.arrays[path].dtype) for path in self}
+        return {
+            path: (self.shapes.get(path, self.arrays[path].shape), self.arrays[path].dtype)
+            for path in self
+        }
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.arrays))

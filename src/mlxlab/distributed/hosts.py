@@ -48,7 +48,11 @@ def read_hostfile(path: Path) -> Hostfile:
 
 def named_hosts(names: Sequence[str], per_host: int) -> list[Host]:
     """One for each process, as `mlx.launch --hosts` makes them: a name has no address."""
-    return [{"ssh": name, "ips": [name] if _is_address(name) else []} for name in names for _ in range(per_host)]
+    return [
+        {"ssh": name, "ips": [name] if _is_address(name) else []}
+        for name in names
+        for _ in range(per_host)
+    ]
 
 
 def most_on_one_host(hosts: Sequence[Host]) -> int:
@@ -63,7 +67,9 @@ def check_hosts(hosts: Sequence[Host], backend: str, per_host: int) -> None:
         per_host: by which `mlx.launch` chooses the GPU of a process.
     """
     if backend == "ring" and len(hosts) == 1:
-        raise ConfigError("backend=ring: expected two processes or more; nproc=1 alone starts one on this machine")
+        raise ConfigError(
+            "backend=ring: expected two processes or more; nproc=1 alone starts one on this machine"
+        )
     if backend.startswith("jaccl"):
         _check_rdma(hosts, backend)
     listening = {"ring": hosts, "mpi": []}.get(backend, hosts[:1])
@@ -72,10 +78,16 @@ def check_hosts(hosts: Sequence[Host], backend: str, per_host: int) -> None:
             raise ConfigError(f"backend={backend}: {host['ssh']} has no IP address; {NEEDS_IPS}")
         for ip in host["ips"] if len({each["ssh"] for each in hosts}) > 1 else []:
             if _is_address(ip) and ipaddress.ip_address(ip).is_loopback:
-                raise ConfigError(f"backend={backend}: {ip} of {host['ssh']} cannot be reached from other hosts")
+                raise ConfigError(
+                    f"backend={backend}: {ip} of {host['ssh']} cannot be reached from other hosts"
+                )
     names = [host["ssh"] for host in hosts]
-    if backend == "nccl" and names != [name for name in dict.fromkeys(names) for _ in range(per_host)]:
-        raise ConfigError(f"backend=nccl: expected each host {per_host} times in a row, once for each of its GPUs")
+    if backend == "nccl" and names != [
+        name for name in dict.fromkeys(names) for _ in range(per_host)
+    ]:
+        raise ConfigError(
+            f"backend=nccl: expected each host {per_host} times in a row, once for each of its GPUs"
+        )
 
 
 def _check_rdma(hosts: Sequence[Host], backend: str) -> None:
@@ -85,10 +97,14 @@ def _check_rdma(hosts: Sequence[Host], backend: str) -> None:
         if not rdma:
             raise ConfigError(f"{label} no RDMA devices; {NEEDS_RDMA.format(backend=backend)}")
         if len(rdma) != len(hosts):
-            raise ConfigError(f'{label} {len(rdma)} entries in "rdma"; expected {len(hosts)}, one to each host')
+            raise ConfigError(
+                f'{label} {len(rdma)} entries in "rdma"; expected {len(hosts)}, one to each host'
+            )
         for other, device in enumerate(rdma):
             if number == other and device is not None:
-                raise ConfigError(f'{label} an RDMA device to itself; expected null as entry {other + 1} of "rdma"')
+                raise ConfigError(
+                    f'{label} an RDMA device to itself; expected null as entry {other + 1} of "rdma"'
+                )
             connected = backend == "jaccl" or abs(number - other) in (1, last)
             if number != other and connected and not device:
                 raise ConfigError(f"{label} no RDMA device to {hosts[other]['ssh']}")

@@ -14,7 +14,9 @@ def rank() -> int:
     for name in RANK_VARIABLES:
         if value := os.environ.get(name, ""):
             if not _is_number(value):
-                raise ConfigError(f"{name}={value[:80]}: expected the rank of this process, a whole number >= 0")
+                raise ConfigError(
+                    f"{name}={value[:80]}: expected the rank of this process, a whole number >= 0"
+                )
             return int(value)
     return 0
 

@@ -44,12 +44,18 @@ class ProcessGroup:
     """
 
     def __init__(
-        self, group: mx.distributed.Group | None = None, timeout: float = 0.0, *, shards_weights: bool = False
+        self,
+        group: mx.distributed.Group | None = None,
+        timeout: float = 0.0,
+        *,
+        shards_weights: bool = False,
     ) -> None:
         self.group, self.timeout = group, timeout
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
         self.shards_weights = shards_weights and self.size > 1
-        self.working_bytes = 0  # that a step needs in addition to weights and optimizer state, without activations
+        self.working_bytes = (
+            0  # that a step needs in addition to weights and optimizer state, without activations
+        )
         self._global_rows = 0  # of the last batch
         self._waiting_since: float | None = None
         self._save_on_loss: Callable[[], str] = lambda: ""
@@ -65,7 +71,9 @@ class ProcessGroup:
             return batch
         self._global_rows = len(batch.example_ids)
         rows = np.arange(self.rank, self._global_rows + self.rank, self.size)
-        shard: Batch = tree_map(lambda array: array[np.where(rows < self._global_rows, rows, 0)], batch)
+        shard: Batch = tree_map(
+            lambda array: array[np.where(rows < self._global_rows, rows, 0)], batch
+        )
         is_real = (rows < self._global_rows).reshape(-1, *[1] * (batch.loss_weights.ndim - 1))
         return shard._replace(loss_weights=np.where(is_real, shard.loss_weights, np.float32(0)))
 
@@ -77,8 +85,12 @@ class ProcessGroup:
         scattered = {name: mx.zeros(self._global_rows) for name in per_example}
         if indices.size:
             real = {name: sums[: indices.size] for name, sums in per_example.items()}
-            scattered = {name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()}
-        leaves = cast(list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered}))
+            scattered = {
+                name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()
+            }
+        leaves = cast(
+            list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered})
+        )
         leaves.reverse()  # a backward pass ends with the first layer
         with self.lockstep(waits=False):
             summed = sum_in_buckets(leaves, self.group, self._wait)
@@ -87,11 +99,17 @@ class ProcessGroup:
 
     def norm_over_shards(self, norm: mx.array) -> mx.array:
         """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""
-        return mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group)) if self.shards_weights else norm
+        return (
+            mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group))
+            if self.shards_weights
+            else norm
+        )
 
     def longest(self, seconds: float) -> float:
         """The time of the slowest rank, where they must decide alike; else that of this one."""
-        return self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6 if self.shards_weights else seconds
+        return (
+            self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6 if self.shards_weights else seconds
+        )
 
     def all_gather(self, shard: mx.array) -> mx.array:
         """The arrays of all ranks, concatenated along the first axis; lazy, as above."""
@@ -102,7 +120,9 @@ class ProcessGroup:
         if self._has_sum_scatter:
             return mx.distributed.sum_scatter(rows, group=self.group)
         # Contiguous: a slice would keep the whole sum in memory.
-        return mx.contiguous(mx.distributed.all_sum(rows, group=self.group)[self.rank : self.rank + 1])
+        return mx.contiguous(
+            mx.distributed.all_sum(rows, group=self.group)[self.rank : self.rank + 1]
+        )
 
     @cached_property
     def _has_sum_scatter(self) -> bool:
@@ -145,7 +165,11 @@ class ProcessGroup:
         if not self.shards_weights:
             yield
             return
-        limit = mx.set_memory_limit(mx.get_active_memory() + self.working_bytes) if on_linux_cpu() else None
+        limit = (
+            mx.set_memory_limit(mx.get_active_memory() + self.working_bytes)
+            if on_linux_cpu()
+            else None
+        )
         try:
             with self.lockstep():
                 yield
@@ -212,10 +236,16 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
             raise ValueError("not a regular file")
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher" if path else "MLX cannot start a group"
+        fault = (
+            f"MLX_HOSTFILE={path}: expected the host file of a launcher"
+            if path
+            else "MLX cannot start a group"
+        )
         raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
-        raise ConfigError(f"trainer.parallel=none: expected data or fsdp, this is one of {group.size()} processes")
+        raise ConfigError(
+            f"trainer.parallel=none: expected data or fsdp, this is one of {group.size()} processes"
+        )
     if parallel != "none":
         check_parallel(parallel)
         if group.size() == 1 < launched_processes():  # each of them would train alone
@@ -224,5 +254,7 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
                 "started; expected a backend of `launch` that this machine has (ring has no requirements)"
             )
     processes = ProcessGroup(group, timeout, shards_weights=parallel == "fsdp")
-    atexit.register(setattr, processes, "group", None)  # MLX finalizes MPI once nothing holds the group
+    atexit.register(
+        setattr, processes, "group", None
+    )  # MLX finalizes MPI once nothing holds the group
     return processes

@@ -81,7 +81,9 @@ class FullySharded:
                 f"trainer.parallel=fsdp: {scalars[0]} is a scalar; expected weights with an axis to shard"
             )
         self.group, self.shapes = group, shapes
-        self.shard_shapes = {path: (-(-rows // group.size), *rest) for path, (rows, *rest) in shapes.items()}
+        self.shard_shapes = {
+            path: (-(-rows // group.size), *rest) for path, (rows, *rest) in shapes.items()
+        }
 
     def split(self, arrays: Arrays) -> Arrays:
         shards: Arrays = {}
@@ -89,7 +91,9 @@ class FullySharded:
             owner = owner_of(path, self.shapes)
             is_whole = owner is not None and array.shape == self.shapes[owner]
             shards[path] = self._shard(array) if is_whole else array
-            mx.eval(shards[path])  # one by one: an array that is not computed yet is whole only here
+            mx.eval(
+                shards[path]
+            )  # one by one: an array that is not computed yet is whole only here
         return shards
 
     def whole(self, arrays: Arrays) -> Arrays | GatheredArrays:
@@ -109,15 +113,23 @@ class FullySharded:
         layers = find_layers(model)
         sizes = dict.fromkeys(["", *layers], 0)
         for path, shape in self.shapes.items():
-            sizes[next((name for name in layers if path.startswith(f"{name}.")), "")] += 4 * prod(shape)
-        return max(sum(sizes.values()) // self.group.size + COPIES * max(sizes.values()), MIN_WORKING_BYTES)
+            sizes[next((name for name in layers if path.startswith(f"{name}.")), "")] += 4 * prod(
+                shape
+            )
+        return max(
+            sum(sizes.values()) // self.group.size + COPIES * max(sizes.values()), MIN_WORKING_BYTES
+        )
 
     @contextmanager
     def gathered(self, model: nn.Module) -> Iterator[None]:
         """The weights outside of layers are gathered here, those of each layer when it is called."""
         layers = find_layers(model)
         before: Arrays = dict(tree_flatten(model.trainable_parameters()))
-        outside = {path: leaf for path, leaf in before.items() if not path.startswith(tuple(f"{n}." for n in layers))}
+        outside = {
+            path: leaf
+            for path, leaf in before.items()
+            if not path.startswith(tuple(f"{n}." for n in layers))
+        }
         classes = {name: type(layer) for name, layer in layers.items()}
         try:
             if outside:
@@ -136,7 +148,9 @@ class FullySharded:
         """A subclass of `kind` whose call gathers the weights: Python looks calls up in the class."""
 
         def call(layer: nn.Module, x: mx.array, *inputs: Any, **options: Any) -> mx.array:
-            return self._call_layer(lambda x: kind.__call__(layer, x, *inputs, **options), layer, name, x)
+            return self._call_layer(
+                lambda x: kind.__call__(layer, x, *inputs, **options), layer, name, x
+            )
 
         return type(kind.__name__, (kind,), {"__call__": call})
 
@@ -162,7 +176,9 @@ class FullySharded:
             return compute(x, *self._gather(paths, mx.depends(list(shards), [x])))
 
         @function.vjp
-        def gradient(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+        def gradient(
+            primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array
+        ) -> tuple[mx.array, ...]:
             x, *shards = mx.depends(list(primals), [cotangent])
             now = mx.array(random_key())
             random_key()[:] = start  # dropout draws the same numbers
@@ -175,14 +191,20 @@ class FullySharded:
 
     def _gather_with_gradient(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         function = mx.custom_function(lambda *shards: self._gather(paths, list(shards)))
-        function.vjp(lambda primals, cotangents, outputs: self._sum_scatter(paths, list(cotangents)))
+        function.vjp(
+            lambda primals, cotangents, outputs: self._sum_scatter(paths, list(cotangents))
+        )
         return cast(list[mx.array], function(*shards))
 
     def _gather(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         """The whole weights, in one message for each dtype."""
         whole: Arrays = {}
         for dtype in dict.fromkeys(shard.dtype for shard in shards):
-            part = {path: shard for path, shard in zip(paths, shards, strict=True) if shard.dtype == dtype}
+            part = {
+                path: shard
+                for path, shard in zip(paths, shards, strict=True)
+                if shard.dtype == dtype
+            }
             message = mx.concatenate([shard.reshape(1, -1) for shard in part.values()], axis=1)
             for path, rows in _columns(self.group.all_gather(message), part).items():
                 length, *rest = self.shapes[path]
@@ -218,13 +240,21 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
         for index, layer in enumerate(module["layers"])
         if isinstance(layer, nn.Module)
     }
-    return {path: layer for path, layer in layers.items() if not any(path.startswith(f"{each}.") for each in layers)}
+    return {
+        path: layer
+        for path, layer in layers.items()
+        if not any(path.startswith(f"{each}.") for each in layers)
+    }
 
 
 def _pad(array: mx.array, length: int) -> mx.array:
     """With zeros at the end of the first axis."""
     missing = length - len(array)
-    return mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
+    return (
+        mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
+        if missing
+        else array
+    )
 
 
 def _columns(matrix: mx.array, arrays: Arrays) -> Arrays:

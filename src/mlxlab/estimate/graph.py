@@ -47,7 +47,9 @@ class Graph:
     operations: list[Operation] = field(default_factory=list)
 
 
-def trace(function: Callable[[dict[str, mx.array]], Sequence[mx.array]], inputs: Mapping[str, mx.array]) -> Graph:
+def trace(
+    function: Callable[[dict[str, mx.array]], Sequence[mx.array]], inputs: Mapping[str, mx.array]
+) -> Graph:
     """The graph of `function`, whose inputs need not be evaluated: none of them is."""
     graph, records = Graph(), _Records()
 
@@ -62,11 +64,17 @@ def trace(function: Callable[[dict[str, mx.array]], Sequence[mx.array]], inputs:
                 graph.constants[name] = float(array.item()) if array.size == 1 else 0.0
                 graph.types[name] = ArrayType(tuple(array.shape), array.dtype.size)
         elif kind == "primitive":
-            inputs, outputs = (tuple(name for name, _, _ in entry[side]) for side in ("inputs", "outputs"))
-            graph.operations.append(Operation(entry["name"], inputs, outputs, tuple(entry["arguments"])))
+            inputs, outputs = (
+                tuple(name for name, _, _ in entry[side]) for side in ("inputs", "outputs")
+            )
+            graph.operations.append(
+                Operation(entry["name"], inputs, outputs, tuple(entry["arguments"]))
+            )
         if kind != "constants":
             arrays = [*entry.get("inputs", []), *entry.get("outputs", [])]
-            graph.types.update({name: ArrayType(tuple(shape), dtype.size) for name, shape, dtype in arrays})
+            graph.types.update(
+                {name: ArrayType(tuple(shape), dtype.size) for name, shape, dtype in arrays}
+            )
 
     def call(**arrays: mx.array) -> list[mx.array]:
         with recorded_by(records.record):
@@ -125,7 +133,9 @@ class _Records:
         gradients = gradient(distinct(inputs), cotangent, seen)
         groups = [self._keep(group) for group in (inputs, outputs, seen, gradients)]
         [value_index], [cotangent_index] = self._keep([value]), self._keep([cotangent])
-        self.records.append(_Record(groups[0], groups[1], groups[2], groups[3], value_index, cotangent_index, mark))
+        self.records.append(
+            _Record(groups[0], groups[1], groups[2], groups[3], value_index, cotangent_index, mark)
+        )
         return value.astype(outputs[0].dtype)
 
     def _mark(self) -> float:
@@ -145,7 +155,9 @@ class _Records:
         for each in self.records:
             value = names[each.value]
             inputs = [names[index] for index in each.inputs]
-            cotangent = next((x for x, out in products.get(each.marks[0], []) if out != value), None)
+            cotangent = next(
+                (x for x, out in products.get(each.marks[0], []) if out != value), None
+            )
             if cotangent is not None:
                 aliases[names[each.cotangent]] = cotangent
             for index, mark in zip(each.gradients, each.marks[1:], strict=True):
@@ -157,8 +169,12 @@ class _Records:
             returned[0] = value
             for own in (stopped, returned):
                 graph.types.update(zip(own, (graph.types[name] for name in outputs), strict=True))
-            graph.operations += [Operation("StopGradient", (a,), (b,)) for a, b in zip(outputs, stopped, strict=True)]
-            graph.operations.append(Operation("CustomTransforms", (*inputs, *stopped), tuple(returned)))
+            graph.operations += [
+                Operation("StopGradient", (a,), (b,)) for a, b in zip(outputs, stopped, strict=True)
+            ]
+            graph.operations.append(
+                Operation("CustomTransforms", (*inputs, *stopped), tuple(returned))
+            )
             aliases.update(zip((names[index] for index in each.seen), returned, strict=True))
         return _used(graph, _distinct_copies(graph) | aliases)
 
@@ -168,12 +184,17 @@ def _marked_products(graph: Graph) -> dict[float, list[tuple[str, str]]]:
     values = dict(graph.constants)
     products: dict[float, list[tuple[str, str]]] = {}
     for operation in graph.operations:
-        if operation.name in ("Broadcast", "AsType", "BroadcastAxes") and operation.inputs[0] in values:
+        if (
+            operation.name in ("Broadcast", "AsType", "BroadcastAxes")
+            and operation.inputs[0] in values
+        ):
             values[operation.outputs[0]] = values[operation.inputs[0]]
         elif operation.name == "Multiply":
             for i, name in enumerate(operation.inputs):
                 if name in values:
-                    products.setdefault(values[name], []).append((operation.inputs[1 - i], operation.outputs[0]))
+                    products.setdefault(values[name], []).append(
+                        (operation.inputs[1 - i], operation.outputs[0])
+                    )
     return products
 
 

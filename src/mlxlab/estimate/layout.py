@@ -32,7 +32,10 @@ class Layout:
     @property
     def contiguous(self) -> bool:
         """True if there are no holes between the numbers; a broadcast array may be."""
-        return prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride) == self.data_size
+        return (
+            prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride)
+            == self.data_size
+        )
 
     def _dense(self, axes: range) -> bool:
         step = 1
@@ -69,7 +72,9 @@ def view(operation: Operation, source: Layout, shape: Shape) -> Layout | None:
         return _slice(source, shape, arguments)
     if name == "AsStrided":
         strides = tuple(arguments[1])
-        return Layout(shape, strides, 1 + sum(s * (n - 1) for n, s in zip(shape, strides, strict=True)))
+        return Layout(
+            shape, strides, 1 + sum(s * (n - 1) for n, s in zip(shape, strides, strict=True))
+        )
     if name in ("Reshape", "Flatten", "Unflatten"):
         return reshape(source, shape)
     if name == "View":
@@ -80,7 +85,9 @@ def view(operation: Operation, source: Layout, shape: Shape) -> Layout | None:
 def reshape(source: Layout, shape: Shape) -> Layout | None:
     """The same numbers in another shape; None if that needs a copy."""
     if source.row_contiguous or not source.shape:
-        return Layout(shape, dense(shape).strides if source.shape else (0,) * len(shape), source.data_size)
+        return Layout(
+            shape, dense(shape).strides if source.shape else (0,) * len(shape), source.data_size
+        )
     sizes, strides = _collapsed(source)
     out: list[int] = []
     axis = 0
@@ -124,6 +131,8 @@ def _reinsert(source: Layout, shape: Shape) -> Shape:
 
 
 def _slice(source: Layout, shape: Shape, arguments: tuple[Any, ...]) -> Layout:
-    strides = tuple(abs(step) * stride for step, stride in zip(arguments[2], source.strides, strict=True))
+    strides = tuple(
+        abs(step) * stride for step, stride in zip(arguments[2], source.strides, strict=True)
+    )
     span = 1 + sum(stride * (n - 1) for n, stride in zip(shape, strides, strict=True))
     return Layout(shape, strides, span)

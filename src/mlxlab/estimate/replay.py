@@ -63,9 +63,14 @@ class Replay:
         for name, (shape, itemsize) in self.graph.types.items():
             self.arrays[name] = Array(itemsize, uses[name], dense(shape))
         for name in [*self.graph.inputs.values(), *self.graph.constants]:
-            self._store(self.arrays[name], Buffer(self.arrays[name].layout.size * self.arrays[name].itemsize))
+            self._store(
+                self.arrays[name],
+                Buffer(self.arrays[name].layout.size * self.arrays[name].itemsize),
+            )
         self.peak = self.active
-        self.pending: deque[tuple[int, list[Buffer]]] = deque()  # (number of the dispatch, what it holds)
+        self.pending: deque[tuple[int, list[Buffer]]] = (
+            deque()
+        )  # (number of the dispatch, what it holds)
         self.dispatches = 0
 
     def evaluate(self, outputs: Sequence[str]) -> None:
@@ -114,7 +119,11 @@ class Replay:
         sources = [self.arrays[name] for name in operation.inputs]
         outputs = [self.arrays[name] for name in operation.outputs]
         temporary = self._compute(operation, sources, outputs)
-        buffers = {id(each.buffer): each.buffer for each in [*sources, *outputs[1:]] if each.buffer is not None}
+        buffers = {
+            id(each.buffer): each.buffer
+            for each in [*sources, *outputs[1:]]
+            if each.buffer is not None
+        }
         buffers.pop(id(outputs[0].buffer), None)
         held = [*buffers.values(), *temporary]
         for buffer in held:
@@ -131,7 +140,9 @@ class Replay:
         for array in outputs:
             self._drop_unused(array)
 
-    def _compute(self, operation: Operation, sources: list[Array], outputs: list[Array]) -> list[Buffer]:
+    def _compute(
+        self, operation: Operation, sources: list[Array], outputs: list[Array]
+    ) -> list[Buffer]:
         """Stores the outputs; returns the temporary buffers."""
         layouts = [each.layout for each in sources]
         if sources and self._share(operation, sources, outputs):
@@ -146,8 +157,12 @@ class Replay:
                 self._store(outputs[0], source.buffer)
                 return []
         for out in outputs:
-            self._store(out, Buffer(nbytes if out is outputs[0] else out.layout.size * out.itemsize))
-        temporary = [Buffer(each.layout.size * each.itemsize) for each in _copied(operation, sources)]
+            self._store(
+                out, Buffer(nbytes if out is outputs[0] else out.layout.size * out.itemsize)
+            )
+        temporary = [
+            Buffer(each.layout.size * each.itemsize) for each in _copied(operation, sources)
+        ]
         for buffer in temporary:
             self._allocate(buffer)
         return temporary
@@ -156,7 +171,11 @@ class Replay:
         """Stores the outputs in the buffers of inputs, if they are views of them."""
         for index, out in enumerate(outputs):
             source = sources[_shared_input(operation, index, len(outputs), len(sources))]
-            layout = source.layout if operation.name in PASSING else view(operation, source.layout, out.layout.shape)
+            layout = (
+                source.layout
+                if operation.name in PASSING
+                else view(operation, source.layout, out.layout.shape)
+            )
             if layout is None:
                 return False
             assert source.buffer is not None
@@ -167,7 +186,12 @@ class Replay:
     def _donatable(self, source: Array, out: Array) -> bool:
         assert source.buffer is not None
         fits = source.buffer.nbytes <= out.layout.size * out.itemsize + DONATION_EXTRA
-        return source.references == 1 and source.buffer.references == 1 and source.itemsize == out.itemsize and fits
+        return (
+            source.references == 1
+            and source.buffer.references == 1
+            and source.itemsize == out.itemsize
+            and fits
+        )
 
     def _store(self, array: Array, buffer: Buffer) -> None:
         if not buffer.references:
@@ -223,13 +247,17 @@ def _reusable_of_two(a: Layout, b: Layout, out: Layout) -> tuple[list[int], Layo
         return [0], a
     if (a.row_contiguous and b.row_contiguous) or (a.column_contiguous and b.column_contiguous):
         return [0, 1], a
-    return [i for i, each in enumerate((a, b)) if each.row_contiguous and each.size == out.size], out
+    return [
+        i for i, each in enumerate((a, b)) if each.row_contiguous and each.size == out.size
+    ], out
 
 
 def _reusable_of_three(sources: list[Layout], out: Layout) -> tuple[list[int], Layout]:
     if all(each.data_size == 1 for each in sources):
         return [], Layout(out.shape, sources[1].strides, 1)
-    if all(each.row_contiguous for each in sources) or all(each.column_contiguous for each in sources):
+    if all(each.row_contiguous for each in sources) or all(
+        each.column_contiguous for each in sources
+    ):
         return [0, 1, 2], sources[1]
     return [i for i, each in enumerate(sources) if each.row_contiguous], out
 

@@ -35,7 +35,9 @@ class Requirements:
     def text(self) -> str:
         """Markdown."""
         parts = [[name, f"{count:,}"] for name, count in self.parameters.items()]
-        parameters = markdown_table(["part", "parameters"], [*parts, ["all", f"{sum(self.parameters.values()):,}"]])
+        parameters = markdown_table(
+            ["part", "parameters"], [*parts, ["all", f"{sum(self.parameters.values()):,}"]]
+        )
         usage = [[name, f"{value / 1e6:,.1f}"] for name, value in self.memory.items()]
         micro_batches = f"{self.micro_batches} micro-batch{'es' * (self.micro_batches != 1)}"
         peak, available = _amount(self.memory["peak"]), _amount(self.available_memory, 0)
@@ -94,14 +96,18 @@ def suggestions(
     """The largest batch that fits, or the number of micro-batches with which this one does."""
     most = max_rows(step, batch, memory, TIGHT * budget)
     if not most:
-        return ["no batch fits: choose a smaller model/size, a shorter data.seq_len or a smaller vocabulary"]
+        return [
+            "no batch fits: choose a smaller model/size, a shorter data.seq_len or a smaller vocabulary"
+        ]
     rows = len(batch.tokens)
     if examples is not None and most >= examples:
         return [f"a batch of all {counted(examples, 'training row')} would fit in one piece"]
     if most >= rows:
         return [f"largest batch that fits in one piece: {most:,} rows"]
     accumulate = -(-rows // most)
-    return [f"to fit: trainer=optimized trainer.step.accumulate={accumulate}, or data.batch_size={most}"]
+    return [
+        f"to fit: trainer=optimized trainer.step.accumulate={accumulate}, or data.batch_size={most}"
+    ]
 
 
 def max_rows(step: TracedStep, batch: Batch, memory: StepMemory, budget: float) -> int:
@@ -111,12 +117,17 @@ def max_rows(step: TracedStep, batch: Batch, memory: StepMemory, budget: float) 
     low, high = (whole.memory(resized(batch, count)).peak for count in (rows // 2, rows))
     by_row = max((high - low) / (rows - rows // 2), 1.0)
     fixed = high - by_row * rows
-    return max((1 << n for n in range(MAX_ROWS.bit_length()) if fixed + by_row * (1 << n) <= budget), default=0)
+    return max(
+        (1 << n for n in range(MAX_ROWS.bit_length()) if fixed + by_row * (1 << n) <= budget),
+        default=0,
+    )
 
 
 def resized(batch: Batch, rows: int) -> Batch:
     """A batch with this number of rows; only its shapes matter."""
-    shaped: tuple[object, ...] = tree_map(lambda each: np.zeros((rows, *each.shape[1:]), each.dtype), tuple(batch))
+    shaped: tuple[object, ...] = tree_map(
+        lambda each: np.zeros((rows, *each.shape[1:]), each.dtype), tuple(batch)
+    )
     return Batch(*shaped)  # type: ignore[arg-type]
 
 

@@ -70,11 +70,15 @@ class TracedStep:
         gradients = _total(flatten_arrays(self.model.trainable_parameters()))
         size = sum(array.nbytes for array in flatten_arrays(device_batch._asdict()).values())
         options = self.options
-        if options.plain or (options.one_graph and options.accumulate == 1 and not options.activation_checkpointing):
+        if options.plain or (
+            options.one_graph and options.accumulate == 1 and not options.activation_checkpointing
+        ):
             peak = self._full_step(device_batch)
         else:
             peak = max(self._sums(device_batch) + size + state, self._apply() + size)
-        return StepMemory(weights, gradients, state, size, max(peak - weights - gradients - state - size, 0), peak)
+        return StepMemory(
+            weights, gradients, state, size, max(peak - weights - gradients - state - size, 0), peak
+        )
 
     def _full_step(self, batch: DeviceBatch) -> int:
         counts: list[int] = []
@@ -88,7 +92,9 @@ class TracedStep:
             counts.append(len(out))
             return out + ([*flatten_arrays(dict(totals)).values()] if self.options.plain else [])
 
-        inputs = self._inputs(weights=True, state=True) | _prefixed(BATCH, flatten_arrays(batch._asdict()))
+        inputs = self._inputs(weights=True, state=True) | _prefixed(
+            BATCH, flatten_arrays(batch._asdict())
+        )
         with self._restored():
             graph = trace(step, inputs)
         held = [name for key, name in graph.inputs.items() if key.startswith(BATCH)]
@@ -99,7 +105,9 @@ class TracedStep:
     def _sums(self, batch: DeviceBatch) -> int:
         """The peak of adding the gradients of a micro-batch to those so far, without optimizer state."""
         rows = -(-len(batch.example_ids) // self.options.accumulate)
-        micro_batch: DeviceBatch = tree_map(lambda array: mx.zeros((rows, *array.shape[1:]), array.dtype), batch)
+        micro_batch: DeviceBatch = tree_map(
+            lambda array: mx.zeros((rows, *array.shape[1:]), array.dtype), batch
+        )
         accumulates = self.options.accumulate > 1
         totals: Arrays = flatten_arrays(self.model.trainable_parameters()) if accumulates else {}
 
@@ -108,7 +116,10 @@ class TracedStep:
             with restore_weights_after(self.model):
                 new, per_example = self._gradient(arrays, micro_batch)
             before = _selected(arrays, TOTALS)
-            added = [before[k] + v if k in before else v for k, v in flatten_arrays(new["gradients"]).items()]
+            added = [
+                before[k] + v if k in before else v
+                for k, v in flatten_arrays(new["gradients"]).items()
+            ]
             return [new["loss"], new["weight"], *added, *per_example.values()]
 
         inputs = self._inputs(weights=True) | _prefixed(TOTALS, totals)
@@ -127,19 +138,30 @@ class TracedStep:
         def apply(arrays: Arrays) -> list[mx.array]:
             self._assign(arrays)
             gradients = tree_unflatten([*_selected(arrays, TOTALS).items()])
-            totals: Totals = {"loss": mx.array(1.0), "weight": mx.array(1.0), "gradients": gradients}
+            totals: Totals = {
+                "loss": mx.array(1.0),
+                "weight": mx.array(1.0),
+                "gradients": gradients,
+            }
             clipped_update(self.model, self.optimizer, totals, 1.0)
-            new_weights, new_state = flatten_arrays(self.model.trainable_parameters()), self._state()
+            new_weights, new_state = (
+                flatten_arrays(self.model.trainable_parameters()),
+                self._state(),
+            )
             names.extend((*new_weights, *_prefixed(OPTIMIZER, new_state)))
             return [*new_weights.values(), *new_state.values()]
 
         names: list[str] = []
         with self._restored():
-            graph = trace(apply, self._inputs(weights=True, state=True) | _prefixed(TOTALS, weights))
+            graph = trace(
+                apply, self._inputs(weights=True, state=True) | _prefixed(TOTALS, weights)
+            )
         replay, outputs = Replay(graph, graph.outputs), dict(zip(names, graph.outputs, strict=True))
         states = states_by_weight(_selected(outputs, OPTIMIZER), weights)
         for chunk in weight_chunks({name: leaf.size for name, leaf in weights.items()}):
-            replay.evaluate([out for weight in chunk for out in (outputs[weight], *states.get(weight, []))])
+            replay.evaluate(
+                [out for weight in chunk for out in (outputs[weight], *states.get(weight, []))]
+            )
         replay.evaluate(graph.outputs)
         return replay.peak
 
@@ -184,7 +206,11 @@ class TracedStep:
 
 def outline(batch: Batch) -> DeviceBatch:
     """A batch of these shapes, never evaluated."""
-    dtypes = {np.dtype(np.int64): mx.int64, np.dtype(np.float32): mx.float32, np.dtype(np.bool_): mx.bool_}
+    dtypes = {
+        np.dtype(np.int64): mx.int64,
+        np.dtype(np.float32): mx.float32,
+        np.dtype(np.bool_): mx.bool_,
+    }
 
     def zeros(array: np.ndarray) -> mx.array:
         return mx.zeros(array.shape, dtypes.get(array.dtype, mx.int32))
@@ -197,7 +223,11 @@ def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
 
 
 def _selected(arrays: Mapping[str, T], prefix: str) -> dict[str, T]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def _total(arrays: Arrays) -> int:

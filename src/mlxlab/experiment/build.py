@@ -56,7 +56,9 @@ def build_data(
     limits = limits._replace(epochs=AUTO_EPOCHS) if cfg["trainer"]["epochs"] == "auto" else limits
     if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
         check_keys(cfg["model"]["config"], "model.config")
-    backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
+    backbone = build.build_backbone(
+        cfg["model"], vocab_size=1
+    )  # an outline: its arrays are never evaluated
     dataset = instantiate(
         cfg["data"],
         seed=cfg["seed"],
@@ -71,14 +73,22 @@ def build_data(
         run_length=limits,
     )
     data = check_data_module(dataset)
-    metrics = [name for name in BY_TASK[data.task.kind] if name != CORE_ACCURACY or data.tokenizer.vocabulary]
+    metrics = [
+        name
+        for name in BY_TASK[data.task.kind]
+        if name != CORE_ACCURACY or data.tokenizer.vocabulary
+    ]
     for key in ("objective", "tracking.register.metric"):
         if (metric := value_at(cfg, key)) is not None and metric not in metrics:
-            raise ConfigError(f"{key}={metric}: not measured on this data; expected {one_of(metrics)}")
+            raise ConfigError(
+                f"{key}={metric}: not measured on this data; expected {one_of(metrics)}"
+            )
     return data
 
 
-def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None, *, draw: bool = False) -> Model:
+def build_model(
+    cfg: Config, data: DataModule, saved: Architecture | None = None, *, draw: bool = False
+) -> Model:
     """Builds the model of a config with its initial weights, or one of a saved architecture, drawn if `draw`."""
     seed, task = model_seed(cfg), data.task
     architecture = saved or Architecture(cfg["model"], data.tokenizer.vocab_size)
@@ -110,18 +120,24 @@ def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None
 def saved_architecture(checkpoint: Checkpoint) -> Architecture:
     """The architecture of a checkpoint; DataError or NotAllowedError if it is not valid."""
     state = checkpoint.state
-    node = check_stored_model(state["architecture"], state["metadata"]["config"], str(checkpoint.path))
+    node = check_stored_model(
+        state["architecture"], state["metadata"]["config"], str(checkpoint.path)
+    )
     return Architecture(node, state["vocab_size"])
 
 
-def without_overridden_settings(checkpoint: Checkpoint, cfg: Config, requested: Sequence[str] = ()) -> Checkpoint:
+def without_overridden_settings(
+    checkpoint: Checkpoint, cfg: Config, requested: Sequence[str] = ()
+) -> Checkpoint:
     """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run.
 
     So has one of the keys `requested`, whatever `cfg` said before.
     """
     state, names = checkpoint.state, {field.name for field in fields(ChangedSettings)}
     saved, progress = state["metadata"]["config"], state["progress"]
-    is_set = {key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS}
+    is_set = {
+        key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS
+    }
     changed = {name for key, name in SETTINGS.items() if is_set[key]}
     settings = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
     return replace(checkpoint, state={**state, "progress": replace(progress, settings=settings)})

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.config.issues import value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, RunInterrupted, RunPruned, UserError
+from mlxlab.errors import (
+    ConfigError,
+    DataError,
+    InputNotFoundError,
+    RunInterrupted,
+    RunPruned,
+    UserError,
+)
 from mlxlab.program import display_path, text_value
 
 if TYPE_CHECKING:
@@ -19,7 +26,9 @@ if TYPE_CHECKING:
     from mlxlab.config.hydra.compose import Composer
 
 
-def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bool = False) -> tuple[Path, float]:
+def run_composed(
+    composer: "Composer", config: "DictConfig", *, owns_process: bool = False
+) -> tuple[Path, float]:
     """Runs a checked config in its own folder; returns the folder and the best value of `cfg.objective`.
 
     Args:
@@ -39,7 +48,9 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
     refuse_exported(run_dir, resumes=config.resume is not None)  # before anything is written
     if config.resume is not None:
         check_rounds_file(run_dir)
-    folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
+    folder, result = run_as_job(
+        composer, config, partial(run_experiment, owns_process=owns_process)
+    )
     if not isinstance(result, Exception):
         return folder, result
     if isinstance(result, RunInterrupted):
@@ -72,7 +83,10 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
     is_multi_round = read_options(trainer.get("distillation")).is_multi_round
     if is_multi_round and stop_rule() is not None:
         raise ConfigError("hydra.sweeper.pruner: expected none for distillation in several rounds")
-    processes, starting = (trainer["parallel"], trainer["worker_timeout"]), announce(config, run_dir)
+    processes, starting = (
+        (trainer["parallel"], trainer["worker_timeout"]),
+        announce(config, run_dir),
+    )
     try:
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
             with starting:
@@ -151,7 +165,10 @@ def with_fetched_run(overrides: list[str]) -> list[str]:
     folder = fetch_resumed_run(overrides)
     if folder is None:
         return overrides
-    return [*(each for each in overrides if override_name(each) != "resume"), f"resume={text_value(str(folder))}"]
+    return [
+        *(each for each in overrides if override_name(each) != "resume"),
+        f"resume={text_value(str(folder))}",
+    ]
 
 
 def preview_growth(composer: "Composer", config: "DictConfig") -> str:
@@ -198,7 +215,9 @@ def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
     current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
     default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
     is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in hydra_args)
-    is_rerun = config.get("rerun") is not None  # a run of its own, also where it begins with a checkpoint
+    is_rerun = (
+        config.get("rerun") is not None
+    )  # a run of its own, also where it begins with a checkpoint
     if own and not (is_typed or is_rerun) and current == (default or current):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded

@@ -48,7 +48,9 @@ logger = logging.getLogger(__name__)
 
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
-OF_A_TASK = re.compile(r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\.")
+OF_A_TASK = re.compile(
+    r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\."
+)
 
 
 class InitialWeights(NamedTuple):
@@ -60,7 +62,9 @@ class InitialWeights(NamedTuple):
 
     def record(self) -> TransferRecord:
         weights = self.report.as_json()
-        return TransferRecord(source=self.source, digest=self.digest, step=0, weights=weights, optimizer={}, groups={})
+        return TransferRecord(
+            source=self.source, digest=self.digest, step=0, weights=weights, optimizer={}, groups={}
+        )
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -89,7 +93,9 @@ class WeightSource:
         if not self.checkpoint or folder is None or not (folder / FILE).is_file():
             return None
         original = load_tokenizer(folder)
-        vocabulary = read_map(folder, original.fingerprint, original.vocab_size, original.special_ids)
+        vocabulary = read_map(
+            folder, original.fingerprint, original.vocab_size, original.special_ids
+        )
         is_grown = load_named(self.checkpoint, self.path).state["vocab_size"] != vocabulary.size
         return None if is_grown else vocabulary
 
@@ -105,7 +111,12 @@ class WeightSource:
         return arrays, published_layout(self.path, arrays)
 
     def load_into(
-        self, model: Model, node: Config, min_match: float, vocabulary: VocabularyMap | None, seed: int
+        self,
+        model: Model,
+        node: Config,
+        min_match: float,
+        vocabulary: VocabularyMap | None,
+        seed: int,
     ) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
@@ -123,10 +134,14 @@ class WeightSource:
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         own = change_vocabulary(arrays, self.vocabulary, vocabulary)
-        before = saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
+        before = (
+            saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
+        )
         own, grown, reason = _grow(own, before, node, seed) if before else (own, set[str](), "")
         result = transfer(own, named_parameters(model), rules)
-        outcomes: dict[str, Outcome] = {path: "grown" for path, old in result.all_sources.items() if old in grown}
+        outcomes: dict[str, Outcome] = {
+            path: "grown" for path, old in result.all_sources.items() if old in grown
+        }
         result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
         title += f": {reason}" if reason else ""
@@ -148,11 +163,15 @@ def _other_settings(old: Architecture, node: Config, *, grown: bool) -> list[str
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
     accepted = {"dropout", *((*GROWTH, "head_dim", "norm_eps") if grown else ())}
-    differ = {k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)}
+    differ = {
+        k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)
+    }
     return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
 
-def _grow(arrays: Arrays, before: Architecture, node: Config, seed: int) -> tuple[Arrays, set[str], str]:
+def _grow(
+    arrays: Arrays, before: Architecture, node: Config, seed: int
+) -> tuple[Arrays, set[str], str]:
     """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
 
     They stay as they are where growth would not give exactly the model of `node`, for the reason.
@@ -163,14 +182,18 @@ def _grow(arrays: Arrays, before: Architecture, node: Config, seed: int) -> tupl
     except ConfigError as error:
         return arrays, set(), str(error).removesuffix(f"; {POSSIBLE}")
     changed = {key: value for key, value in after.node.items() if before.node.get(key) != value}
-    if needed := [f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)]:
+    if needed := [
+        f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)
+    ]:
         return arrays, set(), f"grows to this size only with {', '.join(needed)}"
     grown = set[str]()
     for operation in operations:
         change: Any = CHANGES[operation["op"]]
         arrays, sources = change.arrays(operation, before, arrays, seed)
         before = change.node(operation, before)
-        same = {path for path, source in sources.items() if source.path == path and not source.gathers}
+        same = {
+            path for path, source in sources.items() if source.path == path and not source.gathers
+        }
         grown = {path for path in arrays if path not in same or path in grown}
     return arrays, grown, ""
 
@@ -185,7 +208,9 @@ def _has(node: Config, key: str, value: object) -> bool:
     return bool(own == value)
 
 
-def change_vocabulary(arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None) -> Arrays:
+def change_vocabulary(
+    arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None
+) -> Arrays:
     """The arrays of a run with the rows of another vocabulary of its tokenizer: those of the same original ids."""
     if old is new is None or (old and new and old.fingerprint == new.fingerprint):
         return arrays
@@ -216,8 +241,12 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
         return WeightSource(name, path.resolve())
     run = find_run_dir(path)
     if run is not None and (run / ENSEMBLE_FILE).is_file():
-        raise ConfigError(f"{KEY}={name}: expected one model, got an ensemble; name one of its members")
-    if run is not None and (path.absolute() == run or path.is_dir() or KEYWORD.fullmatch(path.name)):
+        raise ConfigError(
+            f"{KEY}={name}: expected one model, got an ensemble; name one of its members"
+        )
+    if run is not None and (
+        path.absolute() == run or path.is_dir() or KEYWORD.fullmatch(path.name)
+    ):
         return WeightSource(name, run, "best" if path.absolute() == run else str(path.absolute()))
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))

@@ -21,7 +21,14 @@ import psutil
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.constraints import MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
-from mlxlab.experiment.facts.attempts import Attempt, Status, ended_attempts, is_dead, seconds_of, status_to_keep
+from mlxlab.experiment.facts.attempts import (
+    Attempt,
+    Status,
+    ended_attempts,
+    is_dead,
+    seconds_of,
+    status_to_keep,
+)
 from mlxlab.experiment.facts.run_facts import RunFacts
 from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
@@ -121,12 +128,18 @@ class RunManifest:
             logger.warning(f"{error}; replaced by a new one")
         host, pid, start = platform.node(), os.getpid(), psutil.Process().create_time()
         now = time.time()
-        attempt = Attempt(host=host, pid=pid, process_start=start, start=now, status="RUNNING", trained=False)
+        attempt = Attempt(
+            host=host, pid=pid, process_start=start, start=now, status="RUNNING", trained=False
+        )
         new_id, name = uuid.uuid4().hex, self.folder.name
-        self._fields = earlier or Manifest(format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[])
+        self._fields = earlier or Manifest(
+            format=FORMAT, id=new_id, name=name, status="RUNNING", attempts=[]
+        )
         ended = ended_attempts(self._fields["attempts"], self.folder, start)
         self._earlier_status = status_to_keep(self._fields["status"], ended, self._fields.keys())
-        self.earlier: Manifest | None = copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
+        self.earlier: Manifest | None = (
+            copy.deepcopy(earlier) if earlier and "inputs" in earlier else None
+        )
         if self.earlier and self.earlier["status"] == "RUNNING":
             self.earlier |= {"status": "DEAD", "attempts": ended}
         self._fields["attempts"] = [*ended, attempt]
@@ -135,7 +148,9 @@ class RunManifest:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.end(error)
         logging.getLogger("mlxlab").removeHandler(self._warnings)
         with self._lock:
@@ -145,7 +160,11 @@ class RunManifest:
         """The manifest of a run that ends with this error, or none; nothing is written yet."""
         interrupted = isinstance(error, KeyboardInterrupt | RunInterrupted)
         status: Status = "DONE" if error is None else "PREEMPTED" if interrupted else "FAILED"
-        exit_code = error.exit_code if isinstance(error, UserError) else {"DONE": 0, "PREEMPTED": 130}.get(status, 1)
+        exit_code = (
+            error.exit_code
+            if isinstance(error, UserError)
+            else {"DONE": 0, "PREEMPTED": 130}.get(status, 1)
+        )
         self._thread.join(3.0)
         with self._lock:
             last = self._fields["attempts"][-1]
@@ -160,7 +179,9 @@ class RunManifest:
                 self._fields["attempts"] = self._fields["attempts"][:-1]
             elif self._earlier_status is None or status == "DONE":
                 wall = seconds_of(self._fields["attempts"])
-                self._fields.setdefault("outcome", {}).update({"wall_seconds": wall, "exit_code": exit_code})
+                self._fields.setdefault("outcome", {}).update(
+                    {"wall_seconds": wall, "exit_code": exit_code}
+                )
                 self._fields["status"] = status
             return copy.deepcopy(self._fields)
 
@@ -172,8 +193,14 @@ class RunManifest:
     def forget_earlier(self) -> None:
         """Another run begins in the folder: its manifest has nothing of the earlier one."""
         with self._lock:
-            attempts, code, name = self._fields["attempts"][-1:], self._fields.get("git"), self.folder.name
-            self._fields = Manifest(format=FORMAT, id=uuid.uuid4().hex, name=name, status="RUNNING", attempts=attempts)
+            attempts, code, name = (
+                self._fields["attempts"][-1:],
+                self._fields.get("git"),
+                self.folder.name,
+            )
+            self._fields = Manifest(
+                format=FORMAT, id=uuid.uuid4().hex, name=name, status="RUNNING", attempts=attempts
+            )
             self._fields |= {"git": code} if code else {}
             self.earlier = self._earlier_status = None
             self._write("RUNNING")
@@ -185,7 +212,11 @@ class RunManifest:
         """
         with self._lock:
             self._earlier_status, self._fields["attempts"][-1]["trained"] = None, trains
-            self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
+            self._fields |= {
+                "inputs": inputs,
+                "id": uid or self._fields["id"],
+                "name": name or self._fields["name"],
+            }
             self._fields.pop("outcome", None)
             self._write("RUNNING")
 
@@ -203,7 +234,10 @@ class RunManifest:
         """In a thread of its own: git takes time."""
         tags = provenance.git()
         with self._lock:
-            self._fields["git"] = {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}
+            self._fields["git"] = {
+                "commit": tags.get("mlflow.source.git.commit"),
+                "dirty": tags["git.dirty"],
+            }
             self._write(self._fields["status"])
         self._code = provenance.code(tags)
 
@@ -232,13 +266,19 @@ def read_manifest(folder: Path) -> Manifest:
             raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
         return read_json(path, Manifest)
     except InputNotFoundError:
-        raise InputNotFoundError(f"{path}: not found; expected a run folder{of_sweep(folder)}") from None
+        raise InputNotFoundError(
+            f"{path}: not found; expected a run folder{of_sweep(folder)}"
+        ) from None
 
 
 def effective_status(folder: Path) -> Status:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
     manifest = read_manifest(folder)
-    return "DEAD" if manifest["status"] == "RUNNING" and is_dead(manifest["attempts"][-1]) else manifest["status"]
+    return (
+        "DEAD"
+        if manifest["status"] == "RUNNING" and is_dead(manifest["attempts"][-1])
+        else manifest["status"]
+    )
 
 
 def with_ended_attempts(manifest: Manifest, folder: Path) -> Manifest:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from mlxlab.experiment.start import Start
 
 
-def run_metadata(session: "Session", command: CommandLine, resumed: Checkpoint | None, start: "Start") -> RunMetadata:
+def run_metadata(
+    session: "Session", command: CommandLine, resumed: Checkpoint | None, start: "Start"
+) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     cfg, data, initial = session.cfg, session.data, session.initial_weights
     continued: list[Continuation] = []
@@ -45,7 +47,10 @@ def run_metadata(session: "Session", command: CommandLine, resumed: Checkpoint |
         before = resumed.state["metadata"]
         at = (resumed.step, start.before.node if start.before else {})
         continued = continuations(command, before, at, start.changes, start.continues)
-        command, initial_weights = command.after(before["overrides"], before["choices"]), before["initial_weights"]
+        command, initial_weights = (
+            command.after(before["overrides"], before["choices"]),
+            before["initial_weights"],
+        )
     metadata: RunMetadata = {
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
@@ -67,14 +72,18 @@ def run_metadata(session: "Session", command: CommandLine, resumed: Checkpoint |
     return metadata
 
 
-def run_tags(cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None) -> dict[str, str]:
+def run_tags(
+    cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None
+) -> dict[str, str]:
     tags = {"overrides": shlex.join(command.overrides), "parameters": str(count_parameters(model))}
     tags |= {"trainable_parameters": str(count_trainable(model)), "objective": cfg["objective"]}
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
     if cfg["rerun"] is not None:
-        from mlxlab.experiment.past_run.rerun import rerun_tags  # which imports the readers of stores
+        from mlxlab.experiment.past_run.rerun import (
+            rerun_tags,
+        )  # which imports the readers of stores
 
         tags |= rerun_tags(cfg)
     tags["kernels"] = str(kernels.current())
@@ -100,7 +109,9 @@ def run_inputs(
         "overrides": command.overrides,
         "choices": command.choices,
         "first": command.first,
-        "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),
+        "parents": lineage(
+            cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")
+        ),
         "seed": cfg["seed"],
         "fold": cfg["data"].get("fold"),
         "folds": cfg["data"].get("folds"),
@@ -125,7 +136,11 @@ def run_inputs(
         inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
         if isinstance(session.data, MeasuresRows):
             lengths = session.data.row_lengths
-            inputs |= {"rows": lengths.rows, "truncated_rows": lengths.too_long, "left_out_rows": lengths.left_out}
+            inputs |= {
+                "rows": lengths.rows,
+                "truncated_rows": lengths.too_long,
+                "left_out_rows": lengths.left_out,
+            }
     return inputs
 
 
@@ -148,12 +163,17 @@ def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
     """The sources of a run, by its resolved config: checkpoint or config of another, teachers, losses, a sweep."""
     distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
-    sources = [("checkpoint", checkpoint), *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from"))]
+    sources = [
+        ("checkpoint", checkpoint),
+        *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from")),
+    ]
     sources += [("rerun", cfg["rerun"])]
     sources += [("teacher", name) for name in distillation.teachers]
     sources += [("member", name) for name in distillation.members]
     sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
-    return [{"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"]
+    return [
+        {"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"
+    ]
 
 
 def package_versions() -> dict[str, str]:
@@ -171,7 +191,9 @@ def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracke
     counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
     counts |= {"groups": [name for names in record["groups"].values() for name in names]}
     tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
-    tracker.set_tags(tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]})
+    tracker.set_tags(
+        tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]}
+    )
     tracker.log_artifact(file, "config")
 
 

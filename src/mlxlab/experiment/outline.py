@@ -65,7 +65,9 @@ def build_outline(cfg: Config, folder: Path) -> Outline:
         if (data.train.batches_per_epoch or 0) > BATCHES:
             which = f"largest of the first {BATCHES:,} batches"
     batch = max(islice(data.train, count), key=lambda each: each.tokens.size)
-    step = TracedStep(model, trainer.new_optimizer(model), trainer.loss, step_options(cfg["trainer"]["step"]))
+    step = TracedStep(
+        model, trainer.new_optimizer(model), trainer.loss, step_options(cfg["trainer"]["step"])
+    )
     return Outline(model, step, trainer.annotate(batch, 0.0), which, examples)
 
 

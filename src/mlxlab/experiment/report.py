@@ -53,13 +53,19 @@ def write_report(
     """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
-    paragraphs = [f"no evaluation was finite: {counted(evaluations, 'evaluation')}, {counted(progress.step, 'step')}"]
+    paragraphs = [
+        f"no evaluation was finite: {counted(evaluations, 'evaluation')}, {counted(progress.step, 'step')}"
+    ]
     if best:
         at = f"step {history.best_step:,} of {progress.step:,}"
         heading = f"best of {counted(evaluations, 'evaluation')} by {objective}, {at}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
-        paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
-    length = training_length(history, progress.step, limit, state.data.batches_per_epoch, learning_rate, epochs)
+        paragraphs = [
+            f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"
+        ]
+    length = training_length(
+        history, progress.step, limit, state.data.batches_per_epoch, learning_rate, epochs
+    )
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
         if lines := findings(results, length):
@@ -79,7 +85,9 @@ def write_report(
         lines = [f"- step {step}: {text}" for step, text in history.events]
         paragraphs.append("\n".join(["changes during the run:", *lines]))
     if progress.nonfinite_steps:
-        paragraphs.append(f"{counted(progress.nonfinite_steps, 'step')} skipped: loss or gradient not finite")
+        paragraphs.append(
+            f"{counted(progress.nonfinite_steps, 'step')} skipped: loss or gradient not finite"
+        )
     text = "\n\n".join(paragraphs)
     write_atomic(folder / "summary.md", f"# {folder.name}\n\n{text}\n")
     write_json(folder / FILE, without_nonfinite(run_metrics(state, results)))
@@ -98,18 +106,27 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "test": _keyed({split: each.metrics for split, each in splits.items() if split == "test"}),
         "intervals": _keyed({split: each.intervals for split, each in splits.items()}),
         "baselines": {
-            **{name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names},
+            **{
+                name: _keyed(
+                    {split: each.baselines.get(name, {}) for split, each in splits.items()}
+                )
+                for name in names
+            },
             **{name: {**values} for name, values in results.text_baselines.metrics.items()},
         },
         "gains": {
-            name: {f"{split}/{results.main_metric}": each.gains[name] for split, each in splits.items()}
+            name: {
+                f"{split}/{results.main_metric}": each.gains[name] for split, each in splits.items()
+            }
             for name in names
         },
         "rows": {split: len(each.evaluation.ids) for split, each in splits.items()},
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
         "never_predicted": {split: missed_classes(results, each) for split, each in splits.items()},
         "prediction_bands": {
-            split: bands for split, each in splits.items() if (bands := bands_of(results, each)) is not None
+            split: bands
+            for split, each in splits.items()
+            if (bands := bands_of(results, each)) is not None
         },
         "evaluations": [*history.evaluations],
         "state": "finished",
@@ -127,7 +144,11 @@ def write_pruned(state: TrainState, task: Task, stop: Stop, reason: str, folder:
 
 
 def _keyed(values: Mapping[str, Mapping[str, V]]) -> dict[str, V]:
-    return {f"{split}/{name}": value for split, metrics in values.items() for name, value in metrics.items()}
+    return {
+        f"{split}/{name}": value
+        for split, metrics in values.items()
+        for name, value in metrics.items()
+    }
 
 
 def results_table(results: FinalEvaluation, name: str = "") -> str:
@@ -156,7 +177,9 @@ def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
         for method in splits[0].baselines
     }
     values[MODEL] = [each.metrics[metric] for each in splits]
-    ranking = sorted(values.items(), key=lambda item: item[1][0], reverse=not lower_is_better(metric))
+    ranking = sorted(
+        values.items(), key=lambda item: item[1][0], reverse=not lower_is_better(metric)
+    )
     table = markdown_table(
         [f"{metric} of", *(name or each.split for each in splits)],
         [[method, *map(number, row), *[""] * (len(splits) - len(row))] for method, row in ranking],
@@ -164,17 +187,29 @@ def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
     last = splits[-1]
     baselines = {method: values[metric] for method, values in last.baselines.items()}
     gain = last.gains[best_baseline(metric, baselines)]
-    return [f"{table}\n\n{verdict(name or last.split, metric, last.metrics[metric], baselines, gain)}"]
+    return [
+        f"{table}\n\n{verdict(name or last.split, metric, last.metrics[metric], baselines, gain)}"
+    ]
 
 
 def judge_evaluation(
-    task: Task, step: int, evaluation: Evaluation, baselines: Sequence[Baseline], thresholds: Sequence[float]
+    task: Task,
+    step: int,
+    evaluation: Evaluation,
+    baselines: Sequence[Baseline],
+    thresholds: Sequence[float],
 ) -> FinalEvaluation:
     """The intervals and baselines of an evaluation of its own, on labelled data."""
-    predictions = {MODEL: evaluation.outputs} | {each.name: each.valid[evaluation.positions] for each in baselines}
+    predictions = {MODEL: evaluation.outputs} | {
+        each.name: each.valid[evaluation.positions] for each in baselines
+    }
     chosen = np.array(thresholds, np.float32) if thresholds else 0.5
     split = judge(
-        task, "valid", evaluation, predictions, {each: chosen if each == MODEL else 0.5 for each in predictions}
+        task,
+        "valid",
+        evaluation,
+        predictions,
+        {each: chosen if each == MODEL else 0.5 for each in predictions},
     )
     return FinalEvaluation(task, step, (split,), chosen)
 
@@ -187,14 +222,21 @@ def describe_evaluation(results: FinalEvaluation, name: str) -> str:
 
 def final_metrics(history: History) -> dict[str, float]:
     """Metrics of the last evaluation, also if it was made before a resume."""
-    points = ({k: v for k, v in metrics.items() if k.startswith(VALID)} for _, metrics in reversed(history.curve))
+    points = (
+        {k: v for k, v in metrics.items() if k.startswith(VALID)}
+        for _, metrics in reversed(history.curve)
+    )
     return next(filter(None, points), {})
 
 
 def describe_training(model: Model) -> list[str]:
     """A line for the user where weights are frozen."""
     trained, total = count_trainable(model), count_parameters(model)
-    return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"] if trained < total else []
+    return (
+        [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"]
+        if trained < total
+        else []
+    )
 
 
 def warn_of_long_rows(data: DataModule, model: Model) -> None:
@@ -205,12 +247,19 @@ def warn_of_long_rows(data: DataModule, model: Model) -> None:
 
 def describe_memory(state: TrainState, budget: int) -> list[str]:
     """A line for the user if weights, gradients and optimizer alone exceed the bytes that a run may use."""
-    arrays = {**flatten_arrays(state.model.parameters()), **flatten_arrays({"optimizer": state.optimizer.state})}
-    gradients = sum(array.nbytes for array in flatten_arrays(state.model.trainable_parameters()).values())
+    arrays = {
+        **flatten_arrays(state.model.parameters()),
+        **flatten_arrays({"optimizer": state.optimizer.state}),
+    }
+    gradients = sum(
+        array.nbytes for array in flatten_arrays(state.model.trainable_parameters()).values()
+    )
     needed = gradients + sum(array.nbytes for array in arrays.values())
     if needed <= budget:
         return []
-    parts = f"weights, gradients and optimizer take {needed / 1e9:,.2f} GB of {budget / 1e9:,.2f} GB"
+    parts = (
+        f"weights, gradients and optimizer take {needed / 1e9:,.2f} GB of {budget / 1e9:,.2f} GB"
+    )
     return [f"does not fit this machine: {parts}, without any activations; see {command('info')}"]
 
 
@@ -228,7 +277,9 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     student, teacher = measured["student"], measured["teacher"]
     formats = {name: ",.0f" if name == "parameters" else ".4f" for name in student}
     cells = {
-        name: [format(each[name], formats[name]) if name in each else "" for each in measured.values()]
+        name: [
+            format(each[name], formats[name]) if name in each else "" for each in measured.values()
+        ]
         for name in student
     }
     rows = [[name, *values] for name, values in cells.items()]

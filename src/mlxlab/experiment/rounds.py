@@ -71,9 +71,13 @@ class DistillationRounds:
             past = saved["config"], saved["choices"], saved["overrides"], str(path)
             cfg, changes = resume_config(cfg, *past, continues=True)
             if "distillation" not in cfg["trainer"]:
-                raise ConfigError(f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation")
+                raise ConfigError(
+                    f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation"
+                )
             if changed := [key for key in changes if key_class(split_key(key)) == "structural"]:
-                raise ConfigError(f"{changed[0]}: cannot change in a run of several rounds; start a new one")
+                raise ConfigError(
+                    f"{changed[0]}: cannot change in a run of several rounds; start a new one"
+                )
             command, done = command.after(saved["overrides"], saved["choices"]), saved["done"]
             if earlier := context.manifest.earlier:
                 command = command._replace(first=earlier["inputs"].get("first", command.first))
@@ -81,7 +85,9 @@ class DistillationRounds:
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
         if self.resumed and len(done) < self.options.rounds:
-            self.continued.append({"rounds": len(done), "overrides": [*command.typed], "model": {}, "forked": False})
+            self.continued.append(
+                {"rounds": len(done), "overrides": [*command.typed], "model": {}, "forked": False}
+            )
         self.context = replace(context, command=command)
         self.state: RoundsFile = {
             "format": 3,
@@ -115,7 +121,9 @@ class DistillationRounds:
                 with RunManifest(run_dir) as manifest:
                     shared_dir = self._round_dir(number)
                     kernels = kernels_of_run(self._round_dir(1)) if number > 1 else None
-                    context = replace(self.context, run_dir=run_dir, shared_dir=shared_dir, manifest=manifest)
+                    context = replace(
+                        self.context, run_dir=run_dir, shared_dir=shared_dir, manifest=manifest
+                    )
                     context = replace(context, kernels=kernels)
                     train(self.round_config(number), context)
                 if self.context.group.rank == 0:
@@ -144,16 +152,26 @@ class DistillationRounds:
 
     def _record(self, number: int, tracker: Tracker) -> None:
         """Evaluates the models after a round and records the round as completed."""
-        save_ensemble(self.folder, [Path(name) for name in self.members(number)], self.options.ensemble_mean)
+        save_ensemble(
+            self.folder, [Path(name) for name in self.members(number)], self.options.ensemble_mean
+        )
         evaluated = self._evaluate(number)
         if number:
-            metrics = {f"{model}/{name}": v for model, values in evaluated.items() for name, v in values.items()}
+            metrics = {
+                f"{model}/{name}": v
+                for model, values in evaluated.items()
+                for name, v in values.items()
+            }
             tracker.log_metrics(number, metrics)
         self.state["done"] = [*(self.state["done"] if number else []), without_nonfinite(evaluated)]
         self._write()
         ensemble = evaluated["ensemble"]
-        final = {f"{VALID}{name}": value for name, value in ensemble.items() if name != "parameters"}
-        self.context.manifest.record({"rounds_done": number, "final": {**final}, "parameters": ensemble["parameters"]})
+        final = {
+            f"{VALID}{name}": value for name, value in ensemble.items() if name != "parameters"
+        }
+        self.context.manifest.record(
+            {"rounds_done": number, "final": {**final}, "parameters": ensemble["parameters"]}
+        )
 
     def _evaluate(self, number: int) -> dict[str, dict[str, float]]:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""
@@ -165,13 +183,19 @@ class DistillationRounds:
         data = build_data(config, project_root(), tokenizer, self.folder)
         loader = replace(loader, options=replace(options, members=[]))
         teachers, _ = loader.load(data, config["data"].get("seq_len", 0), router=None)
-        models: dict[str, nn.Module] = {f"member {position}": model for position, model in enumerate(members, 1)}
-        models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean, kind=data.task.kind)}
+        models: dict[str, nn.Module] = {
+            f"member {position}": model for position, model in enumerate(members, 1)
+        }
+        models |= {
+            "ensemble": Ensemble(members, mean=self.options.ensemble_mean, kind=data.task.kind)
+        }
         models |= {"student": members[-1]} if number else {}
         models |= {"teacher": teachers.ensemble} if teachers else {}
         results = {}
         for name, model in models.items():
-            evaluation = evaluate(model, data.valid, data.task, limit=config["trainer"]["eval_batches"])
+            evaluation = evaluate(
+                model, data.valid, data.task, limit=config["trainer"]["eval_batches"]
+            )
             assert evaluation is not None
             results[name] = {**evaluation.metrics, "parameters": float(count_parameters(model))}
         return results
@@ -184,7 +208,9 @@ class DistillationRounds:
         rows = []
         for number, results in enumerate(done, 1 if self.options.rounds else 0):
             measured = {model: metrics.get(metric) for model, metrics in results.items()}
-            values = {model: "-" if value is None else f"{value:.4f}" for model, value in measured.items()}
+            values = {
+                model: "-" if value is None else f"{value:.4f}" for model, value in measured.items()
+            }
             models = [values.get(model, "-") for model in ("teacher", "student", "ensemble")]
             members = [value for model, value in values.items() if model.startswith("member ")]
             rows.append([str(number), *models, ", ".join(members)])
@@ -208,9 +234,17 @@ def _check_resume(resume: str | None, *, resumed: bool) -> None:
     which = Path(resume).name
     if not resumed:
         advice = "resume=auto continues those of the folder in hydra.run.dir"
-        raise ConfigError(f"resume={resume}: rounds of distillation do not start from a run; {advice}")
-    if which != "last" and KEYWORD.fullmatch(which) and not os.path.exists(os.path.expanduser(resume)):
-        raise ConfigError(f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto")
+        raise ConfigError(
+            f"resume={resume}: rounds of distillation do not start from a run; {advice}"
+        )
+    if (
+        which != "last"
+        and KEYWORD.fullmatch(which)
+        and not os.path.exists(os.path.expanduser(resume))
+    ):
+        raise ConfigError(
+            f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto"
+        )
 
 
 @contextmanager

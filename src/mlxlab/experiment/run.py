@@ -8,7 +8,14 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,7 +59,9 @@ class RunContext:
     signals: SignalHandler
     group: "ProcessGroup"
     kernels: str | None = None  # those that the run must use, if it is a part of another one
-    command: CommandLine = field(default_factory=current_command)  # or that of the run that this one is a part of
+    command: CommandLine = field(
+        default_factory=current_command
+    )  # or that of the run that this one is a part of
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
         paths = {"folder": self.run_dir, "project": project_root()}
@@ -130,7 +139,9 @@ def run_lock(folder: Path) -> Iterator[None]:
                 owner = os.pread(file, 200, 0).decode(errors="replace").strip()
             raise CannotCreateError(f"{folder}: in use by {owner or 'another process'}") from None
         except OSError as error:
-            raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
+            raise CannotCreateError(
+                f"{folder / LOCK}: cannot be locked ({error.strerror})"
+            ) from None
         with suppress(OSError):  # only for messages: the lock holds without the name of its owner
             os.ftruncate(file, 0)
             owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"

@@ -33,12 +33,20 @@ class RunMetrics(TypedDict):
     ]  # by baseline and key of the main metric:
     # the interval of how much better the model is
     rows: NotRequired[dict[str, int]]  # by split: those that the intervals are of
-    never_predicted: NotRequired[dict[str, dict[str, int]]]  # by split: rows of each class that is never predicted
-    prediction_bands: NotRequired[dict[str, tuple[float, float]]]  # by split: the two values that a regression predicts
+    never_predicted: NotRequired[
+        dict[str, dict[str, int]]
+    ]  # by split: rows of each class that is never predicted
+    prediction_bands: NotRequired[
+        dict[str, tuple[float, float]]
+    ]  # by split: the two values that a regression predicts
     counted_text: NotRequired[CountedText]
     evaluations: NotRequired[list[tuple[int, float | None]]]  # (step, objective), in order
-    state: NotRequired[Literal["finished", "paused", "pruned"]]  # by the sweep that the run belongs to
-    reason: NotRequired[str]  # why it was paused or pruned; it then has no test, intervals and baselines
+    state: NotRequired[
+        Literal["finished", "paused", "pruned"]
+    ]  # by the sweep that the run belongs to
+    reason: NotRequired[
+        str
+    ]  # why it was paused or pruned; it then has no test, intervals and baselines
 
 
 def describe_counted(text: CountedText) -> str:
@@ -55,7 +63,11 @@ def baseline_values(metrics: RunMetrics, key: str) -> dict[str, float]:
         log_loss = values.get(key)
         if loss is None or log_loss is None or not isclose(loss, log_loss, rel_tol=1e-3):
             return {}
-    return {name: value for name, each in metrics["baselines"].items() if (value := each.get(key)) is not None}
+    return {
+        name: value
+        for name, each in metrics["baselines"].items()
+        if (value := each.get(key)) is not None
+    }
 
 
 def number(value: float) -> str:

@@ -55,7 +55,9 @@ class Session:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
         state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
         state.architecture, state.new_model = self.architecture, self.new_model
-        self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
+        self.trainer.lr_schedule(
+            state
+        )  # refuses a warm-up that does not fit the run before anything is recorded
         return state
 
     def new_model(self, architecture: Architecture) -> Model:
@@ -85,7 +87,9 @@ class Session:
     ) -> TrainState:
         """Trains to the end of the run, from `checkpoint` if there is one."""
         data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
-        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(checkpoint)
+        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(
+            checkpoint
+        )
         return state
 
 
@@ -117,7 +121,9 @@ def build_session(
         from mlxlab.models.adapters.quantize import refuse_training
 
         refuse_training(options)  # now, since reading the data may take long
-    loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
+    loader = TeacherLoader(
+        read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
+    )
     source = find_initial_weights(cfg) if saved is None else None
     tokenizer = (
         tokenizer_dir
@@ -128,10 +134,14 @@ def build_session(
     with activity("reading the data"):
         data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
-    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
+    architecture = saved or architecture_of(
+        cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary
+    )
     router = cfg["trainer"]["loss"].get("router")
     with activity("loading the teachers"):
-        teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size)
+        teachers, lines = loader.load(
+            data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size
+        )
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer, notes = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data, epochs)
@@ -142,11 +152,25 @@ def build_session(
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
-    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
-    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines, *notes), architecture, initial)
+    context = FitContext(
+        cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid
+    )
+    return Session(
+        cfg,
+        data,
+        model,
+        trainer,
+        teachers,
+        context,
+        (*data.sources, *lines, *notes),
+        architecture,
+        initial,
+    )
 
 
-def _with_epochs(trainer: Trainer, data: DataModule, epochs: int | None) -> tuple[Trainer, list[str]]:
+def _with_epochs(
+    trainer: Trainer, data: DataModule, epochs: int | None
+) -> tuple[Trainer, list[str]]:
     """The trainer with the epochs that `auto` is for this data, and a line where these are more than usual."""
     batches = data.train.batches_per_epoch
     if trainer.epochs == "auto" and epochs is not None:
@@ -154,9 +178,15 @@ def _with_epochs(trainer: Trainer, data: DataModule, epochs: int | None) -> tupl
     chosen = trainer.for_data(data, batches)
     if chosen.length == trainer.length or trainer.max_steps is not None or batches is None:
         return chosen, []
-    rows = f"{data.num_examples['training']:,} training rows" if isinstance(data, CountsExamples) else "training"
+    rows = (
+        f"{data.num_examples['training']:,} training rows"
+        if isinstance(data, CountsExamples)
+        else "training"
+    )
     steps = f"{chosen.epochs} epochs ({counted(chosen.length.steps(batches, None) or 0, 'step')})"
-    return chosen, [f"{rows}: {steps}, because small data sets need more epochs; trainer.epochs=N changes this"]
+    return chosen, [
+        f"{rows}: {steps}, because small data sets need more epochs; trainer.epochs=N changes this"
+    ]
 
 
 def find_initial_weights(cfg: Config) -> "WeightSource | None":
@@ -169,7 +199,11 @@ def find_initial_weights(cfg: Config) -> "WeightSource | None":
 
 
 def start_session(
-    start: Start, run_dir: Path, *, tracker: Tracker | None = None, group: ProcessGroup | None = None
+    start: Start,
+    run_dir: Path,
+    *,
+    tracker: Tracker | None = None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Session, TrainState, Checkpoint | None, "CarriedOver | None"]:
     """The session of a run, a new state, and the checkpoint that it continues from, carried over if the model changed.
 
@@ -207,11 +241,15 @@ def _warn_of_random_weights(cfg: Config) -> None:
         )
 
 
-def refuse_ended(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, changes: Changes) -> None:
+def refuse_ended(
+    trainer: Trainer, state: TrainState, checkpoint: Checkpoint, changes: Changes
+) -> None:
     """ConfigError for a changed model in a run without further steps, which would not save it."""
     progress = checkpoint.state["progress"]
     state.data.load_state_dict(checkpoint.state["data"])
     if trainer.is_done(progress, state.data.epoch):
         keys = [key for key in changes if key.startswith(("model", "data"))]
         expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
-        raise ConfigError(f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}")
+        raise ConfigError(
+            f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}"
+        )

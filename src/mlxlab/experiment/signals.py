@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
-RAISE = signal.SIGURG  # makes the main thread raise; nobody sends it, and by default it does nothing
+RAISE = (
+    signal.SIGURG
+)  # makes the main thread raise; nobody sends it, and by default it does nothing
 REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
 RETRY_SECONDS = 0.02  # between attempts to end the preparation during imports
 
@@ -64,7 +66,9 @@ class SignalHandler:
 
     def start(self) -> None:
         """Call before MLX is imported."""
-        self._is_active = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        self._is_active = (
+            threading.current_thread() is threading.main_thread()
+        )  # no other may set handlers
         if not self._is_active:
             return
         # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
@@ -91,7 +95,9 @@ class SignalHandler:
         if not (self.requeue and job and self.stop_signal not in (0, signal.SIGINT)):
             return ""
         try:
-            subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=30)
+            subprocess.run(
+                ["scontrol", "requeue", job], check=True, capture_output=True, timeout=30
+            )
         except (OSError, subprocess.SubprocessError) as error:
             return f"SLURM job {job} could not be requeued: {error}"
         return f"SLURM job {job} is back in the queue"
@@ -129,7 +135,9 @@ class SignalHandler:
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
         self._receive(number, in_main_thread=True)
         self._raise_in_main_thread(number, frame)
-        if self._is_preparing:  # wakes the thread, which tries again; nothing is saved before the first step
+        if (
+            self._is_preparing
+        ):  # wakes the thread, which tries again; nothing is saved before the first step
             signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
 
     def _raise_in_main_thread(self, _number: int, frame: FrameType | None) -> None:
@@ -168,7 +176,8 @@ class SignalHandler:
             yield
         except _PreparationStopped:
             raise RunInterrupted(
-                "stopped before the first step; nothing was trained, the same command begins again", self.stop_signal
+                "stopped before the first step; nothing was trained, the same command begins again",
+                self.stop_signal,
             ) from None
 
     def _end_at_once(self, *, in_main_thread: bool) -> None:

@@ -23,7 +23,12 @@ from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
-from mlxlab.experiment.build import Config, model_seed, saved_architecture, without_overridden_settings
+from mlxlab.experiment.build import (
+    Config,
+    model_seed,
+    saved_architecture,
+    without_overridden_settings,
+)
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.resume.vocabulary import (
@@ -99,11 +104,15 @@ def find_start(
     source = checkpoint.run_dir
     refuse_exported(source, resumes=True)
     if not (source / "inference" / "config.yaml").is_file():
-        raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
+        raise InputNotFoundError(
+            f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found"
+        )
     return checkpoint, source.resolve() == folder.resolve()
 
 
-def prepare_start(requested: Config, folder: Path, group: ProcessGroup, *, read_only: bool = False) -> Start:
+def prepare_start(
+    requested: Config, folder: Path, group: ProcessGroup, *, read_only: bool = False
+) -> Start:
     """Resolves `resume` and the config of the run in a folder; raises as `find_start`, `resume_config`, `start_from`.
 
     With `read_only` nothing in the folder is changed.
@@ -137,7 +146,9 @@ def start_from(
     """
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
     checkpoint = without_overridden_settings(checkpoint, cfg, requested)
-    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested), tokenizer)
+    start = Start(
+        cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested), tokenizer
+    )
     if cfg["model"] == saved["model"] and vocabulary is tokenizer is None and not requested:
         return start
     size = vocabulary.vocab_size if vocabulary else before.vocab_size
@@ -172,7 +183,11 @@ def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) ->
     expected = named_parameters(state.model)
     if start.before != state.architecture:
         return True
-    return checkpoint.weights.keys() != expected.keys() == {*normalized_names(checkpoint.weights, expected).values()}
+    return (
+        checkpoint.weights.keys()
+        != expected.keys()
+        == {*normalized_names(checkpoint.weights, expected).values()}
+    )
 
 
 def carry_into(
@@ -188,7 +203,10 @@ def carry_into(
         return None
     from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 
-    policy, saved = instantiate(start.cfg["resume_policy"], ResumePolicy), checkpoint.state["metadata"]["config"]
+    policy, saved = (
+        instantiate(start.cfg["resume_policy"], ResumePolicy),
+        checkpoint.state["metadata"]["config"],
+    )
     optimizers = [config["trainer"]["optimizer"] for config in (saved, start.cfg)]
     before, optimizer = (node["_target_"] for node in optimizers)
     if optimizer != before:
@@ -199,13 +217,19 @@ def carry_into(
 
     assert start.before is not None
     change = ModelChange(
-        start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, model_seed(start.cfg), *optimizers
+        start.before,
+        *plan_resume(start, state.architecture.vocab_size),
+        new_arrays,
+        model_seed(start.cfg),
+        *optimizers,
     )
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:
         state.data.load_state_dict(checkpoint.state["data"])
         match_vocab_size(state.data, state.architecture.vocab_size)
-        checkpoint = replace(checkpoint, state={**checkpoint.state, "data": state.data.state_dict()})
+        checkpoint = replace(
+            checkpoint, state={**checkpoint.state, "data": state.data.state_dict()}
+        )
     live = _swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")
     carried.report.require(policy.min_match, str(checkpoint.path))
@@ -226,7 +250,9 @@ def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:
     check_arrays(checkpoint.optimizer, optimizer, "optimizer")
 
 
-def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume: str, context: RunContext) -> bool:
+def reject_misfit(
+    saved: Checkpoint, changes: Changes, state: TrainState, resume: str, context: RunContext
+) -> bool:
     """Sets a checkpoint aside whose arrays do not fit the new state, where an older one may replace it; True if so.
 
     Raises:
@@ -239,11 +265,17 @@ def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume
     except CorruptCheckpointError as error:
         path, reason = saved.path, str(error)
     if changes:
-        raise ConfigError(f"{', '.join(changes)}: changed since {path.name}, which does not fit: {reason}")
+        raise ConfigError(
+            f"{', '.join(changes)}: changed since {path.name}, which does not fit: {reason}"
+        )
     if resume not in ("auto", "last"):
         raise CheckpointUnavailableError(f"{path}: {reason}")
     renamed = context.group.rank == 0 and CheckpointStore(path.parent).set_aside_unusable(path)
-    if context.group.all_reduce_max([int(renamed)]) == [0]:  # no rank looks for another one before this is known
-        raise CheckpointUnavailableError(f"{path}: {reason}; it cannot be renamed to use an older one")
+    if context.group.all_reduce_max([int(renamed)]) == [
+        0
+    ]:  # no rank looks for another one before this is known
+        raise CheckpointUnavailableError(
+            f"{path}: {reason}; it cannot be renamed to use an older one"
+        )
     log_lines(f"skipped {path.name}: {reason}")
     return True

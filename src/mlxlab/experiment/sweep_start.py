@@ -52,7 +52,9 @@ def read_sweep_start(folder: Path) -> SweepStart:
             while (line := file.readline(MAX_LINE)).endswith(b"\n"):
                 if start is None or b'"sweep"' in line[:_KEY_END]:
                     text = line.decode("utf-8", "replace")
-                    start = parse_json(text, _Line, f"{path}:{1 if start is None else 'sweep'}").get("sweep", start)
+                    start = parse_json(
+                        text, _Line, f"{path}:{1 if start is None else 'sweep'}"
+                    ).get("sweep", start)
                     if start is None:
                         break
     except InputNotFoundError:

@@ -74,22 +74,36 @@ def train(requested: Config, context: RunContext) -> float:
         refuse_unsharded(cfg)
     forked_from = None if continues else checkpoint
     forked_path = None if forked_from is None else forked_from.path
-    last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
+    last_step = (
+        -1 if checkpoint is None else checkpoint.step
+    )  # whose metrics are kept; -1: step 0 is logged again
     callbacks, rule = build_callbacks(cfg, run_dir), stop_rule()
     if rule is not None:
         callbacks.append(Pruning(rule))
     cloud = context.build_cloud(cfg["cloud"])
     tracker = context.build_tracker(cfg["tracking"])
-    session, state, checkpoint, carried = start_session(start, run_dir, tracker=tracker, group=context.group)
+    session, state, checkpoint, carried = start_session(
+        start, run_dir, tracker=tracker, group=context.group
+    )
     data = session.data
-    if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
+    if checkpoint is not None and reject_misfit(
+        checkpoint, changes, state, requested["resume"], context
+    ):
         return train(requested, context)  # from an older checkpoint
-    same = checkpoint if continues and changes.keys() <= finished.LIMIT_KEYS and rule is None else None
+    same = (
+        checkpoint if continues and changes.keys() <= finished.LIMIT_KEYS and rule is None else None
+    )
     if same and (message := finished.finished_message(session.trainer, state, same, context)):
-        with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):  # those that are pending
+        with cloud.uploads(
+            RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id
+        ):  # those that are pending
             return finished.end_finished(message, same, context)
     check_schedules(callbacks, state, checkpoint)
-    log_lines(*session.messages, *describe_training(session.model), *describe_memory(state, memory_budget()))
+    log_lines(
+        *session.messages,
+        *describe_training(session.model),
+        *describe_memory(state, memory_budget()),
+    )
     warn_of_long_rows(data, session.model)
     if cfg["rerun"] is not None and not continues:
         from mlxlab.experiment.past_run.rerun import changes_since
@@ -103,23 +117,34 @@ def train(requested: Config, context: RunContext) -> float:
     metadata = run_metadata(session, context.command, checkpoint, start)
     name = run_name(cfg, metadata["choices"], run_dir)
     params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(cfg, context.command, session.model, forked_from), resumed=continues, name=name)
+    tracker.start(
+        params,
+        run_tags(cfg, context.command, session.model, forked_from),
+        resumed=continues,
+        name=name,
+    )
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     native_kernels = f"kernels: {native.current()} (C++, compiled for this processor; see {command('kernels')} info)"
     kernels = [native_kernels] if native.is_active() else []
     log_lines(*kernels, *tracker.describe())
-    tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
+    tracker.log_dataset(
+        cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1]
+    )
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
     earlier = context.manifest.earlier if continues and checkpoint else None
-    context.manifest.begin(run_inputs(cfg, context.command, metadata, forked_from, session, earlier), tracker.uid, name)
+    context.manifest.begin(
+        run_inputs(cfg, context.command, metadata, forked_from, session, earlier), tracker.uid, name
+    )
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):
         if continues:
             tracker.truncate_after(last_step)
-        checkpoint = prepare_checkpoints(checkpoint, continues, context, session.context.metadata, session.model)
+        checkpoint = prepare_checkpoints(
+            checkpoint, continues, context, session.context.metadata, session.model
+        )
         with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):
             origin = (session.context.metadata, context.manifest, context.group.size)
             lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
@@ -150,7 +175,11 @@ def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
 
 
 def fit_session(
-    session: Session, state: TrainState, callbacks: list[Callback], checkpoint: Checkpoint | None, context: RunContext
+    session: Session,
+    state: TrainState,
+    callbacks: list[Callback],
+    checkpoint: Checkpoint | None,
+    context: RunContext,
 ) -> TrainState:
     """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
     data, is_rank_zero = session.data, context.group.rank == 0
@@ -164,12 +193,20 @@ def fit_session(
         log_lines(line)
     context.signals.attach(session.context.control)
     node = session.cfg["checkpointing"]
-    checkpointer = instantiate(node, folder=context.run_dir) if is_rank_zero else NoCheckpointer(context.shared_dir)
+    checkpointer = (
+        instantiate(node, folder=context.run_dir)
+        if is_rank_zero
+        else NoCheckpointer(context.shared_dir)
+    )
     return session.fit(state, callbacks, checkpointer, checkpoint)
 
 
 def finish(
-    session: Session, state: TrainState, context: RunContext, lock: RunLockRecorder, report: RunReport | None
+    session: Session,
+    state: TrainState,
+    context: RunContext,
+    lock: RunLockRecorder,
+    report: RunReport | None,
 ) -> float:
     """Evaluates a run that ended.
 
@@ -182,7 +219,9 @@ def finish(
     (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
-    assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
+    assert context.group.all_reduce_max(extremes) == extremes, (
+        "the processes of this run ended in different states"
+    )
     outcome = run_outcome(state, session.context.monitor, digest)
     context.manifest.record(outcome)
     lock.end(outcome)
@@ -199,10 +238,16 @@ def finish(
         done = f"stopped at step {step} and saved"
         if reason == "done":
             done += ": all steps are done, the final evaluation is not"
-        hint = "" if is_sweep_job() else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
+        hint = (
+            ""
+            if is_sweep_job()
+            else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
+        )
         raise RunInterrupted(f"{done}{hint}", stop_signal)
     if best is None:
-        raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
+        raise DivergenceError(
+            "no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay"
+        )
     if stop_rule() is not None:
         session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
     if stop is not None:
@@ -212,9 +257,16 @@ def finish(
     return best
 
 
-def report_run(session: Session, state: TrainState, context: RunContext, report: RunReport | None) -> int:
+def report_run(
+    session: Session, state: TrainState, context: RunContext, report: RunReport | None
+) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
-    data, signals, tracker, run_dir = session.data, context.signals, session.context.tracker, context.run_dir
+    data, signals, tracker, run_dir = (
+        session.data,
+        context.signals,
+        session.context.tracker,
+        context.run_dir,
+    )
     stop_signal = 0
 
     def should_stop() -> bool:
@@ -228,7 +280,11 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
     if results is None:
         return stop_signal
     trainer, monitor = session.trainer, session.context.monitor
-    terminal.show(write_report(state, results, run_dir, monitor, trainer.limit, trainer.learning_rate, trainer.epochs))
+    terminal.show(
+        write_report(
+            state, results, run_dir, monitor, trainer.limit, trainer.learning_rate, trainer.epochs
+        )
+    )
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     if results.splits:
@@ -242,9 +298,17 @@ def report_run(session: Session, state: TrainState, context: RunContext, report:
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
         tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
-    if generates and report and report.samples and context.group.rank == 0 and not state.sharding.is_sharded:
+    if (
+        generates
+        and report
+        and report.samples
+        and context.group.rank == 0
+        and not state.sharding.is_sharded
+    ):
         with state.eval_weights() as model:
-            write_samples(cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens)
+            write_samples(
+                cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens
+            )
     predicts = isinstance(encoder, RowEncoder)
     print("\n".join(closing_lines(run_dir, generates=generates, predicts=predicts)))
     return 0

@@ -71,7 +71,9 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
 def _record(folder: Path, steps: list[int], difference: str = "") -> None:
     """Writes `verify.json`, and the report again if there is one; a folder that cannot be written stays as it is."""
     try:
-        write_json(folder / VERIFICATION, Verification(format=1, steps=steps, difference=difference[:2000]))
+        write_json(
+            folder / VERIFICATION, Verification(format=1, steps=steps, difference=difference[:2000])
+        )
         if (folder / REPORT).is_file():
             write_run_report(folder)
     except OSError as error:
@@ -85,16 +87,25 @@ def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     first, last = start.state["metadata"] if start else None, end.state["metadata"]
     if first and (first["config"], first["overrides"]) == (last["config"], last["overrides"]):
         return []
-    return [step for step in changed_steps(folder) if (start.step if start else 0) < step <= end.step]
+    return [
+        step for step in changed_steps(folder) if (start.step if start else 0) < step <= end.step
+    ]
 
 
 def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -> str:
     """The first array that differs between `end` and training from `start`; "" if none does."""
     trained = saved_arrays(_retrain_between(folder, start, end))
-    for owner, arrays, saved in zip(("model", "optimizer"), trained, (end.weights, end.optimizer), strict=True):
+    for owner, arrays, saved in zip(
+        ("model", "optimizer"), trained, (end.weights, end.optimizer), strict=True
+    ):
         for name in sorted({*arrays, *saved}):
             a, b = arrays.get(name), saved.get(name)
-            if a is None or b is None or a.dtype != b.dtype or np.array(a).tobytes() != np.array(b).tobytes():
+            if (
+                a is None
+                or b is None
+                or a.dtype != b.dtype
+                or np.array(a).tobytes() != np.array(b).tobytes()
+            ):
                 return f"{owner} {name}"
     return ""
 
@@ -111,19 +122,29 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
     epochs = end.state["metadata"].get("epochs")
     session = build_session(
-        cfg, folder, folder / "inference", tokenizer_dir=tokenizer, saved=after, draw=draw, epochs=epochs
+        cfg,
+        folder,
+        folder / "inference",
+        tokenizer_dir=tokenizer,
+        saved=after,
+        draw=draw,
+        epochs=epochs,
     )
     state = session.init_state()
     if planned is not None and planned.checkpoint is not None:
         start = admitted(planned, session.data) if planned.tokenizer else planned.checkpoint
         assert start is not None
-        if carried := carry_into(state, planned, start, session.build):  # a resume changed the model
+        if carried := carry_into(
+            state, planned, start, session.build
+        ):  # a resume changed the model
             start = carried.checkpoint
         try:
             check_fits(start, state)
         except CorruptCheckpointError as error:
             raise CheckpointUnavailableError(f"{start.path}: {error}") from None
-    callbacks = [each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks]  # those that change training
+    callbacks = [
+        each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
+    ]  # those that change training
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
 
 
@@ -131,7 +152,11 @@ def _grown_by_resume(folder: Path, start: Checkpoint, end: Checkpoint) -> Vocabu
     """The smaller vocabulary of the start, if an override of a resume let it grow before the end."""
     growth = end.state["metadata"]["config"]["callbacks"].get("growth") or {"operations": []}
     same_tokenizer = start.state["metadata"]["tokenizer"] == end.state["metadata"]["tokenizer"]
-    if growth["operations"] or start.state["vocab_size"] >= end.state["vocab_size"] or not same_tokenizer:
+    if (
+        growth["operations"]
+        or start.state["vocab_size"] >= end.state["vocab_size"]
+        or not same_tokenizer
+    ):
         return None
     _, encoder = restore_encoder(folder / "inference")
     return encoder.tokenizer.vocabulary

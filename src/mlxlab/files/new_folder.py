@@ -41,5 +41,9 @@ def _remove_leftovers(path: Path) -> None:
     own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
     for leftover in leftovers(path.parent):
         status = leftover.lstat()
-        if own.fullmatch(leftover.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+        if (
+            own.fullmatch(leftover.name)
+            and stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.getuid()
+        ):
             shutil.rmtree(leftover, ignore_errors=True)

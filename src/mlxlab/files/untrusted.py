@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NotRequired, Required, TypeVar, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    BinaryIO,
+    Literal,
+    NotRequired,
+    Required,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from mlxlab.constraints import Predicate, satisfies
 from mlxlab.errors import DataError, InputNotFoundError
@@ -69,12 +80,16 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
         raise DataError(f"{path}: not UTF-8 (byte {error.start})") from None
 
 
-def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> T:
+def read_json(
+    path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+) -> T:
     """A JSON file as `shape`, any type that `validate` knows; raises as `read_text` and `parse_json`."""
     return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), max_depth=max_depth)
 
 
-def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH, allow_nan: bool = False) -> T:
+def parse_json(
+    text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH, allow_nan: bool = False
+) -> T:
     """A JSON document as `shape`. Numbers are finite and fit 64 bits, text holds no lone surrogates, no key twice.
 
     Args:
@@ -98,11 +113,15 @@ def unpack_bytes(text: str, size: int, name: str) -> bytes:
     """The `size` bytes that `atomic.pack_bytes` made a text of; DataError, naming `name`, if it holds anything else."""
     try:
         inflate = zlib.decompressobj()
-        data = inflate.decompress(base64.b64decode(text, validate=True), size + 1)  # no more memory than expected
+        data = inflate.decompress(
+            base64.b64decode(text, validate=True), size + 1
+        )  # no more memory than expected
     except (ValueError, zlib.error) as error:
         raise DataError(f"{name}: not compressed bytes in base64 ({str(error)[:80]})") from None
     if len(data) != size or not inflate.eof or inflate.unused_data:
-        raise DataError(f"{name}: expected {size} compressed bytes, got {min(len(data), size + 1)} or more")
+        raise DataError(
+            f"{name}: expected {size} compressed bytes, got {min(len(data), size + 1)} or more"
+        )
     return data
 
 

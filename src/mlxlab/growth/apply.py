@@ -15,10 +15,21 @@ from mlxlab.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations.schema import ArchitectureOperation, Operation
 from mlxlab.growth.operations.settings import change_settings
 from mlxlab.growth.optimizer_state import average_of
-from mlxlab.growth.probe import Probe, check_change, largest_change, preserves_outputs, probe_outputs
+from mlxlab.growth.probe import (
+    Probe,
+    check_change,
+    largest_change,
+    preserves_outputs,
+    probe_outputs,
+)
 from mlxlab.growth.schedule import late_rewarm, options_text
 from mlxlab.models.model import count_parameters
-from mlxlab.training.optim.groups import GroupOptions, describe_changes, group_changes, hyperparameters_by_path
+from mlxlab.training.optim.groups import (
+    GroupOptions,
+    describe_changes,
+    group_changes,
+    hyperparameters_by_path,
+)
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
 
@@ -39,7 +50,9 @@ def skipped(error: Exception) -> Change:
     return Change({}, f"skipped: {error}", lambda: None, fits=False)
 
 
-def prepare(operation: Operation, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions) -> Change:
+def prepare(
+    operation: Operation, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions
+) -> Change:
     """An operation that fits; nothing is changed before it is kept.
 
     Args:
@@ -52,7 +65,9 @@ def prepare(operation: Operation, state: TrainState, result: StepResult, seed: i
     if changes_architecture(operation):
         return _prepare_model(operation, state, result, seed, optimizer)
     late = late_rewarm(operation, state.progress.step, state.planned_steps)
-    return Change({}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state))
+    return Change(
+        {}, "; ".join(filter(None, [options_text(operation), late])), lambda: _set(operation, state)
+    )
 
 
 def keep(change: Change, state: TrainState) -> None:
@@ -68,7 +83,12 @@ def keep(change: Change, state: TrainState) -> None:
 def _undo(state: TrainState) -> Callable[[], None]:
     """A function that returns a state to the model, the settings and the data that it has now."""
     data, progress = state.data, state.progress
-    model, optimizer, architecture, data_state = state.model, state.optimizer, state.architecture, state.data_state
+    model, optimizer, architecture, data_state = (
+        state.model,
+        state.optimizer,
+        state.architecture,
+        state.data_state,
+    )
     settings, model_step = deepcopy(progress.settings), progress.model_step
     batch_size, position = data.batch_size, data.state_dict()
 
@@ -76,7 +96,12 @@ def _undo(state: TrainState) -> Callable[[], None]:
         if data.batch_size != batch_size:
             data.resize(batch_size)
         data.load_state_dict(position)
-        state.model, state.optimizer, state.architecture, state.data_state = model, optimizer, architecture, data_state
+        state.model, state.optimizer, state.architecture, state.data_state = (
+            model,
+            optimizer,
+            architecture,
+            data_state,
+        )
         progress.settings, progress.model_step = settings, model_step
 
     return undo
@@ -94,7 +119,11 @@ def _set(operation: Any, state: TrainState) -> None:
 
 
 def _prepare_model(
-    operation: ArchitectureOperation, state: TrainState, result: StepResult, seed: int, optimizer: GroupOptions
+    operation: ArchitectureOperation,
+    state: TrainState,
+    result: StepResult,
+    seed: int,
+    optimizer: GroupOptions,
 ) -> Change:
     vocabulary = vocabulary_of(state.data)
     probe = Probe(vocabulary if operation["op"] == "grow_vocabulary" else None)
@@ -121,5 +150,7 @@ def _prepare_model(
     if changes := describe_changes(group_changes(old, new, origins)):
         text += f"; {changes}"
     metrics = {"growth/parameters": float(parameters), "growth/output_change": change}
-    counts = {f"growth/state_{name}": float(count) for name, count in grown.counts._asdict().items()}
+    counts = {
+        f"growth/state_{name}": float(count) for name, count in grown.counts._asdict().items()
+    }
     return Change(metrics | counts, text, keep)

@@ -51,7 +51,9 @@ def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.
         shape[each.axis] = -1
         array = mx.take(array, mx.array(np.maximum(each.index, 0)), axis=each.axis)
         if each.scale is not None:
-            array = array * mx.array(each.scale.astype(np.float32)).reshape(shape).astype(array.dtype)
+            array = array * mx.array(each.scale.astype(np.float32)).reshape(shape).astype(
+                array.dtype
+            )
         is_new = is_new | mx.array(each.index < 0).reshape(shape)
     if not source.gathers:
         return array

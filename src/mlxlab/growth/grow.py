@@ -68,13 +68,19 @@ def grow(
     expected, optimizer = named_parameters(model), flatten_arrays(new_optimizer.state)
     if shapes(weights) != shapes(expected):
         different = sorted(dict(shapes(weights).items() ^ shapes(expected).items()))
-        raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {different[0]}")
+        raise ConfigError(
+            f"{operation['op']}: the new model has other arrays, for example {different[0]}"
+        )
     weights = frozen_as_evaluated(weights, averages, optimizer)
     changes = [WeightChange(shapes(before.weights), sources)]
-    state, report = transfer_optimizer(before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False)
+    state, report = transfer_optimizer(
+        before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False
+    )
     return Grown(Training(after, weights, state), model, report.counts(), sources)
 
 
 def training_of(state: TrainState) -> Training:
     """The model of a run and its optimizer."""
-    return Training(state.architecture, named_parameters(state.model), flatten_arrays(state.optimizer.state))
+    return Training(
+        state.architecture, named_parameters(state.model), flatten_arrays(state.optimizer.state)
+    )

@@ -50,7 +50,12 @@ class Moments:
         for name, array in self.arrays.items():
             power = 2 if is_second_moment(name, set(self.arrays)) else 1
             arrays[name] = gather_moment(array, axes_of(name, len(shape)), source, power)
-        return Moments(self.path, self.group, arrays, self.is_moved or bool(source.gathers) or path != source.path)
+        return Moments(
+            self.path,
+            self.group,
+            arrays,
+            self.is_moved or bool(source.gathers) or path != source.path,
+        )
 
 
 @dataclass
@@ -71,11 +76,19 @@ class OptimizerReport:
         return TransferCounts(carried, len(self.fresh), len(self.dropped))
 
     def line(self) -> str:
-        return "optimizer state: " + ", ".join(f"{len(paths)} {name}" for name, paths in self.as_json().items())
+        return "optimizer state: " + ", ".join(
+            f"{len(paths)} {name}" for name, paths in self.as_json().items()
+        )
 
 
 def transfer_optimizer(
-    old: Arrays, new: Arrays, changes: Sequence[WeightChange], weights: Shapes, averages: Arrays, *, by_shape: bool
+    old: Arrays,
+    new: Arrays,
+    changes: Sequence[WeightChange],
+    weights: Shapes,
+    averages: Arrays,
+    *,
+    by_shape: bool,
 ) -> tuple[Arrays, OptimizerReport]:
     """The arrays of the state `new`, which is that before the first step, with what `old` knows of them.
 
@@ -94,13 +107,23 @@ def transfer_optimizer(
             if source.path in moments
         }
     empty = read_moments(new, weights)
-    used = {path: moments[path] for path, each in empty.items() if path in moments and _same(moments[path], each)}
+    used = {
+        path: moments[path]
+        for path, each in empty.items()
+        if path in moments and _same(moments[path], each)
+    }
     report = OptimizerReport()
     for path in used:
         (report.by_map if used[path].is_moved else report.by_path).append(path)
-    left = {path: each for path, each in saved.items() if path not in {each.path for each in used.values()}}
+    left = {
+        path: each
+        for path, each in saved.items()
+        if path not in {each.path for each in used.values()}
+    }
     for path in sorted(empty.keys() - used.keys()):
-        match = next((name for name in sorted(left) if by_shape and _same(left[name], empty[path])), None)
+        match = next(
+            (name for name in sorted(left) if by_shape and _same(left[name], empty[path])), None
+        )
         if match is None:
             report.fresh.append(path)
         else:
@@ -123,11 +146,16 @@ def read_moments(state: Arrays, parameters: Shapes) -> dict[str, Moments]:
 
 def _same(first: Moments, second: Moments) -> bool:
     """Whether two parameters have the same statistics of the same shapes and types."""
-    kinds = [{name: (array.shape, array.dtype) for name, array in each.arrays.items()} for each in (first, second)]
+    kinds = [
+        {name: (array.shape, array.dtype) for name, array in each.arrays.items()}
+        for each in (first, second)
+    ]
     return kinds[0] == kinds[1]
 
 
-def _fill(old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays) -> Arrays:
+def _fill(
+    old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays
+) -> Arrays:
     """The new state. The counters of a group of parameters come from that of the first one which is carried over."""
     result: Arrays = {}
     leaves = {path: parse_leaf(path, weights) for path in new}
@@ -135,7 +163,9 @@ def _fill(old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments]
     for path, (parameter, name) in leaves.items():
         if parameter and not name.startswith(AVERAGE):
             group = path.removesuffix(f"{parameter}.{name}")
-            groups[group] = groups.get(group) or (used[parameter].group if parameter in used else None)
+            groups[group] = groups.get(group) or (
+                used[parameter].group if parameter in used else None
+            )
     for path, (parameter, name) in leaves.items():
         group, _, counter = path.rpartition(".")
         if name.startswith(AVERAGE):
@@ -150,7 +180,11 @@ def _fill(old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments]
 
 def average_of(optimizer: Arrays) -> Arrays:
     """The moving average of the trained weights by their paths; empty if there is none."""
-    return {path.removeprefix(AVERAGE): array for path, array in optimizer.items() if path.startswith(AVERAGE)}
+    return {
+        path.removeprefix(AVERAGE): array
+        for path, array in optimizer.items()
+        if path.startswith(AVERAGE)
+    }
 
 
 def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) -> Arrays:

@@ -28,7 +28,9 @@ class Preview(NamedTuple):
     misfit: str = ""
 
 
-def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequence[str] = ()) -> list[Preview]:
+def preview(
+    operations: Sequence[Operation], state: TrainState, skipped: Sequence[str] = ()
+) -> list[Preview]:
     """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
 
     Args:
@@ -42,7 +44,9 @@ def preview(operations: Sequence[Operation], state: TrainState, skipped: Sequenc
     for operation in operations:
         try:
             if changes_architecture(operation):
-                grown = grow(with_vocabulary(operation, vocabulary), training, state.new_training, None)
+                grown = grow(
+                    with_vocabulary(operation, vocabulary), training, state.new_training, None
+                )
                 training = grown.training
                 previews.append(Preview(training.architecture, count_parameters(grown.model)))
             else:
@@ -84,19 +88,29 @@ def preview_table(
     """
     done = len(progress.done)
     start = f"step {step}" if step else "start"
-    rows = [[str(done), "", start, "", _sizes(previews[0].architecture), f"{previews[0].parameters:,}"]]
+    rows = [
+        [str(done), "", start, "", _sizes(previews[0].architecture), f"{previews[0].parameters:,}"]
+    ]
     due = due_steps(operations[done:], progress.step, step)
     late = find_late(operations[done:], due, planned_steps)
     since: int | None = progress.step
     for number, operation in enumerate(operations[done:], 1):
         before, after = previews[number - 1 : number + 1]
         title = f"{operation['op']} {options_text(operation)}".rstrip()
-        since = max(since, step + 1 - operation["when"].get("or_steps", 0)) if since is not None else None
-        when = waits_for(operation["when"], since) + (", then evaluate" if operation.get("then") else "")
+        since = (
+            max(since, step + 1 - operation["when"].get("or_steps", 0))
+            if since is not None
+            else None
+        )
+        when = waits_for(operation["when"], since) + (
+            ", then evaluate" if operation.get("then") else ""
+        )
         when += f" ({late[number - 1]})" if late[number - 1] else ""
         since = due[number - 1].step if due[number - 1].exact else None
         changes = after.misfit or _changes(before.architecture, after.architecture) or "unchanged"
-        rows.append([str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"])
+        rows.append(
+            [str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"]
+        )
     return markdown_table(HEAD, rows, align="rllllr")
 
 
@@ -112,4 +126,7 @@ def _changes(before: Architecture, after: Architecture) -> str:
 
     changed = [key for key, value in after.node.items() if before.node.get(key) != value]
     lines = [f"{key}={shown(after.node[key])}" for key in changed]
-    return ", ".join(lines + ([f"vocab_size={after.vocab_size}"] if after.vocab_size != before.vocab_size else []))
+    return ", ".join(
+        lines
+        + ([f"vocab_size={after.vocab_size}"] if after.vocab_size != before.vocab_size else [])
+    )

@@ -46,7 +46,9 @@ class Probe:
         return mx.take(outputs, mx.array(self.vocabulary.core_ids), axis=-1)
 
 
-def probe_outputs(model: nn.Module, result: StepResult, ids: Callable[[np.ndarray], np.ndarray]) -> mx.array | None:
+def probe_outputs(
+    model: nn.Module, result: StepResult, ids: Callable[[np.ndarray], np.ndarray]
+) -> mx.array | None:
     """The outputs on the first rows of the batch, with other `ids`, in evaluation mode; None without a batch.
 
     Computed on the CPU: a GPU may round the factors of a product to TF32, which changes outputs by 1e-3.
@@ -73,7 +75,9 @@ def largest_change(before: mx.array | None, after: mx.array | None) -> float:
 
 def preserves_outputs(operation: Any) -> bool:
     """False where the operation says that it changes what the model computes."""
-    return bool(operation.get("preserve", True)) and not (operation["op"] == "widen" and operation.get("noise"))
+    return bool(operation.get("preserve", True)) and not (
+        operation["op"] == "widen" and operation.get("noise")
+    )
 
 
 def check_change(change: float, outputs: mx.array | None) -> None:
@@ -83,4 +87,6 @@ def check_change(change: float, outputs: mx.array | None) -> None:
     """
     limit = MAX_CHANGE * max(1.0, 0.0 if outputs is None else float(mx.abs(outputs).max()))
     if not change <= limit:  # also where it is NaN
-        raise ConfigError(f"expected outputs within {limit:.2g} of those before, got a change of {change:.2g}")
+        raise ConfigError(
+            f"expected outputs within {limit:.2g} of those before, got a change of {change:.2g}"
+        )

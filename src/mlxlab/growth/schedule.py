@@ -23,7 +23,9 @@ def operation_hashes(operations: Sequence[Operation]) -> list[str]:
     return result
 
 
-def check_progress(operations: Sequence[Operation], progress: GrowthProgress, saved: object = None) -> None:
+def check_progress(
+    operations: Sequence[Operation], progress: GrowthProgress, saved: object = None
+) -> None:
     """ConfigError unless the operations that are done are the first ones of the schedule, unchanged.
 
     Args:
@@ -32,15 +34,21 @@ def check_progress(operations: Sequence[Operation], progress: GrowthProgress, sa
     current = operation_hashes(operations)
     if len(progress.done) != len(progress.hashes):
         counts = f"{len(progress.done)} operations, {len(progress.hashes)} hashes"
-        raise DataError(f"growth of the checkpoint: expected as many hashes as operations that are done, got {counts}")
+        raise DataError(
+            f"growth of the checkpoint: expected as many hashes as operations that are done, got {counts}"
+        )
     if unknown := [name for name in progress.skipped if name not in progress.done]:
-        raise DataError(f"growth of the checkpoint: expected skipped operations that are done, got {unknown[0]}")
+        raise DataError(
+            f"growth of the checkpoint: expected skipped operations that are done, got {unknown[0]}"
+        )
     for number, (name, content_hash) in enumerate(zip(progress.done, progress.hashes, strict=True)):
         if number >= len(current) or current[number] != content_hash:
             before = saved[number] if isinstance(saved, list) and number < len(saved) else None
             after = operations[number] if number < len(current) else None
             rest = f"change only those after the first {len(progress.done)}"
-            raise ConfigError(f"{KEY}.{number}: {name} is done and cannot change: {_difference(before, after)}; {rest}")
+            raise ConfigError(
+                f"{KEY}.{number}: {name} is done and cannot change: {_difference(before, after)}; {rest}"
+            )
 
 
 def _difference(before: object, after: Operation | None) -> str:
@@ -53,7 +61,9 @@ def _difference(before: object, after: Operation | None) -> str:
     return f"got {after['id']} with other values"
 
 
-def record_done(operations: Sequence[Operation], progress: GrowthProgress, step: int, *, is_skipped: bool) -> None:
+def record_done(
+    operations: Sequence[Operation], progress: GrowthProgress, step: int, *, is_skipped: bool
+) -> None:
     """Adds the next operation to the progress, at a step."""
     number = len(progress.done)
     progress.done.append(operations[number]["id"])
@@ -65,7 +75,9 @@ def record_done(operations: Sequence[Operation], progress: GrowthProgress, step:
 def is_due(when: When, metric: float | None, steps: int) -> bool:
     """Whether an operation runs, by the metric of an evaluation just made, or the steps since the one before."""
     below, above, limit = when.get("metric_below"), when.get("metric_above"), when.get("or_steps")
-    if metric is not None and ((below is not None and metric < below) or (above is not None and metric > above)):
+    if metric is not None and (
+        (below is not None and metric < below) or (above is not None and metric > above)
+    ):
         return True
     return limit is not None and steps >= limit
 
@@ -97,12 +109,16 @@ def due_steps(operations: Sequence[Operation], since: int, step: int) -> list[Du
     for operation in operations:
         when = operation["when"]
         exact = exact and when.keys() == {"or_steps"}
-        earliest = max(earliest + (when["or_steps"] if when.keys() == {"or_steps"} else 0), step + 1)
+        earliest = max(
+            earliest + (when["or_steps"] if when.keys() == {"or_steps"} else 0), step + 1
+        )
         result.append(Due(earliest, exact))
     return result
 
 
-def find_late(operations: Sequence[Operation], due: Sequence[Due], planned_steps: int | None) -> list[str]:
+def find_late(
+    operations: Sequence[Operation], due: Sequence[Due], planned_steps: int | None
+) -> list[str]:
     """For each operation why the run is too short for it, "" if it is not, or that is unknown."""
     result = []
     for operation, (step, _) in zip(operations, due, strict=True):
@@ -116,7 +132,11 @@ def find_late(operations: Sequence[Operation], due: Sequence[Due], planned_steps
 
 def late_rewarm(operation: Any, step: int, planned_steps: int | None) -> str:
     """A line on a warm-up that begins after `step` and is longer than the rest of the run; "" if it is not."""
-    if operation["op"] != "rewarm" or planned_steps is None or step + operation["steps"] <= planned_steps:
+    if (
+        operation["op"] != "rewarm"
+        or planned_steps is None
+        or step + operation["steps"] <= planned_steps
+    ):
         return ""
     rest = f"the {max(planned_steps - step, 0)} steps left after step {step}"
     return f"a warm-up of {operation['steps']} steps is longer than {rest}"
@@ -124,7 +144,9 @@ def late_rewarm(operation: Any, step: int, planned_steps: int | None) -> str:
 
 def options_text(operation: Any) -> str:
     """The options of an operation: `map=[0, 0, 1], preserve=False`."""
-    options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
+    options = {
+        key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")
+    }
     return ", ".join(f"{key}={value}" for key, value in options.items())
 
 

@@ -187,5 +187,7 @@ def png_width(data: bytes) -> int:
         raise ValueError("not a PNG file")
     width, height = struct.unpack(">II", data[16:24])
     if not (0 < width <= _MAX_PIXELS and 0 < height <= _MAX_PIXELS):
-        raise ValueError(f"an image of {width} x {height} pixels, expected at most {_MAX_PIXELS} x {_MAX_PIXELS}")
+        raise ValueError(
+            f"an image of {width} x {height} pixels, expected at most {_MAX_PIXELS} x {_MAX_PIXELS}"
+        )
     return int(width)

@@ -45,7 +45,9 @@ class LineChart:
         """The points that can be drawn, by line."""
         lines = {}
         for name, points in list(self.lines.items())[:MAX_LINES]:
-            drawn = [(x, y) for x, y in points if y is not None and abs(y) < 1e100 and abs(x) < 1e100]
+            drawn = [
+                (x, y) for x, y in points if y is not None and abs(y) < 1e100 and abs(x) < 1e100
+            ]
             if drawn:
                 lines[name] = drawn[:: -(-len(drawn) // MAX_POINTS)]
         return lines
@@ -53,7 +55,10 @@ class LineChart:
     @property
     def summary(self) -> str:
         """What the chart shows, for those who cannot see it."""
-        texts = [f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in self.finite.items()]
+        texts = [
+            f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+            for name, points in self.finite.items()
+        ]
         return f"{self.title} by {self.x_label}: {'; '.join(texts) or 'no finite value'}"
 
     def draw(self) -> "Drawing | None":
@@ -63,7 +68,10 @@ class LineChart:
         if not points:
             return None
         ends = [] if self.end is None else [0.0, self.end]
-        x_axis, y_axis = _counting_axis([*ends, *(x for x, _ in points)]), _axis([y for _, y in points])
+        x_axis, y_axis = (
+            _counting_axis([*ends, *(x for x, _ in points)]),
+            _axis([y for _, y in points]),
+        )
         width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
         def across(x: float) -> float:
@@ -106,7 +114,11 @@ def _counting_axis(values: Sequence[float]) -> Axis:
     """From the lowest to the highest of some counts, with round ticks in between."""
     low, high = _range(values)
     step = max(_round_step((high - low) / 6), 1.0)
-    return Axis(low, high, tuple(n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)))
+    return Axis(
+        low,
+        high,
+        tuple(n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)),
+    )
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

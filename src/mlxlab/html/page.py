@@ -15,7 +15,9 @@ from mlxlab.redact import redact
 
 MAX_TEXT = 20_000  # characters of one text
 # Control characters and lone surrogates, and those that change the direction of the text around them.
-_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _SLASH, _SEPARATOR = re.compile(r"(?<=[^/=])/(?=.)|=(?=.)"), re.compile(r"[_,-](?=\w)")
 _SORT = """
@@ -35,7 +37,11 @@ def render_page(page: Page) -> str:
     from markupsafe import Markup, escape
 
     def shown(value: object) -> object:
-        return _unbroken(clean(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return (
+            _unbroken(clean(value))
+            if isinstance(value, str) and not isinstance(value, Markup)
+            else value
+        )
 
     def breakable(text: str) -> Markup:
         return Markup(_breakable(str(escape(clean(text)))))
@@ -47,7 +53,11 @@ def render_page(page: Page) -> str:
     environment.filters["breakable_command"] = breakable
     environment.filters["verbatim"] = lambda text: Markup(escape(clean(text)))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    is_sortable = any(isinstance(block, Table) and block.is_sortable for each in page.sections for block in each.blocks)
+    is_sortable = any(
+        isinstance(block, Table) and block.is_sortable
+        for each in page.sections
+        for block in each.blocks
+    )
     script = _SORT if is_sortable else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.from_string(template).render(
@@ -73,7 +83,9 @@ def write_page(page: Page, path: Path) -> Path:
     try:
         write_atomic(path, render_page(page).encode("utf-8"))
     except OSError as error:
-        raise WriteError(f"{path}: {error.strerror or error}; the report cannot be written") from None
+        raise WriteError(
+            f"{path}: {error.strerror or error}; the report cannot be written"
+        ) from None
     return path
 
 

@@ -32,7 +32,9 @@ def to_table(rows: Rows, columns: Sequence[str], missing: Sequence[str] = ("",))
         names = [str(name) for name in rows.columns]
         check_names(names, "DataFrame")
         series = {name: rows.iloc[:, index] for index, name in enumerate(names) if name in columns}
-        cells = {name: _values(series[name]) if name in series else [None] * len(rows) for name in names}
+        cells = {
+            name: _values(series[name]) if name in series else [None] * len(rows) for name in names
+        }
         return {name: _cells(name, values, missing) for name, values in cells.items()}
     if isinstance(rows, str):
         raise DataError("expected a list of rows, got one text; put it into a list")
@@ -44,11 +46,14 @@ def to_table(rows: Rows, columns: Sequence[str], missing: Sequence[str] = ("",))
     dicts = []
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise DataError(f"row {number + 1}: expected a dict like the other rows, got {type(row).__name__}")
+            raise DataError(
+                f"row {number + 1}: expected a dict like the other rows, got {type(row).__name__}"
+            )
         dicts.append(row)
     names = list(dict.fromkeys(str(name) for row in dicts for name in row)) or list(columns)
     return {
-        name: _cells(name, [row.get(name) if name in columns else None for row in dicts], missing) for name in names
+        name: _cells(name, [row.get(name) if name in columns else None for row in dicts], missing)
+        for name in names
     }
 
 
@@ -99,7 +104,11 @@ def _python_value(value: object) -> object:
         return _time_text(value)
     if isinstance(value, np.floating):
         return float(str(value))  # 0.1, not 0.10000000149
-    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.timedelta64) else value
+    return (
+        value.item()
+        if isinstance(value, np.generic) and not isinstance(value, np.timedelta64)
+        else value
+    )
 
 
 def _time_text(value: object) -> str:

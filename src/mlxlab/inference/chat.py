@@ -55,11 +55,15 @@ class Chat:
         limit = request.context_length - min(request.max_tokens, request.context_length // 2)
         try:
             self.tokenizer.refuse_special_tokens(text)
-            prompt, forgotten = self._prompt([*self.messages, Message(role="user", content=text)], limit)
+            prompt, forgotten = self._prompt(
+                [*self.messages, Message(role="user", content=text)], limit
+            )
             end_ids = frozenset(self.generator.tokenizer.remap(list(self.tokenizer.end_ids)))
         except ValueError as error:
             raise DataError(str(error)) from None
-        room = request.context_length - len(prompt) + 1  # the last token of an answer need not be read again
+        room = (
+            request.context_length - len(prompt) + 1
+        )  # the last token of an answer need not be read again
         return Reply(self._answer(prompt, end_ids, sampling, request), forgotten, room)
 
     def reset(self) -> None:
@@ -77,14 +81,22 @@ class Chat:
         """The tokens of the last messages, at most `limit`, and how many earlier ones were left out."""
         system = [Message(role="system", content=self.system)] if self.system else []
         for first in range(0, len(messages), 2):  # a message and its answer at a time
-            prompt = self.generator.tokenizer.remap(self.tokenizer.prompt([*system, *messages[first:]]))
+            prompt = self.generator.tokenizer.remap(
+                self.tokenizer.prompt([*system, *messages[first:]])
+            )
             if len(prompt) <= limit:
                 self.messages = messages[first:]
                 return prompt, first
-        raise DataError(f"a message of {len(prompt)} tokens, expected at most {limit} in the context of the model")
+        raise DataError(
+            f"a message of {len(prompt)} tokens, expected at most {limit} in the context of the model"
+        )
 
     def _answer(
-        self, prompt: list[int], end_ids: frozenset[int], sampling: SamplingParams, request: GenerationConfig
+        self,
+        prompt: list[int],
+        end_ids: frozenset[int],
+        sampling: SamplingParams,
+        request: GenerationConfig,
     ) -> Generator[TextChunk]:
         model, tokenizer, answer = self.generator.model, self.generator.tokenizer, ""
         try:
@@ -102,7 +114,11 @@ def load_chat(run: Path, checkpoint: str = "best", system: str | None = None) ->
         ConfigError: it has no chat template. Otherwise as `load_generator`.
     """
     generator = load_generator(run, checkpoint)
-    folder = tokenizer_dir(str(run), project_root() / ".cache") if run.suffix == ".gguf" else template_folder(run)
+    folder = (
+        tokenizer_dir(str(run), project_root() / ".cache")
+        if run.suffix == ".gguf"
+        else template_folder(run)
+    )
     template = load_template(folder, generator.tokenizer.original)
     if template is None:
         expected = "expected a run of data=instruct or a pretrained chat model; without chat=true it continues texts"

@@ -45,7 +45,9 @@ from mlxlab.wording import counted
 logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
 MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
-EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
+EvalData = tuple[
+    Iterable[Batch], str
+]  # evaluation batches, to be iterated once, and a description for the report
 
 
 class EvalRows(NamedTuple):
@@ -61,18 +63,29 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_source`.
     """
-    reading, tokenizer, window = instantiate(node["reading"], Reading), encoder.tokenizer, node["shuffle"]["window"]
-    source = open_source(node["source"], reading.split, reading, node["text_column"], node["on_error"], window)
+    reading, tokenizer, window = (
+        instantiate(node["reading"], Reading),
+        encoder.tokenizer,
+        node["shuffle"]["window"],
+    )
+    source = open_source(
+        node["source"], reading.split, reading, node["text_column"], node["on_error"], window
+    )
     packing = instantiate(node["packing"], Packing)
     build = partial(packing.eval_row_builder, seq_len=node["seq_len"], masked=encoder.masked)
     builder = switched_rows(tokenizer, new_switch(tokenizer), build, measured=True)
-    encode, max_documents = WordCache(tokenizer.original).encode_documents, node["validation"]["max_examples"]
+    encode, max_documents = (
+        WordCache(tokenizer.original).encode_documents,
+        node["validation"]["max_examples"],
+    )
     stream = TokenStream(source, encode, tokenizer.original.end_id, 0, max_documents)
     batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
     return batches, f"text of {source.name}"
 
 
-def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -> "Rows | ProvidedRows":
+def open_eval_rows(
+    restored: RestoredModel, node: dict[str, Any], cache: Path
+) -> "Rows | ProvidedRows":
     """The labelled rows of `node["source"]`, or with "test" the test rows that the data set comes with.
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_rows`.
@@ -88,7 +101,9 @@ def open_eval_rows(restored: RestoredModel, node: dict[str, Any], cache: Path) -
         raise trained_on(error, error.missing) from None
 
 
-def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]) -> EvalRows:
+def row_batches(
+    restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]
+) -> EvalRows:
     """These rows; raises DataError for one without a label that `on_error` does not leave out, or a malformed one."""
     encoder = row_encoder(restored.encoder)
     names = [*encoder.columns, encoder.label_column]
@@ -106,7 +121,9 @@ def row_batches(restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict
         return batch._replace(example_ids=ids)
 
     batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
-    return EvalRows(batches, "\n".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers)
+    return EvalRows(
+        batches, "\n".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers
+    )
 
 
 def _labelled(
@@ -121,19 +138,34 @@ def _labelled(
     if encoder.labels.delimiter is not None:
         labels = labels.with_empty_cells()
     is_regression = encoder.task.kind == "regression"
-    faults = [no_number(labelled, encoder.label_column) if is_regression else unknown_label(labels, encoder.labels)]
+    faults = [
+        no_number(labelled, encoder.label_column)
+        if is_regression
+        else unknown_label(labels, encoder.labels)
+    ]
     if isinstance(encoder.renderer, TableRenderer):
         faults += [no_number(labelled, name) for name in encoder.renderer.bounds]
     usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options, faults)
-    return np.flatnonzero(usable), [*(each.describe() for each in left_out), *cells.describe_white_space()]
+    return np.flatnonzero(usable), [
+        *(each.describe() for each in left_out),
+        *cells.describe_white_space(),
+    ]
 
 
 def report_known_rows(
-    restored: RestoredModel, rows: "Rows | ProvidedRows", numbers: np.ndarray, source: str, data: DataModule | None
+    restored: RestoredModel,
+    rows: "Rows | ProvidedRows",
+    numbers: np.ndarray,
+    source: str,
+    data: DataModule | None,
 ) -> None:
     """Says how many of these rows are in the splits of the run; warns if the model was trained on some."""
     encoder = row_encoder(restored.encoder)
-    if isinstance(rows, ProvidedRows) or not isinstance(data, RecognizesRows) or len(rows) > MAX_COMPARED:
+    if (
+        isinstance(rows, ProvidedRows)
+        or not isinstance(data, RecognizesRows)
+        or len(rows) > MAX_COMPARED
+    ):
         return
     names = [*encoder.columns, encoder.label_column]
     with suppress(UserError):  # a malformed row, which the evaluation reports
@@ -150,12 +182,19 @@ def describe_known_rows(known: KnownRows, count: int, source: str) -> str:
     line += f", {validation:,} have the input of one of its validation split, {new:,} are new"
     if not training:
         return line
-    remedy = "put the new ones in a file of their own" if new else "leave data.source out for the validation rows alone"
+    remedy = (
+        "put the new ones in a file of their own"
+        if new
+        else "leave data.source out for the validation rows alone"
+    )
     return f"{line}; training rows flatter the figures: {remedy}"
 
 
 def row_baselines(
-    restored: RestoredModel, rows: "Rows | ProvidedRows", numbers: np.ndarray, data: DataModule | None
+    restored: RestoredModel,
+    rows: "Rows | ProvidedRows",
+    numbers: np.ndarray,
+    data: DataModule | None,
 ) -> Sequence[Baseline]:
     """The baselines of the data of the run, with predictions for these rows; a line in the log if there can be none."""
     encoder, reason = row_encoder(restored.encoder), ""
@@ -200,5 +239,7 @@ def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
 def row_reading(node: dict[str, Any]) -> RowReading:
     """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
     if "reading" not in node:
-        return RowReading(delimiter=None, encoding=None, missing=[], config=None, split=None, revision=None)
+        return RowReading(
+            delimiter=None, encoding=None, missing=[], config=None, split=None, revision=None
+        )
     return instantiate(node["reading"], RowReading)

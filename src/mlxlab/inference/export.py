@@ -36,7 +36,9 @@ def check_output(run: Path, out: Path) -> None:
     refuse_existing(out)
     folder = out.parent.resolve()
     if folder != run.resolve() and folder.is_relative_to(run.resolve()):
-        raise ConfigError(f"out={out}: lies in {out.parent}, a folder of the run; expected {run / out.name}")
+        raise ConfigError(
+            f"out={out}: lies in {out.parent}, a folder of the run; expected {run / out.name}"
+        )
 
 
 def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredModel:
@@ -59,7 +61,11 @@ def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredMo
 
 
 def write_export(
-    out: Path, restored: RestoredModel, weights: Arrays, node: dict[str, Any], files: Mapping[str, str] | None = None
+    out: Path,
+    restored: RestoredModel,
+    weights: Arrays,
+    node: dict[str, Any],
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a folder with the `inference` files of a run and a checkpoint of these weights, as a whole or not at all.
 
@@ -72,11 +78,17 @@ def write_export(
         CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
     config, saved = {**restored.config, "model": node}, restored.checkpoint.state
-    metadata = {**saved["metadata"], "config": {**saved["metadata"]["config"], "model": node}, "uid": ""}
+    metadata = {
+        **saved["metadata"],
+        "config": {**saved["metadata"]["config"], "model": node},
+        "uid": "",
+    }
     try:
         with new_folder(out) as folder:
             shutil.copytree(restored.config_dir, folder / "inference", ignore=_links)
-            write_atomic(folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            write_atomic(
+                folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False)
+            )
             for name, text in (files or {}).items():
                 write_atomic(folder / name, text)
             state: Any = {**saved, "architecture": node, "metadata": metadata}
@@ -84,10 +96,14 @@ def write_export(
             step = restored.checkpoint.step
             CheckpointStore(folder / FOLDER).save(step, weights, {}, state, best_step=step)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
-        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+        raise WriteError(
+            f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def _links(folder: str, names: Iterable[str]) -> set[str]:
     """What is no plain file or folder: a run folder may be a stranger's, and its links lead anywhere."""
     paths = [Path(folder, name) for name in names]
-    return {path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())}
+    return {
+        path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())
+    }

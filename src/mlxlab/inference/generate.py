@@ -73,7 +73,10 @@ def generate(
     ends = (tokenizer.eos_id,) if end_ids is None else end_ids
     for first in range(0, len(prompts), request.batch_size):
         numbered = enumerate(prompts[first : first + request.batch_size], first)
-        rows = [_Row(i, list(prompt), StreamingDetokenizer(tokenizer, request.stop)) for i, prompt in numbered]
+        rows = [
+            _Row(i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
+            for i, prompt in numbered
+        ]
         window = _ContextWindow(model, rows, context)
         while window.rows:
             for row, logits in zip(window.rows, window.logits(), strict=True):
@@ -95,7 +98,9 @@ def check_generates(model: nn.Module) -> None:
     if isinstance(model.head, Classifier):
         raise ConfigError("the model is a classifier, not a language model, and cannot generate")
     if not model.backbone.causal:
-        raise ConfigError("the model is a masked language model and cannot generate; train model=transformer")
+        raise ConfigError(
+            "the model is a masked language model and cannot generate; train model=transformer"
+        )
 
 
 def check_context(model: Model, expected: int | None) -> int:
@@ -157,7 +162,9 @@ class StreamingDetokenizer:
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    return next(
+        (n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0
+    )
 
 
 @dataclass
@@ -192,7 +199,10 @@ class _ContextWindow:
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
         self.rows, self.context = rows, context
         # `check_generates` has checked both:
-        self.backbone, self.head = cast(CausalBackbone, model.backbone), cast(CausalHead, model.head)
+        self.backbone, self.head = (
+            cast(CausalBackbone, model.backbone),
+            cast(CausalHead, model.head),
+        )
         self.cache: DecodingCache | None = None
         for row in rows:
             row.start = max(0, len(row.tokens) - context)

@@ -35,7 +35,9 @@ class LoadedModel:
         return self._restored.encoder.task
 
     @overload
-    def predict(self, rows: Iterable[str] | Iterable[Row], batch_size: int = 64) -> list[dict[str, Any]]: ...
+    def predict(
+        self, rows: Iterable[str] | Iterable[Row], batch_size: int = 64
+    ) -> list[dict[str, Any]]: ...
 
     @overload
     def predict(self, rows: "pd.DataFrame", batch_size: int = 64) -> "pd.DataFrame": ...
@@ -61,7 +63,9 @@ class LoadedModel:
             import pandas as pd
 
             return pd.DataFrame(answers, index=rows.index)
-        return [dict(zip(answers, cells, strict=True)) for cells in zip(*answers.values(), strict=True)]
+        return [
+            dict(zip(answers, cells, strict=True)) for cells in zip(*answers.values(), strict=True)
+        ]
 
     @overload
     def generate(self, prompts: str, **options: Any) -> str: ...
@@ -80,7 +84,9 @@ class LoadedModel:
         """
         request, sampling = _generation_options(options)
         generator = restored_generator(self._restored)
-        texts = generator.texts([prompts] if isinstance(prompts, str) else list(prompts), sampling, request)
+        texts = generator.texts(
+            [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
+        )
         return texts[0] if isinstance(prompts, str) else texts
 
 

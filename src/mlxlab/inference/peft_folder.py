@@ -8,7 +8,9 @@ from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
 
-_RUN_FOLDER = re.compile(r"^scripts/train\.py .*?hydra\.run\.dir=([^\s']+)", re.MULTILINE)  # in its model card
+_RUN_FOLDER = re.compile(
+    r"^scripts/train\.py .*?hydra\.run\.dir=([^\s']+)", re.MULTILINE
+)  # in its model card
 
 
 def refuse_peft_adapters(folder: Path) -> None:

@@ -47,7 +47,10 @@ class Predictions(NamedTuple):
         if self.task.kind == "regression":
             return {"value": self.values.tolist()}
         columns = self.label_columns("label", "labels", self.task.labels)
-        return columns | {f"probability_{name}": self.values[:, i].tolist() for i, name in enumerate(self.task.labels)}
+        return columns | {
+            f"probability_{name}": self.values[:, i].tolist()
+            for i, name in enumerate(self.task.labels)
+        }
 
     def label_columns(self, single: str, several: str, names: Sequence[str]) -> dict[str, Cells]:
         """The column `single` with the class of each row by name, or `several` with the labels that hold."""
@@ -80,7 +83,9 @@ def predict_table(
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
         batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
         outputs.append(_read_out(restored.model(batch.tokens, batch.segment_ids), encoder.task))
-    empty = np.zeros(0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes), np.float32)
+    empty = np.zeros(
+        0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes), np.float32
+    )
     values = np.concatenate([empty, *outputs])
     if not np.isfinite(values).all():
         raise DataError("the outputs of the model are not finite numbers: its weights are damaged")
@@ -88,7 +93,11 @@ def predict_table(
 
 
 def predict_usable(
-    restored: RestoredModel, table: Table, locations: Sequence[str], batch_size: int, errors: ErrorBudget
+    restored: RestoredModel,
+    table: Table,
+    locations: Sequence[str],
+    batch_size: int,
+    errors: ErrorBudget,
 ) -> tuple[list[int], Table, Predictions]:
     """Predictions for the rows that can be encoded, after their numbers, from 0, and their cells.
 
@@ -130,10 +139,18 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
         if encoder.task.kind == "language_modelling":
-            text = "" if encoder.task.masked else f"; {command('generate')} run=... continues a text with it"
-            raise NotAllowedError(f"expected a model of labelled rows; a language model predicts no labels{text}")
+            text = (
+                ""
+                if encoder.task.masked
+                else f"; {command('generate')} run=... continues a text with it"
+            )
+            raise NotAllowedError(
+                f"expected a model of labelled rows; a language model predicts no labels{text}"
+            )
         kind = type(encoder)
-        lacks = f"{kind.__module__}.{kind.__qualname__} lacks members of mlxlab.data.dataset.RowEncoder"
+        lacks = (
+            f"{kind.__module__}.{kind.__qualname__} lacks members of mlxlab.data.dataset.RowEncoder"
+        )
         raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")
     return encoder
 
@@ -143,7 +160,9 @@ def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool =
     for name in [*encoder.columns, *([encoder.label_column] if labelled else [])]:
         if name not in names:
             spare = [other for other in names if other not in encoder.columns]
-            raise DataError(f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}")
+            raise DataError(
+                f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}"
+            )
 
 
 def trained_on(error: MissingColumnError, names: Sequence[str]) -> DataError:
@@ -175,13 +194,18 @@ def _read_out(logits: mx.array, task: Task) -> np.ndarray:
     logits = logits.astype(mx.float32)
     if task.kind == "regression":
         return np.array(logits[:, 0], np.float64) * task.target_deviation + task.target_mean
-    return np.array(mx.softmax(logits, axis=-1) if task.kind == "classification" else mx.sigmoid(logits))
+    return np.array(
+        mx.softmax(logits, axis=-1) if task.kind == "classification" else mx.sigmoid(logits)
+    )
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:
     """The text with the most probable token for each `<mask>` (or `[MASK]`); DataError without one, or if too long."""
     assert isinstance(restored.encoder, TextEncoder)
-    tokenizer, max_length = restored.encoder.tokenizer.original, restored.model.backbone.max_position_embeddings
+    tokenizer, max_length = (
+        restored.encoder.tokenizer.original,
+        restored.model.backbone.max_position_embeddings,
+    )
     vocabulary = restored.encoder.tokenizer.vocabulary
     assert tokenizer.mask_id is not None
     mask, *synonyms = SPECIAL_NAMES["mask"]
@@ -213,10 +237,15 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     task = encoder.task
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
-        answer = {"classification": {"label": "string"}, "multi_label": {"labels": "any"}}.get(task.kind, {})
+        answer = {"classification": {"label": "string"}, "multi_label": {"labels": "any"}}.get(
+            task.kind, {}
+        )
         outputs = answer | probabilities if answer else {"value": "double"}
         # A cell may be text, a number or missing: it is read as it would be from a file.
-        return {"inputs": _columns(dict.fromkeys(encoder.columns, "any")), "outputs": _columns(outputs)}
+        return {
+            "inputs": _columns(dict.fromkeys(encoder.columns, "any")),
+            "outputs": _columns(outputs),
+        }
     if task.kind != "language_modelling":
         return None
     output = "filled" if task.masked else "continuation"
@@ -225,7 +254,9 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
 
 
 def _columns(types: dict[str, str]) -> str:
-    return json.dumps([{"type": kind, "name": name, "required": True} for name, kind in types.items()])
+    return json.dumps(
+        [{"type": kind, "name": name, "required": True} for name, kind in types.items()]
+    )
 
 
 def _generation_options() -> str:
@@ -234,7 +265,12 @@ def _generation_options() -> str:
     from mlxlab.inference.sampling import SamplingParams
 
     options: list[dict[str, object]] = [
-        {"name": field.name, "default": field.default, "shape": None, "type": TYPES[type(field.default)]}
+        {
+            "name": field.name,
+            "default": field.default,
+            "shape": None,
+            "type": TYPES[type(field.default)],
+        }
         for field in [*fields(GenerationConfig), *fields(SamplingParams)]
         if type(field.default) in TYPES
     ]

@@ -17,7 +17,9 @@ from mlxlab.inference.predict import Predictions
 Format = Literal["full", "kaggle"]
 Column = Sequence[object]
 SUFFIXES = (".csv", ".jsonl")
-_FORMULA = re.compile(r"[=+\-@\t\r]")  # first characters for which a spreadsheet runs a cell as a formula
+_FORMULA = re.compile(
+    r"[=+\-@\t\r]"
+)  # first characters for which a spreadsheet runs a cell as a formula
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -37,7 +39,9 @@ class PredictionFile:
     format: Format
     delimiter: str | None
 
-    def columns(self, table: Table, predictions: Predictions, rows: Sequence[int]) -> Mapping[str, Column]:
+    def columns(
+        self, table: Table, predictions: Predictions, rows: Sequence[int]
+    ) -> Mapping[str, Column]:
         """The columns for these rows of the input; raises ConfigError if one is missing or two have one name."""
         own, label = predictions.columns(), self.encoder.label_column
         if self.format == "kaggle" and predictions.task.kind == "regression":
@@ -48,7 +52,9 @@ class PredictionFile:
             raise ConfigError(f"keep: {missing_column(lacking[0], list(table), '')}")
         kept: dict[str, Column] = {name: table[name] for name in self.keep}
         if twice := sorted(kept.keys() & own.keys()):
-            raise ConfigError(f"keep={twice[0]}: a prediction has this name; rename the column of the input")
+            raise ConfigError(
+                f"keep={twice[0]}: a prediction has this name; rename the column of the input"
+            )
         return {**(kept or {"row": rows}), **own}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:
@@ -57,21 +63,29 @@ class PredictionFile:
         writer = csv.writer(text, lineterminator="\n")
         if header:
             writer.writerow([defuse(name) for name in columns])
-        writer.writerows([self._csv_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
+        writer.writerows(
+            [self._csv_cell(value) for value in row] for row in zip(*columns.values(), strict=True)
+        )
         return text.getvalue().encode()
 
     def _csv_cell(self, value: object) -> str:
         if isinstance(value, float):
             return f"{value:.9g}"  # all digits of a float32
         if isinstance(value, list):
-            value = json.dumps(value, ensure_ascii=False) if self.delimiter is None else self.delimiter.join(value)
+            value = (
+                json.dumps(value, ensure_ascii=False)
+                if self.delimiter is None
+                else self.delimiter.join(value)
+            )
         return "" if value is None else defuse(str(value))
 
 
 def json_lines(columns: Mapping[str, Column]) -> bytes:
     """A JSON object per row."""
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+    return "".join(
+        json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+    ).encode()
 
 
 def check_output(path: Path) -> None:

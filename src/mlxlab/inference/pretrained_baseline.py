@@ -23,15 +23,23 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
         expected = "expected the run of a model that predicts the next token of texts"
         raise ConfigError(f"{title}: {expected}, got {_model_of(encoder.task)}")
     if encoder.tokenizer.vocabulary is not None:
-        raise ConfigError(f"{title}: expected a run with all tokens of its tokenizer (data.vocabulary.size=null)")
+        raise ConfigError(
+            f"{title}: expected a run with all tokens of its tokenizer (data.vocabulary.size=null)"
+        )
     path = resolve(name, "pretrained")
     tokenizer = pretrained_tokenizer(path)
     if tokenizer.fingerprint != encoder.tokenizer.fingerprint:
-        raise DataError(f"{title}: its tokenizer is not that of the run; losses per token cannot be compared")
+        raise DataError(
+            f"{title}: its tokenizer is not that of the run; losses per token cannot be compared"
+        )
     return replace(restored, model=build_pretrained_model(path, tokenizer.vocab_size))
 
 
 def _model_of(task: Task) -> str:
     if task.masked:
         return "a masked language model"
-    return "one of conversations" if task.kind == "language_modelling" else f"one of {task.kind.replace('_', ' ')}"
+    return (
+        "one of conversations"
+        if task.kind == "language_modelling"
+        else f"one of {task.kind.replace('_', ' ')}"
+    )

@@ -22,10 +22,14 @@ class PyfuncModel(PythonModel):
 
         backend.prepare()
         activate_for_inference()
-        self.restored = restore_model(Path(context.artifacts["run"]), context.artifacts["checkpoint"])
+        self.restored = restore_model(
+            Path(context.artifacts["run"]), context.artifacts["checkpoint"]
+        )
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
-    def predict(self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    def predict(  # type: ignore[no-untyped-def]
+        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         from mlxlab.inference.cells import to_table
         from mlxlab.inference.eval_data import row_reading
         from mlxlab.inference.predict import fill_mask, predict_table, row_encoder

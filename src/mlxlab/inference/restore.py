@@ -102,14 +102,20 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         load_pretrained=False,
     )
     _refuse_long_rows(model, encoder, config_dir)
-    weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
+    weights = {
+        name: leaf
+        for name, leaf in loaded.weights.items()
+        if not name.startswith(f"{PROJECTIONS}.")
+    }
     try:
         check_arrays(weights, named_parameters(model), "model")
     except CorruptCheckpointError as error:
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
     model.load_weights(list(weights.items()))
     model.eval()
-    return RestoredModel(model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task))
+    return RestoredModel(
+        model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task)
+    )
 
 
 def stored_config_dir(folder: Path) -> Path:
@@ -119,7 +125,9 @@ def stored_config_dir(folder: Path) -> Path:
         raise InputNotFoundError(no_such_folder(folder, "a run folder"))
     if not (config_dir / "config.yaml").is_file():
         refuse_peft_adapters(folder)
-        raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
+        raise InputNotFoundError(
+            f"{folder}: expected a run folder; inference/config.yaml not found"
+        )
     return config_dir
 
 
@@ -129,7 +137,9 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
     target = config["data"]["_target_"]
     dataset = import_target(target)
     if not isinstance(dataset, RestoresEncoder):
-        raise DataError(f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
+        raise DataError(
+            f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class"
+        )
     return config, dataset.restore_encoder(config_dir)
 
 
@@ -137,7 +147,9 @@ def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:
     """DataError if the encoder makes rows that the model has no positions for: MLX has no bounds checks."""
     limit = model.backbone.position_limit
     if limit is not None and isinstance(encoder, LimitsLength) and encoder.seq_len > limit:
-        raise DataError(f"{path}: rows of {encoder.seq_len} tokens, but the model has positions for {limit}")
+        raise DataError(
+            f"{path}: rows of {encoder.seq_len} tokens, but the model has positions for {limit}"
+        )
 
 
 def _read_thresholds(config_dir: Path, task: Task) -> tuple[float, ...]:
@@ -168,7 +180,10 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
     first = restored[0].encoder
     for member, encoder in zip(members, (each.encoder for each in restored), strict=True):
         pair = f"{member} differs from {members[0]}"
-        if (encoder.tokenizer.fingerprint, encoder.task) != (first.tokenizer.fingerprint, first.task):
+        if (encoder.tokenizer.fingerprint, encoder.task) != (
+            first.tokenizer.fingerprint,
+            first.task,
+        ):
             raise DataError(f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {pair}")
         if not same_columns(encoder, first):
             raise DataError(f"{folder / ENSEMBLE_FILE}: expected the same texts of a row, {pair}")
@@ -181,7 +196,9 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
 
 def save_ensemble(folder: Path, members: Sequence[Path], mean: EnsembleMean = "logits") -> None:
     """Writes `ensemble.json`; members inside the folder are named relative to it."""
-    names = [str(m.relative_to(folder) if m.is_relative_to(folder) else m.absolute()) for m in members]
+    names = [
+        str(m.relative_to(folder) if m.is_relative_to(folder) else m.absolute()) for m in members
+    ]
     write_json(folder / ENSEMBLE_FILE, {"format": 1, "members": names, "combine": mean})
 
 
@@ -192,7 +209,9 @@ def _read_ensemble(folder: Path) -> tuple[list[Path], EnsembleMean]:
     members = [folder / name for name in saved["members"]]
     for run in filter(None, map(find_run_dir, members)):
         if (run / ENSEMBLE_FILE).is_file():
-            raise DataError(f"{folder / ENSEMBLE_FILE}: expected runs as members, {run} is an ensemble")
+            raise DataError(
+                f"{folder / ENSEMBLE_FILE}: expected runs as members, {run} is an ensemble"
+            )
     return members, saved["combine"]
 
 

@@ -67,7 +67,9 @@ def _answer(chat: Chat, message: str, sampling: SamplingParams, request: Generat
             print(chunk.text, end="", flush=True)
     print(flush=True)
     if chunk.tokens > room:
-        log.warning("the context is full: the end of this answer was generated without the messages before it")
+        log.warning(
+            "the context is full: the end of this answer was generated without the messages before it"
+        )
 
 
 def _terminal_lines() -> Iterator[str]:

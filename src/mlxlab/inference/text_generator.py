@@ -8,7 +8,13 @@ from pathlib import Path
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.inference.generate import GenerationConfig, TextChunk, check_context, check_generates, generate
+from mlxlab.inference.generate import (
+    GenerationConfig,
+    TextChunk,
+    check_context,
+    check_generates,
+    generate,
+)
 from mlxlab.inference.restore import RestoredModel, restore_model
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.build import build_pretrained_model
@@ -40,10 +46,14 @@ class TextGenerator:
         rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
         for number, row in enumerate(rows, 1):
             if rare := self.count_rare(row):
-                log.warning(f"prompt {number}: {rare} of {len(row)} tokens are rare ones, which the model has as one")
+                log.warning(
+                    f"prompt {number}: {rare} of {len(row)} tokens are rare ones, which the model has as one"
+                )
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 
-    def texts(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> list[str]:
+    def texts(
+        self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
+    ) -> list[str]:
         """The complete continuations."""
         texts = [""] * len(prompts)
         for chunk in self.stream(prompts, sampling, request):
@@ -54,7 +64,9 @@ class TextGenerator:
         """Token ids of a prompt, at least one; `new_document` adds the tokens before the first one of a document."""
         ids = [*(self.start if new_document else ()), *self.tokenizer.encode(prompt, special=False)]
         if not ids and self.tokenizer.eos_id is None:
-            raise ConfigError("expected a prompt with text: the tokenizer has no end-of-document token to start from")
+            raise ConfigError(
+                "expected a prompt with text: the tokenizer has no end-of-document token to start from"
+            )
         return ids or [self.tokenizer.end_id]
 
     def count_rare(self, tokens: Sequence[int]) -> int:
@@ -64,7 +76,10 @@ class TextGenerator:
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with its context length set, by default to the length used in training."""
-        return replace(request, context_length=check_context(self.model, request.context_length or self.context))
+        return replace(
+            request,
+            context_length=check_context(self.model, request.context_length or self.context),
+        )
 
 
 def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
@@ -73,13 +88,17 @@ def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
         raise InputNotFoundError(no_such_file(run, str(run), "a GGUF file"))
     if run.suffix != ".gguf" and not (run.is_dir() or is_mlflow_uri(str(run))):
         raise InputNotFoundError(no_such_folder(run, EXPECTED, suffix=".gguf"))
-    if run.suffix != ".gguf" and ((run / "config.yaml").is_file() or not (run / "config.json").is_file()):
+    if run.suffix != ".gguf" and (
+        (run / "config.yaml").is_file() or not (run / "config.json").is_file()
+    ):
         return restored_generator(restore_model(run, checkpoint))
     tokenizer = pretrained_tokenizer(run)
     model = build_pretrained_model(run, tokenizer.vocab_size)
     check_generates(model)
     bare, framed = (tokenizer.encode("a", special=special) for special in (False, True))
-    start = tuple(framed[: framed.index(bare[0])])  # the special tokens that the tokenizer puts before a text
+    start = tuple(
+        framed[: framed.index(bare[0])]
+    )  # the special tokens that the tokenizer puts before a text
     return TextGenerator(model, tokenizer, start, model.backbone.max_position_embeddings)
 
 
@@ -88,8 +107,14 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     check_generates(restored.model)
     encoder, config = restored.encoder, restored.config
     assert isinstance(encoder, TextEncoder)
-    packing = config["data"].get("packing")  # conversations have none: no attention crosses from one into another
-    isolated = packing is None or packing["mask_across_documents"]  # no document was trained with another before it
+    packing = config["data"].get(
+        "packing"
+    )  # conversations have none: no attention crosses from one into another
+    isolated = (
+        packing is None or packing["mask_across_documents"]
+    )  # no document was trained with another before it
     end, limit = encoder.tokenizer.eos_id, restored.model.backbone.max_position_embeddings
     context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
-    return TextGenerator(restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context)
+    return TextGenerator(
+        restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context
+    )

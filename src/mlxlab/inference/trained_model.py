@@ -19,7 +19,9 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
     encoder = restored.encoder
     if encoder.tokenizer.vocabulary is not None:
         way = "resume it with data.vocabulary.size=null"
-        raise ConfigError(f"data.vocabulary: expected a run with all tokens of its tokenizer; {way}")
+        raise ConfigError(
+            f"data.vocabulary: expected a run with all tokens of its tokenizer; {way}"
+        )
     causal = isinstance(restored.model.head, CausalHead)
     template = load_template(restored.config_dir, encoder.tokenizer) if causal else None
     eos = encoder.tokenizer.eos_id
@@ -32,12 +34,16 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
         seq_len=encoder.seq_len if isinstance(encoder, LimitsLength) else None,
         start=restored_generator(restored).start if causal else (),
         template=template,
-        end_ids=ends if template is None else tuple(sorted(ChatTokenizer(template, encoder.tokenizer).end_ids)),
+        end_ids=ends
+        if template is None
+        else tuple(sorted(ChatTokenizer(template, encoder.tokenizer).end_ids)),
         thresholds=restored.thresholds,
     )
 
 
-def origin_of(restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Command] = ()) -> Origin:
+def origin_of(
+    restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Command] = ()
+) -> Origin:
     """What the model card says of the run; its commands are those of the checkpoint where they are not known."""
     checkpoint = restored.checkpoint
     state, metadata = checkpoint.state, checkpoint.state["metadata"]
@@ -47,7 +53,10 @@ def origin_of(restored: RestoredModel, name: str, commit: str = "", commands: Se
         "data": metadata["data"],
         "validation data": metadata["held_out"],
         "tokenizer": metadata["tokenizer"],
-        **{f"initial weights {source}": digest for source, digest in metadata["initial_weights"].items()},
+        **{
+            f"initial weights {source}": digest
+            for source, digest in metadata["initial_weights"].items()
+        },
         **{f"teacher {teacher}": digest for teacher, digest in metadata["teachers"].items()},
     }
     history = state["history"]

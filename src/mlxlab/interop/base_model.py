@@ -10,7 +10,9 @@ from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.models.pretrained.gguf import read_gguf
 
-CARD_LICENSE = re.compile(r"\A---\n(?:.*\n)*?license:\s*[\"']?([\w.+-]{1,64})[\"']?\s*\n(?:.*\n)*?---\n")
+CARD_LICENSE = re.compile(
+    r"\A---\n(?:.*\n)*?license:\s*[\"']?([\w.+-]{1,64})[\"']?\s*\n(?:.*\n)*?---\n"
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -33,13 +35,17 @@ def read_base_model(name: str) -> BaseModel:
     path = Path(os.path.expanduser(name))
     license_name = ""
     with suppress(InputNotFoundError, DataError, NotAllowedError):  # it may be gone since
-        license_name = _gguf_license(path) if path.suffix == ".gguf" else _card_license(path / "README.md")
+        license_name = (
+            _gguf_license(path) if path.suffix == ".gguf" else _card_license(path / "README.md")
+        )
     is_hub_id = not path.exists() and HUB_ID.fullmatch(name) is not None
     return BaseModel(name if is_hub_id else path.name, license_name, is_hub_id)
 
 
 def _card_license(card: Path) -> str:
-    match = CARD_LICENSE.match(read_text(card.resolve()))  # the files of a downloaded snapshot are symbolic links
+    match = CARD_LICENSE.match(
+        read_text(card.resolve())
+    )  # the files of a downloaded snapshot are symbolic links
     return match[1] if match else ""
 
 

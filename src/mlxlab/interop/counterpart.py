@@ -14,8 +14,16 @@ from mlxlab.models.pretrained.family import BERT, CNN_HYBRID, TRANSFORMER, Famil
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
-Ending = Literal["ForCausalLM", "ForMaskedLM", "ForSequenceClassification"]  # of the class in transformers
-CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3"}
+Ending = Literal[
+    "ForCausalLM", "ForMaskedLM", "ForSequenceClassification"
+]  # of the class in transformers
+CLASSES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "smollm3": "SmolLM3",
+}
 PROBLEM_TYPES: dict[TaskKind, str] = {
     "classification": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -54,7 +62,9 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     """ConfigError, naming the option of the model, where no published architecture computes the same."""
     target = str(trained.node["_target_"])
     if target == CNN_HYBRID:
-        raise ConfigError("model=cnn_hybrid: has no counterpart in transformers; expected model=transformer or bert")
+        raise ConfigError(
+            "model=cnn_hybrid: has no counterpart in transformers; expected model=transformer or bert"
+        )
     if target == MLX_LM:
         return _of_mlx_lm(trained)
     arguments = _arguments(trained, target)
@@ -62,29 +72,50 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     if target == TRANSFORMER:
         return _decoder(trained, family, config, has_bias=bool(arguments["classifier_bias"]))
     if target != BERT:
-        raise ConfigError(f"model: {target} has no counterpart in transformers; expected model=transformer or bert")
+        raise ConfigError(
+            f"model: {target} has no counterpart in transformers; expected model=transformer or bert"
+        )
     return _encoder(trained, family, config)
 
 
 def _of_mlx_lm(trained: TrainedModel) -> Counterpart:
     config = published_config(trained.model, trained.node)
     casts = cast_predicate(trained.model)
-    return Counterpart(str(config["model_type"]), "ForCausalLM", config, published_name, casts=casts, needs_mlx_lm=True)
+    return Counterpart(
+        str(config["model_type"]),
+        "ForCausalLM",
+        config,
+        published_name,
+        casts=casts,
+        needs_mlx_lm=True,
+    )
 
 
-def _decoder(trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool) -> Counterpart:
+def _decoder(
+    trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool
+) -> Counterpart:
     name, kind = CLASSES[family.model_type], trained.task.kind
     if kind == "language_modelling":
-        return _published(family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name)
+        return _published(
+            family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name
+        )
     if kind == "regression":
-        raise ConfigError(f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert")
+        raise ConfigError(
+            f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert"
+        )
     if has_bias:
-        raise ConfigError(f"model.classifier_bias=true: {name} has false; expected a run with false, or of model=bert")
+        raise ConfigError(
+            f"model.classifier_bias=true: {name} has false; expected a run with false, or of model=bert"
+        )
     if trained.tokenizer.encode("a")[-1] == trained.tokenizer.pad_id:
-        raise ConfigError(f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding")
+        raise ConfigError(
+            f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding"
+        )
     architecture = f"{name}ForSequenceClassification"
     config = config | _classes(trained)
-    return _published(family, architecture, "ForSequenceClassification", config, _with_classifier(family, "score"))
+    return _published(
+        family, architecture, "ForSequenceClassification", config, _with_classifier(family, "score")
+    )
 
 
 def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
@@ -92,23 +123,33 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
         return _modernbert(trained, family, config)
     if trained.task.kind == "language_modelling":
         if config["hidden_act"] != "gelu":
-            raise ConfigError(f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model")
+            raise ConfigError(
+                f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model"
+            )
         config = config | {"tie_word_embeddings": True}
         return _published(family, "BertForMaskedLM", "ForMaskedLM", config, family.published_name)
     if (pooling := trained.node.get("pooling", "dense")) != "dense":
         raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
     config, rename = config | _classes(trained), _with_classifier(family, "classifier")
-    return _published(family, "BertForSequenceClassification", "ForSequenceClassification", config, rename)
+    return _published(
+        family, "BertForSequenceClassification", "ForSequenceClassification", config, rename
+    )
 
 
 def _modernbert(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
     if trained.task.kind != "language_modelling":
-        raise ConfigError("model.pre_norm=true: the classifier of ModernBERT has a hidden layer; expected BERT's false")
+        raise ConfigError(
+            "model.pre_norm=true: the classifier of ModernBERT has a hidden layer; expected BERT's false"
+        )
     return _published(family, "ModernBertForMaskedLM", "ForMaskedLM", config, family.published_name)
 
 
 def _published(
-    family: Family, name: str, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
+    family: Family,
+    name: str,
+    ending: Ending,
+    config: Mapping[str, object],
+    rename: Callable[[str], str],
 ) -> Counterpart:
     return Counterpart(name, ending, {"architectures": [name], **config}, rename, family.split)
 
@@ -117,7 +158,11 @@ def _with_classifier(family: Family, module: str) -> Callable[[str], str]:
     """Published names of a model whose output layer is this module."""
 
     def rename(path: str) -> str:
-        return path.replace("head.out", module) if path.startswith("head.out.") else family.published_name(path)
+        return (
+            path.replace("head.out", module)
+            if path.startswith("head.out.")
+            else family.published_name(path)
+        )
 
     return rename
 
@@ -125,7 +170,11 @@ def _with_classifier(family: Family, module: str) -> Callable[[str], str]:
 def _arguments(trained: TrainedModel, target: str) -> dict[str, object]:
     """All arguments of the backbone; the constructor has the defaults of those that the node does not name."""
     signature = inspect.signature(import_target(target))
-    defaults = {each.name: each.default for each in signature.parameters.values() if each.default is not each.empty}
+    defaults = {
+        each.name: each.default
+        for each in signature.parameters.values()
+        if each.default is not each.empty
+    }
     return defaults | dict(trained.node) | {"vocab_size": trained.vocab_size}
 
 

@@ -16,9 +16,15 @@ def describe_frozen_weights(published: str | None, trained: TrainedModel) -> str
     """What they are, for a model card: unchanged only where the published model still has the same numbers."""
     if published is None or not has_frozen_weights(published, trained):
         return "the weights that adapters were trained on"
-    is_rounded = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
+    is_rounded = any(
+        isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules()
+    )
     name = read_base_model(published).name
-    return f"the weights of {name}, rounded to few bits" if is_rounded else f"the unchanged weights of {name}"
+    return (
+        f"the weights of {name}, rounded to few bits"
+        if is_rounded
+        else f"the unchanged weights of {name}"
+    )
 
 
 def has_frozen_weights(published: str, trained: TrainedModel) -> bool:
@@ -40,4 +46,6 @@ def has_frozen_weights(published: str, trained: TrainedModel) -> bool:
     except UserError:  # the weights are missing, or are those of another architecture
         return False
     expected, frozen = frozen_parameters(model), frozen_parameters(trained.model)
-    return expected.keys() == frozen.keys() and all(mx.array_equal(expected[path], frozen[path]) for path in frozen)
+    return expected.keys() == frozen.keys() and all(
+        mx.array_equal(expected[path], frozen[path]) for path in frozen
+    )

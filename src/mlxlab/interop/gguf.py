@@ -35,7 +35,9 @@ NAMES = (
 )
 
 
-def export_gguf(trained: TrainedModel, out: Path, name: str, dtype: Literal["float32", "float16"] = "float32") -> None:
+def export_gguf(
+    trained: TrainedModel, out: Path, name: str, dtype: Literal["float32", "float16"] = "float32"
+) -> None:
     """Writes weights, sizes, tokenizer and chat template into one file, as a whole or not at all.
 
     Args:
@@ -61,13 +63,17 @@ def _check_type(counterpart: Counterpart) -> None:
     if counterpart.needs_mlx_lm:
         raise ConfigError("model=mlx_lm: expected model=transformer for a GGUF file")
     if name != "LlamaForCausalLM":
-        raise ConfigError(f"model: would be a {name}; expected a LlamaForCausalLM, the only one written to GGUF files")
+        raise ConfigError(
+            f"model: would be a {name}; expected a LlamaForCausalLM, the only one written to GGUF files"
+        )
     if config["attention_bias"]:
         raise ConfigError("model.attention_bias=all: expected none for a GGUF file")
     if "rope_scaling" in config:
         raise ConfigError("model.rope_scaling: expected null for a GGUF file")
     if config["head_dim"] * config["num_attention_heads"] != config["hidden_size"]:  # type: ignore[operator]
-        raise ConfigError(f"model.head_dim={config['head_dim']}: expected hidden_size / num_heads for a GGUF file")
+        raise ConfigError(
+            f"model.head_dim={config['head_dim']}: expected hidden_size / num_heads for a GGUF file"
+        )
 
 
 def _weights(trained: TrainedModel, config: Mapping[str, object], dtype: str) -> Arrays:
@@ -77,15 +83,24 @@ def _weights(trained: TrainedModel, config: Mapping[str, object], dtype: str) ->
         heads = config[key]
         for path in [path for path in weights if path.endswith(f".attention.{role}.weight")]:
             array = weights[path]
-            weights[path] = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-    return publish(weights, lambda path: rename(path, NAMES), dtype, lambda name: not name.endswith("norm.weight"))
+            weights[path] = (
+                array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+            )
+    return publish(
+        weights,
+        lambda path: rename(path, NAMES),
+        dtype,
+        lambda name: not name.endswith("norm.weight"),
+    )
 
 
 def _sizes(config: Mapping[str, object], vocab_size: int) -> Values:
     values: Values = {"llama.vocab_size": mx.array(vocab_size, mx.uint32)}
     for key, name in HYPERPARAMETERS.items():
         if isinstance(value := config.get(key), int | float):
-            values[f"llama.{name}"] = mx.array(value, mx.uint32 if isinstance(value, int) else mx.float32)
+            values[f"llama.{name}"] = mx.array(
+                value, mx.uint32 if isinstance(value, int) else mx.float32
+            )
     return values
 
 
@@ -94,7 +109,9 @@ def _tokenizer(trained: TrainedModel) -> Values:
     tokenizer = trained.tokenizer
     file = json.loads(tokenizer.inner.to_str())
     pieces, kinds = _tokens(tokenizer, trained.vocab_size)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in file["model"]["merges"]]
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge) for merge in file["model"]["merges"]
+    ]
     values: Values = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _pre_tokenizer(file),
@@ -103,10 +120,14 @@ def _tokenizer(trained: TrainedModel) -> Values:
         "tokenizer.ggml.merges": merges,
     }
     ids = _special_ids(trained)
-    values |= {f"tokenizer.ggml.{role}_token_id": mx.array(token, mx.uint32) for role, token in ids.items()}
+    values |= {
+        f"tokenizer.ggml.{role}_token_id": mx.array(token, mx.uint32) for role, token in ids.items()
+    }
     values["tokenizer.ggml.add_bos_token"] = mx.array(bool(trained.start))
     values["tokenizer.ggml.add_eos_token"] = mx.array(False)
-    return values | ({"tokenizer.chat_template": trained.template.source} if trained.template else {})
+    return values | (
+        {"tokenizer.chat_template": trained.template.source} if trained.template else {}
+    )
 
 
 def _special_ids(trained: TrainedModel) -> dict[str, int]:
@@ -124,7 +145,13 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]
     for token in range(vocab_size):
         piece = tokenizer.inner.id_to_token(token)
         pieces.append(f"[unused{token}]" if piece is None else piece)
-        special = CONTROL if token in added and added[token].special else USER if token in added else NORMAL
+        special = (
+            CONTROL
+            if token in added and added[token].special
+            else USER
+            if token in added
+            else NORMAL
+        )
         kinds.append(UNUSED if piece is None else special)
     return pieces, kinds
 
@@ -137,7 +164,9 @@ def _pre_tokenizer(file: dict[str, dict[str, object] | None]) -> str:
             if written == _steps(json.loads(pre_tokenizers.Sequence(steps).__getstate__())):
                 return name
     expected = " or ".join(PRE_TOKENIZERS)
-    raise ConfigError(f"data.tokenizer: expected a byte-level BPE with the pre-tokenizer of {expected} for a GGUF file")
+    raise ConfigError(
+        f"data.tokenizer: expected a byte-level BPE with the pre-tokenizer of {expected} for a GGUF file"
+    )
 
 
 def _steps(written: dict[str, object] | None) -> list[dict[str, object]]:
@@ -155,6 +184,8 @@ def _write(out: Path, arrays: Arrays, metadata: Values) -> None:
         mx.save_gguf(str(temporary), arrays, metadata)
         temporary.rename(out)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
-        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+        raise WriteError(
+            f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -33,7 +33,11 @@ SEPARATE = (
     "format of mlx-lm. transformers loads the base model alone from this folder."
 )
 BASE_ONLY = "These are the weights below the adapters in the folder above, which PEFT adds to them."
-NOTES: dict[Adapters, list[str]] = {"folded_in": [], "separate": [SEPARATE], "left_out": [BASE_ONLY]}
+NOTES: dict[Adapters, list[str]] = {
+    "folded_in": [],
+    "separate": [SEPARATE],
+    "left_out": [BASE_ONLY],
+}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -77,7 +81,9 @@ def model_folder(
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`; or as `mlx_lm_adapters`.
     """
     counterpart = counterpart_of(trained)
-    config = {key: value for key, value in counterpart.config.items() if key != "torch_dtype"}  # an old name of dtype
+    config = {
+        key: value for key, value in counterpart.config.items() if key != "torch_dtype"
+    }  # an old name of dtype
     config |= _tokens(trained) | {"dtype": dtype}
     separate = mlx_lm_adapters(trained) if adapters == "separate" else None
     quantised = is_quantised(trained) and trained.generates and not dequantize
@@ -86,11 +92,17 @@ def model_folder(
         config |= {"quantization": codes, "quantization_config": codes}
     else:
         weights = plain_weights(trained, with_adapters=adapters == "folded_in")
-    arrays = join_arrays(publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split)
+    arrays = join_arrays(
+        publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split
+    )
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
-    shapes = parameter_shapes(trained.model).values() if quantised else [array.shape for array in arrays.values()]
+    shapes = (
+        parameter_shapes(trained.model).values()
+        if quantised
+        else [array.shape for array in arrays.values()]
+    )
     count = sum(map(math.prod, shapes))
     notes = _notes(trained, quantised) + NOTES[adapters]
     below = "" if adapters == "folded_in" else describe_frozen_weights(origin.pretrained, trained)
@@ -101,7 +113,9 @@ def model_folder(
     def card(digest: str) -> str:
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
         inner, chats = FOLDER if separate else None, trained.template is not None
-        return model_card(described, counterpart, count, notes, programs, inner, chats=chats, below_adapters=below)
+        return model_card(
+            described, counterpart, count, notes, programs, inner, chats=chats, below_adapters=below
+        )
 
     return lambda folder: _write(folder, arrays, files, card, separate)
 
@@ -117,7 +131,9 @@ def _write(
     if adapters is not None:
         (folder / FOLDER).mkdir()
         mx.save_safetensors(str(folder / FOLDER / "adapters.safetensors"), adapters[0])
-        write_atomic(folder / FOLDER / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n")
+        write_atomic(
+            folder / FOLDER / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n"
+        )
     for name, text in (files | {"README.md": card(digest)}).items():
         write_atomic(folder / name, text)
 
@@ -135,7 +151,9 @@ def write_folder(out: Path, write: Callable[[Path], None]) -> None:
         with new_folder(out) as folder:
             write(folder)
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
-        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+        raise WriteError(
+            f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def _tokens(trained: TrainedModel) -> dict[str, object]:
@@ -157,7 +175,9 @@ def _notes(trained: TrainedModel, quantised: bool) -> list[str]:
     """What a user has to know beyond the files."""
     notes = []
     if quantised:
-        notes.append("The weights are quantised in the layout of mlx-lm; transformers does not read it.")
+        notes.append(
+            "The weights are quantised in the layout of mlx-lm; transformers does not read it."
+        )
     if trained.task.kind == "regression":
         notes.append("The output is the number as it stands in the data.")
     if trained.thresholds:

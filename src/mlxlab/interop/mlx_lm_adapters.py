@@ -26,7 +26,9 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
     if options is None or not trained.generates:
         raise ConfigError("model.adapter: expected a decoder with adapters, model/adapter=lora")
     if any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules()):
-        raise ConfigError("model.quantization: adapters of quantised weights are only written folded in")
+        raise ConfigError(
+            "model.quantization: adapters of quantised weights are only written folded in"
+        )
     counterpart, arrays = counterpart_of(trained), Arrays()
     keys: dict[str, set[int]] = {}
     for path, layer in trained.model.named_modules():
@@ -43,8 +45,14 @@ def mlx_lm_adapters(trained: TrainedModel) -> tuple[Arrays, Config]:
     backbone = trained.model.backbone
     count = len(backbone.model.layers if isinstance(backbone, MlxLm) else backbone.layers)  # type: ignore[attr-defined]
     if partial := [key for key, layers in sorted(keys.items()) if len(layers) < count]:
-        raise ConfigError(f"model.adapter.targets: mlx-lm adapts {partial[0]} of all layers or none, not of some")
-    parameters = {"rank": options.rank, "scale": options.alpha / options.rank, "dropout": options.dropout}
+        raise ConfigError(
+            f"model.adapter.targets: mlx-lm adapts {partial[0]} of all layers or none, not of some"
+        )
+    parameters = {
+        "rank": options.rank,
+        "scale": options.alpha / options.rank,
+        "dropout": options.dropout,
+    }
     kind = "dora" if options.dora else "lora"
     return arrays, {
         "fine_tune_type": kind,

@@ -79,13 +79,23 @@ def model_card(
         f"{subject} with {size}: {below_adapters}. Adapters for them were trained by mlxlab: {training}."
         if below_adapters
         else f"{subject} with {size}, trained by mlxlab: {training}.",
-        *(f"Its first weights are those of {base.name}: {_license(base)}." for base in origin.bases),
+        *(
+            f"Its first weights are those of {base.name}: {_license(base)}."
+            for base in origin.bases
+        ),
         *notes,
         "## Use",
-        *(_usage(f"AutoModel{counterpart.ending}", library, adapters, base, chats) for library in libraries),
+        *(
+            _usage(f"AutoModel{counterpart.ending}", library, adapters, base, chats)
+            for library in libraries
+        ),
         *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
         "## Origin",
-        *(["These commands trained the adapters, not the weights in this folder."] if is_base else []),
+        *(
+            ["These commands trained the adapters, not the weights in this folder."]
+            if is_base
+            else []
+        ),
         f"```bash\n{commands}\n```",
         markdown_table(["of", "hash"], hashes),
     ]
@@ -93,7 +103,10 @@ def model_card(
 
 
 def _command_lines(comment: str, overrides: Sequence[str]) -> list[str]:
-    return [*([f"# {comment}"] if comment else []), shlex.join(["scripts/train.py", *map(redact, overrides)])]
+    return [
+        *([f"# {comment}"] if comment else []),
+        shlex.join(["scripts/train.py", *map(redact, overrides)]),
+    ]
 
 
 def _header(origin: Origin, pipeline: str, library: str) -> list[str]:
@@ -109,7 +122,11 @@ def _header(origin: Origin, pipeline: str, library: str) -> list[str]:
 
 
 def _license(base: BaseModel) -> str:
-    return f"license {base.license}" if base.license else "its license applies, which its files do not name"
+    return (
+        f"license {base.license}"
+        if base.license
+        else "its license applies, which its files do not name"
+    )
 
 
 def _usage(loader: str, library: str, adapters: str | None, base: str | None, chats: bool) -> str:

@@ -30,7 +30,9 @@ DENSE = (
 )
 
 
-def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str | None, base: bool = False) -> bool:
+def export_peft(
+    trained: TrainedModel, out: Path, origin: Origin, published: str | None, base: bool = False
+) -> bool:
     """Writes adapter_config.json, adapter_model.safetensors, tokenizer and README.md, as a whole or not at all.
 
     Args:
@@ -47,18 +49,28 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     """
     counterpart = counterpart_of(trained)
     arrays, config = peft_adapters(trained, counterpart)
-    source = str(out.absolute() / BASE) if base else published and _same_model(published, trained, counterpart)
+    source = (
+        str(out.absolute() / BASE)
+        if base
+        else published and _same_model(published, trained, counterpart)
+    )
     text = json.dumps({"base_model_name_or_path": source, **config}, indent=1) + "\n"
     files = {CONFIG: text, **tokenizer_files(trained)}
     quantised = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
     notes = [NO_BASE] * (source is None) + [MOVED] * base + [DENSE] * (quantised and not base)
-    argument = _base_argument(BASE if base else source or "BASE", trained, counterpart, has_config=base)
+    argument = _base_argument(
+        BASE if base else source or "BASE", trained, counterpart, has_config=base
+    )
     count = sum(array.size for array in arrays.values())
     of_base = replace(origin, metrics={}, hashes={})
-    write_base = model_folder(trained, of_base, dequantize=True, adapters="left_out") if base else None
+    write_base = (
+        model_folder(trained, of_base, dequantize=True, adapters="left_out") if base else None
+    )
 
     def write(folder: Path) -> None:
-        described = replace(origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)})
+        described = replace(
+            origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)}
+        )
         chats = trained.template is not None
         card = model_card(described, counterpart, count, notes, (PEFT,), base=argument, chats=chats)
         for name, content in (files | {"README.md": card}).items():
@@ -79,7 +91,9 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
     if folder is None:
         return None
     try:
-        config = read_json((folder / "config.json").resolve(), dict[str, object])  # in the cache a symbolic link
+        config = read_json(
+            (folder / "config.json").resolve(), dict[str, object]
+        )  # in the cache a symbolic link
     except (DataError, InputNotFoundError):
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
@@ -95,12 +109,17 @@ def _cached_folder(hub_id: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
         file = try_to_load_from_cache(hub_id, "config.json")
-    except (ImportError, ValueError):  # the client is not installed; HFValidationError for what is no hub id
+    except (
+        ImportError,
+        ValueError,
+    ):  # the client is not installed; HFValidationError for what is no hub id
         return None
     return Path(file).parent if isinstance(file, str) else None
 
 
-def _base_argument(name: str, trained: TrainedModel, counterpart: Counterpart, *, has_config: bool) -> str:
+def _base_argument(
+    name: str, trained: TrainedModel, counterpart: Counterpart, *, has_config: bool
+) -> str:
     """What transformers loads the base model by: its name, and the outputs where its config.json has others."""
     arguments = [json.dumps(name)]
     if counterpart.ending == "ForSequenceClassification" and not has_config:

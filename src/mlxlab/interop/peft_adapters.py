@@ -34,7 +34,9 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
         raise ConfigError("model.adapter: expected a run with adapters, model/adapter=lora")
     if counterpart.needs_mlx_lm:
         way = "export hf with separate_adapters=true writes them for mlx-lm"
-        raise ConfigError(f"model=mlx_lm: PEFT needs the names of transformers, the model has those of mlx-lm; {way}")
+        raise ConfigError(
+            f"model=mlx_lm: PEFT needs the names of transformers, the model has those of mlx-lm; {way}"
+        )
     layers = _adapted_layers(trained, counterpart)
     weights = plain_weights(trained, with_adapters=False)
     published = {path: counterpart.published_name(path) for path in weights}
@@ -44,8 +46,16 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
         arrays |= {f"{name}.lora_A.weight": layer.lora_a, f"{name}.lora_B.weight": layer.lora_b}
         if "magnitude" in layer:
             arrays[f"{name}.lora_magnitude_vector"] = layer.magnitude
-    arrays |= {published[path]: array for path, array in weights.items() if path.rpartition(".")[0] in modules}
-    linear = {published[path].removesuffix(".weight") for path, array in weights.items() if array.ndim == 2}
+    arrays |= {
+        published[path]: array
+        for path, array in weights.items()
+        if path.rpartition(".")[0] in modules
+    }
+    linear = {
+        published[path].removesuffix(".weight")
+        for path, array in weights.items()
+        if array.ndim == 2
+    }
     config = {
         "peft_type": "LORA",
         "task_type": TASK_TYPES[counterpart.ending],
@@ -70,25 +80,37 @@ def _adapted_layers(trained: TrainedModel, counterpart: Counterpart) -> dict[str
         own = path.removeprefix("backbone.").removeprefix("encoder.")
         name = counterpart.published_name(f"{path}.weight").removesuffix(".weight")
         if layer.looks_up:
-            raise ConfigError(f"model.adapter.targets: export peft writes adapters of linear layers, not of {own}")
+            raise ConfigError(
+                f"model.adapter.targets: export peft writes adapters of linear layers, not of {own}"
+            )
         if re.search(r"\.\d+$", name):
             fused = name.rpartition(".")[0]
-            raise ConfigError(f"model.adapter.targets: {counterpart.name} has {own} as a part of {fused}; expected hf")
+            raise ConfigError(
+                f"model.adapter.targets: {counterpart.name} has {own} as a part of {fused}; expected hf"
+            )
         layers[name] = layer
     return layers
 
 
-def _trained_modules(trained: TrainedModel, counterpart: Counterpart, paths: list[str]) -> dict[str, str]:
+def _trained_modules(
+    trained: TrainedModel, counterpart: Counterpart, paths: list[str]
+) -> dict[str, str]:
     """Modules whose own weights were trained: their names in transformers by path."""
     parameters = named_parameters(trained.model)
-    tied = trained.task.kind == "language_modelling" and bool(counterpart.config.get("tie_word_embeddings"))
+    tied = trained.task.kind == "language_modelling" and bool(
+        counterpart.config.get("tie_word_embeddings")
+    )
     modules = {}
     for path in sorted(set(trainable_names(trained.model)) - set(adapter_paths(parameters))):
         module = path.rpartition(".")[0]
-        nested = any(other.startswith(f"{module}.") and other.rpartition(".")[0] != module for other in paths)
+        nested = any(
+            other.startswith(f"{module}.") and other.rpartition(".")[0] != module for other in paths
+        )
         if path not in paths or nested or (tied and module == "backbone.embedding"):
             own = path.removeprefix("backbone.").replace(".base.", ".")
-            raise ConfigError(f"model.adapter.train: PEFT cannot save {own} of {counterpart.name}; expected export hf")
+            raise ConfigError(
+                f"model.adapter.train: PEFT cannot save {own} of {counterpart.name}; expected export hf"
+            )
         modules[module] = counterpart.published_name(path).rpartition(".")[0]
     return modules
 
@@ -101,7 +123,9 @@ def _ranks(options: LoRA, layers: dict[str, LoRALayer]) -> dict[str, Any]:
         "r": options.rank,
         "lora_alpha": options.alpha,
         "rank_pattern": {name: rank for name, rank in ranks.items() if rank != options.rank},
-        "alpha_pattern": {name: alpha for name, alpha in alphas.items() if not math.isclose(alpha, options.alpha)},
+        "alpha_pattern": {
+            name: alpha for name, alpha in alphas.items() if not math.isclose(alpha, options.alpha)
+        },
     }
 
 
@@ -109,6 +133,8 @@ def _target_modules(targets: Collection[str], linear: set[str]) -> list[str]:
     """The ends of the names that select exactly these of all linear layers, as short as possible."""
     for count in (1, 2, 3):
         ends = {".".join(name.split(".")[-count:]) for name in targets}
-        if {name for name in linear if any(f".{name}".endswith(f".{end}") for end in ends)} == set(targets):
+        if {name for name in linear if any(f".{name}".endswith(f".{end}") for end in ends)} == set(
+            targets
+        ):
             return sorted(ends)
     return sorted(targets)

@@ -31,13 +31,20 @@ def is_quantised(trained: TrainedModel) -> bool:
 
 def quantised_weights(trained: TrainedModel) -> tuple[Arrays, dict[str, object]]:
     """All arrays by path with the codes of quantised layers, and `quantization` as a config.json of mlx-lm has it."""
-    packing = next(layer.packing for _, layer in trained.model.named_modules() if isinstance(layer, QuantizedLayer))
+    packing = next(
+        layer.packing
+        for _, layer in trained.model.named_modules()
+        if isinstance(layer, QuantizedLayer)
+    )
     codes = {"group_size": packing.group_size, "bits": packing.bits, "mode": packing.mode}
     return named_parameters(trained.model), codes
 
 
 def publish(
-    weights: Mapping[str, mx.array], rename: Callable[[str], str], dtype: str, casts: Callable[[str], bool]
+    weights: Mapping[str, mx.array],
+    rename: Callable[[str], str],
+    dtype: str,
+    casts: Callable[[str], bool],
 ) -> Arrays:
     """The arrays under their published names; ConfigError if a number of one is too large for the type.
 
@@ -50,11 +57,16 @@ def publish(
         for name, array in published.items()
     }
     if too_large := nonfinite_paths(cast):
-        raise ConfigError(f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32")
+        raise ConfigError(
+            f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32"
+        )
     return cast
 
 
 def _in_data_units(weights: Arrays, task: Task) -> Arrays:
     weight, bias = (weights[f"head.out.{name}"] for name in ("weight", "bias"))
-    scaled = {"weight": weight * task.target_deviation, "bias": bias * task.target_deviation + task.target_mean}
+    scaled = {
+        "weight": weight * task.target_deviation,
+        "bias": bias * task.target_deviation + task.target_mean,
+    }
     return weights | {f"head.out.{name}": array for name, array in scaled.items()}

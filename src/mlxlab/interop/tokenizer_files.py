@@ -9,7 +9,9 @@ from mlxlab.data.instruct.chat_template import FILE as TEMPLATE_FILE
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.interop.trained_model import TrainedModel
 
-Processor = dict[str, object] | None  # `post_processor` of a tokenizer.json: which special tokens a text gets
+Processor = (
+    dict[str, object] | None
+)  # `post_processor` of a tokenizer.json: which special tokens a text gets
 
 
 def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
@@ -36,7 +38,11 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
         "pad_token": tokenizer.pad_id,
         "mask_token": tokenizer.mask_id,
     }
-    tokens = {role: str(tokenizer.inner.id_to_token(token)) for role, token in ids.items() if token is not None}
+    tokens = {
+        role: str(tokenizer.inner.id_to_token(token))
+        for role, token in ids.items()
+        if token is not None
+    }
     unknown = json.loads(tokenizer.inner.to_str())["model"].get("unk_token")
     if trained.template is not None:
         texts = {"bos_token": trained.template.bos_token, "eos_token": trained.template.eos_token}
@@ -46,7 +52,11 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
 
 def _config(trained: TrainedModel) -> dict[str, object]:
     positions = trained.model.backbone.max_position_embeddings
-    limits = [limit for limit in (trained.seq_len, trained.model.backbone.position_limit) if limit is not None]
+    limits = [
+        limit
+        for limit in (trained.seq_len, trained.model.backbone.position_limit)
+        if limit is not None
+    ]
     types = ["token_type_ids"] if trained.has_token_types else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -68,13 +78,17 @@ def _start_only(trained: TrainedModel) -> Processor:
 def _pairs(tokenizer: Tokenizer, second_type: int) -> Processor:
     """`start a end b end`, with the type of the second text for `b end`."""
     ids = [tokenizer.bos_id, tokenizer.end_id]
-    start, end = ([] if token is None else [(str(tokenizer.inner.id_to_token(token)), token)] for token in ids)
+    start, end = (
+        [] if token is None else [(str(tokenizer.inner.id_to_token(token)), token)] for token in ids
+    )
     single = [*(name for name, _ in start), "$A", end[0][0]]
     second = [f"{name}:{second_type}" for name in ("$B", end[0][0])]
     return _template(single=single, tokens=[*start, *end], pair=[*single, *second])
 
 
-def _template(single: list[str], tokens: list[tuple[str, int]], pair: list[str] | None = None) -> Processor:
+def _template(
+    single: list[str], tokens: list[tuple[str, int]], pair: list[str] | None = None
+) -> Processor:
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     more = {} if pair is None else {"pair": pair}
     inner.post_processor = TemplateProcessing(single=single, special_tokens=tokens, **more)

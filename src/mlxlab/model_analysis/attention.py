@@ -9,10 +9,14 @@ import numpy as np
 from mlxlab.models.layers import Attention, LayerCache
 from mlxlab.ops.attention import Mask, SegmentMask, causal_mask
 
-MAX_QUERIES = 64  # positions of a row, evenly spaced: the weights of all would need (T, T) numbers per head
+MAX_QUERIES = (
+    64  # positions of a row, evenly spaced: the weights of all would need (T, T) numbers per head
+)
 
 
-def attention_entropy(model: nn.Module, tokens: mx.array, segment_ids: mx.array) -> list[list[float]]:
+def attention_entropy(
+    model: nn.Module, tokens: mx.array, segment_ids: mx.array
+) -> list[list[float]]:
     """Mean entropy in nats of the attention weights of each layer, head by head, on rows (B, T) without padding.
 
     In evaluation mode, which draws no random numbers; nothing of the model is changed afterwards. `[]` for a model
@@ -56,7 +60,9 @@ class _Recorder:
         logs = scores - mx.logsumexp(scores, axis=-1, keepdims=True)
         weights = mx.exp(logs)
         entropy = -mx.where(weights > 0, weights * logs, 0.0).sum(axis=-1)  # (B, H, Q)
-        self.entropies.append((entropy * self.real).sum(axis=(0, 2)) / mx.maximum(self.real.sum(), 1))
+        self.entropies.append(
+            (entropy * self.real).sum(axis=(0, 2)) / mx.maximum(self.real.sum(), 1)
+        )
 
 
 class _RecordedAttention(nn.Module):

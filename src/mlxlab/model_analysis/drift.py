@@ -28,7 +28,9 @@ def drift(pairs: Iterable[Pair]) -> Drift:
 def row_cosines(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """(N, D) twice -> the cosine of each pair of rows, without pairs with a row of zeros."""
     products = (before * now).sum(axis=1, dtype=np.float64)
-    norms = np.linalg.norm(before.astype(np.float64), axis=1) * np.linalg.norm(now.astype(np.float64), axis=1)
+    norms = np.linalg.norm(before.astype(np.float64), axis=1) * np.linalg.norm(
+        now.astype(np.float64), axis=1
+    )
     return products[norms > 0] / norms[norms > 0]
 
 

@@ -19,7 +19,11 @@ Metrics = dict[str, float]
 
 
 def analyse(
-    now: Snapshot, before: Snapshot | None, kinds: Set[str], neighbours_above: float, folder: Path | None
+    now: Snapshot,
+    before: Snapshot | None,
+    kinds: Set[str],
+    neighbours_above: float,
+    folder: Path | None,
 ) -> Metrics:
     """The job of the background thread: `measure`, timed; then the snapshot is saved for a resumed run."""
     start = time.perf_counter()
@@ -30,11 +34,15 @@ def analyse(
         try:
             save_snapshot(now, folder)
         except OSError as error:
-            logger.warning(f"{folder}: not written: {error.strerror or error}; a resumed run will not know the drift")
+            logger.warning(
+                f"{folder}: not written: {error.strerror or error}; a resumed run will not know the drift"
+            )
     return metrics
 
 
-def measure(now: Snapshot, before: Snapshot | None, kinds: Set[str], neighbours_above: float) -> Metrics:
+def measure(
+    now: Snapshot, before: Snapshot | None, kinds: Set[str], neighbours_above: float
+) -> Metrics:
     """Metrics of the snapshot `now`; drift and updates need the one `before` it."""
     metrics: Metrics = {}
     if "embedding" in kinds and now.embedding is not None:
@@ -46,7 +54,9 @@ def measure(now: Snapshot, before: Snapshot | None, kinds: Set[str], neighbours_
         if "drift" in kinds:
             metrics |= _drifts(pairs)
         if "updates" in kinds and (steps := now.step - before.step) > 0:
-            metrics |= {f"update_ratio/{part}": drift(pairs[part]).relative / steps for part in pairs}
+            metrics |= {
+                f"update_ratio/{part}": drift(pairs[part]).relative / steps for part in pairs
+            }
     return {f"analysis/{name}": value for name, value in metrics.items() if np.isfinite(value)}
 
 
@@ -54,7 +64,10 @@ def attention_metrics(entropies: list[list[float]]) -> Metrics:
     """Mean over the heads of each layer, and the lowest head: one that attends to a single position has 0."""
     if not entropies:
         return {}
-    metrics = {f"analysis/attention_entropy/layer_{i}": float(np.mean(heads)) for i, heads in enumerate(entropies)}
+    metrics = {
+        f"analysis/attention_entropy/layer_{i}": float(np.mean(heads))
+        for i, heads in enumerate(entropies)
+    }
     return metrics | {"analysis/attention_entropy/min_head": min(min(heads) for heads in entropies)}
 
 
@@ -91,10 +104,15 @@ def _ranks(now: Snapshot) -> Metrics:
 def _drifts(pairs: dict[str, list[Pair]]) -> Metrics:
     metrics: Metrics = {}
     layers = sorted(int(part.partition("_")[2]) for part in pairs if part != EMBEDDING)
-    for part in [*(["embedding"] if EMBEDDING in pairs else []), *(f"layer_{i}" for i in selected(layers))]:
+    for part in [
+        *(["embedding"] if EMBEDDING in pairs else []),
+        *(f"layer_{i}" for i in selected(layers)),
+    ]:
         aligned = [(rotate_onto(before, now), now) for before, now in pairs[part]]
         for name, change in (("", drift(pairs[part])), ("aligned_", drift(aligned))):
-            metrics |= {f"drift/{part}/{name}{key}": value for key, value in _statistics(change).items()}
+            metrics |= {
+                f"drift/{part}/{name}{key}": value for key, value in _statistics(change).items()
+            }
     return metrics
 
 

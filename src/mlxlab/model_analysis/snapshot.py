@@ -22,7 +22,9 @@ EMBEDDING, ROWS = "embedding", "embedding_rows"
 KEPT_FILES = 2  # a run may be resumed from the checkpoint before the last one
 
 _embedding = re.compile(r"(?:^|\.)embedding(?:\.base)?\.weight$")
-_matrix = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+?)(?:\.base)?(?:\.weight|\.(lora_[ab]))$")
+_matrix = re.compile(
+    r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+?)(?:\.base)?(?:\.weight|\.(lora_[ab]))$"
+)
 _file = re.compile(r"snapshot-(\d{8})-([0-9a-f]{16})-([0-9a-f]{64})\.safetensors")
 
 
@@ -69,7 +71,9 @@ def take_snapshot(model: nn.Module, step: int, max_rows: int, digest: str) -> Sn
     arrays: dict[str, np.ndarray] = {}
     for path, array in named_matrices(model).items():
         if path == EMBEDDING:
-            rows = np.sort(np.random.default_rng(0).permutation(array.shape[0])[:max_rows]).astype(np.int32)
+            rows = np.sort(np.random.default_rng(0).permutation(array.shape[0])[:max_rows]).astype(
+                np.int32
+            )
             arrays[ROWS], array = rows, array[mx.array(rows)]
         arrays[path] = np.array(array.astype(mx.float32))
     return Snapshot(step, digest, arrays)
@@ -141,4 +145,8 @@ def remove_newer(folder: Path, step: int) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """In the order of their steps."""
-    return sorted(path for path in folder.glob("snapshot-*") if _file.fullmatch(path.name)) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.glob("snapshot-*") if _file.fullmatch(path.name))
+        if folder.is_dir()
+        else []
+    )

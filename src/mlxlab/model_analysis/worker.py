@@ -18,7 +18,11 @@ def one_numpy_thread() -> Iterator[None]:
     from threadpoolctl import ThreadpoolController
 
     libraries = ThreadpoolController()
-    of_numpy = [entry["filepath"] for entry in libraries.info() if "numpy" in Path(entry["filepath"]).parent.name]
+    of_numpy = [
+        entry["filepath"]
+        for entry in libraries.info()
+        if "numpy" in Path(entry["filepath"]).parent.name
+    ]
     with libraries.select(filepath=of_numpy).limit(limits=1):
         yield
 

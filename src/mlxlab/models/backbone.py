@@ -22,8 +22,12 @@ class Backbone(Protocol):
     pooled_size: int  # P, of what `pool` returns
     classifier_hidden_size: int  # of the classifier's hidden layer; 0 for a single linear layer
     max_position_embeddings: int  # context length in tokens that the backbone is configured for
-    position_limit: int | None  # tokens of the longest row it can process; None where positions are computed
-    separates_documents: bool  # rows may hold several documents; False: one each, padded on the right
+    position_limit: (
+        int | None
+    )  # tokens of the longest row it can process; None where positions are computed
+    separates_documents: (
+        bool  # rows may hold several documents; False: one each, padded on the right
+    )
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -49,7 +53,9 @@ class DecodingCache(Protocol):
 class CausalBackbone(Backbone, Protocol):
     """A decoder, which can also generate token by token."""
 
-    tie_embeddings: bool | None  # the language-modelling head shares the token embedding; None: states are its logits
+    tie_embeddings: (
+        bool | None
+    )  # the language-modelling head shares the token embedding; None: states are its logits
 
     def new_cache(self, padding: list[int]) -> DecodingCache:
         """An empty cache for rows that begin with these numbers of padding tokens."""

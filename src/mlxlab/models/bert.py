@@ -84,7 +84,10 @@ class Bert(nn.Module):
             raise ConfigError("first_attention_norm=false: expected pre_norm=true")
         self.pair_separator = pair_separator if num_token_types == 2 else None
         self.norm_eps, self.bias = norm_eps, bias
-        self.global_attention_every, self.attention_window = global_attention_every, attention_window
+        self.global_attention_every, self.attention_window = (
+            global_attention_every,
+            attention_window,
+        )
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
@@ -96,16 +99,24 @@ class Bert(nn.Module):
         self.embedding_norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.layers = []
-        thetas = (rope_theta, local_rope_theta or rope_theta) if self.position_limit is None else (None, None)
+        thetas = (
+            (rope_theta, local_rope_theta or rope_theta)
+            if self.position_limit is None
+            else (None, None)
+        )
         for layer in range(num_layers):
             theta = thetas[0] if self._is_global(layer) else thetas[1]
             attention = Attention(hidden_size, num_heads, num_heads, bias, dropout, theta, head_dim)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=bias)
-            norms: list[nn.Module] = [LayerNorm(hidden_size, eps=norm_eps, bias=bias) for _ in range(2)]
+            norms: list[nn.Module] = [
+                LayerNorm(hidden_size, eps=norm_eps, bias=bias) for _ in range(2)
+            ]
             if layer == 0 and not first_attention_norm:
                 norms[0] = nn.Identity()
             gated = layer in gated_layers
-            self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated))
+            self.layers.append(
+                BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated)
+            )
         if pre_norm:
             self.last_norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.pooling = pooling
@@ -122,7 +133,9 @@ class Bert(nn.Module):
         mask = attention_mask(segment_ids, causal=False, dtype=x.dtype)
         local_mask = mask
         if self.global_attention_every > 1:
-            local_mask = attention_mask(segment_ids, causal=False, dtype=x.dtype, window=self.attention_window)
+            local_mask = attention_mask(
+                segment_ids, causal=False, dtype=x.dtype, window=self.attention_window
+            )
         for number, layer in enumerate(self.layers):
             x = layer(x, mask if self._is_global(number) else local_mask)
         return self.last_norm(x) if "last_norm" in self else x

@@ -19,7 +19,9 @@ from mlxlab.models.pretrained.weights import load_head_weights, load_weights, re
 from mlxlab.models.vocabulary import keep_rows
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
-OUTSIDE_ENCODER = r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
+OUTSIDE_ENCODER = (
+    r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
+)
 
 
 def build_model(
@@ -47,10 +49,18 @@ def build_model(
     """
     options, node = split_node(train_new_weights(node))
     path = resolve(options.pretrained) if options.pretrained else None
-    shape = {} if path is None else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
+    shape = (
+        {}
+        if path is None
+        else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
+    )
     new_backbone = partial(build_backbone, {**node, **shape}, vocab_size, pair_separator, kind)
-    new_head = partial(build_head, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
-    has_options = options.adapter is not None or bool(options.freeze) or options.quantization.bits is not None
+    new_head = partial(
+        build_head, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0)
+    )
+    has_options = (
+        options.adapter is not None or bool(options.freeze) or options.quantization.bits is not None
+    )
     backbone = new_backbone()
     if path is not None and load_pretrained:
         refuse_too_large(backbone, path)
@@ -71,7 +81,9 @@ def build_model(
         missing = load_head_weights(head, head_weights)
         if vocabulary is not None:
             if isinstance(backbone, MlxLm):
-                raise ConfigError("data.vocabulary: model=mlx_lm with model.pretrained keeps all of its tokens")
+                raise ConfigError(
+                    "data.vocabulary: model=mlx_lm with model.pretrained keeps all of its tokens"
+                )
             keep_rows(backbone, head, vocabulary)
     model = Model(backbone, head)
     if has_options:
@@ -84,7 +96,11 @@ def build_model(
 def train_new_weights(node: Node) -> Node:
     """The node, whose adapter also trains what no pretrained model has: of a CnnHybrid all that is not its encoder."""
     adapter = node.get("adapter")
-    if not adapter or not node.get("pretrained") or not str(node["_target_"]).endswith(".CnnHybrid"):
+    if (
+        not adapter
+        or not node.get("pretrained")
+        or not str(node["_target_"]).endswith(".CnnHybrid")
+    ):
         return node
     return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), OUTSIDE_ENCODER]}}
 
@@ -100,14 +116,23 @@ class Architecture(NamedTuple):
         return self._replace(node={**self.node, **keys})
 
 
-def architecture_of(node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None) -> Architecture:
+def architecture_of(
+    node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None
+) -> Architecture:
     """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.
 
     Arguments and errors are those of `build_model`.
     """
-    shape = read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
+    shape = (
+        read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
+    )
     own = {key: None for key in ("pretrained", "init_from") if key in node}
-    architecture: dict[str, Any] = {"vocab_size": vocab_size, **train_new_weights(node), **shape, **own}
+    architecture: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        **train_new_weights(node),
+        **shape,
+        **own,
+    }
     size = architecture.pop("vocab_size")
     return Architecture(architecture, vocab_size if vocabulary else size)
 
@@ -121,7 +146,10 @@ def build_pretrained_model(path: Path, vocab_size: int) -> Model:
 
 
 def build_backbone(
-    node: dict[str, Any], vocab_size: int, pair_separator: int | None = None, kind: TaskKind = "language_modelling"
+    node: dict[str, Any],
+    vocab_size: int,
+    pair_separator: int | None = None,
+    kind: TaskKind = "language_modelling",
 ) -> Backbone:
     """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model.
 

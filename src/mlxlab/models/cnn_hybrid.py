@@ -84,13 +84,22 @@ class CnnHybrid(nn.Module):
             pair_separator=pair_separator,
         )
         self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
-        self.max_position_embeddings, self.position_limit = max_position_embeddings, self.encoder.position_limit
+        self.max_position_embeddings, self.position_limit = (
+            max_position_embeddings,
+            self.encoder.position_limit,
+        )
         # Lists, not tuples: MLX does not look for parameters inside tuples.
-        self.branches = [Branch(hidden_size, num_filters, size, branch_dropout) for size in kernel_sizes]
+        self.branches = [
+            Branch(hidden_size, num_filters, size, branch_dropout) for size in kernel_sizes
+        ]
         if dilations:
             self.dilated = DilatedBranch(hidden_size, num_filters, list(dilations), branch_dropout)
         count = len(kernel_sizes) + bool(dilations)
-        self.fusion = AttentionFusion(num_filters) if fusion == "attention" else ConcatFusion(count, num_filters)
+        self.fusion = (
+            AttentionFusion(num_filters)
+            if fusion == "attention"
+            else ConcatFusion(count, num_filters)
+        )
         self.highway = [Highway(num_filters) for _ in range(2 if highway else 0)]
         self.joined = Linear(self.output_size, POOLED_SIZE)
         self.joined_norm = LayerNorm(POOLED_SIZE)
@@ -138,7 +147,9 @@ class Branch(nn.Module):
 class DilatedBranch(nn.Module):
     """The mean of convolutions of kernel size 3 at several dilations: (B, T, D) -> (B, T, F)."""
 
-    def __init__(self, input_size: int, num_filters: int, dilations: list[int], dropout: float) -> None:
+    def __init__(
+        self, input_size: int, num_filters: int, dilations: list[int], dropout: float
+    ) -> None:
         super().__init__()
         self.dilations = dilations
         self.convs = [nn.Conv1d(input_size, num_filters, 3) for _ in dilations]
@@ -146,7 +157,10 @@ class DilatedBranch(nn.Module):
         self.norm = LayerNorm(num_filters)
 
     def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
-        outputs = [gelu(convolve(conv, x, segment_ids, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
+        outputs = [
+            gelu(convolve(conv, x, segment_ids, d))
+            for conv, d in zip(self.convs, self.dilations, strict=True)
+        ]
         return self.norm(self.dropout(mx.stack(outputs).mean(axis=0)))
 
 
@@ -204,7 +218,10 @@ def convolve(conv: nn.Conv1d, x: mx.array, segment_ids: mx.array, dilation: int 
     for tap in range(kernel_size):
         offset = (tap - (kernel_size - 1) // 2) * dilation
         same_document = (_shift(segment_ids, offset) == segment_ids) & (segment_ids > 0)  # (B, T)
-        y = y + (_shift(x, offset) * same_document[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
+        y = (
+            y
+            + (_shift(x, offset) * same_document[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
+        )
     return y
 
 
@@ -224,7 +241,9 @@ def document_means(x: mx.array, segment_ids: mx.array) -> mx.array:
     if segment_ids.dtype == mx.bool_:
         same_document = segment_ids[:, None]  # (B, 1, T)
     else:
-        same_document = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids > 0)[:, None]  # (B, T, T)
+        same_document = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids > 0)[
+            :, None
+        ]  # (B, T, T)
     weights = same_document.astype(x.dtype)
     weights = weights / mx.maximum(weights.sum(axis=-1, keepdims=True), 1)
     return weights[:, None] @ x

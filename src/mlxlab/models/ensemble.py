@@ -14,7 +14,9 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.ops.cross_entropy import log_softmax
 
 Weight = float | mx.array
-Router = Callable[..., list[mx.array]]  # (logits=, targets=) -> a weight per member: (..., 1), targets being (...)
+Router = Callable[
+    ..., list[mx.array]
+]  # (logits=, targets=) -> a weight per member: (..., 1), targets being (...)
 EnsembleMean = Literal["logits", "probabilities"]
 
 
@@ -92,8 +94,12 @@ class Ensemble(nn.Module):
         if self._mean == "logits" or self._kind == "regression" or len(logits) == 1:
             return weighted_mean(logits, weights)
         if self._kind == "multi_label":
-            signs = (weighted_mean([mx.sigmoid(sign * z) for z in logits], weights) for sign in (1, -1))
-            positive, negative = (mx.log(mx.maximum(probabilities, 1e-30)) for probabilities in signs)
+            signs = (
+                weighted_mean([mx.sigmoid(sign * z) for z in logits], weights) for sign in (1, -1)
+            )
+            positive, negative = (
+                mx.log(mx.maximum(probabilities, 1e-30)) for probabilities in signs
+            )
             return positive - negative
         probabilities = weighted_mean([mx.softmax(z, axis=-1) for z in logits], weights)
         return mx.log(mx.maximum(probabilities, 1e-30))
@@ -116,4 +122,7 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
 
 def true_class_confidence(*, logits: list[mx.array], targets: mx.array) -> list[mx.array]:
     """A router: weights each teacher by its probability of the true class (Zhang et al. 2022)."""
-    return [mx.exp(mx.take_along_axis(log_softmax(z), targets[..., None], axis=-1)) + 1e-6 for z in logits]
+    return [
+        mx.exp(mx.take_along_axis(log_softmax(z), targets[..., None], axis=-1)) + 1e-6
+        for z in logits
+    ]

@@ -30,32 +30,77 @@ RESIDUAL_OUTPUTS = ("attention.out.weight", "feed_forward.down.weight")
 # AS 241: coefficients from the constant term up, of numerator and denominator, for the center and both parts of a tail.
 CENTER = (
     (
-        *(3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125),
-        *(45921.953931549871457, 67265.770927008700853, 33430.575583588128105, 2509.0809287301226727),
+        *(
+            3.3871328727963666080,
+            133.14166789178437745,
+            1971.5909503065514427,
+            13731.693765509461125,
+        ),
+        *(
+            45921.953931549871457,
+            67265.770927008700853,
+            33430.575583588128105,
+            2509.0809287301226727,
+        ),
     ),
     (
         *(1.0, 42.313330701600911252, 687.18700749205790830, 5394.1960214247511077),
-        *(21213.794301586595867, 39307.895800092710610, 28729.085735721942674, 5226.4952788528545610),
+        *(
+            21213.794301586595867,
+            39307.895800092710610,
+            28729.085735721942674,
+            5226.4952788528545610,
+        ),
     ),
 )
 NEAR_TAIL = (
     (
-        *(1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504),
-        *(1.27045825245236838258, 0.241780725177450611770, 0.0227238449892691845833, 7.74545014278341407640e-4),
+        *(
+            1.42343711074968357734,
+            4.63033784615654529590,
+            5.76949722146069140550,
+            3.64784832476320460504,
+        ),
+        *(
+            1.27045825245236838258,
+            0.241780725177450611770,
+            0.0227238449892691845833,
+            7.74545014278341407640e-4,
+        ),
     ),
     (
         *(1.0, 2.05319162663775882187, 1.67638483018380384940, 0.689767334985100004550),
-        *(0.148103976427480074590, 0.0151986665636164571966, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
+        *(
+            0.148103976427480074590,
+            0.0151986665636164571966,
+            5.47593808499534494600e-4,
+            1.05075007164441684324e-9,
+        ),
     ),
 )
 FAR_TAIL = (
     (
-        *(6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580, 0.296560571828504891230),
-        *(0.0265321895265761230930, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
+        *(
+            6.65790464350110377720,
+            5.46378491116411436990,
+            1.78482653991729133580,
+            0.296560571828504891230,
+        ),
+        *(
+            0.0265321895265761230930,
+            1.24266094738807843860e-3,
+            2.71155556874348757815e-5,
+            2.01033439929228813265e-7,
+        ),
     ),
     (
         *(1.0, 0.599832206555887937690, 0.136929880922735805310, 0.0148753612908506148525),
-        *(7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
+        *(
+            7.86869131145613259100e-4,
+            1.84631831751005468180e-5,
+            1.42151175831644588870e-7,
+            2.04426310338993978564e-15,
+        ),
     ),
 )
 
@@ -71,20 +116,30 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
     if isinstance(module, MlxLm):
         _initialize_matrices(module, seed, name)
         return
-    if not isinstance(module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead):
+    if not isinstance(
+        module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead
+    ):
         return
-    residual_std = STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
+    residual_std = (
+        STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
+    )
     layers = dict(module.named_modules())
 
     def draw(path: str, shape: tuple[int, ...]) -> mx.array:
         layer, stream = layers[path.rpartition(".")[0]], f"{name}.{path}"
         as_mlx = isinstance(module, CnnHybrid) and not path.startswith("encoder.")
         if as_mlx and (len(shape) >= 2 or isinstance(layer, nn.Linear)):
-            return mx.array(uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:]))))
+            return mx.array(
+                uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:])))
+            )
         if path.endswith("bias"):
             return mx.zeros(shape)
         if len(shape) >= 2:
-            return mx.array(normal(seed, stream, shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD))
+            return mx.array(
+                normal(
+                    seed, stream, shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD
+                )
+            )
         return mx.ones(shape)
 
     new = [(path, draw(path, leaf.shape)) for path, leaf in named_parameters(module).items()]
@@ -96,7 +151,9 @@ def _initialize_matrices(module: MlxLm, seed: int, name: str) -> None:
     layers = dict(module.named_modules())
     for path, leaf in named_parameters(module).items():
         owner, _, parameter = path.rpartition(".")
-        is_matrix = parameter == "weight" and leaf.ndim >= 2 and mx.issubdtype(leaf.dtype, mx.floating)
+        is_matrix = (
+            parameter == "weight" and leaf.ndim >= 2 and mx.issubdtype(leaf.dtype, mx.floating)
+        )
         if is_matrix and not isinstance(layers[owner], CONVOLUTIONS):
             layers[owner].weight = mx.array(normal(seed, f"{name}.{path}", leaf.shape, STD))
 
@@ -111,14 +168,18 @@ def uniform(seed: int, path: str, shape: tuple[int, ...], bound: float) -> np.nd
     return _draw(seed, path, shape, lambda u: bound * (2 * u - 1))
 
 
-def _draw(seed: int, path: str, shape: tuple[int, ...], transform: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _draw(
+    seed: int, path: str, shape: tuple[int, ...], transform: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """`transform` of one uniform number in (0, 1) for each element of `shape`, by rows."""
     stream = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big")
     out = np.empty(math.prod(shape), np.float32)
     for start in range(0, len(out), CHUNK):
         index = np.arange(start, min(start + CHUNK, len(out)), dtype=np.uint64)
         bits = counter_hash(seed, np.array([stream], np.uint64), index)
-        out[start : start + CHUNK] = transform(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
+        out[start : start + CHUNK] = transform(
+            ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+        )
     return out.reshape(shape)
 
 

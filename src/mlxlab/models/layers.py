@@ -15,7 +15,11 @@ from mlxlab.ops.attention import MASK_VALUE, Mask, SegmentMask, scaled_dot_produ
 from mlxlab.ops.layers import Linear, RMSNorm
 from mlxlab.ops.rope import apply_rope
 
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"gelu": gelu, "relu": nn.relu, "silu": silu}
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "gelu": gelu,
+    "relu": nn.relu,
+    "silu": silu,
+}
 GATES: dict[str, Literal["gelu", "silu"]] = {"swiglu": "silu", "geglu": "gelu"}
 
 
@@ -30,7 +34,9 @@ class KVCache:
     def position_ids(self, count: int, limit: int) -> mx.array:
         """The positions of the next `count` tokens within their rows, (B, count); ValueError beyond `limit`."""
         if self.length + count - min(self.padding) > limit:
-            raise ValueError(f"more than {limit} tokens in a row, the model has no positions for them")
+            raise ValueError(
+                f"more than {limit} tokens in a row, the model has no positions for them"
+            )
         new = mx.arange(self.length, self.length + count)
         return mx.maximum(new - mx.array(self.padding)[:, None], 0)
 
@@ -44,7 +50,9 @@ class KVCache:
         """As `attention_mask`, for the next `count` tokens and all keys: (B, 1, count, length + count)."""
         keys = mx.arange(self.length + count)
         queries = keys[self.length :, None]
-        allowed = (keys <= queries) & (keys >= mx.array(self.padding)[:, None, None])  # (B, count, length + count)
+        allowed = (keys <= queries) & (
+            keys >= mx.array(self.padding)[:, None, None]
+        )  # (B, count, length + count)
         return mx.where(allowed, 0.0, MASK_VALUE).astype(dtype)[:, None]
 
     def keep(self, rows: list[int]) -> None:
@@ -67,7 +75,9 @@ class LayerCache:
     def update(self, keys: mx.array, values: mx.array) -> list[mx.array]:
         """Appends keys and values (B, H, count, D / H); returns all of them, (B, H, length + count, D / H)."""
         old, new = self.arrays, [keys, values]
-        self.arrays = [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)] if old else new
+        self.arrays = (
+            [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)] if old else new
+        )
         return self.arrays
 
 
@@ -118,7 +128,9 @@ class Attention(nn.Module):
             self.key_norm = RMSNorm(self.head_dim, eps=qk_norm_eps)
         self.dropout = dropout
         self.rope_theta = rope_theta
-        self.rope_periods = rope_scaling.periods(rope_theta, self.head_dim) if rope_theta and rope_scaling else None
+        self.rope_periods = (
+            rope_scaling.periods(rope_theta, self.head_dim) if rope_theta and rope_scaling else None
+        )
 
     def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
@@ -127,15 +139,21 @@ class Attention(nn.Module):
         if layer_cache is not None:
             k, v = layer_cache.update(k, v)
         dropout = self.dropout if self.training else 0.0
-        x = scaled_dot_product_attention(q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout)
+        x = scaled_dot_product_attention(
+            q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout
+        )
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, -1))
 
-    def project(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array, mx.array]:
+    def project(
+        self, x: mx.array, offset: int | mx.array = 0
+    ) -> tuple[mx.array, mx.array, mx.array]:
         """(B, T, D) -> queries (B, H, T, D / H), keys and values (B, K, T, D / H); the first position is `offset`."""
         q, k = self.queries_and_keys(x, offset)
         return q, k, self._split_heads(self.value(x))
 
-    def queries_and_keys(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array]:
+    def queries_and_keys(
+        self, x: mx.array, offset: int | mx.array = 0
+    ) -> tuple[mx.array, mx.array]:
         """The first two of `project`."""
         q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
         if "query_norm" in self:
@@ -165,10 +183,16 @@ def attention_mask(
     return SegmentMask(segment_ids, causal, bias) if window is None else cast(mx.array, bias)
 
 
-def attention_bias(segment_ids: mx.array, causal: bool, dtype: mx.Dtype, window: int | None) -> mx.array | str:
+def attention_bias(
+    segment_ids: mx.array, causal: bool, dtype: mx.Dtype, window: int | None
+) -> mx.array | str:
     """The bias to add to attention scores, (B, 1, 1 or T, T); or "causal", of which fused kernels skip half."""
     if segment_ids.dtype == mx.bool_ and window is None:
-        return "causal" if causal else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
+        return (
+            "causal"
+            if causal
+            else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
+        )
     query, key = segment_ids[:, :, None], segment_ids[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
     positions = mx.arange(segment_ids.shape[1])
@@ -183,7 +207,9 @@ def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
     """Each token's position within its document, from 0: (B, T), or (T,) for boolean ids; ValueError beyond `limit`."""
     # MLX has no bounds checks: an embedding would read garbage.
     if segment_ids.shape[1] > limit:
-        raise ValueError(f"{segment_ids.shape[1]} tokens in a row, the model has positions for {limit}")
+        raise ValueError(
+            f"{segment_ids.shape[1]} tokens in a row, the model has positions for {limit}"
+        )
     positions = mx.arange(segment_ids.shape[1])
     if segment_ids.dtype == mx.bool_:
         return positions

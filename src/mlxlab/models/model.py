@@ -29,7 +29,13 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, num_classes: int, dropout: float, hidden_size: int = 0, *, bias: bool = True
+        self,
+        input_size: int,
+        num_classes: int,
+        dropout: float,
+        hidden_size: int = 0,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
@@ -66,7 +72,13 @@ class MaskedHead(nn.Module):
     """States (B, T, O) -> logits (B, T, V): BERT's transform, then the transposed embedding and a bias."""
 
     def __init__(
-        self, input_size: int, hidden_size: int, vocab_size: int, norm_eps: float = 1e-12, *, bias: bool = True
+        self,
+        input_size: int,
+        hidden_size: int,
+        vocab_size: int,
+        norm_eps: float = 1e-12,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.transform = Linear(input_size, hidden_size, bias=bias)
@@ -80,15 +92,21 @@ class MaskedHead(nn.Module):
 Head = Classifier | CausalHead | MaskedHead
 
 
-def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0) -> Head:
+def build_head(
+    backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0
+) -> Head:
     """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
     if kind != "language_modelling":
         bias = not isinstance(backbone, Transformer) or backbone.classifier_bias
-        return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size, bias=bias)
+        return Classifier(
+            backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size, bias=bias
+        )
     backbone.remove_pooler()
     vocab_size = backbone.embedding.weight.shape[0]
     if backbone.causal:
-        return CausalHead(backbone.hidden_size, vocab_size, tied=cast(CausalBackbone, backbone).tie_embeddings)
+        return CausalHead(
+            backbone.hidden_size, vocab_size, tied=cast(CausalBackbone, backbone).tie_embeddings
+        )
     sizes = (backbone.output_size, backbone.hidden_size, vocab_size)
     if isinstance(backbone, Bert):
         return MaskedHead(*sizes, backbone.norm_eps, bias=backbone.bias)

@@ -78,4 +78,6 @@ def split_node(node: Mapping[str, Any]) -> tuple[ModelOptions, dict[str, Any]]:
     """The options of a `model` node, and the node of its backbone."""
     names = {option.name for option in fields(ModelOptions)}
     options = instantiate({name: value for name, value in node.items() if name in names}, dict)
-    return ModelOptions(**options), {name: value for name, value in node.items() if name not in names}
+    return ModelOptions(**options), {
+        name: value for name, value in node.items() if name not in names
+    }

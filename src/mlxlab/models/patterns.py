@@ -25,9 +25,14 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
     matches = {pattern: _matches(pattern, names, key) for pattern in patterns}
     if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
-        suggestions = dict.fromkeys(name for pattern in unmatched for name in _suggestions(pattern, names))
+        suggestions = dict.fromkeys(
+            name for pattern in unmatched for name in _suggestions(pattern, names)
+        )
         verb = "matches" if len(unmatched) == 1 else "match"
-        hint = did_you_mean(", ".join(suggestions)) or f"; expected patterns of paths such as {_examples(paths)}"
+        hint = (
+            did_you_mean(", ".join(suggestions))
+            or f"; expected patterns of paths such as {_examples(paths)}"
+        )
         raise ConfigError(f"{key}: {', '.join(unmatched)} {verb} nothing{hint}")
     for matched in matches.values():
         chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
@@ -75,5 +80,7 @@ def _suggestions(pattern: str, names: list[str]) -> list[str]:
     if published := [name for name in our_names(pattern.rpartition(".")[2]) if name in ends]:
         return published
     count = pattern.count(".")
-    name = nearest(pattern, {end for end in ends if end.count(".") == count and not end.isdecimal()})
+    name = nearest(
+        pattern, {end for end in ends if end.count(".") == count and not end.isdecimal()}
+    )
     return [] if name is None else [name]

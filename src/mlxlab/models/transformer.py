@@ -7,7 +7,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Count, Positive, Share, Size
-from mlxlab.models.layers import Attention, FeedForward, KVCache, LayerCache, attention_mask, position_ids
+from mlxlab.models.layers import (
+    Attention,
+    FeedForward,
+    KVCache,
+    LayerCache,
+    attention_mask,
+    position_ids,
+)
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.ops.attention import Mask
 from mlxlab.ops.dropout import Dropout
@@ -117,7 +124,9 @@ class Transformer(nn.Module):
         """The next tokens (B, T) -> their states (B, T, D); ValueError if a row exceeds the learned positions."""
         x = self.embedding(tokens)
         if self.position_limit is not None:
-            x = x + self.position_embedding(cache.position_ids(tokens.shape[1], self.position_limit))
+            x = x + self.position_embedding(
+                cache.position_ids(tokens.shape[1], self.position_limit)
+            )
         bias = cache.mask(tokens.shape[1], x.dtype)
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
             x = layer(x, bias, layer_cache)
@@ -137,7 +146,13 @@ class Transformer(nn.Module):
 class DecoderBlock(nn.Module):
     """Pre-norm attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
 
-    def __init__(self, attention: Attention, feed_forward: FeedForward, norms: list[nn.Module], dropout: float) -> None:
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: FeedForward,
+        norms: list[nn.Module],
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.attention_norm, self.attention = norms[0], attention
         self.feed_forward_norm, self.feed_forward = norms[1], feed_forward

@@ -28,5 +28,9 @@ def select_rows(weight: mx.array, vocabulary: VocabularyMap) -> mx.array:
     rare = np.flatnonzero(~vocabulary.is_core)
     counts = np.ones(len(rare)) if vocabulary.counts is None else vocabulary.counts[rare] + 1.0
     rows = np.array(weight.astype(mx.float32), np.float64)
-    mean = (rows[rare] * (counts / counts.sum()).reshape(-1, *[1] * (rows.ndim - 1))).sum(axis=0, keepdims=True)
-    return mx.array(np.concatenate([rows[vocabulary.core_ids], mean]).astype(np.float32)).astype(weight.dtype)
+    mean = (rows[rare] * (counts / counts.sum()).reshape(-1, *[1] * (rows.ndim - 1))).sum(
+        axis=0, keepdims=True
+    )
+    return mx.array(np.concatenate([rows[vocabulary.core_ids], mean]).astype(np.float32)).astype(
+        weight.dtype
+    )

@@ -69,7 +69,9 @@ def _silu_and_sigmoid(x: mx.array) -> tuple[mx.array, mx.array]:
     size = mx.abs(x)
     power = exp_of_negative(-size)
     tail = fusion_barrier(power / (1 + power))  # the sigmoid of -|x|
-    return fusion_barrier((x + size) * 0.5 - size * tail), fusion_barrier(0.5 + x / (size + TINY) * (0.5 - tail))
+    return fusion_barrier((x + size) * 0.5 - size * tail), fusion_barrier(
+        0.5 + x / (size + TINY) * (0.5 - tail)
+    )
 
 
 def _product_gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:

@@ -41,7 +41,10 @@ def scaled_dot_product_attention(
     on the weights.
     """
     if isinstance(mask, SegmentMask):
-        if kernels.usable(q, k, v) and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] < kernels.MAX_SIZE:
+        if (
+            kernels.usable(q, k, v)
+            and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] < kernels.MAX_SIZE
+        ):
             return _native(q, k, v, mask, scale, dropout)
         mask = mask.bias
     rewrite = use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1
@@ -55,18 +58,26 @@ def scaled_dot_product_attention(
         return _causal(q * scale, k, v, dropout)
     if isinstance(mask, str):
         mask = causal_mask(q.shape[2], k.shape[2], q.dtype)
-    weights = mx.softmax((q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True)  # (B, H, T, S)
+    weights = mx.softmax(
+        (q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True
+    )  # (B, H, T, S)
     return apply_dropout(weights, dropout) @ v
 
 
-def _native(q: mx.array, k: mx.array, v: mx.array, mask: SegmentMask, scale: float, dropout: float) -> mx.array:
-    one_document = mask.causal and mask.segment_ids.dtype == mx.bool_  # real tokens see no padding: it comes after them
+def _native(
+    q: mx.array, k: mx.array, v: mx.array, mask: SegmentMask, scale: float, dropout: float
+) -> mx.array:
+    one_document = (
+        mask.causal and mask.segment_ids.dtype == mx.bool_
+    )  # real tokens see no padding: it comes after them
     segment_ids = None if one_document else mask.segment_ids
     drawn = None
     if dropout:
         chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout)
         drawn = (chosen.key, chosen.bound, chosen.scale)
-    return kernels.attention(q, k, v, scale=scale, causal=mask.causal, segment_ids=segment_ids, dropout=drawn)
+    return kernels.attention(
+        q, k, v, scale=scale, causal=mask.causal, segment_ids=segment_ids, dropout=drawn
+    )
 
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:

@@ -22,7 +22,9 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
     if kernels.usable(logits):
         return kernels.cross_entropy(logits, targets, label_smoothing)
     if classes < FEW or not use_custom_ops():
-        return nn.losses.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+        return nn.losses.cross_entropy(
+            logits, targets, label_smoothing=label_smoothing, reduction="none"
+        )
 
     def loss(logits: mx.array, targets: mx.array) -> Arrays:
         maximum, powers, sums = exp_and_sum(logits)
@@ -44,7 +46,9 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
     return with_gradient(loss, gradient)(logits, targets)
 
 
-def fused_cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
+def fused_cross_entropy(
+    logits: mx.array, targets: mx.array, label_smoothing: float = 0.0
+) -> mx.array:
     """`cross_entropy` by MLX's kernel for GPUs, which reads bfloat16 logits without a float32 copy of them.
 
     The kernel has no label smoothing: e times the logit of the target minus e times the mean logit are added.
@@ -62,18 +66,29 @@ def mean_logit(logits: mx.array) -> mx.array:
     def forward(logits: mx.array) -> Arrays:
         *outer, classes = logits.shape
         even = classes - classes % FEW
-        groups = logits[..., :even].reshape(*outer, even // FEW, FEW).sum(axis=-1).astype(mx.float32)
-        return ((groups.sum(axis=-1) + logits[..., even:].astype(mx.float32).sum(axis=-1)) / classes,)
+        groups = (
+            logits[..., :even].reshape(*outer, even // FEW, FEW).sum(axis=-1).astype(mx.float32)
+        )
+        return (
+            (groups.sum(axis=-1) + logits[..., even:].astype(mx.float32).sum(axis=-1)) / classes,
+        )
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         (logits,) = inputs
-        return (mx.broadcast_to((cotangent / logits.shape[-1]).astype(logits.dtype)[..., None], logits.shape),)
+        return (
+            mx.broadcast_to(
+                (cotangent / logits.shape[-1]).astype(logits.dtype)[..., None], logits.shape
+            ),
+        )
 
     return with_gradient(forward, gradient)(logits)
 
 
 def binary_cross_entropy(
-    logits: mx.array, targets: mx.array, label_smoothing: float = 0.0, positive_weights: mx.array | None = None
+    logits: mx.array,
+    targets: mx.array,
+    label_smoothing: float = 0.0,
+    positive_weights: mx.array | None = None,
 ) -> mx.array:
     """(..., L), (..., L) in [0, 1] -> (..., L), in float32; the positive term times `positive_weights` (L,), if any.
 
@@ -103,7 +118,10 @@ def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.arra
     scale = 1 / temperature  # only in factors of rows: no pass over all classes
 
     def forward(t: mx.array, z: mx.array) -> Arrays:
-        (max_t, powers_t, sums_t), (max_z, powers_z, sums_z) = exp_and_sum(t, scale), exp_and_sum(z, scale)
+        (max_t, powers_t, sums_t), (max_z, powers_z, sums_z) = (
+            exp_and_sum(t, scale),
+            exp_and_sum(z, scale),
+        )
         mean = row_sum(powers_t * (t - z)) * scale / sums_t
         values = mean - (max_t * scale + mx.log(sums_t)) + (max_z * scale + mx.log(sums_z))
         return values.squeeze(-1), powers_t, sums_t, powers_z, sums_z

@@ -14,7 +14,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 Arrays = tuple[mx.array, ...]
 Forward = Callable[..., Arrays]
 Gradient = Callable[[Arrays, mx.array, Arrays], Arrays]
-Recorder = Callable[[Forward, Gradient, Arrays], mx.array]  # returns the value in place of the function
+Recorder = Callable[
+    [Forward, Gradient, Arrays], mx.array
+]  # returns the value in place of the function
 
 DISTINCT = -7919.0  # marks the copies of `distinct`
 
@@ -55,7 +57,9 @@ def with_gradient(forward: Forward, gradient: Gradient) -> Callable[..., mx.arra
     @function.vjp
     def vjp(inputs: Arrays | mx.array, cotangents: Arrays, outputs: Arrays) -> Arrays:
         # MLX passes a single input as itself.
-        return gradient((inputs,) if isinstance(inputs, mx.array) else inputs, cotangents[0], outputs)
+        return gradient(
+            (inputs,) if isinstance(inputs, mx.array) else inputs, cotangents[0], outputs
+        )
 
     def value(*inputs: mx.array) -> mx.array:
         if (recorder := _recorder.get()) is not None:
@@ -66,7 +70,9 @@ def with_gradient(forward: Forward, gradient: Gradient) -> Callable[..., mx.arra
     return value
 
 
-def checkpoint(function: Callable[[Any, mx.array], mx.array]) -> Callable[[Any, mx.array], mx.array]:
+def checkpoint(
+    function: Callable[[Any, mx.array], mx.array],
+) -> Callable[[Any, mx.array], mx.array]:
     """`mx.checkpoint` of a function (weights, x) -> array: its activations are computed again for the gradient."""
     checkpointed = mx.checkpoint(function)
 

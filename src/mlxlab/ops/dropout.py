@@ -65,7 +65,9 @@ class DropoutMask:
     def keep_mask(self) -> mx.array:
         """bool, of the shape."""
         count = prod(self.shape)
-        numbers = _random_words(self.key, -(-count // 2)).view(mx.uint16)[:count].reshape(self.shape)
+        numbers = (
+            _random_words(self.key, -(-count // 2)).view(mx.uint16)[:count].reshape(self.shape)
+        )
         return numbers <= mx.array(self.bound - 1, mx.uint16)
 
     def apply(self, x: mx.array) -> mx.array:

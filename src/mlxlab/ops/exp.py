@@ -23,7 +23,9 @@ SERIES = (
     0.006275147562546109,
     0.002545209321725227,
 )
-SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1))  # ... and of e^(-x/16)
+SCALED = tuple(
+    c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
+)  # ... and of e^(-x/16)
 
 
 def use_custom_ops() -> bool:
@@ -77,7 +79,9 @@ def row_sum(x: mx.array) -> mx.array:
     return _along_rows(x, mx.sum, mx.add)
 
 
-def _along_rows(x: mx.array, reduce: Callable[..., mx.array], join: Callable[..., mx.array]) -> mx.array:
+def _along_rows(
+    x: mx.array, reduce: Callable[..., mx.array], join: Callable[..., mx.array]
+) -> mx.array:
     """In two stages: the first runs down columns, which is vectorised, the second along rows of a few."""
     *outer, n = x.shape
     columns = 64 if n >= 1024 else 16

@@ -11,7 +11,9 @@ class Linear(nn.Linear):
 
     def __call__(self, x: mx.array) -> mx.array:
         bias = self.bias if "bias" in self else None
-        return linear(x, self.weight, bias) if kernels.usable(x, self.weight) else super().__call__(x)
+        return (
+            linear(x, self.weight, bias) if kernels.usable(x, self.weight) else super().__call__(x)
+        )
 
 
 class Embedding(nn.Embedding):
@@ -32,7 +34,9 @@ class LayerNorm(nn.LayerNorm):
     def __call__(self, x: mx.array) -> mx.array:
         if "weight" not in self or not kernels.usable(x, *self.parameters().values()):
             return super().__call__(x)
-        return kernels.norm(x, self.weight, self.bias if "bias" in self else None, self.eps, centered=True)
+        return kernels.norm(
+            x, self.weight, self.bias if "bias" in self else None, self.eps, centered=True
+        )
 
 
 class RMSNorm(nn.RMSNorm):

@@ -42,10 +42,14 @@ class Packing:
         if self.mode == "affine" and self.bits in SPREAD and use_custom_ops():
             codes = _bytes_of(weight, self.bits).astype(mx.float32)
             groups = mx.unflatten(codes, -1, (-1, self.group_size))
-            values = groups * scales[..., None].astype(mx.float32) + biases[0][..., None].astype(mx.float32)
+            values = groups * scales[..., None].astype(mx.float32) + biases[0][..., None].astype(
+                mx.float32
+            )
             return mx.flatten(values, -2)
         offset = biases[0] if biases else None
-        return mx.dequantize(weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32)
+        return mx.dequantize(
+            weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32
+        )
 
 
 def _bytes_of(codes: mx.array, bits: int) -> mx.array:
@@ -69,7 +73,9 @@ def packed_product(x: mx.array, arrays: Sequence[mx.array], packing: Packing) ->
         return _unpacked_product(packing, x, arrays)
     weight, scales, *biases = arrays
     offset = biases[0] if biases else None
-    return mx.quantized_matmul(x, weight, scales, offset, True, packing.group_size, packing.bits, packing.mode)
+    return mx.quantized_matmul(
+        x, weight, scales, offset, True, packing.group_size, packing.bits, packing.mode
+    )
 
 
 def _unpacked_product(packing: Packing, x: mx.array, arrays: Sequence[mx.array]) -> mx.array:

@@ -19,17 +19,23 @@ def apply_rope(
     """
     if isinstance(offset, int) and kernels.usable(x):
         length = offset + x.shape[2]
-        table = rope_table(max(MIN_TABLE, 1 << (length - 1).bit_length()), x.shape[3], theta, periods)
+        table = rope_table(
+            max(MIN_TABLE, 1 << (length - 1).bit_length()), x.shape[3], theta, periods
+        )
         return kernels.rope(x, table[offset:length])
     if periods is not None:
         freqs = mx.array(periods)
-        return mx.fast.rope(x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs)
+        return mx.fast.rope(
+            x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs
+        )
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
 
 
 @lru_cache(maxsize=32)
 def rope_table(length: int, size: int, theta: float, periods: tuple[float, ...] | None) -> mx.array:
     """Cosines and sines of positions 0 .. length - 1: (length, size), first the cosines of all size / 2 frequencies."""
-    inverse = np.array(periods) if periods is not None else theta ** (np.arange(size // 2) * 2 / size)
+    inverse = (
+        np.array(periods) if periods is not None else theta ** (np.arange(size // 2) * 2 / size)
+    )
     angles = np.outer(np.arange(length), 1 / inverse)
     return mx.array(np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 RETRY = {  # of one request, within obstore; the upload as a whole is tried again for as long as the run lasts
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    },
 }
 CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
 PARALLEL_PARTS = 4  # of an object, in transfer at once
-ATTEMPTS = 5  # of a listing: obstore repeats requests, but not those whose answer is cut in the middle
+ATTEMPTS = (
+    5  # of a listing: obstore repeats requests, but not those whose answer is cut in the middle
+)
 
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
 _KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
@@ -70,7 +76,9 @@ class CloudStore:
                 obstore.put(self._store, key, first, use_multipart=False)
             else:
                 parts = chain([first, second], chunks)
-                obstore.put(self._store, key, parts, chunk_size=CHUNK, max_concurrency=PARALLEL_PARTS)
+                obstore.put(
+                    self._store, key, parts, chunk_size=CHUNK, max_concurrency=PARALLEL_PARTS
+                )
 
     def get(self, key: str) -> Iterator[bytes]:
         import obstore
@@ -97,7 +105,10 @@ class CloudStore:
                 if attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(0.1 * 2**attempt)
-        return Listing({each["path"]: each["size"] for each in result["objects"]}, list(result["common_prefixes"]))
+        return Listing(
+            {each["path"]: each["size"] for each in result["objects"]},
+            list(result["common_prefixes"]),
+        )
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore

@@ -21,7 +21,14 @@ from annotated_types import Ge, Le, Predicate
 from mlxlab.errors import CannotCreateError, DataError
 from mlxlab.files.atomic import open_atomic
 from mlxlab.files.untrusted import open_regular, parse_json
-from mlxlab.storage.object_store import CHUNK, ObjectStore, StorageError, is_safe_key, join, read_object
+from mlxlab.storage.object_store import (
+    CHUNK,
+    ObjectStore,
+    StorageError,
+    is_safe_key,
+    join,
+    read_object,
+)
 from mlxlab.storage.snapshot import FileEntry
 
 SUFFIX = ".json"
@@ -62,7 +69,9 @@ class Commits:
     def __init__(self, store: ObjectStore, root: str, *, read_back: bool = True) -> None:
         self.store, self.root, self.read_back = store, root, read_back
         self._manifests: dict[str, Manifest] = {}
-        self._verified: set[str] = set()  # digests of objects that were read back, or named by a commit
+        self._verified: set[str] = (
+            set()
+        )  # digests of objects that were read back, or named by a commit
         self._reached: dict[str, int] = {}  # digest -> offset up to which it was sent so far
 
     @property
@@ -81,7 +90,12 @@ class Commits:
             self._manifests[key] = _parsed(data, name, f"{self.store.address}/{key}")
         return self._manifests[key]
 
-    def commit(self, name: str, files: Mapping[str, FileEntry], on_progress: Callable[[], None] = lambda: None) -> int:
+    def commit(
+        self,
+        name: str,
+        files: Mapping[str, FileEntry],
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> int:
         """Stores files, then the manifest that names them; returns the bytes sent.
 
         Args:
@@ -92,7 +106,9 @@ class Commits:
         sent = 0
         for file in sorted(files.values(), key=lambda file: file.size):
             key = self._key(file.sha256)
-            if stored.get(key) == file.size and (file.sha256 in self._verified or self._is_intact(key, file)):
+            if stored.get(key) == file.size and (
+                file.sha256 in self._verified or self._is_intact(key, file)
+            ):
                 continue
             self.store.put(key, self._watched(file, on_progress))
             stored[key] = file.size
@@ -101,7 +117,9 @@ class Commits:
                 self.store.delete([key])
                 raise StorageError(f"{self.store.address}/{key}: was stored with another checksum")
             self._verified.add(file.sha256)
-        self._write(name, {path: {"size": file.size, "sha256": file.sha256} for path, file in files.items()})
+        self._write(
+            name, {path: {"size": file.size, "sha256": file.sha256} for path, file in files.items()}
+        )
         return sent
 
     def supersede(self, names: Iterable[str]) -> None:
@@ -120,8 +138,16 @@ class Commits:
         aside = join(self.root, SUPERSEDED)
         for name in self._names(aside):
             with suppress(DataError):  # damaged: nobody can fetch it
-                manifests.append(_parsed(read_object(self.store, f"{aside}/{name}{SUFFIX}", MAX_MANIFEST), None, name))
-        used = {self._key(file["sha256"]) for manifest in manifests for file in manifest["files"].values()}
+                manifests.append(
+                    _parsed(
+                        read_object(self.store, f"{aside}/{name}{SUFFIX}", MAX_MANIFEST), None, name
+                    )
+                )
+        used = {
+            self._key(file["sha256"])
+            for manifest in manifests
+            for file in manifest["files"].values()
+        }
         unused = set(self.store.list(join(self.root, FILES)).sizes) - used
         self.store.delete(sorted(unused))
         self._verified -= {key.rpartition("/")[2] for key in unused}
@@ -136,7 +162,9 @@ class Commits:
         need = sum(file["size"] for file in files.values())
         folder.mkdir(parents=True, exist_ok=True)
         if need > (free := shutil.disk_usage(folder).free):
-            raise CannotCreateError(f"{folder}: {need / 1e6:.0f} MB to fetch, {free / 1e6:.0f} MB are free")
+            raise CannotCreateError(
+                f"{folder}: {need / 1e6:.0f} MB to fetch, {free / 1e6:.0f} MB are free"
+            )
         for path, file in files.items():
             if not _is_file(folder / path, file):
                 self._fetch_file(file, folder / path)
@@ -149,11 +177,15 @@ class Commits:
             for chunk in self.store.get(self._key(file["sha256"])):
                 size += len(chunk)
                 if size > file["size"]:
-                    raise DataError(f"{address}: larger than the {file['size']} bytes in its manifest")
+                    raise DataError(
+                        f"{address}: larger than the {file['size']} bytes in its manifest"
+                    )
                 digest.update(chunk)
                 target.write(chunk)
             if size != file["size"] or digest.hexdigest() != file["sha256"]:
-                raise DataError(f"{address}: {size} bytes with another checksum than in its manifest")
+                raise DataError(
+                    f"{address}: {size} bytes with another checksum than in its manifest"
+                )
 
     def _watched(self, file: FileEntry, on_progress: Callable[[], None]) -> Iterator[bytes]:
         offset = 0
@@ -181,7 +213,9 @@ class Commits:
 
     def _names(self, folder: str) -> list[str]:
         keys = (key.removeprefix(f"{folder}/") for key in self.store.list(folder).sizes)
-        return sorted(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX) and is_safe_key(key))
+        return sorted(
+            key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX) and is_safe_key(key)
+        )
 
     def _learn_verified(self) -> None:
         """What earlier commits name was verified before they were made; a damaged one vouches for nothing."""

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
 KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
-ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}  # read by obstore too
+ALLOW_HTTP = {
+    "s3": "AWS_ALLOW_HTTP",
+    "gs": "GOOGLE_ALLOW_HTTP",
+    "az": "AZURE_ALLOW_HTTP",
+}  # read by obstore too
 ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
@@ -77,7 +81,9 @@ class Cloud:
 
     def uploads(self, source: Source, run: str) -> Uploads:
         """Uploads what `source` has, in the background, for as long as the context lasts."""
-        return Uploads(self.commits(run), source, keep=self.keep, wait=self.wait, required=self.required)
+        return Uploads(
+            self.commits(run), source, keep=self.keep, wait=self.wait, required=self.required
+        )
 
 
 def directory(path: str, **options: Unpack[UploadOptions]) -> Cloud:
@@ -89,7 +95,9 @@ def directory(path: str, **options: Unpack[UploadOptions]) -> Cloud:
     return _cloud(DirectoryStore(Path(os.path.abspath(os.path.expanduser(path)))), options)
 
 
-def s3(bucket: str, region: str | None, endpoint: str | None, **options: Unpack[UploadOptions]) -> Cloud:
+def s3(
+    bucket: str, region: str | None, endpoint: str | None, **options: Unpack[UploadOptions]
+) -> Cloud:
     """A bucket of S3, or of a service with its protocol.
 
     Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of the machine.
@@ -100,7 +108,9 @@ def s3(bucket: str, region: str | None, endpoint: str | None, **options: Unpack[
         endpoint: URL of another service than AWS; null takes AWS_ENDPOINT_URL.
     """
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
-    return _cloud(_cloud_store("s3", bucket, endpoint, {"region": region, "endpoint": endpoint}), options)
+    return _cloud(
+        _cloud_store("s3", bucket, endpoint, {"region": region, "endpoint": endpoint}), options
+    )
 
 
 def gcs(bucket: str, endpoint: str | None, **options: Unpack[UploadOptions]) -> Cloud:
@@ -115,12 +125,19 @@ def gcs(bucket: str, endpoint: str | None, **options: Unpack[UploadOptions]) -> 
     endpoint = endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
     key = None
     if endpoint is not None:
-        unsigned = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        unsigned = {
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
         key = json.dumps({"gcs_base_url": endpoint, **unsigned})
     return _cloud(_cloud_store("gs", bucket, endpoint, {"service_account_key": key}), options)
 
 
-def azure(bucket: str, account: str | None, endpoint: str | None, **options: Unpack[UploadOptions]) -> Cloud:
+def azure(
+    bucket: str, account: str | None, endpoint: str | None, **options: Unpack[UploadOptions]
+) -> Cloud:
     """A container of Azure Blob Storage.
 
     Credentials: AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or those of the machine.
@@ -133,8 +150,13 @@ def azure(bucket: str, account: str | None, endpoint: str | None, **options: Unp
     endpoint = endpoint or os.environ.get("AZURE_STORAGE_ENDPOINT")
     account = account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if account is None:
-        raise ConfigError("cloud.account: expected the name of the storage account, or AZURE_STORAGE_ACCOUNT_NAME")
-    return _cloud(_cloud_store("az", bucket, endpoint, {"account_name": account, "endpoint": endpoint}), options)
+        raise ConfigError(
+            "cloud.account: expected the name of the storage account, or AZURE_STORAGE_ACCOUNT_NAME"
+        )
+    return _cloud(
+        _cloud_store("az", bucket, endpoint, {"account_name": account, "endpoint": endpoint}),
+        options,
+    )
 
 
 def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
@@ -171,11 +193,17 @@ def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
 def _cloud(store: ObjectStore, options: UploadOptions) -> Cloud:
     prefix = options["prefix"].strip("/")
     if prefix and not is_safe_key(prefix):
-        raise ConfigError(f"cloud.prefix={_shown(prefix)}: expected names joined by slashes, such as runs/first")
-    return Cloud(store, prefix, options["required"], options["keep"], options["read_back"], options["wait"])
+        raise ConfigError(
+            f"cloud.prefix={_shown(prefix)}: expected names joined by slashes, such as runs/first"
+        )
+    return Cloud(
+        store, prefix, options["required"], options["keep"], options["read_back"], options["wait"]
+    )
 
 
-def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[str, str | None]) -> ObjectStore:
+def _cloud_store(
+    scheme: str, bucket: str, endpoint: str | None, options: dict[str, str | None]
+) -> ObjectStore:
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
             f"cloud.bucket={_shown(bucket)}: expected the name of a bucket: 3 to 222 letters, digits, dots, dashes and "
@@ -184,11 +212,18 @@ def _cloud_store(scheme: str, bucket: str, endpoint: str | None, options: dict[s
     if endpoint is not None and not re.fullmatch(r"https?://[^\s@?#]+", endpoint):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
     if importlib.util.find_spec("obstore") is None:
-        raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install_command('cloud')}")
+        raise ServiceUnavailableError(
+            f"{scheme}://{bucket}: needs obstore: {install_command('cloud')}"
+        )
     from mlxlab.storage.cloud_store import CloudStore
 
-    allow_http = (endpoint or "").startswith("http://") or os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"
-    return CloudStore(f"{scheme}://{bucket}", partial(_open, KINDS[scheme], bucket, options, allow_http=allow_http))
+    allow_http = (endpoint or "").startswith("http://") or os.environ.get(
+        ALLOW_HTTP[scheme], ""
+    ).lower() == "true"
+    return CloudStore(
+        f"{scheme}://{bucket}",
+        partial(_open, KINDS[scheme], bucket, options, allow_http=allow_http),
+    )
 
 
 def _shown(value: str) -> str:
@@ -196,7 +231,9 @@ def _shown(value: str) -> str:
     return "***" if re.search(r"[:@?&=#]", value) else value[:60]
 
 
-def _open(kind: str, bucket: str, options: dict[str, str | None], *, allow_http: bool) -> "ObstoreStore":
+def _open(
+    kind: str, bucket: str, options: dict[str, str | None], *, allow_http: bool
+) -> "ObstoreStore":
     from obstore import store
 
     from mlxlab.storage.cloud_store import CLIENT, RETRY

@@ -78,7 +78,11 @@ def release(files: dict[str, FileEntry]) -> None:
 
 
 def _read(path: Path, size: int, descriptor: int | None) -> Iterator[bytes]:
-    own = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if descriptor is None else descriptor
+    own = (
+        os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if descriptor is None
+        else descriptor
+    )
     try:
         offset = 0
         while offset < size and (chunk := os.pread(own, min(CHUNK, size - offset), offset)):

@@ -51,7 +51,9 @@ class Uploads:
     is reported once, and is fatal only if `required`.
     """
 
-    def __init__(self, commits: Commits, source: Source, *, keep: int | None, wait: float, required: bool) -> None:
+    def __init__(
+        self, commits: Commits, source: Source, *, keep: int | None, wait: float, required: bool
+    ) -> None:
         self.commits, self.source = commits, source
         self.keep, self.wait, self.required = keep, wait, required
         self.sent, self.uploaded = 0, 0  # bytes; sets
@@ -67,7 +69,9 @@ class Uploads:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         """Waits for what is missing, then names it. Raises WriteError if it is required."""
         pending = self.close()
         message = f"{self.commits.address}: {', '.join(pending)} not uploaded ({self.fault or 'still running'})"
@@ -77,7 +81,9 @@ class Uploads:
         elif self.required and error is None:
             raise WriteError(message)
         else:
-            logger.warning(f"cloud: {message}; nothing is lost: the next run in this folder uploads it")
+            logger.warning(
+                f"cloud: {message}; nothing is lost: the next run in this folder uploads it"
+            )
 
     def close(self) -> list[str]:
         """Waits while uploads make progress; returns the names of the sets that are missing."""
@@ -92,7 +98,9 @@ class Uploads:
         """Names of the sets that are not committed, the newest first."""
         committed, names = dict(self._committed or {}), self.source.names()
         retained = self.source.retained([*{*names, *committed}], self.keep)
-        return [name for name in names if name in retained and committed.get(name) != self._digest(name)]
+        return [
+            name for name in names if name in retained and committed.get(name) != self._digest(name)
+        ]
 
     def _run(self) -> None:
         _lower_priority()
@@ -159,12 +167,16 @@ class Uploads:
         committed = {}
         for name in set(names) - set(superseded):
             with suppress(DataError):  # damaged: it is committed again
-                committed[name] = self.commits.read(name)["files"].get(self.source.mark(name), {"sha256": ""})["sha256"]
+                committed[name] = self.commits.read(name)["files"].get(
+                    self.source.mark(name), {"sha256": ""}
+                )["sha256"]
         return committed
 
     def _digest(self, name: str) -> str:
         try:
-            return self._snapshots.take(self.source.folder / self.source.mark(name), held=False).sha256
+            return self._snapshots.take(
+                self.source.folder / self.source.mark(name), held=False
+            ).sha256
         except OSError:
             return ""
 

@@ -19,8 +19,14 @@ _ADVICE = "continue with the same, or choose another hydra.sweep.dir"
 def sweep_start(config: DictConfig) -> SweepStart:
     """The command of a sweep, from its config."""
     own = as_typed(config.hydra.overrides.hydra)
-    typed = [text for text in own if not text.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))]
-    folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
+    typed = [
+        text for text in own if not text.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))
+    ]
+    folders = [
+        source.path
+        for source in config.hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
     return SweepStart(
         format=1,
         overrides=[*typed, *as_typed(config.hydra.overrides.task)],
@@ -50,7 +56,9 @@ def check_continued(stored: SweepStart, start: SweepStart, folder: Path) -> None
         raise ConfigError("\n".join(f"{problem}; {_ADVICE}" for problem in problems[:10]))
 
 
-def _fixed_problems(stored: dict[str, Override], typed: dict[str, Override], folder: Path) -> list[str]:
+def _fixed_problems(
+    stored: dict[str, Override], typed: dict[str, Override], folder: Path
+) -> list[str]:
     """The overrides of all jobs that only one of two commands has, or that have different values."""
     problems = []
     for name in dict.fromkeys([*stored, *typed]):
@@ -58,18 +66,28 @@ def _fixed_problems(stored: dict[str, Override], typed: dict[str, Override], fol
         if before is not None and now is not None:
             is_added = before.is_sweep_override() or now.is_sweep_override()
             if not is_added and (before.type, before.value()) != (now.type, now.value()):
-                add = f" ({name}={_value(before)},{_value(now)} adds jobs)" if _is_plain(before, now) else ""
-                problems.append(f"{now.input_line}: the sweep in {folder} has {before.input_line}{add}")
+                add = (
+                    f" ({name}={_value(before)},{_value(now)} adds jobs)"
+                    if _is_plain(before, now)
+                    else ""
+                )
+                problems.append(
+                    f"{now.input_line}: the sweep in {folder} has {before.input_line}{add}"
+                )
         elif now is not None and not now.is_sweep_override():
             problems.append(f"{now.input_line}: not in the command of the sweep in {folder}")
         elif before is not None and not before.is_sweep_override():
-            problems.append(f"{before.input_line}: missing, but in the command of the sweep in {folder}")
+            problems.append(
+                f"{before.input_line}: missing, but in the command of the sweep in {folder}"
+            )
     return problems
 
 
 def _by_name(start: SweepStart) -> dict[str, Override]:
     """The overrides of jobs, not of Hydra."""
-    overrides, _ = parse([text for text in start["overrides"] if not _is_of_hydra(text)], multirun=True)
+    overrides, _ = parse(
+        [text for text in start["overrides"] if not _is_of_hydra(text)], multirun=True
+    )
     return {override_name(text): override for text, override in overrides.items()}
 
 

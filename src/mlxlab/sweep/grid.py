@@ -68,7 +68,9 @@ class GridSweeper:
         folder = sweep_folder(self.config)
         start = sweep_start(self.config)
         if (folder / STUDY).exists():
-            raise ConfigError(f"{folder}: holds a search; expected hydra/sweeper=search, or another hydra.sweep.dir")
+            raise ConfigError(
+                f"{folder}: holds a search; expected hydra/sweeper=search, or another hydra.sweep.dir"
+            )
         with open_job_journal(folder, start) as journal:
             check_continued(journal.start, start, folder)
             journal.record_start(start)
@@ -82,13 +84,17 @@ class GridSweeper:
                 exit_code = jobs.exit_code(self._run(jobs))
                 self._report(jobs, folder)
             finally:
-                self.hydra.callbacks.on_multirun_end(config=self.config, config_name="train", exit_code=exit_code)
+                self.hydra.callbacks.on_multirun_end(
+                    config=self.config, config_name="train", exit_code=exit_code
+                )
         return exit_code
 
     def _run(self, jobs: JobList) -> int:
         """Runs the missing jobs; returns the number of a signal that stopped them, else 0."""
         if known := len(jobs.all) - jobs.num_new:
-            logger.info(f"{known} jobs known, {len(jobs.all) - len(jobs.missing)} of them ended; {jobs.num_new} new")
+            logger.info(
+                f"{known} jobs known, {len(jobs.all) - len(jobs.missing)} of them ended; {jobs.num_new} new"
+            )
         if not is_own(self.config):
             self._launch(jobs)
             return 0
@@ -99,17 +105,23 @@ class GridSweeper:
     def _launch(self, jobs: JobList) -> None:
         """Runs the missing jobs with a launcher of Hydra or of a plugin, which takes jobs of successive numbers."""
         launcher = Plugins.instance().instantiate_launcher(self.hydra, self.task, self.config)
-        ready = [composed for number in jobs.missing if (composed := jobs.compose(number)) is not None]
+        ready = [
+            composed for number in jobs.missing if (composed := jobs.compose(number)) is not None
+        ]
         for _, group in groupby(enumerate(ready), key=lambda item: item[1].number - item[0]):
             batch = [composed for _, composed in group]
             for composed in batch:
                 jobs.start(composed.number)
             start = time.monotonic()
             try:
-                returns = launcher.launch([composed.overrides for composed in batch], initial_job_idx=batch[0].number)
+                returns = launcher.launch(
+                    [composed.overrides for composed in batch], initial_job_idx=batch[0].number
+                )
             except OSError:
                 raise
-            except Exception as error:  # of the launcher itself: those of jobs are in what it returns
+            except (
+                Exception
+            ) as error:  # of the launcher itself: those of jobs are in what it returns
                 raise self._launcher_error(error) from error
             seconds = (time.monotonic() - start) / len(batch)
             for composed, returned in zip(batch, returns, strict=True):
@@ -118,14 +130,18 @@ class GridSweeper:
     def _launcher_error(self, error: Exception) -> WorkerLostError:
         choice = f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']}"
         message = redact(one_line(f"{type(error).__name__}: {error}", 300))
-        return WorkerLostError(f"{choice}: {message}; the same command runs the jobs that are missing")
+        return WorkerLostError(
+            f"{choice}: {message}; the same command runs the jobs that are missing"
+        )
 
     def _report(self, jobs: JobList, folder: Path) -> None:
         terminal.show(f"\n{job_table(jobs.all, self.config.objective)}; {folder / FILE}")
         if jobs.is_unfinished():
             # a plugin's launcher is not started from a file
             repeat = f"the same command with {shlex.quote(f'hydra.sweep.dir={folder}')}"
-            print(f"continue: {continuation(folder) if is_own(self.config) else repeat}", flush=True)
+            print(
+                f"continue: {continuation(folder) if is_own(self.config) else repeat}", flush=True
+            )
         if is_own(self.config) and any(job.state == "failed" for job in jobs.all):
             retry = continuation(folder, "hydra.launcher.retry_failed=true")
             print(f"run failed jobs again: {retry}", flush=True)

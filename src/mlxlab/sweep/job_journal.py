@@ -30,7 +30,12 @@ State = Literal["waiting", "running", "finished", "failed", "stopped", "skipped"
 def is_inside(text: str) -> bool:
     """a path inside the sweep's folder"""
     path = PurePosixPath(text)
-    return text.isprintable() and not path.is_absolute() and ".." not in path.parts and bool(path.parts)
+    return (
+        text.isprintable()
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and bool(path.parts)
+    )
 
 
 Number: TypeAlias = Annotated[int, Ge(0), Le(MAX_JOBS - 1)]
@@ -74,7 +79,9 @@ class _Line(TypedDict):
 class JobJournal:
     """Appends to the journal of a sweep; `jobs` by number as they stand."""
 
-    def __init__(self, path: Path, writer: RecordWriter, start: SweepStart, jobs: dict[int, Job]) -> None:
+    def __init__(
+        self, path: Path, writer: RecordWriter, start: SweepStart, jobs: dict[int, Job]
+    ) -> None:
         self.path, self._writer, self.start, self.jobs = path, writer, start, jobs
 
     def record_start(self, start: SweepStart) -> None:
@@ -129,7 +136,9 @@ def read_job_journal(folder: Path) -> tuple[SweepStart, list[Job]]:
         for number, text in enumerate(_lines(path), 1):
             line = parse_json(text, _Line, f"{path}:{number}")
             if len(line) != 2 or (number == 1 and "sweep" not in line):
-                raise DataError(f"{path}:{number}: expected {'the start of a sweep' if number == 1 else 'a job'}")
+                raise DataError(
+                    f"{path}:{number}: expected {'the start of a sweep' if number == 1 else 'a job'}"
+                )
             if "job" in line:
                 jobs[line["job"].number] = line["job"]
             else:
@@ -149,7 +158,9 @@ def _lines(path: Path) -> Iterator[str]:
             if not line.endswith(b"\n") and len(line) < MAX_LINE:
                 return
             if size > _MAX_BYTES or not line.endswith(b"\n"):
-                raise DataError(f"{path}: a line of more than {MAX_LINE} bytes, or more than {_MAX_BYTES} in all")
+                raise DataError(
+                    f"{path}: a line of more than {MAX_LINE} bytes, or more than {_MAX_BYTES} in all"
+                )
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError:

@@ -65,14 +65,27 @@ class JobList:
         try:
             composed = self.context.compose(job.overrides, number)
             digest = self.context.digest(composed)
-            same = next((each.number for each in self.all if each.config == digest and each.number != number), None)
+            same = next(
+                (
+                    each.number
+                    for each in self.all
+                    if each.config == digest and each.number != number
+                ),
+                None,
+            )
             if same is not None:
-                self.journal.record(replace(job, config=digest, state="skipped", reason=f"same config as job {same}"))
+                self.journal.record(
+                    replace(
+                        job, config=digest, state="skipped", reason=f"same config as job {same}"
+                    )
+                )
                 return None
             if job.state != "waiting":
                 composed = self.context.compose(resumed(job.overrides, composed.folder), number)
         except UserError as error:
-            self.journal.record(replace(job, state="failed", reason=str(error), exit_code=error.exit_code))
+            self.journal.record(
+                replace(job, state="failed", reason=str(error), exit_code=error.exit_code)
+            )
             return None
         path = composed.folder.relative_to(self.folder).as_posix()
         self.journal.record(replace(job, config=digest, folder=path))
@@ -81,10 +94,14 @@ class JobList:
     def start(self, number: int) -> None:
         """Records that a job starts."""
         job = self.journal.jobs[number]
-        logger.info(f"{self._name(job)}: starts, {self.missing.index(number) + 1} of {len(self.missing)}")
+        logger.info(
+            f"{self._name(job)}: starts, {self.missing.index(number) + 1} of {len(self.missing)}"
+        )
         self.running[number] = self.folder / job.folder
         attempts = job.attempts + (job.state == "running")  # one that was killed with the sweep
-        self.journal.record(replace(job, state="running", reason="", exit_code=None, attempts=attempts))
+        self.journal.record(
+            replace(job, state="running", reason="", exit_code=None, attempts=attempts)
+        )
 
     def end(self, result: JobResult) -> None:
         """Records what came of a job."""
@@ -102,10 +119,14 @@ class JobList:
         self.journal.record(ended)
         if result.value is None:
             output = result.folder / OUTPUT
-            logger.info(f"{self._name(job)}: {result.reason}{f' ({output})' if output.is_file() else ''}")
+            logger.info(
+                f"{self._name(job)}: {result.reason}{f' ({output})' if output.is_file() else ''}"
+            )
         else:
             objective = self.context.config.objective
-            logger.info(f"{self._name(job)}: {objective} {result.value:.6g} after {result.seconds:.1f} s")
+            logger.info(
+                f"{self._name(job)}: {objective} {result.value:.6g} after {result.seconds:.1f} s"
+            )
 
     def _name(self, job: Job) -> str:
         """Its number and the overrides that not all jobs have."""

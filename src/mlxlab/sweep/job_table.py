@@ -20,7 +20,9 @@ def job_table(jobs: list[Job], objective: str) -> str:
     if len(jobs) > _MAX_ROWS:
         lines.append(f"... and {len(jobs) - _MAX_ROWS} more")
     counts = Counter(job.state for job in jobs)
-    return "\n".join([*lines, "", ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))])
+    return "\n".join(
+        [*lines, "", ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    )
 
 
 def varying_keys(jobs: list[Job]) -> list[str]:
@@ -32,11 +34,21 @@ def varying_keys(jobs: list[Job]) -> list[str]:
 
 
 def _value(job: Job, name: str) -> str:
-    return next((text.partition("=")[2] for text in job.overrides if override_name(text) == name), "")
+    return next(
+        (text.partition("=")[2] for text in job.overrides if override_name(text) == name), ""
+    )
 
 
 def _row(job: Job, keys: list[str]) -> list[str]:
     value = "" if job.value is None else f"{job.value:.6g}"
     point = [one_line(_value(job, key), 40) for key in keys]
     reason = one_line(job.reason, 120).replace("|", "/")
-    return [str(job.number), *point, job.state, str(job.attempts), f"{job.seconds:.1f}", value, reason]
+    return [
+        str(job.number),
+        *point,
+        job.state,
+        str(job.attempts),
+        f"{job.seconds:.1f}",
+        value,
+        reason,
+    ]

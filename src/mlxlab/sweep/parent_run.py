@@ -50,12 +50,16 @@ class ParentRun(Callback):
         kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
         name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
         tags = {"overrides": shlex.join(task), "kind": kind}
-        is_continued = (folder / JOURNAL).is_file() and any((folder / name).is_file() for name in (STUDY, JOBS))
+        is_continued = (folder / JOURNAL).is_file() and any(
+            (folder / name).is_file() for name in (STUDY, JOBS)
+        )
         self._tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.uid = self._tracker.uid
         if self.uid:  # not tracking=none
             os.environ[PARENT] = self.uid
-            atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
+            atexit.register(
+                self._end, "FAILED"
+            )  # Hydra calls no on_multirun_end after a failure or Ctrl-C
 
     def on_job_start(self, config: DictConfig, **_: object) -> None:
         if self.uid:
@@ -65,7 +69,11 @@ class ParentRun(Callback):
         self.failed += job_return.status == JobStatus.FAILED
 
     def on_multirun_end(
-        self, config: DictConfig, exit_code: int = 0, log: Callable[[Tracker], None] | None = None, **_: object
+        self,
+        config: DictConfig,
+        exit_code: int = 0,
+        log: Callable[[Tracker], None] | None = None,
+        **_: object,
     ) -> None:
         """Closes the run.
 

@@ -38,7 +38,10 @@ def progress_line(running: Mapping[int, Path]) -> Iterator[None]:
         sys.stderr.write(_CLEAR)
         return True
 
-    handlers, thread = list(logging.getLogger("mlxlab").handlers), threading.Thread(target=show, daemon=True)
+    handlers, thread = (
+        list(logging.getLogger("mlxlab").handlers),
+        threading.Thread(target=show, daemon=True),
+    )
     for handler in handlers:
         handler.addFilter(clear)
     thread.start()
@@ -54,12 +57,18 @@ def progress_line(running: Mapping[int, Path]) -> Iterator[None]:
 
 def describe(running: Mapping[int, Path]) -> str:
     """`job 3: step 20/50  train/loss 0.6640 | job 4: ...`."""
-    return " | ".join(f"job {number}: {_last_line(folder / OUTPUT)}" for number, folder in dict(running).items())
+    return " | ".join(
+        f"job {number}: {_last_line(folder / OUTPUT)}" for number, folder in dict(running).items()
+    )
 
 
 def _last_line(path: Path) -> str:
     with suppress(OSError), path.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _TAIL))
-        lines = [line for line in file.read(_TAIL).decode("utf-8", "replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in file.read(_TAIL).decode("utf-8", "replace").splitlines()
+            if line.strip()
+        ]
         return one_line(lines[-1], 200) if lines else ""
     return ""

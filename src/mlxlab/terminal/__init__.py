@@ -31,7 +31,11 @@ def columns(stream: TextIO | None = None) -> int | None:
 
 def shows_color(stream: TextIO | None = None) -> bool:
     """Whether the stream is a terminal with colours, and `NO_COLOR` (no-color.org) is not set."""
-    return is_terminal(stream or sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        is_terminal(stream or sys.stdout)
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -50,7 +54,10 @@ def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
 def show(text: str) -> None:
     """Prints results on standard output; on a terminal, tables that are too wide for it become lists."""
     width = columns()
-    print(text if width is None else fit_tables(text, width, lambda head: styled(head, "bold")), flush=True)
+    print(
+        text if width is None else fit_tables(text, width, lambda head: styled(head, "bold")),
+        flush=True,
+    )
 
 
 def show_help(text: str) -> None:

@@ -5,7 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from typing import TextIO, cast
 
 from mlxlab.progress import activity
@@ -67,7 +74,10 @@ class _ClosablePipe:
 @contextmanager
 def survives_closed_pipes() -> Iterator[None]:
     """A reader of standard output or error that ends, as in `| head`, does not end what is inside."""
-    streams = [cast(TextIO, _ClosablePipe(stream)) if stream else stream for stream in (sys.stdout, sys.stderr)]
+    streams = [
+        cast(TextIO, _ClosablePipe(stream)) if stream else stream
+        for stream in (sys.stdout, sys.stderr)
+    ]
     with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
         yield
 

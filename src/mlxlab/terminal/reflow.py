@@ -18,7 +18,9 @@ def reflow(text: str, width: int) -> str:
     """
     paragraphs = text.split("\n\n")
     return "\n\n".join(
-        "\n".join(_fit(each.split("\n"), width)) if max(map(len, each.split("\n"))) > width else each
+        "\n".join(_fit(each.split("\n"), width))
+        if max(map(len, each.split("\n"))) > width
+        else each
         for each in paragraphs
     )
 
@@ -33,7 +35,9 @@ def _fit(lines: list[str], width: int) -> Iterator[str]:
             start = len(columns[1])
             body = [columns[2], *_continuation(lines, start)]
             yield from _beside(columns[1].rstrip(), " ".join(body), start, indent, width)
-        elif lines and _indent(lines[0]) >= max(indent + 1, MIN_TEXT):  # the text of a head that has a line of its own
+        elif lines and _indent(lines[0]) >= max(
+            indent + 1, MIN_TEXT
+        ):  # the text of a head that has a line of its own
             start = _indent(lines[0])
             yield from _beside(line, " ".join(_continuation(lines, start)), start, indent, width)
         elif command:
@@ -53,7 +57,12 @@ def _beside(head: str, text: str, start: int, indent: int, width: int) -> Iterat
 
 def _continuation(lines: list[str], indent: int) -> Iterator[str]:
     """Removes and yields the next lines that have this indentation and no columns of their own."""
-    while lines and _indent(lines[0]) == indent and not _COLUMNS.fullmatch(lines[0]) and not _COMMAND.match(lines[0]):
+    while (
+        lines
+        and _indent(lines[0]) == indent
+        and not _COLUMNS.fullmatch(lines[0])
+        and not _COMMAND.match(lines[0])
+    ):
         yield lines.pop(0).strip()
 
 

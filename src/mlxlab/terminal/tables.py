@@ -18,7 +18,9 @@ def fit_tables(text: str, width: int, heading: Callable[[str], str] = str) -> st
     fitted: list[str] = []
     while lines:
         if len(lines) > 1 and _RULE.fullmatch(lines[1]) and len(lines[1]) == len(lines[0]) > width:
-            count = next((i for i, line in enumerate(lines) if not _is_row(line, lines[1])), len(lines))
+            count = next(
+                (i for i, line in enumerate(lines) if not _is_row(line, lines[1])), len(lines)
+            )
             fitted += _as_list(lines[:count], width, heading)
             del lines[:count]
         else:
@@ -61,7 +63,9 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
 
     A head that reaches the column gets a line of its own.
     """
-    lines = wrap(text, max(width - column, 1), break_long_words=False, break_on_hyphens=False) or [""]
+    lines = wrap(text, max(width - column, 1), break_long_words=False, break_on_hyphens=False) or [
+        ""
+    ]
     padded = [f"{' ' * column}{line}".rstrip() for line in lines]
     if len(head) < column or not head:
         return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]

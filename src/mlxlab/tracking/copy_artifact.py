@@ -53,7 +53,9 @@ def _check_size(files: Iterable[Path], name: str, target: Path, max_bytes: int |
         raise DataError(f"{_short(name)}: cannot be read ({error.strerror})") from None
     free = shutil.disk_usage(target).free // 2
     if size > (limit := free if max_bytes is None else min(free, max_bytes)):
-        raise DataError(f"{_short(name)}: {size} bytes, more than half of what is free on the disk ({limit} bytes)")
+        raise DataError(
+            f"{_short(name)}: {size} bytes, more than half of what is free on the disk ({limit} bytes)"
+        )
 
 
 def _resolve(root: Path, path: Path) -> Path:

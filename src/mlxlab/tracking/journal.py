@@ -16,7 +16,17 @@ from mlxlab.tracking import provenance
 from mlxlab.tracking.destination import Destination
 from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, new_uid, read_records, read_start, read_uid, utf8
+from mlxlab.tracking.records import (
+    FILE,
+    STATE,
+    RunStart,
+    is_uid,
+    new_uid,
+    read_records,
+    read_start,
+    read_uid,
+    utf8,
+)
 from mlxlab.tracking.registration import RegistrationOptions, check_options
 from mlxlab.tracking.services.destination import ServiceDestination
 from mlxlab.tracking.services.trackio import Trackio
@@ -62,18 +72,24 @@ class Journal:
         folder: Path,
         project: Path,
     ) -> None:
-        self.mlflow = None if experiment is None else MlflowDestination(uri, artifacts, experiment, project)
+        self.mlflow = (
+            None if experiment is None else MlflowDestination(uri, artifacts, experiment, project)
+        )
         services = [ServiceDestination(service, project) for service in (wandb, trackio) if service]
         self.destinations: list[Destination] = [*([self.mlflow] if self.mlflow else []), *services]
         if not self.destinations:
-            raise ConfigError("tracking.experiment: null, and no other service; expected tracking=none")
+            raise ConfigError(
+                "tracking.experiment: null, and no other service; expected tracking=none"
+            )
         self.log_models, self.wait = log_models, wait
         self.register = register if register and register["name"] is not None else None
         if self.register:
             check_options(self.register)
             for key, is_set in (("log_models=true", log_models), ("experiment", self.mlflow)):
                 if not is_set:
-                    raise ConfigError(f"tracking.register.name={self.register['name']}: needs tracking.{key}")
+                    raise ConfigError(
+                        f"tracking.register.name={self.register['name']}: needs tracking.{key}"
+                    )
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or new_uid(self.folder)
         self._writer: RecordWriter | None = None
@@ -82,7 +98,12 @@ class Journal:
         self._data = ""  # fingerprint of the last data set
 
     def start(
-        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self,
+        params: Mapping[str, object],
+        tags: dict[str, str],
+        *,
+        resumed: bool = False,
+        name: str | None = None,
     ) -> None:
         if not resumed:
             self._rename_earlier()
@@ -90,14 +111,18 @@ class Journal:
             read_start(self.folder / FILE)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
         if self._writer.torn:
-            _print(f"removed {self._writer.torn} bytes of a line that was being written when the run died")
+            _print(
+                f"removed {self._writer.torn} bytes of a line that was being written when the run died"
+            )
         parent = os.environ.get(PARENT, "")
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.mlflow.experiment if self.mlflow else "",
             "params": _texts(flatten(params)),
-            "tags": _texts(provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags),
+            "tags": _texts(
+                provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags
+            ),
             "parent": parent if is_uid(parent) else None,
             "store": self.mlflow.address.shown if self.mlflow else None,
             "artifacts": self.mlflow.address.shown_artifacts if self.mlflow else None,
@@ -109,7 +134,9 @@ class Journal:
                 destination.start(self.folder, self.uid)
                 self._started.append(destination)
             except OSError as error:
-                _print(f"the run is not uploaded ({error}); {_advice(destination, self.folder, is_done=True)}")
+                _print(
+                    f"the run is not uploaded ({error}); {_advice(destination, self.folder, is_done=True)}"
+                )
         self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
@@ -136,17 +163,27 @@ class Journal:
         if (relative := self._relative(path)) is not None:
             self._write(artifact={"path": relative, "to": to})
 
-    def log_model(self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None) -> None:
+    def log_model(
+        self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None
+    ) -> None:
         if not self.log_models:
             return
-        paths = {name: self._relative(path) for name, path in {"checkpoint": checkpoint, **files}.items()}
+        paths = {
+            name: self._relative(path) for name, path in {"checkpoint": checkpoint, **files}.items()
+        }
         if None in paths.values():
             return
         self._write(model={"step": step, "files": paths, "signature": signature})
         if self.register:
-            values = {key: value for key, value in self.metrics_at(step).items() if key.startswith((VALID, TEST))}
+            values = {
+                key: value
+                for key, value in self.metrics_at(step).items()
+                if key.startswith((VALID, TEST))
+            }
             metrics = {utf8(key): _number(value) for key, value in values.items()}
-            self._write(register={**self.register, "step": step, "data": self._data, "metrics": metrics})
+            self._write(
+                register={**self.register, "step": step, "data": self._data, "metrics": metrics}
+            )
 
     def truncate_after(self, step: int) -> None:
         self._lines.truncate_after(step)
@@ -158,13 +195,17 @@ class Journal:
         self._write(end=status)
         self._ensure_uploads()
         if self._writer.waiting:
-            _print(f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written")
+            _print(
+                f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written"
+            )
         until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
         missing = []
         for destination in self._started:
             seconds = max(0.0, until - time.monotonic())
             if line := destination.wait(self.folder, self.uid, seconds):
-                missing.append(f"{line}; {_advice(destination, self.folder, is_done=status == 'FINISHED')}")
+                missing.append(
+                    f"{line}; {_advice(destination, self.folder, is_done=status == 'FINISHED')}"
+                )
         self._writer.close()
         self._writer = None
         self._print_results()
@@ -195,9 +236,14 @@ class Journal:
     def _relative(self, path: Path) -> str | None:
         """The path in the run folder; None, with a message, if it cannot be recorded."""
         path = Path(os.path.abspath(path))
-        if path.is_relative_to(self.folder) and utf8(relative := str(path.relative_to(self.folder))) == relative:
+        if (
+            path.is_relative_to(self.folder)
+            and utf8(relative := str(path.relative_to(self.folder))) == relative
+        ):
             return relative
-        _print(f"{utf8(path)}: outside the run folder, or its name is not UTF-8; it is not recorded")
+        _print(
+            f"{utf8(path)}: outside the run folder, or its name is not UTF-8; it is not recorded"
+        )
         return None
 
     def _rename_earlier(self) -> None:
@@ -209,7 +255,9 @@ class Journal:
         old = read_uid(self.folder / FILE) or uuid.uuid4().hex
         for file in (FILE, STATE):
             with suppress(FileNotFoundError):
-                (self.folder / file).rename(self.folder / file.replace("journal", f"journal-{old}", 1))
+                (self.folder / file).rename(
+                    self.folder / file.replace("journal", f"journal-{old}", 1)
+                )
         self.uid = uuid.uuid4().hex
 
     def _ensure_uploads(self) -> None:
@@ -229,7 +277,13 @@ def flatten(params: Mapping[str, object]) -> dict[str, object]:
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    items = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    items = (
+        value
+        if isinstance(value, Mapping)
+        else dict(enumerate(value))
+        if isinstance(value, list | tuple)
+        else {}
+    )
     for key, item in items.items():
         yield from _leaves(f"{path}.{key}" if path else str(key), item)
     if not items and path:

@@ -63,7 +63,11 @@ def gather() -> dict[str, str]:
         "hardware.cores": str(os.cpu_count()),
         "hardware.memory_gib": f"{memory / 2**30:.1f}",
     }
-    return tags | git() | {f"version.{name}": version for name, version in _installed(VERSIONS).items()}
+    return (
+        tags
+        | git()
+        | {f"version.{name}": version for name, version in _installed(VERSIONS).items()}
+    )
 
 
 def requirements() -> list[str]:
@@ -75,7 +79,9 @@ def requirements() -> list[str]:
 @functools.cache
 def dependency_versions() -> dict[str, str]:
     """name -> version of mlxlab, its direct dependencies, and the backends of MLX. Takes some 10 ms the first time."""
-    return _installed(["mlxlab", *_dependencies(), "mlx-cpu", "mlx-metal", "mlx-cuda-12", "mlx-cuda-13"])
+    return _installed(
+        ["mlxlab", *_dependencies(), "mlx-cpu", "mlx-metal", "mlx-cuda-12", "mlx-cuda-13"]
+    )
 
 
 def _dependencies() -> list[str]:
@@ -139,7 +145,9 @@ def _diff() -> str | None:
 def _git(folder: Path, *args: str) -> str | None:
     command = _command(folder, *args)
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip() if result.returncode == 0 else None
@@ -158,5 +166,7 @@ def cpu() -> str:
     """Name of the processor."""
     with suppress(OSError, StopIteration):  # no Linux, or no such line
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     return platform.processor() or platform.machine()

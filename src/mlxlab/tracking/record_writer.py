@@ -59,11 +59,15 @@ class RecordWriter:
         note = _encode({"t": time.time_ns() // 1_000_000, "truncate_after": step})
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
-            rewritten = [b"{}".ljust(len(line) - 1) + b"\n" if _step(line) > step else line for line in lines]
+            rewritten = [
+                b"{}".ljust(len(line) - 1) + b"\n" if _step(line) > step else line for line in lines
+            ]
             if rewritten != lines:
                 self._replace(b"".join(rewritten) + f"{note}\n".encode())
         except OSError as error:
-            raise WriteError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+            raise WriteError(
+                f"{self.path}: cannot be written ({error.strerror or error})"
+            ) from None
 
     def close(self) -> None:
         os.close(self._file)
@@ -96,7 +100,9 @@ def has_writer(path: Path) -> bool:
 
 
 def _open_locked(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    file = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+    )
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise CannotCreateError(f"{path}: expected a regular file")
@@ -125,5 +131,10 @@ def _step(line: bytes) -> int:
     """The step of a line of metrics; -1 of any other line."""
     try:
         return int(json.loads(line).get("s", -1))
-    except (ValueError, RecursionError, AttributeError, TypeError):  # damaged: the upload reports it
+    except (
+        ValueError,
+        RecursionError,
+        AttributeError,
+        TypeError,
+    ):  # damaged: the upload reports it
         return -1

@@ -31,7 +31,9 @@ def is_uid(text: str) -> bool:
 
 
 Uid: TypeAlias = Annotated[str, Predicate(is_uid)]
-Time: TypeAlias = Annotated[int, Ge(0), Le(253_402_300_799_999)]  # ms since 1970, up to the year 9999
+Time: TypeAlias = Annotated[
+    int, Ge(0), Le(253_402_300_799_999)
+]  # ms since 1970, up to the year 9999
 Step: TypeAlias = Annotated[int, Ge(0), Le(2**53)]
 Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -94,7 +96,9 @@ class Record(TypedDict):
     artifact: NotRequired[Artifact]
     model: NotRequired[Model]
     register: NotRequired[Registration]
-    truncate_after: NotRequired[Annotated[int, Ge(-1), Le(2**53)]]  # metrics of later steps are taken back; -1: of all
+    truncate_after: NotRequired[
+        Annotated[int, Ge(-1), Le(2**53)]
+    ]  # metrics of later steps are taken back; -1: of all
     end: NotRequired[Status]
 
 
@@ -112,11 +116,15 @@ class SyncState(TypedDict):
     fault: NotRequired[str]  # why the store refuses the next record
     model: NotRequired[str]  # URI of the last one in the store
     registered: NotRequired[str]  # what became of the last registration
-    num_missing: NotRequired[Annotated[int, Ge(0)]]  # artifacts and models that could not be uploaded
+    num_missing: NotRequired[
+        Annotated[int, Ge(0)]
+    ]  # artifacts and models that could not be uploaded
     missing: NotRequired[str]  # why: the tag `mlxlab.missing`
 
 
-def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> Iterator[tuple[Record | None, int]]:
+def read_records(
+    journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20
+) -> Iterator[tuple[Record | None, int]]:
     """Complete records from byte `offset` on, about `max_bytes` of them, each with the offset after it.
 
     None stands for a record that was taken back. A line without an end is still being written: reading stops there.
@@ -132,7 +140,9 @@ def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> 
             line = file.readline(MAX_LINE)
             if not line.endswith(b"\n"):
                 if len(line) == MAX_LINE:
-                    raise DataError(f"{journal}: byte {offset}: a line of more than {MAX_LINE} bytes")
+                    raise DataError(
+                        f"{journal}: byte {offset}: a line of more than {MAX_LINE} bytes"
+                    )
                 return
             record = _parse(line, f"{journal}: byte {offset}")
             offset += len(line)

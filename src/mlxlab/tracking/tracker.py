@@ -20,7 +20,12 @@ class Tracker(Protocol):
         """The run's id: 32 hex digits, the same after a resume; "" if nothing is recorded."""
 
     def start(
-        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self,
+        params: Mapping[str, object],
+        tags: dict[str, str],
+        *,
+        resumed: bool = False,
+        name: str | None = None,
     ) -> None:
         """Opens the run.
 
@@ -50,7 +55,9 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, to: str = "") -> None:
         """Records a file or folder of the run folder, below `to` of the run's artifacts."""
 
-    def log_model(self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None) -> None:
+    def log_model(
+        self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None
+    ) -> None:
         """Records the best checkpoint as a model that `mlflow.pyfunc.load_model` loads.
 
         Args:
@@ -77,7 +84,9 @@ class NoTracker:
 
     def _ignore(self, *args: object, **kwargs: object) -> None: ...
 
-    start = log_metrics = set_tags = log_dataset = log_artifact = log_model = truncate_after = end = _ignore
+    start = log_metrics = set_tags = log_dataset = log_artifact = log_model = truncate_after = (
+        end
+    ) = _ignore
 
     def metrics_at(self, step: int) -> dict[str, float]:
         return {}

@@ -26,7 +26,9 @@ class Control:
     stop_reason: str = ""  # ends the run; "done" when a limit of the trainer was reached
     stop_signal: int = 0  # number of the signal that asks to stop
     save_requested: bool = False  # asks for a checkpoint of the current step
-    rebuild: bool = False  # model, optimizer or settings were replaced; see `TrainingLoop._build_step`
+    rebuild: bool = (
+        False  # model, optimizer or settings were replaced; see `TrainingLoop._build_step`
+    )
     evaluation_requested: bool = False  # asks for an evaluation before the next callback
 
 
@@ -96,7 +98,9 @@ class Callback(Protocol):
     exception ends the run.
     """
 
-    runs_on_all_ranks: bool = False  # True if it changes training, so that all must do the same; else rank 0 only
+    runs_on_all_ranks: bool = (
+        False  # True if it changes training, so that all must do the same; else rank 0 only
+    )
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""

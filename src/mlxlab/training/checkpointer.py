@@ -77,7 +77,9 @@ class Checkpointer:
         background: write while training continues; one save at a time, the next one waits.
     """
 
-    def __init__(self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
+    def __init__(
+        self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path
+    ) -> None:
         self.every_steps, self.background = every_steps, background
         self.store = CheckpointStore(folder / FOLDER, keep)
         self._writer: threading.Thread | None = None
@@ -122,9 +124,13 @@ class Checkpointer:
             self._save(context, state)
             self.finish()
         if not self._has(step):
-            raise WriteError(f"{self.store.folder}: the last checkpoint, of step {step}, could not be saved")
+            raise WriteError(
+                f"{self.store.folder}: the last checkpoint, of step {step}, could not be saved"
+            )
         with suppress(OSError):
-            self.store.retain(state.history.best_step)  # not done yet if a run was killed after its last save
+            self.store.retain(
+                state.history.best_step
+            )  # not done yet if a run was killed after its last save
 
     def finish(self) -> None:
         """Waits for the save in the background."""
@@ -176,11 +182,21 @@ class Checkpointer:
             write(payload)
 
     def _write(
-        self, step: int, payload: Payload, *, best_step: int, emergency: bool, finite: bool | None = None
+        self,
+        step: int,
+        payload: Payload,
+        *,
+        best_step: int,
+        emergency: bool,
+        finite: bool | None = None,
     ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
         try:
-            if not (finite if finite is not None else is_finite(payload.weights) and is_finite(payload.optimizer)):
+            if not (
+                finite
+                if finite is not None
+                else is_finite(payload.weights) and is_finite(payload.optimizer)
+            ):
                 raise RuntimeError("weights or optimizer state are not finite")
             self.store.save(step, *payload, best_step=best_step, emergency=emergency)
             self._warned = False

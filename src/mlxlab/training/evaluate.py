@@ -57,12 +57,16 @@ def evaluate(
     try:
         num_batches = length_hint(batches)
         expected = min(num_batches, limit or num_batches) or limit
-        for batch in track(islice(batches, limit), "evaluation: batches", expected, at_most=not num_batches):
+        for batch in track(
+            islice(batches, limit), "evaluation: batches", expected, at_most=not num_batches
+        ):
             if should_stop():
                 return None
             device_batch = to_device(batch._replace(aux={}))
             if task.kind == "language_modelling":
-                values, predictions = token_losses(model, device_batch, predict=text.needs_predictions(batch))
+                values, predictions = token_losses(
+                    model, device_batch, predict=text.needs_predictions(batch)
+                )
                 mx.eval(values)
                 text.add(batch, predictions)
             else:
@@ -70,7 +74,9 @@ def evaluate(
                 values = target_losses(logits, device_batch, task)
                 mx.eval(logits, values)
                 examples.append(_labelled_examples(logits, batch, task, position))
-                position += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
+                position += int(
+                    np.count_nonzero(batch.example_ids >= 0)
+                )  # -1 are rows that only fill up
             weights = batch.loss_weights
             total += float((np.array(values, np.float64) * weights).sum())
             weight += float(weights.sum())
@@ -80,7 +86,9 @@ def evaluate(
     if task.kind == "language_modelling":
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return Evaluation(metrics | text.metrics(total, weight))
-    positions, ids, targets, outputs = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
+    positions, ids, targets, outputs = (
+        np.concatenate(arrays) for arrays in zip(*examples, strict=True)
+    )
     holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
     metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}
     return Evaluation(metrics, positions, ids, targets, outputs)
@@ -90,15 +98,23 @@ def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:
     """One float32 loss per target: cross-entropy, binary cross-entropy, or the squared error of standardised values."""
     match task.kind:
         case "multi_label":
-            return nn.losses.binary_cross_entropy(logits, batch.targets, with_logits=True, reduction="none")
+            return nn.losses.binary_cross_entropy(
+                logits, batch.targets, with_logits=True, reduction="none"
+            )
         case "regression":
             return (logits.squeeze(-1) - batch.targets) ** 2
     return cross_entropy(logits, batch.targets)
 
 
-def _labelled_examples(logits: mx.array, batch: Batch, task: Task, position: int) -> tuple[np.ndarray, ...]:
+def _labelled_examples(
+    logits: mx.array, batch: Batch, task: Task, position: int
+) -> tuple[np.ndarray, ...]:
     """Positions, ids, targets and outputs of the examples of a batch that have a label; the first is at `position`."""
-    labelled = batch.loss_weights > 0 if batch.loss_weights.ndim == 1 else (batch.loss_weights > 0).any(axis=1)
+    labelled = (
+        batch.loss_weights > 0
+        if batch.loss_weights.ndim == 1
+        else (batch.loss_weights > 0).any(axis=1)
+    )
     positions = position + np.cumsum(batch.example_ids >= 0) - 1
     targets = batch.targets
     match task.kind:

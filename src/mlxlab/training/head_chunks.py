@@ -26,7 +26,9 @@ MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks
 CHUNK_BYTES = 1 << 28  # ... of this size
 
 TARGET_INDEX = "target_index"  # in `aux`, (N,) int32: positions in the flat batch, all those with a target among them
-INDEX_SIZES = 8  # different N at most, for batches of one shape: a compiled step is traced for each of them
+INDEX_SIZES = (
+    8  # different N at most, for batches of one shape: a compiled step is traced for each of them
+)
 
 HeadChunk = Size | Literal["auto"] | None  # tokens of a chunk; None is all
 
@@ -50,7 +52,9 @@ class ChunkedLoss:
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, self.chunk)
-        if (index is None and size is None) or not (isinstance(self.loss, LogitLoss) and computes_parts(model)):
+        if (index is None and size is None) or not (
+            isinstance(self.loss, LogitLoss) and computes_parts(model)
+        ):
             return self.loss(model, batch)
         x, targets = _states_and_targets(model, batch, index)
         if size is None:
@@ -85,11 +89,17 @@ def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | 
     index, vocab_size = batch.aux.get(TARGET_INDEX), model.backbone.embedding.weight.shape[0]
     tokens = batch.tokens.size if index is None else index.size
     if chunk == "auto":
-        chunk = tokens if 4 * tokens * vocab_size <= MAX_BYTES else max(CHUNK_BYTES // (4 * vocab_size), 1)
+        chunk = (
+            tokens
+            if 4 * tokens * vocab_size <= MAX_BYTES
+            else max(CHUNK_BYTES // (4 * vocab_size), 1)
+        )
     return chunk if chunk < tokens else None
 
 
-def token_losses(model: nn.Module, batch: DeviceBatch, *, predict: bool) -> tuple[mx.array, mx.array]:
+def token_losses(
+    model: nn.Module, batch: DeviceBatch, *, predict: bool
+) -> tuple[mx.array, mx.array]:
     """Cross-entropy, and if `predict` the most probable token, of each target: (B, T) twice. Has no gradient."""
     if not _has_separate_head(model):
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
@@ -104,22 +114,30 @@ def token_losses(model: nn.Module, batch: DeviceBatch, *, predict: bool) -> tupl
         predictions.append(logits.argmax(axis=-1).astype(mx.int32) if predict else targets[rows])
         mx.eval(losses[-1], predictions[-1])  # before the logits of the next chunk are computed
     shape = batch.targets.shape
-    return _at_index(mx.concatenate(losses), index, shape), _at_index(mx.concatenate(predictions), index, shape)
+    return _at_index(mx.concatenate(losses), index, shape), _at_index(
+        mx.concatenate(predictions), index, shape
+    )
 
 
 def _has_separate_head(model: nn.Module) -> TypeGuard[Model]:
     if not isinstance(model, Model):
         return False
-    return isinstance(model.head, MaskedHead) or (isinstance(model.head, CausalHead) and not model.head.is_identity)
+    return isinstance(model.head, MaskedHead) or (
+        isinstance(model.head, CausalHead) and not model.head.is_identity
+    )
 
 
 def _drops_out(model: Model) -> bool:
     """True if the head draws random numbers, which would be others when it is computed again."""
     modules = [*model.head.modules(), *model.backbone.embedding.modules()]
-    return any(isinstance(module, Dropout) and module.p > 0 and module.training for module in modules)
+    return any(
+        isinstance(module, Dropout) and module.p > 0 and module.training for module in modules
+    )
 
 
-def _chunked_values(model: Model, x: mx.array, targets: mx.array, loss: LogitLoss, size: int) -> mx.array:
+def _chunked_values(
+    model: Model, x: mx.array, targets: mx.array, loss: LogitLoss, size: int
+) -> mx.array:
     """States (N, O), targets (N,) -> losses (N,). Each chunk waits for the one before, or MLX would hold several."""
     layers = {"head": model.head, "embedding": model.backbone.embedding}
     trained = cast(list[tuple[str, mx.array]], tree_flatten(_trained(layers)))
@@ -150,12 +168,16 @@ def _chunked_values(model: Model, x: mx.array, targets: mx.array, loss: LogitLos
             slopes.append(slope)
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
             done = [slope, *sums]
-        return mx.concatenate(slopes), *(total.astype(w.dtype) for total, w in zip(sums, weights, strict=True))
+        return mx.concatenate(slopes), *(
+            total.astype(w.dtype) for total, w in zip(sums, weights, strict=True)
+        )
 
     return with_gradient(forward, gradient)(x, *(array for _, array in trained))
 
 
-def _states_and_targets(model: Model, batch: DeviceBatch, index: mx.array | None) -> tuple[mx.array, mx.array]:
+def _states_and_targets(
+    model: Model, batch: DeviceBatch, index: mx.array | None
+) -> tuple[mx.array, mx.array]:
     """States (N, O) of the backbone and targets (N,), at the index or of all tokens."""
     states = model.backbone(batch.tokens, batch.segment_ids)  # (B, T, O)
     x, targets = states.reshape(-1, states.shape[-1]), batch.targets.reshape(-1)

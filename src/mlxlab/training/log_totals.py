@@ -8,14 +8,18 @@ from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 
-def log_totals(context: FitContext, state: TrainState, result: StepResult, callbacks: Iterable[Callback] = ()) -> None:
+def log_totals(
+    context: FitContext, state: TrainState, result: StepResult, callbacks: Iterable[Callback] = ()
+) -> None:
     """Logs means over the steps since the last log line, and what callbacks measure of this step.
 
     docs/reference/metrics.md documents the keys.
     """
     totals, state.running = state.running, RunningTotals()
     weight = max(totals.weight, 1e-9)
-    metrics = {f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())}
+    metrics = {
+        f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())
+    }
     if result.retraces is not None:
         metrics[names.RETRACES] = float(result.retraces)
     steps_per_sec, tokens_per_sec = context.timer.read(state.progress)

@@ -43,14 +43,21 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         self.control = self.context.control
-        self.hooks = [*self.callbacks, self.checkpointer]  # the checkpointer last: it saves what the others did
-        self.untracked: dict[str, float] = {}  # of an evaluation that another one of the same step may replace
+        self.hooks = [
+            *self.callbacks,
+            self.checkpointer,
+        ]  # the checkpointer last: it saves what the others did
+        self.untracked: dict[
+            str, float
+        ] = {}  # of an evaluation that another one of the same step may replace
         self.configured, self.configured_batch_size = self.trainer, self.state.data.batch_size
         self.resumed: Checkpoint | None = None
         self.step_model: nn.Module | None = None  # that `self.step` trains
         self.step_settings: tuple[int | None, ...] = ()
         self.runs_ahead = False
-        self.in_flight: Callable[[], StepResult] | None = None  # reads the step before the one that is started next
+        self.in_flight: Callable[[], StepResult] | None = (
+            None  # reads the step before the one that is started next
+        )
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -76,14 +83,19 @@ class TrainingLoop:
                     if self.in_flight is not None:
                         self._read_in_flight(self.in_flight)
                     state.advance(batch)
-                    if self.runs_ahead and may_start_next(self.trainer, self.context, state, self.hooks):
+                    if self.runs_ahead and may_start_next(
+                        self.trainer, self.context, state, self.hooks
+                    ):
                         self.in_flight = read
                         continue
                     result = read()
                     state.record(result)
                     self._check_finite()
                     self._check_limits()
-                    if state.progress.step % self.trainer.log_every == 0 or self.control.stop_reason == "done":
+                    if (
+                        state.progress.step % self.trainer.log_every == 0
+                        or self.control.stop_reason == "done"
+                    ):
                         log_totals(self.context, state, result, self.callbacks)
                     self._finish_step(result)
                     if self.control.stop_reason:
@@ -132,7 +144,9 @@ class TrainingLoop:
         if self.step_model is not state.model or self.step_settings != step_settings:
             self.step = self.trainer.make_step(state, self.context.group)
             self.step_model, self.step_settings = state.model, step_settings
-            self.runs_ahead = runs_ahead(self.trainer.async_steps, self.step, self.context.group.size)
+            self.runs_ahead = runs_ahead(
+                self.trainer.async_steps, self.step, self.context.group.size
+            )
             allow_interruption(self.step, self.context, overlap=self.runs_ahead)
         state.model.train()
         self.control.rebuild = False
@@ -151,7 +165,10 @@ class TrainingLoop:
         self._check_limits()
         self._sync_requests()
         if resumed:  # makes up for what was due at the checkpoint, where a signal or a lost process ended the run
-            step, evaluated_at = state.progress.step, {step for step, _ in state.history.evaluations[-1:]}
+            step, evaluated_at = (
+                state.progress.step,
+                {step for step, _ in state.history.evaluations[-1:]},
+            )
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, NO_STEP)
             is_missing = step > 0 and self._evaluation_due() and step not in evaluated_at
@@ -190,7 +207,9 @@ class TrainingLoop:
 
         with self.context.group.computing(), self.state.eval_weights() as model:
             limit = self.trainer.eval_batches
-            evaluation = evaluate(model, self.valid, self.task, limit=limit, should_stop=should_stop)
+            evaluation = evaluate(
+                model, self.valid, self.task, limit=limit, should_stop=should_stop
+            )
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
             self.untracked = metrics
@@ -214,7 +233,10 @@ class TrainingLoop:
             control.stop_signal, control.stop_reason = signal, f"signal {signal}"
 
     def _check_limits(self) -> None:
-        if self.trainer.is_done(self.state.progress, self.state.data.epoch) and not self.control.stop_reason:
+        if (
+            self.trainer.is_done(self.state.progress, self.state.data.epoch)
+            and not self.control.stop_reason
+        ):
             self.control.stop_reason = "done"
 
     def _check_finite(self) -> None:
@@ -237,8 +259,12 @@ class TrainingLoop:
             return False
         model, settings = state.model, state.progress.settings
         state.restore(checkpoint)
-        state.progress.growth = checkpoint.state["progress"].growth  # operations since then are made again
-        resumed = self.resumed  # its settings are without those that an override of the resume replaced
+        state.progress.growth = checkpoint.state[
+            "progress"
+        ].growth  # operations since then are made again
+        resumed = (
+            self.resumed
+        )  # its settings are without those that an override of the resume replaced
         source = resumed if resumed is not None and checkpoint.step <= resumed.step else checkpoint
         state.restore_settings(source.state["progress"].settings, self.configured_batch_size)
         if state.model is not model or state.progress.settings != settings:
@@ -246,5 +272,7 @@ class TrainingLoop:
         state.running, state.progress.consecutive_nonfinite = RunningTotals(), 0
         state.progress.rollbacks += 1
         step = state.progress.step
-        logger.warning(f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data")
+        logger.warning(
+            f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data"
+        )
         return True

@@ -43,7 +43,9 @@ class LRRangeTest(Callback):
         self.rates.append(float(state.optimizer.learning_rate))
         self.losses.append(result.loss / result.weight if result.weight else math.nan)
         smooth = smoothed(self.losses)
-        if state.progress.step >= self.steps or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(smooth):
+        if state.progress.step >= self.steps or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(
+            smooth
+        ):
             context.control.stop_reason = context.control.stop_reason or "range test"
 
 
@@ -72,7 +74,9 @@ def find_learning_rate(
         max_nonfinite_steps=MAX_NONFINITE_STEPS,
     )
     context, test = FitContext(VALID_LOSS), LRRangeTest(steps)
-    loop = TrainingLoop(trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed)
+    loop = TrainingLoop(
+        trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed
+    )
     with suppress(DivergenceError):  # expected at the upper end of a wide range
         loop.run()
     return test

@@ -33,6 +33,9 @@ def may_start_next(
     if progress.step % trainer.log_every == 0 or trainer.is_done(progress, state.data.epoch):
         return False
     # This step is not read yet: if it may cause a rollback, the next one must not have begun.
-    if trainer.evaluation_due(state) or progress.consecutive_nonfinite + 1 >= trainer.max_nonfinite_steps:
+    if (
+        trainer.evaluation_due(state)
+        or progress.consecutive_nonfinite + 1 >= trainer.max_nonfinite_steps
+    ):
         return False
     return not any(hook.needs_sync(state) for hook in hooks)

@@ -15,7 +15,14 @@ import numpy as np
 from mlxlab.backend import release_memory
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights
 from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.state import ChangedSettings, History, Progress, Resize, RunningTotals, TrainStateDict
+from mlxlab.checkpoint.state import (
+    ChangedSettings,
+    History,
+    Progress,
+    Resize,
+    RunningTotals,
+    TrainStateDict,
+)
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import match_vocab_size
@@ -38,8 +45,12 @@ class StepResult(NamedTuple):
     grad_norm: float  # before clipping
     finite: bool  # False: loss or gradient were not, and nothing was changed
     terms: dict[str, float]  # sums of the terms of the loss, by name
-    per_example: dict[str, mx.array]  # (B,) sums over the targets of each row: "loss", "weight" and every term
-    retraces: int | None = None  # traces of a compiled step beyond the first; None if it is not compiled
+    per_example: dict[
+        str, mx.array
+    ]  # (B,) sums over the targets of each row: "loss", "weight" and every term
+    retraces: int | None = (
+        None  # traces of a compiled step beyond the first; None if it is not compiled
+    )
     batch: Batch = NO_ROWS  # of all ranks; the loop adds it
     evaluation: Evaluation | None = None  # made after this step, if one was due
 
@@ -49,7 +60,9 @@ class StepResult(NamedTuple):
         return len(self.batch.example_ids) > 0
 
 
-NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only makes up for an evaluation
+NO_STEP = StepResult(
+    0.0, 0.0, 0.0, True, {}, {}
+)  # where a resumed run only makes up for an evaluation
 
 
 def _no_model(architecture: Architecture) -> nn.Module:
@@ -67,19 +80,33 @@ class TrainState:
     model: nn.Module
     optimizer: optim.Optimizer
     data: BatchIterator
-    total_steps: int | None = None  # planned, with batches of the configured size; None if unknown. Not saved
+    total_steps: int | None = (
+        None  # planned, with batches of the configured size; None if unknown. Not saved
+    )
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
-    data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
-    first_position: dict[str, object] = field(default_factory=dict)  # of `data`, before the first step. Not saved
-    before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
-    replaced_weights: Arrays = field(default_factory=dict)  # of `model`, while it has their average. Not saved
+    data_state: dict[str, object] = field(
+        default_factory=dict
+    )  # after the last step; `data` may be one batch ahead
+    first_position: dict[str, object] = field(
+        default_factory=dict
+    )  # of `data`, before the first step. Not saved
+    before_save: Callable[[], None] = lambda: (
+        None
+    )  # makes durable what a resumed run needs besides the checkpoint
+    replaced_weights: Arrays = field(
+        default_factory=dict
+    )  # of `model`, while it has their average. Not saved
     architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`
     new_model: Callable[[Architecture], nn.Module] = _no_model  # Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
-    plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None  # of a whole run. Not saved
-    sharding: Sharding = field(default_factory=Replicated)  # of weights and optimizer state. Not saved
+    plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: (
+        None
+    )  # of a whole run. Not saved
+    sharding: Sharding = field(
+        default_factory=Replicated
+    )  # of weights and optimizer state. Not saved
     outline: nn.Module | None = None  # `whole_model`, once it was made. Not saved
 
     def advance(self, batch: Batch) -> None:
@@ -87,7 +114,9 @@ class TrainState:
         progress, running = self.progress, self.running
         tokens = int(np.count_nonzero(batch.segment_ids))
         progress.step += 1
-        progress.samples += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
+        progress.samples += int(
+            np.count_nonzero(batch.example_ids >= 0)
+        )  # -1 are rows that only fill up
         progress.tokens += tokens
         running.tokens += tokens
         running.token_slots += batch.segment_ids.size
@@ -152,7 +181,9 @@ class TrainState:
             self.resize(settings.batch_size or configured_batch_size)
         if settings.curriculum_alpha not in (None, now.curriculum_alpha):
             set_curriculum_alpha(self.data, settings.curriculum_alpha)
-        alpha = now.curriculum_alpha if settings.curriculum_alpha is None else settings.curriculum_alpha
+        alpha = (
+            now.curriculum_alpha if settings.curriculum_alpha is None else settings.curriculum_alpha
+        )
         self.progress.settings = replace(settings, resizes=now.resizes, curriculum_alpha=alpha)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -161,7 +192,9 @@ class TrainState:
         Raises:
             CorruptCheckpointError: the arrays are those of another model or optimizer.
         """
-        architecture = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+        architecture = Architecture(
+            checkpoint.state["architecture"], checkpoint.state["vocab_size"]
+        )
         model = self.model_of(architecture)
         if model is not self.model:
             self.replace_model(model, architecture)
@@ -192,7 +225,10 @@ class TrainState:
         """
         if not group.shards_weights:
             return
-        shapes = {path: leaf.shape for path, leaf in flatten_arrays(self.model.trainable_parameters()).items()}
+        shapes = {
+            path: leaf.shape
+            for path, leaf in flatten_arrays(self.model.trainable_parameters()).items()
+        }
         self.sharding = sharding = FullySharded(group, shapes)
         for tree in (self.model, self.optimizer.state):
             map_leaves(tree, lambda path, leaf: sharding.split({path: leaf})[path])
@@ -216,7 +252,9 @@ class TrainState:
         Raises:
             CorruptCheckpointError: the arrays are those of another model or optimizer.
         """
-        weights, optimizer = map(self.sharding.split, swap_weights(weights, optimizer, TRAINED, AVERAGE))
+        weights, optimizer = map(
+            self.sharding.split, swap_weights(weights, optimizer, TRAINED, AVERAGE)
+        )
         self.model.load_weights(list(weights.items()))
         check_arrays(optimizer, flatten_arrays(self.optimizer.state), "optimizer")
         assign_leaves(self.optimizer.state, optimizer)
@@ -233,7 +271,9 @@ class TrainState:
         }
 
     def load_state_dict(self, state: TrainStateDict) -> None:
-        self.progress, self.history, self.running = deepcopy((state["progress"], state["history"], state["running"]))
+        self.progress, self.history, self.running = deepcopy(
+            (state["progress"], state["history"], state["running"])
+        )
         self.data.load_state_dict(state["data"])
         settings = self.progress.settings
         if settings.batch_size is not None:

@@ -21,7 +21,9 @@ class StopRule(TypedDict):
     unit: Unit
     pause_at: Size | None  # budget; None: it is not paused
     prune_from: Count  # budget before which nothing is pruned
-    limits: list[float | None]  # worst objective with which the run continues after evaluation 1, 2, ...
+    limits: list[
+        float | None
+    ]  # worst objective with which the run continues after evaluation 1, 2, ...
 
 
 def stop_rule() -> StopRule | None:

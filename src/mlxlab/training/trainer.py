@@ -95,7 +95,9 @@ class Trainer:
         """The optimizer of a model, before its first step."""
         weights = flatten_arrays(model.trainable_parameters())
         frozen = [*frozen_parameters(model)]
-        optimizer = self.optimizer(learning_rate=self.learning_rate, parameters=weights, frozen=frozen)
+        optimizer = self.optimizer(
+            learning_rate=self.learning_rate, parameters=weights, frozen=frozen
+        )
         if self.ema_decay is not None:
             optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())
@@ -108,17 +110,27 @@ class Trainer:
     @property
     def length(self) -> RunLength:
         """The limits of a run."""
-        return RunLength(self.max_steps, AUTO_EPOCHS if self.epochs == "auto" else self.epochs, self.max_tokens)
+        return RunLength(
+            self.max_steps, AUTO_EPOCHS if self.epochs == "auto" else self.epochs, self.max_tokens
+        )
 
     def for_data(self, data: object, batches_per_epoch: int | None) -> "Trainer":
         """The trainer with the epochs that `auto` is for a data set."""
-        return replace(self, epochs=auto_epochs(data, batches_per_epoch)) if self.epochs == "auto" else self
+        return (
+            replace(self, epochs=auto_epochs(data, batches_per_epoch))
+            if self.epochs == "auto"
+            else self
+        )
 
     def with_settings(self, settings: ChangedSettings) -> "Trainer":
         """The trainer with the settings that changed during the run."""
         names = ("learning_rate", "eval_every", "eval_batches")
         changes = {name: value for name in names if (value := vars(settings)[name]) is not None}
-        step = self.step if settings.accumulate is None else partial(self.step, accumulate=settings.accumulate)
+        step = (
+            self.step
+            if settings.accumulate is None
+            else partial(self.step, accumulate=settings.accumulate)
+        )
         return replace(self, **changes, step=step)
 
     def is_done(self, progress: Progress, epoch: int) -> bool:
@@ -129,7 +141,11 @@ class Trainer:
         """The keys whose limits are reached, with their values."""
         limits = self.length._asdict()
         values = {"max_steps": progress.step, "epochs": epoch, "max_tokens": progress.tokens}
-        return {key: limit for key, limit in limits.items() if limit is not None and values[key] >= limit}
+        return {
+            key: limit
+            for key, limit in limits.items()
+            if limit is not None and values[key] >= limit
+        }
 
     def evaluation_due(self, state: TrainState) -> bool:
         """Whether the step just taken is one after which the model is evaluated; the last one of the run always is."""
@@ -165,7 +181,9 @@ class Trainer:
         settings, planned = state.progress.settings, state.planned_steps
         start = settings.schedule_start
         try:
-            schedule = self.schedule(peak=self.learning_rate, steps=planned and max(planned - start, 1))
+            schedule = self.schedule(
+                peak=self.learning_rate, steps=planned and max(planned - start, 1)
+            )
         except ConfigError:  # an operation left fewer steps than the warm-up has: the run ends before the schedule does
             if not start and not settings.resizes:
                 raise

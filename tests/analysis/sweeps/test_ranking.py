@@ -15,13 +15,18 @@ def results(table, paired=True):
     """Configurations from rows of values; seeds are the same in all rows, or different."""
     width = len(table[0])
     return [
-        {f"seed {seed if paired else row * width + seed}": float(value) for seed, value in enumerate(values)}
+        {
+            f"seed {seed if paired else row * width + seed}": float(value)
+            for seed, value in enumerate(values)
+        }
         for row, values in enumerate(table)
     ]
 
 
 def share_with_winner(tables, paired):
-    return np.mean([rank(results(table, paired), minimised=False).winner is not None for table in tables])
+    return np.mean(
+        [rank(results(table, paired), minimised=False).winner is not None for table in tables]
+    )
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -102,7 +107,10 @@ def test_the_seeds_that_are_said_to_settle_it_do_in_most_cases():
         if ranking.seeds_needed is not None:
             needed.append(ranking.seeds_needed)
     for n in [4 + int(np.median(needed))] * 60:
-        found.append(rank(results(rng.normal([[0.0], [1.0]], 1.0, (2, n))), minimised=False).winner is not None)
+        found.append(
+            rank(results(rng.normal([[0.0], [1.0]], 1.0, (2, n))), minimised=False).winner
+            is not None
+        )
     assert 5 <= np.median(needed) <= 30
     assert np.mean(found) > 0.5
 
@@ -112,7 +120,9 @@ def test_variances_that_agree_are_pooled_and_others_are_not():
     equal = estimate_noise(list(rng.standard_normal((30, 6))), 0, 0.0)
     assert equal is not None
     assert np.ptp(equal.variances) < 0.5
-    unequal = estimate_noise(list(rng.standard_normal((30, 6)) * 10.0 ** rng.uniform(-3, 3, (30, 1))), 0, 0.0)
+    unequal = estimate_noise(
+        list(rng.standard_normal((30, 6)) * 10.0 ** rng.uniform(-3, 3, (30, 1))), 0, 0.0
+    )
     assert unequal is not None
     assert unequal.variances.max() / unequal.variances.min() > 1e6
     assert unequal.degrees < 12 < equal.degrees
@@ -123,7 +133,9 @@ def test_fewer_than_three_seeds_of_any_configuration_name_no_winner(seeds):
     clear = results([[0.1, 0.11, 0.1], [0.9, 0.91, 0.89], [0.9, 0.92, 0.9]])
     assert rank(clear, minimised=True).winner is not None
     for short in range(3):
-        fewer = [dict(list(each.items())[:seeds]) if n == short else each for n, each in enumerate(clear)]
+        fewer = [
+            dict(list(each.items())[:seeds]) if n == short else each for n, each in enumerate(clear)
+        ]
         ranking = rank(fewer, minimised=True)
         assert ranking.winner is None
         assert ranking.seeds_needed == 3 - seeds
@@ -149,7 +161,11 @@ def test_a_single_seed_has_no_interval():
             "No winner is named with fewer than 3 seeds of each configuration; each ran once",
             "It takes at least 2 more seeds of each,",
         ),
-        ([[0.5, 0.6], [0.1, 0.2]], "No winner is named with fewer than 3 seeds of each", "1 more seed of each would"),
+        (
+            [[0.5, 0.6], [0.1, 0.2]],
+            "No winner is named with fewer than 3 seeds of each",
+            "1 more seed of each would",
+        ),
         (
             [[0.5, 0.6, 0.55], [0.5, 0.5, 0.51], [0.1, 0.2]],
             "No winner is named with fewer than 3 seeds of each configuration; 1 of 3 has fewer. The best mean is",
@@ -165,7 +181,10 @@ def test_a_single_seed_has_no_interval():
 )
 def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, verdict, advice):
     rows = [results([row])[0] for row in table]
-    configurations = [Configuration({"x": str(n)}, (SweepJob(n, {"x": str(n)}, "finished"),)) for n in range(len(rows))]
+    configurations = [
+        Configuration({"x": str(n)}, (SweepJob(n, {"x": str(n)}, "finished"),))
+        for n in range(len(rows))
+    ]
     sentences = describe_ranking(rank(rows, minimised=True), configurations, "valid/loss")
     assert sentences[0].startswith(verdict)
     assert (advice in sentences[-1]) if advice else len(sentences) == 1
@@ -183,9 +202,21 @@ def test_results_are_called_what_they_are():
 @pytest.mark.parametrize(
     ("table", "folds", "advice"),
     [
-        ([[0.5, 0.6], [0.1, 0.2]], 2, "All 2 folds of each have run: repeat them with 2 seeds, seed=range(2), or "),
-        ([[0.5, 0.6, 0.7], [0.45, 0.57, 0.64]], 3, "All 3 folds of each have run: repeat them with 4 seeds"),
-        ([[0.5, 0.6, 0.7], [0.45, 0.57, 0.64]], 4, "Not all 4 folds of each have run: run these first, and repeat "),
+        (
+            [[0.5, 0.6], [0.1, 0.2]],
+            2,
+            "All 2 folds of each have run: repeat them with 2 seeds, seed=range(2), or ",
+        ),
+        (
+            [[0.5, 0.6, 0.7], [0.45, 0.57, 0.64]],
+            3,
+            "All 3 folds of each have run: repeat them with 4 seeds",
+        ),
+        (
+            [[0.5, 0.6, 0.7], [0.45, 0.57, 0.64]],
+            4,
+            "Not all 4 folds of each have run: run these first, and repeat ",
+        ),
         ([[0.5, 0.6], [0.1, 0.2]], 5, "1 more fold of each would settle it"),
         ([[0.5, 0.6, 0.55], [0.5, 0.63, 0.5]], 3, "200 further runs of each"),
     ],

@@ -19,8 +19,12 @@ from support.trial_records import PAIRS, look, make_record
 GREEN, RED = (to_rgba(color) for color in ("C2", "C3"))
 
 
-@pytest.mark.parametrize(("metric", "colors"), [("valid/loss", [RED, GREEN]), ("valid/accuracy", [GREEN, RED])])
-def test_a_line_goes_from_the_baseline_to_the_change_and_is_green_where_that_is_better(metric, colors):
+@pytest.mark.parametrize(
+    ("metric", "colors"), [("valid/loss", [RED, GREEN]), ("valid/accuracy", [GREEN, RED])]
+)
+def test_a_line_goes_from_the_baseline_to_the_change_and_is_green_where_that_is_better(
+    metric, colors
+):
     values, gains = draw_pairs(make_record(metric)).axes
     lines, baselines, changes = values.collections
     ends = [[(old, y), (new, y)] for y, (old, new) in enumerate(PAIRS)]
@@ -44,7 +48,13 @@ def test_the_interval_of_the_last_look_is_drawn_around_its_mean():
 
 @pytest.mark.parametrize(
     "estimate",
-    [(0.1, 0.2, 0.05), (0.3, 0.1, 0.2), (0.0, None, 0.1), (None, -0.1, 0.1), (0.0, -np.inf, np.inf)],
+    [
+        (0.1, 0.2, 0.05),
+        (0.3, 0.1, 0.2),
+        (0.0, None, 0.1),
+        (None, -0.1, 0.1),
+        (0.0, -np.inf, np.inf),
+    ],
 )
 def test_what_is_no_interval_is_not_drawn(estimate):
     _, gains = draw_pairs(make_record(looks=[look(*estimate)])).axes
@@ -77,14 +87,22 @@ def test_a_record_that_no_trial_writes_is_refused(tmp_path, change):
 
 def test_as_many_pairs_as_the_command_allows_can_be_read():
     hints = get_type_hints(trial._trial, include_extras=True)
-    assert [bound.le for bound in hints["max_seeds"].__metadata__ if hasattr(bound, "le")] == [MAX_PAIRS]
+    assert [bound.le for bound in hints["max_seeds"].__metadata__ if hasattr(bound, "le")] == [
+        MAX_PAIRS
+    ]
 
 
 def test_a_page_with_its_figure_is_made_without_mlx(tmp_path):
     write_record(tmp_path, make_record())
     script = "import sys; from mlxlab.sweep.reports.any_report import write_any_report; from pathlib import Path; "
-    script += "write_any_report(Path(sys.argv[1])); print({'matplotlib', 'mlx.core'} & {*sys.modules})"
+    script += (
+        "write_any_report(Path(sys.argv[1])); print({'matplotlib', 'mlx.core'} & {*sys.modules})"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, tmp_path],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.strip() == "{'matplotlib'}", done.stderr

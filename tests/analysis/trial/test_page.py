@@ -10,14 +10,30 @@ from mlxlab.experiment.manifest import RunManifest
 from support.trial_records import QUESTION, look
 
 
-def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(tmp_path):
-    record = new_record(QUESTION, "mlxlab trial") | {"verdict": "undecided", "reason": "no decision", "gains": [-0.02]}
+def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(
+    tmp_path,
+):
+    record = new_record(QUESTION, "mlxlab trial") | {
+        "verdict": "undecided",
+        "reason": "no decision",
+        "gains": [-0.02],
+    }
     record["looks"] = [look(-0.01, -0.03, 0.01)]
     for folder, arm, value in (("0", "baseline", 0.66), ("1", "changed", 0.68)):
-        run = {"seed": 0, "arm": arm, "folder": folder, "digest": "", "value": value, "reused": False, "seconds": 1.0}
+        run = {
+            "seed": 0,
+            "arm": arm,
+            "folder": folder,
+            "digest": "",
+            "value": value,
+            "reused": False,
+            "seconds": 1.0,
+        }
         record["runs"].append(run)
     with RunManifest(tmp_path / "0") as manifest:
-        manifest.begin({"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}})
+        manifest.begin(
+            {"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}}
+        )
     page = trial_page(json.loads(json.dumps(record)), tmp_path)
     what, gain, size, certainty = page.cards
     assert (gain.answer, gain.tone) == ("Undecided", "warning")
@@ -26,7 +42,9 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
     assert (certainty.answer, certainty.tone) == ("It may be chance", "warning")
     assert certainty.lines[0] == "The 95 % interval includes 0, which is no difference."
     assert size.answer == "0.0100 worse"
-    assert size.lines[0] == "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better."
+    assert (
+        size.lines[0] == "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better."
+    )
     assert [block.kind for block in page.sections[0].blocks] == ["images", "table"]
     assert "Trained" not in trial_page(record, tmp_path / "elsewhere").cards[0].facts
 
@@ -59,7 +77,10 @@ def test_one_plain_override_is_shown_without_the_path_of_its_key(tmp_path, chang
 def test_both_arms_of_a_trial_are_compared_with_the_log_loss_of_the_class_frequencies(
     tmp_path, log_loss, majority, answer
 ):
-    record = new_record(QUESTION, "mlxlab trial") | {"verdict": "undecided", "gains": [-0.02, -0.01, -0.03]}
+    record = new_record(QUESTION, "mlxlab trial") | {
+        "verdict": "undecided",
+        "gains": [-0.02, -0.01, -0.03],
+    }
     for number, (arm, value) in enumerate((("baseline", 0.66), ("changed", 0.68))):
         run = {"seed": 0, "arm": arm, "digest": "", "value": value, "reused": False, "seconds": 1.0}
         record["runs"].append(run | {"folder": f"{number}"})

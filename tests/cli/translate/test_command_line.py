@@ -59,7 +59,10 @@ def test_a_line_that_cannot_be_translated_says_why(line, message):
 def test_all_unknown_flags_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         translate(f"{ADVANCED} --epochz 3 --seeed 4")
-    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["--epochz", "--seeed"]
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "--epochz",
+        "--seeed",
+    ]
 
 
 def test_wrong_values_are_named_as_they_were_typed():
@@ -76,7 +79,9 @@ def test_wrong_values_are_named_as_they_were_typed():
 @pytest.mark.parametrize("value", ["-Hello", "-Hello there", "--Hello there", "-1 is odd"])
 def test_a_value_may_begin_with_a_dash(value):
     args = translate(
-        shlex.join(["python", "generate_text.py", "--checkpoint", "o", "--prompt", value, "--seed", "3"])
+        shlex.join(
+            ["python", "generate_text.py", "--checkpoint", "o", "--prompt", value, "--seed", "3"]
+        )
     ).args
     assert args == ["run=o", f"prompt={value}", "seed=3"]
 
@@ -93,7 +98,9 @@ def test_a_launcher_says_how_many_processes():
     )
     assert result.to == "launch"
     assert {"nproc=4", "name=try1"} <= set(result.args)
-    assert "--rdzv_endpoint: no counterpart: mlx.launch connects the processes itself" in result.notes
+    assert (
+        "--rdzv_endpoint: no counterpart: mlx.launch connects the processes itself" in result.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,21 @@ def test_a_command_that_could_not_start_is_refused(value, capsys):
 
 @pytest.mark.parametrize(
     "value",
-    ["it's", "a b", "null", "5", "a,b={c}", "\\", "x\\'y", '"', "${oc.env:HOME}", "[a]", "!x", "~", "caf\u00e9"],
+    [
+        "it's",
+        "a b",
+        "null",
+        "5",
+        "a,b={c}",
+        "\\",
+        "x\\'y",
+        '"',
+        "${oc.env:HOME}",
+        "[a]",
+        "!x",
+        "~",
+        "caf\u00e9",
+    ],
 )
 def test_text_reaches_the_config_as_it_was_typed(value):
     text = translate(shlex.join([*ADVANCED.split(), "--text-column", value])).args[-1]

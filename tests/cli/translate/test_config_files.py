@@ -45,8 +45,12 @@ def test_a_json_file_is_translated_key_by_key(tmp_path):
         "trainer.schedule.warmup=100",
     ]
     check(result.overrides)
-    assert f"{file}: wramup_ratio: unknown key, left out; did you mean warmup-ratio?" in result.notes
-    assert any(note.startswith("configurations: no counterpart: ignored there") for note in result.notes)
+    assert (
+        f"{file}: wramup_ratio: unknown key, left out; did you mean warmup-ratio?" in result.notes
+    )
+    assert any(
+        note.startswith("configurations: no counterpart: ignored there") for note in result.notes
+    )
 
 
 def test_a_json_file_wins_over_flags_as_it_did(tmp_path):
@@ -59,7 +63,12 @@ def test_a_json_file_wins_over_flags_as_it_did(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "error"),
-    [("[1]", DataError), ("{", DataError), ('{"a": 1, "a": 2}', DataError), ("[" * 9000, DataError)],
+    [
+        ("[1]", DataError),
+        ("{", DataError),
+        ('{"a": 1, "a": 2}', DataError),
+        ("[" * 9000, DataError),
+    ],
 )
 def test_a_malformed_json_file_is_refused(tmp_path, content, error):
     (tmp_path / "my.json").write_text(content)
@@ -120,14 +129,18 @@ def test_a_python_file_may_hold_a_class_a_dictionary_or_a_call(tmp_path):
     check(result.overrides)
 
 
-@pytest.mark.parametrize("content", ["batch_size = (", "x = " + "(" * 5000, "batch_size = '\\ud800'\0"])
+@pytest.mark.parametrize(
+    "content", ["batch_size = (", "x = " + "(" * 5000, "batch_size = '\\ud800'\0"]
+)
 def test_a_malformed_python_file_is_refused(tmp_path, content):
     (tmp_path / "bad.py").write_text(content)
     with pytest.raises(DataError):
         translate(f"python train.py {tmp_path}/bad.py")
 
 
-@pytest.mark.parametrize("value", ["9 ** 9 ** 9", "'a' * 10**10", "[0] * 10**10", "1 / 0", "__import__('os')"])
+@pytest.mark.parametrize(
+    "value", ["9 ** 9 ** 9", "'a' * 10**10", "[0] * 10**10", "1 / 0", "__import__('os')"]
+)
 def test_values_that_are_no_small_literals_are_skipped(tmp_path, value):
     (tmp_path / "odd.py").write_text(f"batch_size = {value}\n")
     result = translate(f"python train.py {tmp_path}/odd.py")
@@ -152,7 +165,9 @@ def test_values_that_are_no_small_literals_are_skipped(tmp_path, value):
         ("config = Config(**other)\n", "line 1"),
     ],
 )
-def test_statements_that_cannot_be_read_are_named_and_change_no_value_silently(tmp_path, content, label):
+def test_statements_that_cannot_be_read_are_named_and_change_no_value_silently(
+    tmp_path, content, label
+):
     file = tmp_path / "small.py"
     file.write_text(content)
     result = translate(f"python train.py {file}")
@@ -160,7 +175,9 @@ def test_statements_that_cannot_be_read_are_named_and_change_no_value_silently(t
     assert f"{file}: not read, only literals are: {label}" in result.notes
 
 
-@pytest.mark.parametrize("target", ["config['learning_rate']", "config.learning_rate", "Config.learning_rate: float"])
+@pytest.mark.parametrize(
+    "target", ["config['learning_rate']", "config.learning_rate", "Config.learning_rate: float"]
+)
 def test_an_assignment_to_a_key_or_an_attribute_is_read(tmp_path, target):
     (tmp_path / "small.py").write_text(f"config = dict(learning_rate=1e-3)\n{target} = 2\n")
     assert "trainer.learning_rate=2" in translate(f"python train.py {tmp_path}/small.py").args
@@ -177,7 +194,10 @@ def test_a_credential_of_a_file_is_not_repeated(tmp_path):
     file.write_text('{"tracking_uri": "https://user:hunter2@host/"}')
     result = translate(f"{TRAIN} --config {file}")
     assert "hunter2" not in " ".join([*result.args, *result.notes])
-    assert "tracking-uri: not repeated: a URL with credentials; set them in the environment" in result.notes
+    assert (
+        "tracking-uri: not repeated: a URL with credentials; set them in the environment"
+        in result.notes
+    )
 
 
 def test_wrong_values_are_named_with_their_file_all_at_once(tmp_path):

@@ -81,7 +81,11 @@ EXPECTED = {
 
 
 def spellings(program):
-    return {normalized(name) for flag in (*program.flags, *program.file_flags) for name in flag.names.split()}
+    return {
+        normalized(name)
+        for flag in (*program.flags, *program.file_flags)
+        for name in flag.names.split()
+    }
 
 
 def test_every_old_program_has_a_table():
@@ -101,7 +105,9 @@ def test_a_flag_becomes_an_override_or_says_why_not(program):
         assert flag.to or flag.reason or program.reason or flag.name == program.file_flag, flag.name
 
 
-@pytest.mark.parametrize("program", [each for each in PROGRAMS if each.to == "train"], ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [each for each in PROGRAMS if each.to == "train"], ids=lambda program: program.name
+)
 def test_all_old_defaults_together_compose(program):
     result = translate(f"python {program.name}", defaults=True)
     assert len(result.overrides) > 6 or program.script == "run_production"
@@ -109,12 +115,25 @@ def test_all_old_defaults_together_compose(program):
 
 
 def test_the_sizes_are_those_of_the_config():
-    files = {size: read_yaml(shipped_conf() / "model" / "size" / f"{size}.yaml").values for size in SIZES.values()}
+    files = {
+        size: read_yaml(shipped_conf() / "model" / "size" / f"{size}.yaml").values
+        for size in SIZES.values()
+    }
     keys = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
-    assert {tuple(values[key] for key in keys): size for size, values in files.items()} == dict(SIZES)
+    assert {tuple(values[key] for key in keys): size for size, values in files.items()} == dict(
+        SIZES
+    )
 
 
 def test_the_example_of_a_value_is_no_switch():
     flags = [flag for program in PROGRAMS for flag in (*program.flags, *program.file_flags)]
-    values = [flag for flag in flags if flag.kind != "switch" and "true" not in (flag.default or "").lower()]
-    assert not [flag.name for flag in values if re.search(r"=\[?'?true\b", example_of(flag)) and not flag.example]
+    values = [
+        flag
+        for flag in flags
+        if flag.kind != "switch" and "true" not in (flag.default or "").lower()
+    ]
+    assert not [
+        flag.name
+        for flag in values
+        if re.search(r"=\[?'?true\b", example_of(flag)) and not flag.example
+    ]

@@ -34,7 +34,9 @@ def entry(name, value, loss=4.0, wait=2000, reevaluate=False):
 
 
 def operations(result):
-    config = Composer(shipped_conf(), [*result.overrides, "objective=valid/bits_per_byte"]).checked()
+    config = Composer(
+        shipped_conf(), [*result.overrides, "objective=valid/bits_per_byte"]
+    ).checked()
     return OmegaConf.to_container(config.callbacks.growth.operations)
 
 
@@ -48,8 +50,12 @@ def test_a_schedule_file_becomes_operations(tmp_path, suffix):
         entry("reset_lr_schedule", None, 3.8, 40),
     ]
     file = tmp_path / f"schedule.{suffix}"
-    file.write_text(json.dumps(entries) if suffix == "json" else OmegaConf.to_yaml(OmegaConf.create(entries)))
-    result = translate(f"python train.py --scaling_schedule_file={file} --learning_rate=1e-3 --n_layer=6")
+    file.write_text(
+        json.dumps(entries) if suffix == "json" else OmegaConf.to_yaml(OmegaConf.create(entries))
+    )
+    result = translate(
+        f"python train.py --scaling_schedule_file={file} --learning_rate=1e-3 --n_layer=6"
+    )
     assert operations(result) == [
         {"id": "widen_mlp_1", "op": "widen", "feed_forward": 3072, "when": {"metric_below": 4.5, "or_steps": 20},
          "then": "evaluate"},
@@ -67,7 +73,9 @@ def test_every_old_operation_has_one_here_or_a_reason():
     entries = [entry(name, VALUES.get(name, 2)) for name in CHANGES]
     result = translate(f'python train.py {REMAPPED} "--scaling_schedule={entries}"')
     translated = {operation["id"].rpartition("_")[0] for operation in operations(result)}
-    explained = {name for name in CHANGES if f"scaling_schedule: {name}: {DROPPED.get(name)}" in result.notes}
+    explained = {
+        name for name in CHANGES if f"scaling_schedule: {name}: {DROPPED.get(name)}" in result.notes
+    }
     assert translated | explained == set(CHANGES)
     assert explained == set(DROPPED)
 
@@ -75,7 +83,11 @@ def test_every_old_operation_has_one_here_or_a_reason():
 @pytest.mark.parametrize(
     ("entries", "error", "message"),
     [
-        ([entry("stack_layer", [0])], ConfigError, "stack_layer: unknown operation; did you mean stack_layers?"),
+        (
+            [entry("stack_layer", [0])],
+            ConfigError,
+            "stack_layer: unknown operation; did you mean stack_layers?",
+        ),
         ([entry("freeze_layer", "atn.0")], ConfigError, "did you mean attn?"),
         ([{"name": "set_lr"}], DataError, "is missing"),
         ({"a": 1}, DataError, "expected list"),
@@ -90,4 +102,8 @@ def test_a_malformed_schedule_is_refused(entries, error, message):
 
 def test_a_schedule_that_cannot_be_composed_is_refused():
     with pytest.raises(ConfigError, match="map"):
-        check(translate(f'python train.py "--scaling_schedule={[entry("stack_layers", 2)]}"').overrides)
+        check(
+            translate(
+                f'python train.py "--scaling_schedule={[entry("stack_layers", 2)]}"'
+            ).overrides
+        )

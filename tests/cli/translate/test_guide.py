@@ -72,25 +72,41 @@ def small(new, files, *more):
     values = dict(word.partition("=")[::2] for word in shlex.split(new)[1:] if word != "-m")
     values.pop("nproc", None)
     values |= SMALL
-    values.setdefault("data", "streaming" if values.get("experiment") in TEXT_RECIPES else "titanic")
+    values.setdefault(
+        "data", "streaming" if values.get("experiment") in TEXT_RECIPES else "titanic"
+    )
     if values["data"] == "titanic":
         values |= OF_ROWS | {"data.source": files / "train.csv"}
     else:
-        values |= OF_TEXT | {"data.source": files / ("chats.jsonl" if values["data"] == "instruct" else "books.jsonl")}
+        values |= OF_TEXT | {
+            "data.source": files
+            / ("chats.jsonl" if values["data"] == "instruct" else "books.jsonl")
+        }
     if values["data"] == "instruct":
         values["data.seq_len"] = "48"
     if values.get("model") == "mlx_lm":  # the shape is in its config
         values = {key: text for key, text in values.items() if not key.startswith("model.")}
-        configs = json.loads((ROOT / "benchmarks/models/zoo_configs.json").read_text(encoding="utf-8"))
-        values |= {"model.pretrained": "null", "model.config": json.dumps(configs["olmo2"]).replace('"', "")}
+        configs = json.loads(
+            (ROOT / "benchmarks/models/zoo_configs.json").read_text(encoding="utf-8")
+        )
+        values |= {
+            "model.pretrained": "null",
+            "model.config": json.dumps(configs["olmo2"]).replace('"', ""),
+        }
     if "data.validation.split" in values:
         values["data.validation.split"] = "null"  # a file has no splits with names
     if "trainer.teachers" in values:
         teachers = [] if values["data"] == "instruct" else [trained(files, "decoder")]
-        values |= {"trainer.teachers": f"[{', '.join(map(str, teachers))}]", "model.pretrained": "null"}
+        values |= {
+            "trainer.teachers": f"[{', '.join(map(str, teachers))}]",
+            "model.pretrained": "null",
+        }
     if "resume" in values:
         trained(files, "bert" if values["model"] == "bert" else "decoder")
-        values |= {"resume": values["resume"].replace("step-1000", "step-1"), "trainer.max_steps": "2"}
+        values |= {
+            "resume": values["resume"].replace("step-1000", "step-1"),
+            "trainer.max_steps": "2",
+        }
     if "cloud.bucket" in values and "AWS_ENDPOINT_URL" not in os.environ:  # no emulator
         values = {key: text for key, text in values.items() if not key.startswith("cloud")}
         values |= {"cloud": "directory", "cloud.path": files / "store"}
@@ -99,19 +115,26 @@ def small(new, files, *more):
 
 
 def test_the_guide_has_lines_of_every_program_that_trains():
-    scripts = {program.script for program in PROGRAMS if program.to == "train"} - {"mlx_bert_cli", "train_unified"}
+    scripts = {program.script for program in PROGRAMS if program.to == "train"} - {
+        "mlx_bert_cli",
+        "train_unified",
+    }
     assert all(any(re.search(rf"\b{script}\b", old) for old, _ in LINES) for script in scripts)
 
 
 @pytest.mark.parametrize(("old", "new"), LINES)
 def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["scripts/translate.py"])
-    monkeypatch.setattr("mlxlab.cli.translate.check", lambda *_, **__: None)  # test_a_new_command_runs composes it
+    monkeypatch.setattr(
+        "mlxlab.cli.translate.check", lambda *_, **__: None
+    )  # test_a_new_command_runs composes it
     assert main([old]) == 0
     assert capsys.readouterr().out == f"{new}\n"
 
 
-@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)])
+@pytest.mark.parametrize(
+    "new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)]
+)
 def test_a_new_training_command_runs(new, files, monkeypatch):
     if "model=mlx_lm" in new:
         pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra zoo)")
@@ -131,8 +154,15 @@ def test_a_run_is_resumed_from_step_1000(files, tmp_path, monkeypatch):
     [new] = [new for _, new in LINES if "step-1000" in new]
     fast = ["data.batch_size=1", "trainer.eval_every=1000"]
     before = ["trainer.epochs=10", "trainer.max_steps=1000", "hydra.run.dir=output_advanced"]
-    assert run_here(*small(dict(LINES)["python train_refactored.py"], files, *fast, *before)).returncode == 0
-    done = run_here(*small(new, files, *fast, "resume=output_advanced/step-1000", "trainer.max_steps=1001"))
+    assert (
+        run_here(
+            *small(dict(LINES)["python train_refactored.py"], files, *fast, *before)
+        ).returncode
+        == 0
+    )
+    done = run_here(
+        *small(new, files, *fast, "resume=output_advanced/step-1000", "trainer.max_steps=1001")
+    )
     assert "resumed from step-00001000" in done.stderr
     assert "final_state=" in done.stdout
 
@@ -182,7 +212,9 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
 
 
 @pytest.mark.fault_injection
-@pytest.mark.parametrize("new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)])
+@pytest.mark.parametrize(
+    "new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)]
+)
 def test_a_command_of_several_processes_runs(new, files):
     if "model=mlx_lm" in new:
         pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra zoo)")
@@ -190,18 +222,27 @@ def test_a_command_of_several_processes_runs(new, files):
     folder = files / f"several-{len(list(files.iterdir()))}"
     of_sweep = first == "-m"
     where = f"hydra.sweep.dir={folder}" if of_sweep else f"hydra.run.dir={folder}"
-    done = run(first, *small(new, files, where), script=re.fullmatch(r"scripts/(\w+)\.py", script)[1], fresh=True)
+    done = run(
+        first,
+        *small(new, files, where),
+        script=re.fullmatch(r"scripts/(\w+)\.py", script)[1],
+        fresh=True,
+    )
     assert done.returncode == 0, done.stderr
     assert len([*folder.rglob("checkpoints/step-*")]) == (2 if of_sweep else 1)
     parallel = "none" if of_sweep else "data"
-    assert all(f"parallel: {parallel}" in path.read_text() for path in folder.rglob(".hydra/config.yaml"))
+    assert all(
+        f"parallel: {parallel}" in path.read_text() for path in folder.rglob(".hydra/config.yaml")
+    )
 
 
 @pytest.mark.fault_injection
 def test_the_list_of_runs_has_a_run(files, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{files}/store.db")
     command = dict(LINES)["python mlx_bert_cli_v2.py list-experiments"].split()
-    tracked = small(LINES[0][1], files, "tracking=mlflow", "name=listed", f"hydra.run.dir={files}/listed")
+    tracked = small(
+        LINES[0][1], files, "tracking=mlflow", "name=listed", f"hydra.run.dir={files}/listed"
+    )
     assert run(*tracked, fresh=True).returncode == 0
     listed = run(*command[1:], script=re.fullmatch(r"scripts/(\w+)\.py", command[0])[1], fresh=True)
     assert listed.returncode == 0, listed.stderr
@@ -214,7 +255,9 @@ def test_the_benchmark_prints_its_table():
     python, *args = dict(LINES)["python mlx_bert_cli_v2.py benchmark --steps 20"].split()
     assert (python, args[-1]) == ("python", "rounds=20")
     reduced = [sys.executable, *args[:-1], "rounds=1", "model=bert"]
-    done = subprocess.run(reduced, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        reduced, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert "| bert nano | optimized |" in re.sub(" +", " ", done.stdout)
 

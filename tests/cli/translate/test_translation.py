@@ -7,7 +7,10 @@ from mlxlab.cli.translate.translation import translate
 from mlxlab.errors import ConfigError
 
 BERT, STREAMING = "model=bert data=titanic", "model=transformer data=streaming trainer=optimized"
-TRAIN, ADVANCED = "python mlx_bert_cli_v2.py train", "python -m src.training.train_advanced --dataset-id a/b"
+TRAIN, ADVANCED = (
+    "python mlx_bert_cli_v2.py train",
+    "python -m src.training.train_advanced --dataset-id a/b",
+)
 LINES = {  # old -> new, in addition to those of the guide
     f"{TRAIN} -t T -b 16 --grad-accum 2 --eval-steps 100 --save-steps=50": f"{BERT} trainer=optimized data.source=T"
     " data.batch_size=32 trainer.step.accumulate=2 trainer.eval_every=50 checkpointing.every_steps=25",
@@ -58,7 +61,9 @@ OTHERS = {  # old -> the new command, which composes no config
 
 
 def without_blanks(args):
-    return [arg.replace(", ", ",").replace("my runs", "my_runs").replace("p q", "p_q") for arg in args]
+    return [
+        arg.replace(", ", ",").replace("my runs", "my_runs").replace("p q", "p_q") for arg in args
+    ]
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -78,22 +83,33 @@ def test_programs_that_do_not_train_are_translated(line):
 
 def test_defaults_are_those_of_the_old_program_and_typed_flags_win():
     args = translate(f"{TRAIN} --lr 1e-3 --no-augment", defaults=True).args
-    assert {"trainer.learning_rate=1e-3", "trainer.epochs=5", "data.seq_len=256", "data.augment.copies=1"} <= set(args)
+    assert {
+        "trainer.learning_rate=1e-3",
+        "trainer.epochs=5",
+        "data.seq_len=256",
+        "data.augment.copies=1",
+    } <= set(args)
     assert len(args) == len({arg.partition("=")[0] for arg in args})
 
 
 def test_what_a_published_olmo_and_a_data_set_of_the_hub_need_is_said_without_a_flag_too():
     result = translate("python src/main.py")
-    assert {"trainer.teachers=[outputs/teacher]", "data.source=tulu-3-sft-mixture.jsonl"} <= set(result.args)
+    assert {"trainer.teachers=[outputs/teacher]", "data.source=tulu-3-sft-mixture.jsonl"} <= set(
+        result.args
+    )
     teacher, rows = result.notes
-    assert teacher.startswith("allenai/OLMo-2-1124-7B-SFT: published weights of OLMo cannot be a teacher")
+    assert teacher.startswith(
+        "allenai/OLMo-2-1124-7B-SFT: published weights of OLMo cannot be a teacher"
+    )
     assert rows.endswith(
         "load_dataset('allenai/tulu-3-sft-mixture', split='train').to_json('tulu-3-sft-mixture.jsonl')"
     )
 
 
 def test_flags_without_a_counterpart_are_explained():
-    notes = "\n".join(translate(f"{ADVANCED} --streaming True --azure-account-name me --activation relu").notes)
+    notes = "\n".join(
+        translate(f"{ADVANCED} --streaming True --azure-account-name me --activation relu").notes
+    )
     assert "--streaming: no counterpart: there never was such a flag" in notes
     assert "--azure-account-name: no counterpart: never on a command line" in notes
     assert "AZURE_STORAGE_ACCOUNT_NAME" in notes
@@ -102,13 +118,18 @@ def test_flags_without_a_counterpart_are_explained():
 
 
 def test_a_program_without_a_counterpart_says_why():
-    with pytest.raises(ConfigError, match=r"migrate_mlflow_databases.py: no counterpart: stores of old programs"):
+    with pytest.raises(
+        ConfigError, match=r"migrate_mlflow_databases.py: no counterpart: stores of old programs"
+    ):
         translate("python migrate_mlflow_databases.py --dry-run")
 
 
 def test_a_wrong_value_of_a_command_for_a_run_is_an_error(capsys):
     assert main(["python mlx_bert_cli.py predict -t t.csv -c output/run_1 --batch-size abc"]) == 2
-    assert capsys.readouterr() == ("", "--batch-size abc: expected a whole number >= 1, got abc (text)\n")
+    assert capsys.readouterr() == (
+        "",
+        "--batch-size abc: expected a whole number >= 1, got abc (text)\n",
+    )
 
 
 @pytest.mark.parametrize(

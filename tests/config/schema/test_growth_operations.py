@@ -15,7 +15,9 @@ def issues(*operations):
     node = {"operations": list(operations), "on_error": "raise"}
     schema = Validator().node(node, "mlxlab.callbacks.growth.GrowthSchedule", "callbacks.growth")
     found = list(schema) or list(conflicts({"callbacks": {"growth": node}}))
-    return {issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found}
+    return {
+        issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found
+    }
 
 
 def without(key):
@@ -31,13 +33,29 @@ def without(key):
         (without("when"), "0.when", "missing"),
         ({**GOOD, "map": 2}, "0.map", "expected a list with at least 1 item"),
         ({**GOOD, "map": [-1]}, "0.map.0", "expected a whole number >= 0, got -1"),
-        ({**GOOD, "when": {"or_step": 3}}, "0.when.or_step", "unknown key; did you mean callbacks.growth."),
-        ({**GOOD, "when": {"or_steps": 0}}, "0.when.or_steps", "expected a whole number >= 1, got 0"),
+        (
+            {**GOOD, "when": {"or_step": 3}},
+            "0.when.or_step",
+            "unknown key; did you mean callbacks.growth.",
+        ),
+        (
+            {**GOOD, "when": {"or_steps": 0}},
+            "0.when.or_steps",
+            "expected a whole number >= 1, got 0",
+        ),
         ({**GOOD, "when": {}}, "0.when", "expected metric_below, metric_above or or_steps"),
         ({**GOOD, "then": "evaluat"}, "0.then", "did you mean evaluate?"),
         ({**GOOD, "layers": 3}, "0.layers", "unknown key"),
-        ({"id": "a", "op": "set_evaluation", "when": {"or_steps": 1}}, "0.op", "needs eval_every or eval_batches"),
-        ({"id": "a", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}}, "0.op", "trainer=optimized"),
+        (
+            {"id": "a", "op": "set_evaluation", "when": {"or_steps": 1}},
+            "0.op",
+            "needs eval_every or eval_batches",
+        ),
+        (
+            {"id": "a", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}},
+            "0.op",
+            "trainer=optimized",
+        ),
     ],
 )
 def test_a_wrong_operation_is_named(operation, path, message):
@@ -56,8 +74,18 @@ def test_ids_differ():
     [
         ("grow_vocabulary", {"data": {}}, "0.op", r"needs data\.vocabulary\.size or"),
         ("resize_vocabulary", {}, "0.op", "expected grow_vocabulary"),
-        ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the vocabulary before it"),
-        ("resize_vocabulary", {"trainer": {"teachers": ["a"]}, "data": TEXT}, "0.op", "keep the vocabulary before it"),
+        (
+            "grow_vocabulary",
+            {"trainer": {"teachers": ["a"]}},
+            "0.op",
+            "teachers would keep the vocabulary before it",
+        ),
+        (
+            "resize_vocabulary",
+            {"trainer": {"teachers": ["a"]}, "data": TEXT},
+            "0.op",
+            "keep the vocabulary before it",
+        ),
         (
             "resize_vocabulary",
             {"trainer": {"distillation": {"rounds": 2}}, "data": TEXT},
@@ -67,11 +95,15 @@ def test_ids_differ():
         ("grow_vocabulary", {"objective": "valid/loss"}, "objective", "changes what a loss means"),
     ],
 )
-def test_a_smaller_vocabulary_grows_by_its_own_operation_and_no_loss_is_compared(op, others, path, message):
+def test_a_smaller_vocabulary_grows_by_its_own_operation_and_no_loss_is_compared(
+    op, others, path, message
+):
     operation = {"id": "all", "op": op, "size": 9, "when": {"or_steps": 1}}
     tree = {"data": {"vocabulary": {"coverage": 0.9}}, "objective": "valid/bits_per_byte", **others}
     found = conflicts({"callbacks": {"growth": {"operations": [operation]}}, **tree})
-    messages = {issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found}
+    messages = {
+        issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found
+    }
     assert re.search(message, messages[path])
 
 

@@ -258,7 +258,12 @@ DEEPER = "a mapping with the keys op, map"
             {"operations.0.op": "expected one of deeper, wider, got widen; did you mean wider?"},
         ),
         ({"size": 3}, {"operations.0.op": "missing; expected one of deeper, wider"}),
-        (3, {"operations.0": f"expected {DEEPER} or a mapping with the keys op, size, noise, got 3"}),
+        (
+            3,
+            {
+                "operations.0": f"expected {DEEPER} or a mapping with the keys op, size, noise, got 3"
+            },
+        ),
     ],
 )
 def test_the_tag_of_a_mapping_chooses_its_record(module, operation, issues):
@@ -273,7 +278,9 @@ def test_only_top_level_definitions_of_a_module_have_a_signature(module):
 
 
 def test_every_name_has_the_definition_that_a_parse_of_its_whole_module_finds():
-    for module in {target.rpartition(".")[0] for target in allowed_targets()} | {"mlxlab.constraints"}:
+    for module in {target.rpartition(".")[0] for target in allowed_targets()} | {
+        "mlxlab.constraints"
+    }:
         for name, node in _bindings(source_file(module).read_text()).items():
             parsed = definition(name, module)
             assert parsed is not None, f"{module}.{name}"
@@ -327,7 +334,9 @@ def test_a_comment_may_hold_bytes_that_are_not_utf_8(tmp_path, monkeypatch):
     assert isinstance(definition("ast", "latin_comment"), ast.Import)
 
 
-@pytest.mark.parametrize("source", [b"class Data:\n    rate: float = 3:\n", b"class Data:\n    '\xff'\n"])
+@pytest.mark.parametrize(
+    "source", [b"class Data:\n    rate: float = 3:\n", b"class Data:\n    '\xff'\n"]
+)
 def test_a_module_that_is_not_python_is_named_with_its_line(source, tmp_path, monkeypatch):
     (tmp_path / (name := f"no_python_{len(source)}.py")).write_bytes(source)
     monkeypatch.syspath_prepend(tmp_path)

@@ -80,7 +80,10 @@ def test_text_in_place_of_a_list_is_told_the_form_of_a_list():
         (Share | None, "a number >= 0 and < 1 or null"),
         (Annotated[list[Literal["a", "b"]], MinLen(1)], "a list with at least 1 item: one of a, b"),
         (Annotated[list[float], MinLen(2), MaxLen(2)], "a list of exactly 2: a number"),
-        (Annotated[list[float], MinLen(2), MaxLen(3)], "a list with at least 2 items and at most 3: a number"),
+        (
+            Annotated[list[float], MinLen(2), MaxLen(3)],
+            "a list with at least 2 items and at most 3: a number",
+        ),
         (Literal["auto"] | bool, "auto or true or false"),
         (object, "any value"),
         (float | dict[str, int], "a number or a mapping of names to a whole number"),
@@ -93,7 +96,11 @@ def test_a_type_is_described_in_words(hint, expected):
 
 def test_of_several_components_the_named_one_is_checked():
     options = [Component(name) for name in ("ShuffleOrder", "CurriculumOrder")]
-    node = {"_target_": "mlxlab.data.text.order.curriculum.CurriculumOrder", "alpha": 1.0, "pool": 0}
+    node = {
+        "_target_": "mlxlab.data.text.order.curriculum.CurriculumOrder",
+        "alpha": 1.0,
+        "pool": 0,
+    }
     node |= {"rescore_every": 1, "once_per_epoch": True, "keep": 0.5}
     [issue] = Validator().value(Union[*options], node, "data.order")
     assert issue.path == "data.order.pool"

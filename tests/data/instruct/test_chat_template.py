@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from mlxlab.data.instruct.chat_template import DEFAULT, ChatTemplate, TemplateError, default_template, load_template
+from mlxlab.data.instruct.chat_template import (
+    DEFAULT,
+    ChatTemplate,
+    TemplateError,
+    default_template,
+    load_template,
+)
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import DataError
 
@@ -23,19 +29,26 @@ def template(source):
 def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
     default = default_template(tokenizer)
     assert default.render(MESSAGES) == "<bos>user\nHi<eos>\n<bos>assistant\nHello<eos>\n"
-    assert default.render(MESSAGES[:1], add_generation_prompt=True) == "<bos>user\nHi<eos>\n<bos>assistant\n"
+    assert (
+        default.render(MESSAGES[:1], add_generation_prompt=True)
+        == "<bos>user\nHi<eos>\n<bos>assistant\n"
+    )
 
 
 def test_a_template_has_the_functions_of_transformers():
     source = "{{ bos_token }}{{ messages | tojson }}{% for m in messages %}{% break %}{% endfor %}"
     assert template(source).render(MESSAGES) == "<s>" + json.dumps(MESSAGES)
     assert template("{{ strftime_now('%d %b %Y') }}").render(MESSAGES) == "01 Jan 2025"
-    with pytest.raises(TemplateError, match=r"mine\.jinja: the template failed: roles must alternate"):
+    with pytest.raises(
+        TemplateError, match=r"mine\.jinja: the template failed: roles must alternate"
+    ):
         template("{{ raise_exception('roles must\n alternate') }}").render(MESSAGES)
 
 
 def test_the_limited_replace_is_that_of_jinja():
-    source = "{{ 'a-b-c' | replace('-', '+', 1) }} {{ 12 | replace(1, 3) }} {{ 'a-b'.replace('-', '') }}"
+    source = (
+        "{{ 'a-b-c' | replace('-', '+', 1) }} {{ 12 | replace(1, 3) }} {{ 'a-b'.replace('-', '') }}"
+    )
     assert template(source).render(MESSAGES) == "a+b-c 32 ab"
 
 
@@ -44,7 +57,9 @@ def test_blocks_on_their_own_line_leave_no_space():
 
 
 def test_generation_blocks_are_located():
-    source = "{% for m in messages %}[{% generation %}{{ m.content }}{% endgeneration %}]{% endfor %}"
+    source = (
+        "{% for m in messages %}[{% generation %}{{ m.content }}{% endgeneration %}]{% endfor %}"
+    )
     assert template(source).marks_answers
     assert template(source).render_spans(MESSAGES) == ("[Hi][Hello]", [(1, 3), (5, 10)])
     assert not template(DEFAULT).marks_answers
@@ -93,7 +108,11 @@ def test_a_template_that_would_escape_or_never_end_fails_in_one_line(source):
 
 def test_a_template_is_found_in_the_folder_of_its_tokenizer(tmp_path, tokenizer):
     assert load_template(tmp_path, tokenizer) is None
-    config = {"chat_template": "config", "bos_token": {"content": "<b>", "lstrip": False}, "model_max_length": 1e30}
+    config = {
+        "chat_template": "config",
+        "bos_token": {"content": "<b>", "lstrip": False},
+        "model_max_length": 1e30,
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     found = load_template(tmp_path, tokenizer)
     assert (found.source, found.bos_token, found.eos_token) == ("config", "<b>", "<eos>")
@@ -117,11 +136,20 @@ def test_links_are_followed_from_a_download_but_not_from_a_run(tmp_path, tokeniz
 def test_a_saved_template_is_read_back(tmp_path, tokenizer):
     template("{{ eos_token }}").save(tmp_path)
     restored = load_template(tmp_path, tokenizer)
-    assert (restored.source, restored.bos_token, restored.eos_token) == ("{{ eos_token }}", "<s>", "</s>")
+    assert (restored.source, restored.bos_token, restored.eos_token) == (
+        "{{ eos_token }}",
+        "<s>",
+        "</s>",
+    )
 
 
 @pytest.mark.parametrize(
-    "config", [{"chat_template": 7}, {"chat_template": [{"name": "tools", "template": "t"}]}, {"bos_token": [1]}]
+    "config",
+    [
+        {"chat_template": 7},
+        {"chat_template": [{"name": "tools", "template": "t"}]},
+        {"bos_token": [1]},
+    ],
 )
 def test_a_malformed_tokenizer_config_is_one_line(tmp_path, tokenizer, config):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))

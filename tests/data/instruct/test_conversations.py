@@ -13,7 +13,9 @@ from mlxlab.errors import DataError, InputNotFoundError
 ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
 LAYOUTS = {
     "messages": {"messages": ASKED, "id": 7},
-    "sharegpt": {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
+    },
     "completion": {"prompt": "2 + 2?", "completion": "4"},
     "alpaca": {"instruction": "2 + 2?", "input": "", "output": "4"},
 }
@@ -38,7 +40,10 @@ def test_an_input_follows_the_instruction_and_a_text_stays_a_text():
 
 
 def test_turns_of_tools_and_a_system_message_are_in_order():
-    messages = [{"role": role, "content": role} for role in ("system", "user", "assistant", "tool", "assistant")]
+    messages = [
+        {"role": role, "content": role}
+        for role in ("system", "user", "assistant", "tool", "assistant")
+    ]
     assert parse({"messages": messages}) == messages
     developer = [{"role": "developer", "content": "Be brief."}, *ASKED]
     assert parse({"messages": developer})[0]["role"] == "system"
@@ -53,13 +58,25 @@ def of_roles(*roles):
     [
         (of_roles("user"), "without an answer"),
         (of_roles("user", "user", "assistant"), "message 2: user after user"),
-        (of_roles("assistant", "user"), "message 1: assistant first, expected it after user or tool"),
+        (
+            of_roles("assistant", "user"),
+            "message 1: assistant first, expected it after user or tool",
+        ),
         (of_roles("user", "assistant", "system"), "message 3: system after assistant"),
         (of_roles("user", "asistant"), 'message 2: role "asistant".*did you mean assistant'),
-        ({"messages": [ASKED[0], {"role": "assistant", "content": " "}]}, "message 2: content is empty"),
-        ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "message 2: .*null, expected text"),
+        (
+            {"messages": [ASKED[0], {"role": "assistant", "content": " "}]},
+            "message 2: content is empty",
+        ),
+        (
+            {"messages": [ASKED[0], {"role": "assistant", "content": None}]},
+            "message 2: .*null, expected text",
+        ),
         ({"messages": [ASKED[0], {"role": "assistant"}]}, "message 2: no column 'content'"),
-        ({"messages": [ASKED[0], {"role": "assistant", "content": "4", "weight": 1}]}, "weight is not supported"),
+        (
+            {"messages": [ASKED[0], {"role": "assistant", "content": "4", "weight": 1}]},
+            "weight is not supported",
+        ),
         ({"messages": []}, "expected 1 to 1000 messages, got 0"),
         ({"messages": "hello"}, "expected a list of messages"),
         ({"messages": ["hello"]}, "message 1: expected"),
@@ -90,7 +107,9 @@ def test_a_fault_has_its_file_and_line_and_may_be_skipped(tmp_path, name):
     pack = {"gz": gzip.compress, "zst": lambda text: pyarrow.compress(text, "zstd", asbytes=True)}
     (tmp_path / name).write_bytes(pack.get(name.rpartition(".")[2], bytes)(data))
     with pytest.raises(DataError, match=r"a\.jsonl[.gzst]*:7: a conversation without an answer"):
-        list(open_conversations(str(tmp_path), ConversationParser(None), "strict", 50).windows(0, 0))
+        list(
+            open_conversations(str(tmp_path), ConversationParser(None), "strict", 50).windows(0, 0)
+        )
     source = open_conversations(str(tmp_path), ConversationParser(None), "skip", 50)
     assert sum(len(documents) for _, documents in source.windows(0, 0)) == 299
     assert source.error_budgets[0].skipped_records == 1

@@ -35,7 +35,10 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("conversations") / "a.jsonl"
     lines = []
     for n in range(60):
-        messages = [{"role": role, "content": f"{n} {role} " + "ab" * (n * 7 % 13)} for role in ("user", "assistant")]
+        messages = [
+            {"role": role, "content": f"{n} {role} " + "ab" * (n * 7 % 13)}
+            for role in ("user", "assistant")
+        ]
         lines.append(json.dumps({"messages": messages * (1 + n % 3)}))
     path.write_text("\n".join(lines))
     return path
@@ -88,7 +91,12 @@ def conversations_of(data, batches):
                 inside = segments == segment
                 is_last = segment == segments.max()  # of which the last token is only a target
                 end = targets[inside][-1:] if is_last else []
-                texts.append((decode(data, [*tokens[inside], *end]), decode(data, targets[inside & (weights > 0)])))
+                texts.append(
+                    (
+                        decode(data, [*tokens[inside], *end]),
+                        decode(data, targets[inside & (weights > 0)]),
+                    )
+                )
     return texts
 
 
@@ -98,23 +106,31 @@ def test_it_is_a_data_module(new_data):
     assert data.sources[-1].endswith("batches per epoch")
 
 
-def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(new_data, file):
+def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(
+    new_data, file
+):
     data = new_data(valid_source=str(file))
     texts = conversations_of(data, data.train)
     assert len(texts) == 60
     for text, answers in texts:
         number = text.removeprefix("<bos>user\n").split()[0]
         turns = [turn for turn in text.split("<bos>") if turn.startswith("assistant\n")]
-        assert answers == "".join(turn.removeprefix("assistant\n") for turn in turns)[: len(answers)]
+        assert (
+            answers == "".join(turn.removeprefix("assistant\n") for turn in turns)[: len(answers)]
+        )
         assert answers.count(f"{number} assistant") == len(turns) == 1 + int(number) % 3
         assert answers.rstrip("\n").endswith("<eos>")
         assert "user" not in answers
-    assert sorted(text for text, _ in texts) == sorted(text for text, _ in conversations_of(data, data.valid))
+    assert sorted(text for text, _ in texts) == sorted(
+        text for text, _ in conversations_of(data, data.valid)
+    )
 
 
 @pytest.mark.parametrize("row_buffer", [0, 5])
 def test_any_position_is_reached_exactly(new_data, row_buffer):
-    plain, prefetched = (new_data(shuffle=Shuffling(9, row_buffer), prefetch=depth).train for depth in (0, 2))
+    plain, prefetched = (
+        new_data(shuffle=Shuffling(9, row_buffer), prefetch=depth).train for depth in (0, 2)
+    )
     expected, states = [], {}
     while len(expected) < 40:
         expected += take(plain, 1)
@@ -134,12 +150,16 @@ def test_samples_are_answers_to_whole_questions(new_data, file):
 
 
 @pytest.mark.parametrize("one_document", [False, True])
-def test_the_number_of_validation_batches_is_known_although_rows_have_gaps(new_data, file, one_document):
+def test_the_number_of_validation_batches_is_known_although_rows_have_gaps(
+    new_data, file, one_document
+):
     valid = new_data(valid_source=str(file), one_document=one_document, eval_batch_size=3).valid
     batches = list(iter(valid))
     assert length_hint(valid) == len(batches) > 2
     tokens = sum(len(chunk.tokens) for chunk in valid.chunks)
-    assert valid.builder.layout.count_rows(tokens) < sum(len(batch.example_ids) for batch in batches), "gaps"
+    assert valid.builder.layout.count_rows(tokens) < sum(
+        len(batch.example_ids) for batch in batches
+    ), "gaps"
 
 
 def test_epochs_have_another_order_of_the_same_conversations(new_data):
@@ -161,7 +181,10 @@ def test_validation_shares_no_conversation_with_training(new_data):
 def test_long_conversations_are_counted(new_data):
     lengths = new_data(seq_len=40).row_lengths
     assert lengths.are_many
-    assert "are longer than data.seq_len=40 tokens and are dropped (data.truncation=drop)" in lengths.advise(None)
+    assert (
+        "are longer than data.seq_len=40 tokens and are dropped (data.truncation=drop)"
+        in lengths.advise(None)
+    )
     left = new_data(seq_len=40, truncation="left").row_lengths
     assert "truncated to their end (data.truncation=left)" in left.describe()
     assert left.needed == lengths.needed > 40
@@ -186,17 +209,27 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
     with pytest.raises(DataError, match="the chat template writes no answers"):
         new_data(chat_template=str(mine))
     mine.write_text("{% for m in messages %}\n{% endif %}")
-    with pytest.raises(DataError, match=r"^\S*mine\.jinja:2: the chat template cannot be compiled: .*endif[^;]*$"):
+    with pytest.raises(
+        DataError, match=r"^\S*mine\.jinja:2: the chat template cannot be compiled: .*endif[^;]*$"
+    ):
         new_data(chat_template=str(mine))
-    mine.write_text("{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}")
-    with pytest.raises(DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"):
+    mine.write_text(
+        "{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}"
+    )
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"
+    ):
         new_data(chat_template=str(mine), loss_on="all")
 
 
 def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
     losses = {name: np.array([8 * 10**9]) for name in ("id", "step")}
-    example_losses.write(losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, tmp_path / "losses.parquet")
-    with pytest.raises(DataError, match=r"a\.jsonl: none of the examples that data\.select chose .*of other data\?"):
+    example_losses.write(
+        losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, tmp_path / "losses.parquet"
+    )
+    with pytest.raises(
+        DataError, match=r"a\.jsonl: none of the examples that data\.select chose .*of other data\?"
+    ):
         new_data(select=ExampleSelection("hardest", 50, "mean", str(tmp_path / "losses.parquet")))
 
 
@@ -206,7 +239,9 @@ def test_encoders_are_refused(new_data):
 
 
 def records_of_every_layout():
-    messages = [{"role": role, "content": f'{role} "\u00fc"\n'} for role in ("system", "user", "assistant")]
+    messages = [
+        {"role": role, "content": f'{role} "\u00fc"\n'} for role in ("system", "user", "assistant")
+    ]
     turns = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
     rows = [
         {"messages": messages, "id": 7},
@@ -225,10 +260,14 @@ def mutate_records(seed, data, canary):
     return mutate(seed // 2, data, "jsonl")
 
 
-@pytest.mark.parametrize("count", [len(MUTATIONS) * 2, pytest.param(1000, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize(
+    "count", [len(MUTATIONS) * 2, pytest.param(1000, marks=pytest.mark.fault_injection)]
+)
 def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
     data = new_data()
-    encode = ConversationEncoder(ChatTokenizer(data.template, data.tokenizer), "assistant", 128, "drop").encode
+    encode = ConversationEncoder(
+        ChatTokenizer(data.template, data.tokenizer), "assistant", 128, "drop"
+    ).encode
     records, path = records_of_every_layout(), tmp_path / "mutated.jsonl"
     for seed in range(count):
         mutated, intact = mutate_records(seed, b"\n".join(records) + b"\n", tmp_path / "canary")
@@ -236,7 +275,11 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
         start, message, texts = time.perf_counter(), "", {}
         try:
             source = open_conversations(str(path), ConversationParser(None, encode), "strict", 50)
-            texts = {document.id: document.text for _, documents in source.windows(0, 0) for document in documents}
+            texts = {
+                document.id: document.text
+                for _, documents in source.windows(0, 0)
+                for document in documents
+            }
         except UserError as error:
             message = str(error)
         assert message or texts, seed
@@ -244,7 +287,9 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
         assert len(message) < 500 + len(str(path)), seed
         if not message:
             conversations = [load(texts[number]) for number in sorted(texts)]
-            assert conversations[:intact] == [parse_record(record) for record in records[:intact]], seed
+            assert conversations[:intact] == [
+                parse_record(record) for record in records[:intact]
+            ], seed
         assert time.perf_counter() - start < 10, seed
 
 
@@ -261,6 +306,10 @@ def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
 
 def test_a_split_without_conversations_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a?", "completion": "b"}) + "\n")
-    opener = partial(open_conversations, parse=ConversationParser(None), on_error="strict", window=4)
-    with pytest.raises(DataError, match=r"one conversation, expected two or more; data\.valid_source=FILE names"):
+    opener = partial(
+        open_conversations, parse=ConversationParser(None), on_error="strict", window=4
+    )
+    with pytest.raises(
+        DataError, match=r"one conversation, expected two or more; data\.valid_source=FILE names"
+    ):
         open_splits(str(tmp_path / "a.jsonl"), None, 1e-9, opener)

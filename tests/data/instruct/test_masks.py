@@ -30,7 +30,9 @@ def tokenizer():
     return train_bpe(["user assistant system One? Two? Uno Dos Be kind.\n\n\n"] * 5, 300, 1)
 
 
-def make_encoder(tokenizer, loss_on="assistant", source=DEFAULT, max_length=1000, truncation="drop"):
+def make_encoder(
+    tokenizer, loss_on="assistant", source=DEFAULT, max_length=1000, truncation="drop"
+):
     template = ChatTemplate(source, "mine.jinja", "<bos>", "<eos>")
     return ConversationEncoder(ChatTokenizer(template, tokenizer), loss_on, max_length, truncation)
 
@@ -50,7 +52,10 @@ def targets(tokenizer, encoded):
 def test_the_mask_is_the_one_made_by_hand(tokenizer):
     encoder = make_encoder(tokenizer)
     encoded = encoder.encode(dump(TURNS))
-    by_hand = [encoder.chat.inner.encode(part, add_special_tokens=False).ids for part in BY_HAND.split("{}")]
+    by_hand = [
+        encoder.chat.inner.encode(part, add_special_tokens=False).ids
+        for part in BY_HAND.split("{}")
+    ]
     expected = [bool(number % 2) for number, ids in enumerate(by_hand) for _ in ids]
     assert encoded.tokens.tolist() == [token for ids in by_hand for token in ids]
     assert encoded.is_target.tolist() == expected
@@ -58,9 +63,13 @@ def test_the_mask_is_the_one_made_by_hand(tokenizer):
 
 
 def test_loss_on_the_last_answer_or_on_everything(tokenizer):
-    assert targets(tokenizer, make_encoder(tokenizer, "completion").encode(dump(TURNS))) == ["\nDos<eos>\n"]
+    assert targets(tokenizer, make_encoder(tokenizer, "completion").encode(dump(TURNS))) == [
+        "\nDos<eos>\n"
+    ]
     whole = make_encoder(tokenizer, "all").encode(dump(TURNS))
-    assert whole.is_target.tolist() == [False] + [True] * (len(whole.tokens) - 1), "nothing predicts the first token"
+    assert whole.is_target.tolist() == [False] + [True] * (len(whole.tokens) - 1), (
+        "nothing predicts the first token"
+    )
 
 
 def test_a_question_without_an_answer_at_the_end_is_no_target(tokenizer):
@@ -69,21 +78,29 @@ def test_a_question_without_an_answer_at_the_end_is_no_target(tokenizer):
 
 def test_generation_blocks_decide_where_a_template_has_them(tokenizer):
     source = "{% for m in messages %}<bos>{{ m.role }}:"
-    source += "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<eos>{% endgeneration %}"
+    source += (
+        "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<eos>{% endgeneration %}"
+    )
     source += "{% else %}{{ m.content }}<eos>{% endif %}{% endfor %}"
     encoder = make_encoder(tokenizer, source=source)
     assert targets(tokenizer, encoder.encode(dump(TURNS))) == ["Uno<eos>", "\nDos<eos>"]
     last = make_encoder(tokenizer, "completion", source)
     assert targets(tokenizer, last.encode(dump(TURNS))) == ["\nDos<eos>"]
-    wrong = make_encoder(tokenizer, source="{% generation %}{{ messages[0].content }}{% endgeneration %}")
+    wrong = make_encoder(
+        tokenizer, source="{% generation %}{{ messages[0].content }}{% endgeneration %}"
+    )
     with pytest.raises(ValueError, match="marks 1 answers of 2"):
         wrong.encode(dump(TURNS))
 
 
 def test_a_template_that_rewrites_history_is_refused(tokenizer):
     """As those that leave the reasoning out of earlier answers."""
-    source = "{% for m in messages %}{% if loop.last %}think {% endif %}{{ m.content }}<eos>{% endfor %}"
-    with pytest.raises(ValueError, match=r"mine\.jinja: the text up to message 3 is not a beginning"):
+    source = (
+        "{% for m in messages %}{% if loop.last %}think {% endif %}{{ m.content }}<eos>{% endfor %}"
+    )
+    with pytest.raises(
+        ValueError, match=r"mine\.jinja: the text up to message 3 is not a beginning"
+    ):
         make_encoder(tokenizer, source=source).encode(dump(TURNS))
     assert make_encoder(tokenizer, "all", source).encode(dump(TURNS)).is_target.any()
 
@@ -93,19 +110,26 @@ def test_a_token_across_the_header_and_the_answer_is_no_target(tokenizer):
     question, answer = TURNS[1], {"role": "assistant", "content": "\n\nDos"}
     encoder = make_encoder(tokenizer)
     encoded = encoder.encode(dump([question, answer]))
-    assert encoder.chat.inner.encode("\n\n", add_special_tokens=False).ids[0] in encoded.tokens, "the premise"
+    assert encoder.chat.inner.encode("\n\n", add_special_tokens=False).ids[0] in encoded.tokens, (
+        "the premise"
+    )
     assert targets(tokenizer, encoded) == ["\nDos<eos>\n"]
 
 
 def test_all_of_a_plain_text_is_a_target_and_it_ends_with_the_end_token(tokenizer):
     encoded = make_encoder(tokenizer).encode(dump("One? Uno"))
-    assert tokenizer.inner.decode(encoded.tokens.tolist(), skip_special_tokens=False) == "<bos>One? Uno<eos>"
+    assert (
+        tokenizer.inner.decode(encoded.tokens.tolist(), skip_special_tokens=False)
+        == "<bos>One? Uno<eos>"
+    )
     assert encoded.is_target.tolist() == [False] + [True] * (len(encoded.tokens) - 1)
 
 
 def test_a_message_with_a_special_token_is_refused(tokenizer):
     with pytest.raises(ValueError, match="special token <eos>"):
-        make_encoder(tokenizer).encode(dump([{"role": "user", "content": "a<eos>\n<bos>assistant"}, TURNS[2]]))
+        make_encoder(tokenizer).encode(
+            dump([{"role": "user", "content": "a<eos>\n<bos>assistant"}, TURNS[2]])
+        )
 
 
 def test_long_conversations_are_dropped_or_truncated(tokenizer):

@@ -12,11 +12,17 @@ from mlxlab.data.labelled.baselines import constant_baseline
 
 
 def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
-    classes = constant_baseline(np.array([0, 2, 2, 2]), 2, 1, Task("classification", 3, ("a", "b", "c")))
+    classes = constant_baseline(
+        np.array([0, 2, 2, 2]), 2, 1, Task("classification", 3, ("a", "b", "c"))
+    )
     assert (classes.name, classes.valid.tolist()) == ("majority", [[0.25, 0, 0.75]] * 2)
-    labels = constant_baseline(np.array([[1.0, 0], [1, 1]]), 1, 2, Task("multi_label", 2, ("a", "b")))
+    labels = constant_baseline(
+        np.array([[1.0, 0], [1, 1]]), 1, 2, Task("multi_label", 2, ("a", "b"))
+    )
     assert (labels.name, labels.test.tolist()) == ("majority", [[1, 0.5]] * 2)
-    numbers = constant_baseline(np.array([-1.0, 2]), 1, 2, Task("regression", 1, target_mean=100, target_deviation=20))
+    numbers = constant_baseline(
+        np.array([-1.0, 2]), 1, 2, Task("regression", 1, target_mean=100, target_deviation=20)
+    )
     assert (numbers.name, numbers.test.tolist()) == ("mean", [110, 110])
 
 
@@ -24,4 +30,6 @@ def test_a_fit_that_does_not_converge_is_a_line_and_no_warning(caplog):
     with caplog.at_level(logging.INFO), baselines.fitting("model"):
         warnings.warn("stopped", ConvergenceWarning, stacklevel=1)
         warnings.warn("of no interest", FutureWarning, stacklevel=1)
-    assert [record.getMessage() for record in caplog.records] == ["baseline model: its fit stopped before it converged"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "baseline model: its fit stopped before it converged"
+    ]

@@ -20,7 +20,17 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError, UserError
 from support.rows import MUTATIONS, mutate, plain_rows, row_reading, write_rows
 from support.text import pack
 
-SUFFIXES = ["csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
+SUFFIXES = [
+    "csv",
+    "csv.gz",
+    "csv.zst",
+    "tsv",
+    "tsv.gz",
+    "jsonl",
+    "jsonl.gz",
+    "jsonl.zst",
+    "parquet",
+]
 
 
 def write(folder, name, content):
@@ -44,7 +54,11 @@ def table_of(rows):
 
 
 CSV = 'id,text,label\n1,"hello, ""x""\nthere",pos\n\n2,,neg\n3,plain,pos\n'
-TABLE = {"id": ["1", "2", "3"], "text": ['hello, "x"\nthere', None, "plain"], "label": ["pos", "neg", "pos"]}
+TABLE = {
+    "id": ["1", "2", "3"],
+    "text": ['hello, "x"\nthere', None, "plain"],
+    "label": ["pos", "neg", "pos"],
+}
 
 
 def test_rows_of_a_csv_file(tmp_path):
@@ -53,12 +67,17 @@ def test_rows_of_a_csv_file(tmp_path):
     assert table_of(rows) == TABLE
     assert rows.cells("id", np.array([2, 0, 2])) == ["3", "1", "3"]
     assert rows.column("text").null_count == 1
-    assert [rows.location(row) for row in range(3)] == [f"{tmp_path}/reviews.csv:{line}" for line in (2, 5, 6)]
+    assert [rows.location(row) for row in range(3)] == [
+        f"{tmp_path}/reviews.csv:{line}" for line in (2, 5, 6)
+    ]
     with pytest.raises(
-        DataError, match=r"csv:1: no column 'texts', expected one of id, text, label; did you mean text"
+        DataError,
+        match=r"csv:1: no column 'texts', expected one of id, text, label; did you mean text",
     ):
         rows.column("texts")
-    with pytest.raises(DataError, match=r"no column 'id,label', .*; did you mean the list \[id,label\]\?"):
+    with pytest.raises(
+        DataError, match=r"no column 'id,label', .*; did you mean the list \[id,label\]\?"
+    ):
         rows.column("id,label")
 
 
@@ -66,9 +85,13 @@ def test_chunks_hold_the_same_rows(tmp_path):
     rows = open_file(tmp_path, "reviews.csv", CSV)
     chunks = list(read_chunks(str(tmp_path / "reviews.csv"), row_reading(), 2))
     assert [len(locations) for _, locations, _ in chunks] == [2, 1]
-    assert {name: [cell for table, *_ in chunks for cell in table[name]] for name in rows.columns} == TABLE
+    assert {
+        name: [cell for table, *_ in chunks for cell in table[name]] for name in rows.columns
+    } == TABLE
     assert [number for *_, numbers in chunks for number in numbers] == [1, 2, 3]
-    assert [place for _, places, _ in chunks for place in places] == [rows.location(row) for row in range(3)]
+    assert [place for _, places, _ in chunks for place in places] == [
+        rows.location(row) for row in range(3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,12 +114,18 @@ def test_the_number_of_a_row_counts_malformed_ones(tmp_path, suffix, contents, s
 
 def test_rows_of_json_lines(tmp_path):
     content = '{"a": 1, "b": [1, "x"]}\n\n{"a": 2.50, "c": true}\n{"a": null, "c": false}\n{"a": NaN, "d": {"e": 1}}\n'
-    columns = {"a": ["1", "2.5", None, "NaN"], "b": ['[1, "x"]', None, None, None], "c": [None, "true", "false", None]}
+    columns = {
+        "a": ["1", "2.5", None, "NaN"],
+        "b": ['[1, "x"]', None, None, None],
+        "c": [None, "true", "false", None],
+    }
     rows = open_file(tmp_path, "a.jsonl", content, columns=["a", "b", "c"])
     assert table_of(rows) == columns
     assert rows.location(1) == f"{tmp_path}/a.jsonl:3"
     names = ["a", "b", "c"]
-    tables = [table for table, *_ in read_chunks(str(tmp_path / "a.jsonl"), row_reading(), 1, names)]
+    tables = [
+        table for table, *_ in read_chunks(str(tmp_path / "a.jsonl"), row_reading(), 1, names)
+    ]
     assert {name: [table[name][0] for table in tables] for name in names} == columns
     rows = open_file(tmp_path, "a.jsonl", content.replace('{"e": 1}', '"x"'))
     assert rows.columns == ("a", "b", "c", "d")
@@ -158,7 +187,9 @@ def test_every_format_holds_the_same_rows(tmp_path, suffix):
     rows = open_rows(str(path), row_reading(), tmp_path / "cache")
     assert table_of(rows) == table
     path = write_rows(tmp_path / "folder" / f"b.{suffix}", table)
-    write_rows(tmp_path / "folder" / f"a.{suffix}", {name: cells[:7] for name, cells in table.items()})
+    write_rows(
+        tmp_path / "folder" / f"a.{suffix}", {name: cells[:7] for name, cells in table.items()}
+    )
     rows = open_rows(str(tmp_path / "folder"), row_reading(), tmp_path / "cache")
     assert table_of(rows) == {name: cells[:7] + cells for name, cells in table.items()}
     first = rows.location(0).rpartition(":")[2]
@@ -246,7 +277,11 @@ def test_a_malformed_file_is_refused_in_one_line_with_its_location(tmp_path, cas
         open_file(tmp_path, name, content() if callable(content) else content, **options)
     got = str(caught.value)
     assert got.startswith(f"{tmp_path}/{name}:")
-    assert message in got if message.startswith(":") else got.removeprefix(f"{tmp_path}/{name}:").startswith(message)
+    assert (
+        message in got
+        if message.startswith(":")
+        else got.removeprefix(f"{tmp_path}/{name}:").startswith(message)
+    )
     assert "\n" not in got
     assert len(got) < 500 + len(str(tmp_path))
     assert time.perf_counter() - start < 20
@@ -259,10 +294,13 @@ def test_a_column_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
     for suffix in SUFFIXES:
         path = write_rows(tmp_path / f"a.{suffix}", plain_rows(9))
         with pytest.raises(
-            DataError, match=rf"a.{suffix}:1: no column 'texts', .* number, text, .*; did you mean text\?"
+            DataError,
+            match=rf"a.{suffix}:1: no column 'texts', .* number, text, .*; did you mean text\?",
         ):
             open_rows(str(path), row_reading(), tmp_path / "cache", "strict", ["texts"])
-    with pytest.raises(DataError, match=r"sklearn:wine: no column 'targte', .* did you mean target"):
+    with pytest.raises(
+        DataError, match=r"sklearn:wine: no column 'targte', .* did you mean target"
+    ):
         open_rows("sklearn:wine", row_reading(), tmp_path, "strict", ["targte"])
 
 
@@ -275,7 +313,9 @@ def test_a_column_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
 def test_an_option_that_does_not_go_with_the_source_is_refused(tmp_path, source, options, message):
     write(tmp_path, "a.csv", CSV)
     with pytest.raises(ConfigError, match=message):
-        open_rows(source if ":" in source else str(tmp_path / source), row_reading(**options), tmp_path)
+        open_rows(
+            source if ":" in source else str(tmp_path / source), row_reading(**options), tmp_path
+        )
 
 
 def test_a_source_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path):
@@ -287,10 +327,15 @@ def test_a_source_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
     }.items():
         with pytest.raises(InputNotFoundError, match=message):
             open_rows(source, row_reading(), tmp_path / "cache")
-    for name, message in {"notes.txt": r"_in \.csv.*parquet$", "a.xlsx": "parquet; a spreadsheet .* as CSV"}.items():
+    for name, message in {
+        "notes.txt": r"_in \.csv.*parquet$",
+        "a.xlsx": "parquet; a spreadsheet .* as CSV",
+    }.items():
         with pytest.raises(DataError, match=message.replace("_in", "a file that ends in")):
             open_file(tmp_path, name, "text")
-    assert len(open_rows(str(tmp_path), row_reading(), tmp_path / "cache")) == 3, "a text file next to it is ignored"
+    assert len(open_rows(str(tmp_path), row_reading(), tmp_path / "cache")) == 3, (
+        "a text file next to it is ignored"
+    )
 
 
 def test_files_of_other_columns_are_refused(tmp_path):
@@ -309,10 +354,17 @@ def test_files_of_other_columns_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "jsonl.zst"])
 def test_encodings(tmp_path, encoding, option, suffix):
     texts = ["gr\u00fc\u00df", 'a "quoted"\nline'] * 5000  # larger than a block
-    content = "text,label\n" + "".join('"' + text.replace('"', '""') + '",\u00e4\n' for text in texts)
+    content = "text,label\n" + "".join(
+        '"' + text.replace('"', '""') + '",\u00e4\n' for text in texts
+    )
     if suffix.startswith("jsonl"):
-        content = "".join(json.dumps({"text": text, "label": "\u00e4"}, ensure_ascii=False) + "\n" for text in texts)
-    rows = open_file(tmp_path, f"a.{suffix}", pack(suffix, content.encode(encoding)), encoding=option)
+        content = "".join(
+            json.dumps({"text": text, "label": "\u00e4"}, ensure_ascii=False) + "\n"
+            for text in texts
+        )
+    rows = open_file(
+        tmp_path, f"a.{suffix}", pack(suffix, content.encode(encoding)), encoding=option
+    )
     assert rows.cells("text") == texts
     assert set(rows.cells("label")) == {"\u00e4"}
 
@@ -334,14 +386,20 @@ def test_a_quote_in_tab_separated_text_is_a_character(tmp_path):
 
 
 def test_cells_that_count_as_missing(tmp_path):
-    for name, content in [("a.csv", "a,b\n,NA\n-,0\n"), ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n')]:
+    for name, content in [
+        ("a.csv", "a,b\n,NA\n-,0\n"),
+        ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n'),
+    ]:
         assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
         rows = open_file(tmp_path, name, content, missing=["NA", "-", "0"])
         assert table_of(rows) == {"a": [None, None], "b": [None, None]}
 
 
 def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
-    for name, good, bad in [("a.csv", "x,y\n", '"x" y,z\n'), ("a.jsonl", '{"a": "x", "b": "y"}\n', '{"a": 1}\n')]:
+    for name, good, bad in [
+        ("a.csv", "x,y\n", '"x" y,z\n'),
+        ("a.jsonl", '{"a": "x", "b": "y"}\n', '{"a": 1}\n'),
+    ]:
         start = "a,b\n" if name == "a.csv" else ""
         rows = open_file(tmp_path, name, start + good * 150 + bad + good * 150, on_error="skip")
         assert table_of(rows) == {"a": ["x"] * 300, "b": ["y"] * 300}
@@ -350,10 +408,13 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         remedy = "data.on_error=skip data.max_left_out=0.02 leaves them out"
         assert rows.description[0].endswith("; skipped 1 malformed row")
         with pytest.raises(
-            DataError, match=rf"4 of 304 records are malformed, more than 1 %; {remedy}; the first: .*a\.\w+:15"
+            DataError,
+            match=rf"4 of 304 records are malformed, more than 1 %; {remedy}; the first: .*a\.\w+:15",
         ):
             open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
-        skipping = open_rows(str(tmp_path / name), row_reading(), tmp_path / "cache", "skip", max_left_out=0.02)
+        skipping = open_rows(
+            str(tmp_path / name), row_reading(), tmp_path / "cache", "skip", max_left_out=0.02
+        )
         assert (len(skipping), skipping.malformed) == (300, 4)
 
 
@@ -367,17 +428,29 @@ def test_a_truncated_file_is_more_than_a_malformed_row(tmp_path, suffix):
 
 @pytest.mark.parametrize("byte", [b"\xe9", b"\x01"])
 def test_a_record_of_several_lines_with_a_byte_that_is_no_text_is_one(tmp_path, byte):
-    content = b"a,b\n" + b"x,y\n" * 198 + b'"first ' + byte + b'\nsecond, ""quoted""\nthird",y\n' + b"x,y\n" * 10
+    content = (
+        b"a,b\n"
+        + b"x,y\n" * 198
+        + b'"first '
+        + byte
+        + b'\nsecond, ""quoted""\nthird",y\n'
+        + b"x,y\n" * 10
+    )
     rows = open_file(tmp_path, "a.csv", content, on_error="skip")
     assert (len(rows), rows.malformed) == (208, 1)
     assert rows.location(198) == f"{tmp_path}/a.csv:203"
-    with pytest.raises(DataError, match=rf"a\.csv:200:8: (byte 0x{byte.hex()} is not UTF-8|control character)"):
+    with pytest.raises(
+        DataError, match=rf"a\.csv:200:8: (byte 0x{byte.hex()} is not UTF-8|control character)"
+    ):
         open_rows(str(tmp_path / "a.csv"), row_reading(), tmp_path / "cache")
 
 
 def test_a_quote_that_swallows_the_rest_of_a_file_is_more_than_one_row(tmp_path):
     content = HEADER + "a,b\n" * 500 + '"a,b\n' + "a,b\n" * 500
-    with pytest.raises(DataError, match=r"501 of 1,001 records are malformed.*a.csv:502:1: this quote is never closed"):
+    with pytest.raises(
+        DataError,
+        match=r"501 of 1,001 records are malformed.*a.csv:502:1: this quote is never closed",
+    ):
         open_file(tmp_path, "a.csv", content, on_error="skip")
 
 
@@ -400,7 +473,14 @@ def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path, caplog):
     open_file(tmp_path, "a.csv", CSV)
     (cache,) = (tmp_path / "cache").iterdir()
     good = cache.read_bytes()
-    for damaged in [b"", good[:40], good[:-100], good + b"x", good.replace(b"plain", b"other"), bytes(len(good))]:
+    for damaged in [
+        b"",
+        good[:40],
+        good[:-100],
+        good + b"x",
+        good.replace(b"plain", b"other"),
+        bytes(len(good)),
+    ]:
         cache.write_bytes(damaged)
         caplog.clear()
         assert table_of(open_file(tmp_path, "a.csv", CSV)) == TABLE
@@ -447,7 +527,10 @@ def run_mutations(folder: Path, suffix: str, count: int) -> None:
         assert "\n" not in message, seed
         if not message:
             for row in range(min(intact, len(got))):
-                assert all(got[row].get(name) == cells[row] for name, cells in table.items()), (seed, row)
+                assert all(got[row].get(name) == cells[row] for name, cells in table.items()), (
+                    seed,
+                    row,
+                )
             assert len(got) >= intact, seed
             assert len(open_rows(str(path), row_reading(), folder / "cache")) == len(got), seed
             for cached in (folder / "cache").iterdir():
@@ -457,6 +540,8 @@ def run_mutations(folder: Path, suffix: str, count: int) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("count", [len(MUTATIONS) * 2, pytest.param(1000, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize(
+    "count", [len(MUTATIONS) * 2, pytest.param(1000, marks=pytest.mark.fault_injection)]
+)
 def test_a_mutated_file_gives_rows_or_one_line(tmp_path, suffix, count):
     run_mutations(tmp_path, suffix, count)

@@ -45,7 +45,9 @@ def test_no_group_stands_on_both_sides(choice):
 
 def test_folds_of_groups_cover_every_row_once():
     groups = np.arange(40) // 4
-    folds = [split(options(folds=5, fold=fold, group="g"), [0] * 40, groups).valid for fold in range(5)]
+    folds = [
+        split(options(folds=5, fold=fold, group="g"), [0] * 40, groups).valid for fold in range(5)
+    ]
     assert sorted(np.concatenate(folds)) == [*range(40)]
     assert all(len(rows) for rows in folds)
 
@@ -62,8 +64,12 @@ def test_the_latest_rows_validate_and_equal_times_stay_together():
 
 def test_the_method_names_what_decides():
     assert split(options(0.2), [0, 1] * 10).method == "a stratified 0.2, seed 1"
-    assert split(options(0.2), [0] * 20).method == "a random 0.2, seed 1", "a regression has no classes"
-    assert split(options(0.2, time="t"), [0] * 6, times=np.arange(6.0)).method == "the last 0.2 by t", "no seed"
+    assert split(options(0.2), [0] * 20).method == "a random 0.2, seed 1", (
+        "a regression has no classes"
+    )
+    assert (
+        split(options(0.2, time="t"), [0] * 6, times=np.arange(6.0)).method == "the last 0.2 by t"
+    ), "no seed"
 
 
 def test_times_are_numbers_or_dates():
@@ -71,15 +77,22 @@ def test_times_are_numbers_or_dates():
         return f"row {value}"
 
     assert parse_times(["2", "10"], where).tolist() == [2, 10]
-    assert np.argsort(parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00"], where)).tolist() == [1, 0, 2]
-    assert np.diff(parse_times(["2024-01-01T01:00+02:00", "2024-01-01T00:30+00:00"], where)).tolist() == [5400]
+    assert np.argsort(
+        parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00"], where)
+    ).tolist() == [1, 0, 2]
+    assert np.diff(
+        parse_times(["2024-01-01T01:00+02:00", "2024-01-01T00:30+00:00"], where)
+    ).tolist() == [5400]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (["2024-01-02", "soon"], "row 1: expected a number or a date"),
-        (["2024-01-02", "2024-01-02T00:00Z"], "row 1: expected an offset from UTC in all times or in none"),
+        (
+            ["2024-01-02", "2024-01-02T00:00Z"],
+            "row 1: expected an offset from UTC in all times or in none",
+        ),
         (["1", "NaN"], "row 1: expected a finite number, got 'NaN'"),
     ],
 )

@@ -21,7 +21,9 @@ def colour_texts(count, seed=0):
     generator = np.random.default_rng(seed)
     classes = generator.integers(3, size=count)
     words = generator.choice(["the", "old", "house", "street"], size=(count, 4))
-    return [f"{' '.join(row)} {COLOURS[c]}" for row, c in zip(words, classes, strict=True)], classes.astype(np.int32)
+    return [
+        f"{' '.join(row)} {COLOURS[c]}" for row, c in zip(words, classes, strict=True)
+    ], classes.astype(np.int32)
 
 
 TRAIN, CLASS = colour_texts(90)
@@ -34,7 +36,10 @@ SPLIT = np.split(np.arange(132), [90, 120])
 
 def by_name(targets, task, train=TRAIN):
     texts = np.array([*train, *VALID, *TEST], object)
-    return {each.name: each for each in tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, targets, task)}
+    return {
+        each.name: each
+        for each in tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, targets, task)
+    }
 
 
 def test_classes_get_probabilities_on_validation_and_test_texts():
@@ -63,7 +68,9 @@ def test_each_of_several_labels_gets_a_model_of_its_own():
 
 def test_numbers_are_predicted_in_the_units_of_the_data():
     values = 100 + 20.0 * CLASS
-    task = Task("regression", 1, target_mean=float(values.mean()), target_deviation=float(values.std()))
+    task = Task(
+        "regression", 1, target_mean=float(values.mean()), target_deviation=float(values.std())
+    )
     standardised = ((values - values.mean()) / values.std()).astype(np.float32)
     fitted = by_name(standardised, task)
     assert list(fitted) == ["tfidf_ridge_regression", "gradient_boosting"]
@@ -82,7 +89,9 @@ def test_the_most_frequent_features_are_reduced(monkeypatch):
     monkeypatch.setattr(text_baselines, "MAX_REDUCED", 2)
     features = csr_array(np.array([[1.0, 0, 0, 3], [1, 0, 0, 1], [0, 1, 0, 2]]))
     reduced = fit_reduction(features, 2)(features)
-    np.testing.assert_allclose(reduced @ reduced.T, (features[:, [0, 3]] @ features[:, [0, 3]].T).toarray(), atol=1e-9)
+    np.testing.assert_allclose(
+        reduced @ reduced.T, (features[:, [0, 3]] @ features[:, [0, 3]].T).toarray(), atol=1e-9
+    )
     np.testing.assert_array_equal(fit_reduction(features, 4)(features), features.toarray())
 
 
@@ -116,7 +125,9 @@ def test_no_more_texts_are_read_at_a_time_than_are_predicted(monkeypatch):
 def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
     monkeypatch.setattr(text_baselines, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
     order = np.argsort(CLASS, kind="stable")
-    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])["tfidf_logistic_regression"]
+    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])[
+        "tfidf_logistic_regression"
+    ]
     np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
 
 
@@ -144,7 +155,9 @@ def test_a_single_row_is_no_reason_to_tune():
     ],
 )
 def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
-    monkeypatch.setattr(text_baselines if limit in vars(text_baselines) else baselines, limit, value)
+    monkeypatch.setattr(
+        text_baselines if limit in vars(text_baselines) else baselines, limit, value
+    )
     with caplog.at_level(logging.INFO):
         fitted = by_name(CLASS, CLASSES)
     assert line in caplog.text

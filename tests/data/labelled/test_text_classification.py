@@ -17,7 +17,10 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
 from support.labelled import make_texts, write_csv
 
-ROWS = [{"text": f"text {n} is {'good' if n % 3 else 'bad'}", "label": "good" if n % 3 else "bad"} for n in range(60)]
+ROWS = [
+    {"text": f"text {n} is {'good' if n % 3 else 'bad'}", "label": "good" if n % 3 else "bad"}
+    for n in range(60)
+]
 MORE_ROWS = [row | {"text": f"more {row['text']}"} for row in ROWS]
 
 
@@ -40,7 +43,9 @@ def texts_of(data, batches):
     return {
         number: data.tokenizer.decode(tokens[mask > 0])
         for batch in batches
-        for number, tokens, mask in zip(batch.example_ids.tolist(), batch.tokens, batch.segment_ids, strict=True)
+        for number, tokens, mask in zip(
+            batch.example_ids.tolist(), batch.tokens, batch.segment_ids, strict=True
+        )
     }
 
 
@@ -50,14 +55,18 @@ def test_rows_become_batches_of_their_texts_and_classes(make):
     assert (len(train), len(valid)) == (48, 12)
     assert {**train, **valid} == {number: row["text"] for number, row in enumerate(ROWS)}
     for batch in data.valid:
-        assert [data.task.labels[target] for target in batch.targets] == [ROWS[n]["label"] for n in batch.example_ids]
+        assert [data.task.labels[target] for target in batch.targets] == [
+            ROWS[n]["label"] for n in batch.example_ids
+        ]
     assert data.class_counts == [16, 32]
     assert data.texts([3, 1]) == [ROWS[3]["text"], ROWS[1]["text"]]
     assert not list(data.test)
 
 
 @pytest.mark.parametrize("columns", ["text", ["text", "more"]])
-def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is_measured(make, columns):
+def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is_measured(
+    make, columns
+):
     rows = [{"text": "ab " * (4 * n), "more": "c" * n, "label": n % 2} for n in range(2, 82)]
     whole = make(rows, text_column=columns, seq_len=4096)
     batches = [*whole.train, *whole.valid]
@@ -68,18 +77,25 @@ def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is
     assert 0 <= measured.needed - lengths[76] < 8  # 76 of 80 are as long or shorter
     assert not any("data.seq_len" in line for line in data.sources)  # a warning says it
     assert f"data.seq_len={measured.needed} holds 95 % of the rows whole" in measured.advise(None)
-    assert measured.advise(40).endswith("but the model has positions for 40 (model.max_position_embeddings)")
+    assert measured.advise(40).endswith(
+        "but the model has positions for 40 (model.max_position_embeddings)"
+    )
     enough = make(rows, text_column=columns, seq_len=measured.needed)
     assert 0 < enough.row_lengths.too_long <= 4
     assert not enough.row_lengths.are_many
-    assert f"are longer than data.seq_len={measured.needed} tokens and are truncated" in enough.sources[-1]
+    assert (
+        f"are longer than data.seq_len={measured.needed} tokens and are truncated"
+        in enough.sources[-1]
+    )
 
 
 def test_rows_that_equal_one_of_a_split_are_counted(make):
     data = make()
     table = {name: [row[name] for row in ROWS] for name in ("text", "label")}
     assert data.count_known_rows(table) == (48, 12)
-    assert data.count_known_rows(table | {"label": ["other"] * 60}) == (0, 12), "the input of 12 is known"
+    assert data.count_known_rows(table | {"label": ["other"] * 60}) == (0, 12), (
+        "the input of 12 is known"
+    )
     assert data.count_known_rows(table | {"text": ["other"] * 60}) == (0, 0)
 
 
@@ -124,7 +140,10 @@ def test_whatever_changes_a_batch_changes_the_fingerprint(make, changes):
 
 
 def test_files_of_their_own_validate_and_test(make, write):
-    sources = {"valid_source": write("valid.csv", ROWS[:5]), "test_source": write("test.csv", ROWS[5:12])}
+    sources = {
+        "valid_source": write("valid.csv", ROWS[:5]),
+        "test_source": write("test.csv", ROWS[5:12]),
+    }
     data = make(ROWS[12:], **sources)
     assert [*texts_of(data, data.valid).values()] == [row["text"] for row in ROWS[:5]]
     assert [*texts_of(data, data.test).values()] == [row["text"] for row in ROWS[5:12]]
@@ -133,7 +152,9 @@ def test_files_of_their_own_validate_and_test(make, write):
 
 
 def test_an_unknown_label_in_the_validation_file_is_named_with_its_line(make, write):
-    with pytest.raises(DataError, match=r"valid\.csv:3: column 'label': unknown label 'god'.*did you mean 'good'"):
+    with pytest.raises(
+        DataError, match=r"valid\.csv:3: column 'label': unknown label 'god'.*did you mean 'good'"
+    ):
         make(valid_source=write("valid.csv", [ROWS[0], ROWS[1] | {"label": "god"}]))
 
 
@@ -154,24 +175,39 @@ def test_the_longer_text_of_a_pair_is_truncated_and_both_end_with_the_separator(
 def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
     valid = write("valid.csv", [*ROWS[:3], {"text": "only here", "label": "bad"}])
     kept = make(valid_source=valid)
-    assert any("3 training rows have the same input as validation rows" in line for line in kept.sources)
+    assert any(
+        "3 training rows have the same input as validation rows" in line for line in kept.sources
+    )
     dropped = make(valid_source=valid, on_overlap="drop")
     assert len(texts_of(dropped, dropped.train)) == len(ROWS) - 3
     assert len(texts_of(dropped, dropped.valid)) == 4
-    overlaps = [[overlap for line in data.sources if (overlap := parse_overlap(line))] for data in (kept, dropped)]
-    assert overlaps == [[(3, "training", "validation", False)], [(3, "training", "validation", True)]]
+    overlaps = [
+        [overlap for line in data.sources if (overlap := parse_overlap(line))]
+        for data in (kept, dropped)
+    ]
+    assert overlaps == [
+        [(3, "training", "validation", False)],
+        [(3, "training", "validation", True)],
+    ]
     with pytest.raises(DataError, match="3 training rows"):
         make(valid_source=valid, on_overlap="error")
 
 
 def test_malformed_rows_count_as_those_without_a_label(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text("text,label\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40)) + "a,b,c\n" * 4)
-    with pytest.raises(DataError, match=r"4 of 44 records are malformed, .* data\.max_left_out=0\.1 leaves them out"):
+    path.write_text(
+        "text,label\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40)) + "a,b,c\n" * 4
+    )
+    with pytest.raises(
+        DataError,
+        match=r"4 of 44 records are malformed, .* data\.max_left_out=0\.1 leaves them out",
+    ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
     assert data.row_lengths.left_out == 4
-    with pytest.raises(DataError, match=r"4 of 44 rows \(9.1 %\) are malformed, more than data.max_left_out=0\.05"):
+    with pytest.raises(
+        DataError, match=r"4 of 44 rows \(9.1 %\) are malformed, more than data.max_left_out=0\.05"
+    ):
         make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.05)
 
 
@@ -192,34 +228,45 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
     assert 30 not in texts_of(data, data.train) | texts_of(data, data.valid)
     [line] = [line for line in data.sources if LEFT_OUT in line]
     reason = "have no label" if "label" in fault else "have an empty text"
-    assert re.search(rf"rows\.csv: 1 of 120 rows \(0\.83 %\) {reason} and are left out, the first at .*:32$", line)
+    assert re.search(
+        rf"rows\.csv: 1 of 120 rows \(0\.83 %\) {reason} and are left out, the first at .*:32$",
+        line,
+    )
     assert data.row_lengths.left_out == 1
 
 
 @pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
-def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of_the_file(write, tmp_path, key):
+def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of_the_file(
+    write, tmp_path, key
+):
     half = [row | {"label": "" if n % 2 else row["label"]} for n, row in enumerate(ROWS)]
     files = {"source": write("all.csv", [*ROWS, *MORE_ROWS])} | {key: write("half.csv", half)}
-    expected = (
-        r"half\.csv: 30 of 60 rows \(50 %\) have no label, more than data\.max_left_out=0\.01; .*max_left_out=0\.5$"
-    )
+    expected = r"half\.csv: 30 of 60 rows \(50 %\) have no label, more than data\.max_left_out=0\.01; .*max_left_out=0\.5$"
     with pytest.raises(DataError, match=expected):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
     files[key] = write("none.csv", [row | {"label": ""} for row in ROWS])
-    with pytest.raises(DataError, match=r"none\.csv: 60 of 60 rows \(100 %\) have no label: no row is left$"):
+    with pytest.raises(
+        DataError, match=r"none\.csv: 60 of 60 rows \(100 %\) have no label: no row is left$"
+    ):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
 
 
 def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make):
-    rows = [row | ({"label": ""} if n % 10 == 0 else {"text": ""} if n == 5 else {}) for n, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 of 60 rows\)") as info:
+    rows = [
+        row | ({"label": ""} if n % 10 == 0 else {"text": ""} if n == 5 else {})
+        for n, row in enumerate(ROWS)
+    ]
+    with pytest.raises(
+        DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 of 60 rows\)"
+    ) as info:
         make(rows)
     options = dict(word.split("=") for word in re.findall(r"data\.(\S+)", str(info.value)))
     assert options == {"on_error": "skip", "max_left_out": "0.12"}
     data = make(rows, on_error="skip", max_left_out=0.12)
     assert data.row_lengths.left_out == 7
     with pytest.raises(
-        DataError, match=r"7 of 60 rows .* more than data\.max_left_out=0\.11; to .*max_left_out=0\.12$"
+        DataError,
+        match=r"7 of 60 rows .* more than data\.max_left_out=0\.11; to .*max_left_out=0\.12$",
     ):
         make(rows, on_error="skip", max_left_out=0.11)
 
@@ -236,13 +283,24 @@ def test_all_rows_that_cannot_be_used_are_named_at_once(make):
         "; rows.csv:9: column 'label': class 'odd' has a single row (as 1 more), expected at least 2 to split them"
         '; to leave them out: data.on_error=skip data.max_left_out=0.07 \'data.reading.missing=["odd", "n/a"]\''
     )
-    options = dict(word.split("=") for word in re.findall(r"data\.(\S+=\S+)", message.partition(" 'data")[0]))
+    options = dict(
+        word.split("=") for word in re.findall(r"data\.(\S+=\S+)", message.partition(" 'data")[0])
+    )
     missing = json.loads(re.search(r"missing=(\[.*?\])", message)[1])
-    reading = RowReading(delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None)
-    left_out = make(rows, on_error=options["on_error"], max_left_out=float(options["max_left_out"]), reading=reading)
+    reading = RowReading(
+        delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None
+    )
+    left_out = make(
+        rows,
+        on_error=options["on_error"],
+        max_left_out=float(options["max_left_out"]),
+        reading=reading,
+    )
     assert left_out.row_lengths.left_out == 4
     numbers = [row | {"label": "" if n == 3 else str(n / 7)} for n, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match=r"a row without a label \(1 of 60 rows\); to leave them out: [^;]*$"):
+    with pytest.raises(
+        DataError, match=r"a row without a label \(1 of 60 rows\); to leave them out: [^;]*$"
+    ):
         make(numbers)
 
 
@@ -252,13 +310,22 @@ def test_a_file_without_any_label_is_refused_without_advice(make):
 
 
 def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, tmp_path):
-    rows = [*ROWS, *MORE_ROWS, *(row | {"text": f"again {n}"} for n, row in enumerate(ROWS)), ROWS[0] | {"text": " "}]
+    rows = [
+        *ROWS,
+        *MORE_ROWS,
+        *(row | {"text": f"again {n}"} for n, row in enumerate(ROWS)),
+        ROWS[0] | {"text": " "},
+    ]
     make(rows, on_error="skip")
-    with pytest.raises(DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text, more"):
+    with pytest.raises(
+        DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text, more"
+    ):
         make([rows[0] | {"label": ""}, *rows[1:]], on_error="skip")
     path = tmp_path / "malformed.csv"
     path.write_text(Path(write_csv(path, rows)).read_text() + '"x" y,good\n')
-    with pytest.raises(DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed, more"):
+    with pytest.raises(
+        DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed, more"
+    ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
 
 
@@ -274,7 +341,10 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
             {"text_column": ["text", "txt"], "label_column": "lable"},
             "no columns 'txt' (did you mean text?), 'lable' (did you mean label?) in ",
         ),
-        ({"text_column": "txt", "label_column": "lable"}, "data.text_column=txt, data.label_column=lable: "),
+        (
+            {"text_column": "txt", "label_column": "lable"},
+            "data.text_column=txt, data.label_column=lable: ",
+        ),
     ],
 )
 def test_a_missing_column_is_named(make, keys, message):
@@ -292,7 +362,9 @@ def test_one_column_has_one_meaning(make, keys):
 
 
 def test_a_class_of_a_single_row_is_refused_with_its_line(make):
-    with pytest.raises(DataError, match=r"rows\.csv:6: column 'label': class 'rare' has a single row"):
+    with pytest.raises(
+        DataError, match=r"rows\.csv:6: column 'label': class 'rare' has a single row"
+    ):
         make([*ROWS[:4], {"text": "odd", "label": "rare"}, *ROWS[4:]])
 
 
@@ -310,14 +382,21 @@ def test_the_options_that_are_named_leave_out_classes_of_a_single_row(make):
     message = str(info.value)
     assert "data.on_error=skip data.max_left_out=0.05" in message
     missing = json.loads(re.search(r"data\.reading\.missing=(\[.*?\])", message)[1])
-    reading = RowReading(delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None)
+    reading = RowReading(
+        delimiter=None, encoding=None, missing=missing, config=None, split=None, revision=None
+    )
     data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
     assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
 
 
 def test_rows_without_a_time_are_left_out(make):
-    rows = [row | {"day": "" if n == 7 else f"2024-05-{n % 30 + 1:02}"} for n, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match=r"rows\.csv:9: column 'day': a row without a time \(1 of 60 rows\); .*=0\.02$"):
+    rows = [
+        row | {"day": "" if n == 7 else f"2024-05-{n % 30 + 1:02}"} for n, row in enumerate(ROWS)
+    ]
+    with pytest.raises(
+        DataError,
+        match=r"rows\.csv:9: column 'day': a row without a time \(1 of 60 rows\); .*=0\.02$",
+    ):
         make(rows, time_column="day")
     data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
     assert data.row_lengths.left_out == 1
@@ -373,7 +452,11 @@ def test_a_damaged_encoder_is_refused(make, tmp_path):
     path = tmp_path / "data.json"
     text = path.read_text()
     restore = partial(TextClassificationDataset.restore_encoder, tmp_path)
-    for old, new in (('"columns"', '"colums"'), ('"text"', '"label"'), ("classification/1", "classification/9")):
+    for old, new in (
+        ('"columns"', '"colums"'),
+        ('"text"', '"label"'),
+        ("classification/1", "classification/9"),
+    ):
         assert old in text
         path.write_text(text.replace(old, new))
         with pytest.raises(DataError):
@@ -388,18 +471,26 @@ def test_numbers_are_held_out_by_the_fraction_however_often_each_occurs(make):
 
 def test_the_fraction_holds_for_many_sets_of_labels_and_each_label_is_trained(make):
     names = [f"label {n}" for n in range(40)]
-    rows = [{"text": f"text {n}", "label": f"{names[n % 40]}|{names[n * 7 % 40]}"} for n in range(200)]
+    rows = [
+        {"text": f"text {n}", "label": f"{names[n % 40]}|{names[n * 7 % 40]}"} for n in range(200)
+    ]
     data = make(rows, label_delimiter="|", valid_fraction=0.1)
     assert len(texts_of(data, data.valid)) == pytest.approx(20, abs=2)
     assert min(data.class_counts) > 0
 
 
 def test_white_space_around_a_label_does_not_make_another_class(make):
-    padded = [row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "} for n, row in enumerate(ROWS[1:5])]
+    padded = [
+        row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "}
+        for n, row in enumerate(ROWS[1:5])
+    ]
     data = make([ROWS[0], *padded, *ROWS[5:]])
     assert data.task.labels == ("bad", "good")
     [line] = [line for line in data.sources if "white space" in line]
-    assert re.search(r"rows\.csv: label: white space around 4 labels is ignored, the first at .*rows\.csv:3$", line)
+    assert re.search(
+        r"rows\.csv: label: white space around 4 labels is ignored, the first at .*rows\.csv:3$",
+        line,
+    )
     assert not any("white space" in line for line in make().sources)
 
 
@@ -411,7 +502,13 @@ def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
 def test_no_group_stands_in_training_and_test_rows(make, write):
     rows = [row | {"patient": n // 5} for n, row in enumerate(ROWS)]
     with pytest.raises(DataError, match="1 groups stand in training and test rows"):
-        make(rows[:50], group_column="patient", valid_fraction=0.2, test_source=write("test.csv", rows[:5]), seed=2)
+        make(
+            rows[:50],
+            group_column="patient",
+            valid_fraction=0.2,
+            test_source=write("test.csv", rows[:5]),
+            seed=2,
+        )
 
 
 def test_a_file_of_one_row_for_each_class_is_refused_by_its_reason(make):
@@ -427,7 +524,9 @@ def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
     assert isinstance(data, LocatesRows)
     content = path.read_text().splitlines()
     for batch in data.valid:
-        for row, text in zip(batch.example_ids.tolist(), data.texts(batch.example_ids), strict=True):
+        for row, text in zip(
+            batch.example_ids.tolist(), data.texts(batch.example_ids), strict=True
+        ):
             line = int(data.location(row).removeprefix(f"{path}:"))
             assert content[line - 1].startswith(f"{text},")
 
@@ -436,8 +535,12 @@ def test_few_validation_rows_are_told(tmp_path):
     def warned(count):
         rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(count)]
         return [
-            line for line in make_texts(write_csv(tmp_path / "a.csv", rows), tmp_path).sources if "say little" in line
+            line
+            for line in make_texts(write_csv(tmp_path / "a.csv", rows), tmp_path).sources
+            if "say little" in line
         ]
 
-    assert warned(40)[0].startswith(f"{tmp_path}/a.csv: only 8 validation rows: metrics on so few say little; ")
+    assert warned(40)[0].startswith(
+        f"{tmp_path}/a.csv: only 8 validation rows: metrics on so few say little; "
+    )
     assert not warned(100)

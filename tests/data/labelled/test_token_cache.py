@@ -15,7 +15,9 @@ SEQUENCES = [RNG.integers(0, 100, RNG.integers(1, 30)).astype(np.int32) for _ in
 
 
 def open_cache(path, sequences=SEQUENCES, vocab_size=100):
-    return TokenCache(path, len(sequences), lambda rows: [sequences[row] for row in rows], vocab_size, 30)
+    return TokenCache(
+        path, len(sequences), lambda rows: [sequences[row] for row in rows], vocab_size, 30
+    )
 
 
 def assert_holds(cache, sequences=SEQUENCES):
@@ -33,7 +35,9 @@ def test_tokens_are_read_back_from_the_file(tmp_path, vocab_size):
     assert_holds(found)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "rename", "vocabulary", "rows", "fewer", "folder"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "empty", "rename", "vocabulary", "rows", "fewer", "folder"]
+)
 def test_a_file_that_is_damaged_or_of_other_rows_is_built_again(tmp_path, damage, caplog):
     path = tmp_path / "a.tokens"
     sequences, vocab_size = SEQUENCES, 100

@@ -79,6 +79,11 @@ def test_a_new_batch_size_applies_from_the_next_batch_on(new, used):
 
 
 def test_a_malformed_position_is_refused(new):
-    for state in ({}, {"first": 3}, {"first": {}, "epoch": 0, "index": 0}, new().state_dict() | {"epoch": -1}):
+    for state in (
+        {},
+        {"first": 3},
+        {"first": {}, "epoch": 0, "index": 0},
+        new().state_dict() | {"epoch": -1},
+    ):
         with pytest.raises(DataError):
             new().load_state_dict(state)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, pad
-from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader, optimal_boundaries
+from mlxlab.data.loaders.bucketing import (
+    FixedBatchSize,
+    TokenBudget,
+    make_loader,
+    optimal_boundaries,
+)
 from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.errors import ConfigError, DataError
@@ -24,11 +29,15 @@ def collate(epoch: int, examples: np.ndarray, length: int | None) -> Batch:
     sequences = [np.full(lengths(epoch)[example], example + 1, np.int32) for example in examples]
     tokens, mask = pad(sequences, 0, 100, length)
     ones = np.ones(len(examples), np.float32)
-    return Batch(tokens, mask, np.zeros(len(examples), np.int32), ones, examples, {"mean": ones * 3})
+    return Batch(
+        tokens, mask, np.zeros(len(examples), np.int32), ones, examples, {"mean": ones * 3}
+    )
 
 
 def new_loader(batching=None, size: int = 16, seed: int = 3) -> DataLoader:
-    return make_loader(lengths, batching or FixedBatchSize(5), size, seed, collate, "print", np.arange(5, 90))
+    return make_loader(
+        lengths, batching or FixedBatchSize(5), size, seed, collate, "print", np.arange(5, 90)
+    )
 
 
 BATCHINGS = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatchSize(None)]
@@ -63,7 +72,9 @@ def test_loading_a_state_restores_the_same_state(batching):
             == (stop // len(expected[0]), stop in (0, len(expected[0])))
         )
         remaining = [list(batch.example_ids) for batch in resumed]
-        assert seen + remaining == expected[0] if stop < len(expected[0]) else remaining == expected[1]
+        assert (
+            seen + remaining == expected[0] if stop < len(expected[0]) else remaining == expected[1]
+        )
 
 
 RESIZABLE = [FixedBatchSize(5), TokenBudget(None, 5), FixedBatchSize(None)]
@@ -97,7 +108,11 @@ def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(bat
             data.resize(size)
             seen += [next(stream).example_ids.tolist() for _ in range(3)]
             seen.append(data.state_dict())
-        return seen + [batch.example_ids.tolist() for batch in stream] + [next(iter(data)).example_ids.tolist()]
+        return (
+            seen
+            + [batch.example_ids.tolist() for batch in stream]
+            + [next(iter(data)).example_ids.tolist()]
+        )
 
     assert walk(new_loader(batching)) == walk(Prefetch(new_loader(batching), 3))
 
@@ -141,7 +156,9 @@ def test_rows_that_only_fill_up_have_no_weight_and_no_id():
     assert len(batches) == 1
     empty = batches[0].example_ids < 0
     assert (batches[0].loss_weights[empty] == 0).all()
-    assert (batches[0].segment_ids[empty].sum(axis=1) == 1).all()  # not 0: attention over nothing would not be finite
+    assert (
+        batches[0].segment_ids[empty].sum(axis=1) == 1
+    ).all()  # not 0: attention over nothing would not be finite
     assert len(batches[0].aux["mean"]) == len(batches[0].example_ids)
 
 
@@ -151,7 +168,9 @@ def test_bucket_boundaries_are_optimal():
         sample = rng.integers(1, 15, 40)
         values = np.unique(sample)
         slots = lambda edges: sum(min(e for e in edges if e >= x) for x in sample)  # noqa: B023, E731
-        minimum = min(slots(edges) for edges in combinations(values, count) if edges[-1] == values[-1])
+        minimum = min(
+            slots(edges) for edges in combinations(values, count) if edges[-1] == values[-1]
+        )
         assert slots(optimal_boundaries(sample, count).tolist()) == minimum
 
 

@@ -54,7 +54,13 @@ def test_the_short_last_batch_is_kept():
 def test_order_is_a_function_of_seed_and_epoch():
     np.testing.assert_array_equal(epoch_permutation(COUNT, 3)(7), epoch_permutation(COUNT, 3)(7))
     assert not np.array_equal(epoch_permutation(COUNT, 3)(7), epoch_permutation(COUNT, 4)(7))
-    assert epoch_permutation(5, 0)(0).tolist() == [3, 4, 2, 1, 0]  # the same in every version and on every machine
+    assert epoch_permutation(5, 0)(0).tolist() == [
+        3,
+        4,
+        2,
+        1,
+        0,
+    ]  # the same in every version and on every machine
 
 
 def test_draws_are_spread_evenly():
@@ -78,7 +84,9 @@ def test_any_position_is_restored_from_its_state(new, used):
     resumed.load_state_dict(state)
     remaining = [*ids(resumed), *ids(resumed)]
     assert remaining == expected[used : used + len(remaining)]
-    assert [*ids(loader)] == remaining[: len(remaining) - 6]  # a loop that was left resumes from the same position
+    assert [*ids(loader)] == remaining[
+        : len(remaining) - 6
+    ]  # a loop that was left resumes from the same position
 
 
 @pytest.mark.parametrize("new", [new_loader, new_prefetch])
@@ -190,13 +198,24 @@ def test_evaluation_gives_the_same_batches_each_time():
     loader = EvalLoader(COUNT, SIZE, lambda examples: collate(0, examples))
     assert ids(loader) == ids(loader)
     assert len(ids(loader)) == 6
-    np.testing.assert_array_equal(np.concatenate([batch.example_ids for batch in loader]), np.arange(COUNT))
+    np.testing.assert_array_equal(
+        np.concatenate([batch.example_ids for batch in loader]), np.arange(COUNT)
+    )
     assert list(EvalLoader(0, SIZE, lambda examples: collate(0, examples))) == []
 
 
 def test_lengths_are_rounded_up_to_eight_and_bounded():
     lengths = (0, 1, 8, 9, 96, 97, 100, 101)
-    assert [pad([np.arange(n)], 0, 100)[0].shape[1] for n in lengths] == [8, 8, 8, 16, 96, 100, 100, 100]
+    assert [pad([np.arange(n)], 0, 100)[0].shape[1] for n in lengths] == [
+        8,
+        8,
+        8,
+        16,
+        96,
+        100,
+        100,
+        100,
+    ]
 
 
 def test_padding_is_right_of_the_tokens_and_masked():
@@ -229,7 +248,10 @@ def test_no_target_that_is_not_finite_reaches_the_loss(targets):
     batch = collate(0, np.arange(3))._replace(targets=numbers, loss_weights=np.zeros_like(numbers))
     with pytest.raises(DataError, match="target of example 1: expected a finite number"):
         check_ids(batch, 10, 2)
-    assert (check_ids(batch._replace(targets=np.nan_to_num(numbers, posinf=9.0)), 10, 2).loss_weights == 0).all()
+    assert (
+        check_ids(batch._replace(targets=np.nan_to_num(numbers, posinf=9.0)), 10, 2).loss_weights
+        == 0
+    ).all()
 
 
 def prefetching():

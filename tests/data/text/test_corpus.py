@@ -38,7 +38,11 @@ def new(folder, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def new(seed=0, masked=False, pretrained=None, **changes):
-        node = read_config("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
+        node = read_config("data/streaming") | {
+            "source": str(folder / "text.jsonl"),
+            "seq_len": 16,
+            "batch_size": 4,
+        }
         node = override(node, {"shuffle.window": 20, "validation.fraction": 0.2, "prefetch": 0})
         node["order"] = read_config("data/order/shuffle")
         node["tokenizer"] = read_config("data/tokenizer/bpe") | {"vocab_size": 320}
@@ -61,18 +65,29 @@ def test_held_out_documents_are_never_trained_on(new):
     assert 15 < len(valid) < 45
     assert len(train) + len(valid) == COUNT
     whole = {text(number) for number in range(COUNT)}
-    assert len(set(train[1:]) | set(valid[1:])) == COUNT - 2  # the first token of a stream is no target
+    assert (
+        len(set(train[1:]) | set(valid[1:])) == COUNT - 2
+    )  # the first token of a stream is no target
     assert set(train[1:]) | set(valid[1:]) <= whole
 
 
 def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
-    for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"packing.stride": 5}):
+    for change in (
+        {"seed": 1},
+        {"streaming": False},
+        {"max_train_examples": 10},
+        {"packing.stride": 5},
+    ):
         actual = list(new(**change).valid)
         assert all(batches_equal(a, b) for a, b in zip(expected, actual, strict=True))
 
 
-CURRICULUM = read_config("data/order/curriculum") | {"pool": 50, "rescore_every": 7, "once_per_epoch": False}
+CURRICULUM = read_config("data/order/curriculum") | {
+    "pool": 50,
+    "rescore_every": 7,
+    "once_per_epoch": False,
+}
 EASY_FIRST = read_config("data/order/easy_first")
 CHANGES = {
     "default": {},
@@ -86,7 +101,10 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
-    streamed, in_memory = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
+    streamed, in_memory = (
+        new(masked=masked, **change),
+        new(masked=masked, streaming=False, **change),
+    )
     assert streamed.fingerprint == in_memory.fingerprint
     for _ in range(2):
         pairs = list(zip(streamed.train, in_memory.train, strict=True))
@@ -96,7 +114,9 @@ def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
 
 
 def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
-    assert new().train.batches_per_epoch == pytest.approx(new(streaming=False).train.batches_per_epoch, rel=0.1)
+    assert new().train.batches_per_epoch == pytest.approx(
+        new(streaming=False).train.batches_per_epoch, rel=0.1
+    )
     assert new(max_train_examples=40).train.batches_per_epoch == pytest.approx(
         len(list(new(max_train_examples=40).train)), rel=0.3
     )
@@ -109,7 +129,10 @@ def test_a_source_of_its_own_to_validate_on(new, folder):
     assert len(documents(data, data.valid)) == 30
     assert len(documents(data, data.train)) == COUNT
     assert not any("warning" in line for line in data.sources)
-    assert any("warning" in line for line in new(**{"validation.source": str(folder / "text.jsonl")}).sources)
+    assert any(
+        "warning" in line
+        for line in new(**{"validation.source": str(folder / "text.jsonl")}).sources
+    )
     few = new(**{"validation.source": str(folder / "other.jsonl"), "validation.max_examples": 7})
     assert len(documents(few, few.valid)) == 7
 
@@ -138,7 +161,13 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}, {"order": EASY_FIRST}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
-    free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"streaming": False}, {"on_error": "skip"}]
+    free = [
+        {"batch_size": 5},
+        {"eval_batch_size": 3},
+        {"prefetch": 2},
+        {"streaming": False},
+        {"on_error": "skip"},
+    ]
     free += [{"order.measure": True}]
     assert {new(**change).fingerprint for change in free} == {fingerprint}
     often = {"packing.mlm_probability": 0.3}
@@ -149,7 +178,9 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
 def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
     data = new()
     data.save(tmp_path)
-    again = new(pretrained=tmp_path, tokenizer=read_config("data/tokenizer/bpe") | {"vocab_size": 300})
+    again = new(
+        pretrained=tmp_path, tokenizer=read_config("data/tokenizer/bpe") | {"vocab_size": 300}
+    )
     assert again.tokenizer.fingerprint == data.tokenizer.fingerprint
     assert again.fingerprint == data.fingerprint
     assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "data.json"}
@@ -160,12 +191,15 @@ def test_only_selected_documents_are_trained_on(new, tmp_path):
     ids = sorted({int(i) for batch in data.train for i in batch.example_ids if i >= 0})
     values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
     values |= {
-        name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "cross_entropy")
+        name: np.arange(len(ids), dtype=np.float32)
+        for name in ("targets", "sum", "mean", "kl", "cross_entropy")
     }
     write(values, tmp_path / "losses.parquet")
     expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
     chosen = new(select=read_config("data/streaming")["select"] | expected)
-    assert {int(i) for batch in chosen.train for i in batch.example_ids if i >= 0} <= set(ids[-len(ids) // 10 :])
+    assert {int(i) for batch in chosen.train for i in batch.example_ids if i >= 0} <= set(
+        ids[-len(ids) // 10 :]
+    )
     assert chosen.fingerprint != data.fingerprint
     assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
 
@@ -177,14 +211,18 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(masked=True, pretrained=without_mask(tmp_path))
     with pytest.raises(DataError, match="no end token"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
-    with pytest.raises(DataError, match=r"data\.validation\.fraction=0\.999999 leaves no document to train on"):
+    with pytest.raises(
+        DataError, match=r"data\.validation\.fraction=0\.999999 leaves no document to train on"
+    ):
         new(**{"validation.fraction": 0.999999})
     with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
         new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})
 
 
 def test_a_row_longer_than_all_the_text_is_refused(new):
-    with pytest.raises(DataError, match=r"data\.seq_len=100000: expected at most \d+, the number of tokens"):
+    with pytest.raises(
+        DataError, match=r"data\.seq_len=100000: expected at most \d+, the number of tokens"
+    ):
         new(seq_len=100_000)
 
 
@@ -216,7 +254,9 @@ class Hub:
         return InMemorySource([f"{split} {number}" for number in range(40)])
 
 
-@pytest.mark.parametrize(("splits", "expected"), [(("train", "validation"), 40), (("train",), None)])
+@pytest.mark.parametrize(
+    ("splits", "expected"), [(("train", "validation"), 40), (("train",), None)]
+)
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub, validation = Hub(*splits), corpus.Validation(None, None, 0.3, 1000)
     *sides, _ = corpus.open_corpus({"someone/stories": 1.0}, None, validation, 100, hub)

@@ -82,7 +82,13 @@ def test_epochs_and_seeds_differ_and_repeat():
 
 @pytest.mark.parametrize(
     "change",
-    [{"fingerprint": "other"}, {"row": -1}, {"offset": 1.5}, {"start": None}, {"start": {"document": 1}}],
+    [
+        {"fingerprint": "other"},
+        {"row": -1},
+        {"offset": 1.5},
+        {"start": None},
+        {"start": {"document": 1}},
+    ],
     ids=lambda change: str(change),
 )
 def test_a_position_of_other_data_is_refused(change):
@@ -94,7 +100,9 @@ def test_a_position_of_other_data_is_refused(change):
 def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
     many = list(make_batches(source=InMemorySource(["ab"] * 600, size=600)).chunks(0, EPOCH_START))
     assert [len(chunk.ids) for chunk in many] == [256, 256, 88]
-    long = list(make_batches(source=InMemorySource(["a" * 700_000] * 3, size=3)).chunks(0, EPOCH_START))
+    long = list(
+        make_batches(source=InMemorySource(["a" * 700_000] * 3, size=3)).chunks(0, EPOCH_START)
+    )
     assert [len(chunk.ids) for chunk in long] == [2, 1]
     assert [cursor["document"] for chunk in many for cursor in chunk.cursors] == list(range(600))
 
@@ -105,7 +113,11 @@ def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():
         batches = make_batches(row_shuffle_buffer=buffer, batch_size=4)
         for _ in range(2):
             epochs.append(
-                [tuple(row) for batch in batches for row in np.hstack([batch.tokens, batch.targets]).tolist()]
+                [
+                    tuple(row)
+                    for batch in batches
+                    for row in np.hstack([batch.tokens, batch.targets]).tolist()
+                ]
             )
         return epochs
 
@@ -114,11 +126,15 @@ def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():
         assert sorted(shuffled[epoch]) == sorted(ordered[epoch])
         assert shuffled[epoch] != ordered[epoch]
         for start in range(0, len(ordered[epoch]) // 10 * 10, 10):  # within their pools
-            assert sorted(shuffled[epoch][start : start + 10]) == sorted(ordered[epoch][start : start + 10])
+            assert sorted(shuffled[epoch][start : start + 10]) == sorted(
+                ordered[epoch][start : start + 10]
+            )
 
 
 def test_shuffled_rows_do_not_depend_on_the_batch_size():
     whole = [batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=4)]
-    others = np.concatenate([batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=3)])
+    others = np.concatenate(
+        [batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=3)]
+    )
     real = min(len(others), sum(map(len, whole)) - 3)
     np.testing.assert_array_equal(others[: real - 3], np.concatenate(whole)[: real - 3])

@@ -19,7 +19,12 @@ def sources(tmp_path):
     sizes = {"large": 900, "small": 120, "tiny": 3}
     return [
         open_source(
-            str(write_texts(tmp_path / f"{name}.jsonl", [f"{name} {n} " + "x" * (n % 90) for n in range(count)])),
+            str(
+                write_texts(
+                    tmp_path / f"{name}.jsonl",
+                    [f"{name} {n} " + "x" * (n % 90) for n in range(count)],
+                )
+            ),
             window=4,
         )
         for name, count in sizes.items()
@@ -39,7 +44,9 @@ def test_a_mixture_holds_every_source_by_its_weight_in_every_window(sources):
     assert len(windows) > 5
     for _, documents in windows:
         assert shares([document.text for document in documents]) == pytest.approx(WEIGHTS, abs=0.05)
-    assert shares([document.text for _, ds in windows for document in ds]) == pytest.approx(WEIGHTS, abs=0.005)
+    assert shares([document.text for _, ds in windows for document in ds]) == pytest.approx(
+        WEIGHTS, abs=0.005
+    )
 
 
 def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
@@ -47,12 +54,18 @@ def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
     texts = texts_of(mixture)
     assert {text for source in sources for text in texts_of(source)} == set(texts)
     large = [text for text in texts if text.startswith("large")]
-    assert 900 <= len(large) < 1000, "the one that takes longest is read once, and at most a window more"
-    assert [document.id for document in documents_of(mixture)] != [d.id for d in documents_of(mixture, epoch=1)]
+    assert 900 <= len(large) < 1000, (
+        "the one that takes longest is read once, and at most a window more"
+    )
+    assert [document.id for document in documents_of(mixture)] != [
+        d.id for d in documents_of(mixture, epoch=1)
+    ]
 
 
 def test_a_repeated_source_is_read_in_another_order(sources):
-    small = [text for text in texts_of(Mixture(sources, WEIGHTS, window=5)) if text.startswith("small")]
+    small = [
+        text for text in texts_of(Mixture(sources, WEIGHTS, window=5)) if text.startswith("small")
+    ]
     passes = [small[:120], small[120:240]]
     assert sorted(passes[0]) == sorted(passes[1])
     assert passes[0] != passes[1]
@@ -73,7 +86,9 @@ def test_a_mixture_resumes_exactly_at_any_position(sources):
         assert list(mixture.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
 
 
-@pytest.mark.parametrize("position", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
+@pytest.mark.parametrize(
+    "position", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3]
+)
 def test_an_invalid_position_of_a_mixture_is_refused(sources, position):
     with pytest.raises(DataError, match="saved position"):
         documents_of(Mixture(sources, WEIGHTS, 4000), position=position)
@@ -138,7 +153,9 @@ def test_a_small_source_always_has_something_to_hold_out(tmp_path):
 
 def test_copies_of_one_document_cannot_be_split(tmp_path):
     source = open_source(str(write_texts(tmp_path / "one.jsonl", ["one"] * 5)))
-    with pytest.raises(DataError, match=r"one document, expected two or more; data\.validation\.source=FILE"):
+    with pytest.raises(
+        DataError, match=r"one document, expected two or more; data\.validation\.source=FILE"
+    ):
         hold_out(source, 1e-9)
 
 
@@ -150,11 +167,16 @@ def test_a_large_source_is_not_searched(tmp_path):
 
 
 def test_weights_of_any_size_are_relative(sources):
-    small, large = Mixture(sources, [3.0, 2.0, 1.0], 4000), Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000)
+    small, large = (
+        Mixture(sources, [3.0, 2.0, 1.0], 4000),
+        Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000),
+    )
     np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
     assert small.bytes == large.bytes
 
 
 def test_weights_that_would_make_an_epoch_endless_are_refused(sources):
-    with pytest.raises(ConfigError, match=r"data\.mixture: expected weights within a factor of 1e\+06"):
+    with pytest.raises(
+        ConfigError, match=r"data\.mixture: expected weights within a factor of 1e\+06"
+    ):
         Mixture(sources, [1e300, 1.0, 1e-300], 4000)

@@ -25,14 +25,17 @@ from support.streams import (
 def stream_of(batches, epoch=0):
     """All tokens of an epoch, and the id of the document that each belongs to."""
     chunks = list(batches.chunks(epoch, EPOCH_START))
-    return np.concatenate([c.tokens for c in chunks]), np.concatenate([np.repeat(c.ids, c.lengths) for c in chunks])
+    return np.concatenate([c.tokens for c in chunks]), np.concatenate(
+        [np.repeat(c.ids, c.lengths) for c in chunks]
+    )
 
 
 def real_rows(batches):
     """Rows with a target, of the whole epoch: tokens, targets and weights."""
     some = list(batches)
     tokens, targets, weights = (
-        np.concatenate([getattr(batch, name) for batch in some]) for name in ("tokens", "targets", "loss_weights")
+        np.concatenate([getattr(batch, name) for batch in some])
+        for name in ("tokens", "targets", "loss_weights")
     )
     real = weights.sum(axis=1) > 0
     return tokens[real], targets[real], weights[real]
@@ -52,7 +55,9 @@ def test_each_document_ends_with_its_end_token():
     last = np.flatnonzero(np.append(ids[1:] != ids[:-1], True))
     np.testing.assert_array_equal(np.flatnonzero(tokens == END), last)
     assert len(last) == 23
-    spoken = [bytes(tokens[:-1].astype(np.uint8)).decode() for tokens in np.split(tokens, last + 1)[:-1]]
+    spoken = [
+        bytes(tokens[:-1].astype(np.uint8)).decode() for tokens in np.split(tokens, last + 1)[:-1]
+    ]
     assert sorted(spoken) == sorted(texts())
 
 
@@ -120,14 +125,20 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(TokenStream(InMemorySource(texts()), ByteTokenizer().encode_documents, END, 3)(0, EPOCH_START))
+    chunks = list(
+        TokenStream(InMemorySource(texts()), ByteTokenizer().encode_documents, END, 3)(
+            0, EPOCH_START
+        )
+    )
     valid = PackedEvalBatches(chunks, make_row_builder(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second) == length_hint(valid)
     assert all(batches_equal(a, b) for a, b in zip(first, second, strict=True))
     assert {len(batch.example_ids) for batch in first} == {10, 7}
     tokens = np.concatenate([chunk.tokens for chunk in chunks])
-    np.testing.assert_array_equal(np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:])
+    np.testing.assert_array_equal(
+        np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:]
+    )
     assert not list(PackedEvalBatches([], make_row_builder(), 10))
 
 

@@ -17,7 +17,11 @@ def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
 
 
 def read(source, seed=0, epoch=0, **more):
-    return [document.text for _, documents in windows_of(source, seed, epoch, **more) for document in documents]
+    return [
+        document.text
+        for _, documents in windows_of(source, seed, epoch, **more)
+        for document in documents
+    ]
 
 
 def test_every_epoch_has_every_document_once_in_another_order():
@@ -30,7 +34,9 @@ def test_every_epoch_has_every_document_once_in_another_order():
 
 def test_documents_are_shuffled_only_within_their_window():
     group = InMemorySource(TEXTS[:10], size=10).groups[0]
-    orders = [windows_of(InMemorySource(TEXTS[:10], size=10), epoch=epoch)[0][1] for epoch in range(4)]
+    orders = [
+        windows_of(InMemorySource(TEXTS[:10], size=10), epoch=epoch)[0][1] for epoch in range(4)
+    ]
     assert all(sorted(order) == sorted(group) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
@@ -67,11 +73,16 @@ def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit)
 @pytest.mark.parametrize("number", range(4))
 def test_the_document_limit_holds_when_resuming_at_any_window(number):
     whole = windows_of(InMemorySource(TEXTS), epoch=1, limit=13)
-    assert windows_of(InMemorySource(TEXTS), epoch=1, start=start_of(whole[number]), limit=13) == whole[number:]
+    assert (
+        windows_of(InMemorySource(TEXTS), epoch=1, start=start_of(whole[number]), limit=13)
+        == whole[number:]
+    )
 
 
 def test_only_chosen_documents_are_read():
     source = InMemorySource(TEXTS)
     chosen = np.array(sorted(document.id for group in source.groups[::3] for document in group[1:]))
     windows = windows_of(source, chosen=chosen)
-    assert sorted(document.id for _, documents in windows for document in documents) == chosen.tolist()
+    assert (
+        sorted(document.id for _, documents in windows for document in documents) == chosen.tolist()
+    )

@@ -21,8 +21,12 @@ def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_
     )
     labels = np.array([row.survived for row in data.train_rows] * 4)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
-    model = LogisticRegression(tol=1e-8, max_iter=10_000).fit(vectorizer.fit_transform(list(chain(*train))), labels)
-    expected = np.mean([model.predict_proba(vectorizer.transform(texts)) for texts in valid], axis=0)
+    model = LogisticRegression(tol=1e-8, max_iter=10_000).fit(
+        vectorizer.fit_transform(list(chain(*train))), labels
+    )
+    expected = np.mean(
+        [model.predict_proba(vectorizer.transform(texts)) for texts in valid], axis=0
+    )
     np.testing.assert_allclose(predictions["tfidf_logistic_regression"], expected, atol=1e-3)
     assert not np.allclose(predictions["tfidf_same_sentences"], expected, atol=1e-2)
 
@@ -32,7 +36,11 @@ def test_women_survive_by_the_female_rule(tmp_path):
     rule = next(each for each in data.baselines() if each.name == "female_rule")
     assert rule.valid[:, 1].tolist() == [row.sex == "female" for row in data.valid_rows]
     assert rule.test.shape == (0, 2)
-    others = next(each for each in data.baselines_on(table_of(data.train_rows[:9])) if each.name == "female_rule")
+    others = next(
+        each
+        for each in data.baselines_on(table_of(data.train_rows[:9]))
+        if each.name == "female_rule"
+    )
     assert others.valid[:, 1].tolist() == [row.sex == "female" for row in data.train_rows[:9]]
 
 

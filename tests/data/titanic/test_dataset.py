@@ -25,7 +25,11 @@ def data(tmp_path_factory):
 
 
 def test_the_task_and_the_counts(data):
-    assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
+    assert (data.task.kind, data.task.num_classes, data.task.labels) == (
+        "classification",
+        2,
+        ("died", "survived"),
+    )
     assert data.class_counts == [439, 274]
     assert (data.train.batches_per_epoch, len(list(data.valid))) == (67, 3)
 
@@ -60,7 +64,10 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
     def sentences(epoch, **changes):
         data = make_titanic(tmp_path, prefetch=0, **changes)
         data.train.load_state_dict(data.train.state_dict() | {"epoch": epoch})
-        pairs = (zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True) for batch in data.train)
+        pairs = (
+            zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True)
+            for batch in data.train
+        )
         return sorted(pair for batch in pairs for pair in batch)
 
     first = sentences(5)
@@ -70,11 +77,16 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
 
 
 def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
-    data, other = make_titanic(tmp_path), make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
+    data, other = (
+        make_titanic(tmp_path),
+        make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5),
+    )
     list(data.train)
     sentences = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
     assert sentences == data.encoder.texts(data.valid_rows) == other.encoder.texts(other.valid_rows)
-    assert sentences == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
+    assert sentences == [
+        other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens
+    ]
 
 
 def test_all_templates_are_used(data):
@@ -104,7 +116,10 @@ def test_sentences_are_truncated_to_seq_len(tmp_path):
 
 def test_every_training_row_is_reached_across_five_folds(tmp_path):
     quick = {"templates": ["basic"], "augment": Augment(copies=1), "baselines": False}
-    held = [{row.id for row in make_titanic(tmp_path, folds=5, fold=fold, **quick).valid_rows} for fold in range(5)]
+    held = [
+        {row.id for row in make_titanic(tmp_path, folds=5, fold=fold, **quick).valid_rows}
+        for fold in range(5)
+    ]
     assert set.union(*held) == set(range(1, 892))
     assert sum(map(len, held)) == 891
 
@@ -126,7 +141,9 @@ def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, tem
     data.save(tmp_path)
     restored = TitanicDataset.restore_encoder(tmp_path)
     assert restored.task == data.task
-    for left, right in zip(data.encoder.encode_passengers(ROWS), restored.encode_passengers(ROWS), strict=True):
+    for left, right in zip(
+        data.encoder.encode_passengers(ROWS), restored.encode_passengers(ROWS), strict=True
+    ):
         np.testing.assert_array_equal(left, right)
     assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
 
@@ -145,7 +162,10 @@ def test_a_damaged_folder_is_refused(tmp_path):
     text = (tmp_path / "data.json").read_text()
     state = json.loads(text)
     bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in state)]
-    bad += [json.dumps(state | {"templates": {"basic": "$secret"}}), json.dumps(state | {"more": 1})]
+    bad += [
+        json.dumps(state | {"templates": {"basic": "$secret"}}),
+        json.dumps(state | {"more": 1}),
+    ]
     for content in bad:
         (tmp_path / "data.json").write_text(content)
         with pytest.raises(DataError) as caught:
@@ -165,8 +185,14 @@ def baseline_accuracies(data):
 
 
 def test_the_baselines_are_those_that_are_published(tmp_path):
-    quick = {"tokenizer": new_bpe_trainer(vocab_size=300), "augment": Augment(copies=1)}  # baselines read neither
-    folds = [baseline_accuracies(make_titanic(tmp_path, folds=5, fold=fold, **quick)) for fold in range(5)]
+    quick = {
+        "tokenizer": new_bpe_trainer(vocab_size=300),
+        "augment": Augment(copies=1),
+    }  # baselines read neither
+    folds = [
+        baseline_accuracies(make_titanic(tmp_path, folds=5, fold=fold, **quick))
+        for fold in range(5)
+    ]
     mean = {name: np.mean([fold[name] for fold in folds]) for name in folds[0]}
     assert mean["majority"] == pytest.approx(0.6162, abs=0.0005)
     assert mean["female_rule"] == pytest.approx(0.7868, abs=0.0005)
@@ -176,13 +202,18 @@ def test_the_baselines_are_those_that_are_published(tmp_path):
 
 
 def test_the_tokenizer_may_have_single_characters_or_a_chosen_size(tmp_path):
-    characters = CharTokenizerTrainer(on_unknown="bytes", train_examples=10_000, path=None, force_retrain=False)
+    characters = CharTokenizerTrainer(
+        on_unknown="bytes", train_examples=10_000, path=None, force_retrain=False
+    )
     data = make_titanic(tmp_path, tokenizer=characters, seq_len=300)
     row = next(iter(data.valid)).tokens[0]
     assert data.tokenizer.decode(row) == data.encoder.texts(data.valid_rows[:1])[0]
     chosen = make_titanic(tmp_path, tokenizer=new_bpe_trainer(vocab_size="auto"))
     chosen.save(tmp_path)
-    assert json.loads((tmp_path / "vocabulary.json").read_text())["chosen"] == chosen.tokenizer.vocab_size
+    assert (
+        json.loads((tmp_path / "vocabulary.json").read_text())["chosen"]
+        == chosen.tokenizer.vocab_size
+    )
 
 
 def test_a_cached_tokenizer_gives_the_same_data(tmp_path):
@@ -205,13 +236,28 @@ def test_rows_without_labels_are_encoded(tmp_path, data):
 def test_the_configuration_names_every_parameter_once():
     config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
     tree = ast.parse((ROOT / "titanic" / "dataset.py").read_text())
-    (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TitanicDataset")
-    init = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
-    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {
+    (node,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == "TitanicDataset"
+    )
+    init = next(
+        item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+    )
+    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {
+        "_target_",
+        "defaults",
+    } | {
         "batching",
         "tokenizer",
     }
-    assert {argument.arg for argument in init.args.kwonlyargs} == {"seed", "cache", "parameters", "width", "pretrained"}
+    assert {argument.arg for argument in init.args.kwonlyargs} == {
+        "seed",
+        "cache",
+        "parameters",
+        "width",
+        "pretrained",
+    }
     assert not init.args.defaults
 
 

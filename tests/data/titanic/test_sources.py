@@ -13,14 +13,22 @@ import numpy as np
 import pytest
 
 from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import fold_numbers, hold_out, load_passengers, load_test_passengers, split_rows
+from mlxlab.data.titanic.sources import (
+    fold_numbers,
+    hold_out,
+    load_passengers,
+    load_test_passengers,
+    split_rows,
+)
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.titanic import csv_text, make_titanic, real_rows
 
 ROWS = real_rows()
 IDS = np.array([row.id for row in ROWS[:891]])
 LABELS = np.array([row.survived for row in ROWS[:891]])
-PASSENGER_ID_ORDER = Path(__file__).parents[1] / "passenger_id_order.json"  # PassengerId of each row of OpenML's file
+PASSENGER_ID_ORDER = (
+    Path(__file__).parents[1] / "passenger_id_order.json"
+)  # PassengerId of each row of OpenML's file
 
 
 def read_openml_rows():
@@ -28,7 +36,10 @@ def read_openml_rows():
     folder = Path(importlib.util.find_spec("sklearn").origin).parent
     packed = folder / "datasets/tests/data/openml/id_40945/data-v1-dl-16826755.arff.gz"
     data = gzip.decompress(packed.read_bytes())
-    assert hashlib.sha256(data).hexdigest() == "c56e3785c96cd8aceac85f11bff21c2bf72841426f50903a6f27be8f334a7d03"
+    assert (
+        hashlib.sha256(data).hexdigest()
+        == "c56e3785c96cd8aceac85f11bff21c2bf72841426f50903a6f27be8f334a7d03"
+    )
     body = data.decode().split("@data", 1)[1].strip()
     return csv.reader(io.StringIO(body), escapechar="\\", doublequote=False, skipinitialspace=True)
 
@@ -40,7 +51,19 @@ def test_the_packaged_rows_are_those_of_openml():
             None if value == "?" else value.strip() for value in values[:11]
         )
         age, fare = (None if number is None else float(number) for number in (age, fare))
-        expected = (int(survived), int(pclass), name, sex, age, int(sibsp), int(parch), ticket, fare, cabin, embarked)
+        expected = (
+            int(survived),
+            int(pclass),
+            name,
+            sex,
+            age,
+            int(sibsp),
+            int(parch),
+            ticket,
+            fare,
+            cabin,
+            embarked,
+        )
         assert ROWS[passenger_id - 1] == (passenger_id, *expected)
 
 
@@ -48,12 +71,45 @@ def test_the_real_rows_have_the_usual_split():
     source = load_passengers(None)
     assert [row.id for row in source.train] == list(range(1, 892))
     assert [row.id for row in source.test] == list(range(892, 1310))
-    assert (sum(row.survived for row in source.train), sum(row.survived for row in source.test)) == (342, 158)
-    assert source.train[0] == (1, 0, 3, "Braund, Mr. Owen Harris", "male", 22.0, 1, 0, "A/5 21171", 7.25, None, "S")
-    assert source.test[0] == (892, 0, 3, "Kelly, Mr. James", "male", 34.5, 0, 0, "330911", 7.8292, None, "Q")
-    missing = Counter(name for row in ROWS for name, value in row._asdict().items() if value is None)
+    assert (
+        sum(row.survived for row in source.train),
+        sum(row.survived for row in source.test),
+    ) == (342, 158)
+    assert source.train[0] == (
+        1,
+        0,
+        3,
+        "Braund, Mr. Owen Harris",
+        "male",
+        22.0,
+        1,
+        0,
+        "A/5 21171",
+        7.25,
+        None,
+        "S",
+    )
+    assert source.test[0] == (
+        892,
+        0,
+        3,
+        "Kelly, Mr. James",
+        "male",
+        34.5,
+        0,
+        0,
+        "330911",
+        7.8292,
+        None,
+        "Q",
+    )
+    missing = Counter(
+        name for row in ROWS for name, value in row._asdict().items() if value is None
+    )
     assert missing == {"age": 263, "fare": 1, "cabin": 1014, "embarked": 2}
-    assert source.description == ["titanic: 1,309 real rows, 891 of them for training and validation"]
+    assert source.description == [
+        "titanic: 1,309 real rows, 891 of them for training and validation"
+    ]
 
 
 def test_columns_recorded_after_the_sinking_are_not_packaged():
@@ -150,7 +206,9 @@ def test_a_held_out_part_is_stratified_and_leaves_both_classes_on_both_sides(fra
 
 def test_the_split_depends_on_ids_not_on_the_order_of_rows():
     turned = np.random.default_rng(0).permutation(891)
-    np.testing.assert_array_equal(hold_out(IDS, LABELS, 0.2, 3)[turned], hold_out(IDS[turned], LABELS[turned], 0.2, 3))
+    np.testing.assert_array_equal(
+        hold_out(IDS, LABELS, 0.2, 3)[turned], hold_out(IDS[turned], LABELS[turned], 0.2, 3)
+    )
     np.testing.assert_array_equal(
         fold_numbers(IDS, LABELS, 5, 3)[turned], fold_numbers(IDS[turned], LABELS[turned], 5, 3)
     )
@@ -169,12 +227,15 @@ def test_validation_rows_may_come_from_a_file_but_not_be_training_rows(tmp_path)
     path.write_text(csv_text(ROWS[800:891]))
     split = split_rows(list(ROWS[:800]), str(path), 0.2, None, 0, 0)
     assert (split.train, split.valid) == (list(ROWS[:800]), list(ROWS[800:891]))
-    with pytest.raises(DataError, match="1:1: 10 PassengerIds are training rows too, the smallest is 801"):
+    with pytest.raises(
+        DataError, match="1:1: 10 PassengerIds are training rows too, the smallest is 801"
+    ):
         split_rows(list(ROWS[:810]), str(path), 0.2, None, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("folds", "fold", "valid_source"), [(None, 1, None), (5, 5, None), (2, 7, None), (5, 0, "valid.csv")]
+    ("folds", "fold", "valid_source"),
+    [(None, 1, None), (5, 5, None), (2, 7, None), (5, 0, "valid.csv")],
 )
 def test_a_split_key_without_effect_is_refused(folds, fold, valid_source):
     with pytest.raises(ConfigError, match=r"data\.fold"):
@@ -183,6 +244,8 @@ def test_a_split_key_without_effect_is_refused(folds, fold, valid_source):
 
 def test_a_class_too_small_to_be_split_is_refused():
     with pytest.raises(DataError, match="label 1 has 1 row,"):
-        split_rows([row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0)
+        split_rows(
+            [row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0
+        )
     with pytest.raises(DataError, match="expected at least 7"):
         split_rows(list(ROWS[:12]), None, 0.2, 7, 0, 0)

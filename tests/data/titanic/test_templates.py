@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.data.titanic.templates import TEMPLATES, count_companions, fit_statistics, party_outcome, render_sentence
+from mlxlab.data.titanic.templates import (
+    TEMPLATES,
+    count_companions,
+    fit_statistics,
+    party_outcome,
+    render_sentence,
+)
 from support.titanic import csv_text, make_titanic, real_rows
 
 ROWS = real_rows()
@@ -95,7 +101,9 @@ def test_missing_values_are_stated_in_every_template_that_uses_them():
         "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
         "fare and embarked at an unknown port."
     )
-    assert render(row, "narrative").startswith("The passenger, a man of unknown age, boarded at an unknown port")
+    assert render(row, "narrative").startswith(
+        "The passenger, a man of unknown age, boarded at an unknown port"
+    )
     assert "Age: unknown." in render(row, "descriptive")
     assert "that a man of unknown age came aboard" in render(row, "story")
     assert render(row, "full") == (
@@ -114,7 +122,17 @@ def test_no_number_has_more_than_two_decimals():
 
 
 @pytest.mark.parametrize(
-    "name", ["", ", .", "Smith", "Smith, John", ", Mr. X", "a" * 1000, "$age ${name} {0} %s", "\u2603, Mr. \u2603"]
+    "name",
+    [
+        "",
+        ", .",
+        "Smith",
+        "Smith, John",
+        ", Mr. X",
+        "a" * 1000,
+        "$age ${name} {0} %s",
+        "\u2603, Mr. \u2603",
+    ],
 )
 def test_any_name_makes_a_sentence(name):
     for template in TEMPLATES:
@@ -152,7 +170,9 @@ def fit_without(row):
 def test_a_rows_own_label_never_reaches_its_sentence():
     for index in range(0, 891, 30):
         row = TRAIN[index]
-        flipped = fit_statistics([*TRAIN[:index], row._replace(survived=1 - row.survived), *TRAIN[index + 1 :]], True)
+        flipped = fit_statistics(
+            [*TRAIN[:index], row._replace(survived=1 - row.survived), *TRAIN[index + 1 :]], True
+        )
         for name in TEMPLATES:
             assert render(row, name, STATISTICS) == render(row, name, flipped)
 
@@ -167,12 +187,18 @@ def test_only_the_group_template_uses_training_labels():
 
 def test_group_states_the_outcome_of_the_other_women_and_children_of_the_party():
     def fate(*labels):
-        party = [MAN._replace(id=i, sex="female", survived=label, ticket="T 1") for i, label in enumerate(labels, 2)]
+        party = [
+            MAN._replace(id=i, sex="female", survived=label, ticket="T 1")
+            for i, label in enumerate(labels, 2)
+        ]
         return party_outcome(MAN._replace(id=1, ticket="T 1"), fit_statistics(party, labels=True))
 
     assert [fate(), fate(1, 1), fate(0), fate(1, 0)] == ["untold", "saved", "lost", "divided"]
     men = [MAN._replace(id=5, survived=1, ticket="T 1")]
-    assert party_outcome(MAN._replace(id=1, ticket="T 1"), fit_statistics(men, labels=True)) == "untold"
+    assert (
+        party_outcome(MAN._replace(id=1, ticket="T 1"), fit_statistics(men, labels=True))
+        == "untold"
+    )
 
 
 def test_statistics_survive_being_saved():

@@ -66,21 +66,29 @@ def test_a_frequency_never_reached_leaves_only_bytes():
 
 
 def test_a_long_text_is_truncated_before_its_end_token():
-    full, truncated = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
+    full, truncated = (
+        TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6)
+    )
     assert len(truncated) == 6
     assert truncated[:5] == full[:5]
     assert truncated[-1] == TOKENIZER.eos_id
 
 
-@pytest.mark.parametrize("word", ["a" * 50_000, "\u4e2d" * 50_000, "7" * 50_000, "\0" * 50_000, " " * 50_000])
+@pytest.mark.parametrize(
+    "word", ["a" * 50_000, "\u4e2d" * 50_000, "7" * 50_000, "\0" * 50_000, " " * 50_000]
+)
 def test_training_splits_long_words_and_encoding_does_not(word):
-    trained = train_bpe([word, f"b {word}"], 300, 2)  # it merges whole words, which have no other pairs
+    trained = train_bpe(
+        [word, f"b {word}"], 300, 2
+    )  # it merges whole words, which have no other pairs
     assert max(map(len, trained.inner.get_vocab())) <= MAX_WORD_LENGTH * len(word[0].encode())
     assert len(trained.inner.pre_tokenizer.pre_tokenize_str(word)) == 1
     assert trained.decode(trained.encode(word)) == word
 
 
-@pytest.mark.parametrize("characters", [COMMON, "".join(map(chr, range(0x3000)))], ids=["common", "wide"])
+@pytest.mark.parametrize(
+    "characters", [COMMON, "".join(map(chr, range(0x3000)))], ids=["common", "wide"]
+)
 def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
     generator = random.Random(0)
     texts = ["".join(generator.choices(characters, k=generator.randrange(80))) for _ in range(3000)]
@@ -88,8 +96,16 @@ def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
     trained = train_bpe(texts, 1200, 2)
     plain = tokenizers.Tokenizer(models.BPE())
     plain.pre_tokenizer = trained.inner.pre_tokenizer
-    special, alphabet = ["<pad>", "<bos>", "<eos>", "<mask>"], sorted(pre_tokenizers.ByteLevel.alphabet())
-    options = {"vocab_size": 1200, "min_frequency": 2, "special_tokens": special, "initial_alphabet": alphabet}
+    special, alphabet = (
+        ["<pad>", "<bos>", "<eos>", "<mask>"],
+        sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    options = {
+        "vocab_size": 1200,
+        "min_frequency": 2,
+        "special_tokens": special,
+        "initial_alphabet": alphabet,
+    }
     plain.train_from_iterator(texts, trainers.BpeTrainer(**options, show_progress=False))
     assert json.loads(plain.to_str())["model"] == json.loads(trained.inner.to_str())["model"]
 
@@ -100,9 +116,17 @@ def test_training_is_deterministic_across_processes():
         "print(train_bpe([row.name for row in real_rows()[:300]], 600, 2).fingerprint)"
     )
     for seed in ("1", "2"):
-        environment = {"PYTHONPATH": os.pathsep.join(["tests", *sys.path]), "PYTHONHASHSEED": seed, "PATH": ""}
+        environment = {
+            "PYTHONPATH": os.pathsep.join(["tests", *sys.path]),
+            "PYTHONHASHSEED": seed,
+            "PATH": "",
+        }
         answer = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert answer.stdout.strip() == TOKENIZER.fingerprint
 
@@ -156,7 +180,9 @@ def wordpiece():
         ",",
         ".",
     ]
-    inner = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    inner = tokenizers.Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     inner.add_special_tokens(vocabulary[:5])
@@ -169,7 +195,12 @@ def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
     wordpiece().save(str(tmp_path / "tokenizer.json"))
     data = make_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
     assert data.tokenizer.vocab_size == 13
-    assert (data.tokenizer.pad_id, data.tokenizer.bos_id, data.tokenizer.eos_id, data.tokenizer.mask_id) == (0, 2, 3, 4)
+    assert (
+        data.tokenizer.pad_id,
+        data.tokenizer.bos_id,
+        data.tokenizer.eos_id,
+        data.tokenizer.mask_id,
+    ) == (0, 2, 3, 4)
     ids = data.tokenizer.encode("male passenger, third class male female.")
     assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither truncated nor padded
     batch = next(iter(data.valid))
@@ -186,7 +217,8 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
 
 def new_characters(on_unknown="bytes", **changes):
     return CharTokenizerTrainer(
-        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None, "force_retrain": False} | changes
+        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None, "force_retrain": False}
+        | changes
     )
 
 
@@ -201,10 +233,15 @@ def test_characters_give_any_text_back(text, tmp_path):
 
 
 def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
-    tokenizer = new_characters("error").fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer
+    tokenizer = (
+        new_characters("error").fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer
+    )
     assert tokenizer.vocab_size == 4 + 4
     assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
-    assert new_characters().fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer.vocab_size == 4 + 4 + 256
+    assert (
+        new_characters().fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer.vocab_size
+        == 4 + 4 + 256
+    )
 
 
 def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
@@ -227,16 +264,26 @@ def test_the_characters_of_a_corpus_are_cached(tmp_path):
 
 def test_whole_documents_are_encoded_without_special_tokens():
     documents = TOKENIZER.encode_documents([*TEXTS[:5], ""])
-    assert [ids.tolist() for ids in documents] == [TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]]
+    assert [ids.tolist() for ids in documents] == [
+        TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]
+    ]
     assert all(ids.dtype.name == "int32" for ids in documents)
 
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
-    refusing = new_characters("error").fit(Corpus([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS)).tokenizer
-    for tokenizer in (TOKENIZER, refusing, new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer):
+    refusing = (
+        new_characters("error").fit(Corpus([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS)).tokenizer
+    )
+    for tokenizer in (
+        TOKENIZER,
+        refusing,
+        new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer,
+    ):
         assert len(tokenizer.token_bytes) == tokenizer.vocab_size
-        assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
+        assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(
+            text.encode()
+        )
         assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
 
 
@@ -249,19 +296,31 @@ def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
     assert Tokenizer(wordpiece()).token_bytes == ()
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "p"]
     inner = tokenizers.Tokenizer(
-        models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+        models.BPE(
+            {piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True
+        )
     )
     inner.normalizer = normalizers.Replace(" ", "\u2581")
-    inner.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len("<unk>")  # as newer SentencePiece models do
-    inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len(
+        "<unk>"
+    )  # as newer SentencePiece models do
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
     assert Tokenizer(inner).token_bytes == ()  # a space too many at the front of each text
 
 
 def test_what_a_language_model_needs_comes_back(tmp_path):
     TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, "data")
     again = restore_text(tmp_path)
-    assert (again.masked, again.seq_len, again.tokenizer.fingerprint) == (True, 64, TOKENIZER.fingerprint)
+    assert (again.masked, again.seq_len, again.tokenizer.fingerprint) == (
+        True,
+        64,
+        TOKENIZER.fingerprint,
+    )
     assert again.task == TextEncoder(TOKENIZER, masked=True, seq_len=64).task
     assert again.task.token_bytes == TOKENIZER.token_bytes
 

@@ -69,7 +69,12 @@ def test_statistics_are_of_the_texts_trained_on_and_of_others():
 def test_the_text_supports_tokens_that_occur_a_hundred_times():
     sizes = vocabulary_sizes(1024)
     occurrences = [50 if size <= 704 else 1 for size in sizes]
-    statistics = {"bytes_per_token": [], "occurrences": occurrences, "train_bytes": 1000, "by_length": 8000}
+    statistics = {
+        "bytes_per_token": [],
+        "occurrences": occurrences,
+        "train_bytes": 1000,
+        "by_length": 8000,
+    }
     assert size_by_data(statistics, 1024, 2000) == 704
     assert size_by_data(statistics, 1024, 100_000) == 1024
     assert size_by_data(statistics, 1024, 1999) == 512
@@ -88,22 +93,35 @@ def test_the_elbow_is_where_doubling_gains_less_than_five_percent():
 
 
 def test_the_smallest_limit_decides_and_all_three_are_reported(tmp_path):
-    limited = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000}))
+    limited = new_bpe_trainer().fit(
+        Corpus(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000})
+    )
     curve = limited.curve
     smallest = min(limit for limit in curve.limits.values() if limit is not None)
     assert limited.tokenizer.vocab_size == curve.chosen == max(512, smallest // 64 * 64)
-    assert all(f"{limit:,} by the" in limited.lines[-1] for limit in curve.limits.values() if limit is not None)
+    assert all(
+        f"{limit:,} by the" in limited.lines[-1]
+        for limit in curve.limits.values()
+        if limit is not None
+    )
 
 
 def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
     rich = CORPUS | {"planned_bytes": 10**9}
     poor = CORPUS | {"planned_bytes": 90_000}
     sizes = [
-        new_bpe_trainer(min_vocab_size=1050).fit(Corpus(TEXTS, cache=tmp_path, **corpus)).tokenizer.vocab_size
+        new_bpe_trainer(min_vocab_size=1050)
+        .fit(Corpus(TEXTS, cache=tmp_path, **corpus))
+        .tokenizer.vocab_size
         for corpus in (rich, poor, CORPUS)
     ]
     assert sizes == [1050, 512, 1050]
-    assert new_bpe_trainer(max_vocab_size=600).fit(Corpus(TEXTS, cache=tmp_path, **rich)).tokenizer.vocab_size == 600
+    assert (
+        new_bpe_trainer(max_vocab_size=600)
+        .fit(Corpus(TEXTS, cache=tmp_path, **rich))
+        .tokenizer.vocab_size
+        == 600
+    )
     with pytest.raises(ConfigError, match="min_vocab_size=2000 is more"):
         new_bpe_trainer(min_vocab_size=2000)
 
@@ -115,7 +133,8 @@ def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("texts", "size"), [(["a" * 99], 8_000), (["a" * 100], 16_000), (["a" * 499], 16_000), (["a" * 500], 32_000)]
+    ("texts", "size"),
+    [(["a" * 99], 8_000), (["a" * 100], 16_000), (["a" * 499], 16_000), (["a" * 500], 32_000)],
 )
 def test_the_length_strategy_uses_the_mean_length(texts, size):
     assert size_by_length(texts) == size
@@ -143,7 +162,9 @@ def test_the_same_corpus_and_settings_reuse_the_cached_tokenizer(tmp_path):
             new_bpe_trainer(**other).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS))
     for call in (CORPUS | {"key": "another"}, CORPUS):
         with pytest.raises(AssertionError, match="read"):
-            new_bpe_trainer(force_retrain=call is CORPUS).fit(Corpus(unreadable(), cache=tmp_path, **call))
+            new_bpe_trainer(force_retrain=call is CORPUS).fit(
+                Corpus(unreadable(), cache=tmp_path, **call)
+            )
 
 
 def unreadable():
@@ -152,7 +173,11 @@ def unreadable():
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b'"train_bytes": ', b'"train_bytes": 1')]
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data.replace(b'"train_bytes": ', b'"train_bytes": 1'),
+    ],
 )
 def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
     first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
@@ -167,14 +192,23 @@ def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog)
 @pytest.mark.parametrize(
     "change",
     [
-        {"statistics": {"bytes_per_token": [2.0], "occurrences": [1], "train_bytes": 3, "by_length": 512}},
+        {
+            "statistics": {
+                "bytes_per_token": [2.0],
+                "occurrences": [1],
+                "train_bytes": 3,
+                "by_length": 512,
+            }
+        },
         {"statistics": {"by_length": "many"}},
         {"statistics": None},
         {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},
     ],
     ids=["other sizes", "other types", "no statistics", "another tokenizer"],
 )
-def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(change, tmp_path, caplog):
+def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(
+    change, tmp_path, caplog
+):
     first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     (path,) = (tmp_path / "tokenizers").iterdir()
     content = json.loads(path.read_bytes()[DIGEST_BYTES:]) | change
@@ -189,7 +223,9 @@ def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp
     texts = iter(TEXTS)
     fit = new_bpe_trainer(train_examples=500).fit(Corpus(texts, cache=tmp_path, **CORPUS))
     assert len(list(texts)) == len(TEXTS) - 550
-    inside = new_bpe_trainer(train_examples=500).fit(Corpus(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"}))
+    inside = new_bpe_trainer(train_examples=500).fit(
+        Corpus(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"})
+    )
     assert fit.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
 
 
@@ -206,11 +242,15 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path, monk
         train_bpe(TEXTS, size, 2).save(tmp_path / name)
     own, other = tmp_path / "own", tmp_path / "other"
     for path in (str(own), str(own / "tokenizer.json")):
-        fit = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=own))
+        fit = new_bpe_trainer(path=path).fit(
+            Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=own)
+        )
         assert fit.tokenizer.vocab_size == 300
         assert fit.lines == [f"tokenizer of {Path(path).relative_to(tmp_path)}: 300 tokens"]
     assert (
-        new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other)).tokenizer.vocab_size
+        new_bpe_trainer()
+        .fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other))
+        .tokenizer.vocab_size
         == 301
     )
     with pytest.raises(NotAllowedError, match="expected the tokenizer of the weights"):
@@ -227,7 +267,9 @@ def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # a size that was given has no curve
     curve = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).curve
-    replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1]).save(tmp_path / "inference")
+    replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1]).save(
+        tmp_path / "inference"
+    )
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # one size is no curve
     curve.save(tmp_path / "inference")

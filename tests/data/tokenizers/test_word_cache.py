@@ -10,7 +10,9 @@ from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.word_cache import WordCache
 
 ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
-LATIN = ASCII + "\xe9\xc6\xf8\u0130\u017f\u2010\u2014\u2018\u2019\u201c\u201d\u2026\u2027\u2030\u205e"
+LATIN = (
+    ASCII + "\xe9\xc6\xf8\u0130\u017f\u2010\u2014\u2018\u2019\u201c\u201d\u2026\u2027\u2030\u205e"
+)
 WIDE = LATIN + "\xe9\xdf\xb2\u0130\u4e2d\U0001f600\x85\xa0\u2028"
 
 
@@ -25,24 +27,38 @@ def tokenizer():
 
 
 def same(first, second):
-    return all(np.array_equal(a, b) and a.dtype == b.dtype == np.int32 for a, b in zip(first, second, strict=True))
+    return all(
+        np.array_equal(a, b) and a.dtype == b.dtype == np.int32
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 @pytest.mark.parametrize("alphabet", [ASCII, LATIN, WIDE], ids=["ascii", "latin", "wide"])
 def test_cached_words_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
-    cache, texts = WordCache(tokenizer), ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
+    cache, texts = (
+        WordCache(tokenizer),
+        ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"],
+    )
     assert cache.usable
     for _ in range(2):  # first not cached, then cached
         assert same(cache.encode_documents(texts), tokenizer.encode_documents(texts))
 
 
 def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
-    characters = [character for character in map(chr, range(0x3000)) if word_cache.COVERED.fullmatch(character)]
+    characters = [
+        character
+        for character in map(chr, range(0x3000))
+        if word_cache.COVERED.fullmatch(character)
+    ]
     split = tokenizer.inner.pre_tokenizer.pre_tokenize_str
     for text in (
-        f"{context}{character}{context}" for character in characters for context in ("a", "1", " ", ".", "'", "")
+        f"{context}{character}{context}"
+        for character in characters
+        for context in ("a", "1", " ", ".", "'", "")
     ):
-        assert word_cache.WORD.findall(text) == [text[start:end] for _, (start, end) in split(text)], repr(text)
+        assert word_cache.WORD.findall(text) == [
+            text[start:end] for _, (start, end) in split(text)
+        ], repr(text)
     assert len(characters) > 350
 
 

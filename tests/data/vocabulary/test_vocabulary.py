@@ -49,7 +49,9 @@ def test_kept_tokens_have_ids_of_their_own_and_all_others_the_last_one(full, siz
 @pytest.mark.parametrize("size", [5, 9, 14])
 def test_the_most_frequent_tokens_and_all_special_ones_are_kept(full, size):
     counts = counts_of(full.tokenizer).counts
-    vocabulary = choose(VocabularyLimit(size, None), full.tokenizer, TokenCounts(counts, exact=True))
+    vocabulary = choose(
+        VocabularyLimit(size, None), full.tokenizer, TokenCounts(counts, exact=True)
+    )
     special = full.tokenizer.special_ids
     assert len(special) == 4
     assert special <= set(vocabulary.core_ids.tolist())
@@ -61,7 +63,9 @@ def test_the_most_frequent_tokens_and_all_special_ones_are_kept(full, size):
 @pytest.mark.parametrize("coverage", [0.07, 0.5, 0.9, 0.99])
 def test_coverage_keeps_no_more_tokens_than_it_needs(full, coverage):
     counts = counts_of(full.tokenizer).counts
-    vocabulary = choose(VocabularyLimit(None, coverage), full.tokenizer, TokenCounts(counts, exact=True))
+    vocabulary = choose(
+        VocabularyLimit(None, coverage), full.tokenizer, TokenCounts(counts, exact=True)
+    )
     assert counts[vocabulary.core_ids].sum() / counts.sum() >= coverage
     fewer = VocabularyLimit(len(vocabulary.core_ids) - 1, None)
     if fewer.size > len(full.tokenizer.special_ids):
@@ -72,11 +76,15 @@ def test_coverage_keeps_no_more_tokens_than_it_needs(full, coverage):
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_batch_is_mapped_once_and_its_targets_keep_their_text(tmp_path, prefetch, masked):
-    full, mapped = (text_data(tmp_path, size, masked=masked, prefetch=prefetch) for size in (None, 10))
+    full, mapped = (
+        text_data(tmp_path, size, masked=masked, prefetch=prefetch) for size in (None, 10)
+    )
     forward = mapped.tokenizer.vocabulary.forward
     steps = 2 * full.train.batches_per_epoch
     for expected, batch in zip(take(full.train, steps), take(mapped.train, steps), strict=True):
-        np.testing.assert_array_equal(np.array(batch[2]) * batch[1], forward[expected[2]] * expected[1])
+        np.testing.assert_array_equal(
+            np.array(batch[2]) * batch[1], forward[expected[2]] * expected[1]
+        )
         if not masked:
             np.testing.assert_array_equal(batch[0], forward[expected[0]])
     for expected, batch in zip(full.valid, mapped.valid, strict=True):
@@ -127,7 +135,11 @@ def test_a_position_in_another_vocabulary_is_refused(tmp_path):
         other.train.load_state_dict(state)
     with pytest.raises(DataError, match="'vocabulary' is missing"):
         mapped.train.load_state_dict(full.train.state_dict())
-    for value in (None, {"core": "x", "grown": False}, {"core": state["vocabulary"]["core"], "grown": 1}):
+    for value in (
+        None,
+        {"core": "x", "grown": False},
+        {"core": state["vocabulary"]["core"], "grown": 1},
+    ):
         with pytest.raises(DataError, match="the saved position is malformed"):
             mapped.train.load_state_dict({**state, "vocabulary": value})
 
@@ -138,10 +150,19 @@ def test_the_map_is_saved_with_the_run_and_read_again(tmp_path):
     folder.mkdir()
     mapped.save(folder)
     encoder = restore(folder)
-    assert encoder.tokenizer.fingerprint == mapped.tokenizer.fingerprint != mapped.tokenizer.original.fingerprint
+    assert (
+        encoder.tokenizer.fingerprint
+        == mapped.tokenizer.fingerprint
+        != mapped.tokenizer.original.fingerprint
+    )
     text = "zebra 012 of d"
     ids = encoder.tokenizer.encode(text, special=False)
-    assert ids == mapped.tokenizer.vocabulary.forward[mapped.tokenizer.original.encode(text, special=False)].tolist()
+    assert (
+        ids
+        == mapped.tokenizer.vocabulary.forward[
+            mapped.tokenizer.original.encode(text, special=False)
+        ].tolist()
+    )
     assert encoder.tokenizer.decode(ids) == "".join(
         c for c, i in zip(text, ids, strict=True) if i < encoder.tokenizer.vocab_size - 1
     )
@@ -150,7 +171,9 @@ def test_the_map_is_saved_with_the_run_and_read_again(tmp_path):
     )
     resumed = text_data(tmp_path, coverage=0.8, restored=folder)
     assert resumed.fingerprint == mapped.fingerprint
-    with pytest.raises(ConfigError, match=r"data.vocabulary.size=10: the run was started with .*coverage=0.8"):
+    with pytest.raises(
+        ConfigError, match=r"data.vocabulary.size=10: the run was started with .*coverage=0.8"
+    ):
         text_data(tmp_path, size=10, restored=folder)
     with pytest.raises(ConfigError, match=r"no data.vocabulary: the run was started with"):
         text_data(tmp_path, restored=folder)
@@ -181,7 +204,9 @@ def damage(folder, **changes):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_damaged_map_or_one_of_another_tokenizer_is_refused_in_a_line(mapped, tmp_path, changes, message):
+def test_a_damaged_map_or_one_of_another_tokenizer_is_refused_in_a_line(
+    mapped, tmp_path, changes, message
+):
     folder = tmp_path / "inference"
     folder.mkdir()
     mapped.save(folder)
@@ -208,9 +233,15 @@ def test_a_changed_or_missing_map_is_refused(mapped, tmp_path):
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ({"size": 4}, r"data.vocabulary.size=4: expected 5 to \d+ of the \d+ tokens; the 4 special ones"),
+        (
+            {"size": 4},
+            r"data.vocabulary.size=4: expected 5 to \d+ of the \d+ tokens; the 4 special ones",
+        ),
         ({"size": 1000}, r"data.vocabulary.size=1000: expected 5 to"),
-        ({"coverage": 1.0}, r"data.vocabulary.coverage=1.0: expected 5 to \d+ of the \d+ tokens, got \d+"),
+        (
+            {"coverage": 1.0},
+            r"data.vocabulary.coverage=1.0: expected 5 to \d+ of the \d+ tokens, got \d+",
+        ),
         ({"size": 9, "coverage": 0.5}, "expected size or coverage, got both"),
     ],
     ids=str,

@@ -6,13 +6,23 @@ import shutil
 import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, ConfigError, InputNotFoundError
+from mlxlab.errors import (
+    CannotCreateError,
+    CheckpointUnavailableError,
+    ConfigError,
+    InputNotFoundError,
+)
 from mlxlab.experiment.cloud.fetch import fetch_run
 from mlxlab.experiment.experiment import with_fetched_run
 from support.configs import line  # noqa: F401
 from support.processes import final_state, run_here, tiny_overrides
 
-CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+CHEAP = [
+    "data.source=synthetic",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+    "~callbacks.learning_curve",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +48,29 @@ def address(store):
 def test_a_run_continues_from_its_copy_as_if_it_had_not_stopped(finished, store, tmp_path):
     (run,) = (store / "checkpoints").iterdir()
     resumed = run_here(
-        f"resume={address(store)}/{run.name}/step-00000002", "cloud=none", f"hydra.run.dir={tmp_path}/new"
+        f"resume={address(store)}/{run.name}/step-00000002",
+        "cloud=none",
+        f"hydra.run.dir={tmp_path}/new",
     )
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(finished[2])
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (finished[1], tmp_path / "new")]
+    manifests = [
+        json.loads((folder / "manifest.json").read_text())
+        for folder in (finished[1], tmp_path / "new")
+    ]
     assert manifests[0]["id"] == manifests[1]["id"] == run.name
     assert not list(tmp_path.glob(".*"))
 
 
-def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, monkeypatch):  # noqa: F811
+def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, monkeypatch):
     monkeypatch.setattr("mlxlab.experiment.cloud.fetch.project_root", lambda: line.project)
     assert line("-m", f"resume={address(store)}", "trainer.max_steps=5,6", "tracking=none") == 0
     (copy,) = (line.project / "outputs").iterdir()
     assert [config.resume for config, _ in line.runs] == [str(copy)] * 2
-    assert copy not in [folder for _, folder in line.runs]  # another folder than that of the checkpoint: a fork
+    assert copy not in [
+        folder for _, folder in line.runs
+    ]  # another folder than that of the checkpoint: a fork
     assert line.err.count("fetched step-00000004") == 1
 
 
@@ -82,9 +99,13 @@ def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
         if file["sha256"] not in known:
             (run / "files" / file["sha256"]).write_bytes(b"damaged")
     folder = fetch_run(address(store), str(tmp_path / "new"), {})
-    assert CheckpointStore(folder / "checkpoints").load().step == int(names[-2].stem.removeprefix("step-"))
+    assert CheckpointStore(folder / "checkpoints").load().step == int(
+        names[-2].stem.removeprefix("step-")
+    )
     shutil.rmtree(run / "files")
-    with pytest.raises(CheckpointUnavailableError, match=r"no usable checkpoint, skipped step-[-\d, step]+$"):
+    with pytest.raises(
+        CheckpointUnavailableError, match=r"no usable checkpoint, skipped step-[-\d, step]+$"
+    ):
         fetch_run(address(store), str(tmp_path / "other"), {})
     assert not list(tmp_path.glob("*other*"))
 

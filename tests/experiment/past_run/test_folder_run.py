@@ -54,16 +54,23 @@ def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder
 
 FOREIGN = {
     "pipe": lambda folder: (os.unlink(folder / "metrics.json"), os.mkfifo(folder / "metrics.json")),
-    "link": lambda folder: (os.unlink(folder / "manifest.json"), os.symlink("/etc/passwd", folder / "manifest.json")),
+    "link": lambda folder: (
+        os.unlink(folder / "manifest.json"),
+        os.symlink("/etc/passwd", folder / "manifest.json"),
+    ),
     "sparse": lambda folder: os.truncate(folder / "metrics.json", 2**40),
     "deep": lambda folder: (folder / "run.lock").write_text("[" * 100_000 + "]" * 100_000),
     "text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"),
     "number": lambda folder: edit(folder / "manifest.json", outcome={"steps": 2**70}),
-    "nan": lambda folder: edit(folder / "manifest.json", outcome={"final": {"valid/loss": float("nan")}}),
+    "nan": lambda folder: edit(
+        folder / "manifest.json", outcome={"final": {"valid/loss": float("nan")}}
+    ),
     "type": lambda folder: edit(folder / "manifest.json", inputs={"seed": []}),
     "missing": lambda folder: (folder / "manifest.json").write_text('{"format": 2}'),
     "folder": lambda folder: (os.unlink(folder / "run.lock"), (folder / "run.lock").mkdir()),
-    "target": lambda folder: (folder / "inference" / "config.yaml").write_text("model: {_target_: os.system}"),
+    "target": lambda folder: (folder / "inference" / "config.yaml").write_text(
+        "model: {_target_: os.system}"
+    ),
 }
 
 
@@ -73,7 +80,11 @@ def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys
     FOREIGN[damage](folder)
     code = main([command, str(folder), *([str(folder)] if command != "show" else [])])
     message = capsys.readouterr().err
-    assert (code in (65, 66, 77), message.count("\n"), "Traceback" in message) == (True, 1, False), message
+    assert (code in (65, 66, 77), message.count("\n"), "Traceback" in message) == (
+        True,
+        1,
+        False,
+    ), message
 
 
 def test_odd_times_and_control_characters_are_printed_as_text(folder, capsys):

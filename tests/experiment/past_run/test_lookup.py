@@ -18,14 +18,18 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     with pytest.raises(InputNotFoundError, match=r"the run folder .* was not found"):
         find_run_folder(run_id, uri)
     (folder / "manifest.json").touch()
-    assert {find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")} == {folder}
+    assert {
+        find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")
+    } == {folder}
     [(uid,)] = query_store(project, "select value from tags where key = 'mlxlab.uid'")
     earlier = folder / f"earlier-{uid[:8]}"
     earlier.mkdir()
     (earlier / "manifest.json").touch()  # another run began in the folder
     assert find_run_folder(uid[:8], uri) == earlier
     assert find_run_folder("outputs/a", uri) == folder
-    with pytest.raises(ConfigError, match=r"other: no such run; .*runs list shows those that are tracked"):
+    with pytest.raises(
+        ConfigError, match=r"other: no such run; .*runs list shows those that are tracked"
+    ):
         find_run_folder("other", uri)
 
     for path in folder.glob("journal.*"):
@@ -33,7 +37,10 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     finished_run(project)  # that other run, in the same folder
     uids = "select value from tags where key = 'mlxlab.uid'"
     wait_until(lambda: len(query_store(project, uids)) == 2)
-    with pytest.raises(ConfigError, match=r"outputs/a: matches 2 runs, expected the id of one: .* \(a 20\d\d-.*\), "):
+    with pytest.raises(
+        ConfigError,
+        match=r"outputs/a: matches 2 runs, expected the id of one: .* \(a 20\d\d-.*\), ",
+    ):
         PastRuns(uri).find("outputs/a")
     attempt = {"host": "", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "DONE"}
     for (holder,) in query_store(project, uids):

@@ -39,7 +39,7 @@ def edit_config(folder, old, new):
     file.write_text(file.read_text().replace(old, new))
 
 
-def values(line, *argv):  # noqa: F811
+def values(line, *argv):
     """The config of the run that the command line starts."""
     assert line(*argv) == 0, line.err
     return line.runs[0][0]
@@ -59,14 +59,18 @@ def test_a_run_without_changes_ends_in_the_same_state_and_names_the_past_one(pas
 def test_data_and_code_that_changed_are_one_line(copied_run, tmp_path):
     edit_json(copied_run / "manifest.json", lambda fields: fields["inputs"].update(data="0" * 32))
     edit_json(copied_run / "run.lock", lambda fields: fields["code"].update(commit="a" * 40))
-    again = run_here(f"rerun={copied_run}", "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/again")
+    again = run_here(
+        f"rerun={copied_run}", "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/again"
+    )
     assert again.returncode == 0, again.stderr
     [text] = [text for text in again.stderr.splitlines() if "changed since" in text]
-    assert text.startswith(f"rerun of {copied_run}: changed since then: the data (fingerprint 000000000000 then, ")
+    assert text.startswith(
+        f"rerun of {copied_run}: changed since then: the data (fingerprint 000000000000 then, "
+    )
     assert "the code (commit aaaaaaaaaaaa then, " in text
 
 
-def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):  # noqa: F811
+def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):
     saved = read_stored_config(past_run / "inference" / "config.yaml")
     config = values(line, f"rerun={past_run}", "trainer.max_steps=9")
     assert (config.trainer.max_steps, config.rerun, config.name) == (9, str(past_run), None)
@@ -74,14 +78,14 @@ def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):  # noqa
     assert config.data == saved["data"]
 
 
-def test_another_option_begins_with_its_own_values(past_run, line):  # noqa: F811
+def test_another_option_begins_with_its_own_values(past_run, line):
     config = values(line, f"rerun={past_run}", "model=transformer", "model/size=tiny")
     assert "transformer" in config.model._target_
     assert (config.model.hidden_size, config.data.batch_size) == (256, 8)
     assert "left out for another option: model.num_layers=1 model.hidden_size=32" in line.err
 
 
-def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):  # noqa: F811
+def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
     edit_config(copied_run, "patience: null", "patience: 7")
     config = values(line, f"rerun={copied_run}")
     assert config.callbacks.early_stopping.patience == 7
@@ -96,8 +100,12 @@ def test_each_job_of_a_sweep_has_the_overrides_of_the_past_run(past_run):
     assert {"model.hidden_size=32", f"rerun='{past_run}'", "seed=4,5"} <= {*composer.overrides}
 
 
-def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):  # noqa: F811
-    hostile = [f"hydra.run.dir={tmp_path}/elsewhere", "cloud=directory", f"cloud.path={tmp_path}/copies"]
+def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):
+    hostile = [
+        f"hydra.run.dir={tmp_path}/elsewhere",
+        "cloud=directory",
+        f"cloud.path={tmp_path}/copies",
+    ]
     hostile += ["callbacks.csv.allow_outside=true", "signals.requeue=true", f"resume={tmp_path}"]
     edit_json(copied_run / "run.lock", lambda fields: fields["overrides"].extend(hostile))
     edit_config(copied_run, "allow_outside: false", "allow_outside: true")
@@ -109,20 +117,22 @@ def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):  
     assert config.resume is None
 
 
-def test_a_foreign_folder_builds_nothing_that_may_not_be_built(copied_run, line):  # noqa: F811
+def test_a_foreign_folder_builds_nothing_that_may_not_be_built(copied_run, line):
     edit_config(copied_run, "mlxlab.tracking.tracker.NoTracker", "subprocess.Popen")
     assert "subprocess.Popen" in line.refuses(f"rerun={copied_run}", code=77)
     (copied_run / "run.lock").write_text("[" * 10_000)
     assert "run.lock" in line.refuses(f"rerun={copied_run}", code=65)
 
 
-def test_a_fork_begins_with_the_same_checkpoint_again(copied_run, line):  # noqa: F811
+def test_a_fork_begins_with_the_same_checkpoint_again(copied_run, line):
     checkpoint = copied_run / "checkpoints" / "step-00000003"
     edit_json(copied_run / "run.lock", lambda fields: fields.update(forked_from=str(checkpoint)))
     assert values(line, f"rerun={copied_run}").resume == str(checkpoint)
     assert line.runs[0][1].is_relative_to(line.project / "outputs")
     assert "leave out resume" in line.refuses(f"rerun={copied_run}", "resume=auto")
-    edit_json(copied_run / "run.lock", lambda fields: fields.update(forked_from="s3://elsewhere/run"))
+    edit_json(
+        copied_run / "run.lock", lambda fields: fields.update(forked_from="s3://elsewhere/run")
+    )
     assert "expected the path of a checkpoint" in line.refuses(f"rerun={copied_run}", code=65)
 
 
@@ -136,7 +146,7 @@ def test_a_fork_begins_with_the_same_checkpoint_again(copied_run, line):  # noqa
         (["rerun=a", "rerun=b"], 2, "contradicts"),
     ],
 )
-def test_what_is_no_past_run_is_one_line(args, code, expected, line, monkeypatch):  # noqa: F811
+def test_what_is_no_past_run_is_one_line(args, code, expected, line, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert expected in line.refuses(*args, code=code)
 
@@ -147,4 +157,7 @@ def test_a_rerun_cannot_resume_another_run(past_run):
 
 
 def test_overrides_without_it_stay_as_they_are(past_run):
-    assert expand_rerun(["seed=1", "rerun=null"], [], lambda overrides: {}) == ["seed=1", "rerun=null"]
+    assert expand_rerun(["seed=1", "rerun=null"], [], lambda overrides: {}) == [
+        "seed=1",
+        "rerun=null",
+    ]

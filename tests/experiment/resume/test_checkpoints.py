@@ -43,7 +43,10 @@ def source(tmp_path):
     evaluations = [(2, 0.25), (4, 0.5)]
     for count, (step, _) in enumerate(evaluations, 1):
         state = state_at(step) | {"history": history(*evaluations[:count])}
-        weights, frozen = {"layer.lora_a": mx.full((3,), float(step))}, {"layer.weight": mx.arange(4.0)[None]}
+        weights, frozen = (
+            {"layer.lora_a": mx.full((3,), float(step))},
+            {"layer.weight": mx.arange(4.0)[None]},
+        )
         store.save(step, weights, {"m": mx.zeros(3)}, state, frozen, best_step=2)
     return store
 

@@ -43,11 +43,26 @@ def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
 @pytest.mark.parametrize(
     ("earlier", "mode", "variable", "message"),
     [
-        ("none", "require", "", "backend.native=require: the run began without native kernels, and continues without"),
+        (
+            "none",
+            "require",
+            "",
+            "backend.native=require: the run began without native kernels, and continues without",
+        ),
         ("none", "auto", "require", "MLXLAB_NATIVE=require: the run began without native kernels"),
-        (str(NATIVE), "off", "", f"backend.native=off: the run began with kernels {NATIVE}, and continues with them"),
+        (
+            str(NATIVE),
+            "off",
+            "",
+            f"backend.native=off: the run began with kernels {NATIVE}, and continues with them",
+        ),
         (str(NATIVE), "require", "off", f"MLXLAB_NATIVE=off: the run began with kernels {NATIVE}"),
-        (str(NATIVE), "auto", "", "which are not available: CXX='no-such-compiler': not found; start a new run"),
+        (
+            str(NATIVE),
+            "auto",
+            "",
+            "which are not available: CXX='no-such-compiler': not found; start a new run",
+        ),
     ],
 )
 def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable, message):
@@ -59,10 +74,14 @@ def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable,
     assert not state.is_active()
 
 
-@pytest.mark.parametrize("now", [KernelSet("fedcba9876543210", NATIVE.features), KernelSet(NATIVE.digest, "avx512")])
+@pytest.mark.parametrize(
+    "now", [KernelSet("fedcba9876543210", NATIVE.features), KernelSet(NATIVE.digest, "avx512")]
+)
 def test_another_digest_or_feature_is_refused(monkeypatch, now):
     monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(now) or now)
-    with pytest.raises(NotAllowedError, match=f"^the run began with kernels {NATIVE}; here they are {now}; "):
+    with pytest.raises(
+        NotAllowedError, match=f"^the run began with kernels {NATIVE}; here they are {now}; "
+    ):
         resume_kernels(str(NATIVE), "auto")
     assert not state.is_active()
 
@@ -71,11 +90,16 @@ def test_a_run_is_reproduced_with_its_kernels_or_else_with_what_there_is(caplog)
     caplog.set_level("INFO")
     assert mode_to_reproduce("none") == "off"
     assert mode_to_reproduce(str(NATIVE)) == "auto"
-    assert caplog.messages == [f"kernels {NATIVE} are not available: CXX='no-such-compiler': not found"]
+    assert caplog.messages == [
+        f"kernels {NATIVE} are not available: CXX='no-such-compiler': not found"
+    ]
 
 
 def test_the_kernels_are_recorded_and_a_resume_with_others_is_refused(tmp_path):
-    settings = [*tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1"), f"hydra.run.dir={tmp_path}/run"]
+    settings = [
+        *tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1"),
+        f"hydra.run.dir={tmp_path}/run",
+    ]
     began = run_here(*settings)
     assert began.returncode == 0, began.stderr
     assert "native kernels are not used: CXX='no-such-compiler': not found" in began.stderr

@@ -15,9 +15,25 @@ from support.vocabulary import LINES
 
 SETTINGS = [
     *("model=transformer", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
-    *("model.intermediate_size=64", "data=streaming", "data/tokenizer=characters", "data.seq_len=8"),
-    *("data.batch_size=2", "data.prefetch=0", "data.validation.fraction=0.3", "trainer.max_steps=2"),
-    *("trainer.eval_every=2", "trainer.eval_batches=1", "trainer.learning_rate=0.01", "tracking=none", *NO_PLOTS),
+    *(
+        "model.intermediate_size=64",
+        "data=streaming",
+        "data/tokenizer=characters",
+        "data.seq_len=8",
+    ),
+    *(
+        "data.batch_size=2",
+        "data.prefetch=0",
+        "data.validation.fraction=0.3",
+        "trainer.max_steps=2",
+    ),
+    *(
+        "trainer.eval_every=2",
+        "trainer.eval_batches=1",
+        "trainer.learning_rate=0.01",
+        "tracking=none",
+        *NO_PLOTS,
+    ),
 ]
 TOKENS = mx.array([[3, 5, 7, 9, 2, 1]])
 FORMS = {
@@ -61,11 +77,17 @@ REPORTS = {  # (weights, optimizer state), as in `transfer.json`
 def runs(tmp_path_factory):
     """A folder with a run of two steps of each form, and a larger tokenizer."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
+    (folder / "lines.jsonl").write_text(
+        "".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8"
+    )
     for form, typed in FORMS.items():
-        finished = run_here(*SETTINGS, *typed, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/{form}")
+        finished = run_here(
+            *SETTINGS, *typed, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/{form}"
+        )
         assert finished.returncode == 0, finished.stderr
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "plain" / "inference" / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(
+        str(folder / "plain" / "inference" / "tokenizer.json")
+    )
     tokenizer.add_tokens(["zebra", "zz"])
     (folder / "larger").mkdir()
     tokenizer.save(str(folder / "larger" / "tokenizer.json"))
@@ -77,7 +99,10 @@ def prefix_names(folder):
     store = CheckpointStore(folder / "checkpoints")
     last = store.load()
     weights, optimizer = (
-        {name.replace("backbone.", "_orig_mod.module.backbone.", 1): array for name, array in arrays.items()}
+        {
+            name.replace("backbone.", "_orig_mod.module.backbone.", 1): array
+            for name, array in arrays.items()
+        }
         for arrays in (last.weights, last.optimizer)
     )
     store.save(last.step, weights, optimizer, last.state, best_step=last.step)
@@ -94,7 +119,8 @@ def counts(folder):
     records = json.loads(file.read_text()) if file.is_file() else [{"weights": {}, "optimizer": {}}]
     assert len(records) == 1
     return tuple(
-        {kind: len(names) for kind, names in records[0][key].items() if names} for key in ("weights", "optimizer")
+        {kind: len(names) for kind, names in records[0][key].items() if names}
+        for key in ("weights", "optimizer")
     )
 
 
@@ -104,7 +130,8 @@ def lines(step, weights, optimizer):
         return []
     kinds = ("by path", "by map", "by shape", "fresh", "dropped")
     return [
-        f"weights of step-{step:08d}: " + ", ".join(f"{count} {kind}" for kind, count in weights.items()),
+        f"weights of step-{step:08d}: "
+        + ", ".join(f"{count} {kind}" for kind, count in weights.items()),
         "optimizer state: " + ", ".join(f"{optimizer.get(kind, 0)} {kind}" for kind in kinds),
     ]
 
@@ -116,7 +143,9 @@ def check_end(folder, before, change):
     assert np.isfinite(new["history"].best)
     assert new["architecture"] == old["architecture"] | NEW_KEYS.get(change, {})
     assert new["vocab_size"] == old["vocab_size"] + (2 if change == "vocabulary" else 0)
-    assert new["metadata"]["config"]["trainer"]["learning_rate"] == (0.02 if change == "rate" else 0.01)
+    assert new["metadata"]["config"]["trainer"]["learning_rate"] == (
+        0.02 if change == "rate" else 0.01
+    )
 
 
 @pytest.mark.parametrize(("form", "change"), REPORTS)
@@ -130,11 +159,13 @@ def test_a_command_resumes_a_run_with_another_model(runs, tmp_path, form, change
     assert resumed.returncode == 0, resumed.stderr
     expected = REPORTS[form, change]
     assert counts(fork) == expected
-    assert [line for line in resumed.stderr.splitlines() if line.startswith(("weights of", "optimizer"))] == lines(
-        2, *expected
-    )
+    assert [
+        line for line in resumed.stderr.splitlines() if line.startswith(("weights of", "optimizer"))
+    ] == lines(2, *expected)
     before = logits(runs / form, 2)
-    after = logits(fork, 2)[..., : before.shape[-1]]  # a fork begins with the checkpoint for its model
+    after = logits(fork, 2)[
+        ..., : before.shape[-1]
+    ]  # a fork begins with the checkpoint for its model
     np.testing.assert_allclose(after, before, atol=0.02 if (form, change) == REQUANTISED else 2e-5)
     check_end(fork, runs / form, change)
 

@@ -17,7 +17,9 @@ def request(monkeypatch, typed, before):
     state = state_at(3)
     state["data"]["vocabulary"] = {"core": "", "grown": True}
     state["metadata"] |= {"config": CONFIG, "overrides": before}
-    return requests.requests_against_growth(CONFIG, Checkpoint(Path("step-00000003"), 3, {}, {}, state))
+    return requests.requests_against_growth(
+        CONFIG, Checkpoint(Path("step-00000003"), 3, {}, {}, state)
+    )
 
 
 def test_a_vocabulary_that_has_grown_does_not_shrink(monkeypatch):
@@ -26,5 +28,7 @@ def test_a_vocabulary_that_has_grown_does_not_shrink(monkeypatch):
         "data.vocabulary.size=10 was typed for this run before, and is None by now: it stays so"
     ]
     assert request(monkeypatch, typed[1:], []).lines() == []
-    with pytest.raises(ConfigError, match=r"^data\.vocabulary\.size=10: the run has grown to all tokens"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.vocabulary\.size=10: the run has grown to all tokens"
+    ):
         request(monkeypatch, typed, [])

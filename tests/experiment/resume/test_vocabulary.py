@@ -17,8 +17,18 @@ from support.vocabulary import LINES
 KEY = "data.tokenizer.path"
 SETTINGS = [
     *("model=transformer", "model.hidden_size=16", "model.num_layers=1", "model.num_heads=2"),
-    *("model.intermediate_size=16", "data=streaming", "data/tokenizer=characters", "data.seq_len=8"),
-    *("data.batch_size=2", "data.prefetch=0", "data.validation.fraction=0.3", "trainer.max_steps=3"),
+    *(
+        "model.intermediate_size=16",
+        "data=streaming",
+        "data/tokenizer=characters",
+        "data.seq_len=8",
+    ),
+    *(
+        "data.batch_size=2",
+        "data.prefetch=0",
+        "data.validation.fraction=0.3",
+        "trainer.max_steps=3",
+    ),
     *("trainer.eval_every=2", "trainer.eval_batches=1", "checkpointing.keep=9", "tracking=none"),
     *NO_PLOTS,
 ]
@@ -27,8 +37,12 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
-    (folder / "lines.jsonl").write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
-    finished = run_here(*SETTINGS, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/run")
+    (folder / "lines.jsonl").write_text(
+        "".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8"
+    )
+    finished = run_here(
+        *SETTINGS, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/run"
+    )
     assert finished.returncode == 0, finished.stderr
     return folder / "run"
 
@@ -48,24 +62,34 @@ def with_zebra(tokenizer):
 
 def with_two_swapped(tokenizer):
     text = with_zebra(tokenizer).to_str()
-    return tokenizers.Tokenizer.from_str(text.replace('"a":', '"?":').replace('"b":', '"a":').replace('"?":', '"b":'))
+    return tokenizers.Tokenizer.from_str(
+        text.replace('"a":', '"?":').replace('"b":', '"a":').replace('"?":', '"b":')
+    )
 
 
 def resume(folder, *overrides):
     return run_here("tracking=none", *overrides, "resume=auto", f"hydra.run.dir={folder}")
 
 
-def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(finished_run, tmp_path, monkeypatch):
+def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(
+    finished_run, tmp_path, monkeypatch
+):
     starts = []
-    monkeypatch.setattr(text_baselines, "trained_batches", lambda state: starts.append(state.first_position) or [])
+    monkeypatch.setattr(
+        text_baselines, "trained_batches", lambda state: starts.append(state.first_position) or []
+    )
     folder = shutil.copytree(finished_run, tmp_path / "run")
     larger = tokenizer_of(folder, tmp_path / "larger", with_zebra)
     settings = [f"{KEY}={larger}", "trainer.learning_rate=1e-20", "trainer.schedule.warmup=0"]
     resumed = resume(folder, *settings, "trainer.max_steps=4")
     assert resumed.returncode == 0, resumed.stderr
-    assert [start["start"] for start in starts] == [EPOCH_START], "baselines count the first batches of the run"
+    assert [start["start"] for start in starts] == [EPOCH_START], (
+        "baselines count the first batches of the run"
+    )
     assert "weights of step-00000003: 10 matched, 1 grown\n" in resumed.stderr
-    assert "optimizer state: 10 by path, 1 by map, 0 by shape, 0 fresh, 0 dropped\n" in resumed.stderr
+    assert (
+        "optimizer state: 10 by path, 1 by map, 0 by shape, 0 fresh, 0 dropped\n" in resumed.stderr
+    )
     assert "evaluations up to step 3 do not count for the best" in resumed.stderr
     store = CheckpointStore(folder / "checkpoints")
     old, new = (store.load(f"step-{step}").weights["backbone.embedding.weight"] for step in (3, 4))
@@ -74,7 +98,9 @@ def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(finished_run,
     np.testing.assert_allclose(new[len(old) :], np.tile(old.mean(axis=0), (2, 1)), atol=0.05)
     assert store.load("best").step == 4
     assert run_here(f"run={folder}", script="verify").stdout.splitlines()[-1] == "verified"
-    earlier, now = (restore_model(folder, f"step-{step}").encoder.tokenizer.vocab_size for step in (3, 4))
+    earlier, now = (
+        restore_model(folder, f"step-{step}").encoder.tokenizer.vocab_size for step in (3, 4)
+    )
     assert (earlier, now) == (len(old), len(new))
 
     for path in store.paths()[:1]:  # as if it was killed before the first save
@@ -89,14 +115,19 @@ def with_one_token(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"), [(with_two_swapped, r"; token \d+ is 'b', was 'a'"), (with_one_token, r"; got 1 tokens")]
+    ("change", "fault"),
+    [(with_two_swapped, r"; token \d+ is 'b', was 'a'"), (with_one_token, r"; got 1 tokens")],
 )
-def test_a_tokenizer_with_other_ids_is_refused_by_the_first_token(finished_run, tmp_path, change, fault):
+def test_a_tokenizer_with_other_ids_is_refused_by_the_first_token(
+    finished_run, tmp_path, change, fault
+):
     other = tokenizer_of(finished_run, tmp_path / "other", change)
     refused = resume(finished_run, f"{KEY}={other}", "trainer.max_steps=4")
     assert refused.returncode == 2
     [line] = refused.stderr.splitlines()
-    expected = f"{KEY}={other}: expected the 282 tokens of the run under their ids, and more after them"
+    expected = (
+        f"{KEY}={other}: expected the 282 tokens of the run under their ids, and more after them"
+    )
     assert re.fullmatch(f"{re.escape(expected)}{fault}", line), line
 
 

@@ -7,7 +7,13 @@ import pytest
 
 from mlxlab.checkpoint.state import History
 from mlxlab.experiment.run_report.cards import baselines_card
-from mlxlab.experiment.run_report.checks import _held_out_text, _left_out, _overlap, _truncated, _warnings
+from mlxlab.experiment.run_report.checks import (
+    _held_out_text,
+    _left_out,
+    _overlap,
+    _truncated,
+    _warnings,
+)
 from mlxlab.experiment.run_report.curves import evaluation_table
 from mlxlab.experiment.run_report.mistakes import _all_mistakes
 from mlxlab.experiment.run_report.results import Results, training_length
@@ -22,7 +28,16 @@ from mlxlab.experiment.run_report.value_checks import (
 )
 
 VALUES = {"accuracy": 0.8, "calibration_error": 0.01}
-RESULTS = Results("accuracy", "valid", VALUES, None, 100, {"majority": 0.6, "tfidf": 0.75}, (0.01, 0.09), (0.1, 0.3))
+RESULTS = Results(
+    "accuracy",
+    "valid",
+    VALUES,
+    None,
+    100,
+    {"majority": 0.6, "tfidf": 0.75},
+    (0.01, 0.09),
+    (0.1, 0.3),
+)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +73,10 @@ def test_a_model_that_decides_as_the_majority_and_ranks_better_has_learned_somet
     assert (ranked.is_no_better, ranked.learned_nothing) == (True, False)
     check = check_baselines(files(), ranked)
     assert (check.title, check.is_serious) == ("No better than majority in accuracy", False)
-    assert "the ranking carries information (ROC AUC 0.7000, 95 % interval 0.6200 to 0.7700)." in check.text
+    assert (
+        "the ranking carries information (ROC AUC 0.7000, 95 % interval 0.6200 to 0.7700)."
+        in check.text
+    )
     card = baselines_card(ranked)
     assert (card.answer, card.tone) == ("No better than majority in accuracy", "warning")
     assert replace(ranked, roc_auc=(0.49, 0.77)).learned_nothing
@@ -67,14 +85,23 @@ def test_a_model_that_decides_as_the_majority_and_ranks_better_has_learned_somet
 
 
 def test_a_lead_on_the_weakest_baseline_may_be_chance():
-    check = check_baselines(files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09)))
+    check = check_baselines(
+        files(), replace(RESULTS, values={"accuracy": 0.62}, weakest_gain=(-0.05, 0.09))
+    )
     assert (check.state, check.title) == ("warning", "May be chance")
     assert check.text.startswith("Not clearly better than majority: ")
 
 
 def test_errors_are_better_when_lower_and_without_baselines_there_is_no_check():
     baselines = {"mean": 1.5, "ridge": 1.0}
-    results = replace(RESULTS, metric="rmse", values={"rmse": 2.0}, baselines=baselines, gain=None, weakest_gain=None)
+    results = replace(
+        RESULTS,
+        metric="rmse",
+        values={"rmse": 2.0},
+        baselines=baselines,
+        gain=None,
+        weakest_gain=None,
+    )
     assert check_baselines(files(), results).title == "Learned nothing"
     assert check_baselines(files(), replace(results, baselines={})) is None
 
@@ -86,7 +113,10 @@ def test_calibration_says_nothing_of_a_model_that_has_learned_nothing():
 
 
 def files(**inputs):
-    warnings = ["51 of 1,000 rows (5.1 %) are longer than data.seq_len=64 tokens; data.seq_len=96 holds 95 %", "hot"]
+    warnings = [
+        "51 of 1,000 rows (5.1 %) are longer than data.seq_len=64 tokens; data.seq_len=96 holds 95 %",
+        "hot",
+    ]
     manifest = {"inputs": inputs, "attempts": [{"warnings": warnings}]}
     manifest["inputs"]["facts"] = {"batches_per_epoch": 8}
     config = {"data": {"seq_len": 64}, "trainer": {"epochs": 5}}
@@ -98,7 +128,12 @@ def files(**inputs):
 @pytest.mark.parametrize(
     ("rows", "truncated", "state", "text"),
     [
-        (1000, 51, "warning", "51 of 1,000 rows (5.1 %) are longer than data.seq_len=64: the model does not read"),
+        (
+            1000,
+            51,
+            "warning",
+            "51 of 1,000 rows (5.1 %) are longer than data.seq_len=64: the model does not read",
+        ),
         (1000, 50, "good", "50 of 1,000 rows are longer than data.seq_len=64."),
         (1000, 0, "good", "No row is longer than data.seq_len=64."),
     ],
@@ -122,7 +157,8 @@ def test_repeated_rows_are_counted_in_plain_words():
     assert (check.state, check.text.split(":")[0]) == ("warning", counts)
     left_out = [line.replace("data.on_overlap=drop", "left out, 3 rows remain") for line in lines]
     left_out.insert(
-        0, "a.csv: 14 training rows have the same input as validation rows, the first at a.csv:2; left out, 3"
+        0,
+        "a.csv: 14 training rows have the same input as validation rows, the first at a.csv:2; left out, 3",
     )
     check = _overlap(files(messages=left_out))
     assert check.state == "good"
@@ -136,11 +172,18 @@ def test_repeated_rows_are_counted_in_plain_words():
     ("value", "state", "is_serious", "text"),
     [
         (0.6, "warning", True, "a student cannot learn more from it. Train the teacher first."),
-        (0.7, "warning", False, "better than majority (the most frequent class), but not than tfidf, 0.7500."),
+        (
+            0.7,
+            "warning",
+            False,
+            "better than majority (the most frequent class), but not than tfidf, 0.7500.",
+        ),
         (0.8, "good", False, "Its accuracy 0.8000 is better than tfidf, 0.7500."),
     ],
 )
-def test_a_teacher_is_compared_with_the_weakest_and_the_best_baseline(value, state, is_serious, text):
+def test_a_teacher_is_compared_with_the_weakest_and_the_best_baseline(
+    value, state, is_serious, text
+):
     distilled = files()
     distilled.metrics["reference"] = {"teacher": {"accuracy": value}}
     check = check_teacher(distilled, RESULTS)
@@ -163,18 +206,24 @@ def test_predictions_near_two_values_are_a_warning():
     run = files()
     assert check_bands(run, RESULTS) is None
     run.metrics["prediction_bands"] = {"valid": (104.0, 204.5)}
-    assert check_bands(run, RESULTS).text.startswith("Most predictions are near 104 or 204.5, the true values")
+    assert check_bands(run, RESULTS).text.startswith(
+        "Most predictions are near 104 or 204.5, the true values"
+    )
 
 
 def test_a_class_that_is_never_predicted_is_a_warning():
     check = check_classes(files(), replace(RESULTS, split="test", rows=60))
-    assert (check.state, check.text) == ("warning", "satisfied is never predicted (6 of 60 test rows).")
+    assert (check.state, check.text) == (
+        "warning",
+        "satisfied is never predicted (6 of 60 test rows).",
+    )
     assert check_classes(files(), RESULTS).state == "good"
 
 
 def test_only_a_model_that_is_worse_than_a_baseline_is_a_serious_warning():
     checks = [
-        check_baselines(files(), replace(RESULTS, values={"accuracy": 0.7}, gain=gain)) for gain in ((-1, 1), (-2, -1))
+        check_baselines(files(), replace(RESULTS, values={"accuracy": 0.7}, gain=gain))
+        for gain in ((-1, 1), (-2, -1))
     ]
     assert [(each.meaning, each.is_serious) for each in checks] == [
         ("no better than a baseline", False),
@@ -191,7 +240,9 @@ def test_a_language_model_with_little_validation_text_is_a_warning():
 
 
 def test_the_advice_names_the_configured_learning_rate_and_not_one_of_the_warmup():
-    history = History(curve=[(step, {"train/loss": 0.7, "train/learning_rate": 8.7e-7}) for step in (10, 20, 30)])
+    history = History(
+        curve=[(step, {"train/loss": 0.7, "train/learning_rate": 8.7e-7}) for step in (10, 20, 30)]
+    )
     run = files()
     run = replace(run, config={"trainer": {"learning_rate": 1e-6}}, state={"history": history})
     assert "raise trainer.learning_rate from 1e-06 to" in training_length(run).advice
@@ -200,33 +251,54 @@ def test_the_advice_names_the_configured_learning_rate_and_not_one_of_the_warmup
 def test_an_evaluation_between_two_logged_losses_shows_the_last_one_with_its_step():
     valid = {"valid/loss": 0.5}
     history = History(evaluations=[(5, 0.5), (15, 0.5), (20, 0.5)], best_step=5)
-    history.curve = [(5, valid), (10, {"train/loss": 0.7}), (15, valid), (20, valid | {"train/loss": 0.6})]
-    table = evaluation_table(RunFiles(Path("x"), {"attempts": []}, "DONE", state={"history": history}))[0]
+    history.curve = [
+        (5, valid),
+        (10, {"train/loss": 0.7}),
+        (15, valid),
+        (20, valid | {"train/loss": 0.6}),
+    ]
+    table = evaluation_table(
+        RunFiles(Path("x"), {"attempts": []}, "DONE", state={"history": history})
+    )[0]
     assert [row[1] for row in table.rows] == ["", "0.7000\n(step 10)", "0.6000"]
 
 
 def test_rows_that_are_left_out_are_counted_with_their_reason():
     line = "a.csv: 3 of 300 rows (1 %) have no label and are left out, the first at a.csv:7"
     check = _left_out(files(messages=["a.csv: 300 rows", line], left_out_rows=3))
-    assert (check.title, check.text) == ("Rows left out", "a.csv: 3 of 300 rows (1 %) have no label.")
+    assert (check.title, check.text) == (
+        "Rows left out",
+        "a.csv: 3 of 300 rows (1 %) have no label.",
+    )
     assert _left_out(files(messages=[], left_out_rows=0)) is None
 
 
 def mistakes(*rows, results=RESULTS):
     head = ["id", "text", "true", "predicted", "probability"]
-    listed = [head, *([f"{number}", text, "a", "b", value] for number, (text, value) in enumerate(rows))]
+    listed = [
+        head,
+        *([f"{number}", text, "a", "b", value] for number, (text, value) in enumerate(rows)),
+    ]
     sections = result_sections(replace(files(), mistakes=listed), results)
     return next(each.blocks for each in sections if "mistakes" in each.title)
 
 
 def test_mistakes_of_the_same_text_are_one_row_with_their_number():
     table, _ = mistakes(("x", "0.99"), ("y", "0.9"), ("x", "0.85"), ("", "0.8"), ("", "0.7"))
-    assert [row[3:] for row in table.rows] == [["x", "0", "2"], ["y", "1", "1"], ["", "3", "1"], ["", "4", "1"]]
+    assert [row[3:] for row in table.rows] == [
+        ["x", "0", "2"],
+        ["y", "1", "1"],
+        ["", "3", "1"],
+        ["", "4", "1"],
+    ]
     assert mistakes(("x", "0.99"), ("y", "0.8"))[0].columns[-1].name == "id"
 
 
 def test_the_row_of_a_mistake_is_shown_without_its_folder():
-    listed = [["row", "text", "true", "predicted", "probability"], ["/data/own.csv:17", "x", "a", "b", "0.9"]]
+    listed = [
+        ["row", "text", "true", "predicted", "probability"],
+        ["/data/own.csv:17", "x", "a", "b", "0.9"],
+    ]
     sections = result_sections(replace(files(), mistakes=listed), RESULTS)
     table, _ = next(each.blocks for each in sections if "mistakes" in each.title)
     assert table.rows == [["0.9", "a", "b", "x", "own.csv:17"]]

@@ -22,7 +22,13 @@ NODES = {
     "tied": {"_target_": TARGETS["transformer"], **SIZES, "tie_embeddings": True},
     "untied": {"_target_": TARGETS["transformer"], **SIZES, "tie_embeddings": False},
     "masked": {"_target_": TARGETS["bert"], **SIZES},
-    "hybrid": {"_target_": TARGETS["hybrid"], **SIZES, "num_filters": 8, "kernel_sizes": [2, 3], "dilations": [1]},
+    "hybrid": {
+        "_target_": TARGETS["hybrid"],
+        **SIZES,
+        "num_filters": 8,
+        "kernel_sizes": [2, 3],
+        "dilations": [1],
+    },
 }
 TASK = {"kind": "language_modelling"}
 
@@ -49,7 +55,9 @@ def test_the_logits_of_kept_tokens_stay_under_their_original_ids(kind):
 
 
 @pytest.mark.parametrize("kind", NODES)
-def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_row_with_noise(kind):
+def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_row_with_noise(
+    kind,
+):
     before = Architecture(NODES[kind], VOCABULARY.size)
     weights = dict(named_parameters(new_model(before, TASK, seed=0)))
     operation = with_vocabulary({**OPERATION, "noise": 0.5}, VOCABULARY)
@@ -59,11 +67,15 @@ def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_
     moments = {f"states.0.{path}.m": array + 1 for path, array in weights.items()}
     fresh = {f"states.0.{path}.m": mx.zeros(array.shape) for path, array in arrays.items()}
     weight_change = WeightChange(shapes(weights), sources)
-    state, report = transfer_optimizer(moments, fresh, [weight_change], shapes(arrays), {}, by_shape=False)
+    state, report = transfer_optimizer(
+        moments, fresh, [weight_change], shapes(arrays), {}, by_shape=False
+    )
     assert report.counts() == (len(weights), 0, 0)
     rare = np.setdiff1d(np.arange(23), KEPT)
     for path in tables:
-        old, new, moment = (np.array(each) for each in (weights[path], arrays[path], state[f"states.0.{path}.m"]))
+        old, new, moment = (
+            np.array(each) for each in (weights[path], arrays[path], state[f"states.0.{path}.m"])
+        )
         for original, mapped in enumerate(VOCABULARY.forward):
             if mapped < VOCABULARY.rare_id:
                 np.testing.assert_array_equal(new[original], old[mapped])

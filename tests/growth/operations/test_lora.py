@@ -14,7 +14,10 @@ ADD = {"id": "low", "op": "set_lora", "rank": 3, "when": {}}
 def test_quantised_weights_get_adapters_which_are_trained(quantization):
     # The feed-forward layers, of width 12, are quantised in part: a group does not divide the width of `down`.
     node = {"_target_": TARGETS["transformer"], **SIZES, "hidden_size": 32, "tie_embeddings": False}
-    frozen = {"freeze": ["layers", "embedding", "head"], "quantization": QUANTIZATION | quantization}
+    frozen = {
+        "freeze": ["layers", "embedding", "head"],
+        "quantization": QUANTIZATION | quantization,
+    }
     case = new_case(node | frozen, "language_modelling")
     adapted, _ = case.grow(ADD)
     np.testing.assert_array_equal(adapted.outputs(evaluated=True), case.outputs(evaluated=True))

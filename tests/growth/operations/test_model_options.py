@@ -19,8 +19,19 @@ OPERATIONS = {
     "resize_vocabulary": {"size": 30},
 }
 NORMALIZED = {"qk_norm": True, "attention_bias": "all"}
-SCALED = {"rope_scaling": {"_target_": "mlxlab.models.rope.Llama3Scaling", "original_max_position_embeddings": 4}}
-UNBIASED = {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True, "num_token_types": 0, "bias": False}
+SCALED = {
+    "rope_scaling": {
+        "_target_": "mlxlab.models.rope.Llama3Scaling",
+        "original_max_position_embeddings": 4,
+    }
+}
+UNBIASED = {
+    "position_embedding": "rope",
+    "mlp_type": "geglu",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "bias": False,
+}
 LOCAL = {"global_attention_every": 2, "attention_window": 1, "local_rope_theta": 100.0}
 FIRST = {"first_attention_norm": False}
 
@@ -31,7 +42,10 @@ def grow(name, family, **options):
     operation = {"id": "more", "op": name, "when": {}, **OPERATIONS[name]}
     old, after = new_model(before, TASK), CHANGES[name].node(operation, before)
     mx.random.seed(0)
-    weights = {path: leaf + 0.2 * mx.random.normal(leaf.shape) for path, leaf in named_parameters(old).items()}
+    weights = {
+        path: leaf + 0.2 * mx.random.normal(leaf.shape)
+        for path, leaf in named_parameters(old).items()
+    }
     old.load_weights(list(weights.items()))
     new = new_model(after, TASK)
     new.load_weights(list(CHANGES[name].arrays(operation, before, weights, 0)[0].items()))

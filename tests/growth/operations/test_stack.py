@@ -15,7 +15,9 @@ TASK = {"kind": "classification", "num_classes": 2}
 def stack(layers, **options):
     before = Architecture({"_target_": TARGETS["transformer"], **SIZES, **options}, 23)
     operation = {"id": "deeper", "op": "stack", "map": layers, "when": {}}
-    return CHANGES["stack"].arrays(operation, before, named_parameters(new_model(before, TASK)), 0)[0]
+    return CHANGES["stack"].arrays(operation, before, named_parameters(new_model(before, TASK)), 0)[
+        0
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,14 @@ def test_a_pattern_that_would_select_other_layers_is_refused(pattern, layers, ot
     for options in ({"freeze": [pattern]}, {"adapter": adapter}):
         with pytest.raises(ConfigError) as error:
             stack(layers, **options)
-        assert f"the pattern {pattern} of the model would select only one of {LAYER}.{other}" in str(error.value)
+        assert (
+            f"the pattern {pattern} of the model would select only one of {LAYER}.{other}"
+            in str(error.value)
+        )
 
 
-@pytest.mark.parametrize("pattern", ["layers.0.*", "layers.*", r"re:backbone\.layers\.[0-9]+\.attention", "embedding"])
+@pytest.mark.parametrize(
+    "pattern", ["layers.0.*", "layers.*", r"re:backbone\.layers\.[0-9]+\.attention", "embedding"]
+)
 def test_a_pattern_that_selects_the_copies_of_its_layers_is_not(pattern):
     assert "backbone.layers.2.attention.query.weight" in stack([0, 1, 1], freeze=[pattern])

@@ -46,7 +46,9 @@ TOKENS = mx.array([[3, 5, 7, 30, 2, 1]])
 
 
 def build(architecture, seed=None):
-    model = build_model(architecture.node, kind="language_modelling", vocab_size=architecture.vocab_size, seed=seed)
+    model = build_model(
+        architecture.node, kind="language_modelling", vocab_size=architecture.vocab_size, seed=seed
+    )
     model.eval()
     return model
 
@@ -66,7 +68,9 @@ def trained(architecture, ema=False):
         noisy = {}
         for name, array in sorted(arrays.items()):
             change = mx.array(rng.uniform(0.01, 0.1, array.shape).astype(np.float32))
-            noisy[name] = array + change if array.dtype == mx.float32 and "scales" not in name else array
+            noisy[name] = (
+                array + change if array.dtype == mx.float32 and "scales" not in name else array
+            )
         return noisy
 
     model = build(architecture, seed=1)
@@ -81,11 +85,17 @@ def trained(architecture, ema=False):
 
 def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False, groups=({}, {})):
     before = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
-    operations, after = plan(before, changed_node(before.node, before.node, before.node | changes), vocab_size)
-    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4, *groups)
+    operations, after = plan(
+        before, changed_node(before.node, before.node, before.node | changes), vocab_size
+    )
+    change = ModelChange(
+        before, operations, after, lambda each: named_parameters(build(each)), 4, *groups
+    )
     model = build(after, seed=4)
     live = swapped(checkpoint, TRAINED, AVERAGE)
-    carried = carry_over(live, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape)
+    carried = carry_over(
+        live, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape
+    )
     return carried._replace(checkpoint=swapped(carried.checkpoint, AVERAGE, TRAINED))
 
 
@@ -102,7 +112,9 @@ def logits(checkpoint, weights=None):
 
 def counts(carried):
     weights = {kind: len(names) for kind, names in carried.report.as_json().items()}
-    return weights, {kind: len(names) for kind, names in carried.optimizer.as_json().items() if names}
+    return weights, {
+        kind: len(names) for kind, names in carried.optimizer.as_json().items() if names
+    }
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +130,11 @@ RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped":
     ("form", "changes", "expected"),
     [
         ("plain", {}, ({"matched": 20}, {"by path": 20})),
-        ("plain", {"adapter": LORA}, ({"matched": 6, "renamed": 14, "new": 28}, {"fresh": 28, "dropped": 20})),
+        (
+            "plain",
+            {"adapter": LORA},
+            ({"matched": 6, "renamed": 14, "new": 28}, {"fresh": 28, "dropped": 20}),
+        ),
         ("lora", {"adapter": LORA | {"dropout": 0.5}}, ({"matched": 48}, {"by path": 28})),
         ("lora", {"adapter": None}, ({"matched": 6, "merged": 14}, {"fresh": 20, "dropped": 28})),
         (
@@ -131,15 +147,27 @@ RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped":
             {"adapter": LORA | {"alpha": 9.0}},
             ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28}),
         ),
-        ("plain", FORMS["qlora"], ({"matched": 5, "converted": 45, "new": 28}, {"fresh": 28, "dropped": 20})),
+        (
+            "plain",
+            FORMS["qlora"],
+            ({"matched": 5, "converted": 45, "new": 28}, {"fresh": 28, "dropped": 20}),
+        ),
         ("lora", FORMS["qlora"], ({"matched": 33, "converted": 45}, {"by path": 28})),
-        ("qlora", {"quantization": NODE["quantization"]}, ({"matched": 33, "converted": 15}, {"by path": 28})),
+        (
+            "qlora",
+            {"quantization": NODE["quantization"]},
+            ({"matched": 33, "converted": 15}, {"by path": 28}),
+        ),
         (
             "qlora",
             {"adapter": LORA | {"rank": 3}},
             ({"matched": 8, "merged": 42, "new": 28}, {"fresh": 28, "dropped": 28}),
         ),
-        ("plain", {"tie_embeddings": False}, ({"matched": 20, "renamed": 1}, {"by path": 20, "by map": 1})),
+        (
+            "plain",
+            {"tie_embeddings": False},
+            ({"matched": 20, "renamed": 1}, {"by path": 20, "by map": 1}),
+        ),
         ("plain", {"freeze": ["layers.0"]}, ({"matched": 20}, {"by path": 11, "dropped": 9})),
     ],
 )
@@ -148,7 +176,9 @@ def test_adapters_precision_and_freezing_change_no_output(checkpoints, form, cha
     carried = resume(old, changes)
     assert counts(carried) == expected
     is_exact = "qlora" not in form and changes is not FORMS["qlora"]
-    np.testing.assert_allclose(logits(carried.checkpoint), logits(old), atol=2e-5 if is_exact else 0.05)
+    np.testing.assert_allclose(
+        logits(carried.checkpoint), logits(old), atol=2e-5 if is_exact else 0.05
+    )
     fresh = carried.checkpoint.optimizer["states.0.step"].item() == 0
     assert fresh == (not carried.optimizer.by_path and not carried.optimizer.by_map)
     new = [name for name in carried.checkpoint.weights if name.endswith("lora_a")]
@@ -166,22 +196,33 @@ def test_moments_of_copies_are_those_of_their_source(checkpoints):
     old, new = checkpoints["plain"], resume(checkpoints["plain"], DEEPER).checkpoint
     before, after = (f"states.0.backbone.layers.{layer}.attention.query.weight" for layer in (0, 1))
     for slot in ("m", "v"):
-        np.testing.assert_array_equal(new.optimizer[f"{after}.{slot}"], old.optimizer[f"{before}.{slot}"])
+        np.testing.assert_array_equal(
+            new.optimizer[f"{after}.{slot}"], old.optimizer[f"{before}.{slot}"]
+        )
     zero = new.optimizer["states.0.backbone.layers.1.attention.out.weight.m"]
     assert not zero.any().item()
 
 
-@pytest.mark.parametrize("change", [DEEPER, WIDER, {"adapter": LORA}], ids=["deeper", "wider", "lora"])
+@pytest.mark.parametrize(
+    "change", [DEEPER, WIDER, {"adapter": LORA}], ids=["deeper", "wider", "lora"]
+)
 def test_the_moving_average_and_the_trained_weights_are_both_carried_over(change):
     old = trained(Architecture(NODE, 40), ema=True)
     carried = resume(old, change, ema=True)
     new = carried.checkpoint
     np.testing.assert_allclose(logits(new), logits(old), atol=2e-5)
     live = [
-        each.weights | {name.removeprefix(TRAINED): a for name, a in each.optimizer.items() if name.startswith(TRAINED)}
+        each.weights
+        | {
+            name.removeprefix(TRAINED): a
+            for name, a in each.optimizer.items()
+            if name.startswith(TRAINED)
+        }
         for each in (old, new)
     ]
-    if "adapter" not in change:  # frozen weights have no average: that of the old model becomes the base
+    if (
+        "adapter" not in change
+    ):  # frozen weights have no average: that of the old model becomes the base
         np.testing.assert_allclose(logits(new, live[1]), logits(old, live[0]), atol=2e-5)
     without = resume(old, WIDER)
     assert not any(name.startswith(TRAINED) for name in without.checkpoint.optimizer)
@@ -191,7 +232,10 @@ def test_the_moving_average_and_the_trained_weights_are_both_carried_over(change
 def prefixed(checkpoint):
     """The checkpoint by the names that its arrays have in a compiled and wrapped model."""
     weights, optimizer = (
-        {name.replace("backbone.", "_orig_mod.module.backbone."): array for name, array in arrays.items()}
+        {
+            name.replace("backbone.", "_orig_mod.module.backbone."): array
+            for name, array in arrays.items()
+        }
         for arrays in (checkpoint.weights, checkpoint.optimizer)
     )
     return replace(checkpoint, weights=weights, optimizer=optimizer)
@@ -209,7 +253,9 @@ def test_weights_that_change_their_group_are_counted(checkpoints, is_prefixed):
     assert carried.lines()[-1] == f"trainer.optimizer: {kind} for 12 weights, first {paths[0]}"
     assert carried.record()["groups"] == {kind: paths}
     quarter = {"groups": [{"pattern": "layers.0.*", "lr_scale": 0.25}]}
-    assert [len(paths) for paths in resume(old, WIDER, groups=(half, quarter)).groups.values()] == [14]
+    assert [len(paths) for paths in resume(old, WIDER, groups=(half, quarter)).groups.values()] == [
+        14
+    ]
     assert resume(old, DEEPER).groups == {}
     assert resume(old, WIDER, groups=(half, half)).lines()[-1].startswith("optimizer state: ")
 
@@ -232,9 +278,17 @@ def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
     ("changes", "vocab_size", "fault"),
     [
         ({"num_layers": 1}, 40, r"model\.num_layers=1: was 2 in the checkpoint; a resume can"),
-        ({"_target_": "mlxlab.models.bert.Bert"}, 40, r"model\._target_=mlxlab\.models\.bert\.Bert: was"),
+        (
+            {"_target_": "mlxlab.models.bert.Bert"},
+            40,
+            r"model\._target_=mlxlab\.models\.bert\.Bert: was",
+        ),
         ({"norm_type": "layer"}, 40, r"model\.norm_type=layer: was None"),
-        ({"hidden_size": 16, "tie_embeddings": False}, 40, r"^model\.hidden_size=16: was 32 in the checkpoint; a"),
+        (
+            {"hidden_size": 16, "tie_embeddings": False},
+            40,
+            r"^model\.hidden_size=16: was 32 in the checkpoint; a",
+        ),
         ({}, 39, "a vocabulary of 39 tokens: was 40"),
         ({"num_layers": 3, "freeze": ["layers.0"]}, 40, None),
     ],
@@ -253,7 +307,9 @@ def test_only_what_differs_between_two_configs_changes_in_an_architecture():
     grown = NODE | {"num_layers": 4, "adapter": LORA | {"rank": 7}}
     saved = NODE | {"adapter": LORA}
     assert changed_node(grown, saved, saved) == grown
-    assert changed_node(grown, saved, saved | {"intermediate_size": 96}) == grown | {"intermediate_size": 96}
+    assert changed_node(grown, saved, saved | {"intermediate_size": 96}) == grown | {
+        "intermediate_size": 96
+    }
     dropout = changed_node(grown, saved, saved | {"adapter": LORA | {"dropout": 0.1}})
     assert dropout == grown | {"adapter": LORA | {"rank": 7, "dropout": 0.1}}
     assert changed_node(grown, saved, saved | {"adapter": None}) == grown | {"adapter": None}
@@ -263,10 +319,16 @@ def test_a_smaller_vocabulary_grows_back_to_the_original_ids(checkpoints):
     old, before, kept = checkpoints["plain"], Architecture(NODE, 40), np.arange(0, 78, 2)
     vocabulary = VocabularyMap(kept, 80, "", VocabularyLimit(39, None))
     operations, after = plan(before, NODE, 80, vocabulary)
-    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4, {}, {})
+    change = ModelChange(
+        before, operations, after, lambda each: named_parameters(build(each)), 4, {}, {}
+    )
     model = build(after, seed=4)
     carried = carry_over(old, change, named_parameters(model), optimizer_of(model), by_shape=False)
     name, moment = "backbone.embedding.weight", "states.1.backbone.embedding.weight.m"
     new = carried.checkpoint
-    np.testing.assert_array_equal(np.array(new.weights[name])[kept], np.array(old.weights[name])[:39])
-    np.testing.assert_array_equal(np.array(new.optimizer[moment])[kept], np.array(old.optimizer[moment])[:39])
+    np.testing.assert_array_equal(
+        np.array(new.weights[name])[kept], np.array(old.weights[name])[:39]
+    )
+    np.testing.assert_array_equal(
+        np.array(new.optimizer[moment])[kept], np.array(old.optimizer[moment])[:39]
+    )

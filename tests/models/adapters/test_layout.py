@@ -14,7 +14,12 @@ from mlxlab.models.layers import named_parameters
 from support.growth import SIZES, TARGETS
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "hidden_size": 64, "intermediate_size": 96}
-NODE |= {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope", "tie_embeddings": False}
+NODE |= {
+    "norm_type": "rms",
+    "mlp_type": "swiglu",
+    "position_embedding": "rope",
+    "tie_embeddings": False,
+}
 PUBLISHED = [
     ("backbone.embedding", "model.embed_tokens"),
     ("backbone.", "model."),
@@ -54,11 +59,16 @@ def publish(folder, quantization):
             arrays[f"{name}.weight"] = weights[path] = array
             continue
         parts = mx.quantize(array, **options)
-        arrays |= {f"{name}.{part}": codes for part, codes in zip(("weight", "scales", "biases"), parts, strict=False)}
+        arrays |= {
+            f"{name}.{part}": codes
+            for part, codes in zip(("weight", "scales", "biases"), parts, strict=False)
+        }
         weights[path] = mx.dequantize(*parts, **options).astype(mx.float32)
     folder.mkdir()
     mx.save_safetensors(str(folder / "model.safetensors"), arrays)
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization": quantization}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "quantization": quantization})
+    )
     return weights
 
 
@@ -74,20 +84,37 @@ def test_each_layer_is_read_as_it_was_quantised(tmp_path):
 @pytest.mark.parametrize(
     ("quantization", "fault"),
     [
-        (DEFAULT | {"bits": 10**18}, "bits: expected one of 2, 3, 4, 5, 6, 8, got 1000000000000000000"),
+        (
+            DEFAULT | {"bits": 10**18},
+            "bits: expected one of 2, 3, 4, 5, 6, 8, got 1000000000000000000",
+        ),
         (DEFAULT | {"bits": -4}, "bits: expected one of 2, 3, 4, 5, 6, 8, got -4"),
         (DEFAULT | {"bits": "4"}, "bits: expected one of 2, 3, 4, 5, 6, 8, got '4'"),
         (DEFAULT | {"bits": True}, "bits: expected one of 2, 3, 4, 5, 6, 8, got True"),
         (DEFAULT | {"group_size": 0}, "group_size: expected one of 16, 32, 64, 128, got 0"),
-        (DEFAULT | {"group_size": [64]}, r"group_size: expected one of 16, 32, 64, 128, got \[64\]"),
-        (DEFAULT | {"mode": "exec"}, "mode: expected one of 'affine', 'mxfp4', 'mxfp8', 'nvfp4', got 'exec'"),
-        (DEFAULT | {"lm_head": {"bits": 7}}, "lm_head.bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
+        (
+            DEFAULT | {"group_size": [64]},
+            r"group_size: expected one of 16, 32, 64, 128, got \[64\]",
+        ),
+        (
+            DEFAULT | {"mode": "exec"},
+            "mode: expected one of 'affine', 'mxfp4', 'mxfp8', 'nvfp4', got 'exec'",
+        ),
+        (
+            DEFAULT | {"lm_head": {"bits": 7}},
+            "lm_head.bits: expected one of 2, 3, 4, 5, 6, 8, got 7",
+        ),
         ("4 bits", "expected dict, got '4 bits'"),
-        (DEFAULT | {"model.embed_tokens": False}, "model.embed_tokens is false, but the weights have"),
+        (
+            DEFAULT | {"model.embed_tokens": False},
+            "model.embed_tokens is false, but the weights have",
+        ),
     ],
 )
 def test_a_crafted_quantization_is_one_line(tmp_path, quantization, fault):
     publish(tmp_path / "published", quantization)
-    with pytest.raises(DataError, match=rf"^{tmp_path}/published/config.json: quantization: {fault}") as raised:
+    with pytest.raises(
+        DataError, match=rf"^{tmp_path}/published/config.json: quantization: {fault}"
+    ) as raised:
         find_weights(str(tmp_path / "published")).read()
     assert "\n" not in str(raised.value)

@@ -31,13 +31,29 @@ def random_node(rng):
     """A small model of any backbone, and its task."""
     options = {
         "bert": {"pre_norm": [False, True], "mlp_type": ["gelu", "geglu"]},
-        "cnn_hybrid": {"fusion": ["attention", "concat"], "num_filters": [4], "kernel_sizes": [[2, 3]]},
-        "transformer": {"norm_type": ["rms", "layer"], "num_kv_heads": [None, 2], "tie_embeddings": [True, False]},
+        "cnn_hybrid": {
+            "fusion": ["attention", "concat"],
+            "num_filters": [4],
+            "kernel_sizes": [[2, 3]],
+        },
+        "transformer": {
+            "norm_type": ["rms", "layer"],
+            "num_kv_heads": [None, 2],
+            "tie_embeddings": [True, False],
+        },
     }
     backbone = rng.choice(list(options))
     name = {"bert": "Bert", "cnn_hybrid": "CnnHybrid", "transformer": "Transformer"}[backbone]
-    node = {"_target_": f"mlxlab.models.{backbone}.{name}", "num_heads": 4, "max_position_embeddings": 16}
-    node |= {"hidden_size": int(rng.choice([16, 24])), "num_layers": int(rng.integers(1, 3)), "intermediate_size": 24}
+    node = {
+        "_target_": f"mlxlab.models.{backbone}.{name}",
+        "num_heads": 4,
+        "max_position_embeddings": 16,
+    }
+    node |= {
+        "hidden_size": int(rng.choice([16, 24])),
+        "num_layers": int(rng.integers(1, 3)),
+        "intermediate_size": 24,
+    }
     node |= {"position_embedding": str(rng.choice(["learned", "rope"])), "dropout": 0.0}
     node |= {key: values[rng.integers(len(values))] for key, values in options[backbone].items()}
     return node, str(rng.choice(["classification", "language_modelling", "regression"]))
@@ -54,7 +70,9 @@ def random_adapter(rng):
 
 
 def build(node, kind="language_modelling", seed=3):
-    return build_model(node, kind=kind, num_classes=1 if kind == "regression" else 3, vocab_size=40, seed=seed).eval()
+    return build_model(
+        node, kind=kind, num_classes=1 if kind == "regression" else 3, vocab_size=40, seed=seed
+    ).eval()
 
 
 def logits(model):
@@ -84,18 +102,26 @@ def check_laws(seed):
     adapter, other = random_adapter(rng), random_adapter(rng)
     options, new = (split_node({"adapter": each})[0].adapter for each in (adapter, other))
     plain, adapted = build(node, kind), build(node | {"adapter": adapter}, kind)
-    np.testing.assert_array_equal(logits(plain), logits(adapted), err_msg="inserted when the model is built")
+    np.testing.assert_array_equal(
+        logits(plain), logits(adapted), err_msg="inserted when the model is built"
+    )
     layers = adapted_layers(named_parameters(adapted))
     inserted = arrays.insert(named_parameters(plain), layers, options, 3)
     assert inserted.keys() == named_parameters(adapted).keys()
-    assert all(mx.array_equal(leaf, inserted[name]) for name, leaf in named_parameters(adapted).items())
+    assert all(
+        mx.array_equal(leaf, inserted[name]) for name, leaf in named_parameters(adapted).items()
+    )
     train(adapted, seed)
     trained, weights = logits(adapted), named_parameters(adapted)
-    assert np.abs(trained - logits(plain)).max() > 1e-4, "an adapter that changes nothing tests nothing"
+    assert np.abs(trained - logits(plain)).max() > 1e-4, (
+        "an adapter that changes nothing tests nothing"
+    )
     merged = load(node, arrays.merge(weights, options), kind)
     np.testing.assert_allclose(logits(merged), trained, atol=1e-5, rtol=1e-5)
     reranked = arrays.rerank(weights, options, new, 5)
-    again = load(node | {"adapter": other | {"targets": [f"re:{layer}" for layer in layers]}}, reranked, kind)
+    again = load(
+        node | {"adapter": other | {"targets": [f"re:{layer}" for layer in layers]}}, reranked, kind
+    )
     np.testing.assert_allclose(logits(again), trained, atol=1e-5, rtol=1e-5)
     assert named_parameters(again)[f"{layers[0]}.lora_a"].shape[0] == new.rank
 
@@ -113,7 +139,11 @@ def test_insertion_merge_and_rerank_preserve_logits_of_hundreds_of_models():
 
 def test_only_adapters_and_chosen_weights_are_trained():
     model = build(
-        TRANSFORMER | {"adapter": ADAPTER | {"targets": ["attention.query"], "train": ["norm", "layers.0.*_norm"]}}
+        TRANSFORMER
+        | {
+            "adapter": ADAPTER
+            | {"targets": ["attention.query"], "train": ["norm", "layers.0.*_norm"]}
+        }
     )
     layers = [f"backbone.layers.{index}.attention.query" for index in range(2)]
     norms = [
@@ -136,7 +166,9 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
     assert names == [f"backbone.embedding.{name}" for name in ("base.weight", "lora_a", "lora_b")]
     model.backbone.embedding.lora_b += 0.5
     states = model.backbone(TOKENS, mx.ones(TOKENS.shape, dtype=mx.int32))
-    np.testing.assert_allclose(logits(model), np.array(states @ model.backbone.embedding.weight.T), atol=1e-5)
+    np.testing.assert_allclose(
+        logits(model), np.array(states @ model.backbone.embedding.weight.T), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,10 +198,19 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
             {"adapter": ADAPTER | {"targets": ["all-linear"]}},
             "targets: got all-linear; null, the default, is all linear layers of attention and feed-forward$",
         ),
-        ({"adapter": ADAPTER | {"train": ["nrm"]}}, "adapter.train: nrm matches nothing; did you mean norm?"),
+        (
+            {"adapter": ADAPTER | {"train": ["nrm"]}},
+            "adapter.train: nrm matches nothing; did you mean norm?",
+        ),
         ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
-        ({"freeze": ["re:" + "(.*)*" * 30 + "x"]}, "matches nothing"),  # hours in a backtracking engine
-        ({"freeze": ["embeding"]}, "model.freeze: embeding matches nothing; did you mean embedding?"),
+        (
+            {"freeze": ["re:" + "(.*)*" * 30 + "x"]},
+            "matches nothing",
+        ),  # hours in a backtracking engine
+        (
+            {"freeze": ["embeding"]},
+            "model.freeze: embeding matches nothing; did you mean embedding?",
+        ),
         ({"freeze": ["*"]}, "model.freeze: nothing is left to train"),
     ],
 )
@@ -192,13 +233,19 @@ def test_the_documented_targets_are_layers_with_those_published_names():
             paths = find_targets(model, LoRA(targets=[target]))
             names = [f".{family.published_name(path)}" for path in paths]
             assert [name for name in names if name.endswith(f".{published}")] == names != []
-        assert set(find_targets(model, LoRA())) <= set(find_targets(model, LoRA(targets=[*targets])))
+        assert set(find_targets(model, LoRA())) <= set(
+            find_targets(model, LoRA(targets=[*targets]))
+        )
 
 
 def test_frozen_weights_are_named_as_without_an_adapter():
     names = ["embedding", "layers.0.attention.query.weight"]
-    plain, adapted = (build(TRANSFORMER | {"freeze": names} | extra) for extra in ({}, {"adapter": ADAPTER}))
-    assert {"backbone.embedding.weight", "backbone.layers.0.attention.query.weight"}.isdisjoint(trainable_names(plain))
+    plain, adapted = (
+        build(TRANSFORMER | {"freeze": names} | extra) for extra in ({}, {"adapter": ADAPTER})
+    )
+    assert {"backbone.embedding.weight", "backbone.layers.0.attention.query.weight"}.isdisjoint(
+        trainable_names(plain)
+    )
     assert "backbone.layers.0.attention.query.lora_a" in trainable_names(adapted)
 
 
@@ -220,8 +267,13 @@ def test_adapters_of_frozen_layers_are_trained_unless_the_pattern_names_adapters
 
 
 def test_dora_learns_lengths_in_addition():
-    model = build(TRANSFORMER | {"adapter": ADAPTER | {"dora": True, "targets": ["layers.0.feed_forward.down"]}})
-    names = [name.removeprefix("backbone.layers.0.feed_forward.down.") for name in trainable_names(model)]
+    model = build(
+        TRANSFORMER
+        | {"adapter": ADAPTER | {"dora": True, "targets": ["layers.0.feed_forward.down"]}}
+    )
+    names = [
+        name.removeprefix("backbone.layers.0.feed_forward.down.") for name in trainable_names(model)
+    ]
     assert sorted(names) == ["lora_a", "lora_b", "magnitude"]
 
 

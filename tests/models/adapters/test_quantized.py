@@ -25,13 +25,27 @@ from support.models import OPTIMIZED_STEP, fit, make_run, make_trainer, weights_
 
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 FOUR_BITS = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
-BACKBONES = {"bert.Bert": {}, "transformer.Transformer": {}, "cnn_hybrid.CnnHybrid": {"num_filters": 4}}
-KINDS = [(name, "classification" if name == "bert.Bert" else "language_modelling") for name in BACKBONES]
-SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "dropout": 0.0}
+BACKBONES = {
+    "bert.Bert": {},
+    "transformer.Transformer": {},
+    "cnn_hybrid.CnnHybrid": {"num_filters": 4},
+}
+KINDS = [
+    (name, "classification" if name == "bert.Bert" else "language_modelling") for name in BACKBONES
+]
+SIZES = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "dropout": 0.0,
+}
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
 
 
-def build(name="transformer.Transformer", kind="language_modelling", quantization=None, seed=0, **keys):
+def build(
+    name="transformer.Transformer", kind="language_modelling", quantization=None, seed=0, **keys
+):
     node = {"_target_": f"mlxlab.models.{name}", **SIZES, **BACKBONES[name], **keys}
     if quantization is not None:
         node["quantization"] = FOUR_BITS | quantization
@@ -52,7 +66,11 @@ def with_float_weights(model):
     for path, layer in model.named_modules():
         if isinstance(layer, QuantizedLayer):
             weight = float_weight(layer)
-            new[path] = nn.Embedding(1, 1) if hasattr(layer, "as_linear") else nn.Linear(1, 1, bias="bias" in layer)
+            new[path] = (
+                nn.Embedding(1, 1)
+                if hasattr(layer, "as_linear")
+                else nn.Linear(1, 1, bias="bias" in layer)
+            )
             new[path].weight = weight
             if "bias" in layer:
                 new[path].bias = layer.bias
@@ -77,7 +95,9 @@ def test_logits_are_those_of_the_weights_that_the_codes_stand_for(name, kind):
 def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
     with caplog.at_level(logging.INFO, "mlxlab"):
         model = build(quantization={"skip": ["layers.0.*", "embedding"]})
-    assert quantised(model) == [path for path in quantised(build(quantization={})) if ".layers.1." in path]
+    assert quantised(model) == [
+        path for path in quantised(build(quantization={})) if ".layers.1." in path
+    ]
     assert not any(path.endswith("down") for path in quantised(model))
     lines = [line for line in caplog.messages if "not quantised" in line]
     assert lines[0].endswith("not a multiple of group_size=32: backbone.layers.1.feed_forward.down")
@@ -86,8 +106,14 @@ def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"mode": "mxfp4", "group_size": 64}, "mode=mxfp4: expected bits=4 group_size=32, got bits=4 group_size=64"),
-        ({"group_size": 16}, "mode=affine: expected group_size=32, 64 or 128, got bits=4 group_size=16"),
+        (
+            {"mode": "mxfp4", "group_size": 64},
+            "mode=mxfp4: expected bits=4 group_size=32, got bits=4 group_size=64",
+        ),
+        (
+            {"group_size": 16},
+            "mode=affine: expected group_size=32, 64 or 128, got bits=4 group_size=16",
+        ),
         ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
     ],
 )
@@ -98,17 +124,25 @@ def test_a_format_that_mlx_lacks_and_a_pattern_without_matches_are_refused(keys,
 
 @pytest.mark.parametrize(("name", "dora"), [(name, name == "bert.Bert") for name in BACKBONES])
 def test_adapters_change_nothing_at_first_and_get_the_gradients_of_float_weights(name, dora):
-    adapter = ADAPTER | {"dora": dora, "targets": ["*"], "train": ["attention_norm", "layers.0.attention.key"]}
+    adapter = ADAPTER | {
+        "dora": dora,
+        "targets": ["*"],
+        "train": ["attention_norm", "layers.0.attention.key"],
+    }
     model = build(name, quantization={}, adapter=adapter)
     plain = build(name, quantization={"skip": ["layers.0.attention.key"]})
-    assert not [path for path in quantised(model) if "layers.0.attention.key" in path], "it is trained"
+    assert not [path for path in quantised(model) if "layers.0.attention.key" in path], (
+        "it is trained"
+    )
     if name != "cnn_hybrid.CnnHybrid":
         np.testing.assert_allclose(logits(model), logits(plain), atol=1e-5)
     move(model)
     actual, reference = gradients(model), gradients(with_float_weights(model))
     assert actual.keys() == reference.keys() == set(trainable_names(model))
     for path, gradient in actual.items():
-        np.testing.assert_allclose(gradient, reference[path], atol=1e-5 * float(mx.abs(reference[path]).max()) + 1e-6)
+        np.testing.assert_allclose(
+            gradient, reference[path], atol=1e-5 * float(mx.abs(reference[path]).max()) + 1e-6
+        )
 
 
 def move(model):
@@ -134,13 +168,18 @@ STEPS = {
     "compiled": {"compile": "always"},
     "two-stream": {"compile": "always", "cpu_streams": "two"},
 }
-COMPILED = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("compiled", "two-stream")]  # 12 s
+COMPILED = [
+    pytest.param(name, marks=pytest.mark.fault_injection) for name in ("compiled", "two-stream")
+]  # 12 s
 
 
 @pytest.mark.parametrize("name", [*list(STEPS)[:2], *COMPILED])
 def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(name):
     results = []
-    for step in (partial(PlainStep, max_grad_norm=1.0), partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name])):
+    for step in (
+        partial(PlainStep, max_grad_norm=1.0),
+        partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name]),
+    ):
         model = build(kind="classification", quantization={}, adapter=ADAPTER).train()
         before = weights_of(model)
         fit(make_trainer(step=step, max_steps=2), make_run(model))
@@ -159,9 +198,17 @@ def test_quantised_weights_are_trained_by_nothing():
         keys = {"quantization": FOUR_BITS, "freeze": freeze}
         options, _ = split_node(keys)
         model = build(kind="classification", quantization={}, freeze=freeze)
-        with nullcontext() if trained is None else pytest.raises(ConfigError, match=f"cannot be trained .{trained}"):
+        with (
+            nullcontext()
+            if trained is None
+            else pytest.raises(ConfigError, match=f"cannot be trained .{trained}")
+        ):
             refuse_training(options, model)
-        with nullcontext() if freeze else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze"):
+        with (
+            nullcontext()
+            if freeze
+            else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze")
+        ):
             refuse_training(options)
     refuse_training(split_node({"quantization": FOUR_BITS, "adapter": ADAPTER})[0], model)
 

@@ -10,11 +10,29 @@ from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained import llama, modernbert
 from mlxlab.models.pretrained.config import SYNONYMS, PretrainedConfig
 from mlxlab.models.pretrained.families import export_family
-from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, join_arrays, rename, split_arrays
+from mlxlab.models.pretrained.family import (
+    BERT,
+    SIZES,
+    TRANSFORMER,
+    join_arrays,
+    rename,
+    split_arrays,
+)
 from mlxlab.models.transformer import Transformer
 
-SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "vocab_size": 50}
-SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+SHAPE = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+}
+SCALING = {
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 SCALING["_target_"] = llama.SCALING
 NODES = {
     "bert": {"_target_": BERT, "max_position_embeddings": 64, "norm_eps": 1e-6, "mlp_type": "relu"},
@@ -31,7 +49,12 @@ NODES = {
         "norm_eps": 1e-6,
         "pooling": "mean",
     },
-    "llama": {"_target_": TRANSFORMER, "num_kv_heads": 2, "rope_theta": 5e5, "tie_embeddings": False},
+    "llama": {
+        "_target_": TRANSFORMER,
+        "num_kv_heads": 2,
+        "rope_theta": 5e5,
+        "tie_embeddings": False,
+    },
     "smollm3": {"_target_": TRANSFORMER, "no_rope_layers": [1], "attention_bias": "all"},
     "qwen2": {"_target_": TRANSFORMER, "attention_bias": "qkv"},
     "qwen3": {"_target_": TRANSFORMER, "qk_norm": True, "head_dim": 12, "rope_scaling": SCALING},
@@ -59,8 +82,12 @@ def test_names_and_shape_come_back(model_type):
     config = PretrainedConfig(
         **{key: value for key, value in content.items() if key in PretrainedConfig.__annotations__}
     )
-    shape = {SIZES[key]: value for key, value in config.items() if key in SIZES} | family.shape(config, {}, "x")
-    assert {key: shape[key] for key in node if key != "_target_"} == {k: v for k, v in node.items() if k != "_target_"}
+    shape = {SIZES[key]: value for key, value in config.items() if key in SIZES} | family.shape(
+        config, {}, "x"
+    )
+    assert {key: shape[key] for key in node if key != "_target_"} == {
+        k: v for k, v in node.items() if k != "_target_"
+    }
 
 
 @pytest.mark.parametrize(
@@ -77,7 +104,9 @@ def test_an_option_that_no_family_has_is_named(node, key):
 
 
 def test_arrays_of_several_layers_are_split_along_their_rows():
-    arrays = split_arrays({"a.qkv.weight": mx.arange(12).reshape(6, 2), "b.weight": mx.ones(6)}, [("qkv", 3)])
+    arrays = split_arrays(
+        {"a.qkv.weight": mx.arange(12).reshape(6, 2), "b.weight": mx.ones(6)}, [("qkv", 3)]
+    )
     assert arrays.keys() == {"a.qkv.0.weight", "a.qkv.1.weight", "a.qkv.2.weight", "b.weight"}
     assert arrays["a.qkv.1.weight"].tolist() == [[4, 5], [6, 7]]
     joined = join_arrays(arrays, [("qkv", 3)])

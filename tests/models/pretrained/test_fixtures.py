@@ -18,7 +18,9 @@ FIXTURES = sorted((Path(__file__).parents[2] / "data" / "pretrained").glob("*.np
 def fixture(request, tmp_path):
     """(arrays of the fixture, folder of the model in two shards)."""
     arrays = dict(np.load(request.param).items())
-    weights = {name.removeprefix("weight/"): a for name, a in arrays.items() if name.startswith("weight/")}
+    weights = {
+        name.removeprefix("weight/"): a for name, a in arrays.items() if name.startswith("weight/")
+    }
     names = list(weights)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, part in shards.items():
@@ -42,7 +44,9 @@ def test_the_logits_are_those_of_transformers(fixture):
     expected = arrays["logits"][real]
     atol = 1e-5 * np.abs(expected).max()
     for segment_ids in (mask, mask > 0):
-        np.testing.assert_allclose(np.array(model(rows, segment_ids))[real], expected, rtol=0, atol=atol)
+        np.testing.assert_allclose(
+            np.array(model(rows, segment_ids))[real], expected, rtol=0, atol=atol
+        )
     compiled = np.array(mx.compile(model)(rows, mask))[real]
     np.testing.assert_allclose(compiled, expected, rtol=0, atol=atol)
 
@@ -54,7 +58,9 @@ def test_its_saved_architecture_is_the_same_without_its_folder(fixture):
     for file in folder.iterdir():
         file.unlink()
     rebuilt = build_model(architecture, kind="classification", num_classes=2, vocab_size=vocab_size)
-    shapes, expected = ({path: a.shape for path, a in named_parameters(m).items()} for m in (rebuilt, model))
+    shapes, expected = (
+        {path: a.shape for path, a in named_parameters(m).items()} for m in (rebuilt, model)
+    )
     assert shapes == expected
     rebuilt.load_weights(list(named_parameters(model).items()))
     tokens = mx.array([[5, 9, 3, 7]])

@@ -14,12 +14,21 @@ from mlxlab.models.pretrained.gguf_header import BFLOAT16, BLOCKS
 
 @pytest.fixture
 def path(tmp_path):
-    metadata = {"general.architecture": "llama", "words": ["a", "bc"], "numbers": mx.arange(3), "one": mx.array(1)}
-    mx.save_gguf(str(tmp_path / "x.gguf"), {"w": mx.ones((2, 32)), "half": mx.ones(3, mx.float16)}, metadata)
+    metadata = {
+        "general.architecture": "llama",
+        "words": ["a", "bc"],
+        "numbers": mx.arange(3),
+        "one": mx.array(1),
+    }
+    mx.save_gguf(
+        str(tmp_path / "x.gguf"), {"w": mx.ones((2, 32)), "half": mx.ones(3, mx.float16)}, metadata
+    )
     return tmp_path / "x.gguf"
 
 
-@pytest.mark.parametrize(("first", "value"), [(24, 2**62), (24, 2**64 - 8), (8, 10**15), (16, 10**15), (4, 7)])
+@pytest.mark.parametrize(
+    ("first", "value"), [(24, 2**62), (24, 2**64 - 8), (8, 10**15), (16, 10**15), (4, 7)]
+)
 def test_a_length_beyond_the_file_is_refused(path, first, value):
     data = bytearray(path.read_bytes())
     data[first : first + 8] = struct.pack("<Q", value)
@@ -46,7 +55,9 @@ def test_any_damage_is_refused_or_read(path):
 def test_tensors_of_every_type_are_read_or_refused(path, kind):
     numbers, size = BLOCKS.get(kind, (256, 512))
     name = struct.pack("<Q", 1) + b"w"
-    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + name + struct.pack("<IQIQ", 1, numbers, kind, 0)
+    header = (
+        b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + name + struct.pack("<IQIQ", 1, numbers, kind, 0)
+    )
     path.write_bytes(header.ljust(-(-len(header) // 32) * 32, b"\0") + bytes(size))
     try:
         mx.eval(read_gguf(path)[0])
@@ -61,7 +72,9 @@ def test_numbers_of_bfloat16_are_read_as_they_are(path):
     header = b"GGUF" + struct.pack("<IQQ", 3, 2, 0)
     header += struct.pack("<Q6sIQIQ", 6, b"v.bias", 1, 2, BFLOAT16, 0)
     header += struct.pack("<Q8sIQQIQ", 8, b"w.weight", 2, 3, 2, BFLOAT16, 32)
-    data = bytes(memoryview(vector.view(mx.uint16))).ljust(32, b"\0") + bytes(memoryview(values.view(mx.uint16)))
+    data = bytes(memoryview(vector.view(mx.uint16))).ljust(32, b"\0") + bytes(
+        memoryview(values.view(mx.uint16))
+    )
     path.write_bytes(header.ljust(-(-len(header) // 32) * 32, b"\0") + data)
     arrays, _ = read_gguf(path)
     for name, expected in {"v.bias": vector, "w.weight": values}.items():

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
+from mlxlab.errors import (
+    ConfigError,
+    DataError,
+    InputNotFoundError,
+    NotAllowedError,
+    ServiceUnavailableError,
+)
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import architecture_of, build_model
@@ -24,7 +30,13 @@ TARGETS = {
     "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
     "transformer": "mlxlab.models.transformer.Transformer",
 }
-SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "vocab_size": 50}
+SHAPE = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+}
 BERT_CONFIG = {
     "model_type": "bert",
     "hidden_size": 32,
@@ -101,7 +113,9 @@ def bert_arrays(model, prefix="", gamma=False):
     for path, array in tree_flatten(model.parameters()):
         module, leaf = path.rsplit(".", 1)
         layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        published_name = f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
+        published_name = (
+            f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
+        )
         if gamma and published_name.endswith("LayerNorm"):
             leaf = {"weight": "gamma", "bias": "beta"}[leaf]
         arrays[f"{prefix}{published_name}.{leaf}"] = array
@@ -128,7 +142,12 @@ def write(folder, arrays, config, name="model.safetensors"):
 
 def load_bert(folder, vocab_size=50, **options):
     """The encoder in the folder's shape with its weights."""
-    encoder = Bert(**(options | read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)))
+    encoder = Bert(
+        **(
+            options
+            | read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)
+        )
+    )
     load_weights(encoder, resolve(folder))
     return encoder.eval()
 
@@ -138,9 +157,13 @@ def load_llama(folder, **options):
     return load_model("transformer", folder, **options)
 
 
-def load_model(family, folder, kind="language_modelling", load_pretrained=True, seed=None, **options):
+def load_model(
+    family, folder, kind="language_modelling", load_pretrained=True, seed=None, **options
+):
     node = {"_target_": TARGETS[family], "pretrained": str(folder), "dropout": 0.0} | options
-    return build_model(node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained, seed=seed).eval()
+    return build_model(
+        node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained, seed=seed
+    ).eval()
 
 
 def tokens_and_segments():
@@ -159,7 +182,9 @@ def decoder():
 
 
 def assert_same_weights(a, b):
-    np.testing.assert_array_equal(np.array(a(*tokens_and_segments())), np.array(b(*tokens_and_segments())))
+    np.testing.assert_array_equal(
+        np.array(a(*tokens_and_segments())), np.array(b(*tokens_and_segments()))
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])
@@ -173,9 +198,15 @@ def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamm
 
 def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
-    mx.save_safetensors(str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
-    mx.save_safetensors(str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
-    np.testing.assert_array_equal(np.array(load_bert(folder).pooler.bias), np.array(encoder.pooler.bias))
+    mx.save_safetensors(
+        str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
+    )
+    mx.save_safetensors(
+        str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
+    )
+    np.testing.assert_array_equal(
+        np.array(load_bert(folder).pooler.bias), np.array(encoder.pooler.bias)
+    )
 
 
 def test_weights_of_half_precision_become_float32(tmp_path, encoder):
@@ -193,7 +224,11 @@ def test_llama_weights_load_with_their_head(tmp_path, decoder):
 
 
 def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
-    config = LLAMA_CONFIG | {"tie_word_embeddings": True, "rope_theta": None} | {"rope_parameters": {"rope_theta": 5e5}}
+    config = (
+        LLAMA_CONFIG
+        | {"tie_word_embeddings": True, "rope_theta": None}
+        | {"rope_parameters": {"rope_theta": 5e5}}
+    )
     model = load_llama(write(tmp_path, llama_arrays(decoder), config))
     assert_same_weights(model.backbone, decoder)
     assert tree_flatten(model.head.parameters()) == []
@@ -206,17 +241,24 @@ def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
 
 def test_shards_are_read_by_their_index(tmp_path, encoder):
     arrays = bert_arrays(encoder)
-    parts = {"a.safetensors": dict(list(arrays.items())[:9]), "b.safetensors": dict(list(arrays.items())[9:])}
+    parts = {
+        "a.safetensors": dict(list(arrays.items())[:9]),
+        "b.safetensors": dict(list(arrays.items())[9:]),
+    }
     for name, part in parts.items():
         write(tmp_path, part, BERT_CONFIG, name)
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))})
+    mx.save_safetensors(
+        str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))}
+    )
     assert_same_weights(load_bert(str(tmp_path)), encoder)
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
         load_bert(str(tmp_path))
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "../b.safetensors"}})
+    )
     with pytest.raises(NotAllowedError, match="outside its folder"):
         load_bert(str(tmp_path))
 
@@ -231,8 +273,16 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
         "cls.predictions.decoder.weight": encoder.embedding.weight,
         "cls.seq_relationship.weight": mx.ones((2, 32)),
     }
-    head = load_model("bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)).head
-    leaves = [head.transform.weight, head.transform.bias, head.norm.weight, head.norm.bias, head.bias]
+    head = load_model(
+        "bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)
+    ).head
+    leaves = [
+        head.transform.weight,
+        head.transform.bias,
+        head.norm.weight,
+        head.norm.bias,
+        head.bias,
+    ]
     for loaded, expected in zip(leaves, own.values(), strict=False):
         np.testing.assert_array_equal(np.array(loaded), np.array(expected))
 
@@ -250,7 +300,9 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
-    assert_same_weights(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
+    assert_same_weights(
+        model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder
+    )
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
@@ -259,13 +311,24 @@ def test_with_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family
     adapter = {"_target_": "mlxlab.models.options.LoRA"}
     model = load_model(family, folder, kind="classification", adapter=adapter)
     names = trainable_names(model)
-    new = {path for path in named_parameters(model) if not path.startswith(("backbone.encoder", "backbone"))}
+    new = {
+        path
+        for path in named_parameters(model)
+        if not path.startswith(("backbone.encoder", "backbone"))
+    }
     if family == "cnn_hybrid":
         new |= {path for path in named_parameters(model) if not path.startswith("backbone.encoder")}
     assert {path for path in names if ".lora_" not in path} == new
-    node = {"_target_": TARGETS[family], "pretrained": str(folder), "dropout": 0.0, "adapter": adapter}
+    node = {
+        "_target_": TARGETS[family],
+        "pretrained": str(folder),
+        "dropout": 0.0,
+        "adapter": adapter,
+    }
     saved = architecture_of(node, 50)
-    again = build_model(saved.node, kind="classification", num_classes=2, vocab_size=saved.vocab_size)
+    again = build_model(
+        saved.node, kind="classification", num_classes=2, vocab_size=saved.vocab_size
+    )
     assert trainable_names(again) == names, "a resumed run trains the same weights"
     with (
         pytest.warns(UserWarning, match="initialized at random"),
@@ -285,20 +348,30 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name,
 
 @pytest.mark.parametrize(("option", "pooling"), [({}, "first"), ({"pooling": "mean"}, "mean")])
 def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, pooling):
-    arrays = {name: array for name, array in bert_arrays(encoder).items() if not name.startswith("pooler.")}
-    model = load_model("bert", write(tmp_path, arrays, BERT_CONFIG), kind="classification", **option)
+    arrays = {
+        name: array
+        for name, array in bert_arrays(encoder).items()
+        if not name.startswith("pooler.")
+    }
+    model = load_model(
+        "bert", write(tmp_path, arrays, BERT_CONFIG), kind="classification", **option
+    )
     tokens, ones = tokens_and_segments()
     segment_ids = mx.where(mx.arange(9) < 5, ones, 0)
     states = model.backbone(tokens, segment_ids)
     expected = states[:, 0] if pooling == "first" else states[:, :5].mean(axis=1)
-    np.testing.assert_allclose(np.array(model.backbone.pool(states, segment_ids)), np.array(expected), atol=1e-6)
+    np.testing.assert_allclose(
+        np.array(model.backbone.pool(states, segment_ids)), np.array(expected), atol=1e-6
+    )
     assert "backbone.pooler.weight" not in named_parameters(model)
 
 
 @pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
 def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
     arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
-    with pytest.raises(DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"):
+    with pytest.raises(
+        DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"
+    ):
         load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
@@ -312,8 +385,12 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
     more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
         assert_same_weights(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
-    other = bert_arrays(encoder) | {"encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))}
-    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"):
+    other = bert_arrays(encoder) | {
+        "encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))
+    }
+    with pytest.raises(
+        DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"
+    ):
         load_bert(write(tmp_path, other, BERT_CONFIG))
 
 
@@ -322,7 +399,10 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
     [
         ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
-        ({"model_type": "electra"}, "of type electra; model=bert loads bert, roberta, .*, distilbert and modernbert"),
+        (
+            {"model_type": "electra"},
+            "of type electra; model=bert loads bert, roberta, .*, distilbert and modernbert",
+        ),
         ({"vocab_size": 49}, "has 49 tokens, fewer than the tokenizer's 50"),
     ],
 )
@@ -335,11 +415,20 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
     ("change", "fault"),
     [
         ({"mlp_bias": True}, "mlp_bias is True"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary positions of type yarn"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+            "rotary positions of type yarn",
+        ),
         ({"rope_parameters": {"rope_theta": "big"}}, "rope_theta is big, expected a number"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
-        ({"rope_scaling": LLAMA3, "hidden_size": 10**9}, "heads of 250000000 dimensions, expected at most 65536"),
-        ({"model_type": "gemma2"}, "of type gemma2; model=transformer loads llama, mistral, smollm3, qwen2 and qwen3"),
+        (
+            {"rope_scaling": LLAMA3, "hidden_size": 10**9},
+            "heads of 250000000 dimensions, expected at most 65536",
+        ),
+        (
+            {"model_type": "gemma2"},
+            "of type gemma2; model=transformer loads llama, mistral, smollm3, qwen2 and qwen3",
+        ),
     ],
 )
 def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
@@ -347,13 +436,17 @@ def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, f
         load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
 
 
-@pytest.mark.parametrize("option", [{"position_embedding": "rope"}, {"pre_norm": True}, {"mlp_type": "swiglu"}])
+@pytest.mark.parametrize(
+    "option", [{"position_embedding": "rope"}, {"pre_norm": True}, {"mlp_type": "swiglu"}]
+)
 def test_an_option_that_contradicts_the_pretrained_model_is_refused(tmp_path, encoder, option):
     with pytest.raises(ConfigError, match=r"BERT has model\.position_embedding=learned"):
         load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), **option)
 
 
-@pytest.mark.parametrize("option", [{"position_embedding": "learned"}, {"norm_type": "layer"}, {"mlp_type": "gelu"}])
+@pytest.mark.parametrize(
+    "option", [{"position_embedding": "learned"}, {"norm_type": "layer"}, {"mlp_type": "gelu"}]
+)
 def test_an_option_that_contradicts_a_pretrained_decoder_is_refused(tmp_path, decoder, option):
     with pytest.raises(ConfigError, match=r"Llama has model\.norm_type=rms"):
         load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
@@ -382,9 +475,21 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("{", DataError, "not valid JSON"),
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
-        (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int, got '32'"),
-        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}), DataError, "num_hidden_layers: expected .*10000"),
-        (json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}), DataError, "all heads together: expected .* got 4000000000"),
+        (
+            json.dumps(BERT_CONFIG | {"hidden_size": "32"}),
+            DataError,
+            "hidden_size: expected int, got '32'",
+        ),
+        (
+            json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}),
+            DataError,
+            "num_hidden_layers: expected .*10000",
+        ),
+        (
+            json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}),
+            DataError,
+            "all heads together: expected .* got 4000000000",
+        ),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )
@@ -411,10 +516,15 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     tmp_path, encoder, decoder, family, key, size, monkeypatch
 ):
     monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
-    published = {"bert": (bert_arrays(encoder), BERT_CONFIG), "transformer": (llama_arrays(decoder), LLAMA_CONFIG)}
+    published = {
+        "bert": (bert_arrays(encoder), BERT_CONFIG),
+        "transformer": (llama_arrays(decoder), LLAMA_CONFIG),
+    }
     arrays, config = published[family]
     folder = write(tmp_path / "model", arrays, config | {key: size})
-    with pytest.raises(DataError, match=r"model: its config asks for [\d,]+ weights, its files hold [\d,]+$"):
+    with pytest.raises(
+        DataError, match=r"model: its config asks for [\d,]+ weights, its files hold [\d,]+$"
+    ):
         load_model(family, folder, seed=0)
 
 
@@ -424,13 +534,21 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
             resolve(name)
     (tmp_path / "outputs" / "tuned").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"):
+    with pytest.raises(
+        InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"
+    ):
         resolve("outputs/tunned")
     (tmp_path / "tuned.gguf").touch()
     (tmp_path / "rows.jsonl").touch()
-    with pytest.raises(InputNotFoundError, match=r"tuned: no such folder.*\(owner/name\); did you mean tuned.gguf\?"):
+    with pytest.raises(
+        InputNotFoundError,
+        match=r"tuned: no such folder.*\(owner/name\); did you mean tuned.gguf\?",
+    ):
         resolve("tuned")
-    with pytest.raises(InputNotFoundError, match=r"=rows.jsonl: a file, expected a GGUF file \(.gguf\), a folder with"):
+    with pytest.raises(
+        InputNotFoundError,
+        match=r"=rows.jsonl: a file, expected a GGUF file \(.gguf\), a folder with",
+    ):
         resolve("rows.jsonl")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
@@ -439,10 +557,15 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
 
 def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
     (tmp_path / "model").mkdir()
-    with pytest.raises(InputNotFoundError, match=r"config\.json not found; expected a folder with config\.json, .*s$"):
+    with pytest.raises(
+        InputNotFoundError,
+        match=r"config\.json not found; expected a folder with config\.json, .*s$",
+    ):
         resolve(str(tmp_path))
     (tmp_path / "model" / "config.json").write_text("{}")
-    with pytest.raises(InputNotFoundError, match=rf"did you mean model\.pretrained={tmp_path}/model\?$"):
+    with pytest.raises(
+        InputNotFoundError, match=rf"did you mean model\.pretrained={tmp_path}/model\?$"
+    ):
         resolve(str(tmp_path))
     assert resolve(str(tmp_path / "model")) == tmp_path / "model"
 
@@ -455,19 +578,24 @@ def test_a_failed_download_is_one_line(monkeypatch):
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(
-        ServiceUnavailableError, match=r"owner/name: download from the hub failed \(ConnectionError\); without"
+        ServiceUnavailableError,
+        match=r"owner/name: download from the hub failed \(ConnectionError\); without",
     ):
         resolve("owner/name")
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
-def test_the_architecture_gives_the_shape_without_the_pretrained_model(tmp_path, encoder, decoder, family):
+def test_the_architecture_gives_the_shape_without_the_pretrained_model(
+    tmp_path, encoder, decoder, family
+):
     """A resumed run has weights of its own and needs only the shape."""
     llama = (llama_arrays(decoder), LLAMA_CONFIG | {"tie_word_embeddings": True})
     arrays, config = llama if family == "transformer" else (bert_arrays(encoder), BERT_CONFIG)
     original = write(tmp_path / "original", arrays, config)
     sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
-    node, vocab_size = architecture_of({"_target_": TARGETS[family], "pretrained": str(original), **sizes}, 40)
+    node, vocab_size = architecture_of(
+        {"_target_": TARGETS[family], "pretrained": str(original), **sizes}, 40
+    )
     assert (node["pretrained"], vocab_size) == (None, 50)
     model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
     backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone

@@ -14,8 +14,20 @@ from mlxlab.models.pretrained.family import BERT
 from mlxlab.models.pretrained.load import read_shape
 
 FIXTURE = Path(__file__).parents[2] / "data" / "pretrained" / "modernbert.npz"
-SIZES = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24}
-TOKENS = SIZES | {"pad_token_id": 0, "cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
+SIZES = {
+    "vocab_size": 24,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+TOKENS = SIZES | {
+    "pad_token_id": 0,
+    "cls_token_id": 1,
+    "bos_token_id": 1,
+    "sep_token_id": 2,
+    "eos_token_id": 2,
+}
 BIASED = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
 
 
@@ -30,7 +42,11 @@ def write(folder, arrays, config):
 def saved():
     """(config.json, arrays) of the fixture."""
     arrays = dict(np.load(FIXTURE).items())
-    weights = {name.removeprefix("weight/"): mx.array(a) for name, a in arrays.items() if name.startswith("weight/")}
+    weights = {
+        name.removeprefix("weight/"): mx.array(a)
+        for name, a in arrays.items()
+        if name.startswith("weight/")
+    }
     return json.loads(str(arrays["config"])), weights
 
 
@@ -39,7 +55,11 @@ def saved():
     [
         {"global_attn_every_n_layers": 3, "local_attention": 2},
         {"global_attn_every_n_layers": 1, "hidden_activation": "silu", **BIASED},
-        {"layer_types": ["full_attention", *["sliding_attention"] * 3], "local_attention": 5, "local_rope_theta": 50.0},
+        {
+            "layer_types": ["full_attention", *["sliding_attention"] * 3],
+            "local_attention": 5,
+            "local_rope_theta": 50.0,
+        },
     ],
     ids=["every third layer is global", "biases and silu", "one global layer"],
 )
@@ -57,13 +77,18 @@ def test_states_and_logits_are_those_of_transformers(tmp_path, options):
     model = build_pretrained_model(tmp_path, 24)
     with torch.no_grad():
         inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
-        expected = (published.model(**inputs).last_hidden_state.numpy(), published(**inputs).logits.numpy())
+        expected = (
+            published.model(**inputs).last_hidden_state.numpy(),
+            published(**inputs).logits.numpy(),
+        )
     rows, segment_ids = mx.array(tokens), mx.array(mask)
     for actual, torch_values in zip(
         (model.backbone(rows, segment_ids), model(rows, segment_ids)), expected, strict=True
     ):
         reference = torch_values[mask > 0]
-        np.testing.assert_allclose(np.array(actual)[mask > 0], reference, rtol=0, atol=1e-5 * np.abs(reference).max())
+        np.testing.assert_allclose(
+            np.array(actual)[mask > 0], reference, rtol=0, atol=1e-5 * np.abs(reference).max()
+        )
 
 
 @pytest.mark.parametrize(
@@ -75,12 +100,27 @@ def test_states_and_logits_are_those_of_transformers(tmp_path, options):
         ({"norm_bias": True}, "has some biases .*norm_bias=true.*only all or none"),
         ({"decoder_bias": False}, "decoder_bias is false, only true"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is false"),
-        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"]}, "full_attention in every n-th layer"),
+        (
+            {"layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+            "full_attention in every n-th layer",
+        ),
         ({"layer_types": ["full_attention"]}, "layer_types: expected 3 layers, got 1"),
-        ({"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters has rope_theta, expected full_attention and"),
-        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rotary positions of type yarn"),
-        ({"rope_parameters": {"full_attention": 3}}, "rope_parameters.full_attention is 3, expected a mapping"),
-        ({"rope_parameters": None, "rope_scaling": {"rope_type": "linear"}}, "rotary positions of type linear"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4}},
+            "rope_parameters has rope_theta, expected full_attention and",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
+            "rotary positions of type yarn",
+        ),
+        (
+            {"rope_parameters": {"full_attention": 3}},
+            "rope_parameters.full_attention is 3, expected a mapping",
+        ),
+        (
+            {"rope_parameters": None, "rope_scaling": {"rope_type": "linear"}},
+            "rotary positions of type linear",
+        ),
     ],
 )
 def test_a_variant_that_the_encoder_lacks_is_refused_by_its_key(tmp_path, saved, change, fault):
@@ -97,16 +137,34 @@ def test_an_option_that_contradicts_it_is_refused(tmp_path, saved):
 @pytest.mark.parametrize(
     ("name", "array", "fault"),
     [
-        ("model.layers.1.attn.Wqkv.weight", None, r"layers\.1\.attention\.query\.weight is missing"),
+        (
+            "model.layers.1.attn.Wqkv.weight",
+            None,
+            r"layers\.1\.attention\.query\.weight is missing",
+        ),
         ("model.final_norm.weight", None, r"last_norm\.weight is missing$"),
-        ("model.layers.0.attn_norm.weight", mx.ones(16), r"layers\.0\.attention_norm\.weight is not a weight of this"),
-        ("model.layers.2.mlp.Wi.weight", mx.ones((40, 16)), r"feed_forward\.gate\.weight has shape \(20, 16\), expect"),
-        ("model.layers.2.mlp.Wi.weight", mx.ones((41, 16)), r"feed_forward\.gate\.weight is missing"),
+        (
+            "model.layers.0.attn_norm.weight",
+            mx.ones(16),
+            r"layers\.0\.attention_norm\.weight is not a weight of this",
+        ),
+        (
+            "model.layers.2.mlp.Wi.weight",
+            mx.ones((40, 16)),
+            r"feed_forward\.gate\.weight has shape \(20, 16\), expect",
+        ),
+        (
+            "model.layers.2.mlp.Wi.weight",
+            mx.ones((41, 16)),
+            r"feed_forward\.gate\.weight is missing",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_one_line(tmp_path, saved, name, array, fault):
     config, arrays = saved
-    changed = {key: value for key, value in arrays.items() if key != name} | ({} if array is None else {name: array})
+    changed = {key: value for key, value in arrays.items() if key != name} | (
+        {} if array is None else {name: array}
+    )
     with pytest.raises(DataError, match=fault) as error:
         build_pretrained_model(write(tmp_path, changed, config), 24)
     assert "\n" not in str(error.value)
@@ -116,9 +174,20 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path, saved, name, array, faul
 def test_a_classifier_pools_as_published_unless_told_otherwise(tmp_path, saved, published, pooling):
     config, arrays = saved
     folder = write(tmp_path, arrays, config | {"classifier_pooling": published})
-    node = {"_target_": BERT, "pretrained": str(folder), "dropout": 0.0, "position_embedding": "learned"}
-    for option, expected in (({}, pooling), ({"pooling": "mean"}, "mean"), ({"pooling": "dense"}, pooling)):
-        model = build_model({**node, **option}, kind="classification", vocab_size=24, num_classes=2, seed=0)
+    node = {
+        "_target_": BERT,
+        "pretrained": str(folder),
+        "dropout": 0.0,
+        "position_embedding": "learned",
+    }
+    for option, expected in (
+        ({}, pooling),
+        ({"pooling": "mean"}, "mean"),
+        ({"pooling": "dense"}, pooling),
+    ):
+        model = build_model(
+            {**node, **option}, kind="classification", vocab_size=24, num_classes=2, seed=0
+        )
         assert model.backbone.pooling == expected
 
 

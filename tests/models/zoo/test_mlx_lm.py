@@ -59,7 +59,9 @@ def new(name, kind="language_modelling", **node):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_bpe(["a b c d e f g h i j k l m n o p q r s t u v w x y z"] * 4, V, min_frequency=1)
+    return train_bpe(
+        ["a b c d e f g h i j k l m n o p q r s t u v w x y z"] * 4, V, min_frequency=1
+    )
 
 
 def rows(count=3, length=9):
@@ -72,7 +74,10 @@ def rows(count=3, length=9):
 def test_padding_on_the_right_changes_nothing(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     more = mx.full((3, 7), 7, dtype=mx.int32)
-    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([real, mx.zeros((3, 7), mx.bool_)], axis=1))
+    padded = model(
+        mx.concatenate([tokens, more], axis=1),
+        mx.concatenate([real, mx.zeros((3, 7), mx.bool_)], axis=1),
+    )
     if kind == "language_modelling":
         padded = padded[:, :9]
     np.testing.assert_allclose(np.array(model(tokens, real)), np.array(padded), atol=2e-5)
@@ -83,7 +88,9 @@ def test_padding_on_the_right_changes_nothing(name, kind):
 def test_every_parameter_receives_a_gradient(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     targets = mx.array([0, 1, 2]) if kind == "classification" else tokens
-    loss_and_gradients = nn.value_and_grad(model, lambda m: nn.losses.cross_entropy(m(tokens, real), targets).mean())
+    loss_and_gradients = nn.value_and_grad(
+        model, lambda m: nn.losses.cross_entropy(m(tokens, real), targets).mean()
+    )
     gradients = tree_flatten(loss_and_gradients(model)[1])
     assert [path for path, g in gradients if not np.abs(np.array(g)).max() > 0] == []
 
@@ -107,9 +114,14 @@ def test_a_cached_token_has_the_logits_of_the_whole_row():
     for name in CONFIGS:
         model, (tokens, real) = new(name), rows()
         cache = model.backbone.new_cache([0, 0, 0])
-        parts = [model.backbone.extend(tokens[:, :5], cache), model.backbone.extend(tokens[:, 5:], cache)]
+        parts = [
+            model.backbone.extend(tokens[:, :5], cache),
+            model.backbone.extend(tokens[:, 5:], cache),
+        ]
         whole = np.array(model(tokens, real))
-        np.testing.assert_allclose(np.array(mx.concatenate(parts, axis=1)), whole, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(
+            np.array(mx.concatenate(parts, axis=1)), whole, atol=2e-5, err_msg=name
+        )
 
 
 def test_weights_are_a_function_of_the_seed():
@@ -133,7 +145,10 @@ def test_adapters_leave_the_logits_and_are_all_that_trains():
 def published(tmp_path):
     """A folder as mlx-lm and transformers write it, and its model."""
     model = new("llama-untied")
-    arrays = {name: leaf.astype(mx.bfloat16) for name, leaf in named_parameters(model.backbone.model).items()}
+    arrays = {
+        name: leaf.astype(mx.bfloat16)
+        for name, leaf in named_parameters(model.backbone.model).items()
+    }
     mx.save_safetensors(str(tmp_path / "model.safetensors"), arrays)
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["llama-untied"]))
     return tmp_path, arrays
@@ -145,7 +160,9 @@ def test_a_published_model_gives_shape_and_weights(published, kind):
     node = {"_target_": TARGET, "pretrained": str(folder)}
     model = build_model(node, kind=kind, vocab_size=40, num_classes=3, seed=1)
     for name, leaf in named_parameters(model.backbone.model).items():
-        np.testing.assert_array_equal(np.array(leaf), np.array(arrays[name].astype(mx.float32)), err_msg=name)
+        np.testing.assert_array_equal(
+            np.array(leaf), np.array(arrays[name].astype(mx.float32)), err_msg=name
+        )
     assert ("lm_head" in model.backbone.model) == (kind == "language_modelling")
     rebuilt = architecture_of(node, 40)
     assert rebuilt.node["config"] == CONFIGS["llama-untied"]
@@ -159,24 +176,44 @@ def test_code_of_a_folder_is_refused(published, key):
     (folder / "mine.py").write_text("raise SystemExit('ran')")
     (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: "mine.py"}))
     with pytest.raises(NotAllowedError, match=rf"code of its own \({key}\)"):
-        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40)
+        build_model(
+            {"_target_": TARGET, "pretrained": str(folder)},
+            kind="language_modelling",
+            vocab_size=40,
+        )
 
 
 def test_a_target_in_a_published_config_is_refused(published):
     folder, _ = published
-    config = {**CONFIGS["llama-untied"], "rope_scaling": {"_target_": "os.system", "command": "true"}}
+    config = {
+        **CONFIGS["llama-untied"],
+        "rope_scaling": {"_target_": "os.system", "command": "true"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(NotAllowedError, match="_target_"):
-        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40)
+        build_model(
+            {"_target_": TARGET, "pretrained": str(folder)},
+            kind="language_modelling",
+            vocab_size=40,
+        )
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
-def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(published, key, monkeypatch):
+def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
+    published, key, monkeypatch
+):
     monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
     folder, _ = published
     (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: 10**9}))
-    with pytest.raises(DataError, match=r"its config asks for [0-9,]+ weights, its files hold [0-9,]+$"):
-        build_model({"_target_": TARGET, "pretrained": str(folder)}, kind="language_modelling", vocab_size=40, seed=0)
+    with pytest.raises(
+        DataError, match=r"its config asks for [0-9,]+ weights, its files hold [0-9,]+$"
+    ):
+        build_model(
+            {"_target_": TARGET, "pretrained": str(folder)},
+            kind="language_modelling",
+            vocab_size=40,
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize("name", ["base", "cache", "../x", "os", "llama.x", "__init__", ""])

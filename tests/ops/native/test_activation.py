@@ -33,7 +33,9 @@ def test_the_text_of_a_set_holds_its_digest_and_features():
     assert (state.is_active(), state.current()) == (False, MLX)
 
 
-@pytest.mark.parametrize(("config", "variable"), [("off", None), ("require", "off"), ("auto", "off")])
+@pytest.mark.parametrize(
+    ("config", "variable"), [("off", None), ("require", "off"), ("auto", "off")]
+)
 def test_off_returns_to_the_kernels_of_mlx_and_says_nothing(monkeypatch, caplog, config, variable):
     state.use(NATIVE)
     if variable:
@@ -43,7 +45,9 @@ def test_off_returns_to_the_kernels_of_mlx_and_says_nothing(monkeypatch, caplog,
     assert not caplog.text
 
 
-@pytest.mark.parametrize(("config", "variable"), [("require", ""), ("auto", "require"), ("off", "require")])
+@pytest.mark.parametrize(
+    ("config", "variable"), [("require", ""), ("auto", "require"), ("off", "require")]
+)
 def test_require_without_a_compiler_is_one_line_and_exit_code_2(monkeypatch, config, variable):
     monkeypatch.setenv("MLXLAB_NATIVE", variable)
     with pytest.raises(ConfigError) as refused:
@@ -62,7 +66,9 @@ def test_auto_without_a_compiler_uses_those_of_mlx_and_says_why(caplog):
 def test_a_wrong_variable_is_refused(monkeypatch):
     monkeypatch.setenv("MLXLAB_NATIVE", "on")
     for act in (lambda: activate("auto"), activate_for_inference):
-        with pytest.raises(ConfigError, match=r"^MLXLAB_NATIVE=on: expected one of auto, off, require$"):
+        with pytest.raises(
+            ConfigError, match=r"^MLXLAB_NATIVE=on: expected one of auto, off, require$"
+        ):
             act()
 
 
@@ -93,4 +99,7 @@ def test_auto_starts_no_second_build(monkeypatch, caplog):
     with cache.lock():
         assert activate("auto") == MLX
     assert len(started) == 1
-    assert caplog.messages == ["native kernels are being built in the background; later runs use them"] * 2
+    assert (
+        caplog.messages
+        == ["native kernels are being built in the background; later runs use them"] * 2
+    )

@@ -72,7 +72,10 @@ def test_a_build_leaves_a_library_its_record_and_the_compilers_output(compiler, 
 def test_one_of_many_builds_at_the_same_time_runs_the_compiler(compiler, cache):
     program = compiler(f"sleep 0.3\n{WRITE}")
     toolchain, records = find_toolchain(), []
-    threads = [threading.Thread(target=lambda: records.append(build(toolchain, cache, check=passes))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: records.append(build(toolchain, cache, check=passes)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -85,7 +88,10 @@ def test_one_of_many_builds_at_the_same_time_runs_the_compiler(compiler, cache):
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ("echo native.cpp:1: error: bad >&2; exit 3", "the compiler failed with exit code 3: native.cpp:1: error: bad"),
+        (
+            "echo native.cpp:1: error: bad >&2; exit 3",
+            "the compiler failed with exit code 3: native.cpp:1: error: bad",
+        ),
         ("exit 1", "the compiler failed with exit code 1: without a message"),
         ("exit 0", "the compiler wrote no library"),
     ],
@@ -107,7 +113,10 @@ def test_a_failed_self_check_is_remembered_and_leaves_no_library(compiler, cache
     toolchain = find_toolchain()
     build(toolchain, cache, check=fails)
     record = build(toolchain, cache, check=passes)
-    assert (record["error"], record["self_check"]) == ("the self-check failed: attention differs", "failed")
+    assert (record["error"], record["self_check"]) == (
+        "the self-check failed: attention differs",
+        "failed",
+    )
     assert files(cache) == [".json", ".lock", ".log"]
     assert build(toolchain, cache, again=True, check=passes)["error"] is None
 
@@ -115,7 +124,9 @@ def test_a_failed_self_check_is_remembered_and_leaves_no_library(compiler, cache
 def test_a_compiler_that_hangs_is_killed_with_its_children(compiler, cache, monkeypatch):
     monkeypatch.setattr(module, "BUILD_SECONDS", 0.3)
     program = compiler('sleep 600 & echo $! > "$0.child"; wait')
-    assert build(find_toolchain(), cache, check=passes)["error"] == "the compiler took more than 0 s"
+    assert (
+        build(find_toolchain(), cache, check=passes)["error"] == "the compiler took more than 0 s"
+    )
     child = int(program.with_name("compiler.child").read_text())
     until = time.monotonic() + 5
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
@@ -126,7 +137,9 @@ def test_a_compiler_that_hangs_is_killed_with_its_children(compiler, cache, monk
 def test_a_killed_build_leaves_nothing_that_is_used(compiler, cache):
     program = compiler(f'touch "$0.began"; sleep 1; {WRITE}')
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-P", "-m", "mlxlab.ops.native.build"], env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mlxlab.ops.native.build"], env=environment
+    )
     until = time.monotonic() + 60
     while not program.with_name("compiler.began").exists():
         assert time.monotonic() < until

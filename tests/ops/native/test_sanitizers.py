@@ -27,15 +27,33 @@ print("checked")
 @pytest.mark.usefixtures("native")
 def test_no_sanitizer_has_anything_to_say(tmp_path):
     toolchain = find_toolchain()
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+    flags = (
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer",
+    )
     library = tmp_path / "library.so"
-    subprocess.run(replace(toolchain, flags=(*toolchain.flags, *flags)).command(library), check=True)
+    subprocess.run(
+        replace(toolchain, flags=(*toolchain.flags, *flags)).command(library), check=True
+    )
     runtime = subprocess.run(
-        [toolchain.compiler[0], "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+        [toolchain.compiler[0], "-print-file-name=libasan.so"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
-    settings = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    settings = {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(library)], env=os.environ | settings, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT, str(library)],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "checked"), done.stderr[-3000:]
 
@@ -45,7 +63,17 @@ def test_no_sanitizer_has_anything_to_say(tmp_path):
 def test_loops_on_threads_do_every_index_once(tmp_path, flags, arguments):
     source, program = Path(__file__).parent / "thread_pool.cpp", tmp_path / "program"
     compiler = find_toolchain().compiler
-    command = [*compiler, "-std=c++20", "-O1", "-pthread", *flags, f"-I{SOURCES}", str(source), "-o", str(program)]
+    command = [
+        *compiler,
+        "-std=c++20",
+        "-O1",
+        "-pthread",
+        *flags,
+        f"-I{SOURCES}",
+        str(source),
+        "-o",
+        str(program),
+    ]
     subprocess.run(command, check=True)
     done = subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

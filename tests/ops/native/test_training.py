@@ -24,7 +24,9 @@ def losses_of(family, steps, *, dropout=0.1, **changes):
     model = language_model(family, "nano", 40, dropout=dropout, **SIZES)
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=3e-3)
     optimizer.init(model.trainable_parameters())
-    step = OptimizedStep(**OPTIMIZED_STEP | changes, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+    step = OptimizedStep(
+        **OPTIMIZED_STEP | changes, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
+    )
     model.train()
     losses, rng = [], np.random.default_rng(0)
     for number in range(steps):
@@ -45,7 +47,9 @@ def test_losses_and_weights_are_those_of_the_operators_of_mlx(family):
     losses, expected = losses_of(family, 3)
     np.testing.assert_allclose(native, losses, rtol=2e-5)
     for name, weight in weights.items():
-        np.testing.assert_allclose(weight, expected[name], atol=2e-3, err_msg=name)  # AdamW magnifies tiny gradients
+        np.testing.assert_allclose(
+            weight, expected[name], atol=2e-3, err_msg=name
+        )  # AdamW magnifies tiny gradients
         assert weight.size < 8 or np.median(np.abs(weight - expected[name])) < 2e-6, name
 
 

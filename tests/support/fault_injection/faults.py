@@ -21,7 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PHASES = ("start", "data", "training", "report", "end", "evaluation", "tracking", "save", "retention")  # the last wins
+PHASES = (
+    "start",
+    "data",
+    "training",
+    "report",
+    "end",
+    "evaluation",
+    "tracking",
+    "save",
+    "retention",
+)  # the last wins
 CALLS = ("fsync", "rename", "replace", "open", "write", "mkdir", "unlink", "rmdir")
 
 
@@ -33,7 +43,12 @@ def install(plan: dict[str, Any], phase: Path) -> None:
         from mlxlab.tracking.mlflow import queue
 
         queue.start_syncer = lambda _address: False
-    faults = {"kill": kill_in_a_save, "grow": kill_in_growth, "fail": fail_in_saves, "jump": jump_clock}
+    faults = {
+        "kill": kill_in_a_save,
+        "grow": kill_in_growth,
+        "fail": fail_in_saves,
+        "jump": jump_clock,
+    }
     for name, act in (faults | {"poison": poison}).items():
         if name in plan:
             act(plan[name])
@@ -85,7 +100,12 @@ class Saves:
         original = CheckpointStore.save
 
         def save(store: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Any:
-            self.number, self.step, self.calls, self.thread = self.number + 1, step, 0, threading.get_ident()
+            self.number, self.step, self.calls, self.thread = (
+                self.number + 1,
+                step,
+                0,
+                threading.get_ident(),
+            )
             try:
                 return original(store, step, *args, **kwargs)
             finally:
@@ -150,7 +170,11 @@ def kill_in_growth(plan: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     saves = Saves(on_call)
-    original_on_step, original_log, original_evaluate = GrowthSchedule.on_step, FitContext.log, TrainingLoop._evaluate
+    original_on_step, original_log, original_evaluate = (
+        GrowthSchedule.on_step,
+        FitContext.log,
+        TrainingLoop._evaluate,
+    )
     GrowthSchedule.on_step, FitContext.log, TrainingLoop._evaluate = on_step, log, evaluate  # type: ignore[assignment]
 
 
@@ -188,17 +212,28 @@ def poison(plan: dict[str, Any]) -> None:
     def data(batch: Any) -> Any:
         count[0] += 1
         put = to_device(batch)
-        return put._replace(loss_weights=put.loss_weights * mx.array(float("nan"))) if due() and what == "data" else put
+        return (
+            put._replace(loss_weights=put.loss_weights * mx.array(float("nan")))
+            if due() and what == "data"
+            else put
+        )
 
     training_loop.to_device = data
-    sum_, norm, update, fused = steps.weighted_sum, steps.global_norm, steps.apply_if_finite, steps.apply_adamw
+    sum_, norm, update, fused = (
+        steps.weighted_sum,
+        steps.global_norm,
+        steps.apply_if_finite,
+        steps.apply_adamw,
+    )
 
     def loss(*args: Any) -> Any:
         total, *terms = sum_(*args)
         return (total * float("inf") if due() and what == "loss" else total), *terms
 
     def gradient(tree: Any) -> Any:
-        return norm(tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree)
+        return norm(
+            tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree
+        )
 
     def spoil(model: Any) -> None:
         if due() and what == "optimizer":

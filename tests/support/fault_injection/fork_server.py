@@ -46,7 +46,9 @@ def receive(connection: Connection) -> Any:
 def live(order: dict[str, Any]) -> int:
     """The child: a `train` of its own, with the faults that were ordered."""
     for descriptor, path in ((0, os.devnull), (1, order["out"]), (2, order["err"])):
-        file = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(
+            path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644
+        )
         os.dup2(file, descriptor)
         os.close(file)
     os.environ.update(order["environment"])

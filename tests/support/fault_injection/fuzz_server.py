@@ -21,7 +21,10 @@ from support.fault_injection.fork_server import receive
 from support.fault_injection.preload import import_all
 from support.forks import ROOT
 
-CPU_SECONDS, SECONDS = 5, 60  # more CPU than this is a hang; the clock is generous because machines are shared
+CPU_SECONDS, SECONDS = (
+    5,
+    60,
+)  # more CPU than this is a hang; the clock is generous because machines are shared
 PACKAGES = ("analysis", "cli", "distillation", "inference")  # that `support.preloaded` lacks
 OTHERS = ("mlxlab.tracking.mlflow.flush", "mlxlab.tracking.mlflow.uploader", "mlflow")
 STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
@@ -97,9 +100,15 @@ def watch(order: dict[str, Any], report: int) -> None:
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if path == order["canary"]:
                 os.write(report, f"read {path}\n".encode())
-            if writes and not any(path == folder or path.startswith(f"{folder}/") for folder in writable):
+            if writes and not any(
+                path == folder or path.startswith(f"{folder}/") for folder in writable
+            ):
                 os.write(report, f"wrote {path}\n".encode(errors="replace"))
-        elif event.startswith(STARTS_CODE) and args[0] != "git" and "mlxlab.tracking" not in str(args):
+        elif (
+            event.startswith(STARTS_CODE)
+            and args[0] != "git"
+            and "mlxlab.tracking" not in str(args)
+        ):
             os.write(report, f"started {str(args)[:200]}\n".encode(errors="replace"))
 
     sys.addaudithook(hook)
@@ -107,7 +116,11 @@ def watch(order: dict[str, Any], report: int) -> None:
 
 def _code(order: dict[str, Any]) -> Any:
     last = (_lines(Path(order["out"])) or [""])[-1]
-    return int(last.split()[-1]) if last.startswith("exit code ") and last.split()[-1].isdecimal() else "hang"
+    return (
+        int(last.split()[-1])
+        if last.startswith("exit code ") and last.split()[-1].isdecimal()
+        else "hang"
+    )
 
 
 def _lines(path: Path) -> list[str]:

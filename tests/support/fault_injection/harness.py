@@ -59,7 +59,10 @@ def settings(model: str, *overrides: str) -> list[str]:
 
 def tracked(project: Path) -> list[str]:
     """MLflow in a store of the test's own; the run does not wait for it."""
-    store = [f"tracking.uri=sqlite:///{project}/mlflow.db", f"tracking.artifacts={project}/artifacts"]
+    store = [
+        f"tracking.uri=sqlite:///{project}/mlflow.db",
+        f"tracking.artifacts={project}/artifacts",
+    ]
     return ["tracking=mlflow", *store, "tracking.wait=0", "tracking.log_models=false"]
 
 
@@ -195,14 +198,20 @@ def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
     for line in journal.read_text().splitlines():
         record = json.loads(line)
         for name, value in record.get("m", {}).items():
-            assert (name, record["s"]) not in metrics, f"{name} of step {record['s']} stands twice in {journal}"
+            assert (name, record["s"]) not in metrics, (
+                f"{name} of step {record['s']} stands twice in {journal}"
+            )
             metrics[name, record["s"]] = float(value)
     return metrics
 
 
-def assert_same_metrics(got: dict[tuple[str, int], float], expected: dict[tuple[str, int], float]) -> None:
+def assert_same_metrics(
+    got: dict[tuple[str, int], float], expected: dict[tuple[str, int], float]
+) -> None:
     """The same (metric, step) pairs, and the same values of all that does not measure the machine."""
-    assert {pair for pair in got if not timed(pair)} == {pair for pair in expected if not timed(pair)}
+    assert {pair for pair in got if not timed(pair)} == {
+        pair for pair in expected if not timed(pair)
+    }
     for pair, value in expected.items():
         same = timed(pair) or got[pair] == value or (math.isnan(got[pair]) and math.isnan(value))
         assert same, f"{pair}: {got[pair]} instead of {value}"

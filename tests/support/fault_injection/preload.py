@@ -14,10 +14,33 @@ import numpy as np
 # Of every form, so that the parsers of Hydra have their tables: they make them at the first use.
 OVERRIDES = (
     [],
-    ["model=transformer", "data=streaming", "trainer=optimized", "tracking=none", "data.source=a.jsonl"],
-    ["model=cnn_hybrid", "trainer=distill", "trainer.teachers=[outputs/a-1]", "trainer.learning_rate=1e-3", "name=a b"],
-    ["data=instruct", "hydra.run.dir=/tmp/run_1/a-b.c", "resume=auto", "+tags.x='a'", "seed=3", "no_such_key=1"],
-    ["data=table", "data.target=y", "callbacks.growth.operations=[{id: a, op: stack, when: {after: 2}}]"],
+    [
+        "model=transformer",
+        "data=streaming",
+        "trainer=optimized",
+        "tracking=none",
+        "data.source=a.jsonl",
+    ],
+    [
+        "model=cnn_hybrid",
+        "trainer=distill",
+        "trainer.teachers=[outputs/a-1]",
+        "trainer.learning_rate=1e-3",
+        "name=a b",
+    ],
+    [
+        "data=instruct",
+        "hydra.run.dir=/tmp/run_1/a-b.c",
+        "resume=auto",
+        "+tags.x='a'",
+        "seed=3",
+        "no_such_key=1",
+    ],
+    [
+        "data=table",
+        "data.target=y",
+        "callbacks.growth.operations=[{id: a, op: stack, when: {after: 2}}]",
+    ],
 )
 
 
@@ -61,9 +84,17 @@ def _warm_up() -> None:
 def _draw_plots() -> None:
     """Those of the final evaluation, once: see `support.caches`."""
     from mlxlab import figures
-    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall, plot_reliability
+    from mlxlab.experiment.final_evaluation.plots import (
+        plot_confusion,
+        plot_precision_recall,
+        plot_reliability,
+    )
 
-    outputs, targets, names = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), ["died", "survived"]
+    outputs, targets, names = (
+        np.array([[0.9, 0.1], [0.4, 0.6]]),
+        np.array([0, 1]),
+        ["died", "survived"],
+    )
     predictions = outputs.argmax(axis=1)
     for figure in (
         plot_confusion(predictions, targets, names),

@@ -52,16 +52,28 @@ class Emulator:
         """With a token in the URL for Azure, and a signed request for each access to Google Cloud Storage."""
         if self.provider == "azure":
             token = sas_token()
-            others = {key: value for key, value in self.environment.items() if key != "AZURE_STORAGE_ACCOUNT_KEY"}
+            others = {
+                key: value
+                for key, value in self.environment.items()
+                if key != "AZURE_STORAGE_ACCOUNT_KEY"
+            }
             signature = token.split("sig=")[1]
             secrets = (token, signature, unquote(signature))
-            return replace(self, environment=others | {"AZURE_STORAGE_SAS_TOKEN": token}, secrets=secrets)
+            return replace(
+                self, environment=others | {"AZURE_STORAGE_SAS_TOKEN": token}, secrets=secrets
+            )
         assert self.provider == "gcs"
         key = private_key()
-        account = {"client_email": "tests@example.com", "private_key": key, "private_key_id": "planted0key0id"}
+        account = {
+            "client_email": "tests@example.com",
+            "private_key": key,
+            "private_key_id": "planted0key0id",
+        }
         text = json.dumps({"type": "service_account", "gcs_base_url": self.proxy.url, **account})
         environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": text, "GOOGLE_ALLOW_HTTP": "true"}
-        return replace(self, environment=environment, secrets=(text, "planted0key0id", *key.splitlines()[1:-1]))
+        return replace(
+            self, environment=environment, secrets=(text, "planted0key0id", *key.splitlines()[1:-1])
+        )
 
     def overrides(self, prefix: str = "") -> list[str]:
         """Of a run that uploads to it."""
@@ -120,7 +132,9 @@ def _azure(bucket: str) -> Iterator[Emulator]:
 
 def private_key() -> str:
     """A new RSA key as PEM."""
-    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa", reason="cryptography is not installed")
+    rsa = pytest.importorskip(
+        "cryptography.hazmat.primitives.asymmetric.rsa", reason="cryptography is not installed"
+    )
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -130,7 +144,16 @@ def private_key() -> str:
 def sas_token(hours: float = 1.0) -> str:
     """A signed query that allows everything for so long; one that has expired if `hours` is negative."""
     end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    fields = {"sp": "rwdlac", "ss": "b", "srt": "sco", "st": "", "se": end, "sip": "", "spr": "", "sv": "2018-11-09"}
+    fields = {
+        "sp": "rwdlac",
+        "ss": "b",
+        "srt": "sco",
+        "st": "",
+        "se": end,
+        "sip": "",
+        "spr": "",
+        "sv": "2018-11-09",
+    }
     text = "\n".join([AZURE_ACCOUNT, *fields.values(), ""])
     signature = hmac.new(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256).digest()
     signed = fields | {"sig": base64.b64encode(signature).decode()}
@@ -141,7 +164,9 @@ def sas_token(hours: float = 1.0) -> str:
 def _process(command: list[str], url: str) -> Iterator[None]:
     """A server in a process of its own, from when it answers; it also ends when this process is killed."""
     guard = [sys.executable, "-S", str(Path(__file__).with_name("guard.py")), *command]
-    process = subprocess.Popen(guard, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        guard, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         until = time.monotonic() + 60
         while not _answers(url):

@@ -129,7 +129,9 @@ class Handler(LoopbackHandler):
     server: FaultProxy
 
     def answer(self) -> None:
-        if signature := re.split(r"Signature=|[ :]", self.headers.get("Authorization", ""))[-1]:  # or "Bearer "
+        if signature := re.split(r"Signature=|[ :]", self.headers.get("Authorization", ""))[
+            -1
+        ]:  # or "Bearer "
             self.server.signatures.add(signature)
         fault = self.server.choose(self.command, self.path)
         self.server.requests.append(Request(self.command, self.path, fault))
@@ -164,7 +166,9 @@ class Handler(LoopbackHandler):
 
     def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.server.upstream.netloc, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP
+        }
         if body or self.command in ("PUT", "POST"):
             headers["Content-Length"] = str(len(body))
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -176,14 +180,18 @@ class Handler(LoopbackHandler):
         connection.close()
         return response.status, dict(response.getheaders()), answer
 
-    def send(self, status: int, headers: dict[str, str], body: bytes, sent: int | None = None) -> None:
+    def send(
+        self, status: int, headers: dict[str, str], body: bytes, sent: int | None = None
+    ) -> None:
         """Sends an answer, or its first bytes only."""
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)
         if status != 204:
-            length = next((value for name, value in headers.items() if name.lower() == "content-length"), "0")
+            length = next(
+                (value for name, value in headers.items() if name.lower() == "content-length"), "0"
+            )
             self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else body[:sent])

@@ -35,7 +35,9 @@ class Handler(LoopbackHandler):
 
     def answer(self) -> None:
         url, body = urlsplit(self.path), self.read_body()
-        query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        query = {
+            name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()
+        }
         bucket, _, key = unquote(url.path).removeprefix("/").partition("/")
         if bucket != self.server.bucket:
             return self.fail(404, "NoSuchBucket")
@@ -62,7 +64,9 @@ class Handler(LoopbackHandler):
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             first, last = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
             return self.send(
-                206, data[first : last + 1], {"Content-Range": f"bytes {first}-{last}/{len(data)}"} | etag(data)
+                206,
+                data[first : last + 1],
+                {"Content-Range": f"bytes {first}-{last}/{len(data)}"} | etag(data),
             )
         return self.send(200, data, etag(data))
 
@@ -72,7 +76,9 @@ class Handler(LoopbackHandler):
             number = secrets.token_hex(8)
             uploads[number] = {}
             names = f"<Bucket>{self.server.bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{number}</UploadId>"
-            return self.xml(f"<InitiateMultipartUploadResult>{names}</InitiateMultipartUploadResult>")
+            return self.xml(
+                f"<InitiateMultipartUploadResult>{names}</InitiateMultipartUploadResult>"
+            )
         if query["uploadId"] not in uploads:
             return self.fail(404, "NoSuchUpload")
         if self.command == "PUT":
@@ -83,7 +89,9 @@ class Handler(LoopbackHandler):
             return self.send(204, b"")
         self.server.objects[key] = b"".join(parts[number] for number in sorted(parts))
         tag = etag(self.server.objects[key])["ETag"]
-        return self.xml(f"<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>")
+        return self.xml(
+            f"<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>"
+        )
 
     def list(self, query: dict[str, str]) -> None:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
@@ -106,7 +114,11 @@ class Handler(LoopbackHandler):
         self.xml(f"<ListBucketResult><Name>{self.server.bucket}</Name>{page}</ListBucketResult>")
 
     def xml(self, text: str) -> None:
-        self.send(200, f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode(), {"Content-Type": "application/xml"})
+        self.send(
+            200,
+            f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode(),
+            {"Content-Type": "application/xml"},
+        )
 
     def fail(self, status: int, code: str) -> None:
         self.send(status, f"<Error><Code>{code}</Code></Error>".encode())
@@ -123,4 +135,8 @@ class Handler(LoopbackHandler):
 
 def etag(data: bytes) -> dict[str, str]:
     when = format_datetime(datetime.now(UTC), usegmt=True)
-    return {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Last-Modified": when, "x-goog-generation": "1"}
+    return {
+        "ETag": f'"{hashlib.md5(data).hexdigest()}"',
+        "Last-Modified": when,
+        "x-goog-generation": "1",
+    }

@@ -15,7 +15,9 @@ def shared_service_fixture(request: pytest.FixtureRequest) -> Iterator[Emulator]
 
 
 @pytest.fixture(name="service")
-def service_fixture(shared_service: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def service_fixture(
+    shared_service: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Emulator]:
     """Sound at the beginning and at the end of a test."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):

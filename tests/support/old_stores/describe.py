@@ -43,14 +43,19 @@ def _run(client: MlflowClient, run: Any) -> dict[str, Any]:
         "metrics": {key: _number(value) for key, value in run.data.metrics.items()},
         "histories": {key: _history(client, info.run_id, key) for key in run.data.metrics},
         "artifacts": _files(info.artifact_uri),
-        "datasets": [_dataset(item) for item in run.inputs.dataset_inputs] if hasattr(run, "inputs") else [],
+        "datasets": [_dataset(item) for item in run.inputs.dataset_inputs]
+        if hasattr(run, "inputs")
+        else [],
         "outputs": _outputs(run),
     }
 
 
 def _history(client: MlflowClient, run_id: str, key: str) -> list[Any]:
     """The number of different points, and their checksum. File stores keep what was logged twice."""
-    points = {(item.step, item.timestamp, _number(item.value)) for item in client.get_metric_history(run_id, key)}
+    points = {
+        (item.step, item.timestamp, _number(item.value))
+        for item in client.get_metric_history(run_id, key)
+    }
     text = json.dumps(sorted(points, key=str))
     return [len(points), hashlib.sha256(text.encode()).hexdigest()[:16]]
 
@@ -64,7 +69,13 @@ def _number(value: float) -> float | str:
 
 def _dataset(item: Any) -> list[Any]:
     data = item.dataset
-    return [data.name, data.digest, data.source_type, data.source, {tag.key: tag.value for tag in item.tags}]
+    return [
+        data.name,
+        data.digest,
+        data.source_type,
+        data.source,
+        {tag.key: tag.value for tag in item.tags},
+    ]
 
 
 def _outputs(run: Any) -> list[list[Any]]:
@@ -77,8 +88,18 @@ def _logged_models(client: MlflowClient, experiment: str) -> dict[str, Any]:
         return {}
     return {
         item.model_id: [
-            *(item.name, item.model_type, str(item.status), item.source_run_id, item.params, item.tags),
-            [[metric.key, metric.value, metric.step, metric.timestamp] for metric in item.metrics or []],
+            *(
+                item.name,
+                item.model_type,
+                str(item.status),
+                item.source_run_id,
+                item.params,
+                item.tags,
+            ),
+            [
+                [metric.key, metric.value, metric.step, metric.timestamp]
+                for metric in item.metrics or []
+            ],
             _files(item.artifact_location),
         ]
         for item in client.search_logged_models([experiment])
@@ -97,18 +118,29 @@ def _registered(client: MlflowClient, model: Any) -> dict[str, Any]:
     return {
         "description": model.description,
         "tags": model.tags,
-        "aliases": {alias: int(version) for alias, version in getattr(model, "aliases", {}).items()},
+        "aliases": {
+            alias: int(version) for alias, version in getattr(model, "aliases", {}).items()
+        },
         "versions": {str(item.version): _version(client, item) for item in versions},
     }
 
 
 def _version(client: MlflowClient, version: Any) -> list[Any]:
     uri = client.get_model_version_download_uri(version.name, version.version)
-    facts = [version.run_id, version.description, version.current_stage, version.tags, version.creation_timestamp]
+    facts = [
+        version.run_id,
+        version.description,
+        version.current_stage,
+        version.tags,
+        version.creation_timestamp,
+    ]
     return [*facts, _files(uri)]
 
 
 def _files(uri: str) -> dict[str, str]:
     folder = Path(unquote(uri[7:]) if uri.startswith("file://") else uri)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in files
+    }

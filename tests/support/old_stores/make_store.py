@@ -30,10 +30,15 @@ def fill(client: MlflowClient, folder: Path, artifacts: str | None) -> None:
     parent = run(client, experiment, "sweep", {})
     best = run(client, experiment, "best", {"mlflow.parentRunId": parent})
     failed = run(client, experiment, "failed", {"mlflow.parentRunId": parent})
-    metrics = [Metric("valid/loss", round(1 / step, 3), START + step, step) for step in range(1, STEPS + 1)]
+    metrics = [
+        Metric("valid/loss", round(1 / step, 3), START + step, step) for step in range(1, STEPS + 1)
+    ]
     params = [Param("lr", "0.1"), Param("model.name", "bert"), Param("note", "x" * 400)]
     client.log_batch(best, metrics=metrics, params=params)
-    odd = [Metric("odd", value, START, step) for step, value in enumerate([float("nan"), float("inf"), -0.5, -1e300])]
+    odd = [
+        Metric("odd", value, START, step)
+        for step, value in enumerate([float("nan"), float("inf"), -0.5, -1e300])
+    ]
     client.log_batch(failed, metrics=[*odd, odd[2]], params=[Param("lr", "0.3")])
     (folder / "model.txt").write_text("weights\n")
     client.log_artifact(best, str(folder / "model.txt"), "model")
@@ -45,12 +50,18 @@ def fill(client: MlflowClient, folder: Path, artifacts: str | None) -> None:
     deleted = run(client, other, "deleted", {})
     client.set_terminated(deleted, "KILLED", START + 10)
     client.delete_run(deleted)
-    if mlflow.__version__[0] > "1" or artifacts:  # the file store of MLflow 1 has no registered models
+    if (
+        mlflow.__version__[0] > "1" or artifacts
+    ):  # the file store of MLflow 1 has no registered models
         register(client, best)
 
 
 def run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> str:
-    own = {"mlflow.runName": name, "mlflow.user": "anna", "mlflow.note.content": "line 1\nline 2 \u00e9"}
+    own = {
+        "mlflow.runName": name,
+        "mlflow.user": "anna",
+        "mlflow.note.content": "line 1\nline 2 \u00e9",
+    }
     return str(client.create_run(experiment, start_time=START, tags=own | tags).info.run_id)
 
 
@@ -85,14 +96,18 @@ def log_model(client: MlflowClient, run_id: str) -> None:
 
     experiment = client.get_run(run_id).info.experiment_id
     width = {"width": "8"}
-    model = client.create_logged_model(experiment, "checkpoint", run_id, {"kind": "best"}, width, "checkpoint")
+    model = client.create_logged_model(
+        experiment, "checkpoint", run_id, {"kind": "best"}, width, "checkpoint"
+    )
     path = Path(model.artifact_location.replace("file://", ""))
     path.mkdir(parents=True)
     (path / "weights.txt").write_text("logged\n")
     client.finalize_logged_model(model.model_id, "READY")
     client.log_metric(run_id, "valid/accuracy", 0.75, START, 1000, model_id=model.model_id)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 1000)])
-    client.create_model_version("classifier", f"models:/{model.model_id}", run_id, model_id=model.model_id)
+    client.create_model_version(
+        "classifier", f"models:/{model.model_id}", run_id, model_id=model.model_id
+    )
 
 
 def main() -> None:
@@ -103,7 +118,9 @@ def main() -> None:
     try:
         client = MlflowClient(uri, uri)
         fill(client, folder, f"{folder}/artifacts" if kind == "sqlite" else None)
-        (folder / "expected.json").write_text(json.dumps(describe(client), indent=1, sort_keys=True))
+        (folder / "expected.json").write_text(
+            json.dumps(describe(client), indent=1, sort_keys=True)
+        )
     finally:
         (folder / "model.txt").unlink()
 

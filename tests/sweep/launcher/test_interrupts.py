@@ -7,7 +7,11 @@ import pytest
 
 from mlxlab.sweep.launcher.interrupts import Interrupts
 
-WAITING, STOPPING, KILLING = "Ctrl-C again stops them", "Ctrl-C again kills them", "killing those that run"
+WAITING, STOPPING, KILLING = (
+    "Ctrl-C again stops them",
+    "Ctrl-C again kills them",
+    "killing those that run",
+)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,27 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.trial.finished_runs import FinishedRuns
-from mlxlab.analysis.trial.record import EXIT_CODES, Question, check_question, new_record, read_record, write_record
+from mlxlab.analysis.trial.record import (
+    EXIT_CODES,
+    Question,
+    check_question,
+    new_record,
+    read_record,
+    write_record,
+)
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.sweep.job_journal import open_job_journal, read_job_journal
 from mlxlab.sweep.launcher.jobs import ComposedJob, JobResult
 from mlxlab.sweep.paired.pairs import Pairs
 
-START = {"format": 1, "overrides": [], "config_dir": None, "config_name": "train", "objective": "valid/loss"}
+START = {
+    "format": 1,
+    "overrides": [],
+    "config_dir": None,
+    "config_name": "train",
+    "objective": "valid/loss",
+}
 QUESTION: Question = {
     "baseline": "nowhere",
     "change": ["x=1"],
@@ -62,7 +75,9 @@ class Launcher:
             self.stop_signal = 2 if state == "stopped" else 0
             return JobResult(job.number, state, None, reason, int(code), 1, 0.1, job.folder)
         with RunManifest(job.folder) as manifest:
-            manifest.record({"objective": "valid/loss", "best": value, "final": {"valid/loss": value + 1}})
+            manifest.record(
+                {"objective": "valid/loss", "best": value, "final": {"valid/loss": value + 1}}
+            )
         return JobResult(job.number, "finished", value, "", 0, 1, 0.1, job.folder)
 
 
@@ -92,11 +107,20 @@ def trial(tmp_path, monkeypatch):
 
 def test_seeds_follow_that_of_the_baseline_and_pairs_share_them(trial):
     overrides = []
-    record, launcher, lines = trial(Launcher(lambda number, texts: overrides.append(texts) or loss(number, texts)))
+    record, launcher, lines = trial(
+        Launcher(lambda number, texts: overrides.append(texts) or loss(number, texts))
+    )
     assert record["verdict"] == "keep"
     assert launcher.started == list(range(2 * len(record["gains"])))
-    assert overrides[:4] == [["x=0", "seed=5"], ["x=1", "seed=5"], ["x=0", "seed=6"], ["x=1", "seed=6"]]
-    assert record["gains"] == pytest.approx([0.1 + (2 * pair + 1) / 1000 for pair in range(len(record["gains"]))])
+    assert overrides[:4] == [
+        ["x=0", "seed=5"],
+        ["x=1", "seed=5"],
+        ["x=0", "seed=6"],
+        ["x=1", "seed=6"],
+    ]
+    assert record["gains"] == pytest.approx(
+        [0.1 + (2 * pair + 1) / 1000 for pair in range(len(record["gains"]))]
+    )
     assert lines[0] == "seed 5 baseline: valid/loss 1 after 0.1 s"
     states = {job.state for job in read_job_journal(trial.folder)[1]}
     assert states == {"finished"}
@@ -113,7 +137,11 @@ def test_several_jobs_end_in_any_order_and_are_looked_at_by_seed(trial):
 @pytest.mark.parametrize(
     ("result", "verdict"),
     [
-        *(("78: diverged", "discard"), ("1: valid/loss is nan", "discard"), ("139: killed by SIGSEGV", "discard")),
+        *(
+            ("78: diverged", "discard"),
+            ("1: valid/loss is nan", "discard"),
+            ("139: killed by SIGSEGV", "discard"),
+        ),
         *(("124: timeout", "discard"), ("65: a row", None), ("74: disk full", None)),
     ],
 )
@@ -136,8 +164,13 @@ def test_a_baseline_that_fails_is_an_error(trial):
 
 
 def test_an_interrupted_trial_keeps_its_finished_runs(trial):
-    record, _, _ = trial(Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts)))
-    assert (record["verdict"], record["reason"]) == (None, "interrupted; the same command continues")
+    record, _, _ = trial(
+        Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts))
+    )
+    assert (record["verdict"], record["reason"]) == (
+        None,
+        "interrupted; the same command continues",
+    )
     again, launcher, _ = trial(Launcher(loss))
     assert launcher.started[0] == 3
     assert again["verdict"] == "keep"
@@ -177,7 +210,9 @@ def test_a_folder_answers_one_question(tmp_path):
     write_record(tmp_path, new_record(QUESTION, "trial"))
     check_question(tmp_path, QUESTION)
     check_question(tmp_path / "new", QUESTION)
-    with pytest.raises(ConfigError, match=r"another trial: change was \['x=1'\]; choose another folder="):
+    with pytest.raises(
+        ConfigError, match=r"another trial: change was \['x=1'\]; choose another folder="
+    ):
         check_question(tmp_path, {**QUESTION, "change": ["x=2"]})
     with pytest.raises(ConfigError, match="the code has changed since"):
         check_question(tmp_path, {**QUESTION, "code": {"commit": "b", "digest": ""}})

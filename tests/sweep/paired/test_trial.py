@@ -31,7 +31,9 @@ class Runs:
             if key in self.errors:
                 raise self.errors[key]
             loss = 0.5 + 0.01 * (config.seed % 3) - key[1] * (self.gain + 0.001 * config.seed)
-            manifest.record({"objective": "valid/loss", "best": loss, "final": {"valid/loss": loss + 0.1}})
+            manifest.record(
+                {"objective": "valid/loss", "best": loss, "final": {"valid/loss": loss + 0.1}}
+            )
         return loss
 
 
@@ -56,7 +58,9 @@ def test_an_interrupted_trial_continues_and_a_decided_one_stays(command, tmp_pat
     assert code == 130
     assert "interrupted; the same command continues" in err
     assert train.main(["sweep.resume=t"]) == 2
-    command_line = f"mlxlab trial baseline=base hydra/launcher=in_process {CHANGE} budget=7steps folder=t"
+    command_line = (
+        f"mlxlab trial baseline=base hydra/launcher=in_process {CHANGE} budget=7steps folder=t"
+    )
     assert f"a trial; its own command continues it: {command_line}" in capfd.readouterr().err
     second = Runs(0.1)
     code, out, err = command(second, CHANGE, "budget=7steps", "--json")
@@ -96,7 +100,12 @@ def test_a_real_trial_reuses_the_baseline_run(command, tmp_path):
     assert code in (0, 10, 11), err
     runs = read_record(tmp_path / "t")["runs"]
     assert [(run["seed"], run["arm"], run["reused"]) for run in runs] == [
-        *((0, "baseline", True), (0, "changed", False), (1, "baseline", False), (1, "changed", False))
+        *(
+            (0, "baseline", True),
+            (0, "changed", False),
+            (1, "baseline", False),
+            (1, "changed", False),
+        )
     ]
     assert runs[0]["folder"] == str(tmp_path / "base")
     assert "0.6" in out

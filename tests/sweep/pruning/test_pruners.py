@@ -31,7 +31,9 @@ def loss(trial: Trial) -> TrialResult:
     return TrialResult([trial.point["x"] + 1 / budget - 1 / LENGTH], "", state, budget)
 
 
-def search(path, pruner, num_trials: int, run: Callable[[Trial, bool], TrialResult], sampler=None) -> list[Trial]:
+def search(
+    path, pruner, num_trials: int, run: Callable[[Trial, bool], TrialResult], sampler=None
+) -> list[Trial]:
     settings: StudySettings = {
         "space": {"x": str(X)},
         "overrides": [],
@@ -75,8 +77,15 @@ def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path
 def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
     calls = []
     asha = SuccessiveHalving([3, 9], 3, "minimize", num_brackets=1)
-    trials = search(tmp_path / "s.db", asha, 30, lambda trial, again: calls.append((trial, again)) or loss(trial))
-    reached = Counter(result.budget for trial in trials for result in trial.results if result.values)
+    trials = search(
+        tmp_path / "s.db",
+        asha,
+        30,
+        lambda trial, again: calls.append((trial, again)) or loss(trial),
+    )
+    reached = Counter(
+        result.budget for trial in trials for result in trial.results if result.values
+    )
     assert reached[3] == sum(trial.point["x"] <= FAILS_FROM for trial in trials)
     assert reached[3] // 3 <= reached[9] <= reached[3] // 2
     assert reached[9] // 3 <= reached[None] <= reached[9] // 2
@@ -140,7 +149,9 @@ def test_the_limit_is_the_median_of_the_best_values_of_complete_trials():
 
 
 def read(name: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):
-    config = OmegaConf.create({"trainer": {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}})
+    config = OmegaConf.create(
+        {"trainer": {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}}
+    )
     keys = {"unit": None, "min_budget": None, "max_budget": None, "reduction_factor": 3, **changes}
     return read_pruning(name, **keys, config=config, space=list(space), direction="minimize")
 
@@ -153,7 +164,11 @@ def read(name: str = "asha", *, trainer: dict | None = None, space=(X,), **chang
         ({"max_budget": 10}, [1, 3], "epochs"),
         ({"trainer": {"epochs": "auto"}}, [2], "epochs"),
         ({"trainer": {"max_steps": 800, "eval_every": 60}}, [89, 267], "steps"),
-        ({"trainer": {"max_steps": 800}, "unit": "epochs", "reduction_factor": 2}, [3, 7, 14], "epochs"),
+        (
+            {"trainer": {"max_steps": 800}, "unit": "epochs", "reduction_factor": 2},
+            [3, 7, 14],
+            "epochs",
+        ),
     ],
 )
 def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, budgets, unit):
@@ -166,10 +181,19 @@ def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": {"epochs": None}}, "max_budget: expected a number of epochs, since trainer.epochs is not set"),
+        (
+            {"trainer": {"epochs": None}},
+            "max_budget: expected a number of epochs, since trainer.epochs is not set",
+        ),
         ({"min_budget": 20}, "min_budget=20: no rung before the end of a run of 27"),
-        ({"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5}, "expected trainer.eval_every=10 or more"),
-        ({"space": [Values("trainer.epochs", ("1", "2"), ordered=False)]}, "trainer.epochs: expected one value"),
+        (
+            {"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5},
+            "expected trainer.eval_every=10 or more",
+        ),
+        (
+            {"space": [Values("trainer.epochs", ("1", "2"), ordered=False)]},
+            "trainer.epochs: expected one value",
+        ),
     ],
 )
 def test_budgets_that_do_not_fit_the_run_are_refused(changes, message):

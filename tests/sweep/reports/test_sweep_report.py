@@ -43,7 +43,13 @@ class StubCommands:
 
 
 def write_journal(folder, jobs):
-    start = SweepStart(format=1, overrides=["seed=0,1"], config_dir=None, config_name="train", objective="valid/loss")
+    start = SweepStart(
+        format=1,
+        overrides=["seed=0,1"],
+        config_dir=None,
+        config_name="train",
+        objective="valid/loss",
+    )
     with open_job_journal(folder, start) as journal:
         journal.record(*jobs)
 
@@ -60,8 +66,12 @@ def grid(folder, *, seeds=3, gain=0.2, reason="", name="0.1"):
                     f"seed={seed}",
                     "trainer.epochs=2",
                 ]
-                value = 0.6 + 0.01 * rng.standard_normal() - gain * (rate == "0.001" and dropout == "0")
-                jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, value, str(len(jobs))))
+                value = (
+                    0.6 + 0.01 * rng.standard_normal() - gain * (rate == "0.001" and dropout == "0")
+                )
+                jobs.append(
+                    Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, value, str(len(jobs)))
+                )
     if reason:
         jobs[0] = replace(jobs[0], state="failed", reason=reason, value=None, exit_code=1)
         jobs[1] = replace(jobs[1], state="waiting", value=None)
@@ -83,7 +93,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.addresses += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "action")
+        ]
 
     def handle_data(self, data):
         self.text += data
@@ -110,8 +122,20 @@ def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
 
 
 def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
-    texts = ["1000001", "1000002", "1000001.0", "1e-3", "0.001", "0.12345678", "0.123456789", "9007199254740993"]
-    jobs = [Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n)) for n, x in enumerate(texts)]
+    texts = [
+        "1000001",
+        "1000002",
+        "1000001.0",
+        "1e-3",
+        "0.001",
+        "0.12345678",
+        "0.123456789",
+        "9007199254740993",
+    ]
+    jobs = [
+        Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n))
+        for n, x in enumerate(texts)
+    ]
     write_journal(tmp_path, jobs)
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     rows = table(tmp_path / "report" / "ranking.csv")
@@ -123,7 +147,10 @@ def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
 
 def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
     values = ["0.0001234567891", "0.00023456789"]
-    jobs = [Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n)) for n, x in enumerate(values)]
+    jobs = [
+        Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n))
+        for n, x in enumerate(values)
+    ]
     write_journal(tmp_path, jobs)
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert "x=0.000123457:" in report.verdict[0]
@@ -135,7 +162,14 @@ def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
     grid(tmp_path, seeds=1)
     (tmp_path / "1").mkdir()
     metrics = {"valid/accuracy": 0.5, "valid/loss": 0.7}
-    fields = {"best_step": 1, "steps": 1, "main_metric": None, "metrics": metrics, "final": {}, "test": {}}
+    fields = {
+        "best_step": 1,
+        "steps": 1,
+        "main_metric": None,
+        "metrics": metrics,
+        "final": {},
+        "test": {},
+    }
     fields |= {"intervals": {}, "baselines": {}, "reference": {}}
     (tmp_path / "1" / "metrics.json").write_text(json.dumps(fields))
     assert main([f"sweep={tmp_path}", "metric=valid/acuracy"]) == 2
@@ -167,7 +201,9 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
     sweep = read_sweep(tmp_path)
     assert [job.state for job in sweep.jobs] == ["finished", "finished", "pruned", "failed"]
     report = write_sweep_report(sweep, tmp_path)
-    assert report.verdict[0].startswith("No winner is named with fewer than 3 seeds of each configuration; each ran")
+    assert report.verdict[0].startswith(
+        "No winner is named with fewer than 3 seeds of each configuration; each ran"
+    )
     assert "rate=0.0002" in report.verdict[0]
     assert "valid/loss 0.1 at step 10" in (tmp_path / "report.html").read_text()
 
@@ -176,7 +212,14 @@ def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
     grid(tmp_path, seeds=1)
     run = tmp_path / "1"
     run.mkdir()
-    attempt = {"host": "here", "pid": 1, "process_start": 0.0, "start": 1000.0, "status": "RUNNING", "end": 1060.0}
+    attempt = {
+        "host": "here",
+        "pid": 1,
+        "process_start": 0.0,
+        "start": 1000.0,
+        "status": "RUNNING",
+        "end": 1060.0,
+    }
     attempts = [attempt, attempt | {"start": 2000.0, "end": 2005.0, "status": "DONE"}]
     fields = {"format": 2, "id": "a", "name": "1", "status": "DONE", "attempts": attempts}
     (run / "manifest.json").write_text(json.dumps(fields))
@@ -206,7 +249,11 @@ def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path)
     space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
     with open_study(tmp_path / STUDY, SETTINGS, space) as study:
         for number, state in enumerate(("finished", "finished", "paused")):
-            study.finish(study.add({"rate": 1e-4 * (number + 1)}), TrialResult([0.5 + number], "", state, 10), 1.0)
+            study.finish(
+                study.add({"rate": 1e-4 * (number + 1)}),
+                TrialResult([0.5 + number], "", state, 10),
+                1.0,
+            )
         text = write_search_result(study, tmp_path, StubCommands())
     assert text.splitlines()[-1].startswith("paused: saved at a rung and not promoted")
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)

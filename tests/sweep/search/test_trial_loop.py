@@ -56,14 +56,22 @@ def loss(trial: Trial, _: bool = False) -> TrialResult:
     """Fails at width 32, as a run that does not fit into memory."""
     if trial.point.get("width") == "32":
         return TrialResult([], "out of memory")
-    return TrialResult([(math.log10(trial.point.get("rate", 1e-3)) + 4) ** 2 + trial.point.get("layers", 0)])
+    return TrialResult(
+        [(math.log10(trial.point.get("rate", 1e-3)) + 4) ** 2 + trial.point.get("layers", 0)]
+    )
 
 
 def search(
-    path: Path, name: str, space: list[Domain], num_trials: int, run: Callable[[Trial, bool], TrialResult] = loss
+    path: Path,
+    name: str,
+    space: list[Domain],
+    num_trials: int,
+    run: Callable[[Trial, bool], TrialResult] = loss,
 ) -> list[Trial]:
     with open_study(path, settings(space, name), space) as study:
-        run_trials(study, new_sampler(name, space, study.trials), NoPruner(), num_trials, OneByOne(run))
+        run_trials(
+            study, new_sampler(name, space, study.trials), NoPruner(), num_trials, OneByOne(run)
+        )
         return [Trial(**{**vars(trial), "seconds": 0.0}) for trial in study.trials]
 
 
@@ -111,11 +119,16 @@ def test_other_proposals_than_recorded_restart_from_the_results_with_another_see
 
 def test_a_point_that_is_proposed_again_takes_the_earlier_result(tmp_path):
     ran = []
-    trials = search(tmp_path / "s.db", "tpe", [DROPOUT], 6, lambda trial, _: ran.append(trial) or loss(trial))
+    trials = search(
+        tmp_path / "s.db", "tpe", [DROPOUT], 6, lambda trial, _: ran.append(trial) or loss(trial)
+    )
     assert len(ran) == len({trial.point["dropout"] for trial in trials})
     for trial in trials:
         if trial.same_as is not None:
-            assert (trial.point, trial.values) == (trials[trial.same_as].point, trials[trial.same_as].values)
+            assert (trial.point, trial.values) == (
+                trials[trial.same_as].point,
+                trials[trial.same_as].values,
+            )
 
 
 def test_a_grid_changes_the_last_key_fastest_and_random_draws_no_combination_twice(tmp_path):
@@ -128,7 +141,10 @@ def test_a_grid_changes_the_last_key_fastest_and_random_draws_no_combination_twi
 
 def test_random_numbers_keep_to_their_interval():
     whole = Interval("n", 1, 4, log=True, integer=True)
-    points = [RandomSampler([RATE, whole], seed=0).propose([Trial(0, {})] * number) for number in range(300)]
+    points = [
+        RandomSampler([RATE, whole], seed=0).propose([Trial(0, {})] * number)
+        for number in range(300)
+    ]
     assert {point["n"] for point in points} == {1, 2, 3, 4}
     rates = sorted(point["rate"] for point in points)
     assert 1e-5 <= rates[0] < 2e-5
@@ -140,12 +156,16 @@ def test_the_best_of_several_objectives_are_those_that_no_other_trial_is_as_good
     values = [[0.5, 0.7], [0.4, 0.6], [0.6, 0.6], [0.4, 0.6], [0.3, 0.5]]
     with open_study(tmp_path / "s.db", settings([RATE], objectives=both), [RATE]) as study:
         for each in values:
-            study.finish(study.add({"rate": 1e-4 * (1 + len(study.trials))}), TrialResult(each), 0.0)
+            study.finish(
+                study.add({"rate": 1e-4 * (1 + len(study.trials))}), TrialResult(each), 0.0
+            )
         assert [trial.number for trial in best_trials(study)] == [4, 1, 0]
 
 
 def test_nsga_searches_several_objectives(tmp_path):
-    both = settings([RATE, LAYERS], objectives={"valid/loss": "minimize", "valid/accuracy": "maximize"})
+    both = settings(
+        [RATE, LAYERS], objectives={"valid/loss": "minimize", "valid/accuracy": "maximize"}
+    )
     with open_study(tmp_path / "s.db", both, [RATE, LAYERS]) as study:
         sampler = new_sampler("nsga", [RATE, LAYERS], [], objectives=2)
         jobs = OneByOne(lambda trial, _: TrialResult([trial.point["rate"], trial.point["layers"]]))
@@ -156,11 +176,17 @@ def test_nsga_searches_several_objectives(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": {"rate": "interval(0,1)"}}, "rate: got interval(0,1), the study searches tag(log, interval("),
+        (
+            {"space": {"rate": "interval(0,1)"}},
+            "rate: got interval(0,1), the study searches tag(log, interval(",
+        ),
         ({"space": {}}, "rate: got no values, the study searches"),
         ({"overrides": ["tracking=none", "seed=3"]}, "seed=3: not in the study"),
         ({"overrides": []}, "tracking=none: missing, but in the study"),
-        ({"objectives": {"valid/loss": "maximize"}}, "objective: got maximize valid/loss, that of the study is min"),
+        (
+            {"objectives": {"valid/loss": "maximize"}},
+            "objective: got maximize valid/loss, that of the study is min",
+        ),
         ({"sampler": "grid"}, "hydra.sweeper.sampler=grid: the study has random"),
         ({"sampler_settings": {"seed": 3}}, "seed=3: other settings of the sampler"),
         ({"pruner": "asha"}, "hydra.sweeper.pruner=asha: the study has none"),
@@ -178,12 +204,30 @@ def test_the_study_of_another_search_is_refused_by_name(tmp_path, changes, messa
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("update trials set record = replace(record, '\"rate\": ', '\"rate\": 1')", "trial 0: rate: expected tag"),
-        ("update trials set record = replace(record, 'rate', 'seed')", "trial 0: expected the keys rate"),
-        ("update trials set record = replace(record, 'finished', 'running')", "0 values of a running trial, got 1"),
-        ("update trials set record = replace(record, '\"order\": 1', '\"order\": 0')", "results numbered from 0"),
-        ("update trials set record = json_set(record, '$.results', json('[]'))", "its last result is not that of"),
-        ("update trials set record = json_set(record, '$.results[0].values', json('[1,2]'))", "last result is not"),
+        (
+            "update trials set record = replace(record, '\"rate\": ', '\"rate\": 1')",
+            "trial 0: rate: expected tag",
+        ),
+        (
+            "update trials set record = replace(record, 'rate', 'seed')",
+            "trial 0: expected the keys rate",
+        ),
+        (
+            "update trials set record = replace(record, 'finished', 'running')",
+            "0 values of a running trial, got 1",
+        ),
+        (
+            "update trials set record = replace(record, '\"order\": 1', '\"order\": 0')",
+            "results numbered from 0",
+        ),
+        (
+            "update trials set record = json_set(record, '$.results', json('[]'))",
+            "its last result is not that of",
+        ),
+        (
+            "update trials set record = json_set(record, '$.results[0].values', json('[1,2]'))",
+            "last result is not",
+        ),
         ("update trials set record = substr(record, 2)", "trial 0: not valid JSON"),
         ("update trials set record = '[1]'", "trial 0: expected dict"),
         ("delete from trials where number = 0", "trial 0: missing; got number 1"),
@@ -213,7 +257,10 @@ def test_a_file_that_is_no_database_is_refused_and_left(tmp_path):
 def test_every_trial_is_in_the_file_before_the_next_is_proposed(tmp_path):
     def run(trial: Trial, _: bool) -> TrialResult:
         connection = sqlite3.connect(f"file:{tmp_path}/s.db?mode=ro", uri=True)
-        states = [row[0] for row in connection.execute("select record ->> 'state' from trials order by number")]
+        states = [
+            row[0]
+            for row in connection.execute("select record ->> 'state' from trials order by number")
+        ]
         connection.close()
         assert states == ["finished"] * trial.number + ["running"]
         return loss(trial)
@@ -229,7 +276,8 @@ def test_a_sampler_that_is_not_installed_is_named_with_its_remedy(monkeypatch, n
 
 
 @pytest.mark.parametrize(
-    ("space", "message"), [([RATE, DROPOUT], "dropout: expected interval"), ([RATE], "2 or more keys, got rate alone")]
+    ("space", "message"),
+    [([RATE, DROPOUT], "dropout: expected interval"), ([RATE], "2 or more keys, got rate alone")],
 )
 def test_cma_refuses_a_space_that_it_cannot_search(space, message):
     with pytest.raises(ConfigError, match="sampler=cma") as refused:
@@ -238,8 +286,16 @@ def test_cma_refuses_a_space_that_it_cannot_search(space, message):
 
 
 def test_hydras_grammar_is_read_as_a_search_space():
-    texts = ["seed=3", "model=bert,cnn_hybrid", "a=range(0,4,2)", "b=interval(0,1)", "c=int(interval(1,8))"]
-    fixed, space = read_space([*texts, "d=tag(log,interval(1e-5,1e-3))"], {"e": "choice('x y',2)", "a": "1,2"})
+    texts = [
+        "seed=3",
+        "model=bert,cnn_hybrid",
+        "a=range(0,4,2)",
+        "b=interval(0,1)",
+        "c=int(interval(1,8))",
+    ]
+    fixed, space = read_space(
+        [*texts, "d=tag(log,interval(1e-5,1e-3))"], {"e": "choice('x y',2)", "a": "1,2"}
+    )
     assert fixed == ["seed=3"]
     assert {domain.key: str(domain) for domain in space} == {
         "e": "x\\ y,2",
@@ -255,7 +311,10 @@ def test_hydras_grammar_is_read_as_a_search_space():
     ("text", "message"),
     [
         ("a=tag(lag,interval(0,1))", "unknown tag lag; expected log"),
-        ("a=tag(log,interval(0,1))", "expected a lower end above 0 on a logarithmic scale, got 0.0"),
+        (
+            "a=tag(log,interval(0,1))",
+            "expected a lower end above 0 on a logarithmic scale, got 0.0",
+        ),
         ("a=interval(0.2,0.1)", "expected interval(low,high) with low < high, got 0.2 and 0.1"),
         ("a=shuffle(0,1)", "the sampler chooses the order"),
         ("a=range(0,100000)", "expected 1 to 10,000 values, got more"),

@@ -29,9 +29,9 @@ def check_runs(project: Path) -> None:
         assert (trainer.returncode, err) == (0, "")
     finished = "select count(*) from runs where status = 'FINISHED'"
     wait_until(lambda: query_store(project, finished) == [(PROCESSES,)])
-    assert query_store(project, "select count(*), count(distinct run_uuid) from metrics where key = 'train/loss'") == [
-        (PROCESSES * STEPS, PROCESSES)
-    ]
+    assert query_store(
+        project, "select count(*), count(distinct run_uuid) from metrics where key = 'train/loss'"
+    ) == [(PROCESSES * STEPS, PROCESSES)]
     assert query_store(project, "select count(*) from experiments where name = 'mlxlab'") == [(1,)]
 
 
@@ -41,7 +41,9 @@ def test_eight_runs_that_start_together_create_one_store(project):
 
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("round_number", range(10))
-def test_eight_runs_and_eight_readers_that_start_together_all_work(project, monkeypatch, round_number):
+def test_eight_runs_and_eight_readers_that_start_together_all_work(
+    project, monkeypatch, round_number
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))  # the schema is not cached either
     args = [sys.executable, "-c", OPEN, str(project)]
     readers = [subprocess.Popen(args, stderr=subprocess.PIPE, text=True) for _ in range(PROCESSES)]

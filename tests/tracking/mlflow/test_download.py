@@ -46,7 +46,12 @@ def logged(project, code, monkeypatch):
 
 def test_every_uri_of_a_model_gives_its_checkpoint(project, logged):
     run_id, model_id = logged
-    names = ("models:/mine/1", "models:/mine@champion", f"models:/{model_id}", f"runs:/{run_id}/best")
+    names = (
+        "models:/mine/1",
+        "models:/mine@champion",
+        f"models:/{model_id}",
+        f"runs:/{run_id}/best",
+    )
     checkpoints = {download_model(name, None, project, project / ".cache") for name in names}
     [checkpoint] = checkpoints
     assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
@@ -78,7 +83,9 @@ def test_models_and_versions_of_an_sqlite_store_are_read_without_mlflow(project,
         "    assert main([word, 'mine', f'uri=sqlite:///{here}/mlruns/mlflow.db']) == 0\n"
         "print(sorted({'mlflow', 'sqlalchemy', 'pandas', 'mlx'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(project)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(project)], capture_output=True, text=True, check=True
+    )
     assert "champion" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -101,8 +108,20 @@ def test_both_readers_of_a_registry_agree(project, logged):
         download_model("models:/mine/2", None, project, project / ".cache")
 
 
-MOVE = {"t": 1, "alias": "champion", "version": 1, "previous": None, "kind": "promoted", "reason": ""}
+MOVE = {
+    "t": 1,
+    "alias": "champion",
+    "version": 1,
+    "previous": None,
+    "kind": "promoted",
+    "reason": "",
+}
 
 
 def read_all(registry):
-    return [registry.names(), registry.aliases("mine"), registry.versions("mine"), registry.moves("mine")]
+    return [
+        registry.names(),
+        registry.aliases("mine"),
+        registry.versions("mine"),
+        registry.moves("mine"),
+    ]

@@ -91,7 +91,9 @@ def test_a_refused_port_costs_less_than_a_second_at_the_start_and_loses_nothing(
     done = runs_py(project, "sync", str(journal.folder), f"uri=http://127.0.0.1:{port}")
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     for _ in range(2):
-        done = runs_py(project, "sync", str(journal.folder), f"uri=sqlite:///{project}/mlruns/mlflow.db")
+        done = runs_py(
+            project, "sync", str(journal.folder), f"uri=sqlite:///{project}/mlruns/mlflow.db"
+        )
         assert done.returncode == 0, done.stderr
         assert f"{journal.folder}: complete" in done.stdout
         assert_complete(project)
@@ -132,14 +134,21 @@ def test_the_syncer_waits_for_a_locked_database(project, capsys):
     assert slowest < 0.1
     wait_until(
         lambda: (
-            query_store(project, "select count(*), count(distinct step) from metrics where key = 'x'") == [(100, 100)]
+            query_store(
+                project, "select count(*), count(distinct step) from metrics where key = 'x'"
+            )
+            == [(100, 100)]
         )
     )
     wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)] * 2)
 
 
-@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + bytes(4000)])
-def test_a_corrupt_database_is_not_changed_and_the_run_can_be_uploaded_elsewhere(project, capsys, content):
+@pytest.mark.parametrize(
+    "content", [b"this is no database" * 100, b"SQLite format 3\0" + bytes(4000)]
+)
+def test_a_corrupt_database_is_not_changed_and_the_run_can_be_uploaded_elsewhere(
+    project, capsys, content
+):
     path = project / "mlruns" / "mlflow.db"
     path.parent.mkdir()
     path.write_bytes(content)
@@ -213,7 +222,10 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
     first = make_journal(project, "a")
     first.start({}, {})
     first.end("FINISHED")
-    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
+    with (
+        closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database,
+        database,
+    ):
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
     kill_syncer(first.mlflow.address.queue)
     second = make_journal(project, "b", wait=5.0)
@@ -225,7 +237,9 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(project, monkeypatch, capfd):
+def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(
+    project, monkeypatch, capfd
+):
     run_to_the_end(project, name="first", experiment="other")
     kill_syncer(project / "mlruns" / ".queue-mlflow.db")
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
@@ -235,10 +249,14 @@ def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(pr
     capfd.readouterr()
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("begin exclusive")
-        with pytest.raises(ServiceUnavailableError, match="database is locked; nothing is lost") as error:
+        with pytest.raises(
+            ServiceUnavailableError, match="database is locked; nothing is lost"
+        ) as error:
             upload(journal)
         assert "\n" not in str(error.value)
         assert capfd.readouterr() == ("", "")
         database.rollback()
     wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)] * 2)
-    assert query_store(project, "select count(*), count(distinct step) from metrics where key = 'loss'") == [(200, 100)]
+    assert query_store(
+        project, "select count(*), count(distinct step) from metrics where key = 'loss'"
+    ) == [(200, 100)]

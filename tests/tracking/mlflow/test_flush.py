@@ -6,7 +6,15 @@ import pytest
 
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.records import read_uid
-from support.tracking import T, append, change_start, finished_run, project_fixture, query_store, runs_py  # noqa: F401
+from support.tracking import (  # noqa: F401
+    T,
+    append,
+    change_start,
+    finished_run,
+    project_fixture,
+    query_store,
+    runs_py,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -15,17 +23,27 @@ def no_syncer_in_the_background(monkeypatch):
 
 
 def test_a_rejected_folder_on_the_command_line_exits_with_65_and_all_others_are_uploaded(project):
-    folders = {name: finished_run(project, name) for name in ("empty", "long", "dataset", "uid", "good", "unnamed")}
+    folders = {
+        name: finished_run(project, name)
+        for name in ("empty", "long", "dataset", "uid", "good", "unnamed")
+    }
     change_start(folders["empty"], experiment="")
     change_start(folders["long"], experiment="x" * 501)
-    append(folders["dataset"], {"t": T, "dataset": {"name": "x" * 501, "digest": "0", "source": "s"}})
+    append(
+        folders["dataset"], {"t": T, "dataset": {"name": "x" * 501, "digest": "0", "source": "s"}}
+    )
     change_start(folders["uid"], uid="../escaped")
     append(folders["unnamed"], {"t": T, "surprise": 1})
     unnamed = folders.pop("unnamed")
-    done = runs_py(project, "sync", *map(str, folders.values()), f"uri=sqlite:///{project}/mlruns/mlflow.db")
+    done = runs_py(
+        project, "sync", *map(str, folders.values()), f"uri=sqlite:///{project}/mlruns/mlflow.db"
+    )
     assert done.returncode == 65, done.stderr
     for name in ("empty", "long", "dataset", "uid"):
-        assert [str(folders[name]) in line for line in done.stderr.splitlines()].count(True) == 1, (name, done.stderr)
+        assert [str(folders[name]) in line for line in done.stderr.splitlines()].count(True) == 1, (
+            name,
+            done.stderr,
+        )
         assert f"{folders[name]}: rejected" not in done.stdout
     assert done.stderr.count("\n") == 4
     assert f"{unnamed}: rejected: " in done.stdout
@@ -40,16 +58,24 @@ def test_each_rejected_journal_of_a_folder_is_reported(project):
     for run in (folder, other):
         append(run, {"t": T, "surprise": 1})
     (other / "journal.jsonl").rename(renamed)
-    queue.register(project / "mlruns" / ".queue-mlflow.db", renamed.stem.removeprefix("journal-"), folder)
+    queue.register(
+        project / "mlruns" / ".queue-mlflow.db", renamed.stem.removeprefix("journal-"), folder
+    )
     done = runs_py(project, "sync", str(folder))
     assert (done.returncode, done.stderr.count("\n")) == (65, 2), done.stderr
     assert renamed.name in done.stderr
 
 
-def test_artifacts_that_are_missing_are_counted_with_the_first_reason_also_by_a_later_upload(project):
+def test_artifacts_that_are_missing_are_counted_with_the_first_reason_also_by_a_later_upload(
+    project,
+):
     folder = finished_run(project)
     paths = ("a\0b\x1b[31m", "x" * 5000)
-    append(folder, *({"t": T, "artifact": {"path": path, "to": ""}} for path in paths), {"t": T, "end": "FINISHED"})
+    append(
+        folder,
+        *({"t": T, "artifact": {"path": path, "to": ""}} for path in paths),
+        {"t": T, "end": "FINISHED"},
+    )
     for _ in range(2):
         done = runs_py(project, "sync", str(folder))
         line = f"{folder}: complete, but 2 missing, the first: artifact a b [31m: cannot be read (embedded null byte)"
@@ -63,8 +89,14 @@ def test_no_warning_of_mlflow_reaches_the_terminal(project):
     folder = finished_run(project)
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "model.safetensors").write_text("weights")
-    types = {"inputs": json.dumps([{"type": "integer", "name": "a"}]), "outputs": json.dumps([{"type": "double"}])}
-    append(folder, {"t": T, "model": {"step": 1, "files": {"checkpoint": "checkpoint"}, "signature": types}})
+    types = {
+        "inputs": json.dumps([{"type": "integer", "name": "a"}]),
+        "outputs": json.dumps([{"type": "double"}]),
+    }
+    append(
+        folder,
+        {"t": T, "model": {"step": 1, "files": {"checkpoint": "checkpoint"}, "signature": types}},
+    )
     done = runs_py(project, "sync", str(folder))
     assert (done.returncode, done.stderr) == (0, "")
     assert query_store(project, "select name from logged_models") == [("best",)]

@@ -20,7 +20,9 @@ from support.tracking import (
     query_store,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of MLflow
 BEST = {"step": 1, "files": {}, "signature": None}
 
 
@@ -54,13 +56,20 @@ def own_run(project: Path) -> tuple[Path, str]:
 
 
 def tags_of(project: Path, name: str) -> dict[str, str]:
-    return dict(query_store(project, f"select key, value from tags join runs using (run_uuid) where name = '{name}'"))
+    return dict(
+        query_store(
+            project, f"select key, value from tags join runs using (run_uuid) where name = '{name}'"
+        )
+    )
 
 
 def everything_of(project: Path, name: str) -> list[list[tuple[object, ...]]]:
     run = f"(select run_uuid from runs where name = '{name}')"
     tables = ("runs", "tags", "params", "metrics", "latest_metrics")
-    return [query_store(project, f"select * from {table} where run_uuid = {run} order by 1, 2, 3") for table in tables]
+    return [
+        query_store(project, f"select * from {table} where run_uuid = {run} order by 1, 2, 3")
+        for table in tables
+    ]
 
 
 def test_a_journal_with_the_uid_of_another_run_does_not_reach_that_run(project):
@@ -78,8 +87,18 @@ def test_tags_that_place_a_run_are_not_taken_from_a_journal(project):
     folder, uid = own_run(project)
     [(run_id,)] = query_store(project, "select run_uuid from runs")
     foreign = finished_run(project, "foreign")
-    tags = {"mlxlab.uid": uid, "mlxlab.folder": str(folder), "mlflow.parentRunId": run_id, "mlflow.runName": "own"}
-    tags |= {"mlflow.log-model.history": "[]", "mlxlab.migrated_from": "x", "mlflow.user": "me", "plain": "yes"}
+    tags = {
+        "mlxlab.uid": uid,
+        "mlxlab.folder": str(folder),
+        "mlflow.parentRunId": run_id,
+        "mlflow.runName": "own",
+    }
+    tags |= {
+        "mlflow.log-model.history": "[]",
+        "mlxlab.migrated_from": "x",
+        "mlflow.user": "me",
+        "plain": "yes",
+    }
     change_start(foreign, tags=tags)
     append(foreign, {"t": T, "tags": tags})
     sync(project, foreign)
@@ -88,18 +107,31 @@ def test_tags_that_place_a_run_are_not_taken_from_a_journal(project):
     assert stored["mlxlab.folder"] == str(foreign)
     assert stored["plain"] == "yes"
     assert stored["mlflow.user"] == "me"
-    assert not stored.keys() & {"mlflow.parentRunId", "mlflow.log-model.history", "mlxlab.migrated_from"}
+    assert not stored.keys() & {
+        "mlflow.parentRunId",
+        "mlflow.log-model.history",
+        "mlxlab.migrated_from",
+    }
     assert stored["mlflow.runName"] == "foreign"
     assert "mlflow.parentRunId" in stored["mlxlab.missing"]
 
 
 def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_here(project):
     own = finished_run(project, "own")
-    registration = {"name": "m", "alias": "champion", "metric": None, "min_improvement": 0.0, "step": 1, "data": ""}
+    registration = {
+        "name": "m",
+        "alias": "champion",
+        "metric": None,
+        "min_improvement": 0.0,
+        "step": 1,
+        "data": "",
+    }
     append(own, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
     sync(project)
     foreign = finished_run(project, "foreign")
-    queue.unregister(make_journal(project).mlflow.address.queue, make_journal(project, "foreign").uid)
+    queue.unregister(
+        make_journal(project).mlflow.address.queue, make_journal(project, "foreign").uid
+    )
     append(foreign, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
     printed = sync(project, foreign)
     aliases = "select alias, version from registered_model_aliases"
@@ -114,17 +146,29 @@ def test_a_forged_state_file_names_no_model_and_no_experiment(project):
     foreign = finished_run(project, "foreign")
     sync(project, foreign)
     state = json.loads((foreign / "journal.sync.json").read_text())
-    registration = {"name": "m", "alias": None, "metric": None, "min_improvement": 0.0, "step": 1, "data": ""}
+    registration = {
+        "name": "m",
+        "alias": None,
+        "metric": None,
+        "min_improvement": 0.0,
+        "step": 1,
+        "data": "",
+    }
     append(foreign, {"t": T, "register": registration | {"metrics": {}}})
     (project / "secret").write_text("secret")
     for uri in (f"file://{project}/secret", str(project), f"models:/m-{'0' * 32}"):
-        (foreign / "journal.sync.json").write_text(json.dumps(state | {"model": uri, "experiment_id": "0"}))
+        (foreign / "journal.sync.json").write_text(
+            json.dumps(state | {"model": uri, "experiment_id": "0"})
+        )
         sync(project, foreign)
     assert query_store(project, "select version, source from model_versions") == []
     append(foreign, {"t": T, "model": BEST})
     (foreign / "journal.sync.json").write_text(json.dumps(state | {"experiment_id": "0"}))
     sync(project, foreign)
-    assert query_store(project, "select experiment_id from logged_models where experiment_id = 0") == []
+    assert (
+        query_store(project, "select experiment_id from logged_models where experiment_id = 0")
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "mlxlab/0/artifacts", ".."])
@@ -145,8 +189,16 @@ def test_a_huge_sparse_artifact_does_not_fill_the_disk(project):
     for number in range(3):
         (foreign / "holes" / str(number)).touch()
         os.truncate(foreign / "holes" / str(number), 2**42)
-    append(foreign, {"t": T, "artifact": {"path": "hole", "to": ""}}, {"t": T, "artifact": {"path": "holes", "to": ""}})
-    append(foreign, {"t": T, "model": BEST | {"files": {"checkpoint": "hole"}}}, {"t": T, "tags": {"after": "yes"}})
+    append(
+        foreign,
+        {"t": T, "artifact": {"path": "hole", "to": ""}},
+        {"t": T, "artifact": {"path": "holes", "to": ""}},
+    )
+    append(
+        foreign,
+        {"t": T, "model": BEST | {"files": {"checkpoint": "hole"}}},
+        {"t": T, "tags": {"after": "yes"}},
+    )
     sync(project, foreign)
     tags = tags_of(project, "foreign")
     assert tags["after"] == "yes"
@@ -158,10 +210,14 @@ def test_an_artifact_whose_path_is_too_long_in_the_store_holds_up_no_other_run(p
     path = foreign / "d"
     while len(str(path)) < 3800:
         path /= "d" * 200
-    path /= "e" * (4080 - len(str(path)))  # the file system allows 4095 bytes, and the folder of the store is longer
+    path /= "e" * (
+        4080 - len(str(path))
+    )  # the file system allows 4095 bytes, and the folder of the store is longer
     path.mkdir(parents=True)
     (path / "file").touch()
-    append(foreign, {"t": T, "artifact": {"path": "d", "to": ""}}, {"t": T, "tags": {"after": "yes"}})
+    append(
+        foreign, {"t": T, "artifact": {"path": "d", "to": ""}}, {"t": T, "tags": {"after": "yes"}}
+    )
     finished_run(project, "zzz")
     sync(project)
     assert query_store(project, "select status from runs where name = 'zzz'") == [("FINISHED",)]
@@ -210,8 +266,17 @@ def test_odd_but_valid_records_hold_up_neither_their_run_nor_others(project):
     for name, record in ODD.items():
         folder = finished_run(project, name)
         (folder / "plot.txt").write_text("plot")
-        append(folder, {"t": T} | record, {"t": T, "tags": {"after": "yes"}}, {"t": T, "end": "FINISHED"})
-    change_start(finished_run(project, "names"), name="\x1b[2J\n" * 1000, params={"": "", "a" * 9999: "b\0" * 9999})
+        append(
+            folder,
+            {"t": T} | record,
+            {"t": T, "tags": {"after": "yes"}},
+            {"t": T, "end": "FINISHED"},
+        )
+    change_start(
+        finished_run(project, "names"),
+        name="\x1b[2J\n" * 1000,
+        params={"": "", "a" * 9999: "b\0" * 9999},
+    )
     printed = "\n".join(sync(project))
     query = "select name from runs join tags using (run_uuid) where key = 'after'"
     names = {name for (name,) in query_store(project, query)}

@@ -63,12 +63,16 @@ def write_checkpoint(journal):
 def load(project, *uris):
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlruns/mlflow.db"}
     words = [sys.executable, "-c", LOAD, *uris]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=project, timeout=120)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=environment, cwd=project, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(project, code, capsys):
+def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(
+    project, code, capsys
+):
     journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     signature = {
@@ -85,7 +89,9 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(pr
     assert query_store(project, "select value from tags where key = 'mlxlab.missing'") == []
     (journal.folder / "journal.sync.json").unlink()
     upload(journal)  # every record a second time
-    [(model_id, name, run_id)] = query_store(project, "select model_id, name, source_run_id from logged_models")
+    [(model_id, name, run_id)] = query_store(
+        project, "select model_id, name, source_run_id from logged_models"
+    )
     assert name == "best"
     assert f"tracking: model best: models:/{model_id}\n" in printed
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")

@@ -6,13 +6,19 @@ PROXY = "http://user:hunter2@127.0.0.1:9"
 
 
 def test_the_password_of_a_proxy_reaches_no_file_and_no_output(tmp_path):
-    settings = [setting for setting in tiny_overrides("trainer.max_steps=2") if not setting.startswith("tracking=")]
+    settings = [
+        setting
+        for setting in tiny_overrides("trainer.max_steps=2")
+        if not setting.startswith("tracking=")
+    ]
     store = ["tracking=mlflow", "tracking.uri=http://tracker.invalid:5000", "tracking.wait=2"]
     variables = {"http_proxy": PROXY, "HTTP_PROXY": PROXY, "HTTPS_PROXY": PROXY, "no_proxy": ""}
     variables |= {"HOME": str(tmp_path), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     trained = run(*settings, *store, f"hydra.run.dir={tmp_path}/run", **variables)
     assert trained.returncode == 0, trained.stderr
-    synced = run("sync", f"{tmp_path}/run", "uri=http://tracker.invalid:5000", script="runs", **variables)
+    synced = run(
+        "sync", f"{tmp_path}/run", "uri=http://tracker.invalid:5000", script="runs", **variables
+    )
     assert synced.returncode != 0
     assert "Traceback" not in synced.stderr
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]

@@ -100,7 +100,9 @@ def test_artifacts_that_are_kept_elsewhere_are_left_there(small, project, monkey
     before = locations(small)
     assert repair_locations(address(small)) == 0
     with closing(sqlite3.connect(small / "mlruns" / "mlflow.db")) as database:
-        database.execute("update experiments set artifact_location = 's3://bucket/0' where experiment_id = 0")
+        database.execute(
+            "update experiments set artifact_location = 's3://bucket/0' where experiment_id = 0"
+        )
         database.commit()
     assert repair_locations(address(small)) == 0
     assert locations(small)[1:] == before[1:]

@@ -9,7 +9,15 @@ import time
 import pytest
 
 from mlxlab.tracking.mlflow import queue, syncer
-from support.tracking import kill_syncer, make_journal, project_fixture, query_store, runs_py, start_trainer, wait_until  # noqa: F401
+from support.tracking import (  # noqa: F401
+    kill_syncer,
+    make_journal,
+    project_fixture,
+    query_store,
+    runs_py,
+    start_trainer,
+    wait_until,
+)
 
 METRICS = "select key, step, value from metrics order by key, step"
 
@@ -20,7 +28,11 @@ def queue_of(project):
 
 def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal = make_journal(project)
-    journal.start({"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None}, {"note": "x"}, name="first")
+    journal.start(
+        {"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None},
+        {"note": "x"},
+        name="first",
+    )
     for step in range(1, 2001):  # more rows than a batch takes
         journal.log_metrics(step, {"train/loss": 1 / step})
     journal.log_metrics(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
@@ -33,12 +45,20 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal.log_artifact(journal.folder / "never.png")
     journal.end("FINISHED")
     assert capsys.readouterr().err == ""
-    assert query_store(project, "select name, status, end_time >= start_time from runs") == [("first", "FINISHED", 1)]
+    assert query_store(project, "select name, status, end_time >= start_time from runs") == [
+        ("first", "FINISHED", 1)
+    ]
     assert query_store(
-        project, "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'"
+        project,
+        "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'",
     ) == [(2000, 2000, 2001000)]
-    assert query_store(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [(1,)]
-    assert query_store(project, "select value from latest_metrics where key = 'valid/inf'")[0][0] > 1e308
+    assert query_store(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [
+        (1,)
+    ]
+    assert (
+        query_store(project, "select value from latest_metrics where key = 'valid/inf'")[0][0]
+        > 1e308
+    )
     params = dict(query_store(project, "select key, value from params"))
     assert params == {
         "model.hidden_size": "8",
@@ -48,12 +68,24 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     }
     tags = dict(query_store(project, "select key, value from tags"))
     assert (tags["note"], tags["mlxlab.uid"], tags["pid"]) == ("x", journal.uid, str(os.getpid()))
-    assert {"mlflow.user", "mlflow.source.name", "version.python", "hardware.cores", "git.dirty"} <= tags.keys()
+    assert {
+        "mlflow.user",
+        "mlflow.source.name",
+        "version.python",
+        "hardware.cores",
+        "git.dirty",
+    } <= tags.keys()
     assert "never.png" in tags["mlxlab.missing"]
     assert query_store(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
-    copied = {path.name: path.read_text() for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()}
+    copied = {
+        path.name: path.read_text()
+        for path in (project / "mlruns" / "artifacts").rglob("*")
+        if path.is_file()
+    }
     assert copied == {"curve.txt": "a curve", "summary.md": "a summary"}
-    kind = query_store(project, "select value from experiment_tags where key = 'mlflow.experimentKind'")
+    kind = query_store(
+        project, "select value from experiment_tags where key = 'mlflow.experimentKind'"
+    )
     assert kind == [("custom_model_development",)]
 
 
@@ -77,7 +109,9 @@ def test_six_processes_can_create_a_store_at_once(project, monkeypatch):
     trainers = [start_trainer(project, f"run{i}", 50) for i in range(6)]
     outcomes = [(*trainer.communicate(timeout=90), trainer.returncode) for trainer in trainers]
     assert outcomes == [("logged\n", "", 0)] * 6
-    assert query_store(project, "select status, count(*) from runs group by status") == [("FINISHED", 6)]
+    assert query_store(project, "select status, count(*) from runs group by status") == [
+        ("FINISHED", 6)
+    ]
     assert query_store(project, "select count(*) from metrics") == [(6 * 50 * 2,)]
     assert query_store(project, "select count(*) from experiments") == [(2,)]
 
@@ -91,7 +125,11 @@ def test_every_line_is_uploaded_once_although_the_syncer_is_killed(project):
     for _ in range(4):
         wait_until(lambda: queue.syncer_lives(queue_of(project)))
         seen = len(query_store(project, "select 1 from metrics"))
-        wait_until(lambda seen=seen: len(query_store(project, "select 1 from metrics")) > seen or seen == 5000)
+        wait_until(
+            lambda seen=seen: (
+                len(query_store(project, "select 1 from metrics")) > seen or seen == 5000
+            )
+        )
         kills += kill_syncer(queue_of(project))
         queue.start_syncer(journal.mlflow.address)
     journal.end("FINISHED")
@@ -114,7 +152,9 @@ def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
     for step in range(7, 13):
         again.log_metrics(step, {"loss": 100.0 - step})
     again.end("FINISHED")
-    assert query_store(project, "select run_uuid is not null, status from runs") == [(1, "FINISHED")]
+    assert query_store(project, "select run_uuid is not null, status from runs") == [
+        (1, "FINISHED")
+    ]
     assert query_store(project, METRICS) == [("early", step, 1.0) for step in range(1, 7)] + [
         ("loss", step, 100.0 - step) for step in range(1, 13)
     ]
@@ -122,8 +162,14 @@ def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
         ("early", 6, 1.0),
         ("loss", 12, 88.0),
     ]
-    assert dict(query_store(project, "select key, value from params")) == {"lr": "0.1", "width": "8", "new": "1"}
-    assert query_store(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
+    assert dict(query_store(project, "select key, value from params")) == {
+        "lr": "0.1",
+        "width": "8",
+        "new": "1",
+    }
+    assert query_store(project, "select value from tags where key = 'resumed.lr'") == [
+        ("0.1 -> 0.2",)
+    ]
 
 
 def test_a_restart_at_step_0_removes_all_points_of_the_abandoned_attempt(project):
@@ -140,7 +186,9 @@ def test_a_restart_at_step_0_removes_all_points_of_the_abandoned_attempt(project
         again.log_metrics(step, {"loss": 50.0 - step})
     again.end("FINISHED")
     assert query_store(project, METRICS) == [("loss", step, 50.0 - step) for step in range(6)]
-    assert query_store(project, "select key, step, value from latest_metrics") == [("loss", 5, 45.0)]
+    assert query_store(project, "select key, step, value from latest_metrics") == [
+        ("loss", 5, 45.0)
+    ]
 
 
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
@@ -166,7 +214,10 @@ def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
     second.log_metrics(1, {"lr": 0.2})
     second.end("FINISHED")
     wait_until(
-        lambda: query_store(project, "select status from runs order by start_time") == [("KILLED",), ("FINISHED",)]
+        lambda: (
+            query_store(project, "select status from runs order by start_time")
+            == [("KILLED",), ("FINISHED",)]
+        )
     )
     query = "select count(*) from metrics where key = 'lr' group by run_uuid order by 1"
     assert query_store(project, query) == [(1,), (100,)]

@@ -14,13 +14,19 @@ import pytest
 from support.processes import ROOT, environment
 from support.tracking import make_journal, project_fixture, runs_py, wait_until  # noqa: F401
 
-pytest.importorskip("flask", reason="needs the extra ui")  # the server is in mlflow, not in mlflow-skinny
+pytest.importorskip(
+    "flask", reason="needs the extra ui"
+)  # the server is in mlflow, not in mlflow-skinny
 
 
 @contextmanager
 def user_interface(project: Path):
     """`scripts/ui.py` and the line that it prints."""
-    command = [sys.executable, str(ROOT / "scripts" / "ui.py"), f"uri=sqlite:///{project}/mlruns/mlflow.db"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "ui.py"),
+        f"uri=sqlite:///{project}/mlruns/mlflow.db",
+    ]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         yield process, process.stdout.readline().split()[0]
@@ -30,7 +36,9 @@ def user_interface(project: Path):
 
 
 def _post(address: str, **body: object) -> dict:
-    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        address, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -43,7 +51,12 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
     with user_interface(project) as (process, address):
         assert address.startswith("http://127.0.0.1:")
         children = psutil.Process(process.pid).children(recursive=True)
-        sockets = [each.laddr.ip for child in children for each in child.net_connections() if each.status == "LISTEN"]
+        sockets = [
+            each.laddr.ip
+            for child in children
+            for each in child.net_connections()
+            if each.status == "LISTEN"
+        ]
         assert set(sockets) == {"127.0.0.1"}
         with urllib.request.urlopen(address, timeout=30) as page:
             assert "<title>MLflow</title>" in page.read().decode()
@@ -56,11 +69,13 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
         [run] = _post(f"{api}/runs/search", experiment_ids=[experiment])["runs"]
         opened = runs_py(project, "open", run["info"]["run_id"][:8])
     assert process.returncode == 0
-    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    wait_until(
+        lambda: not any(child.is_running() and child.status() != "zombie" for child in children)
+    )
     page = f"{address}/#/experiments/{experiment}/runs/{run['info']['run_id']}"
     assert opened.stdout.splitlines() == [f"folder: {journal.folder}", f"page: {page}"]
     assert run["info"]["status"] == "FINISHED"
-    assert [(metric["key"], metric["value"], metric["step"]) for metric in run["data"]["metrics"]] == [
-        ("valid/loss", 0.25, 7)
-    ]
+    assert [
+        (metric["key"], metric["value"], metric["step"]) for metric in run["data"]["metrics"]
+    ] == [("valid/loss", 0.25, 7)]
     assert {"key": "lr", "value": "0.1"} in run["data"]["params"]

@@ -56,11 +56,28 @@ def test_nothing_outside_the_run_folder_is_uploaded(project):
     (folder / "links" / "up").symlink_to(project / "secret")
     os.mkfifo(folder / "links" / "pipe")
     os.mkfifo(folder / "pipe")
-    paths = (str(project / "secret"), "../../secret", "../../secret/key", "link", "links", "links/up", "pipe", ".", "")
-    append(folder, *({"t": T, "artifact": {"path": path, "to": f"{n}"}} for n, path in enumerate(paths)))
+    paths = (
+        str(project / "secret"),
+        "../../secret",
+        "../../secret/key",
+        "link",
+        "links",
+        "links/up",
+        "pipe",
+        ".",
+        "",
+    )
+    append(
+        folder,
+        *({"t": T, "artifact": {"path": path, "to": f"{n}"}} for n, path in enumerate(paths)),
+    )
     (folder / "good.txt").write_text("good")
     (folder / "inside.txt").symlink_to("good.txt")
-    append(folder, {"t": T, "artifact": {"path": "inside.txt", "to": "good"}}, {"t": T, "end": "FINISHED"})
+    append(
+        folder,
+        {"t": T, "artifact": {"path": "inside.txt", "to": "good"}},
+        {"t": T, "end": "FINISHED"},
+    )
     done = runs_py(project, "sync", str(folder))
     assert (done.returncode, f"{folder}: complete" in done.stdout) == (0, True), done.stderr
     assert [path.name for path in uploaded(project)] == ["good.txt"]
@@ -99,7 +116,12 @@ def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     assert (done.returncode, done.stderr.count("\n")) == (77, 1)
     assert f"recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
     assert not (project / "other").exists()
-    assert runs_py(project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db").returncode == 0
+    assert (
+        runs_py(
+            project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db"
+        ).returncode
+        == 0
+    )
     assert query_store(project, "select status from runs") == [("FINISHED",)]
 
 
@@ -168,7 +190,10 @@ def test_a_run_folder_that_cannot_be_written_holds_up_no_other_run(project, monk
 @pytest.mark.usefixtures("no_syncer")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
-    address, lost = make_journal(project).mlflow.address, project / ("x" * 300)  # no file system has such names
+    address, lost = (
+        make_journal(project).mlflow.address,
+        project / ("x" * 300),
+    )  # no file system has such names
     other = finished_run(project)
     queue.register(address.queue, "0" * 32, lost)
     printed = list(flush(address, []))

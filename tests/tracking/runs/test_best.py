@@ -13,7 +13,9 @@ from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 from mlxlab.tracking.runs.objectives import load_best
 from mlxlab.tracking.runs.reader import RunRow
 
-RUN = RunRow("0", "run", "mlxlab", "1", "FINISHED", 1000, 6000, None, None, None, {"valid/accuracy": 0.75})
+RUN = RunRow(
+    "0", "run", "mlxlab", "1", "FINISHED", 1000, 6000, None, None, None, {"valid/accuracy": 0.75}
+)
 TAGS = {"objective": "valid/accuracy"}
 
 
@@ -24,7 +26,9 @@ class LocalReader:
         return ["valid/accuracy"]
 
     def list_runs(self, **options):
-        return [replace(RUN, run_id=f"{n:08}", metrics=dict(RUN.metrics), best={}) for n in range(25)]
+        return [
+            replace(RUN, run_id=f"{n:08}", metrics=dict(RUN.metrics), best={}) for n in range(25)
+        ]
 
     def load_tags(self, runs):
         for run in runs:
@@ -41,9 +45,13 @@ def test_every_listed_run_has_the_metrics_of_its_best_evaluation(columns, monkey
     monkeypatch.setattr(reading, "open_reader", lambda uri: LocalReader())
     monkeypatch.setattr(reading, "pending_summary", lambda address: "")
     reading.list_runs(limit=25, columns=columns)
-    head, _, *rows = (line.replace(" ", "").strip("|").split("|") for line in capsys.readouterr().out.splitlines())
+    head, _, *rows = (
+        line.replace(" ", "").strip("|").split("|") for line in capsys.readouterr().out.splitlines()
+    )
     cells = [dict(zip(head, row, strict=True)) for row in rows]
-    assert [(row["valid/accuracy(best)"], row["valid/accuracy(last)"]) for row in cells] == [("0.875", "0.75")] * 25
+    assert [(row["valid/accuracy(best)"], row["valid/accuracy(last)"]) for row in cells] == [
+        ("0.875", "0.75")
+    ] * 25
 
 
 class Client:
@@ -80,7 +88,10 @@ def stored(count):
 
 
 def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it_lacks(server):
-    runs, started = stored(20), replace(RUN, run_id="started", metrics={"valid/loss": 1.0}, tags=TAGS, best={})
+    runs, started = (
+        stored(20),
+        replace(RUN, run_id="started", metrics={"valid/loss": 1.0}, tags=TAGS, best={}),
+    )
     load_best(server, [*runs, started])
     assert [run.best for run in runs] == [{"valid/accuracy": 0.9, "valid/loss": 2.0}] * 20
     assert started.best == {}
@@ -91,7 +102,9 @@ def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it
 
 def test_the_best_values_of_runs_without_the_metric_are_not_requested(server):
     [run] = stored(1)
-    assert server.best_values([run, replace(run, run_id="other", metrics={})], "valid/loss") == {"0": 1.0}
+    assert server.best_values([run, replace(run, run_id="other", metrics={})], "valid/loss") == {
+        "0": 1.0
+    }
     assert server._client.requests == [("0", "valid/loss")]
 
 

@@ -68,13 +68,15 @@ def test_a_dead_run_without_journal_is_closed_at_its_last_metric(running, projec
     assert doctor(capsys)["a"]["reason"] == "started on another"
     assert statuses(project) == [("RUNNING",)]
     set_tag(project, "host", os.uname().nodename)
-    set_tag(project, "process_start", "1.00")  # the number of a process that has ended belongs to a new one
+    set_tag(
+        project, "process_start", "1.00"
+    )  # the number of a process that has ended belongs to a new one
     assert doctor(capsys, "dry_run=true")["a"]["action"] == "set to KILLED"
     assert statuses(project) == [("RUNNING",)]
     assert doctor(capsys)["a"]["state"] == "dead"
-    assert query_store(project, "select status, end_time = (select timestamp from metrics) from runs") == [
-        ("KILLED", 1)
-    ]
+    assert query_store(
+        project, "select status, end_time = (select timestamp from metrics) from runs"
+    ) == [("KILLED", 1)]
     assert doctor(capsys) == {}
 
 
@@ -87,7 +89,9 @@ def test_the_journal_of_a_dead_run_is_sent(running, project, capsys):
     assert query_store(project, "select max(step) from metrics") == [(2,)]
 
 
-def test_journals_below_a_folder_are_sent_unless_they_are_of_another_store(running, project, capsys):
+def test_journals_below_a_folder_are_sent_unless_they_are_of_another_store(
+    running, project, capsys
+):
     running.end("FINISHED")
     other = make_journal(project, "other", uri=f"sqlite:///{project}/other.db", wait=0.0)
     other.start({}, {})

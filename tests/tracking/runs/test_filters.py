@@ -24,11 +24,33 @@ create table tags(key text, value text, run_uuid text);
 insert into experiments values (1, 'mlxlab'), (2, 'other');
 """
 A = RunRow("a" * 32, "bert 1", "mlxlab", "1", "FINISHED", 1_000, 61_000, "1" * 32, None, "/runs/a")
-B = replace(A, run_id="b" * 32, name="gpt", experiment="other", experiment_id="2", status="RUNNING", end=None, uid=None)
-C = replace(A, run_id="c" * 32, name="bert_2", status="FAILED", start=2_000, parent="b" * 32, folder=None)
-A = replace(A, metrics={"valid/accuracy": 0.9, "valid/loss": NAN, "up": INF}, params={"lr": "1e-3", "x": "True"})
-B = replace(B, metrics={"valid/accuracy": 0.7, "valid/loss": 2.0}, params={"lr": "0.1", "model.name": "gpt"})
-C = replace(C, metrics={"valid/accuracy": 0.8}, params={"lr": "auto", "model.name": "bert"}, tags={"note": "it's"})
+B = replace(
+    A,
+    run_id="b" * 32,
+    name="gpt",
+    experiment="other",
+    experiment_id="2",
+    status="RUNNING",
+    end=None,
+    uid=None,
+)
+C = replace(
+    A, run_id="c" * 32, name="bert_2", status="FAILED", start=2_000, parent="b" * 32, folder=None
+)
+A = replace(
+    A,
+    metrics={"valid/accuracy": 0.9, "valid/loss": NAN, "up": INF},
+    params={"lr": "1e-3", "x": "True"},
+)
+B = replace(
+    B, metrics={"valid/accuracy": 0.7, "valid/loss": 2.0}, params={"lr": "0.1", "model.name": "gpt"}
+)
+C = replace(
+    C,
+    metrics={"valid/accuracy": 0.8},
+    params={"lr": "auto", "model.name": "bert"},
+    tags={"note": "it's"},
+)
 
 
 @pytest.fixture(name="reader", scope="module")
@@ -37,14 +59,31 @@ def reader_of_three_runs(tmp_path_factory):
     with closing(sqlite3.connect(path)) as database:
         database.executescript(SCHEMA)
         for run in (A, B, C):
-            facts = (run.run_id, run.name, run.experiment_id, run.status, "active", run.start, run.end)
+            facts = (
+                run.run_id,
+                run.name,
+                run.experiment_id,
+                run.status,
+                "active",
+                run.start,
+                run.end,
+            )
             database.execute("insert into runs values (?, ?, ?, ?, ?, ?, ?)", facts)
             for key, value in run.metrics.items():
-                row = (key, 0 if value != value else min(value, MAX_DOUBLE), value != value, run.run_id)
+                row = (
+                    key,
+                    0 if value != value else min(value, MAX_DOUBLE),
+                    value != value,
+                    run.run_id,
+                )
                 database.execute("insert into latest_metrics values (?, ?, ?, ?)", row)
             for key, text in run.params.items():
                 database.execute("insert into params values (?, ?, ?)", (key, text, run.run_id))
-            own = {"mlxlab.uid": run.uid, "mlflow.parentRunId": run.parent, "mlxlab.folder": run.folder}
+            own = {
+                "mlxlab.uid": run.uid,
+                "mlflow.parentRunId": run.parent,
+                "mlxlab.folder": run.folder,
+            }
             for key, text in (run.tags | {key: text for key, text in own.items() if text}).items():
                 database.execute("insert into tags values (?, ?, ?)", (key, text, run.run_id))
         database.commit()
@@ -97,7 +136,9 @@ def test_sql_and_python_find_the_same_runs(reader, text, expected):
         return
     where = parse_filter(text)
     assert "".join(run.run_id[0] for run in (A, B, C) if matches(where, run)) == expected
-    assert "".join(sorted(run.run_id[0] for run in reader.list_runs(limit=9, where=where))) == expected
+    assert (
+        "".join(sorted(run.run_id[0] for run in reader.list_runs(limit=9, where=where))) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,5 +174,11 @@ def test_what_is_no_filter_is_refused(text, message):
 
 
 def test_a_pattern_with_many_percent_signs_takes_linear_time():
-    assert matches(parse_filter("name like '" + "%a" * 20 + "b'"), replace(A, name="a" * 8000)) is False
-    assert matches(parse_filter("name like 'a%ab%a_b%'"), replace(A, name="a" * 50 + "b" + "acb" * 2)) is True
+    assert (
+        matches(parse_filter("name like '" + "%a" * 20 + "b'"), replace(A, name="a" * 8000))
+        is False
+    )
+    assert (
+        matches(parse_filter("name like 'a%ab%a_b%'"), replace(A, name="a" * 50 + "b" + "acb" * 2))
+        is True
+    )

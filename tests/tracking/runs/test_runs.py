@@ -37,10 +37,17 @@ def stored_runs(project):
         journal.log_dataset("titanic", f"1{1 + i}", "wheel")
         journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.9 + 0.01 * i})
         journal.log_metrics(1, {"valid/perplexity": 7.0})
-        journal.log_metrics(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
+        journal.log_metrics(
+            2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i}
+        )
         journal.log_metrics(2, {"valid/perplexity": 5.0})
         journal.end("FINISHED" if i else "FAILED")
-    wait_until(lambda: len(query_store(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
+    wait_until(
+        lambda: (
+            len(query_store(project, "select 1 from runs where status in ('FINISHED', 'FAILED')"))
+            == 3
+        )
+    )
     return project
 
 
@@ -58,7 +65,9 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
     assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
     assert names(runs_py(stored, "list", "status=all").stdout) == ["run2", "run1", "run0"]
-    by_loss = runs_py(stored, "list", "sort=valid/loss", "experiment=mlxlab", "metrics=valid/loss").stdout
+    by_loss = runs_py(
+        stored, "list", "sort=valid/loss", "experiment=mlxlab", "metrics=valid/loss"
+    ).stdout
     assert names(by_loss) == ["run2", "run0", "run1"]  # the lowest first, NaN last
     assert [row[-1] for row in table_rows(by_loss)] == ["0.25", "0.5", "nan"]
     assert by_loss.splitlines()[0].endswith("valid/loss |")
@@ -67,7 +76,9 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         stored,
         "select run_uuid, value from runs join tags using (run_uuid) where key = 'mlxlab.uid' and name = 'run2'",
     )
-    assert table_rows(runs_py(stored, "list", "limit=1").stdout)[0][0] == uid[:8]  # as the run shows it
+    assert (
+        table_rows(runs_py(stored, "list", "limit=1").stdout)[0][0] == uid[:8]
+    )  # as the run shows it
     for word in (run_id, run_id[:8], uid[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
@@ -75,8 +86,13 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         assert ["valid/accuracy", "(best)", "0.92"] in table_rows(shown)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
-    assert info.main([f"run={uid[:8]}"]) == 66  # the id names the folder, in which these runs have no manifest
-    assert capsys.readouterr().err == f"{uid[:8]}: the run folder {stored}/outputs/run2 was not found\n"
+    assert (
+        info.main([f"run={uid[:8]}"]) == 66
+    )  # the id names the folder, in which these runs have no manifest
+    assert (
+        capsys.readouterr().err
+        == f"{uid[:8]}: the run folder {stored}/outputs/run2 was not found\n"
+    )
 
     diverged = table_rows(runs_py(stored, "show", "run1").stdout)
     assert ["valid/loss", "nan", "1", "1", "2", "2"] in diverged  # NaN has no part in a range
@@ -98,7 +114,9 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
 
 
 def test_find_prints_the_folders_of_runs_and_the_values_that_the_filter_is_on(stored):
-    printed = runs_py(stored, "find", "metrics.valid/loss < 0.6 and params.lr in (0.0, 0.2)", "sort=valid/loss").stdout
+    printed = runs_py(
+        stored, "find", "metrics.valid/loss < 0.6 and params.lr in (0.0, 0.2)", "sort=valid/loss"
+    ).stdout
     rows = [(row[1], row[-3:]) for row in table_rows(printed)]
     folder = str(stored / "outputs" / "run")
     assert rows == [("run2", [f"{folder}2", "0.2", "0.25"]), ("run0", [f"{folder}0", "0.0", "0.5"])]
@@ -130,7 +148,9 @@ def test_list_shows_parameters_and_best_values_of_the_jobs_of_a_sweep(project, m
 
 
 def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
-    rows = {row[0]: row[1:] for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout) if row}
+    rows = {
+        row[0]: row[1:] for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout) if row
+    }
     assert rows["lr"] == ["0.0", "0.2"]
     assert rows["titanic"] == ["11", "13"]
     assert rows["valid/loss"] == ["(last)", "0.5", "0.25", "-0.25"]
@@ -150,7 +170,9 @@ def test_both_readers_return_the_same_runs(stored):
     where = parse_filter("experiment = mlxlab and status = FINISHED and params.lr > 0.05")
     for sort in (None, "valid/loss", "valid/accuracy"):
         first, second = (reader.list_runs(limit=2, where=where, sort=sort) for reader in readers)
-        assert str(first) == str([replace(run, params={}, tags={}) for run in second])  # NaN does not equal itself
+        assert str(first) == str(
+            [replace(run, params={}, tags={}) for run in second]
+        )  # NaN does not equal itself
         assert len(first) == 2
     readers[0].load_params(first)
     assert [(run.params, run.tags) for run in first] == [(run.params, run.tags) for run in second]
@@ -168,7 +190,9 @@ def test_both_readers_return_the_same_runs(stored):
     for query in (run.run_id[:6], run.uid[:6], run.folder):
         assert str(readers[0].find_runs(query)) == str(readers[1].find_runs(query))
     assert readers[0].datasets(run.run_id) == readers[1].datasets(run.run_id) == {"titanic": "12"}
-    assert str(readers[0].metric_ranges(run.run_id)) == str(dict(sorted(readers[1].metric_ranges(run.run_id).items())))
+    assert str(readers[0].metric_ranges(run.run_id)) == str(
+        dict(sorted(readers[1].metric_ranges(run.run_id).items()))
+    )
     for kind in ("metrics", "params", "tags", "experiments", "runs"):
         assert set(readers[0].names(kind)) == set(readers[1].names(kind))
 
@@ -180,7 +204,11 @@ def test_a_store_that_does_not_answer_exits_with_69_and_one_line(project, uri):
 
 
 def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
-    assert names(runs_py(stored, "list", "sort=valid/bits_per_byte").stdout) == ["run2", "run1", "run0"]
+    assert names(runs_py(stored, "list", "sort=valid/bits_per_byte").stdout) == [
+        "run2",
+        "run1",
+        "run0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +219,10 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "limit=0"], "limit=0: expected a whole number"),
         (["list", "limit=-3"], "limit=-3: expected a whole number"),
         (["list", "status=finishd"], "did you mean FINISHED?"),
-        (["list", "status=done"], "status=DONE: expected one of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED\n"),
+        (
+            ["list", "status=done"],
+            "status=DONE: expected one of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED\n",
+        ),
         (["list", "sort=valid/los"], "did you mean valid/loss?"),
         (["list", "sort='; drop table runs; --"], "not in the store"),
         (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
@@ -210,7 +241,9 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["sync", "--all"], "--all"),
     ],
 )
-def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid_one(stored_once, args, message):
+def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid_one(
+    stored_once, args, message
+):
     done = runs_py(stored_once, *args)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
@@ -221,7 +254,10 @@ def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid
 @pytest.fixture(name="stored_once", scope="module")
 def stored_for_the_module(tmp_path_factory):
     """One store for all wrong words."""
-    with pytest.MonkeyPatch.context() as patch, make_project(tmp_path_factory.mktemp("runs"), patch) as project:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        make_project(tmp_path_factory.mktemp("runs"), patch) as project,
+    ):
         for i in range(3):
             journal = make_journal(project, f"run{i}")
             journal.start({}, {})
@@ -288,7 +324,9 @@ def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project)
     trainer.kill()
     trainer.communicate()
     wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
-    assert "KILLED: stopped by Ctrl-C, another signal or its sweep" in runs_py(project, "list").stderr
+    assert (
+        "KILLED: stopped by Ctrl-C, another signal or its sweep" in runs_py(project, "list").stderr
+    )
     assert query_store(project, "select count(*) from metrics") == [(1000,)]
     wait_until(lambda: not queue.registered(folder))
     kill_syncer(folder)
@@ -304,7 +342,16 @@ def test_uploading_every_line_twice_changes_nothing(project):
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
     kill_syncer(journal.mlflow.address.queue)
-    tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
+    tables = [
+        "runs",
+        "params",
+        "tags",
+        "metrics",
+        "latest_metrics",
+        "datasets",
+        "inputs",
+        "input_tags",
+    ]
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables]
     before = [query_store(project, query) for query in queries]
     (journal.folder / "journal.sync.json").unlink()

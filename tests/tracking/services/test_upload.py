@@ -80,7 +80,9 @@ def no_syncer(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
-def record(project: Path, steps: range, *, resumed: bool = False, after: int | None = None) -> Journal:
+def record(
+    project: Path, steps: range, *, resumed: bool = False, after: int | None = None
+) -> Journal:
     """A run that logs the steps and ends."""
     journal = make_journal(project, wait=0.0)
     journal.start({"lr": 0.1, "model": {"name": "bert"}}, {"kind": "test"}, resumed=resumed)
@@ -100,7 +102,10 @@ def test_a_journal_is_uploaded_once_and_in_order(tmp_path):
     journal, service = record(tmp_path, range(1, 4)), Recorder()
     send(journal, service)
     assert service.calls[0] == ("open", "a")
-    assert service.calls[1][1].items() >= {"lr": 0.1, "model.name": "bert", "tags.kind": "test"}.items()
+    assert (
+        service.calls[1][1].items()
+        >= {"lr": 0.1, "model.name": "bert", "tags.kind": "test"}.items()
+    )
     assert service.points == [(1, {"loss": 1.0}), (2, {"loss": 0.5}), (3, {"loss": 1 / 3})]
     assert service.calls[-1] == ("end", "FINISHED")
     again = Recorder()
@@ -141,7 +146,9 @@ def test_a_service_that_fails_is_tried_again_and_shows_no_key(tmp_path):
     assert json.loads(state.read_text())["fault"] == "the server refused ***"
     assert KEY not in str(fault.value)
     service = Recorder()
-    assert list(upload_folder(service, journal.folder, tmp_path)) == [f"{journal.folder}: a recorder: complete"]
+    assert list(upload_folder(service, journal.folder, tmp_path)) == [
+        f"{journal.folder}: a recorder: complete"
+    ]
     assert [step for step, _ in service.points] == [1, 2, 3]
     assert "fault" not in json.loads(state.read_text())
 
@@ -163,7 +170,10 @@ def test_a_service_that_cannot_be_used_is_refused_before_the_run(tmp_path, monke
     paths = {"folder": tmp_path / "run", "project": tmp_path}
     for name, options in (("wandb", {"wandb": Wandb()}), ("trackio", {"trackio": Trackio()})):
         monkeypatch.setitem(sys.modules, name, None)  # cannot be imported
-        with pytest.raises(ServiceUnavailableError, match=rf"needs the package {name}: pip install -e '.*\[{name}\]'"):
+        with pytest.raises(
+            ServiceUnavailableError,
+            match=rf"needs the package {name}: pip install -e '.*\[{name}\]'",
+        ):
             Journal(**options, **paths)
     with pytest.raises(ConfigError, match="tracking=none"):
         Journal(**paths)
@@ -173,7 +183,9 @@ def test_a_service_that_cannot_be_used_is_refused_before_the_run(tmp_path, monke
 def test_runs_of_other_services_are_not_uploaded_to_mlflow(tmp_path, monkeypatch):
     monkeypatch.setattr(Wandb, "check", lambda self: None)
     monkeypatch.setattr(destination, "start_detached", lambda *_: None)
-    journal = Journal(wandb=Wandb(mode="offline"), wait=0.0, folder=tmp_path / "outputs" / "a", project=tmp_path)
+    journal = Journal(
+        wandb=Wandb(mode="offline"), wait=0.0, folder=tmp_path / "outputs" / "a", project=tmp_path
+    )
     journal.start({}, {})
     journal.end("FINISHED")
     address = resolve(None, None, tmp_path)

@@ -18,7 +18,10 @@ def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, 
     (file,) = (project / "wandb").glob(f"offline-run-*/run-{journal.uid}.wandb")
     records = read_wandb_records(file)
     history = [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        {
+            item.key or "/".join(item.nested_key): json.loads(item.value_json)
+            for item in record.history.item
+        }
         for record in records
         if record.WhichOneof("record_type") == "history"
     ]

@@ -7,7 +7,13 @@ import pytest
 
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, Loss, LossTerms, WeightedCrossEntropyLoss
+from mlxlab.training.losses.loss import (
+    CrossEntropyLoss,
+    FocalLoss,
+    Loss,
+    LossTerms,
+    WeightedCrossEntropyLoss,
+)
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from support.models import FunctionLoss, RandomBatches, make_model, weights_of
 
@@ -25,7 +31,9 @@ class GivenLogits(nn.Module):
 
 def batch_of_targets(*targets: int) -> DeviceBatch:
     tokens = mx.zeros((len(targets), 1), mx.int32)
-    return DeviceBatch(tokens, tokens + 1, mx.array(targets), mx.ones(len(targets)), mx.arange(len(targets)))
+    return DeviceBatch(
+        tokens, tokens + 1, mx.array(targets), mx.ones(len(targets)), mx.arange(len(targets))
+    )
 
 
 def gradient(loss: Loss, logits: list[list[float]], *targets: int) -> np.ndarray:
@@ -50,7 +58,9 @@ def test_the_gradient_of_the_focal_loss_is_the_slope_of_the_loss(gamma):
         for sign in (1, -1):
             moved = np.array(logits)
             moved[row, column] += sign * step
-            sides.append(float(loss(GivenLogits(moved.tolist()), batch_of_targets(0, 1)).total.sum()))
+            sides.append(
+                float(loss(GivenLogits(moved.tolist()), batch_of_targets(0, 1)).total.sum())
+            )
         slopes[row, column] = (sides[0] - sides[1]) / (2 * step)
     np.testing.assert_allclose(gradient(loss, logits, 0, 1), slopes, rtol=2e-3, atol=2e-4)
 
@@ -62,7 +72,11 @@ def test_focal_alpha_is_refused_for_more_than_two_classes():
 
 @pytest.mark.parametrize(
     "loss",
-    [CrossEntropyLoss(0.0), FocalLoss(None, 2.0, 0.0), WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2])],
+    [
+        CrossEntropyLoss(0.0),
+        FocalLoss(None, 2.0, 0.0),
+        WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2]),
+    ],
 )
 def test_the_hooks_of_a_plain_loss_do_nothing(loss):
     model = make_model()
@@ -81,7 +95,9 @@ class RecordingLoss:
         self.calls: list[str] = []
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch.aux["offset"] * mx.ones(batch.targets.shape), {"offset": batch.aux["offset"]})
+        return LossTerms(
+            batch.aux["offset"] * mx.ones(batch.targets.shape), {"offset": batch.aux["offset"]}
+        )
 
     def setup(self, model: nn.Module, seed: int) -> None:
         self.calls.append(f"setup {seed}")
@@ -96,7 +112,9 @@ class RecordingLoss:
 
 def test_a_weighted_sum_calls_every_hook_of_its_losses():
     inner, batch = RecordingLoss(), RandomBatches().batch(np.arange(4))
-    loss = WeightedSumLoss({"inner": inner, "plain": CrossEntropyLoss(0.0)}, {"inner": 1.0, "plain": 0.0})
+    loss = WeightedSumLoss(
+        {"inner": inner, "plain": CrossEntropyLoss(0.0)}, {"inner": 1.0, "plain": 0.0}
+    )
     loss.setup(make_model(), 7)
     arrays = loss.annotate(batch, 0.25)
     loss.flush()
@@ -122,12 +140,17 @@ def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
             return mx.zeros((len(tokens), 2))
 
     losses = {name: CrossEntropyLoss(0.0) for name in "abc"}
-    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(Counted(), to_device(RandomBatches().batch(np.arange(4))))
+    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(
+        Counted(), to_device(RandomBatches().batch(np.arange(4)))
+    )
     assert len(calls) == 1
 
 
 def test_weights_and_losses_of_a_weighted_sum_have_the_same_names():
-    losses = {"a": FunctionLoss(lambda model, batch: batch.loss_weights), "b": CrossEntropyLoss(0.0)}
+    losses = {
+        "a": FunctionLoss(lambda model, batch: batch.loss_weights),
+        "b": CrossEntropyLoss(0.0),
+    }
     with pytest.raises(ConfigError, match="expected a, b, got a"):
         WeightedSumLoss(losses, {"a": 1.0})
 

@@ -36,7 +36,10 @@ def batch_of(kind, rows=8):
 
 
 def task_loss(kind, **changes):
-    return TaskLoss(**({"label_smoothing": 0.0, "regression": "mse", "huber_delta": 1.0} | changes), task=TASKS[kind])
+    return TaskLoss(
+        **({"label_smoothing": 0.0, "regression": "mse", "huber_delta": 1.0} | changes),
+        task=TASKS[kind],
+    )
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -53,15 +56,23 @@ def test_the_loss_of_a_task_is_its_named_loss_bit_for_bit_with_one_float32_value
 def test_every_parameter_receives_a_gradient_from_the_loss_of_the_task(kind):
     model, batch, loss = model_of(kind), batch_of(kind), task_loss(kind)
     _, gradients = nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch)[0])()
-    assert [path for path, leaf in tree_flatten(gradients) if not np.abs(np.array(leaf)).max() > 0] == []
+    assert [
+        path for path, leaf in tree_flatten(gradients) if not np.abs(np.array(leaf)).max() > 0
+    ] == []
 
 
 def test_binary_cross_entropy_equals_its_formula_with_smoothing_and_weights():
     rng = np.random.default_rng(0)
-    z, y, w = rng.normal(size=(5, 3)).astype(np.float32) * 4, rng.integers(0, 2, (5, 3)), np.array([0.5, 1.0, 3.0])
+    z, y, w = (
+        rng.normal(size=(5, 3)).astype(np.float32) * 4,
+        rng.integers(0, 2, (5, 3)),
+        np.array([0.5, 1.0, 3.0]),
+    )
     p, smooth = 1 / (1 + np.exp(-z.astype(np.float64))), 0.9 * y + 0.05
     expected = -w * smooth * np.log(p) - (1 - smooth) * np.log(1 - p)
-    values = binary_cross_entropy(mx.array(z), mx.array(y.astype(np.float32)), 0.1, mx.array(w.astype(np.float32)))
+    values = binary_cross_entropy(
+        mx.array(z), mx.array(y.astype(np.float32)), 0.1, mx.array(w.astype(np.float32))
+    )
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
@@ -76,14 +87,18 @@ def test_binary_cross_entropy_is_exact_for_extreme_logits_and_has_its_slope_at_z
 def test_balanced_positive_weights_give_every_label_the_same_weight():
     loss = BinaryCrossEntropyLoss("balanced", 0.0, class_counts=[10, 40, 0])
     np.testing.assert_allclose(loss.positive_weights, [50 / 30, 50 / 120, 50 / 3])
-    with pytest.raises(ConfigError, match="positive_weights: expected 3 weights, one per label, got 2"):
+    with pytest.raises(
+        ConfigError, match="positive_weights: expected 3 weights, one per label, got 2"
+    ):
         BinaryCrossEntropyLoss([1.0, 2.0], 0.0, class_counts=[1, 1, 1])
 
 
 def test_huber_is_half_the_squared_error_up_to_delta_and_linear_beyond():
     errors = np.array([-3.0, -0.5, 0.0, 0.5, 2.0])
     expected = [0.5 * e * e if abs(e) <= 0.5 else 0.5 * (abs(e) - 0.25) for e in errors]
-    np.testing.assert_allclose(huber(mx.array(errors[:, None]), mx.zeros(5), 0.5), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        huber(mx.array(errors[:, None]), mx.zeros(5), 0.5), expected, rtol=1e-6
+    )
     slopes = mx.grad(lambda z: huber(z, mx.zeros(5), 0.5).sum())(mx.array(errors[:, None]))
     np.testing.assert_allclose(slopes[:, 0], [-0.5, -0.5, 0, 0.5, 0.5], atol=1e-6)
     model, batch = model_of("regression"), batch_of("regression")
@@ -92,7 +107,9 @@ def test_huber_is_half_the_squared_error_up_to_delta_and_linear_beyond():
 
 
 def test_label_smoothing_of_a_regression_is_refused():
-    with pytest.raises(ConfigError, match=r"trainer\.label_smoothing=0\.1: expected 0 for a regression"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.label_smoothing=0\.1: expected 0 for a regression"
+    ):
         task_loss("regression", label_smoothing=0.1)
 
 
@@ -107,20 +124,32 @@ def test_label_smoothing_of_a_regression_is_refused():
 )
 def test_a_loss_of_another_task_is_refused_with_those_that_fit(option, kind, options):
     node = read_config(f"trainer/loss/{option}")
-    with pytest.raises(ConfigError, match=rf"^trainer\.loss: expected a loss for the task {kind} \({options}\), got "):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^trainer\.loss: expected a loss for the task {kind} \({options}\), got ",
+    ):
         refuse_misfit(node, kind)
-    nested = {"_target_": "mlxlab.training.losses.weighted_sum.WeightedSumLoss", "losses": {"a": node}}
+    nested = {
+        "_target_": "mlxlab.training.losses.weighted_sum.WeightedSumLoss",
+        "losses": {"a": node},
+    }
     with pytest.raises(ConfigError, match=r"^trainer\.loss\.losses\.a: "):
         refuse_misfit(nested, kind)
 
 
 def test_the_losses_of_conf_that_fit_some_tasks_only_are_listed_and_fit_them():
     for option, (target, kinds) in FITTING.items():
-        assert read_yaml(shipped_conf() / "trainer" / "loss" / f"{option}.yaml").values["_target_"] == target
+        assert (
+            read_yaml(shipped_conf() / "trainer" / "loss" / f"{option}.yaml").values["_target_"]
+            == target
+        )
         for kind in kinds:
             refuse_misfit({"_target_": target}, kind)
     refuse_misfit({"_target_": "my_losses.Own"}, "regression")
 
 
 def test_the_shipped_default_is_the_loss_of_the_task():
-    assert isinstance(instantiate(read_config("trainer/loss/auto") | {"label_smoothing": 0.0}, task=TASK), TaskLoss)
+    assert isinstance(
+        instantiate(read_config("trainer/loss/auto") | {"label_smoothing": 0.0}, task=TASK),
+        TaskLoss,
+    )

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.training.metrics.bootstrap import interval, proportion_interval, resample, resample_count
+from mlxlab.training.metrics.bootstrap import (
+    interval,
+    proportion_interval,
+    resample,
+    resample_count,
+)
 from mlxlab.training.metrics.labelled import labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 
@@ -67,7 +72,13 @@ def test_statistics_share_resamples_and_chunks_change_nothing(monkeypatch):
 
 
 def test_many_examples_are_resampled_less_often():
-    assert [resample_count(n) for n in (0, 100, 20_000, 50_000, 10**6)] == [1000, 1000, 1000, 400, 200]
+    assert [resample_count(n) for n in (0, 100, 20_000, 50_000, 10**6)] == [
+        1000,
+        1000,
+        1000,
+        400,
+        200,
+    ]
     values = np.random.default_rng(0).random(50_000)
     start = time.perf_counter()
     assert len(resample({"mean": mean_of(values)}, 50_000)["mean"]) == 400

@@ -8,7 +8,12 @@ from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from mlxlab.training.metrics.calibration import reliability
-from mlxlab.training.metrics.classification import classification_metrics, confusion_matrix, count_classes, rank_classes
+from mlxlab.training.metrics.classification import (
+    classification_metrics,
+    confusion_matrix,
+    count_classes,
+    rank_classes,
+)
 
 
 def random_predictions(classes, rows=300, seed=0):
@@ -23,7 +28,9 @@ def test_classification_metrics_agree_with_scikit_learn(classes):
     p, y = random_predictions(classes)
     guess, average = p.argmax(axis=1), "binary" if classes == 2 else "weighted"
     metrics = classification_metrics(p, y)
-    expected = oracle.precision_recall_fscore_support(y, guess, average=average, zero_division=0)[:3]
+    expected = oracle.precision_recall_fscore_support(y, guess, average=average, zero_division=0)[
+        :3
+    ]
     assert [metrics["precision"], metrics["recall"], metrics["f1"]] == pytest.approx(expected)
     assert metrics["accuracy"] == pytest.approx(oracle.accuracy_score(y, guess))
     assert metrics["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(y, guess))
@@ -31,16 +38,24 @@ def test_classification_metrics_agree_with_scikit_learn(classes):
     assert metrics["f1_micro"] == pytest.approx(oracle.f1_score(y, guess, average="micro"))
     scores, hot = (p[:, 1], y) if classes == 2 else (p, np.eye(classes)[y])
     assert metrics["roc_auc"] == pytest.approx(oracle.roc_auc_score(hot, scores))
-    assert metrics["average_precision"] == pytest.approx(oracle.average_precision_score(hot, scores))
+    assert metrics["average_precision"] == pytest.approx(
+        oracle.average_precision_score(hot, scores)
+    )
     assert metrics["log_loss"] == pytest.approx(oracle.log_loss(y, p), rel=1e-6)
-    np.testing.assert_array_equal(confusion_matrix(guess, y, classes), oracle.confusion_matrix(y, guess))
+    np.testing.assert_array_equal(
+        confusion_matrix(guess, y, classes), oracle.confusion_matrix(y, guess)
+    )
 
 
 def test_counts_of_classes_agree_with_scikit_learn():
     p, y = random_predictions(5)
     counts = count_classes(p.argmax(axis=1), y, 6)  # the last class has no example
-    expected = oracle.precision_recall_fscore_support(y, p.argmax(axis=1), labels=range(6), zero_division=0)
-    for counted, reference in zip((counts.precision, counts.recall, counts.f1, counts.support), expected, strict=True):
+    expected = oracle.precision_recall_fscore_support(
+        y, p.argmax(axis=1), labels=range(6), zero_division=0
+    )
+    for counted, reference in zip(
+        (counts.precision, counts.recall, counts.f1, counts.support), expected, strict=True
+    ):
         np.testing.assert_allclose(counted, reference)
 
 
@@ -51,7 +66,9 @@ def test_classes_without_an_example_do_not_count_in_unweighted_means():
     metrics, guess = classification_metrics(p, y), p.argmax(axis=1)
     occurring = [0, 1, 2, 4]
     assert metrics["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(y, guess))
-    assert metrics["f1_macro"] == pytest.approx(oracle.f1_score(y, guess, average="macro", zero_division=0))
+    assert metrics["f1_macro"] == pytest.approx(
+        oracle.f1_score(y, guess, average="macro", zero_division=0)
+    )
     auc = oracle.roc_auc_score(np.eye(5)[y][:, occurring], p[:, occurring])
     assert metrics["roc_auc"] == pytest.approx(auc)
 
@@ -72,10 +89,14 @@ def test_equal_scores_give_an_auc_of_one_half():
 
 
 def test_the_log_loss_of_a_wrong_certainty_is_finite():
-    assert classification_metrics(np.array([[1.0, 0.0]]), np.array([1]))["log_loss"] == pytest.approx(15.94, abs=0.01)
+    assert classification_metrics(np.array([[1.0, 0.0]]), np.array([1]))[
+        "log_loss"
+    ] == pytest.approx(15.94, abs=0.01)
 
 
-@pytest.mark.parametrize("p", [np.zeros((0, 3)), np.full((2, 3), np.nan)], ids=["no examples", "NaN"])
+@pytest.mark.parametrize(
+    "p", [np.zeros((0, 3)), np.full((2, 3), np.nan)], ids=["no examples", "NaN"]
+)
 def test_degenerate_probabilities_give_no_warning(p):
     assert math.isnan(classification_metrics(p, np.zeros(len(p), np.int64))["log_loss"])
 
@@ -99,5 +120,7 @@ def test_ten_thousand_classes_are_ranked_without_a_matrix_of_pairs():
     present = np.unique(y)[:5]
     ranking = rank_classes(p, y)
     assert 0.4 < ranking.roc_auc < 0.6
-    few = rank_classes(p[:, present], np.searchsorted(present, np.where(np.isin(y, present), y, present[0])))
+    few = rank_classes(
+        p[:, present], np.searchsorted(present, np.where(np.isin(y, present), y, present[0]))
+    )
     assert 0.0 < few.average_precision < 1.0

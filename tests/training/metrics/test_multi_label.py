@@ -34,9 +34,13 @@ def test_labels_that_never_occur_do_not_count(predictions):
     y[:, 2], p[:, 2] = 0, 0.1
     metrics = multi_label_metrics(p, y)
     rest = [0, 1, 3]
-    assert metrics["f1_macro"] == pytest.approx(oracle.f1_score(y, p >= 0.5, average="macro", zero_division=np.nan))
+    assert metrics["f1_macro"] == pytest.approx(
+        oracle.f1_score(y, p >= 0.5, average="macro", zero_division=np.nan)
+    )
     assert metrics["roc_auc"] == pytest.approx(oracle.roc_auc_score(y[:, rest], p[:, rest]))
-    assert metrics["average_precision"] == pytest.approx(oracle.average_precision_score(y[:, rest], p[:, rest]))
+    assert metrics["average_precision"] == pytest.approx(
+        oracle.average_precision_score(y[:, rest], p[:, rest])
+    )
 
 
 def test_thresholds_of_labels_decide(predictions):
@@ -51,12 +55,16 @@ def test_the_best_threshold_has_the_greatest_f1_of_all(predictions):
     for scores, positive in zip(p.T, y.T > 0, strict=True):
         threshold = best_threshold(scores, positive)
         f1 = oracle.f1_score(positive, scores >= threshold)
-        assert f1 == pytest.approx(max(oracle.f1_score(positive, scores >= t) for t in np.unique(scores)))
+        assert f1 == pytest.approx(
+            max(oracle.f1_score(positive, scores >= t) for t in np.unique(scores))
+        )
         assert 0 < threshold < 1
 
 
 def test_a_threshold_lies_between_scores_and_is_one_half_without_a_positive():
-    assert best_threshold(np.array([0.2, 0.6, 0.8]), np.array([False, False, True])) == pytest.approx(0.7)
+    assert best_threshold(
+        np.array([0.2, 0.6, 0.8]), np.array([False, False, True])
+    ) == pytest.approx(0.7)
     assert best_threshold(np.array([0.4, 0.6]), np.array([True, True])) == pytest.approx(0.2)
     assert best_threshold(np.array([0.2, 0.6]), np.array([False, False])) == 0.5
 

@@ -30,11 +30,15 @@ class Unigram:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_bits_per_byte_are_those_of_the_full_vocabulary_with_the_rare_tokens_equally_likely(tmp_path, masked):
+def test_bits_per_byte_are_those_of_the_full_vocabulary_with_the_rare_tokens_equally_likely(
+    tmp_path, masked
+):
     full, mapped = (text_data(tmp_path, size, masked=masked) for size in (None, 10))
     vocabulary = mapped.tokenizer.vocabulary
     logits = np.random.default_rng(0).normal(size=vocabulary.size).astype(np.float32)
-    spread = logits[vocabulary.forward] - np.where(vocabulary.is_core, 0, math.log(vocabulary.num_rare))
+    spread = logits[vocabulary.forward] - np.where(
+        vocabulary.is_core, 0, math.log(vocabulary.num_rare)
+    )
     small = evaluate(Unigram(logits), mapped.valid, mapped.task).metrics
     large = evaluate(Unigram(spread.astype(np.float32)), full.valid, full.task).metrics
     assert small["loss"] < large["loss"]

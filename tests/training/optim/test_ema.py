@@ -63,13 +63,20 @@ def test_training_is_the_same_with_an_average_and_without():
 
 def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
     saving = Checkpointer(None, 3, False, folder=tmp_path)
-    run = fit(make_trainer(ema_decay=0.9, epochs=4), make_run(make_model(dropout=0.3)), checkpointer=saving, seed=3)
+    run = fit(
+        make_trainer(ema_decay=0.9, epochs=4),
+        make_run(make_model(dropout=0.3)),
+        checkpointer=saving,
+        seed=3,
+    )
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     loaded = make_model(dropout=0.3)
     loaded.load_weights(list(checkpoint.weights.items()))
     loss = evaluate(loaded, FixedBatches(), TASK).metrics["loss"]
     assert loss == pytest.approx(run.state.history.evaluations[-1][1], abs=1e-7)
-    assert evaluate(run.model, FixedBatches(), TASK).metrics["loss"] != pytest.approx(loss, abs=1e-6)
+    assert evaluate(run.model, FixedBatches(), TASK).metrics["loss"] != pytest.approx(
+        loss, abs=1e-6
+    )
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
 
@@ -78,7 +85,13 @@ def train(folder, stop: int = 0, resume: bool = False, **changes):
     changes = {"ema_decay": 0.9, "step": partial(OptimizedStep, **OPTIMIZED_STEP)} | changes
     saved = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(3, 2, True, folder=folder)
-    return fit(make_trainer(**changes), callbacks=[Weights(stop)], checkpointer=saving, checkpoint=saved, seed=4)
+    return fit(
+        make_trainer(**changes),
+        callbacks=[Weights(stop)],
+        checkpointer=saving,
+        checkpoint=saved,
+        seed=4,
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 6, 11])
@@ -98,7 +111,9 @@ def folders(tmp_path):
 
 
 def test_a_nonfinite_step_does_not_change_the_average():
-    nan = FunctionLoss(lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum())
+    nan = FunctionLoss(
+        lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum()
+    )
     run = make_run()
     before = weights_of(run.model)
     fit(make_trainer(ema_decay=0.5, loss=nan, max_nonfinite_steps=100, epochs=1), run)
@@ -118,7 +133,8 @@ def test_ema_cannot_be_switched_on_or_off_on_resume(tmp_path, change):
 def test_a_compiled_step_sees_the_average(tmp_path):
     step = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
     eager, compiled = (
-        train(tmp_path / name, **more) for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
+        train(tmp_path / name, **more)
+        for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
     )
     for name, leaf in averages(eager).items():
         np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

@@ -14,7 +14,10 @@ from support.models import make_model, weights_of
 
 SCALE = 0.5  # of the gradients
 NONFINITE = 1  # the number of the step that is skipped
-GROUPS = [{"pattern": "hidden*", "lr_scale": 0.1, "weight_decay": 0.3}, {"pattern": "out.bias", "weight_decay": 0.2}]
+GROUPS = [
+    {"pattern": "hidden*", "lr_scale": 0.1, "weight_decay": 0.3},
+    {"pattern": "out.bias", "weight_decay": 0.2},
+]
 # Of the largest element of an array. MLX computes 1 - 0.99^t in float32, with a relative error of 3e-6 at t = 1.
 TOLERANCE = 2e-6
 
@@ -28,7 +31,9 @@ def subject(*, average: bool = False, frozen: bool = False, groups: bool = False
     weights = flatten_arrays(model.trainable_parameters())
     untrained = flatten_arrays(model.parameters()).keys() - weights.keys()
     options = {"groups": GROUPS} if groups else {}
-    optimizer = adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1, parameters=weights, frozen=untrained, **options)
+    optimizer = adamw(
+        0.1, [0.9, 0.99], 1e-8, learning_rate=0.1, parameters=weights, frozen=untrained, **options
+    )
     optimizer = EMAOptimizer(optimizer, 0.9) if average else optimizer
     optimizer.init(model.trainable_parameters())
     return model, optimizer
@@ -52,23 +57,32 @@ def after_steps(update, *, compiled: bool = False, **options):
         update(model, optimizer, gradients, finite)
 
     step = mx.compile(step, inputs=state, outputs=state) if compiled else step
-    shapes = {path: weight.shape for path, weight in flatten_arrays(model.trainable_parameters()).items()}
+    shapes = {
+        path: weight.shape for path, weight in flatten_arrays(model.trainable_parameters()).items()
+    }
     for number in range(4):
         keys = mx.random.split(mx.random.key(number), len(shapes))
-        gradients = {path: mx.random.normal(shapes[path], key=key) for path, key in zip(shapes, keys, strict=True)}
+        gradients = {
+            path: mx.random.normal(shapes[path], key=key)
+            for path, key in zip(shapes, keys, strict=True)
+        }
         if number == NONFINITE:
             gradients["hidden.bias"] = gradients["hidden.bias"] * mx.array(float("nan"))
         optimizer.learning_rate = 0.1 / (1 + number)
         step(tree_unflatten(list(gradients.items())), mx.array(number != NONFINITE))
         mx.eval(state)
-    return weights_of(model) | {f"state.{path}": np.array(x) for path, x in flatten_arrays(optimizer.state).items()}
+    return weights_of(model) | {
+        f"state.{path}": np.array(x) for path, x in flatten_arrays(optimizer.state).items()
+    }
 
 
 def assert_close(actual, expected):
     assert actual.keys() == expected.keys()
     for path, array in expected.items():
         largest = np.abs(array).max(initial=0)
-        np.testing.assert_allclose(actual[path], array, rtol=0, atol=TOLERANCE * largest, err_msg=path)
+        np.testing.assert_allclose(
+            actual[path], array, rtol=0, atol=TOLERANCE * largest, err_msg=path
+        )
 
 
 @pytest.mark.usefixtures("native")
@@ -90,7 +104,10 @@ def test_a_skipped_step_changes_nothing_and_arrays_of_others_are_not_overwritten
     model, optimizer = subject(average=True, groups=True)
     optimizer.learning_rate = 0.05
     trees = [model.state, optimizer.state]
-    held, copies = flatten_arrays(trees), {path: np.array(x) for path, x in flatten_arrays(trees).items()}
+    held, copies = (
+        flatten_arrays(trees),
+        {path: np.array(x) for path, x in flatten_arrays(trees).items()},
+    )
 
     def step(finite):
         native_update(model, optimizer, model.trainable_parameters(), finite)
@@ -115,7 +132,9 @@ def of_two_constants(model):
 
 
 def with_lion(model):
-    return lion(0.1, [0.9, 0.99], learning_rate=0.1, parameters=flatten_arrays(model.trainable_parameters()))
+    return lion(
+        0.1, [0.9, 0.99], learning_rate=0.1, parameters=flatten_arrays(model.trainable_parameters())
+    )
 
 
 def in_bfloat16(model):
@@ -129,7 +148,9 @@ def without_elements(model):
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("new", [uncorrected, of_two_constants, with_lion, in_bfloat16, without_elements])
+@pytest.mark.parametrize(
+    "new", [uncorrected, of_two_constants, with_lion, in_bfloat16, without_elements]
+)
 @pytest.mark.parametrize("average", [False, True])
 def test_what_the_kernel_does_not_compute_is_left_to_mlx(new, average):
     model, _ = subject()
@@ -146,7 +167,9 @@ def test_gradients_in_bfloat16_an_optimizer_without_moments_and_a_recorded_graph
     assert_left_unchanged(model, adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1))
     with recorded_by(lambda forward, gradient, inputs: forward(*inputs)[0]):
         assert_left_unchanged(model, optimizer)
-    assert apply_adamw(model, optimizer, model.trainable_parameters(), mx.array(1.0), mx.array(True))
+    assert apply_adamw(
+        model, optimizer, model.trainable_parameters(), mx.array(1.0), mx.array(True)
+    )
 
 
 @pytest.mark.usefixtures("mlx_kernels")
@@ -159,4 +182,6 @@ def assert_left_unchanged(model, optimizer, dtype=mx.float32):
     gradients = tree_map(lambda weight: weight.astype(dtype), model.trainable_parameters())
     assert not apply_adamw(model, optimizer, gradients, mx.array(1.0), mx.array(True))
     after = flatten_arrays([model.state, optimizer.state])
-    assert [(path, id(array)) for path, array in after.items()] == [(path, id(array)) for path, array in before.items()]
+    assert [(path, id(array)) for path, array in after.items()] == [
+        (path, id(array)) for path, array in before.items()
+    ]

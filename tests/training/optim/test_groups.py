@@ -7,7 +7,12 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import describe_changes, group_changes, hyperparameters_by_path, layer_scales
+from mlxlab.training.optim.groups import (
+    describe_changes,
+    group_changes,
+    hyperparameters_by_path,
+    layer_scales,
+)
 from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
@@ -20,7 +25,9 @@ WEIGHTS = {
 }
 
 
-def moved(name: str, rate: float = 0.1, gradient: float = 1.0, **options: object) -> dict[str, float]:
+def moved(
+    name: str, rate: float = 0.1, gradient: float = 1.0, **options: object
+) -> dict[str, float]:
     """How far one step moves the weights, by path."""
     node = read_config(f"trainer/optimizer/{name}") | {"weight_decay": 0.0} | options
     optimizer = instantiate(node)(learning_rate=0.0, parameters=WEIGHTS)
@@ -28,16 +35,25 @@ def moved(name: str, rate: float = 0.1, gradient: float = 1.0, **options: object
     optimizer.init(tree)
     optimizer.learning_rate = rate  # as the loop does
     after = dict(
-        tree_flatten(optimizer.apply_gradients(tree_map(lambda leaf: gradient * mx.ones_like(leaf), tree), tree))
+        tree_flatten(
+            optimizer.apply_gradients(
+                tree_map(lambda leaf: gradient * mx.ones_like(leaf), tree), tree
+            )
+        )
     )
     return {path: float(mx.abs(after[path] - weight).max()) for path, weight in WEIGHTS.items()}
 
 
-GROUPS = [{"pattern": "layers.1.*", "lr_scale": 0.5}, {"pattern": "re:backbone\\.layers", "lr_scale": 0.25}]
+GROUPS = [
+    {"pattern": "layers.1.*", "lr_scale": 0.5},
+    {"pattern": "re:backbone\\.layers", "lr_scale": 0.25},
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("options", "embedding"), [({"groups": GROUPS}, 1), ({"layer_decay": 0.5}, 0.125)])
+@pytest.mark.parametrize(
+    ("options", "embedding"), [({"groups": GROUPS}, 1), ({"layer_decay": 0.5}, 0.125)]
+)
 def test_a_group_or_a_layer_scales_the_rate_of_the_loop(name, options, embedding):
     alone, scaled = moved(name), moved(name, **options)
     scales = {path: scaled[path] / alone[path] for path in WEIGHTS}
@@ -55,7 +71,10 @@ def test_a_group_or_a_layer_scales_the_rate_of_the_loop(name, options, embedding
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_decay_of_a_group_is_that_of_all_its_weights(name):
-    groups = [{"pattern": "*.layers.0.*", "weight_decay": 0.5}, {"pattern": "head*", "weight_decay": 0.0}]
+    groups = [
+        {"pattern": "*.layers.0.*", "weight_decay": 0.5},
+        {"pattern": "head*", "weight_decay": 0.0},
+    ]
     distances = moved(name, gradient=0.0, weight_decay=0.25, groups=groups)
     layer = distances["backbone.layers.1.up.weight"]
     assert layer > 0
@@ -65,10 +84,18 @@ def test_the_decay_of_a_group_is_that_of_all_its_weights(name):
 
 
 def test_the_norm_of_embeddings_is_as_low_as_they_are():
-    encoder = ("backbone.type_embedding.weight", "backbone.embedding_norm.bias", "backbone.layers.0.norm.weight")
+    encoder = (
+        "backbone.type_embedding.weight",
+        "backbone.embedding_norm.bias",
+        "backbone.layers.0.norm.weight",
+    )
     above = ("backbone.last_norm.weight", "backbone.pooler.weight")
-    assert layer_scales([*encoder, *above], 0.5) == dict(zip(encoder, (0.25, 0.25, 0.5), strict=True))
-    assert layer_scales(["backbone.norm.weight", "backbone.layers.0.up"], 0.5) == {"backbone.layers.0.up": 0.5}
+    assert layer_scales([*encoder, *above], 0.5) == dict(
+        zip(encoder, (0.25, 0.25, 0.5), strict=True)
+    )
+    assert layer_scales(["backbone.norm.weight", "backbone.layers.0.up"], 0.5) == {
+        "backbone.layers.0.up": 0.5
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,15 +111,21 @@ def test_the_norm_of_embeddings_is_as_low_as_they_are():
 def test_options_that_fit_no_weight_are_refused(options, message):
     node = read_config("trainer/optimizer/adamw") | options
     with pytest.raises(ConfigError) as error:
-        instantiate(node)(learning_rate=0.1, parameters={"head.out.weight": WEIGHTS["head.out.weight"]})
+        instantiate(node)(
+            learning_rate=0.1, parameters={"head.out.weight": WEIGHTS["head.out.weight"]}
+        )
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("options", [{"groups": [{"pattern": "layers.1", "lr_scale": 0.5}]}, {"layer_decay": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"groups": [{"pattern": "layers.1", "lr_scale": 0.5}]}, {"layer_decay": 0.5}]
+)
 def test_frozen_weights_count_for_patterns_and_depth(options):
     trained = {path: weight for path, weight in WEIGHTS.items() if "layers.1" not in path}
     rates = rates_of(WEIGHTS, [], options)
-    assert rates_of(trained, WEIGHTS.keys() - trained.keys(), options) == {path: rates[path] for path in trained}
+    assert rates_of(trained, WEIGHTS.keys() - trained.keys(), options) == {
+        path: rates[path] for path in trained
+    }
     assert rates["backbone.layers.1.up.weight"] == 0.05
 
 
@@ -103,19 +136,29 @@ def rates_of(trained, frozen, options):
     tree = tree_unflatten(list(trained.items()))
     optimizer.init(tree)
     after = optimizer.apply_gradients(tree_map(mx.ones_like, tree), tree)
-    return {path: round(float((trained[path] - leaf).max()), 6) for path, leaf in tree_flatten(after)}
+    return {
+        path: round(float((trained[path] - leaf).max()), 6) for path, leaf in tree_flatten(after)
+    }
 
 
 def test_a_pattern_selects_adapters_and_the_weights_below_them():
     paths = ("layers.0.query.base.weight", "layers.0.query.lora_a", "layers.1.query.weight")
     for pattern in ("layers.0", "query.lora_a", "layers.0.query.weight"):
         options = {"groups": [{"pattern": pattern, "lr_scale": 2}]}
-        scaled = [path for path, each in hyperparameters_by_path(paths, options).items() if each.lr_scale == 2]
-        assert scaled == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(pattern, [paths[0]])
+        scaled = [
+            path
+            for path, each in hyperparameters_by_path(paths, options).items()
+            if each.lr_scale == 2
+        ]
+        assert scaled == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(
+            pattern, [paths[0]]
+        )
 
 
 def test_weights_whose_hyperparameters_changed_with_their_path_are_described():
-    before, after = ([f"layers.{layer}.up.{name}" for layer in range(count) for name in "ab"] for count in (2, 3))
+    before, after = (
+        [f"layers.{layer}.up.{name}" for layer in range(count) for name in "ab"] for count in (2, 3)
+    )
     sources = {path: path.replace("1", "0").replace("2", "1") for path in after}
 
     def line(options):
@@ -128,17 +171,25 @@ def test_weights_whose_hyperparameters_changed_with_their_path_are_described():
         " lr_scale 1 -> lr_scale 0.5 weight_decay 0 for 2 weights, first layers.2.up.a"
     )
     assert line({"groups": [{"pattern": "*", "lr_scale": 0.5}]}) == ""
-    assert "lr_scale 0.25 -> lr_scale 0.125 for 2 weights, first layers.0.up.a" in line({"layer_decay": 0.5})
+    assert "lr_scale 0.25 -> lr_scale 0.125 for 2 weights, first layers.0.up.a" in line(
+        {"layer_decay": 0.5}
+    )
 
 
 def test_a_compiled_step_trains_groups_as_a_plain_one():
     groups = [{"pattern": "hidden*", "lr_scale": 0.1}]
     optimizer = instantiate(read_config("trainer/optimizer/adamw") | {"groups": groups})
-    step = instantiate(read_config("trainer/step/optimized") | {"compile": "always", "cpu_streams": "never"})
+    step = instantiate(
+        read_config("trainer/step/optimized") | {"compile": "always", "cpu_streams": "never"}
+    )
     ends = []
     for options in ({}, {"step": step}):
         trainer = make_trainer(optimizer=optimizer, epochs=2, **options)
         ends.append(
-            weights_of(fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1).state.model)
+            weights_of(
+                fit(
+                    trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1
+                ).state.model
+            )
         )
     assert all(mx.array_equal(ends[0][path], ends[1][path]) for path in ends[0])

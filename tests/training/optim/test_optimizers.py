@@ -33,42 +33,61 @@ def new_optimizer(name: str, **changes: object) -> Any:
 
 
 def test_every_shipped_optimizer_is_tested():
-    assert sorted(NAMES) == sorted(file.stem for file in (conf_dir() / "trainer/optimizer").glob("*.yaml"))
+    assert sorted(NAMES) == sorted(
+        file.stem for file in (conf_dir() / "trainer/optimizer").glob("*.yaml")
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_norms_biases_and_embeddings_are_never_decayed(name):
     model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Conv1d(4, 4, 3))
     weights = {
-        "backbone": {"embedding": model.layers[0].parameters(), "norm": model.layers[1].parameters()},
+        "backbone": {
+            "embedding": model.layers[0].parameters(),
+            "norm": model.layers[1].parameters(),
+        },
         "layers": [model.layers[2].parameters(), model.layers[3].parameters()],
     }
     optimizer = new_optimizer(name, weight_decay=0.5)
     optimizer.init(weights)
     after = optimizer.apply_gradients(tree_map(mx.zeros_like, weights), weights)
-    moved = {path for path, leaf in tree_flatten(after) if not mx.array_equal(leaf, dict(tree_flatten(weights))[path])}
+    moved = {
+        path
+        for path, leaf in tree_flatten(after)
+        if not mx.array_equal(leaf, dict(tree_flatten(weights))[path])
+    }
     assert moved == {"layers.0.weight", "layers.1.weight"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_learns(name):
-    trainer = make_trainer(optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40)
+    trainer = make_trainer(
+        optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40
+    )
     run = fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1)
-    losses = [metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics]
+    losses = [
+        metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics
+    ]
     assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_ends_in_the_same_state_bit_for_bit(name):
     def train(steps: int, checkpoint: Checkpoint | None = None) -> Any:
-        trainer = make_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
+        trainer = make_trainer(
+            optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None
+        )
         return fit(trainer, checkpoint=checkpoint, seed=2).state
 
     uninterrupted, half = train(8), train(4)
-    weights, moments = (dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state))
+    weights, moments = (
+        dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state)
+    )
     resumed = train(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
     assert final_state_digest(resumed) == final_state_digest(uninterrupted)
-    assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, uninterrupted)), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, uninterrupted)), strict=True)
+    )
 
 
 def _falling(*, peak: float, steps: int | None) -> Any:
@@ -96,7 +115,9 @@ def test_newton_schulz_keeps_singular_vectors_and_brings_values_near_one():
 
 def test_muon_takes_steps_as_large_as_those_of_adamw():
     weights = {"a": mx.zeros((64, 256)), "b": mx.zeros((256, 64)), "c": mx.zeros((32, 4, 8))}
-    gradients = {name: mx.random.normal(leaf.shape, key=mx.random.key(1)) for name, leaf in weights.items()}
+    gradients = {
+        name: mx.random.normal(leaf.shape, key=mx.random.key(1)) for name, leaf in weights.items()
+    }
     optimizer = new_optimizer("muon", weight_decay=0.0)
     optimizer.init(weights)
     for leaf in optimizer.apply_gradients(gradients, weights).values():
@@ -122,7 +143,9 @@ def test_adafactor_stores_only_rows_and_columns_of_a_matrix():
     for name in ("adamw", "adafactor"):
         optimizer = new_optimizer(name)
         optimizer.init(weights)
-        elements[name] = sum(leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1)
+        elements[name] = sum(
+            leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1
+        )
     assert elements == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}
 
 

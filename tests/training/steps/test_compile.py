@@ -16,7 +16,12 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
 from mlxlab.training.steps import compile
-from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, CompiledFunction, private_kernels
+from mlxlab.training.steps.compile import (
+    MAX_TRACES,
+    CompileBudget,
+    CompiledFunction,
+    private_kernels,
+)
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.steps.two_stream import has_dropout
@@ -31,7 +36,11 @@ def build_step(step, loss=None, model=None):
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=1e-2)
     optimizer.init(model.trainable_parameters())
     model.train()
-    return step(model=model, loss=loss or CrossEntropyLoss(0.0), optimizer=optimizer), model, optimizer
+    return (
+        step(model=model, loss=loss or CrossEntropyLoss(0.0), optimizer=optimizer),
+        model,
+        optimizer,
+    )
 
 
 def losses_of(step, sizes):
@@ -150,10 +159,14 @@ def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
     assert traced == [[0, 0]] * 2 + [[1, 0]] * 8 + [[1, 1]] * 2
 
 
-@pytest.mark.parametrize(("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")]
+)
 def test_without_a_compiler_auto_never_compiles(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert CompileBudget("auto").trace_seconds == float("inf") or mx.default_device() != mx.Device(mx.cpu)
+    assert CompileBudget("auto").trace_seconds == float("inf") or mx.default_device() != mx.Device(
+        mx.cpu
+    )
     assert CompileBudget("always").trace_seconds == 0
 
 
@@ -179,7 +192,9 @@ def test_two_streams_are_equal_to_the_plain_step_up_to_rounding():
     expected = losses_of(build_step(partial(PlainStep, max_grad_norm=1.0), model=model())[0], sizes)
     for accumulate in (1, 2):
         np.testing.assert_allclose(
-            losses_of(build_step(two_stream_step(accumulate=accumulate), model=model())[0], sizes), expected, atol=1e-4
+            losses_of(build_step(two_stream_step(accumulate=accumulate), model=model())[0], sizes),
+            expected,
+            atol=1e-4,
         )
 
 

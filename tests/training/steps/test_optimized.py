@@ -40,20 +40,34 @@ from support.models import (
 )
 
 SETTINGS = OPTIMIZED_STEP  # test_compile.py has the compiled step
-SHAPE = {"vocab_size": 20, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "dropout": 0.2}
+SHAPE = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 24,
+    "dropout": 0.2,
+}
 
 
 def small_model(family: str, dropout: float = 0.2) -> Model:
     mx.random.seed(0)
     shape = SHAPE | {"dropout": dropout}
-    branches = {"kernel_sizes": [2, 3], "num_filters": 4, "dilations": [1, 2], "branch_dropout": dropout}
+    branches = {
+        "kernel_sizes": [2, 3],
+        "num_filters": 4,
+        "dilations": [1, 2],
+        "branch_dropout": dropout,
+    }
     families = {
         "bert": lambda: Bert(**shape),
         "cnn_hybrid": lambda: CnnHybrid(**shape, **branches),
         "transformer": lambda: Transformer(**shape),
     }
     backbone = families[family]()
-    model = Model(backbone, build_head(backbone, kind="classification", num_classes=2, dropout=dropout))
+    model = Model(
+        backbone, build_head(backbone, kind="classification", num_classes=2, dropout=dropout)
+    )
     mx.eval(model.parameters())
     model.train()
     return model
@@ -65,7 +79,9 @@ def uneven_batch(rows: int = 7) -> DeviceBatch:
     mask = (np.arange(6) < np.arange(1, rows + 1)[:, None] % 6 + 1).astype(np.int32)
     weights = np.linspace(0, 3, rows).astype(np.float32)
     return to_device(
-        batch._replace(segment_ids=mask, loss_weights=weights, aux={"teacher": np.ones((rows, 2), np.float32)})
+        batch._replace(
+            segment_ids=mask, loss_weights=weights, aux={"teacher": np.ones((rows, 2), np.float32)}
+        )
     )
 
 
@@ -85,7 +101,9 @@ def take_steps(
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpointing(family, checkpointing):
+def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpointing(
+    family, checkpointing
+):
     plain, weights = take_steps(small_model(family), PlainStep)
     metrics, actual = take_steps(small_model(family), activation_checkpointing=checkpointing)
     for name, leaf in weights.items():
@@ -121,7 +139,9 @@ def test_the_logged_loss_does_not_depend_on_the_number_of_micro_batches():
     for accumulate in (1, 3):
         step = partial(OptimizedStep, **SETTINGS | {"accumulate": accumulate})
         run = fit(make_trainer(step=step), make_run(make_model(dropout=0.0)))
-        logged.append([line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line])
+        logged.append(
+            [line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line]
+        )
     assert len(logged[0]) > 3
     np.testing.assert_allclose(logged[0], logged[1], rtol=1e-4)
 
@@ -131,28 +151,42 @@ class Wide(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.up, self.down = nn.Embedding(20, 8), nn.Linear(8, 4096), nn.Linear(4096, 2)
+        self.embedding, self.up, self.down = (
+            nn.Embedding(20, 8),
+            nn.Linear(8, 4096),
+            nn.Linear(4096, 2),
+        )
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         return self.down(mx.tanh(self.up(self.embedding(tokens).mean(axis=1))))
 
 
-@pytest.mark.parametrize("settings", [None, {}, {"accumulate": 2}, {"activation_checkpointing": True}])
+@pytest.mark.parametrize(
+    "settings", [None, {}, {"accumulate": 2}, {"activation_checkpointing": True}]
+)
 def test_a_step_is_read_from_the_device_once(monkeypatch, settings):
     """Each read waits for the device. Evaluations and log lines read more, but not every step has one."""
     reads, in_each_step = [], []
     convert = np.array
-    monkeypatch.setattr(np, "array", lambda x, *args, **kwargs: (reads.append(x), convert(x, *args, **kwargs))[1])
+    monkeypatch.setattr(
+        np, "array", lambda x, *args, **kwargs: (reads.append(x), convert(x, *args, **kwargs))[1]
+    )
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         method = getattr(mx.array, name)
-        monkeypatch.setattr(mx.array, name, lambda x, method=method: (reads.append(x), method(x))[1])
+        monkeypatch.setattr(
+            mx.array, name, lambda x, method=method: (reads.append(x), method(x))[1]
+        )
 
     class CountReads(NoOpCallback):
         def on_step(self, context, state, result):
             in_each_step.append(sum(isinstance(x, mx.array) for x in reads))
             reads.clear()
 
-    step = partial(PlainStep, max_grad_norm=1.0) if settings is None else partial(OptimizedStep, **SETTINGS | settings)
+    step = (
+        partial(PlainStep, max_grad_norm=1.0)
+        if settings is None
+        else partial(OptimizedStep, **SETTINGS | settings)
+    )
     trainer = make_trainer(step=step, epochs=None, max_steps=5, eval_every=100, log_every=100)
     fit(trainer, callbacks=[CountReads()])
     assert in_each_step[1:4] == [1, 1, 1]
@@ -167,7 +201,10 @@ def test_one_micro_batch_is_in_memory_at_a_time():
         optimizer = optim.SGD(0.1)
         optimizer.init(model.trainable_parameters())
         step = OptimizedStep(
-            **SETTINGS | {"accumulate": accumulate}, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
+            **SETTINGS | {"accumulate": accumulate},
+            model=model,
+            loss=CrossEntropyLoss(0.0),
+            optimizer=optimizer,
         )
         on_device = to_device(batch)
         mx.eval(model.parameters(), on_device)
@@ -185,7 +222,8 @@ def test_a_micro_batch_that_is_not_finite_leaves_weights_and_optimizer_unchanged
     before = weights_of(model)
     bad = FunctionLoss(
         lambda model, batch: (
-            cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets) / (batch.example_ids - 1)
+            cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets)
+            / (batch.example_ids - 1)
         )
     )
     optimizer = optim.AdamW(0.1)
@@ -239,7 +277,9 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
     model = small_model(family)
     optimizer = optim.SGD(0.1)
     optimizer.init(model.trainable_parameters())
-    OptimizedStep(**SETTINGS | BF16, model=model, loss=FunctionLoss(spy), optimizer=optimizer)(uneven_batch())
+    OptimizedStep(**SETTINGS | BF16, model=model, loss=FunctionLoss(spy), optimizer=optimizer)(
+        uneven_batch()
+    )
     assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
 
 
@@ -257,32 +297,54 @@ def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, capl
 @pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
 def test_two_hundred_steps_have_the_losses_of_the_plain_step(settings, tolerance):
     logged = []
-    for step in (partial(PlainStep, max_grad_norm=1.0), partial(OptimizedStep, **SETTINGS | settings)):
+    for step in (
+        partial(PlainStep, max_grad_norm=1.0),
+        partial(OptimizedStep, **SETTINGS | settings),
+    ):
         run = make_run(make_model(dropout=0.3 if not settings else 0.0))
-        fit(make_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100), run, seed=5)
-        logged.append([line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line])
+        fit(
+            make_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100),
+            run,
+            seed=5,
+        )
+        logged.append(
+            [line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line]
+        )
     assert len(logged[0]) == 200
     np.testing.assert_allclose(logged[1], logged[0], rtol=0, atol=tolerance)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
-def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces_and_flat_memory(tmp_path):
-    lengths, tokens = np.random.default_rng(0).integers(1, 60, 500), np.random.default_rng(1).integers(1, 20, (500, 60))
+def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces_and_flat_memory(
+    tmp_path,
+):
+    lengths, tokens = (
+        np.random.default_rng(0).integers(1, 60, 500),
+        np.random.default_rng(1).integers(1, 20, (500, 60)),
+    )
 
     def collate(epoch: int, rows: np.ndarray, length: int | None) -> Batch:
         sequences = [tokens[row, : lengths[row]].astype(np.int32) for row in rows]
         padded, mask = pad(sequences, 0, 60, length)
-        return Batch(padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows)
+        return Batch(
+            padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows
+        )
 
     steps: list[OptimizedStep] = []
-    step = lambda **objects: steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **objects)) or steps[0]  # noqa: E731
+
+    def step(**objects) -> OptimizedStep:
+        steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **objects))
+        return steps[0]
+
     run = make_run(data=make_loader(lambda _: lengths, Rows(7), 16, 0, collate))
     memory = MemoryMonitor(10, folder=tmp_path)
     trainer = make_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000
     assert 2 < len(steps[0].full_step.traces) <= 8
-    assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # bytes: 0.1 MB in 100 steps
+    assert (
+        abs(run.state.history.latest("memory/growth_per_step")) < 1000
+    )  # bytes: 0.1 MB in 100 steps
 
 
 def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
@@ -290,7 +352,9 @@ def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
     monkeypatch.setattr(optimized, "CHUNK_ELEMENTS", 300)
     evaluated = []
     real = mx.eval
-    monkeypatch.setattr(optimized.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
+    monkeypatch.setattr(
+        optimized.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees)
+    )
     _, actual = take_steps(small_model("bert"), accumulate=2)
     assert len(evaluated) > 20
     for name, leaf in weights.items():
@@ -303,4 +367,6 @@ def test_every_leaf_of_the_optimizer_state_is_evaluated_with_its_weight():
     optimizer = EMAOptimizer(adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1), 0.9)
     optimizer.init(model.trainable_parameters())
     states = optimized.states_by_weight(flatten_arrays(optimizer.state), weights)
-    assert {name: len(leaves) for name, leaves in states.items()} == dict.fromkeys(weights, 3)  # m, v and the average
+    assert {name: len(leaves) for name, leaves in states.items()} == dict.fromkeys(
+        weights, 3
+    )  # m, v and the average

@@ -54,7 +54,9 @@ def named_losses(kind):
         "multi_label": BinaryCrossEntropyLoss("balanced", 0.1, class_counts=[4, 9, 1]),
         "regression": HuberLoss(0.3),
     }
-    return WeightedSumLoss({"auto": task_loss(kind), "named": named[kind]}, {"auto": 0.5, "named": 2.0})
+    return WeightedSumLoss(
+        {"auto": task_loss(kind), "named": named[kind]}, {"auto": 0.5, "named": 2.0}
+    )
 
 
 def distillation(kind):
@@ -72,7 +74,9 @@ def take_steps(step, kind, loss, dropout=0.0):
     model.train()
     for number, rows in enumerate([8, 5, 8]):
         mx.random.seed(number)
-        results.append(step_scalars(run_step(to_device(RandomBatches(kind=kind).batch(np.arange(rows))))))
+        results.append(
+            step_scalars(run_step(to_device(RandomBatches(kind=kind).batch(np.arange(rows)))))
+        )
     return results, weights_of(model)
 
 
@@ -123,7 +127,9 @@ def test_a_label_of_weight_zero_is_neither_true_nor_false():
     unknown = batch.loss_weights == 0
     assert unknown.any()
     flipped = batch._replace(targets=np.where(unknown, 1 - batch.targets, batch.targets))
-    (rows, gradients), (other_rows, other_gradients) = (sums_and_gradients("multi_label", b) for b in (batch, flipped))
+    (rows, gradients), (other_rows, other_gradients) = (
+        sums_and_gradients("multi_label", b) for b in (batch, flipped)
+    )
     np.testing.assert_array_equal(rows["weight"], (~unknown).sum(axis=1))
     np.testing.assert_array_equal(rows["loss"], other_rows["loss"])
     for name, leaf in gradients.items():
@@ -137,17 +143,29 @@ def test_a_fit_logs_the_loss_of_every_example_and_learns(kind, tmp_path):
     trainer = make_trainer(loss=distillation(kind), epochs=10, log_every=6)
     fit(trainer, run, [logger], task=TASKS[kind])
     rows = example_losses.read(tmp_path)
-    np.testing.assert_array_equal(rows["targets"], run.data.weights.reshape(22, -1).sum(axis=1)[rows["id"]])
+    np.testing.assert_array_equal(
+        rows["targets"], run.data.weights.reshape(22, -1).sum(axis=1)[rows["id"]]
+    )
     np.testing.assert_allclose(rows["sum"], rows["mean"] * rows["targets"], rtol=1e-5)
     lines = [line for _, line in run.context.tracker.lines if "train/loss" in line]
-    assert lines[-1]["train/loss"] == pytest.approx(rows["sum"].sum() / rows["targets"].sum(), rel=1e-5)
+    assert lines[-1]["train/loss"] == pytest.approx(
+        rows["sum"].sum() / rows["targets"].sum(), rel=1e-5
+    )
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
-    terms = ("cross_entropy", "kl") if kind == "multi_label" else ("squared_error", "teacher_squared_error")
+    terms = (
+        ("cross_entropy", "kl")
+        if kind == "multi_label"
+        else ("squared_error", "teacher_squared_error")
+    )
     assert set(terms) <= rows.keys()
     assert {f"train/{name}" for name in terms} <= lines[-1].keys()
 
 
 def test_a_loss_that_equals_its_only_term_can_be_compiled():
-    loss = DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=Teachers(), task=TASK)
-    results, _ = take_steps(partial(OPTIMIZED, compile="always"), "classification", lambda kind: loss)
+    loss = DistillationLoss(
+        0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=Teachers(), task=TASK
+    )
+    results, _ = take_steps(
+        partial(OPTIMIZED, compile="always"), "classification", lambda kind: loss
+    )
     assert [result["cross_entropy"] for result in results] == [result["loss"] for result in results]

@@ -33,9 +33,15 @@ class BestConfiguration:
         results = self.results
         if not results.is_no_better or results.value is None:
             return ""
-        same = same_as_weakest(results.metric, results.value, results.weakest, results.baselines[results.weakest])
+        same = same_as_weakest(
+            results.metric, results.value, results.weakest, results.baselines[results.weakest]
+        )
         advice = training_length(self.files).advice
-        start = "The best configuration learned nothing:" if results.learned_nothing else "In the best configuration"
+        start = (
+            "The best configuration learned nothing:"
+            if results.learned_nothing
+            else "In the best configuration"
+        )
         same = "; ".join(filter(None, [same, results.ranking]))
         return f"{start} {same}. {advice[0].upper()}{advice[1:]}."
 
@@ -65,11 +71,15 @@ def mean_results(results: Sequence[Results]) -> Results:
     means = {name: _mean(each.baselines.get(name) for each in results) for name in first.baselines}
     baselines = {name: value for name, value in means.items() if value is not None}
     roc_auc = _mean_interval([each.roc_auc for each in results])
-    mean = Results(first.metric, first.split, values, None, first.rows, baselines, None, roc_auc=roc_auc)
+    mean = Results(
+        first.metric, first.split, values, None, first.rows, baselines, None, roc_auc=roc_auc
+    )
     if not baselines:
         return mean
     gain = _mean_interval([each.gain for each in results])
-    return replace(mean, gain=gain, weakest_gain=_mean_interval([each.weakest_gain for each in results]))
+    return replace(
+        mean, gain=gain, weakest_gain=_mean_interval([each.weakest_gain for each in results])
+    )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -81,4 +91,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _mean_interval(intervals: Sequence[Interval | None]) -> Interval | None:
     known = [interval for interval in intervals if interval is not None]
-    return (fmean(low for low, _ in known), fmean(high for _, high in known)) if len(known) == len(intervals) else None
+    return (
+        (fmean(low for low, _ in known), fmean(high for _, high in known))
+        if len(known) == len(intervals)
+        else None
+    )

@@ -13,11 +13,18 @@ from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.html.blocks import Card
 from mlxlab.metric_names import lower_is_better
 
-_FACTS = ("Data", "Model", "Shape")  # of the card of a run: the same for all runs, unless they are swept
+_FACTS = (
+    "Data",
+    "Model",
+    "Shape",
+)  # of the card of a run: the same for all runs, unless they are swept
 
 
 def all_cards(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
+    sweep: Sweep,
+    configurations: Sequence[Configuration],
+    ranking: Ranking,
+    best: BestConfiguration | None,
 ) -> list[Card]:
     """None without a result. What only run folders say is left out where these cannot be read."""
     if not ranking.entries:
@@ -54,7 +61,9 @@ def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Ca
     has_test = results is not None and results.split == "test"
     warnings, good = list[str](), list[str]()
     few = f"{count} {sweep.repetitions if count != 1 else sweep.repetitions.removesuffix('s')} of each configuration"
-    (warnings if count < MIN_SEEDS else good).append(f"{few}{', fewer than 3' * (count < MIN_SEEDS)}")
+    (warnings if count < MIN_SEEDS else good).append(
+        f"{few}{', fewer than 3' * (count < MIN_SEEDS)}"
+    )
     (warnings if failed else good).append(f"{failed or 'no'} job{'s' * (failed > 1)} failed")
     (good if has_test else warnings).append(
         "test rows chose nothing"
@@ -62,7 +71,9 @@ def _trust(sweep: Sweep, ranking: Ranking, best: BestConfiguration | None) -> Ca
         else "no test data: what chose the setting also measures it, which flatters"
     )
     if results is not None and (compared := compared_with_best(results)):
-        (good if compared.startswith("Better") else warnings).append(f"{compared[0].lower()}{compared[1:]}")
+        (good if compared.startswith("Better") else warnings).append(
+            f"{compared[0].lower()}{compared[1:]}"
+        )
     is_bad = results is not None and (results.learned_nothing or results.is_clearly_worse)
     unknown = "" if results is not None and results.baselines else "baselines"
     return trust_card(warnings, good, unknown=unknown, is_bad=is_bad)
@@ -91,7 +102,11 @@ def _how_good(sweep: Sweep, first: RankedConfiguration, best: BestConfiguration 
     question, mean = "How good is it?", f"{sweep.objective} {number(first.mean)}"
     direction = "lower is better" if sweep.minimised else "higher is better"
     has_interval = first.margin == first.margin
-    interval = f"95 % interval {PLUS_MINUS}{rounded(first.margin)}" if has_interval else "one result, no interval"
+    interval = (
+        f"95 % interval {PLUS_MINUS}{rounded(first.margin)}"
+        if has_interval
+        else "one result, no interval"
+    )
     results = best.results if best else None
     if best is None or results is None or results.value is None:
         return Card(question, mean, [f"{direction}; {interval}."])
@@ -101,13 +116,21 @@ def _how_good(sweep: Sweep, first: RankedConfiguration, best: BestConfiguration 
     which = "lower is better" if lower_is_better(results.metric) else "higher is better"
     over = f"Mean of {best.count} {sweep.repetitions}" if best.count > 1 else "One result"
     lines = [f"{over} on the {kind} rows; {which}.", f"Ranked by {mean} ({direction}; {interval})."]
-    return Card(question, f"{kind} {results.metric.replace('_', ' ')} {shown(results.value)}", lines)
+    return Card(
+        question, f"{kind} {results.metric.replace('_', ' ')} {shown(results.value)}", lines
+    )
 
 
-def _lead(configurations: Sequence[Configuration], ranking: Ranking, names: Mapping[str, str]) -> list[str]:
+def _lead(
+    configurations: Sequence[Configuration], ranking: Ranking, names: Mapping[str, str]
+) -> list[str]:
     """How far ahead the best one is, and how sure that is; nothing with one configuration."""
     if (closest := ranking.closest) is not None:
-        rival = " ".join(f"{names[key]}={value}" for key, value in configurations[closest.index].labels.items())
+        rival = " ".join(
+            f"{names[key]}={value}" for key, value in configurations[closest.index].labels.items()
+        )
         chance = "more than chance" if ranking.winner else "may be chance"
         return [f"{rounded(closest.lead)} ahead of {rival}: {chance} (p {closest.p:.2g})."]
-    return ["Each configuration ran once: the lead may be chance."] if len(ranking.entries) > 1 else []
+    return (
+        ["Each configuration ran once: the lead may be chance."] if len(ranking.entries) > 1 else []
+    )

@@ -14,14 +14,22 @@ _MAX_SEEDS = 30  # of each configuration: more are not worth a command
 
 
 def next_commands(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
+    sweep: Sweep,
+    configurations: Sequence[Configuration],
+    ranking: Ranking,
+    best: BestConfiguration | None,
 ) -> dict[str, str]:
     """Command lines by what they are for."""
     commands: dict[str, str] = {}
     if best is not None:
         files = replace(best.files, folder=best.files.folder.absolute())
-        commands |= {f"{name} (first run of the best setting)": text for name, text in use_commands(files).items()}
-    if more := _more_seeds(sweep, [configurations[each.index] for each in ranking.contenders], ranking):
+        commands |= {
+            f"{name} (first run of the best setting)": text
+            for name, text in use_commands(files).items()
+        }
+    if more := _more_seeds(
+        sweep, [configurations[each.index] for each in ranking.contenders], ranking
+    ):
         commands["a new sweep of those that may be the best, with more seeds"] = more
     return commands
 
@@ -31,8 +39,14 @@ def _more_seeds(sweep: Sweep, contenders: list[Configuration], ranking: Ranking)
     if ranking.seeds_needed is None or sweep.repetitions != "seeds":
         return ""
     count = ranking.seeds_needed + max(each.count for each in ranking.entries)
-    values = {key: list(dict.fromkeys(each.point[key] for each in contenders)) for key in sweep.swept}
-    if count > _MAX_SEEDS or len(contenders) < 2 or prod(map(len, values.values())) != len(contenders):
+    values = {
+        key: list(dict.fromkeys(each.point[key] for each in contenders)) for key in sweep.swept
+    }
+    if (
+        count > _MAX_SEEDS
+        or len(contenders) < 2
+        or prod(map(len, values.values())) != len(contenders)
+    ):
         return ""
     swept = [f"{key}={','.join(each)}" for key, each in values.items()]
     return f"mlxlab train -m {join([*sweep.fixed, *swept, f'seed=range({count})'])}"

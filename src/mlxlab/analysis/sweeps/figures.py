@@ -47,9 +47,13 @@ def _ranking(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> 
         color = "C2" if entry.standing == "winner" else _GREY if entry.standing == "worse" else "C0"
         axis.plot(values, [y] * len(values), ".", color=color, alpha=0.6)
         if np.isfinite(entry.margin):
-            axis.errorbar(entry.mean, y, xerr=entry.margin, fmt="|", color=color, markersize=10, capsize=3)
+            axis.errorbar(
+                entry.mean, y, xerr=entry.margin, fmt="|", color=color, markersize=10, capsize=3
+            )
         name = _name(configuration, 64)
-        axis.text(0.01, y - 0.28, name, fontsize=8, va="center", transform=axis.get_yaxis_transform())
+        axis.text(
+            0.01, y - 0.28, name, fontsize=8, va="center", transform=axis.get_yaxis_transform()
+        )
     axis.set_yticks([])
     has_intervals = any(np.isfinite(entry.margin) for entry in entries)
     one = sweep.repetitions.removesuffix("s")
@@ -60,15 +64,30 @@ def _ranking(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> 
 
 def _importance(importance: Importance) -> "Figure":
     figure, axis = _new_axes(5.0, 0.8 + 0.42 * len(importance.shares))
-    axis.barh(range(len(importance.shares)), list(importance.shares.values()), height=0.35, color="C0")
+    axis.barh(
+        range(len(importance.shares)), list(importance.shares.values()), height=0.35, color="C0"
+    )
     for y, key in enumerate(importance.shares):
-        axis.text(0.01, y - 0.33, label(key, 64), fontsize=8, va="center", transform=axis.get_yaxis_transform())
+        axis.text(
+            0.01,
+            y - 0.33,
+            label(key, 64),
+            fontsize=8,
+            va="center",
+            transform=axis.get_yaxis_transform(),
+        )
     axis.set_yticks([])
-    axis.set(xlabel="share of the importance of all keys", xlim=(0, 1), ylim=(len(importance.shares) - 0.5, -0.7))
+    axis.set(
+        xlabel="share of the importance of all keys",
+        xlim=(0, 1),
+        ylim=(len(importance.shares) - 0.5, -0.7),
+    )
     return figure
 
 
-def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking: Ranking) -> "Figure":
+def _parallel_coordinates(
+    sweep: Sweep, order: Sequence[Configuration], ranking: Ranking
+) -> "Figure":
     """A line for each configuration through its values of the keys, coloured by the objective."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
@@ -80,7 +99,13 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     span = float(np.ptp(means)) or 1.0
     heights.append((means - means.min()) / span)
     for fraction in (0.0, 0.5, 1.0):
-        axis.text(len(keys) + 0.04, fraction, f"{means.min() + fraction * span:.4g}", fontsize=8, va="center")
+        axis.text(
+            len(keys) + 0.04,
+            fraction,
+            f"{means.min() + fraction * span:.4g}",
+            fontsize=8,
+            va="center",
+        )
     scale, palette = (
         Normalize(means.min(), means.min() + span),
         colormaps["viridis" if sweep.minimised else "viridis_r"],
@@ -88,10 +113,14 @@ def _parallel_coordinates(sweep: Sweep, order: Sequence[Configuration], ranking:
     for line in range(len(entries) - 1, -1, -1):  # the best ones on top
         width, alpha = (2.2, 1.0) if line == 0 else (1.0, 0.6)
         y = [column[line] for column in heights]
-        axis.plot(range(len(keys) + 1), y, color=palette(scale(means[line])), linewidth=width, alpha=alpha)
+        axis.plot(
+            range(len(keys) + 1), y, color=palette(scale(means[line])), linewidth=width, alpha=alpha
+        )
     for x in range(len(keys) + 1):
         axis.axvline(x, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(keys) + 1), [label(name, 22) for name in [*keys, sweep.objective]], fontsize=8)
+    axis.set_xticks(
+        range(len(keys) + 1), [label(name, 22) for name in [*keys, sweep.objective]], fontsize=8
+    )
     axis.set_yticks([])
     axis.set(xlim=(-0.3, len(keys) + 0.5), ylim=(-0.05, 1.05))
     return figure
@@ -104,7 +133,11 @@ def _heights(axis: "Axes", x: int, key: str, order: Sequence[Configuration]) -> 
         numbers = np.array([float(text) for text in texts])
         if not np.isfinite(numbers).all():
             raise ValueError
-        positions = np.log(numbers) if numbers.min() > 0 and numbers.max() >= 20 * numbers.min() else numbers
+        positions = (
+            np.log(numbers)
+            if numbers.min() > 0 and numbers.max() >= 20 * numbers.min()
+            else numbers
+        )
     except ValueError:
         names = {name: index for index, name in enumerate(sorted(set(texts)))}
         positions = np.array([float(names[text]) for text in texts])
@@ -122,7 +155,9 @@ def _heights(axis: "Axes", x: int, key: str, order: Sequence[Configuration]) -> 
 def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
     """The objective of every job by step; those of the best configurations in colour."""
     figure, axis = _new_axes(5.0, 3.4)
-    ranked = [(place, job) for place, each in enumerate(order) for job in each.jobs if len(job.curve) > 1][:MAX_CURVES]
+    ranked = [
+        (place, job) for place, each in enumerate(order) for job in each.jobs if len(job.curve) > 1
+    ][:MAX_CURVES]
     numbers = {job.number for _, job in ranked}
     others = [job for job in sweep.jobs if len(job.curve) > 1 and job.number not in numbers]
     curves = [*ranked, *((len(order), job) for job in others[: MAX_CURVES - len(ranked)])]
@@ -133,12 +168,22 @@ def _learning_curves(sweep: Sweep, order: Sequence[Configuration]) -> "Figure":
         named.add(place)
         steps, values = np.array(job.curve).T
         marker, color = "." if len(job.curve) < 30 else None, f"C{place}" if is_colored else _GREY
-        axis.plot(steps, values, marker=marker, label=name, color=color, zorder=3 if is_colored else 2, linewidth=1.0)
+        axis.plot(
+            steps,
+            values,
+            marker=marker,
+            label=name,
+            color=color,
+            zorder=3 if is_colored else 2,
+            linewidth=1.0,
+        )
     axis.set(xlabel="step", ylabel=label(sweep.objective))
     axis.set_xlim(left=0)
     if named & set(range(5)):
         handles, labels = axis.get_legend_handles_labels()
-        axis.legend(handles[::-1], labels[::-1], fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axis.legend(
+            handles[::-1], labels[::-1], fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+        )
     return figure
 
 
@@ -153,7 +198,9 @@ def _new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # a name in another script
         figure.savefig(buffer, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -161,4 +208,6 @@ def _png(figure: "Figure") -> bytes:
 def _name(configuration: Configuration, limit: int) -> str:
     """Without the paths of its keys, if their last parts tell them apart."""
     names = short_names(configuration.point)
-    return label(" ".join(f"{names[key]}={value}" for key, value in configuration.labels.items()), limit)
+    return label(
+        " ".join(f"{names[key]}={value}" for key, value in configuration.labels.items()), limit
+    )

@@ -42,20 +42,26 @@ def measure_importance(points: Sequence[dict[str, str]], values: Sequence[float]
     if len(keys) < 2:
         return Importance({}, 0.0, "Importance compares two keys or more.")
     if len(points) < needed:
-        return Importance({}, 0.0, f"Too few configurations for importance: {len(points)} of {needed}.")
+        return Importance(
+            {}, 0.0, f"Too few configurations for importance: {len(points)} of {needed}."
+        )
     if not target.std() > 0:
         return Importance({}, 0.0, "All configurations have the same value.")
     columns = {key: _column([point[key] for point in points]) for key in keys}
     explained, shares = _added_errors(columns, target)
     if explained <= 0:
-        return Importance({}, explained, "The keys do not predict the objective: what differs is noise.")
+        return Importance(
+            {}, explained, "The keys do not predict the objective: what differs is noise."
+        )
     losses = {key: max(shares[key], 0.0) for key in sorted(shares, key=lambda key: -shares[key])}
     text = f"The keys predict {percent(explained, 0)} of the variance of configurations that the forest has not seen."
     total = sum(losses.values()) or 1.0
     return Importance({key: loss / total for key, loss in losses.items()}, explained, text)
 
 
-def _added_errors(columns: dict[str, np.ndarray], target: np.ndarray) -> tuple[float, dict[str, float]]:
+def _added_errors(
+    columns: dict[str, np.ndarray], target: np.ndarray
+) -> tuple[float, dict[str, float]]:
     """(share of the variance that is predicted, error that replacing the values of each key adds)."""
     from sklearn.model_selection import KFold
 
@@ -67,7 +73,9 @@ def _added_errors(columns: dict[str, np.ndarray], target: np.ndarray) -> tuple[f
     for train, test in KFold(_FOLDS, shuffle=True, random_state=_SEED).split(rows):
         forest = _forest().fit(rows[train], target[train])
         errors += np.square(forest.predict(rows[test]) - target[test]).sum()
-        changed = np.tile(rows[test], (len(columns), _REPLACEMENTS, 1, 1))  # (key, draw, row, column)
+        changed = np.tile(
+            rows[test], (len(columns), _REPLACEMENTS, 1, 1)
+        )  # (key, draw, row, column)
         for index, end in enumerate(ends):
             own = slice(end - widths[index], end)
             changed[index, :, :, own] = rows[rng.choice(len(rows), (_REPLACEMENTS, len(test))), own]

@@ -22,7 +22,9 @@ class Noise:
     degrees: float
 
 
-def estimate_noise(residuals: Sequence[Array], shared_degrees: float, resolution: float) -> Noise | None:
+def estimate_noise(
+    residuals: Sequence[Array], shared_degrees: float, resolution: float
+) -> Noise | None:
     """The noise of configurations, from the deviations of their results from the mean; None with single seeds only.
 
     Args:

@@ -15,7 +15,17 @@ from mlxlab.experiment.final_evaluation.findings import has_learned_nothing
 from mlxlab.experiment.run_metrics import number
 from mlxlab.experiment.run_report.results import baseline_title
 from mlxlab.experiment.run_report.what_was_trained import training_card
-from mlxlab.html.blocks import MAX_ROWS, Block, Column, Commands, Image, Page, Paragraph, Section, Table
+from mlxlab.html.blocks import (
+    MAX_ROWS,
+    Block,
+    Column,
+    Commands,
+    Image,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+)
 
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
     "failed": ("Failed jobs", ""),
@@ -57,8 +67,12 @@ def sweep_page(
     sections = [
         Section("Verdict", [Paragraph(text, is_verdict=True, is_good=is_good) for text in verdict]),
         Section("Ranking", _ranking_blocks(sweep, configurations, ranking, figure, best)),
-        Section("How they are compared", [Paragraph(" ".join(method))] if method else [], is_folded=True),
-        Section("Importance of the keys", _importance_blocks(importance, figure) if is_shown else []),
+        Section(
+            "How they are compared", [Paragraph(" ".join(method))] if method else [], is_folded=True
+        ),
+        Section(
+            "Importance of the keys", _importance_blocks(importance, figure) if is_shown else []
+        ),
         Section("Parallel coordinates", [figure[name] for name in ("parallel",) if name in figure]),
         Section("Learning curves", [figure[name] for name in ("curves",) if name in figure]),
         *(_job_section(sweep, state) for state in _SECTIONS),
@@ -90,7 +104,9 @@ def ranking_table(
     """A row for each configuration, the best one first; numbers in full precision or as a reader wants them."""
     show = _exact if full else number
     heads = [Column("rank", True), Column(sweep.objective, True), *_key_columns(sweep.swept)]
-    heads += [Column(name, True) for name in ("interval", sweep.repetitions, "behind the best", "p")]
+    heads += [
+        Column(name, True) for name in ("interval", sweep.repetitions, "behind the best", "p")
+    ]
     heads += [Column("standing"), *(Column(f"mean {name}", True) for name in sweep.objectives[1:])]
     rows = []
     for place, entry in enumerate(ranking.entries, 1):
@@ -148,24 +164,38 @@ def _ranking_blocks(
         table = _with_small_intervals(*ranking_table(sweep, configurations, ranking, full=False))
         heads, rows = _without_empty(*_with_standing_first(*table))
         classes = [each.standing.split(" ")[0] for each in ranking.entries]
-        blocks.append(Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True, is_stacked=True))
-        blocks += [Paragraph(text) for text in _no_better_than_weakest(sweep, configurations, ranking, best)]
+        blocks.append(
+            Table(heads, rows, classes, "in report/ranking.csv", is_sortable=True, is_stacked=True)
+        )
+        blocks += [
+            Paragraph(text)
+            for text in _no_better_than_weakest(sweep, configurations, ranking, best)
+        ]
     if method := describe_method(ranking, sweep.test_ratio, sweep.repetitions):
         blocks.append(Paragraph(method[0], is_note=True))
     return [*blocks, *([figure["ranking"]] if "ranking" in figure else [])]
 
 
 def _no_better_than_weakest(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, best: BestConfiguration | None
+    sweep: Sweep,
+    configurations: Sequence[Configuration],
+    ranking: Ranking,
+    best: BestConfiguration | None,
 ) -> list[str]:
     """Which configurations learned nothing, in the metric by which they are ranked; not where the data are swept."""
     results = best.results if best else None
-    if results is None or sweep.differs_in("data") or f"{results.split}/{results.metric}" != sweep.objective:
+    if (
+        results is None
+        or sweep.differs_in("data")
+        or f"{results.split}/{results.metric}" != sweep.objective
+    ):
         return []
     # Rounded: equal means may differ in their last bits.
     baselines = {name: round(value, _DIGITS) for name, value in results.baselines.items()}
     weak = [
-        each for each in ranking.entries if has_learned_nothing(results.metric, round(each.mean, _DIGITS), baselines)
+        each
+        for each in ranking.entries
+        if has_learned_nothing(results.metric, round(each.mean, _DIGITS), baselines)
     ]
     if not weak:
         return []
@@ -175,14 +205,21 @@ def _no_better_than_weakest(
     return [f"No better than {weakest}: {names}{more}."]
 
 
-def _with_small_intervals(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+def _with_small_intervals(
+    heads: list[Column], rows: list[list[str]]
+) -> tuple[list[Column], list[list[str]]]:
     """The interval of a mean below it, instead of in a column of its own."""
     at = [head.name for head in heads].index("interval")
-    shown = [[row[0], "\n".join(filter(None, [row[1], row[at]])), *row[2:at], *row[at + 1 :]] for row in rows]
+    shown = [
+        [row[0], "\n".join(filter(None, [row[1], row[at]])), *row[2:at], *row[at + 1 :]]
+        for row in rows
+    ]
     return [*heads[:at], *heads[at + 1 :]], shown
 
 
-def _with_standing_first(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+def _with_standing_first(
+    heads: list[Column], rows: list[list[str]]
+) -> tuple[list[Column], list[list[str]]]:
     """After rank and objective, where phones show it."""
     at = [head.name for head in heads].index("standing")
     order = [0, 1, at, *(n for n in range(2, len(heads)) if n != at)]
@@ -200,17 +237,29 @@ def _job_section(sweep: Sweep, state: State) -> Section:
     if not jobs:
         return Section(title, [])
     heads, rows = job_table(sweep, jobs[: MAX_ROWS + 1])
-    order = sorted(range(len(heads)), key=lambda column: (heads[column].name != "job", heads[column].name != "reason"))
+    order = sorted(
+        range(len(heads)),
+        key=lambda column: (heads[column].name != "job", heads[column].name != "reason"),
+    )
     order = [column for column in order if heads[column].name != "state"]
-    heads, rows = [heads[column] for column in order], [[row[column] for column in order] for row in rows]
+    heads, rows = (
+        [heads[column] for column in order],
+        [[row[column] for column in order] for row in rows],
+    )
     heads, rows = _without_empty(heads, rows)
-    hidden = f"{len(jobs) - MAX_ROWS} of them only in report/jobs.csv." if len(jobs) > MAX_ROWS else ""
+    hidden = (
+        f"{len(jobs) - MAX_ROWS} of them only in report/jobs.csv." if len(jobs) > MAX_ROWS else ""
+    )
     note = " ".join(filter(None, [meaning, hidden]))
     table = Table(heads, rows[:MAX_ROWS], is_sortable=True)
     return Section(title, [Paragraph(note, is_note=True), table] if note else [table])
 
 
-def _without_empty(heads: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+def _without_empty(
+    heads: list[Column], rows: list[list[str]]
+) -> tuple[list[Column], list[list[str]]]:
     """The columns in which any row has something."""
     columns = [column for column in range(len(heads)) if any(row[column] for row in rows)]
-    return [heads[column] for column in columns], [[row[column] for column in columns] for row in rows]
+    return [heads[column] for column in columns], [
+        [row[column] for column in columns] for row in rows
+    ]

@@ -27,7 +27,9 @@ MIN_SEEDS = 3  # of each configuration, for a winner
 MAX_SEEDS = 200  # that are suggested to settle a comparison
 
 Standing = Literal["winner", "best mean", "may be the best", "worse", ""]
-Results = Mapping[str, float]  # of a configuration: name of the repetition (`seed 0 fold 1`) -> value
+Results = Mapping[
+    str, float
+]  # of a configuration: name of the repetition (`seed 0 fold 1`) -> value
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,21 @@ def rank(configurations: Sequence[Results], *, minimised: bool, test_ratio: floa
     values = _without_block_effects(configurations, blocks, sign) if blocks else raw
     resolution = _resolution(np.concatenate(raw))
     noise = estimate_noise(_residuals(values), max(len(blocks) - 1, 0), resolution)
-    means, counts = np.array([each.mean() for each in values]), np.array([len(each) for each in values])
+    means, counts = (
+        np.array([each.mean() for each in values]),
+        np.array([len(each) for each in values]),
+    )
     order = [int(index) for index in np.argsort(-means, kind="stable")]
-    p, margins = _p_values(means, counts, noise, order[0], test_ratio), _margins(raw, resolution, test_ratio)
+    p, margins = (
+        _p_values(means, counts, noise, order[0], test_ratio),
+        _margins(raw, resolution, test_ratio),
+    )
     standings, leads = _standings(p, counts, order[0]), means[order[0]] - means
     entries = tuple(
-        RankedConfiguration(i, len(raw[i]), sign * means[i], margins[i], leads[i], p[i], standings[i]) for i in order
+        RankedConfiguration(
+            i, len(raw[i]), sign * means[i], margins[i], leads[i], p[i], standings[i]
+        )
+        for i in order
     )
     if len(entries) == 1:
         return Ranking(entries, bool(blocks))
@@ -120,7 +131,9 @@ def _residuals(values: Sequence[Array]) -> list[Array]:
     return [each - each.mean() for each in values]
 
 
-def _p_values(means: Array, counts: Array, noise: Noise | None, best: int, test_ratio: float) -> list[float]:
+def _p_values(
+    means: Array, counts: Array, noise: Noise | None, best: int, test_ratio: float
+) -> list[float]:
     """Of the lead of the best configuration over each other one."""
     if noise is None:
         return [math.nan] * len(means)
@@ -151,25 +164,39 @@ def _standings(p: list[float], counts: Array, best: int) -> list[Standing]:
         return [""] * len(p)
     pairs = len(p) * (len(p) - 1) / 2
     is_won = counts.min() >= MIN_SEEDS and max(others) < alpha
-    standings: list[Standing] = ["worse" if is_won or each * pairs < alpha else "may be the best" for each in p]
+    standings: list[Standing] = [
+        "worse" if is_won or each * pairs < alpha else "may be the best" for each in p
+    ]
     standings[best] = "winner" if is_won else "best mean"
     return standings
 
 
 def _seeds_needed(
-    best: RankedConfiguration, closest: RankedConfiguration, counts: Array, noise: Noise, test_ratio: float
+    best: RankedConfiguration,
+    closest: RankedConfiguration,
+    counts: Array,
+    noise: Noise,
+    test_ratio: float,
 ) -> int | None:
     """Further results of each configuration at which a test would find the lead over `closest` with a power of 0.8."""
     if best.standing == "winner":
         return None
-    variance, count = float(noise.variances[best.index] + noise.variances[closest.index]), int(counts[best.index])
+    variance, count = (
+        float(noise.variances[best.index] + noise.variances[closest.index]),
+        int(counts[best.index]),
+    )
 
     def is_enough(n: int) -> bool:
         quantile = _t_quantile(max(noise.degrees, n - 1)) + POWER_QUANTILE
-        return closest.lead > 0 and closest.lead >= quantile * math.sqrt(variance * (1 / n + test_ratio))
+        return closest.lead > 0 and closest.lead >= quantile * math.sqrt(
+            variance * (1 / n + test_ratio)
+        )
 
     missing = max(MIN_SEEDS - int(counts.min()), 1)
-    more = bisect_left(range(missing, MAX_SEEDS + 1), True, key=lambda more: is_enough(count + more)) + missing
+    more = (
+        bisect_left(range(missing, MAX_SEEDS + 1), True, key=lambda more: is_enough(count + more))
+        + missing
+    )
     return missing if closest.p < 1 - LEVEL else more if more <= MAX_SEEDS else None
 
 
@@ -188,10 +215,16 @@ def _common_repetitions(configurations: Sequence[Results]) -> list[str]:
     common = [name for name in several[0] if all(name in results for results in several)]
     sizes = [len(results) for results in several]
     is_most = len(common) >= min(MIN_SEEDS, *sizes) and 2 * len(common) >= max(sizes)
-    return common if is_most and all(any(name in results for name in common) for results in configurations) else []
+    return (
+        common
+        if is_most and all(any(name in results for name in common) for results in configurations)
+        else []
+    )
 
 
-def _without_block_effects(configurations: Sequence[Results], blocks: list[str], sign: float) -> list[Array]:
+def _without_block_effects(
+    configurations: Sequence[Results], blocks: list[str], sign: float
+) -> list[Array]:
     """The results of the common repetitions, less what each of these adds to all configurations."""
     complete = [results for results in configurations if all(name in results for name in blocks)]
     level = fmean(fmean(results[name] for name in blocks) for results in complete)

@@ -9,7 +9,10 @@ from typing import Literal, TypeAlias
 
 from mlxlab.metric_names import lower_is_better
 
-REPETITIONS = {"seed": "seed", "data.fold": "fold"}  # keys that repeat a configuration -> their names in words
+REPETITIONS = {
+    "seed": "seed",
+    "data.fold": "fold",
+}  # keys that repeat a configuration -> their names in words
 
 _Value: TypeAlias = int | float | str  # of a key
 State = Literal["finished", "failed", "pruned", "paused", "skipped", "unfinished"]
@@ -67,7 +70,9 @@ class Sweep:
     @property
     def swept(self) -> list[str]:
         """Keys that the jobs differ in, without seed and fold."""
-        keys = dict.fromkeys(key for job in self.jobs for key in job.overrides if key not in REPETITIONS)
+        keys = dict.fromkeys(
+            key for job in self.jobs for key in job.overrides if key not in REPETITIONS
+        )
         return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
 
     def differs_in(self, *groups: str) -> bool:
@@ -78,12 +83,18 @@ class Sweep:
     def fixed(self) -> list[str]:
         """Overrides that all jobs share."""
         first = self.jobs[0].overrides if self.jobs else {}
-        return [f"{key}={value}" for key, value in first.items() if key not in (*self.swept, *REPETITIONS)]
+        return [
+            f"{key}={value}"
+            for key, value in first.items()
+            if key not in (*self.swept, *REPETITIONS)
+        ]
 
     @property
     def repetitions(self) -> str:
         """What the results of a configuration are, in the plural."""
-        varied = [key for key in REPETITIONS if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        varied = [
+            key for key in REPETITIONS if len({job.overrides.get(key) for job in self.jobs}) > 1
+        ]
         return f"{REPETITIONS[varied[0]]}s" if len(varied) == 1 else "runs" if varied else "seeds"
 
     @property
@@ -157,7 +168,11 @@ def _text(value: _Value) -> str:
 def _short_texts(values: set[_Value]) -> dict[_Value, str]:
     """A text for each value: floats with six digits, if these tell all values apart."""
     short = {value: f"{value:.6g}" if isinstance(value, float) else str(value) for value in values}
-    return short if len(set(short.values())) == len(short) else {value: _text(value) for value in values}
+    return (
+        short
+        if len(set(short.values())) == len(short)
+        else {value: _text(value) for value in values}
+    )
 
 
 def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:

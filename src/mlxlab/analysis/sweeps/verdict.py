@@ -31,20 +31,30 @@ def describe_ranking(
 
 
 def _describe(
-    ranking: Ranking, configurations: Sequence[Configuration], objective: str, repetitions: str, folds: int | None
+    ranking: Ranking,
+    configurations: Sequence[Configuration],
+    objective: str,
+    repetitions: str,
+    folds: int | None,
 ) -> list[str]:
     if not ranking.entries:
         return ["No job has finished: there is nothing to rank."]
     best, names = ranking.entries[0], [each.name for each in configurations]
     value = f"{objective} {_mean(best, repetitions)}"
     if len(ranking.entries) == 1:
-        return [f"One configuration has finished, there is nothing to compare{_after_colon(names[0])}: {value}."]
+        return [
+            f"One configuration has finished, there is nothing to compare{_after_colon(names[0])}: {value}."
+        ]
     if ranking.winner:
         others = "the other one" if len(names) == 2 else f"each of the {len(names) - 1} others"
-        return [f"Winner: {names[best.index]}, {value}, better than {others}. {_closest(ranking, names)}"]
+        return [
+            f"Winner: {names[best.index]}, {value}, better than {others}. {_closest(ranking, names)}"
+        ]
     if ranking.short:
         return _describe_too_few(ranking, names, value, repetitions, folds)
-    verdict = f"No winner: {len(ranking.contenders)} of {len(names)} configurations may be the best."
+    verdict = (
+        f"No winner: {len(ranking.contenders)} of {len(names)} configurations may be the best."
+    )
     mean = f"The best mean is that of {names[best.index]}: {value}. {_closest(ranking, names)}"
     return [f"{verdict} {mean}", _advice(ranking, repetitions, folds)]
 
@@ -70,13 +80,23 @@ def _advice(ranking: Ranking, repetitions: str, folds: int | None) -> str:
     if needed is None:
         what = "runs" if repetitions == "folds" else repetitions
         return f"More than {MAX_SEEDS} further {what} of each would be needed to settle it: take any of them."
-    if folds and repetitions == "folds" and needed > (left := folds - max(each.count for each in ranking.entries)):
+    if (
+        folds
+        and repetitions == "folds"
+        and needed > (left := folds - max(each.count for each in ranking.entries))
+    ):
         return _advice_beyond_folds(ranking, needed, left, folds)
     more = f"{needed} more {repetitions if needed > 1 else repetitions.removesuffix('s')}"
     if ranking.closest is None:
         return f"It takes at least {more} of each, or of the best ones in a sweep of their own: seed=range(5)."
     if short and ranking.closest.p < 1 - LEVEL:
-        ones = "each" if short == len(ranking.entries) else "the one that has" if short == 1 else "those that have"
+        ones = (
+            "each"
+            if short == len(ranking.entries)
+            else "the one that has"
+            if short == 1
+            else "those that have"
+        )
         return f"If the difference stays what it is, {more} of {ones}{' fewer' * (ones != 'each')} would settle it."
     return f"If the difference is what it seems, {more} of each would settle it (power 0.8)."
 
@@ -90,21 +110,23 @@ def _advice_beyond_folds(ranking: Ranking, needed: int, left: int, folds: int) -
         else (f"All {folds} folds of each have run:")
     )
     seeds = 1 + max(-(-(needed - max(left, 0)) // folds), 1)
-    return (
-        f"{state} repeat them with {seeds} seeds, seed=range({seeds}), or split the data into more folds (data.folds)."
-    )
+    return f"{state} repeat them with {seeds} seeds, seed=range({seeds}), or split the data into more folds (data.folds)."
 
 
 def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> list[str]:
     """How the intervals came about, then how the verdict did, in sentences; none without any interval."""
     if all(each.margin != each.margin for each in ranking.entries):
         return []
-    sentences = [f"Intervals are {percent(LEVEL, 0)} confidence intervals of means; {PLUS_MINUS} is half their width."]
+    sentences = [
+        f"Intervals are {percent(LEVEL, 0)} confidence intervals of means; {PLUS_MINUS} is half their width."
+    ]
     if ranking.closest is not None:
         sentences[0] += (
             " Few results say little about a variance, so that of each setting is drawn towards that of all."
         )
-        compared = f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
+        compared = (
+            f"on common {repetitions} (paired)" if ranking.paired else "as independent samples"
+        )
         sentences += [
             f"Configurations are compared {compared} by Student's t. Variances are moderated (Smyth 2004): an",
             "interval is not that of its own dots alone.",
@@ -114,7 +136,9 @@ def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "see
             "'Worse' has p < 0.05 after multiplication by the number of pairs (Bonferroni).",
         ]
     if test_ratio:
-        sentences.append("Folds share training rows; the variances are corrected for it (Nadeau & Bengio 2003).")
+        sentences.append(
+            "Folds share training rows; the variances are corrected for it (Nadeau & Bengio 2003)."
+        )
     return sentences
 
 

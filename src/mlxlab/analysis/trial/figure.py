@@ -39,9 +39,13 @@ def _draw_values(axes: "Axes", pairs: dict[int, tuple[float, float]], metric: st
     axes.scatter(baseline, range(len(pairs)), facecolors="white", edgecolors="black", zorder=2)
     axes.scatter(changed, range(len(pairs)), c=colors, zorder=3)
     named = len(pairs) <= _MAX_NAMED
-    axes.set_yticks(range(len(pairs)) if named else [], [f"seed {seed}" for seed in pairs] if named else [])
+    axes.set_yticks(
+        range(len(pairs)) if named else [], [f"seed {seed}" for seed in pairs] if named else []
+    )
     direction = "lower" if sign < 0 else "higher"
-    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlabel=f"{label(plain_key(metric))} ({direction} is better)")
+    axes.set(
+        ylim=(len(pairs) - 0.5, -0.5), xlabel=f"{label(plain_key(metric))} ({direction} is better)"
+    )
     axes.set_title("hollow: baseline; filled: changed (green better, red worse)", fontsize=9)
 
 
@@ -49,8 +53,15 @@ def _draw_gains(axes: "Axes", record: TrialRecord) -> None:
     """A dot per pair; below, the mean and its interval, if there is one around it."""
     gains, (mean, low, high) = record["gains"], last_look(record)
     axes.plot(gains, [0] * len(gains), "o", color="C0", alpha=0.6)
-    if mean is not None and low is not None and high is not None and -math.inf < low <= mean <= high < math.inf:
-        axes.errorbar(mean, 1, xerr=[[mean - low], [high - mean]], fmt="D", color="black", capsize=4)
+    if (
+        mean is not None
+        and low is not None
+        and high is not None
+        and -math.inf < low <= mean <= high < math.inf
+    ):
+        axes.errorbar(
+            mean, 1, xerr=[[mean - low], [high - mean]], fmt="D", color="black", capsize=4
+        )
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_yticks([0, 1], ["pairs", "mean,\ninterval"])
     axes.set(ylim=(1.6, -0.6), xlabel="gain: right of 0 the change is better")

@@ -16,7 +16,17 @@ from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.reproduction.run_lock import read_lock
 
 # Keys that do not change the results of a run.
-_WITHOUT_EFFECT = ("name", "tags", "tracking", "cloud", "signals", "checkpointing", "resume", "resume_policy", "rerun")
+_WITHOUT_EFFECT = (
+    "name",
+    "tags",
+    "tracking",
+    "cloud",
+    "signals",
+    "checkpointing",
+    "resume",
+    "resume_policy",
+    "rerun",
+)
 _MAX_TRIALS = 1_000  # that are searched for runs, the newest first
 
 
@@ -58,7 +68,9 @@ class FinishedRuns:
             with suppress(UserError):
                 for run in read_record(file.parent)["runs"]:
                     if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:
-                        self._folders.setdefault(run["digest"], []).append(file.parent / run["folder"])
+                        self._folders.setdefault(run["digest"], []).append(
+                            file.parent / run["folder"]
+                        )
 
     def find(self, digest: str, metric: str, evaluation: Evaluation) -> tuple[Path, float] | None:
         """The folder and the value of a run with a config, if there is one."""

@@ -55,7 +55,11 @@ def trial_page(record: TrialRecord, folder: Path) -> Page:
     sections = [
         Section(
             "Pairs of runs",
-            [*_figure(record), _pairs(record), *(reused if any(run["reused"] for run in record["runs"]) else [])],
+            [
+                *_figure(record),
+                _pairs(record),
+                *(reused if any(run["reused"] for run in record["runs"]) else []),
+            ],
         ),
         Section("Gain by the number of pairs", _looks(record)),
         Section("Command", [Commands({"continues, or prints the verdict": record["command"]})]),
@@ -78,7 +82,10 @@ def _trained(record: TrialRecord, folder: Path) -> dict[str, str]:
             files = read_run_files(folder / run["folder"])
             facts = _facts_of_run(training_card(files))
             if run["arm"] == "baseline":
-                before = {key: value_at(files.config, key) if text is None else text for key, text in before.items()}
+                before = {
+                    key: value_at(files.config, key) if text is None else text
+                    for key, text in before.items()
+                }
             break
     replaced = " ".join(f"{key}={text}" for key, text in before.items() if text is not None)
     return {"Instead of": one_line(replaced, 160), **facts} if replaced else facts
@@ -87,13 +94,17 @@ def _trained(record: TrialRecord, folder: Path) -> dict[str, str]:
 def _typed_before(record: TrialRecord) -> dict[str, Any]:
     """By key of the change the text that the baseline was given; None where it has another one."""
     question = record["question"]
-    baseline = {override_name(text): text.partition("=")[2] for text in question["overrides"]["baseline"]}
+    baseline = {
+        override_name(text): text.partition("=")[2] for text in question["overrides"]["baseline"]
+    }
     return {key: baseline.get(key) for key in map(override_name, question["change"])}
 
 
 def _facts_of_run(card: Card) -> dict[str, str]:
     names = {"Task": "Task", "Data": "Data", "Training": "Each run"}
-    return {"Trained": card.answer} | {names[key]: card.facts[key] for key in names if key in card.facts}
+    return {"Trained": card.answer} | {
+        names[key]: card.facts[key] for key in names if key in card.facts
+    }
 
 
 def _values(record: TrialRecord) -> dict[str, list[float]]:
@@ -106,12 +117,18 @@ def _values(record: TrialRecord) -> dict[str, list[float]]:
 
 
 def _cards(record: TrialRecord, change: str, folder: Path) -> list[Card]:
-    metric, verdict, agreement = record["question"]["metric"], record["verdict"], _agreement(record["gains"])
+    metric, verdict, agreement = (
+        record["question"]["metric"],
+        record["verdict"],
+        _agreement(record["gains"]),
+    )
     pairs, reason = len(record["gains"]), record["reason"].removesuffix(".")
     because = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     if agreement:
         because.append(f"{pairs} of {pairs} pairs are {agreement}.")
-    answer = _ANSWERS[verdict] + (f", probably {agreement}" if verdict == "undecided" and agreement else "")
+    answer = _ANSWERS[verdict] + (
+        f", probably {agreement}" if verdict == "undecided" and agreement else ""
+    )
     judged = f"Judged by the {record['question']['evaluation']} {plain_key(metric)}."
     return [
         Card("What was changed?", _short(change) or "nothing", [judged], _trained(record, folder)),
@@ -159,7 +176,11 @@ def _certainty(record: TrialRecord) -> Card:
     if low <= 0 <= high:
         includes = "The 95 % interval includes 0, which is no difference."
         return Card(question, "It may be chance", [includes, *lines], tone="warning")
-    return Card(question, "Unlikely to be chance", ["The 95 % interval excludes 0, which is no difference.", *lines])
+    return Card(
+        question,
+        "Unlikely to be chance",
+        ["The 95 % interval excludes 0, which is no difference.", *lines],
+    )
 
 
 def _agreement(gains: Sequence[float]) -> str:
@@ -172,7 +193,10 @@ def _agreement(gains: Sequence[float]) -> str:
 def _baselines(record: TrialRecord, folder: Path) -> list[Card]:
     """What the better arm is compared with, as the runs in the folder of the trial say."""
     metric, means = record["question"]["metric"], _values(record)
-    name, folders = metric.removeprefix(VALID), [run["folder"] for run in record["runs"] if run["folder"].isdecimal()]
+    name, folders = (
+        metric.removeprefix(VALID),
+        [run["folder"] for run in record["runs"] if run["folder"].isdecimal()],
+    )
     baselines = mean_baselines([folder / each for each in folders], metric)
     if not baselines or not means:
         return []
@@ -180,8 +204,14 @@ def _baselines(record: TrialRecord, folder: Path) -> list[Card]:
     best = min(arms.values()) if is_lower else max(arms.values())
     text = no_better_than_weakest("Neither" if len(arms) > 1 else "The run", name, best, baselines)
     ranked = sorted(baselines.items(), key=lambda item: item[1], reverse=not is_lower)
-    lines = [f"{baseline_title(each, name)}: {plain_name(name)} {fixed(value, MIN_DECIMALS)}" for each, value in ranked]
-    question, answer = "Compared with what?", text.removesuffix(".") or "Better than the weakest baseline"
+    lines = [
+        f"{baseline_title(each, name)}: {plain_name(name)} {fixed(value, MIN_DECIMALS)}"
+        for each, value in ranked
+    ]
+    question, answer = (
+        "Compared with what?",
+        text.removesuffix(".") or "Better than the weakest baseline",
+    )
     return [Card(question, answer, lines[:_MAX_BASELINES], tone="bad" if text else "")]
 
 
@@ -201,7 +231,9 @@ def _pairs(record: TrialRecord) -> Table:
         gain = next(gains, None) if len(runs) == 2 else None
         cells = [_value(runs.get(arm)) for arm in ("baseline", "changed")]
         rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
-    return Table([Column(name, is_number=True) for name in ("seed", "baseline", "changed", "gain")], rows)
+    return Table(
+        [Column(name, is_number=True) for name in ("seed", "baseline", "changed", "gain")], rows
+    )
 
 
 def _value(run: RunRecord | None) -> str:

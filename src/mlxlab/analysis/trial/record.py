@@ -22,8 +22,14 @@ _MAX_BYTES = 4 * 2**20
 MAX_PAIRS = 100  # that the command allows
 
 Arm = Literal["baseline", "changed"]
-Value = Annotated[float, Ge(-1e100), Le(1e100)]  # of a metric, which is the mean of float32 numbers or their squares
-ESTIMATE: tuple[Literal["mean"], Literal["low"], Literal["high"]] = ("mean", "low", "high")  # of a look
+Value = Annotated[
+    float, Ge(-1e100), Le(1e100)
+]  # of a metric, which is the mean of float32 numbers or their squares
+ESTIMATE: tuple[Literal["mean"], Literal["low"], Literal["high"]] = (
+    "mean",
+    "low",
+    "high",
+)  # of a look
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
 
 
@@ -135,9 +141,16 @@ def check_question(folder: Path, question: Question) -> None:
 
 def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
     """By seed the values of the baseline and of the change, where both runs have finished."""
-    arms = {arm: {run["seed"]: run["value"] for run in record["runs"] if run["arm"] == arm} for arm in ARMS}
-    both = {seed: (value, arms["changed"].get(seed)) for seed, value in sorted(arms["baseline"].items())}
-    return {seed: (old, new) for seed, (old, new) in both.items() if old is not None and new is not None}
+    arms = {
+        arm: {run["seed"]: run["value"] for run in record["runs"] if run["arm"] == arm}
+        for arm in ARMS
+    }
+    both = {
+        seed: (value, arms["changed"].get(seed)) for seed, value in sorted(arms["baseline"].items())
+    }
+    return {
+        seed: (old, new) for seed, (old, new) in both.items() if old is not None and new is not None
+    }
 
 
 def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | None]:
@@ -150,14 +163,21 @@ def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | 
 
 def describe_look(look: Look) -> str:
     """One line: the gain so far, and where that stands."""
-    chance = "" if look.verdict or look.chance != look.chance else f", chance to be kept {percent(look.chance, 0)}"
+    chance = (
+        ""
+        if look.verdict or look.chance != look.chance
+        else f", chance to be kept {percent(look.chance, 0)}"
+    )
     mean, low, high = _signed(look.mean, look.low, look.high)
     return f"{look.pairs} pairs: gain {mean}, interval {low} to {high}{chance}"
 
 
 def _signed(mean: float | None, low: float | None, high: float | None) -> list[str]:
     """With the decimals that the mean needs; what is not finite as it is."""
-    places, values = decimals_of([mean]), [math.nan if value is None else value for value in (mean, low, high)]
+    places, values = (
+        decimals_of([mean]),
+        [math.nan if value is None else value for value in (mean, low, high)],
+    )
     return [fixed(value, places, signed=True) or f"{value:+}" for value in values]
 
 
@@ -172,13 +192,19 @@ def describe(record: TrialRecord, folder: Path) -> str:
         cells = [_cell(runs.get(arm)) for arm in ("baseline", "changed")]
         gain = next(gains, None) if len(runs) == 2 else None
         rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
-    lines = [markdown_table(["seed", "baseline", "changed", "gain"], rows, align="rrrr"), ""] if rows else []
+    lines = (
+        [markdown_table(["seed", "baseline", "changed", "gain"], rows, align="rrrr"), ""]
+        if rows
+        else []
+    )
     verdict = record["verdict"] or "interrupted"
     lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
     if record["looks"]:
         mean, low, high = _signed(*last_look(record))
         pairs = record["looks"][-1]["pairs"]
-        lines.append(f"gain in {question['metric']} {mean}, 95 % interval {low} to {high} over {pairs} pairs")
+        lines.append(
+            f"gain in {question['metric']} {mean}, 95 % interval {low} to {high} over {pairs} pairs"
+        )
     return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
 
 

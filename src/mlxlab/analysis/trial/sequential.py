@@ -24,7 +24,9 @@ Verdict = Literal["keep", "discard", "undecided"]
 ERROR = 0.025  # of a keep without a gain, over all looks
 FUTILITY = 0.05  # a smaller chance to be kept in the end is a discard
 MIN_PAIRS = 3
-POWER = 1.5  # of the spending function: 1 spends evenly, more keeps more of the error for later looks
+POWER = (
+    1.5  # of the spending function: 1 spends evenly, more keeps more of the error for later looks
+)
 _PATHS = 400_000  # simulated for the boundaries, and
 _DRAWS = 1_000  # for the chance to be kept
 _MAX_EXACT = 14  # pairs up to which sign flips are enumerated
@@ -72,7 +74,11 @@ def look(gains: Sequence[float], min_gain: float, first: int, last: int) -> Look
     if low > 0 and mean >= min_gain and not _may_be_chance(gains):
         return result("keep", "the interval of the gain is above 0", 1.0)
     if high < min_gain:
-        reason = "the interval of the gain is below 0" if high < 0 else f"the gain is smaller than {min_gain:.3g}"
+        reason = (
+            "the interval of the gain is below 0"
+            if high < 0
+            else f"the gain is smaller than {min_gain:.3g}"
+        )
         return result("discard", reason, 0.0)
     if n >= last:
         return result("undecided", f"no decision after {n} pairs", 0.0)
@@ -84,7 +90,9 @@ def look(gains: Sequence[float], min_gain: float, first: int, last: int) -> Look
 
 
 @lru_cache
-def boundaries(first: int, last: int, error: float = ERROR, power: float = POWER) -> dict[int, float]:
+def boundaries(
+    first: int, last: int, error: float = ERROR, power: float = POWER
+) -> dict[int, float]:
     """Number of pairs -> the |t| above which the mean gain differs from 0, at looks after `first` to `last` pairs."""
     if first == last:
         return {last: t_quantile(1 - error, last - 1)}
@@ -120,7 +128,9 @@ def chance_to_keep(gains: Sequence[float], min_gain: float, first: int, last: in
     counts = np.arange(n + 1, last + 1)
     totals = sum(gains) + np.cumsum(further, axis=1)
     statistic = _t(totals, sum(gain**2 for gain in gains) + np.cumsum(further**2, axis=1), counts)
-    crosses = (statistic > [bounds[count] for count in range(n + 1, last + 1)]) & (totals / counts >= min_gain)
+    crosses = (statistic > [bounds[count] for count in range(n + 1, last + 1)]) & (
+        totals / counts >= min_gain
+    )
     return float(np.mean(crosses.any(axis=1)))
 
 

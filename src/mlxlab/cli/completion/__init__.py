@@ -48,7 +48,9 @@ def _install(json: bool = False, *, args: list[str]) -> None:
     except OSError as error:
         raise WriteError(f"{error.filename or path}: {error.strerror or error}") from None
     if json:
-        print_json({"shell": shell, "script": str(path), "changed": str(changed) if changed else None})
+        print_json(
+            {"shell": shell, "script": str(path), "changed": str(changed) if changed else None}
+        )
         return
     print(f"script: {path}")
     if rc is not None:
@@ -65,7 +67,9 @@ def _shell(args: list[str]) -> str:
     if name in SHELLS:
         return name
     got = name or "the variable SHELL is not set"
-    raise ConfigError(f"{got}: expected one of {', '.join(SHELLS)}{did_you_mean(nearest(name, SHELLS))}")
+    raise ConfigError(
+        f"{got}: expected one of {', '.join(SHELLS)}{did_you_mean(nearest(name, SHELLS))}"
+    )
 
 
 def _script_path(shell: str) -> Path:
@@ -89,7 +93,9 @@ def _add_line(file: Path, line: str) -> bool:
     if line.encode() in before.splitlines():
         return False
     with file.open("ab") as stream:
-        stream.write((b"" if not before or before.endswith(b"\n") else b"\n") + line.encode() + b"\n")
+        stream.write(
+            (b"" if not before or before.endswith(b"\n") else b"\n") + line.encode() + b"\n"
+        )
     return True
 
 
@@ -99,5 +105,9 @@ def _folder(variable: str, default: str) -> Path:
 
 
 main = build_main(
-    __doc__, {"install": Subcommand(_install, num_positional=(0, 1)), "show": Subcommand(_show, num_positional=(0, 1))}
+    __doc__,
+    {
+        "install": Subcommand(_install, num_positional=(0, 1)),
+        "show": Subcommand(_show, num_positional=(0, 1)),
+    },
 )

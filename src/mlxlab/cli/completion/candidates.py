@@ -24,7 +24,9 @@ def print_candidates(line: str, commands: Sequence[str]) -> int:
         return 0
     from mlxlab.cli import train
 
-    os.environ["COMP_LINE"] = " ".join(["mlxlab", *typed])  # to Hydra, `mlxlab train` is the program
+    os.environ["COMP_LINE"] = " ".join(
+        ["mlxlab", *typed]
+    )  # to Hydra, `mlxlab train` is the program
     return train.main(["-sc", "query=bash"])
 
 
@@ -49,7 +51,9 @@ def _options(subcommand: Subcommand, typed: list[str]) -> Iterator[str]:
     for name, key in keys.items():
         if name in given:
             continue
-        values = [value for option in alternatives(key.hint) for value in _values(unwrap(option)[0])]
+        values = [
+            value for option in alternatives(key.hint) for value in _values(unwrap(option)[0])
+        ]
         if values and typed[-1].startswith(f"{name}="):
             yield from (f"{name}={value}" for value in values)
         else:

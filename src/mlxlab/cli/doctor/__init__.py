@@ -20,7 +20,12 @@ from mlxlab.constraints import Positive
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.terminal.tables import hang
 
-_STYLES: dict[Status, terminal.Style] = {"ok": "green", "note": "bold", "warning": "yellow", "error": "red"}
+_STYLES: dict[Status, terminal.Style] = {
+    "ok": "green",
+    "note": "bold",
+    "warning": "yellow",
+    "error": "red",
+}
 _CHECK, _VALUE = 9, 24  # columns
 MIN_TEXT = 50  # columns for the text; with less there is no column of names
 
@@ -41,7 +46,11 @@ def _doctor(timeout: Positive = 60.0, json: bool = False) -> int:
         print(dumps(findings, indent=1))
     else:
         print(f"\n{_summary(findings)}")
-    return ServiceUnavailableError.exit_code if any(each["status"] == "error" for each in findings) else 0
+    return (
+        ServiceUnavailableError.exit_code
+        if any(each["status"] == "error" for each in findings)
+        else 0
+    )
 
 
 def _lines(each: Finding) -> list[str]:
@@ -57,7 +66,10 @@ def _lines(each: Finding) -> list[str]:
 
 
 def _summary(findings: list[Finding]) -> str:
-    counts = {status: sum(each["status"] == status for each in findings) for status in ("error", "warning")}
+    counts = {
+        status: sum(each["status"] == status for each in findings)
+        for status in ("error", "warning")
+    }
     texts = [f"{count} {status}{'s' * (count != 1)}" for status, count in counts.items() if count]
     return ", ".join(texts) or "no errors"
 

@@ -43,7 +43,9 @@ def _device() -> Iterator[Finding]:
     facts, installed = backend.describe(), mx.__version__  # type: ignore[attr-defined]
     value = f"{installed}, {facts['device']}, up to {backend.memory_budget() / 1e9:.1f} GB"
     if not works:
-        yield finding("MLX", f"{value}: a product of matrices is wrong", "error", _install_backend())
+        yield finding(
+            "MLX", f"{value}: a product of matrices is wrong", "error", _install_backend()
+        )
     elif sys.platform == "linux" and backend.on_linux_cpu() and os.path.exists("/dev/nvidia0"):
         remedy = f"this machine has an NVIDIA GPU: pip uninstall mlx-cpu, then {program.install_command('cuda')}"
         yield finding("MLX", value, "note", remedy)
@@ -57,7 +59,9 @@ def _blas(blas: str, messages: list[str]) -> Finding:
     if blas == "openblas":
         return finding("BLAS", f"OpenBLAS, threads: {backend.blas_threads()}")
     if os.environ.get("MLXLAB_BLAS") == "0":
-        return finding("BLAS", "that of MLX's wheel, some 20 times slower", "warning", "unset MLXLAB_BLAS")
+        return finding(
+            "BLAS", "that of MLX's wheel, some 20 times slower", "warning", "unset MLXLAB_BLAS"
+        )
     reason = "; ".join(messages) or "that of MLX's wheel"
     return finding("BLAS", reason, "warning", "pip install --force-reinstall scipy-openblas32")
 
@@ -69,7 +73,9 @@ def _kernels() -> Iterator[Finding]:
 
     command = program.command("kernels")
     if mode_from_environment() == "off":
-        yield finding("kernels", f"{VARIABLE}=off: native kernels are not used", "note", f"unset {VARIABLE}")
+        yield finding(
+            "kernels", f"{VARIABLE}=off: native kernels are not used", "note", f"unset {VARIABLE}"
+        )
         return
     description = describe(Cache())
     status, reason = description["status"], description["reason"]
@@ -78,12 +84,19 @@ def _kernels() -> Iterator[Finding]:
     elif status == "building":
         yield finding("kernels", "native kernels are being built; later runs use them", "note")
     elif status == "not built":
-        yield finding("kernels", "native kernels are not built; the first run does so", "note", f"{command} build")
+        yield finding(
+            "kernels",
+            "native kernels are not built; the first run does so",
+            "note",
+            f"{command} build",
+        )
     elif status == "failed":
         remedy = f"{command} info shows the output of the compiler, {command} build tries again"
         yield finding("kernels", reason, "warning", remedy)
     elif "compiler" in reason:
-        yield finding("kernels", reason, "note", f"install one (apt install g++), then {command} build")
+        yield finding(
+            "kernels", reason, "note", f"install one (apt install g++), then {command} build"
+        )
     elif "GPU" in reason or sys.platform != "linux":
         yield finding("kernels", f"not needed: {reason}")
     else:

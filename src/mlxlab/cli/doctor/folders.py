@@ -31,7 +31,12 @@ def _folder(name: str, folder: Path, remedy: str) -> Iterator[Finding]:
     if usage.free < FREE_BYTES:
         yield finding(name, value, "warning", f"free some space, or {remedy}")
     elif nodes.f_files and nodes.f_favail < 1000:
-        yield finding(name, f"{value}, but only {nodes.f_favail} more files", "warning", f"delete files, or {remedy}")
+        yield finding(
+            name,
+            f"{value}, but only {nodes.f_favail} more files",
+            "warning",
+            f"delete files, or {remedy}",
+        )
     elif abs(skew) > MAX_SKEW:
         value += f"; its server's clock differs by {skew:+.0f} s"
         yield finding(name, value, "warning", "synchronise the clocks (NTP)")
@@ -40,10 +45,18 @@ def _folder(name: str, folder: Path, remedy: str) -> Iterator[Finding]:
 
 
 def _checks() -> dict[str, Check]:
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "mlxlab"
+    user = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
+        / "mlxlab"
+    )
     elsewhere = "work in another folder"
     return {
-        "outputs": partial(_folder, "outputs", project_root() / "outputs", f"{elsewhere}, or set hydra.run.dir=FOLDER"),
+        "outputs": partial(
+            _folder,
+            "outputs",
+            project_root() / "outputs",
+            f"{elsewhere}, or set hydra.run.dir=FOLDER",
+        ),
         "cache": partial(_folder, "cache", project_root() / ".cache", elsewhere),
         "user cache": partial(_folder, "user cache", user, "set XDG_CACHE_HOME=FOLDER"),
     }

@@ -25,7 +25,10 @@ GROUPS = {  # module -> what it checks, for when it cannot
     "compute": "MLX, BLAS, native kernels",
     "store": "tracking store",
 }
-_VARIABLES = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # of a tracking server
+_VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}  # of a tracking server
 MAX_OUTPUT = 2**16  # bytes that are read
 
 
@@ -54,7 +57,9 @@ def _start(group: str) -> _Process:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "mlxlab.cli.doctor.probe", group],
         # `module_environment` limits threads, as for a process that computes nothing
-        env=_VARIABLES | module_environment() | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")},
+        env=_VARIABLES
+        | module_environment()
+        | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
@@ -73,8 +78,15 @@ def _findings(group: str, started: _Process, deadline: float, timeout: float) ->
             yield parse_json(line, Finding, group)
     if code is None:
         remedy = "another process may hold what it waits for, or timeout= is too short"
-        if group == "store" and resolve(None, None, project_root()).database is not None:  # slow, not broken
-            yield finding(GROUPS[group], f"no answer in {timeout:g} s", "note", f"repeat, or timeout={5 * timeout:g}")
+        if (
+            group == "store" and resolve(None, None, project_root()).database is not None
+        ):  # slow, not broken
+            yield finding(
+                GROUPS[group],
+                f"no answer in {timeout:g} s",
+                "note",
+                f"repeat, or timeout={5 * timeout:g}",
+            )
             return
         yield finding(GROUPS[group], f"took more than {timeout:g} s", "error", remedy)
     elif code != 0:

@@ -29,7 +29,9 @@ def _python() -> Iterator[Finding]:
 
 def _platform() -> Iterator[Finding]:
     system, machine = platform.system(), platform.machine()
-    known = (system == "Darwin" and machine == "arm64") or (system == "Linux" and machine in ("x86_64", "aarch64"))
+    known = (system == "Darwin" and machine == "arm64") or (
+        system == "Linux" and machine in ("x86_64", "aarch64")
+    )
     value = f"{system} {platform.release()} {machine}"
     expected = "MLX has wheels for macOS on Apple silicon, and for Linux on x86_64 and aarch64"
     yield finding("platform", value) if known else finding("platform", value, "error", expected)
@@ -41,7 +43,9 @@ def _glibc() -> Iterator[Finding]:
     name, version = platform.libc_ver()
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if name != "glibc":
-        yield finding("glibc", f"another C library {name}".strip(), "error", f"MLX needs glibc {NEEDED}")
+        yield finding(
+            "glibc", f"another C library {name}".strip(), "error", f"MLX needs glibc {NEEDED}"
+        )
     elif numbers < GLIBC:
         yield finding("glibc", version, "error", f"MLX needs {NEEDED}")
     else:
@@ -50,7 +54,10 @@ def _glibc() -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    value, limit = f"{total / 1e9:.1f} GB", _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
+    value, limit = (
+        f"{total / 1e9:.1f} GB",
+        _cgroup_number("memory.max", "memory/memory.limit_in_bytes"),
+    )
     if limit is not None and limit < total:
         value += f", limited to {limit / 1e9:.1f} GB by the container"
         total = limit
@@ -74,7 +81,12 @@ def _cores() -> Iterator[Finding]:
         if setting.isdecimal() and name == THREADS[0]:
             value += f", {name}={setting}"
             if int(setting) > usable:
-                yield finding("cores", value, "warning", f"set {name}={usable}: more threads than cores are slow")
+                yield finding(
+                    "cores",
+                    value,
+                    "warning",
+                    f"set {name}={usable}: more threads than cores are slow",
+                )
                 return
     if usable < total and not os.environ.get(THREADS[0]):
         remedy = f"set {THREADS[0]}={usable}: OpenBLAS would start a thread for each of the {total} cores"
@@ -89,7 +101,9 @@ def _clock() -> Iterator[Finding]:
     value = time.strftime("%Y-%m-%d %H:%M:%S %z")
     if ahead > MAX_CLOCK_ERROR:
         value += f", {ahead / 3600:.1f} h before mlxlab was installed"
-        yield finding("clock", value, "warning", "set the clock: runs are ordered by time, and TLS needs it")
+        yield finding(
+            "clock", value, "warning", "set the clock: runs are ordered by time, and TLS needs it"
+        )
     else:
         yield finding("clock", value)
 

@@ -39,7 +39,8 @@ def _requirements() -> dict[str, list[str]]:
     extras = {extra: f'extra == "{extra}"' for extra in metadata.get_all("Provides-Extra") or []}
     lines = metadata.get_all("Requires-Dist") or []
     of_extras = {
-        extra: [line for line in lines if marker in line.replace("'", '"')] for extra, marker in extras.items()
+        extra: [line for line in lines if marker in line.replace("'", '"')]
+        for extra, marker in extras.items()
     }
     return {"": [line for line in lines if "extra ==" not in line], **of_extras}
 

@@ -29,14 +29,24 @@ def _database(address: Address) -> Iterator[Finding]:
     try:
         actual, expected = version(path), installed_version()
     except StoreUnavailableError as error:
-        remedy = "end the program that locks it" if "locked" in str(error) else "restore a backup, or move it away"
-        yield finding("store", str(error), "error", f"{remedy}; runs wait in their folders meanwhile")
+        remedy = (
+            "end the program that locks it"
+            if "locked" in str(error)
+            else "restore a backup, or move it away"
+        )
+        yield finding(
+            "store", str(error), "error", f"{remedy}; runs wait in their folders meanwhile"
+        )
         return
     if actual != expected:
         value = f"{path}: schema {actual}, expected {expected} of the installed MLflow"
-        yield finding("store", value, "error", f"back it up, then mlflow db upgrade {address.shown}")
+        yield finding(
+            "store", value, "error", f"back it up, then mlflow db upgrade {address.shown}"
+        )
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        yield finding("store", f"{path}: cannot be written", "error", "make it and its folder writable")
+        yield finding(
+            "store", f"{path}: cannot be written", "error", "make it and its folder writable"
+        )
     else:
         yield finding("store", f"{path}: readable, its schema is current")
 

@@ -92,7 +92,9 @@ def _quantize(
     activate_for_inference()
     quantization = Quantization(**options)
     with working:
-        report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
+        report = quantize_run(
+            run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches
+        )
     if json:
         print_json(asdict(report))
     else:
@@ -103,10 +105,18 @@ ADAPTERS = "peft writes adapters for PEFT, hf with separate_adapters=true for ml
 FOLDER = "hf writes the folder (config.json, model.safetensors, tokenizer) that"
 ADVICE = {
     **dict.fromkeys(("lora", "dora", "adapter", "adapters"), ADAPTERS),
-    **dict.fromkeys(("huggingface", "hugging_face", "transformers", "safetensors"), f"{FOLDER} transformers reads"),
+    **dict.fromkeys(
+        ("huggingface", "hugging_face", "transformers", "safetensors"),
+        f"{FOLDER} transformers reads",
+    ),
     **dict.fromkeys(("mlx", "mlx-lm", "mlx_lm"), f"{FOLDER} mlx-lm reads, of decoders"),
-    **dict.fromkeys(("onnx", "coreml", "torchscript"), f"no such export; {FOLDER} converters for transformers read"),
-    **dict.fromkeys(("ollama", "llama.cpp"), "gguf writes the file that llama.cpp and Ollama read, of decoders"),
+    **dict.fromkeys(
+        ("onnx", "coreml", "torchscript"),
+        f"no such export; {FOLDER} converters for transformers read",
+    ),
+    **dict.fromkeys(
+        ("ollama", "llama.cpp"), "gguf writes the file that llama.cpp and Ollama read, of decoders"
+    ),
 }
 OPTIONS = "mlxlab.models.options.Quantization"
 main = build_main(

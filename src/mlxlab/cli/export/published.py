@@ -41,12 +41,16 @@ def export_hf(
         from mlxlab.interop.hugging_face import export_hugging_face
 
         origin = origin_of(restored, run.absolute().name, *_recorded(run, restored))
-        adapters: Literal["separate", "folded_in"] = "separate" if separate_adapters else "folded_in"
+        adapters: Literal["separate", "folded_in"] = (
+            "separate" if separate_adapters else "folded_in"
+        )
         export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, adapters)
     print_output(out, json)
 
 
-def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = False, json: bool = False) -> None:
+def export_peft(
+    run: Path, out: Path, checkpoint: str = "best", base: bool = False, json: bool = False
+) -> None:
     """Writes adapters for PEFT.
 
     Args:
@@ -65,7 +69,9 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", base: bool = Fal
         pretrained = restored.config["model"].get("pretrained")
         named = peft.export_peft(trained_model(restored), out, origin, pretrained, base)
     if not named:
-        log.info("adapter_config.json names no base model: none of transformers has these weights; base=true writes it")
+        log.info(
+            "adapter_config.json names no base model: none of transformers has these weights; base=true writes it"
+        )
     print_output(out, json)
 
 
@@ -127,5 +133,8 @@ def _recorded(run: Path, restored: "RestoredModel") -> tuple[str, list[tuple[str
         inputs |= {"overrides": metadata["overrides"], "continued": metadata.get("continued", [])}
         first, later = command_lines(inputs, run)
         continued = [(f"continued {at}".rstrip(), typed) for at, typed in later]
-        return manifest.get("git", {}).get("commit") or "", [("", first), *continued] if first else []
+        return manifest.get("git", {}).get("commit") or "", [
+            ("", first),
+            *continued,
+        ] if first else []
     return "", []

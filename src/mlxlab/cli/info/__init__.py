@@ -100,7 +100,11 @@ _main = build_main(__doc__, _SUBCOMMANDS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand. Without its name, `run=` is that of `describe`; other overrides are those of `estimate`."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if args and args[0] not in _SUBCOMMANDS and (os.path.isdir(args[0]) or any(map(_names_run, args))):
+    if (
+        args
+        and args[0] not in _SUBCOMMANDS
+        and (os.path.isdir(args[0]) or any(map(_names_run, args)))
+    ):
         return _main(["describe", *args])
     return _main(["estimate", *args] if args and "=" in args[0] else args)
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_NAMED = 5  # columns that may be the label
 
 
-def show_columns(columns: "list[ColumnSummary]", rows: "Rows", args: list[str], json: bool, *, is_table: bool) -> None:
+def show_columns(
+    columns: "list[ColumnSummary]", rows: "Rows", args: list[str], json: bool, *, is_table: bool
+) -> None:
     """The columns alone, and the command that checks more; `args` choose none of them."""
     from mlxlab.data.labelled.columns import label_candidates, likely_text
 
@@ -25,19 +27,36 @@ def show_columns(columns: "list[ColumnSummary]", rows: "Rows", args: list[str], 
     if likely := not is_table and text is not None and bool(labels):
         assert text is not None
         chosen = {"data.text_column": text.name, "data.label_column": labels[0].name}
-    check = f"{command('info')} data {join([*args, *(_override(*each) for each in chosen.items())])}"
+    check = (
+        f"{command('info')} data {join([*args, *(_override(*each) for each in chosen.items())])}"
+    )
     if json:
-        print_json({"columns": [each._asdict() for each in columns], "rows": len(rows), "next": check})
+        print_json(
+            {"columns": [each._asdict() for each in columns], "rows": len(rows), "next": check}
+        )
         return
-    what = "your text and label in place of these guesses" if likely else "the column to predict as COLUMN"
+    what = (
+        "your text and label in place of these guesses"
+        if likely
+        else "the column to predict as COLUMN"
+    )
     lines = [column_table(columns, rows), "", *_hints(columns), f"next, with {what}: {check}"]
     if likely and (others := ", ".join(each.name for each in labels[1:MAX_NAMED])):
         lines.append(f"columns that may be the label too: {others}")
-    if all(each.content in ("text", "nothing", "dates") and not each.may_be_label for each in columns):
+    if all(
+        each.content in ("text", "nothing", "dates") and not each.may_be_label for each in columns
+    ):
         longest = max(columns, key=lambda each: each.mean_length).name
         source = [arg for arg in args if arg.partition("=")[0] in _of_language_models()]
-        model = ["model=transformer", "data=streaming", *source, _override("data.text_column", longest)]
-        lines[2:] = [f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"]
+        model = [
+            "model=transformer",
+            "data=streaming",
+            *source,
+            _override("data.text_column", longest),
+        ]
+        lines[2:] = [
+            f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"
+        ]
     terminal.show("\n".join(lines))
 
 
@@ -51,7 +70,13 @@ def column_table(columns: "list[ColumnSummary]", rows: "Rows") -> str:
     """The number of rows, and what each column holds."""
     head = ["column", "holds", "missing", "different values", "first"]
     cells = [
-        [_cell(each.name), _content(each), f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]
+        [
+            _cell(each.name),
+            _content(each),
+            f"{each.missing:,}",
+            f"{each.values:,}",
+            _cell(each.first),
+        ]
         for each in columns
     ]
     skipped = f", and {rows.malformed:,} that cannot be read" if rows.malformed else ""
@@ -70,7 +95,9 @@ def _hints(columns: "list[ColumnSummary]") -> list[str]:
             f"is the first line a row? {got} does not look like a name; a file needs a line of names above its rows"
         )
     if dates := [each.name for each in columns if each.content == "dates"]:
-        keys = " or ".join(quoted(_override("data.time_column", name)) for name in dates[:MAX_NAMED])
+        keys = " or ".join(
+            quoted(_override("data.time_column", name)) for name in dates[:MAX_NAMED]
+        )
         lines.append(f"dates: {keys} validates on the latest rows")
     return lines
 
@@ -78,7 +105,9 @@ def _hints(columns: "list[ColumnSummary]") -> list[str]:
 def _content(column: "ColumnSummary") -> str:
     if not column.num_no_numbers:
         return column.content
-    return _cell(f"probably numbers, with text such as {column.no_number!r} in {column.num_no_numbers:,} cells")
+    return _cell(
+        f"probably numbers, with text such as {column.no_number!r} in {column.num_no_numbers:,} cells"
+    )
 
 
 def _cell(text: str) -> str:

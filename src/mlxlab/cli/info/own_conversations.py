@@ -52,7 +52,9 @@ def show_conversations(args: list[str], json: bool) -> None:
     from mlxlab.models.build import build_backbone
 
     if not build_backbone(config["model"], vocab_size=1).causal:
-        raise ConfigError(f"data={OPTION}: expected a model that predicts the next token, such as model={MODEL}")
+        raise ConfigError(
+            f"data={OPTION}: expected a model that predicts the next token, such as model={MODEL}"
+        )
     summary = summarize(config["data"]["source"], config["data"]["layout"])
     lines = summary.conversations + summary.malformed
     can_train = summary.malformed <= MAX_MALFORMED_FRACTION * lines
@@ -71,5 +73,7 @@ def _described(summary: "ConversationSummary") -> list[str]:
     counts = f"{counted(summary.messages, 'message')}, {counted(summary.answers, 'answer')}"
     lines = [f"{summary.name}: {counted(summary.conversations, 'conversation')}, {counts}"]
     if summary.malformed:
-        lines.append(f"{counted(summary.malformed, 'line')} without a conversation, the first: {summary.first_fault}")
+        lines.append(
+            f"{counted(summary.malformed, 'line')} without a conversation, the first: {summary.first_fault}"
+        )
     return lines

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from mlxlab.data.labelled.table.dataset import TableDataset
     from mlxlab.data.labelled.text_classification import TextClassificationDataset
 
-MISSING = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})  # labels that are probably missing ones
+MISSING = frozenset(
+    {"na", "n/a", "nan", "null", "none", "?", "-"}
+)  # labels that are probably missing ones
 TARGETS = (
     "mlxlab.data.labelled.text_classification.TextClassificationDataset",
     "mlxlab.data.labelled.table.dataset.TableDataset",
@@ -33,7 +35,12 @@ TARGETS = (
 ENCODING = "cp1252"  # which is tried for a file that is not UTF-8
 SEARCHED_ROWS = 100_000  # for one that is not UTF-8
 DROP = "data.on_overlap=drop"
-LENGTH = ("epochs", "steps_per_epoch", "steps", "max_tokens")  # what is reported of the command that is printed
+LENGTH = (
+    "epochs",
+    "steps_per_epoch",
+    "steps",
+    "max_tokens",
+)  # what is reported of the command that is printed
 NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
 
 
@@ -48,11 +55,15 @@ def data(json: bool = False, *, args: list[str]) -> None:
 
     typed = {_key(arg) for arg in args}
     if "data.source" not in typed:
-        raise ConfigError(f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}")
+        raise ConfigError(
+            f"data.source=...: missing; expected the file or folder of your rows{_meant_source(args)}"
+        )
     source = typed_values(args).get("data.source", "")
     if "data" not in typed and re.search(r"\.txt(\.gz|\.zst)?$", source):
         model = ["model=transformer", "data=streaming", path_override("data.source", source)]
-        raise ConfigError(f"data.source={source}: text, not rows; see {command('info')} {join(model)}")
+        raise ConfigError(
+            f"data.source={source}: text, not rows; see {command('info')} {join(model)}"
+        )
     if are_conversations(args, source):
         show_conversations(args, json)
         return
@@ -62,7 +73,9 @@ def data(json: bool = False, *, args: list[str]) -> None:
     config = Composer(conf_dir(), [*args, *unnamed]).checked_values(resolve=True)
     if "max_left_out" not in config["data"]:
         option = next(arg for arg in args if _key(arg) == "data")
-        raise ConfigError(f"{option}: expected data=text_classification, data=table or data=instruct")
+        raise ConfigError(
+            f"{option}: expected data=text_classification, data=table or data=instruct"
+        )
     from mlxlab.data.labelled.columns import summarize
 
     if fault := _fault_of_encoding(config["data"]):
@@ -72,9 +85,16 @@ def data(json: bool = False, *, args: list[str]) -> None:
     columns = summarize(rows)
     if fault and not json:
         terminal.show(f"{fault}; read as {ENCODING} here{_example(rows)}\n")
-    needed = [config["data"][key] for key in NEEDED["table" if "target" in config["data"] else "text_classification"]]
+    needed = [
+        config["data"][key]
+        for key in NEEDED["table" if "target" in config["data"] else "text_classification"]
+    ]
     names = {each.name for each in columns}
-    if not typed & {"data.text_column", "data.label_column", "data.target"} and not names.issuperset(map(str, needed)):
+    if not typed & {
+        "data.text_column",
+        "data.label_column",
+        "data.target",
+    } and not names.issuperset(map(str, needed)):
         others = without_keys(args, "data", "data.target")
         show_columns(columns, rows, others, json, is_table="target" in config["data"])
         return
@@ -93,7 +113,12 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if json:
         print_json(report)
     else:
-        lines = [*checked["messages"], *_doubtful_classes(checked["classes"]), *_faultless(checked), _length(checked)]
+        lines = [
+            *checked["messages"],
+            *_doubtful_classes(checked["classes"]),
+            *_faultless(checked),
+            _length(checked),
+        ]
         lines.append(f"train on it: {train}")
         terminal.show("\n".join(filter(None, lines)))
 
@@ -103,7 +128,9 @@ def _meant_source(args: list[str]) -> str:
     known = {name for target in TARGETS if (keys := signature(target)) for name in keys.keys}
     for arg in args:
         key, equals, text = arg.partition("=")
-        if not arg.startswith("-") and (not equals or nearest(key.removeprefix("data."), known) == "source"):
+        if not arg.startswith("-") and (
+            not equals or nearest(key.removeprefix("data."), known) == "source"
+        ):
             return did_you_mean(quoted(f"data.source={text if equals else arg}"))
     return ""
 
@@ -118,7 +145,9 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
     from mlxlab.data.labelled.rows import RowReading, open_rows
 
     reading = instantiate(node["reading"], RowReading)
-    return open_rows(node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"])
+    return open_rows(
+        node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"]
+    )
 
 
 def _fault_of_encoding(node: dict[str, Any]) -> str:
@@ -134,7 +163,9 @@ def _fault_of_encoding(node: dict[str, Any]) -> str:
     if reading["encoding"]:
         return ""
     with suppress(DataError):  # of a file without any row of UTF-8
-        for table, _, _ in read_chunks(node["source"], instantiate(reading, RowReading), 10_000, errors=errors):
+        for table, _, _ in read_chunks(
+            node["source"], instantiate(reading, RowReading), 10_000, errors=errors
+        ):
             if not all(cell.isascii() for cells in table.values() for cell in cells if cell):
                 return ""
             if errors.valid_records + errors.malformed_records >= SEARCHED_ROWS:
@@ -148,7 +179,12 @@ def _fault_of_encoding(node: dict[str, Any]) -> str:
 
 def _example(rows: "Rows") -> str:
     """The first cell that shows whether the encoding is right."""
-    cells = (cell for name in rows.columns for cell in rows.column(name).to_pylist() if cell and not cell.isascii())
+    cells = (
+        cell
+        for name in rows.columns
+        for cell in rows.column(name).to_pylist()
+        if cell and not cell.isascii()
+    )
     return f", for example {one_line(cell, 60)!r}" if (cell := next(cells, "")) else ""
 
 
@@ -171,7 +207,10 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
     overlaps = [*filter(None, map(parse_overlap, dataset.sources))]
-    lengths, position_limit = dataset.row_lengths, build_backbone(config["model"], vocab_size=1).position_limit
+    lengths, position_limit = (
+        dataset.row_lengths,
+        build_backbone(config["model"], vocab_size=1).position_limit,
+    )
     return {
         "task": dataset.task.kind,
         "rows": dataset.num_examples,
@@ -183,7 +222,10 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         "steps_per_epoch": batches,
         "steps": length.steps(batches, dataset.train.tokens_per_batch),
         "max_tokens": length.max_tokens,
-        "messages": [*dataset.sources, *([lengths.advise(position_limit)] if lengths.are_many else [])],
+        "messages": [
+            *dataset.sources,
+            *([lengths.advise(position_limit)] if lengths.are_many else []),
+        ],
         "extra": _remedies(config["data"], dataset.examples.split.left_out_share, bool(overlaps)),
     }
 
@@ -202,18 +244,26 @@ def _doubtful_classes(classes: Iterable[str]) -> list[str]:
     for name in classes:
         spellings.setdefault(name.casefold(), []).append(name)
     for names in filter(lambda names: len(names) > 1, spellings.values()):
-        lines.append(f"classes {', '.join(map(repr, names))} differ in case only, and count as different ones")
+        lines.append(
+            f"classes {', '.join(map(repr, names))} differ in case only, and count as different ones"
+        )
     if missing := [name for key, names in spellings.items() if key in MISSING for name in names]:
         override = list_override("data.reading.missing", missing)
         which = ", ".join(map(repr, missing))
-        lines.append(f"class {which}: if it stands for a missing label, {override} counts it as one")
+        lines.append(
+            f"class {which}: if it stands for a missing label, {override} counts it as one"
+        )
     return lines
 
 
 def _faultless(checked: dict[str, Any]) -> list[str]:
     """A line on the faults that the messages do not name because there are none."""
     lines = [] if checked["left_out"] else ["every row has a label and can be read"]
-    return lines if checked["overlaps"] else [*lines, "no row has the same input as one of another split"]
+    return (
+        lines
+        if checked["overlaps"]
+        else [*lines, "no row has the same input as one of another split"]
+    )
 
 
 def _length(checked: dict[str, Any]) -> str:

@@ -30,8 +30,13 @@ def presets(
     """
     from mlxlab.estimate.recipes import BY_MEMORY, FINE_TUNING_RATES, LEARNING_RATES
 
-    models = {f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()}
-    counts = {size: [count(*model, size, vocab_size, classes) for model in models.values()] for size in SIZES}
+    models = {
+        f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()
+    }
+    counts = {
+        size: [count(*model, size, vocab_size, classes) for model in models.values()]
+        for size in SIZES
+    }
     if json:
         parameters = {size: dict(zip(models, each, strict=True)) for size, each in counts.items()}
         rates_json = {"new_weights": LEARNING_RATES, "pretrained": FINE_TUNING_RATES}
@@ -43,7 +48,11 @@ def presets(
     tables = (
         markdown_table(["size", *models], by_size),
         markdown_table(["trainer.learning_rate of", "rate"], rates),
-        markdown_table(["memory", "trainer=optimized data=streaming with"], [*map(list, BY_MEMORY.items())], "ll"),
+        markdown_table(
+            ["memory", "trainer=optimized data=streaming with"],
+            [*map(list, BY_MEMORY.items())],
+            "ll",
+        ),
     )
     terminal.show("\n\n".join(tables))
 
@@ -70,7 +79,10 @@ def memory(
     if json:
         print_json(table)
         return
-    rows = [[size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in parts.values())] for size, parts in table.items()]
+    rows = [
+        [size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in parts.values())]
+        for size, parts in table.items()
+    ]
     terminal.show(markdown_table(["size", *table[SIZES[0]]], rows))
 
 
@@ -88,4 +100,6 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
 
     files = [conf_dir() / "model" / f"{option}.yaml" for option in (family, f"size/{size}")]
     node, sizes = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
-    return count_parameters(build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size))
+    return count_parameters(
+        build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size)
+    )

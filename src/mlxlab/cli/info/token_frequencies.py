@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 
-def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), json: bool = False, *, args: list[str]) -> None:
+def tokens(
+    count: Size = 20,
+    out: Path = Path("token_frequencies.png"),
+    json: bool = False,
+    *,
+    args: list[str],
+) -> None:
     """Prints the outliers among the tokens of a text as a Markdown table, and plots all frequencies.
 
     Args:
@@ -56,14 +62,19 @@ def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), json: bo
         print_json({"outliers": rows, "summary": lines, "plot": str(out)})
         return
     cells = [
-        [str(value).replace("|", "\\|") for value in (row | {"share": percent(row["share"], 4)}).values()]
+        [
+            str(value).replace("|", "\\|")
+            for value in (row | {"share": percent(row["share"], 4)}).values()
+        ]
         for row in rows
     ]
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
     terminal.show("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
 
 
-def _outliers(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int) -> list[dict[str, Any]]:
+def _outliers(
+    frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int
+) -> list[dict[str, Any]]:
     """The first outliers of both ends, with their share of all tokens."""
     total = int(frequencies.counts.sum())
     groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers[::-1]}
@@ -72,7 +83,13 @@ def _outliers(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: in
         for rank in ranks[:count]:
             number, times = int(frequencies.ids[rank]), int(frequencies.counts[rank])
             token = _shown(tokenizer, number)
-            row = {"outlier": name, "token": token, "rank": int(rank) + 1, "id": number, "count": times}
+            row = {
+                "outlier": name,
+                "token": token,
+                "rank": int(rank) + 1,
+                "id": number,
+                "count": times,
+            }
             rows.append(row | {"share": times / total})
     return rows
 
@@ -81,12 +98,18 @@ def _summary(frequencies: "TokenFrequencies") -> list[str]:
     """A line on each group of tokens."""
     total, lines = frequencies.counts.sum(), []
     groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers}
-    limits = {"frequent": f"more than {frequencies.upper:.6g}", "rare": f"fewer than {frequencies.lower:.6g}"}
+    limits = {
+        "frequent": f"more than {frequencies.upper:.6g}",
+        "rare": f"fewer than {frequencies.lower:.6g}",
+    }
     for name, ranks in groups.items():
         share = frequencies.counts[ranks].sum() / total
         outliers = f"{counted(len(ranks), f'{name} outlier')} ({limits[name]} times)"
         lines.append(f"{outliers} make up {percent(share, 2)} of all tokens")
-    rare, unused = counted(len(frequencies.rare), "rare token"), counted(frequencies.unused, "token")
+    rare, unused = (
+        counted(len(frequencies.rare), "rare token"),
+        counted(frequencies.unused, "token"),
+    )
     lines.append(f"{rare} make up at most 1 %; without an occurrence: {unused}")
     return lines
 
@@ -94,4 +117,6 @@ def _summary(frequencies: "TokenFrequencies") -> list[str]:
 def _shown(tokenizer: "Tokenizer", number: int) -> str:
     """A token as text, or as the vocabulary writes it if it is special or only part of a character."""
     text = tokenizer.decode([number])
-    return repr(text) if text and "\ufffd" not in text else ascii(tokenizer.inner.id_to_token(number))
+    return (
+        repr(text) if text and "\ufffd" not in text else ascii(tokenizer.inner.id_to_token(number))
+    )

@@ -67,7 +67,9 @@ def _build(again: bool = False, json: bool = False) -> None:
     if json:
         print_json({"kernels": str(kernels), "library": str(path), "built_in_seconds": seconds})
     else:
-        print(f"{kernels}: {'already built' if seconds is None else f'built in {seconds:.0f} s'} ({path})")
+        print(
+            f"{kernels}: {'already built' if seconds is None else f'built in {seconds:.0f} s'} ({path})"
+        )
 
 
 def _clear(json: bool = False) -> None:
@@ -87,7 +89,11 @@ def _clear(json: bool = False) -> None:
     if json:
         print_json({"cache": str(cache.folder), "libraries": count, "bytes": size})
         return
-    print(f"{cache.folder}: removed {count} {'library' if count == 1 else 'libraries'}, {size / 1e6:.1f} MB")
+    print(
+        f"{cache.folder}: removed {count} {'library' if count == 1 else 'libraries'}, {size / 1e6:.1f} MB"
+    )
 
 
-main = build_main(__doc__, {"info": Subcommand(_info), "build": Subcommand(_build), "clear": Subcommand(_clear)})
+main = build_main(
+    __doc__, {"info": Subcommand(_info), "build": Subcommand(_build), "clear": Subcommand(_clear)}
+)

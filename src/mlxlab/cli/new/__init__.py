@@ -69,13 +69,19 @@ def new(folder: Path = Path("."), json: bool = False, *, args: list[str]) -> Non
         raise ConfigError(f"{kind}: unknown kind{suggestion(kind, KINDS)}")
     _check_name(name, KINDS[kind].group, folder)
     path = write_package(kind, name, folder)
-    shown = shlex.quote(display_path(path) if path.is_absolute() else f"./{path}")  # a bare name is on the index to pip
+    shown = shlex.quote(
+        display_path(path) if path.is_absolute() else f"./{path}"
+    )  # a bare name is on the index to pip
     train = f"{program.command('train')} {Template(KINDS[kind].arguments).substitute(name=name)}"
     commands = [f"pip install -e {shown}", f"python -m pytest {shown}", train]
     if json:
         print_json({"folder": str(path), "next": commands})
     else:
-        print("\n    ".join([f"{shown}: a package with the {KINDS[kind].title} {name}. Next:", *commands]))
+        print(
+            "\n    ".join(
+                [f"{shown}: a package with the {KINDS[kind].title} {name}. Next:", *commands]
+            )
+        )
 
 
 def write_package(kind: str, name: str, folder: Path) -> Path:
@@ -118,22 +124,31 @@ def render(kind: str, name: str) -> Mapping[str, str]:
     def fill(text: str) -> str:
         return Template(text).substitute(values)
 
-    return {fill(file): fill((_TEMPLATES / fill(source)).read_text("utf-8")) for file, source in _FILES.items()}
+    return {
+        fill(file): fill((_TEMPLATES / fill(source)).read_text("utf-8"))
+        for file, source in _FILES.items()
+    }
 
 
 def _check_name(name: str, group: str, folder: Path) -> None:
     """ConfigError unless the package, its class and its option can have this name; CannotCreateError if it exists."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > 50:
-        valid = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_0123456789")
+        valid = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip(
+            "_0123456789"
+        )
         expected = "expected the name of a Python package: at most 50 lower-case letters, digits and underscores"
-        raise ConfigError(f"{name}: {expected}{did_you_mean(valid[:50] if valid != name else None)}")
+        raise ConfigError(
+            f"{name}: {expected}{did_you_mean(valid[:50] if valid != name else None)}"
+        )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise ConfigError(f"{name}: a keyword of Python; did you mean my_{name}?")
     _reject_existing(folder / name)  # before the options and modules, which it may have added
     if name in groups(folders(conf_dir(), [])).get(group, {}):
         raise ConfigError(f"{name}: {group}={name} exists already; did you mean my_{name}?")
     if name in sys.modules or importlib.util.find_spec(name) is not None:
-        raise ConfigError(f"{name}: a Python module of this name is installed; did you mean my_{name}?")
+        raise ConfigError(
+            f"{name}: a Python module of this name is installed; did you mean my_{name}?"
+        )
 
 
 def _reject_existing(path: Path) -> None:

@@ -19,10 +19,17 @@ from mlxlab.tracking.runs.liveness import Diagnosis, diagnose
 log = logging.getLogger("mlxlab.cli.runs")
 
 MAX_RUNS = 100_000
-_ACTIONS = {"alive": "none", "unknown": "none", "unsent": "upload its journal", "dead": "set to KILLED"}
+_ACTIONS = {
+    "alive": "none",
+    "unknown": "none",
+    "unsent": "upload its journal",
+    "dead": "set to KILLED",
+}
 
 
-def doctor(uri: str | None = None, dry_run: bool = False, json: bool = False, *, args: list[str]) -> None:
+def doctor(
+    uri: str | None = None, dry_run: bool = False, json: bool = False, *, args: list[str]
+) -> None:
     """Closes runs whose process is dead, and uploads journals that were not sent, also those below given folders.
 
     Args:
@@ -38,7 +45,12 @@ def doctor(uri: str | None = None, dry_run: bool = False, json: bool = False, *,
     rows = [_row(each, folders.get(each.folder, "") if each.folder else "") for each in diagnoses]
     known = {each.folder for each in diagnoses}
     rows += [
-        {"run": "", "name": utf8(folder), "state": "unsent", "reason": reason or "is not complete in the store"}
+        {
+            "run": "",
+            "name": utf8(folder),
+            "state": "unsent",
+            "reason": reason or "is not complete in the store",
+        }
         | {"action": "none" if reason else _ACTIONS["unsent"]}
         for folder, reason in folders.items()
         if folder not in known

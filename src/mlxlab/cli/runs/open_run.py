@@ -27,7 +27,9 @@ def open_run(run: str, browser: bool = True, uri: str | None = None, json: bool 
     page = url and run_page(url, row.experiment_id, row.run_id)
     is_missing = row.folder is not None and not os.path.isdir(row.folder)
     if json:
-        print_json({"run_id": row.run_id, "folder": row.folder, "is_missing": is_missing, "page": page})
+        print_json(
+            {"run_id": row.run_id, "folder": row.folder, "is_missing": is_missing, "page": page}
+        )
         return
     print(f"folder: {row.folder or 'unknown'}{' (not found)' if is_missing else ''}")
     print(f"page: {page or _why_no_page(row)}")
@@ -42,5 +44,7 @@ def _why_no_page(run: RunRow) -> str:
 
 
 def _has_desktop() -> bool:
-    has_display = sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    has_display = sys.platform == "darwin" or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
     return has_display and sys.stdout.isatty()

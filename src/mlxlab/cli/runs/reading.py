@@ -67,16 +67,25 @@ def list_runs(
     for option, text in names.items():
         check_keys(reader, option, _split(text), "metrics")
     check_keys(reader, "params", _split(params), "params")
-    runs = reader.list_runs(limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort)
+    runs = reader.list_runs(
+        limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort
+    )
     bests = {key: reader.best_values(runs, key) for key in _split(best)}
-    shown = Columns(facts, None if metrics is None else _split(metrics), _split(params), bests, sort)
+    shown = Columns(
+        facts, None if metrics is None else _split(metrics), _split(params), bests, sort
+    )
     _print(reader, runs, shown, json)
     if line := pending_summary(resolve(uri, None, project_root())):
         log.info(line)
 
 
 def find(
-    limit: Limit = 1000, sort: str | None = None, uri: str | None = None, json: bool = False, *, args: list[str]
+    limit: Limit = 1000,
+    sort: str | None = None,
+    uri: str | None = None,
+    json: bool = False,
+    *,
+    args: list[str],
 ) -> None:
     """Finds runs by a filter; prints their folders and the values that the filter is on.
 
@@ -128,7 +137,9 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
     else:
         _name_evaluation(runs)
         terminal.show(format_comparison(runs))
-        log.info(f"{command('runs diff')} RUN RUN prints what differs, data and code too; {_by_method()}")
+        log.info(
+            f"{command('runs diff')} RUN RUN prints what differs, data and code too; {_by_method()}"
+        )
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -149,7 +160,9 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
     commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
     if len(commits) == 2:
         log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
-    log.info(f"{command('runs compare')} RUN RUN ... puts up to 20 runs side by side; {_by_method()}")
+    log.info(
+        f"{command('runs compare')} RUN RUN ... puts up to 20 runs side by side; {_by_method()}"
+    )
 
 
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
@@ -160,7 +173,9 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     if columns.metrics is None:
         load_best(reader, runs, default_metrics(runs, columns.sort))
     if json:
-        best = [{key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs]
+        best = [
+            {key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs
+        ]
         print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
         return
     listing = format_list(runs, columns, width := terminal.columns())
@@ -169,17 +184,27 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     terminal.show(listing.table if runs else "no runs")
     if "| KILLED " in listing.table:
         resume = f"{command('train')} hydra.run.dir=FOLDER resume=auto"
-        log.info(f"KILLED: stopped by Ctrl-C, another signal or its sweep, or killed; to continue: {resume}")
+        log.info(
+            f"KILLED: stopped by Ctrl-C, another signal or its sweep, or killed; to continue: {resume}"
+        )
     if runs and listing.left_out:
         names = ", ".join(listing.left_out)
-        log.info(f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice")
+        log.info(
+            f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice"
+        )
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:
     """Says which evaluation the metrics in the table below are of."""
     if any(key.startswith(VALID) for run in runs for key in run.metrics):
-        best = "; (best) is the best one, whose weights evaluate and predict use" if any(r.best for r in runs) else ""
-        log.info(f"{VALID} metrics are of the last evaluation{best}; {TEST} metrics are of the best weights")
+        best = (
+            "; (best) is the best one, whose weights evaluate and predict use"
+            if any(r.best for r in runs)
+            else ""
+        )
+        log.info(
+            f"{VALID} metrics are of the last evaluation{best}; {TEST} metrics are of the best weights"
+        )
 
 
 def _by_method() -> str:
@@ -198,7 +223,9 @@ def _facts(columns: str | None) -> list[str] | None:
     names = _split(columns)
     for name in names or [""]:
         if name not in FACTS:
-            expected = f"expected all, or some of {','.join(FACTS)}{did_you_mean(nearest(name, FACTS))}"
+            expected = (
+                f"expected all, or some of {','.join(FACTS)}{did_you_mean(nearest(name, FACTS))}"
+            )
             raise ConfigError(f"columns={name}: {expected}; metrics= and params= add others")
     return names
 

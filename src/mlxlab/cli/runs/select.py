@@ -31,7 +31,9 @@ def check_keys(reader: RunReader, option: str, keys: list[str], group: str) -> N
         if clean(key) not in known:
             prefix = f"{group}." if option == "filter" else ""
             near = nearest(key, known)
-            raise ConfigError(f"{option}={prefix}{key}: not in the store{did_you_mean(near and prefix + near)}")
+            raise ConfigError(
+                f"{option}={prefix}{key}: not in the store{did_you_mean(near and prefix + near)}"
+            )
 
 
 def check_status(option: str, status: str) -> None:
@@ -41,7 +43,11 @@ def check_status(option: str, status: str) -> None:
 
 
 def select(
-    reader: RunReader, text: str | None, status: str | None, experiment: str | None, sweep: str | None
+    reader: RunReader,
+    text: str | None,
+    status: str | None,
+    experiment: str | None,
+    sweep: str | None,
 ) -> Expression | None:
     """The runs that meet all of: a filter, a status, an experiment, a sweep that they are jobs of."""
     parts: list[Expression] = []
@@ -52,10 +58,14 @@ def select(
         parts.append(Condition("status", "", "=", status.upper()))
     if experiment is not None:
         if experiment not in (known := reader.names("experiments")):
-            raise ConfigError(f"experiment={experiment}: not in the store{suggestion(experiment, known)}")
+            raise ConfigError(
+                f"experiment={experiment}: not in the store{suggestion(experiment, known)}"
+            )
         parts.append(Condition("experiment", "", "=", experiment))
     if sweep == "":
-        raise ConfigError("sweep=: a value is missing; expected the run of a sweep, by its id or name")
+        raise ConfigError(
+            "sweep=: a value is missing; expected the run of a sweep, by its id or name"
+        )
     if sweep is not None:
         parts.append(Condition("parent", "", "=", find_run(reader, sweep).run_id))
     return AllOf(tuple(parts)) if parts else None

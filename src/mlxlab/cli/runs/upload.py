@@ -41,7 +41,11 @@ def sync(
     """
     folders = [Path(arg).absolute() for arg in args]
     if to != "mlflow":
-        options = {"entity": entity, "mode": mode, "log_models": log_models} if to == "wandb" else {"space": space}
+        options = (
+            {"entity": entity, "mode": mode, "log_models": log_models}
+            if to == "wandb"
+            else {"space": space}
+        )
         _print(_sync_to(to, {"project": project, **options}, folders), json)
         return
     address = resolve(uri, artifacts, project_root())
@@ -58,7 +62,9 @@ def _print(lines: Iterator[str], json: bool) -> None:
         print(line, flush=True)
 
 
-def _sync_to(name: str, options: dict[str, str | bool | None], folders: list[Path]) -> Iterator[str]:
+def _sync_to(
+    name: str, options: dict[str, str | bool | None], folders: list[Path]
+) -> Iterator[str]:
     from mlxlab.tracking.services.upload import SERVICES, upload_folder
 
     if not folders:

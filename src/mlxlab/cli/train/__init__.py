@@ -60,7 +60,9 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_subcommand(argv, act=partial(_train, owns_process=argv is None), show_help=show_help, needs_args=False)
+    return run_subcommand(
+        argv, act=partial(_train, owns_process=argv is None), show_help=show_help, needs_args=False
+    )
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:
@@ -125,12 +127,16 @@ def _flags(argv: list[str]) -> "Namespace":
     parser.error = refuse  # type: ignore[method-assign,assignment]
     flags = parser.parse_intermixed_args(_with_kind_of_config(argv))
     if flags.experimental_rerun is not None:
-        raise NotAllowedError("--experimental-rerun: runs code from a pickle; resume=<run folder> resumes a run")
+        raise NotAllowedError(
+            "--experimental-rerun: runs code from a pickle; resume=<run folder> resumes a run"
+        )
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
             raise ConfigError(f"--{name}: only together with --cfg")
     if flags.cfg and (flags.multirun or flags.run):
-        raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
+        raise ConfigError(
+            "--cfg: shows the config instead of running it; leave out --run and --multirun"
+        )
     return flags
 
 
@@ -139,7 +145,9 @@ def _unknown_flag(message: str, argv: list[str], known: list[str]) -> str:
     from mlxlab.config.help_index import chosen, folders, lines
 
     unknown = message.partition("unrecognized arguments: ")[2].split(" ")
-    flag, *more = next((argv[n:] for n, arg in enumerate(argv) if arg.startswith("-") and arg in unknown), [""])
+    flag, *more = next(
+        (argv[n:] for n, arg in enumerate(argv) if arg.startswith("-") and arg in unknown), [""]
+    )
     flag, equals, value = flag.partition("=")
     if not flag:
         return ""
@@ -157,8 +165,15 @@ def _unknown_flag(message: str, argv: list[str], known: list[str]) -> str:
 def _with_kind_of_config(argv: list[str]) -> list[str]:
     """`--cfg` without a value is `--cfg job`."""
     followed = zip(argv, [*argv, ""][1:], strict=True)
-    bare = [arg in ("--cfg", "-c") and (not text or "=" in text or text[0] == "-") for arg, text in followed]
-    return [text for arg, is_bare in zip(argv, bare, strict=True) for text in ([arg, "job"] if is_bare else [arg])]
+    bare = [
+        arg in ("--cfg", "-c") and (not text or "=" in text or text[0] == "-")
+        for arg, text in followed
+    ]
+    return [
+        text
+        for arg, is_bare in zip(argv, bare, strict=True)
+        for text in ([arg, "job"] if is_bare else [arg])
+    ]
 
 
 def _show(composer: "Composer", flags: "Namespace") -> int:
@@ -181,7 +196,9 @@ def _show(composer: "Composer", flags: "Namespace") -> int:
             hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=flags)
     except (UserError, BrokenPipeError):
         raise
-    except SystemExit as stop:  # Hydra has printed what is wrong, for example that there is no such package
+    except (
+        SystemExit
+    ) as stop:  # Hydra has printed what is wrong, for example that there is no such package
         return ConfigError.exit_code if stop.code else 0
     except Exception as error:
         if not flags.shell_completion:
@@ -203,7 +220,10 @@ def show_help(args: list[str]) -> str:
     text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
         marks = {name: "*" if name == options.get(group) else " " for name in names}
-        text += [f"  {group}=", *(f"    {marks[name]} {name:<16} {doc}" for name, doc in names.items())]
+        text += [
+            f"  {group}=",
+            *(f"    {marks[name]} {name:<16} {doc}" for name, doc in names.items()),
+        ]
     text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
         meaning = "; ".join(filter(None, [line.expected, line.description]))

@@ -53,7 +53,11 @@ class JobRunner:
         except Exception as error:  # the other jobs run
             if isinstance(error, UserError) and not self.prints_errors:
                 raise
-            print(f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
+            print(
+                f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):",
+                end=" ",
+                file=sys.stderr,
+            )
             self.failures[str(hydra.job.num)] = report(error)
             raise
 
@@ -61,9 +65,13 @@ class JobRunner:
 def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Path], float]) -> int:
     """Every job of a sweep; a failed one does not end the others. Returns the exit code of the first that failed."""
     if is_launched():
-        raise ConfigError("-m: expected a single process for a sweep, got a launcher; start its jobs one by one")
+        raise ConfigError(
+            "-m: expected a single process for a sweep, got a launcher; start its jobs one by one"
+        )
     config.hydra.mode = RunMode.MULTIRUN
-    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
+    config.hydra.overrides.hydra.append(
+        "hydra.mode=MULTIRUN"
+    )  # each job is composed again, and must know
     is_own = config.hydra.launcher._target_.startswith("mlxlab.")
     if note := _early_end(config):
         logger.info(note)
@@ -75,17 +83,26 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
         expected = f"expected hydra/launcher={config.hydra.runtime.choices['hydra/sweeper']} or one of a plugin"
         raise ConfigError(f"hydra/sweeper: {expected}; hydra/sweeper=grid works with any")
     callbacks.on_multirun_start(config=config, config_name="train")
-    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
+    sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=context, task_function=task, config=config
+    )
     try:
         sweeper.sweep(arguments=as_typed(config.hydra.overrides.task))
     except Exception as error:
-        if isinstance(error, OSError) and not task.failures:  # the sweep itself, not one of its jobs
+        if (
+            isinstance(error, OSError) and not task.failures
+        ):  # the sweep itself, not one of its jobs
             raise run_folder_error(error) from error
         if isinstance(error, AssertionError | ValueError) and not task.started:
-            raise ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}") from error
+            raise ConfigError(
+                f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}"
+            ) from error
         if not task.failures:
             raise
-        print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
+        print(
+            f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}",
+            file=sys.stderr,
+        )
         return next(iter(task.failures.values()))
     finally:
         callbacks.on_multirun_end(config=config, config_name="train")
@@ -99,7 +116,9 @@ def _early_end(config: DictConfig) -> str:
     if steps is None or steps.endswith("=null") or epochs is None or "trainer.epochs" in typed:
         return ""
     limit = f"trainer.epochs={epochs}{' (5 or more)' if epochs == 'auto' else ''}"
-    return f"{steps}: a job ends earlier if it reaches {limit}; trainer.epochs=null sets no such limit"
+    return (
+        f"{steps}: a job ends earlier if it reaches {limit}; trainer.epochs=null sets no such limit"
+    )
 
 
 class Sweeper(Protocol):

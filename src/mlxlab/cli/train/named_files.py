@@ -8,7 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, can_resume, check_rounds_file, split_path
+from mlxlab.checkpoint.names import (
+    KEYWORD,
+    RESUME_KEYWORDS,
+    can_resume,
+    check_rounds_file,
+    split_path,
+)
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import rank
@@ -57,7 +63,12 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
 
     values = typed_values(overrides)
     folder = Path(values.get("hydra.run.dir", ""))
-    if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0 or can_resume(folder):
+    if (
+        values.get("resume") != "auto"
+        or "hydra.run.dir" not in values
+        or rank() > 0
+        or can_resume(folder)
+    ):
         return
     check_rounds_file(folder)
     from mlxlab.experiment.manifest import FILE, read_manifest
@@ -68,12 +79,16 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
         raise InputNotFoundError(_no_run_to_continue(folder))
     began = read_manifest(folder).get("inputs", {}).get("overrides") if has_run else None
     typed = {*map(override_name, overrides)}
-    if has_run and not (says_task if began is None else typed >= {*map(override_name, began)} - _NO_TASK):
+    if has_run and not (
+        says_task if began is None else typed >= {*map(override_name, began)} - _NO_TASK
+    ):
         again = "repeat the command that began it"
         if began is not None:
             options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
             again = f"begin it again with: {command('train')} {options}"
-        raise CheckpointUnavailableError(f"{folder}: its run ended before the first checkpoint; {again}")
+        raise CheckpointUnavailableError(
+            f"{folder}: its run ended before the first checkpoint; {again}"
+        )
     if begins and "${" not in str(folder):  # the name of a new folder
         log.info(f"{folder}: no checkpoint, a new run begins")
 
@@ -82,12 +97,22 @@ def _no_run_to_continue(folder: Path) -> str:
     """The message on a folder without a run, with run folders that may be meant."""
     from mlxlab.experiment.manifest import FILE
 
-    runs = [file.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for file in folder.parent.glob(pattern)]
+    runs = [
+        file.parent
+        for pattern in (f"*/{FILE}", f"*/*/{FILE}")
+        for file in folder.parent.glob(pattern)
+    ]
     neighbours = [run.name for run in runs if run.parent == folder.parent]
     new_run = "without resume=auto a new run begins"
     if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
         return f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}? ({new_run})"
-    got = "a folder without a run" if folder.is_dir() else "a file" if folder.is_file() else "no such folder"
+    got = (
+        "a folder without a run"
+        if folder.is_dir()
+        else "a file"
+        if folder.is_file()
+        else "no such folder"
+    )
     newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
     such = f", such as {', '.join(map(str, newest))}" if newest else ""
     return f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}"

@@ -39,13 +39,17 @@ def resume_sweep(flags: Namespace) -> Namespace:
     typed = [text for text in flags.overrides if text not in named]
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
         expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
-        raise ConfigError(f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs")
+        raise ConfigError(
+            f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs"
+        )
     if not (value := typed_values(named).get(KEY)):
         raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     start = read_sweep_start(folder)
     if "hydra/sweeper=paired" in start["overrides"]:
-        raise ConfigError(f"{folder}: a trial; its own command continues it: {_trial_command(folder)}")
+        raise ConfigError(
+            f"{folder}: a trial; its own command continues it: {_trial_command(folder)}"
+        )
     for text in start["overrides"]:
         if has_credentials(text):
             raise NotAllowedError(f"{folder}: {why_refused(text)}")
@@ -55,7 +59,11 @@ def resume_sweep(flags: Namespace) -> Namespace:
             )
     changed = [override_name(text) for text in typed]
     if _LAUNCHER in changed:  # whose settings may be others
-        changed += [name for name in map(override_name, start["overrides"]) if name.startswith("hydra.launcher.")]
+        changed += [
+            name
+            for name in map(override_name, start["overrides"])
+            if name.startswith("hydra.launcher.")
+        ]
     overrides = [text for text in start["overrides"] if override_name(text) not in changed] + typed
     return Namespace(
         **{
@@ -74,7 +82,9 @@ def _check_names(overrides: list[str]) -> None:
         name = override_name(text)
         if name.startswith("sweep.") and name != KEY:
             near = nearest(name.partition(".")[2], _KEYS)
-            raise ConfigError(unknown_key(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}"))
+            raise ConfigError(
+                unknown_key(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}")
+            )
 
 
 def _trial_command(folder: Path) -> str:

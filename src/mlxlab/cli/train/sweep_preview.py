@@ -35,11 +35,21 @@ def _jobs(composer: "Composer", config: "DictConfig") -> str:
     typed, _ = parse(composer.overrides, multirun=True)
     points = [overrides_by_key(texts) for texts in jobs_to_check(typed, config, [])]
     keys = [key for key in points[0] if len({point.get(key) for point in points}) > 1]
-    rows = [[str(number), *(point[key] for key in keys)] for number, point in enumerate(points[:_MAX_ROWS])]
+    rows = [
+        [str(number), *(point[key] for key in keys)]
+        for number, point in enumerate(points[:_MAX_ROWS])
+    ]
     fixed = " ".join(f"{key}={value}" for key, value in points[0].items() if key not in keys)
     more = [f"... and {len(points) - _MAX_ROWS} more"] if len(points) > _MAX_ROWS else []
     count = f"{len(points)} job{'s' * (len(points) != 1)}"
-    return "\n".join([f"{count}; all: {fixed or 'the defaults'}", "", markdown_table(["job", *keys], rows, "l"), *more])
+    return "\n".join(
+        [
+            f"{count}; all: {fixed or 'the defaults'}",
+            "",
+            markdown_table(["job", *keys], rows, "l"),
+            *more,
+        ]
+    )
 
 
 def _search(config: "DictConfig", sampler: str) -> str:
@@ -52,5 +62,13 @@ def _search(config: "DictConfig", sampler: str) -> str:
     fixed, space = read_space(as_typed(config.hydra.overrides.task), params)
     trials = "trials" if sweeper.trials is None else f"{sweeper.trials} trials"
     pruner = "" if sweeper.pruner == "none" else f", pruned by {sweeper.pruner}"
-    lines = [f"{trials} by {sampler}{pruner}; objective {config.objective}; all: {' '.join(fixed) or 'the defaults'}"]
-    return "\n".join([*lines, "", markdown_table(["key", "values"], [[each.key, str(each)] for each in space], "l")])
+    lines = [
+        f"{trials} by {sampler}{pruner}; objective {config.objective}; all: {' '.join(fixed) or 'the defaults'}"
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            markdown_table(["key", "values"], [[each.key, str(each)] for each in space], "l"),
+        ]
+    )

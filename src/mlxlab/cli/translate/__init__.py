@@ -19,7 +19,9 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 
 
-def _translate(defaults: bool = False, table: str | None = None, json: bool = False, *, args: list[str]) -> None:
+def _translate(
+    defaults: bool = False, table: str | None = None, json: bool = False, *, args: list[str]
+) -> None:
     """Prints the new command.
 
     Args:
@@ -43,9 +45,16 @@ def _translate(defaults: bool = False, table: str | None = None, json: bool = Fa
             check_options(translation.to, translation.args)
     except ConfigError as error:
         raise ConfigError(translation.as_typed(str(error))) from None
-    command = translation.to if translation.to.startswith("python ") else program.command(translation.to)
+    command = (
+        translation.to if translation.to.startswith("python ") else program.command(translation.to)
+    )
     if json:
-        print_json({"command": [*shlex.split(command), *translation.args], "notes": list(translation.notes)})
+        print_json(
+            {
+                "command": [*shlex.split(command), *translation.args],
+                "notes": list(translation.notes),
+            }
+        )
         return
     for note in translation.notes:
         print(note, file=sys.stderr)
@@ -71,7 +80,9 @@ def check_options(command: str, args: list[str]) -> None:
         "export hf": ("mlxlab.cli.export.published.export_hf",),
     }.get(command, ())
     given = {arg.partition("=")[0] for arg in args}
-    keys = [item for target in targets if (known := signature(target)) for item in known.keys.items()]
+    keys = [
+        item for target in targets if (known := signature(target)) for item in known.keys.items()
+    ]
     missing = [f"{name}=..." for name, key in keys if key.required and name not in given]
     if targets:
         parse_args([*args, *missing], targets)

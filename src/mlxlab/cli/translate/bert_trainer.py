@@ -40,14 +40,19 @@ def adaptive_batch(_: str, values: Values) -> list[str]:
     if "no-dynamic-batch" in values or not is_true(values.get("dynamic-batch", "true")):
         return ["callbacks.adaptive_batch.max=null"]
     accumulation = count_of(values, "grad-accum", 1)
-    smallest, largest = count_of(values, "batch-size", 32) // 2, count_of(values, "max-batch-size", 64)
+    smallest, largest = (
+        count_of(values, "batch-size", 32) // 2,
+        count_of(values, "max-batch-size", 64),
+    )
     limits = {"min": max(1, smallest), "max": largest}
     return [f"callbacks.adaptive_batch.{key}={rows * accumulation}" for key, rows in limits.items()]
 
 
 def of_the_hybrid(convert: Convert) -> Convert:
     """An option that the BERT of the old program ignored."""
-    return lambda value, values: convert(value, values) if values.get("model-type", "").startswith("cnn") else []
+    return lambda value, values: (
+        convert(value, values) if values.get("model-type", "").startswith("cnn") else []
+    )
 
 
 def is_pattern(path: str) -> bool:
@@ -58,7 +63,11 @@ def resume(value: str, _: Values) -> list[str]:
     """A checkpoint of a run; for a pattern, which does not say of which, the folder of a run to fill in."""
     folder = value.rstrip("/")
     if is_pattern(folder):
-        return ["resume=best", f"hydra.run.dir={ANY_RUN}", f"# --resume: write the run folder in place of {ANY_RUN}"]
+        return [
+            "resume=best",
+            f"hydra.run.dir={ANY_RUN}",
+            f"# --resume: write the run folder in place of {ANY_RUN}",
+        ]
     best = "/best" if folder.endswith("/best") else ""
     return Flag("resume", "resume={text}").overrides(
         folder.removesuffix("/best").removesuffix("/checkpoints") + best, {}
@@ -76,7 +85,9 @@ def run_folder(value: str, values: Values) -> list[str]:
     if is_pattern(values.get("resume", "")):
         return []
     folder = as_text(value.rstrip("/"))
-    return [f"hydra.run.dir={folder.rstrip(QUOTE)}/run_${{now:%Y%m%d_%H%M%S}}{QUOTE if folder.endswith(QUOTE) else ''}"]
+    return [
+        f"hydra.run.dir={folder.rstrip(QUOTE)}/run_${{now:%Y%m%d_%H%M%S}}{QUOTE if folder.endswith(QUOTE) else ''}"
+    ]
 
 
 def copies(value: str, _: Values) -> list[str]:
@@ -99,7 +110,11 @@ TRAIN_FLAGS = (
         "(ModernBERT-base)",
         "its weights are loaded here; there the BERT took only its tokenizer and the hybrid only its shape",
     ),
-    Flag("model-type", choice("model-type", {"base": "model=bert", "cnn_hybrid": "model=cnn_hybrid"}), "base"),
+    Flag(
+        "model-type",
+        choice("model-type", {"base": "model=bert", "cnn_hybrid": "model=cnn_hybrid"}),
+        "base",
+    ),
     Flag("batch-size b", BATCH, "32", "data.batch_size counts the rows of an optimizer step"),
     Flag("lr learning-rate", "trainer.learning_rate={}", "2e-5"),
     Flag("epochs e num-epochs", "trainer.epochs={}", "5"),
@@ -116,7 +131,11 @@ TRAIN_FLAGS = (
     Flag("dynamic-batch enable-dynamic-batching", adaptive_batch, "true", kind="switch"),
     Flag("no-dynamic-batch", "callbacks.adaptive_batch.max=null", kind="switch"),
     Flag("max-batch-size", adaptive_batch, "64"),
-    Flag("early-stopping early-stopping-patience", null_if_zero("callbacks.early_stopping.patience"), "3"),
+    Flag(
+        "early-stopping early-stopping-patience",
+        null_if_zero("callbacks.early_stopping.patience"),
+        "3",
+    ),
     Flag("grad-clip gradient-clip", null_if_zero("trainer.step.max_grad_norm"), "1.0"),
     Flag("label-smoothing", "trainer.label_smoothing={}", "0.0"),
     Flag("eval-steps", steps_of_micro_batches("trainer.eval_every", "grad-accum"), "100"),
@@ -136,20 +155,32 @@ TRAIN_FLAGS = (
         "128",
         reason=IGNORED,
     ),
-    Flag("dilated use-dilated-conv", of_the_hybrid(DILATIONS), "true", reason=IGNORED, kind="switch"),
-    Flag("no-dilated", of_the_hybrid(lambda _, __: ["model.dilations=[]"]), reason=IGNORED, kind="switch"),
+    Flag(
+        "dilated use-dilated-conv", of_the_hybrid(DILATIONS), "true", reason=IGNORED, kind="switch"
+    ),
+    Flag(
+        "no-dilated",
+        of_the_hybrid(lambda _, __: ["model.dilations=[]"]),
+        reason=IGNORED,
+        kind="switch",
+    ),
 )
 UNREACHABLE = "no flag and no file set it there"
 FILE_FLAGS = (  # of configuration files; their other keys are spellings of flags
     Flag("warmup-steps", "trainer.schedule.warmup={}", note="ignored there"),
-    Flag("configurations", reason="ignored there; the presets are experiment=quick, standard and production"),
+    Flag(
+        "configurations",
+        reason="ignored there; the presets are experiment=quick, standard and production",
+    ),
     Flag("weight-decay", "trainer.optimizer.weight_decay={}", "0.01", UNREACHABLE),
     Flag("early-stopping-threshold", "callbacks.early_stopping.min_delta={}", "0.001", UNREACHABLE),
     Flag("lazy-eval-interval", default="10", reason="the step decides when arrays are computed"),
     Flag("memory-threshold", "callbacks.adaptive_batch.high={}", "0.8", UNREACHABLE),
     Flag("eval-batch-size", "data.eval_batch_size={}", "64", UNREACHABLE),
     Flag("enable-caching", default="true", reason="tokens are always cached"),
-    Flag("cache-dir", default="cache/tokenized", reason="caches are in .cache of the project folder"),
+    Flag(
+        "cache-dir", default="cache/tokenized", reason="caches are in .cache of the project folder"
+    ),
     Flag("tracking-uri", "tracking.uri={text}", note=UNREACHABLE),
     Flag("log-models", "tracking.log_models={}", "true", UNREACHABLE),
     Flag(
@@ -158,9 +189,15 @@ FILE_FLAGS = (  # of configuration files; their other keys are spellings of flag
         reason="scripts/export.py quantize, after training",
     ),
     Flag("save-total-limit", "checkpointing.keep={}", "3", UNREACHABLE),
-    Flag("enable-profiling profile-memory-steps", default="true", reason="callbacks.memory_monitor is always on"),
+    Flag(
+        "enable-profiling profile-memory-steps",
+        default="true",
+        reason="callbacks.memory_monitor is always on",
+    ),
     Flag("enable-visualization", default="true", reason="plots are always drawn"),
-    Flag("training-modifiers", default="{}", reason="overrides on the command line take their place"),
+    Flag(
+        "training-modifiers", default="{}", reason="overrides on the command line take their place"
+    ),
 )
 
 RUN = Flag("checkpoint c", run, note=OWN_CHECKPOINTS, example="output/run_1", required=True)
@@ -218,7 +255,9 @@ def programs(script: str) -> tuple[Program, ...]:
     return (
         train_program(script, "train"),
         Program(TITLE, script, "predict", "predict", kaggle, flags=predict),
-        Program(TITLE, script, "benchmark", "python -m benchmarks", ("suite=steps",), flags=benchmark),
+        Program(
+            TITLE, script, "benchmark", "python -m benchmarks", ("suite=steps",), flags=benchmark
+        ),
         Program(TITLE, script, "info", "info presets"),
         Program(TITLE, script, "export", "export hf", flags=export),
         Program(TITLE, script, "list-experiments", "runs list"),

@@ -95,7 +95,11 @@ def read_command(line: str, programs: Sequence[Program]) -> OldCommand:
             return command
     typed = _program_arg(args)
     near = nearest(script_name(typed), scripts)
-    hint = f"; did you mean {near}.py?" if near else f"; there is {', '.join(f'{name}.py' for name in sorted(scripts))}"
+    hint = (
+        f"; did you mean {near}.py?"
+        if near
+        else f"; there is {', '.join(f'{name}.py' for name in sorted(scripts))}"
+    )
     raise ConfigError(f"{one_line(typed, 60)}: no program that can be translated{hint}")
 
 
@@ -103,7 +107,9 @@ def _program_arg(args: list[str]) -> str:
     """What seems to name the program. Never a variable or a flag with its value: they may be secrets."""
     args = [arg for arg in args if "=" not in arg]
     modules = [arg for before, arg in pairwise(args) if before == "-m"]
-    return next((arg for arg in args if arg.endswith(".py")), (modules or args or ["an empty line"])[0])
+    return next(
+        (arg for arg in args if arg.endswith(".py")), (modules or args or ["an empty line"])[0]
+    )
 
 
 def script_name(arg: str) -> str:
@@ -133,14 +139,25 @@ def _read_flags(command: OldCommand, args: list[str]) -> OldCommand:
     """Adds the flags among the arguments. Values of unknown flags are not repeated: they may be secrets."""
     program = command.program
     known = flags_by_name(
-        (*program.flags, *(program.file_flags if program.file_format == "python" else ()), *program.phantoms)
+        (
+            *program.flags,
+            *(program.file_flags if program.file_format == "python" else ()),
+            *program.phantoms,
+        )
     )
     unknown, queue = [], list(args)
     while queue:
         arg = queue.pop(0)
         if not _is_flag(arg):
-            if program.file_format != "python" or program.file_flag or command.file or not arg.endswith(".py"):
-                unknown.append(f"{program.name}: an argument without a flag, where none is expected")
+            if (
+                program.file_format != "python"
+                or program.file_flag
+                or command.file
+                or not arg.endswith(".py")
+            ):
+                unknown.append(
+                    f"{program.name}: an argument without a flag, where none is expected"
+                )
             command.file = arg
             continue
         name, equals, text = arg.partition("=")

@@ -22,7 +22,11 @@ def read_json_config(path: Path) -> dict[str, str]:
 
     Raises InputNotFoundError, and DataError for anything but a JSON object.
     """
-    return {key: as_argument(value) for key, value in read_json(path, dict[str, object]).items() if value is not None}
+    return {
+        key: as_argument(value)
+        for key, value in read_json(path, dict[str, object]).items()
+        if value is not None
+    }
 
 
 def read_python_config(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -77,14 +81,20 @@ def _read_body(body: list[ast.stmt], values: dict[str, str], skipped: list[str])
             case _:
                 skipped.append(f"line {statement.lineno}")
                 for node in ast.walk(statement):
-                    if isinstance(node, ast.expr) and isinstance(getattr(node, "ctx", None), ast.Store | ast.Del):
+                    if isinstance(node, ast.expr) and isinstance(
+                        getattr(node, "ctx", None), ast.Store | ast.Del
+                    ):
                         values.pop(_name(node), None)
 
 
 def _name(target: ast.expr) -> str:
     """What an assignment sets: `lr`, `config.lr` and `config["lr"]` are lr; "" for anything else."""
     match target:
-        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+        case (
+            ast.Name(id=name)
+            | ast.Attribute(attr=name)
+            | ast.Subscript(slice=ast.Constant(value=str(name)))
+        ):
             return name
     return ""
 

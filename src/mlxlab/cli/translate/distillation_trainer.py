@@ -46,16 +46,26 @@ def teachers(value: str, values: Values) -> Iterable[str]:
     if not is_olmo(value):
         return items("trainer.teachers", text=True)(value, values)
     reason = "published weights of OLMo cannot be a teacher, a run of model=mlx_lm can"
-    return [f"trainer.teachers=[{TEACHER}]", f"# {value}: {reason}: write its folder in place of {TEACHER}"]
+    return [
+        f"trainer.teachers=[{TEACHER}]",
+        f"# {value}: {reason}: write its folder in place of {TEACHER}",
+    ]
 
 
 def conversations(value: str, _: Values) -> list[str]:
     """Files of conversations; for a hub id, the file that its rows have to be written to."""
-    if Path(value).exists() or value.endswith((".jsonl", ".gz", ".zst")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+    if (
+        Path(value).exists()
+        or value.endswith((".jsonl", ".gz", ".zst"))
+        or not re.fullmatch(r"[\w.-]+/[\w.-]+", value)
+    ):
         return [f"data.source={as_text(value)}"]
     file = f"{value.partition('/')[2]}.jsonl"
     command = f"load_dataset('{value}', split='train').to_json('{file}')"
-    return [f"data.source={as_text(file)}", f"# {file}: data=instruct reads files; this writes it: {command}"]
+    return [
+        f"data.source={as_text(file)}",
+        f"# {file}: data=instruct reads files; this writes it: {command}",
+    ]
 
 
 def unlimited_if_negative(value: str, _: Values) -> list[str]:
@@ -76,7 +86,11 @@ def ranked_losses(_: str, values: Values) -> list[str]:
 
 
 def members(value: str, values: Values) -> Iterable[str]:
-    return items("trainer.distillation.members", text=True)(value, values) if value.strip("[] ") else []
+    return (
+        items("trainer.distillation.members", text=True)(value, values)
+        if value.strip("[] ")
+        else []
+    )
 
 
 def in_micro_batches(key: str, default: int) -> Convert:
@@ -109,7 +123,11 @@ FULL = (
     ),
     Flag("student-model-name student", student, "allenai/OLMo-2-0425-1B-SFT", always=True),
     Flag("tokenizer-name", reason="the tokenizer is that of model.pretrained"),
-    Flag("student-vocab-size", default="100278", reason="the vocabulary is that of model.pretrained, and is checked"),
+    Flag(
+        "student-vocab-size",
+        default="100278",
+        reason="the vocabulary is that of model.pretrained, and is checked",
+    ),
     Flag("alpha", "trainer.loss.alpha={}", "0.5"),
     Flag("kl-temperature", "trainer.loss.temperature={} trainer.loss.scale_by_t2=false", "1"),
     Flag(
@@ -125,7 +143,13 @@ FULL = (
         kind="switch",
     ),
     Flag("num-train-epochs epochs", "trainer.epochs={}", "1"),
-    Flag("steps-per-round", unlimited_if_negative, "-1", reason="-1 sets no limit", note="without effect there"),
+    Flag(
+        "steps-per-round",
+        unlimited_if_negative,
+        "-1",
+        reason="-1 sets no limit",
+        note="without effect there",
+    ),
     Flag("learning-rate lr", "trainer.learning_rate={}", "7.5e-6"),
     Flag(
         "lr-scheduler-type",
@@ -145,20 +169,51 @@ FULL = (
     Flag("gradient-accumulation-steps", FULL_BATCH, "16", OWN_BATCH),
     Flag("eval-batch-size", "data.eval_batch_size={}", "2"),
     Flag(
-        "eval-steps", in_micro_batches("trainer.eval_every", 16), "10", "there it had no effect: logging_steps decided"
+        "eval-steps",
+        in_micro_batches("trainer.eval_every", 16),
+        "10",
+        "there it had no effect: logging_steps decided",
     ),
-    Flag("logging-steps", in_micro_batches("trainer.log_every", 16), "10", "in micro-batches there"),
-    Flag("ckpt-save-steps", in_micro_batches("checkpointing.every_steps", 16), "500", "in micro-batches there"),
+    Flag(
+        "logging-steps", in_micro_batches("trainer.log_every", 16), "10", "in micro-batches there"
+    ),
+    Flag(
+        "ckpt-save-steps",
+        in_micro_batches("checkpointing.every_steps", 16),
+        "500",
+        "in micro-batches there",
+    ),
     Flag("save-total-limit", "checkpointing.keep={}", "(2, without effect: 3)"),
     Flag("early-stop-patience", null_if_zero("callbacks.early_stopping.patience"), "20", ENDED),
     Flag("early-stop-min-delta", "callbacks.early_stopping.min_delta={}", "1e-6"),
-    Flag("enable-id-tracking", when_true("callbacks.example_losses.every_steps=1"), "false", kind="switch"),
+    Flag(
+        "enable-id-tracking",
+        when_true("callbacks.example_losses.every_steps=1"),
+        "false",
+        kind="switch",
+    ),
     Flag("difficulty-filter-percentage", difficulty, "(25)"),
-    Flag("logs-dir", ranked_losses, reason="losses are recorded in the run folder; data.select.source= reads them"),
+    Flag(
+        "logs-dir",
+        ranked_losses,
+        reason="losses are recorded in the run folder; data.select.source= reads them",
+    ),
     Flag("dataset-name", conversations, "allenai/tulu-3-sft-mixture", always=True),
-    Flag("dataset-type", choice("dataset-type", DATASET_TYPES), "full", reason="all of the data", example="single"),
+    Flag(
+        "dataset-type",
+        choice("dataset-type", DATASET_TYPES),
+        "full",
+        reason="all of the data",
+        example="single",
+    ),
     Flag("synthetic-data", when_true("trainer.loss.alpha=1.0"), "false", kind="switch"),
-    Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),
+    Flag(
+        "resume-from-checkpoint",
+        when_true("resume=auto"),
+        "false",
+        "with hydra.run.dir= of that run",
+        kind="switch",
+    ),
     Flag(
         "checkpointed-dir",
         "resume={text}",
@@ -167,8 +222,17 @@ FULL = (
     Flag("run-name", "name={text}"),
     Flag("base-output-dir output-dir", "hydra.run.dir={text}"),
     Flag("description", "tags.description={text}"),
-    Flag("ddp", default="true", reason="scripts/launch.py shares every batch among its processes", kind="switch"),
-    Flag("ignore-index", default="-100", reason="targets that do not count are marked by the data set"),
+    Flag(
+        "ddp",
+        default="true",
+        reason="scripts/launch.py shares every batch among its processes",
+        kind="switch",
+    ),
+    Flag(
+        "ignore-index",
+        default="-100",
+        reason="targets that do not count are marked by the data set",
+    ),
     Flag("seed", "seed={}", "42"),
 )
 SIMPLE = (
@@ -179,7 +243,10 @@ SIMPLE = (
         always=True,
     ),
     Flag(
-        "student-model-name student student-model", "model.pretrained={text}", "Qwen/Qwen2.5-0.5B-Instruct", always=True
+        "student-model-name student student-model",
+        "model.pretrained={text}",
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        always=True,
     ),
     Flag("num-epochs epochs", "trainer.epochs={}", "3"),
     Flag("batch-size", SIMPLE_BATCH, "8", OWN_BATCH),
@@ -189,15 +256,29 @@ SIMPLE = (
     Flag("alpha", "trainer.loss.alpha={}", "0.5"),
     Flag("temperature", "trainer.loss.temperature={}", "3.0"),
     Flag("dataset-name", "data.source={text}", "HuggingFaceTB/cosmopedia-100k", always=True),
-    Flag("max-seq-length", "data.seq_len={}", "512", "rows are filled with documents here; there each was padded"),
+    Flag(
+        "max-seq-length",
+        "data.seq_len={}",
+        "512",
+        "rows are filled with documents here; there each was padded",
+    ),
     Flag("output-dir", "hydra.run.dir={text}", "./outputs/distillation"),
     Flag("save-steps", "checkpointing.every_steps={}", "500"),
     Flag("eval-steps", "trainer.eval_every={}", "100"),
-    Flag("resume-from-checkpoint", when_true("resume=auto"), "false", "with hydra.run.dir= of that run", kind="switch"),
+    Flag(
+        "resume-from-checkpoint",
+        when_true("resume=auto"),
+        "false",
+        "with hydra.run.dir= of that run",
+        kind="switch",
+    ),
     Flag("run-name", "name={text}"),
     Flag("seed", "seed={}", "42"),
 )
-IMPLIED = {"trainer.step.accumulate": "trainer/step=optimized", "trainer.step.dtype": "trainer/step=optimized"}
+IMPLIED = {
+    "trainer.step.accumulate": "trainer/step=optimized",
+    "trainer.step.dtype": "trainer/step=optimized",
+}
 BASE = ("model=transformer", "trainer=distill")
 CHAT = ("data.seq_len=1024", "data.max_valid_examples=10000", "data.loss_on=assistant")
 CACHED = ("trainer.distillation.teacher_cache={top_k: 100, dtype: float16}",)

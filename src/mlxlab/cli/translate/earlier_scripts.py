@@ -57,7 +57,11 @@ CONFIGS = {
     " trainer.schedule.warmup=300 trainer.eval_every=150",
 }
 BY_NAME = {flag.name: flag for flag in (*TRAIN_FLAGS, *FILE_FLAGS)}
-LEVEL = Flag("log-level", default="INFO", reason="messages of level INFO go to stderr, metrics to the run folder")
+LEVEL = Flag(
+    "log-level",
+    default="INFO",
+    reason="messages of level INFO go to stderr, metrics to the run folder",
+)
 ONE = "with --compare-models only options of both models"
 PLOTS = "plots are always drawn"
 PREDICT = "afterwards: scripts/predict.py run=<run folder> input=<test file> output=submission.csv"
@@ -71,18 +75,29 @@ def again(name: str, names: str, default: str | None = None, example: str = "") 
 
 def in_folder(key: str) -> Convert:
     """A file in the folder of `data-dir`."""
-    return lambda value, values: [f"{key}={as_text(values.get('data-dir', 'data/titanic') + '/' + value)}"]
+    return lambda value, values: [
+        f"{key}={as_text(values.get('data-dir', 'data/titanic') + '/' + value)}"
+    ]
 
 
 def data_folder(value: str, values: Values) -> list[str]:
-    files = {"data.source": ("train-file", "train.csv"), "data.valid_source": ("val-file", "val.csv")}
-    return [f"{key}={as_text(f'{value}/{values.get(flag, name)}')}" for key, (flag, name) in files.items()]
+    files = {
+        "data.source": ("train-file", "train.csv"),
+        "data.valid_source": ("val-file", "val.csv"),
+    }
+    return [
+        f"{key}={as_text(f'{value}/{values.get(flag, name)}')}"
+        for key, (flag, name) in files.items()
+    ]
 
 
 def adaptive_batch(_: str, values: Values) -> list[str]:
     """Limits on the rows of a batch: half of `base-batch-size`, and `max-batch-size`."""
     accumulation = count_of(values, "gradient-accumulation-steps", 1)
-    limits = {"min": count_of(values, "base-batch-size", 32) // 2 or 1, "max": count_of(values, "max-batch-size", 64)}
+    limits = {
+        "min": count_of(values, "base-batch-size", 32) // 2 or 1,
+        "max": count_of(values, "max-batch-size", 64),
+    }
     return [f"callbacks.adaptive_batch.{key}={rows * accumulation}" for key, rows in limits.items()]
 
 
@@ -91,7 +106,11 @@ def with_momentum(value: str, values: Values) -> list[str]:
 
 
 def with_betas(value: str, values: Values) -> Iterable[str]:
-    return items("trainer.optimizer.betas")(value, values) if values.get("optimizer", "adamw") != "sgd" else []
+    return (
+        items("trainer.optimizer.betas")(value, values)
+        if values.get("optimizer", "adamw") != "sgd"
+        else []
+    )
 
 
 def of_one_model(convert: Convert) -> Convert:
@@ -103,7 +122,10 @@ def weight_decay(value: str, values: Values) -> list[str]:
     return [] if values.get("optimizer") == "adam" else [f"trainer.optimizer.weight_decay={value}"]
 
 
-FUSION, HIGHWAY = on_or_off("model.fusion", "attention", "concat"), on_or_off("model.highway", "true", "false")
+FUSION, HIGHWAY = (
+    on_or_off("model.fusion", "attention", "concat"),
+    on_or_off("model.highway", "true", "false"),
+)
 SIMPLE_BATCH, OPTIMIZED_BATCH = (
     BatchFlags("batch-size", 16),
     BatchFlags("base-batch-size", 32, "gradient-accumulation-steps"),
@@ -162,15 +184,32 @@ OPTIMIZED = (
     LEVEL,
 )
 HYBRID = (
-    Flag("model-type", choice("model-type", {"cnn_hybrid": "model=cnn_hybrid", "base": "model=bert"}), "cnn_hybrid"),
+    Flag(
+        "model-type",
+        choice("model-type", {"cnn_hybrid": "model=cnn_hybrid", "base": "model=bert"}),
+        "cnn_hybrid",
+    ),
     again("train", "train-path data"),
     again("val", "val-path"),
     Flag("batch-size", BatchFlags("batch-size", 32), "32"),
     again("lr", "learning-rate", "2e-5"),
     again("epochs", "epochs num-epochs", "5"),
     again("warmup-ratio", "warmup-ratio", "0.1"),
-    Flag("cnn-kernel-sizes kernel-sizes", of_one_model(items("model.kernel_sizes")), "2 3 4 5", "", ONE, "list"),
-    Flag("cnn-num-filters num-filters", of_one_model(lambda value, _: [f"model.num_filters={value}"]), "128", "", ONE),
+    Flag(
+        "cnn-kernel-sizes kernel-sizes",
+        of_one_model(items("model.kernel_sizes")),
+        "2 3 4 5",
+        "",
+        ONE,
+        "list",
+    ),
+    Flag(
+        "cnn-num-filters num-filters",
+        of_one_model(lambda value, _: [f"model.num_filters={value}"]),
+        "128",
+        "",
+        ONE,
+    ),
     Flag("use-dilated-conv", of_one_model(DILATIONS), "true", "", ONE, "switch"),
     Flag("use-attention-fusion", of_one_model(FUSION), "true", "", ONE, "switch"),
     Flag("use-highway", of_one_model(HIGHWAY), "true", "", ONE, "switch"),
@@ -184,7 +223,13 @@ HYBRID = (
     Flag("betas", with_betas, "0.9 0.999", reason="SGD has none", kind="list"),
     Flag("output-dir output", run_folder, "(none)", example="output"),
     Flag("experiment-name", "tracking.experiment={text}"),
-    Flag("enable-mlflow", when_true("tracking=mlflow"), "true", "it could not be turned off there", kind="switch"),
+    Flag(
+        "enable-mlflow",
+        when_true("tracking=mlflow"),
+        "true",
+        "it could not be turned off there",
+        kind="switch",
+    ),
     Flag("enable-visualization", default="true", reason=PLOTS, kind="switch"),
 )
 PLAIN_HYBRID = (
@@ -200,10 +245,18 @@ ENHANCED_HYBRID = (
         "focal",
         reason="not implemented here; the options are those of trainer/loss, and docs/how_to/extending.md adds one",
     ),
-    Flag("gradient-clipping", default="true", reason="on unless trainer.step.max_grad_norm=null", kind="switch"),
+    Flag(
+        "gradient-clipping",
+        default="true",
+        reason="on unless trainer.step.max_grad_norm=null",
+        kind="switch",
+    ),
     Flag("max-gradient-norm", "trainer.step.max_grad_norm={}", "1.0"),
     Flag("gradient-log-interval", "trainer.log_every={}", "50"),
-    Flag("mlflow-base-dir", reason="tracking.uri=sqlite:///<file> names the store, tracking.artifacts the folder"),
+    Flag(
+        "mlflow-base-dir",
+        reason="tracking.uri=sqlite:///<file> names the store, tracking.artifacts the folder",
+    ),
 )
 PRODUCTION = (
     Flag("config", choice("config", CONFIGS), "standard", always=True),
@@ -222,7 +275,9 @@ BENCHMARK = (
     Flag("batch-sizes", default="16 32 64", reason="the suite has sizes of its own", kind="list"),
     Flag("enable-memory-profiling", when_true("suite=memory"), kind="switch"),
 )
-MIGRATION = tuple(Flag(name, kind="switch") for name in ("root-dir", "dry-run", "interactive", "backup"))
+MIGRATION = tuple(
+    Flag(name, kind="switch") for name in ("root-dir", "dry-run", "interactive", "backup")
+)
 STORES = "stores of old programs are moved by `scripts/migrate.py source=FOLDER`, with `dry_run=true` to try it"
 TITLE = "The scripts before the unified BERT trainer"
 HYBRID_BASE = ("model=cnn_hybrid", "data=titanic")
@@ -233,7 +288,9 @@ PROGRAMS = (
         "train_optimized",
         base=(*BASE, "trainer=optimized"),
         flags=OPTIMIZED,
-        file_flags=tuple(flag for flag in FILE_FLAGS if flag.name not in {own.name for own in OPTIMIZED}),
+        file_flags=tuple(
+            flag for flag in FILE_FLAGS if flag.name not in {own.name for own in OPTIMIZED}
+        ),
         file_format="json",
         file_flag="config-path",
         presets=PRESETS,
@@ -241,6 +298,12 @@ PROGRAMS = (
     Program(TITLE, "train_cnn_hybrid", base=HYBRID_BASE, flags=PLAIN_HYBRID),
     Program(TITLE, "train_cnn_hybrid_enhanced", base=HYBRID_BASE, flags=ENHANCED_HYBRID),
     Program(TITLE, "run_production", base=BASE, flags=PRODUCTION),
-    Program(TITLE, "benchmark_optimizations", to="python -m benchmarks", base=("suite=steps",), flags=BENCHMARK),
+    Program(
+        TITLE,
+        "benchmark_optimizations",
+        to="python -m benchmarks",
+        base=("suite=steps",),
+        flags=BENCHMARK,
+    ),
     Program(TITLE, "migrate_mlflow_databases", to="", flags=MIGRATION, reason=STORES),
 )

@@ -11,7 +11,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.program import text_value
 
 Values = Mapping[str, str]  # the flags of a command line, by the first of their names
-Convert = Callable[[str, Values], Iterable[str]]  # (a value, all values) -> overrides, and notes behind "# "
+Convert = Callable[
+    [str, Values], Iterable[str]
+]  # (a value, all values) -> overrides, and notes behind "# "
 BFLOAT16 = (
     "float32 is used on a Linux CPU without AVX512-BF16 or without native kernels, unless"
     " trainer.step.allow_slow_dtype=true"
@@ -220,8 +222,14 @@ class BatchFlags:
     def __call__(self, value: str, values: Values) -> list[str]:
         """`data.batch_size`, which here counts the rows of an optimizer step, and into how many parts it is divided."""
         integer(value, "")  # its own fault before that of another flag
-        rows, processes = count_of(values, self.rows, self.default_rows), count_of(values, PROCESSES, 1)
+        rows, processes = (
+            count_of(values, self.rows, self.default_rows),
+            count_of(values, PROCESSES, 1),
+        )
         total = count_of(values, self.micro_batches, self.default_micro_batches)
         own = total if self.per_process else max(1, round(total / processes))
         divided = self.micro_batches in values or self.default_micro_batches > 1
-        return [f"data.batch_size={rows * own * processes}", *([f"trainer.step.accumulate={own}"] if divided else [])]
+        return [
+            f"data.batch_size={rows * own * processes}",
+            *([f"trainer.step.accumulate={own}"] if divided else []),
+        ]

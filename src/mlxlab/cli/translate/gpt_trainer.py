@@ -18,9 +18,15 @@ from mlxlab.cli.translate.shape import ShapeFlags
 
 SHAPE = ShapeFlags(("n-embd", 768), ("n-layer", 12), ("n-head", 12), ("n-hidden", None))
 BATCH = BatchFlags("batch-size", 12, "gradient-accumulation-steps", 40, per_process=False)
-DTYPES = {"bfloat16": "trainer.step.dtype=bfloat16", "float32": "trainer.step.dtype=float32", "float16": ""}
+DTYPES = {
+    "bfloat16": "trainer.step.dtype=bfloat16",
+    "float32": "trainer.step.dtype=float32",
+    "float16": "",
+}
 NO_GPT2 = "GPT-2 is no family here; model.pretrained= takes weights of the Llama layout"
-OWN_BATCH = "data.batch_size counts the rows of an optimizer step, which trainer.step.accumulate divides"
+OWN_BATCH = (
+    "data.batch_size counts the rows of an optimizer step, which trainer.step.accumulate divides"
+)
 BY_MACHINE = "MLX takes the GPU where there is one"
 COUNTED = "data.vocabulary counts the training text itself"
 TEXT = "the source is text, not token files: data.source=<files, or a hub id>"
@@ -29,19 +35,31 @@ NO_DECAY = "without decay_lr the rate was constant from the first step"
 
 def shape(value: str, values: Values) -> list[str]:
     """The shape; `None` of n_hidden is four times the width."""
-    return SHAPE(value, {name: text for name, text in values.items() if (name, text) != ("n-hidden", "None")})
+    return SHAPE(
+        value, {name: text for name, text in values.items() if (name, text) != ("n-hidden", "None")}
+    )
 
 
 def init_from(value: str, values: Values) -> list[str]:
-    return [f"hydra.run.dir={as_text(values.get('out-dir', 'out'))}", "resume=auto"] if value == "resume" else []
+    return (
+        [f"hydra.run.dir={as_text(values.get('out-dir', 'out'))}", "resume=auto"]
+        if value == "resume"
+        else []
+    )
 
 
 def project(value: str, values: Values) -> list[str]:
-    return [f"tracking.wandb.project={as_text(value)}"] if is_true(values.get("wandb-log", "False")) else []
+    return (
+        [f"tracking.wandb.project={as_text(value)}"]
+        if is_true(values.get("wandb-log", "False"))
+        else []
+    )
 
 
 def betas(_: str, values: Values) -> list[str]:
-    return [f"trainer.optimizer.betas=[{values.get('beta1', '0.9')}, {values.get('beta2', '0.95')}]"]
+    return [
+        f"trainer.optimizer.betas=[{values.get('beta1', '0.9')}, {values.get('beta2', '0.95')}]"
+    ]
 
 
 def decays(values: Values) -> bool:
@@ -79,7 +97,11 @@ def adapter(value: str, values: Values) -> list[str]:
     if not adapted:
         return []
     targets = ", ".join(adapted)
-    return ["model/adapter=lora", f"model.adapter.rank={max(adapted.values())}", f"model.adapter.targets=[{targets}]"]
+    return [
+        "model/adapter=lora",
+        f"model.adapter.rank={max(adapted.values())}",
+        f"model.adapter.targets=[{targets}]",
+    ]
 
 
 def adapter_scale(value: str, values: Values) -> list[str]:
@@ -121,7 +143,11 @@ FLAGS = (
     Flag("eval-iters", "trainer.eval_batches={}", "200"),
     Flag("log-interval", "trainer.log_every={}", "1"),
     Flag("eval-only", default="False", reason="scripts/evaluate.py run=<run folder>"),
-    Flag("always-save-checkpoint", default="True", reason="every evaluation saves, the best and the last are kept"),
+    Flag(
+        "always-save-checkpoint",
+        default="True",
+        reason="every evaluation saves, the best and the last are kept",
+    ),
     Flag("dataset", default="fineweb10B", reason=TEXT),
     Flag("train-shard-filenames", reason=TEXT),
     Flag("num-train-shards", default="103", reason=TEXT),
@@ -143,7 +169,11 @@ FLAGS = (
         "False",
     ),
     Flag("rotary-base", "model.rope_theta={}", "10000.0"),
-    Flag("rotary-max-position-embeddings", default="2048", reason="rotary positions have no limit here"),
+    Flag(
+        "rotary-max-position-embeddings",
+        default="2048",
+        reason="rotary positions have no limit here",
+    ),
     Flag("learning-rate", "trainer.learning_rate={}", "6e-4"),
     Flag("max-iters", "trainer.epochs=null trainer.max_steps={}", "600000"),
     Flag("weight-decay", "trainer.optimizer.weight_decay={}", "0.1"),
@@ -152,7 +182,11 @@ FLAGS = (
     Flag("grad-clip", null_if_zero("trainer.step.max_grad_norm"), "1.0"),
     Flag("decay-lr", schedule, "True"),
     Flag("warmup-iters", warmup, "2000", reason=NO_DECAY),
-    Flag("lr-decay-iters", default="600000", reason="the schedule ends with the run: trainer.max_steps"),
+    Flag(
+        "lr-decay-iters",
+        default="600000",
+        reason="the schedule ends with the run: trainer.max_steps",
+    ),
     Flag("min-lr", final_rate, "6e-5", reason=NO_DECAY),
     Flag("device", default="cuda", reason=BY_MACHINE),
     Flag(
@@ -170,8 +204,16 @@ FLAGS = (
     Flag("lora-alpha", adapter_scale, "1.0", reason=ADAPTER),
     Flag("scaling-schedule-file", schedule_file, "(None)", "", SCHEDULE),
     Flag("scaling-schedule", inline_schedule, "([])", "", SCHEDULE),
-    Flag("target-architecture-config", default="None", reason="`--dry-run` prints the model after each operation"),
-    Flag("ignored-outlayers-sum", default="0.01", reason="`scripts/info.py tokens` lists outliers by quartiles"),
+    Flag(
+        "target-architecture-config",
+        default="None",
+        reason="`--dry-run` prints the model after each operation",
+    ),
+    Flag(
+        "ignored-outlayers-sum",
+        default="0.01",
+        reason="`scripts/info.py tokens` lists outliers by quartiles",
+    ),
     Flag("shrunken-vocab-size", "data.vocabulary.size={}", "(None)"),
     Flag("vocab-remapping-file", default="None", reason=COUNTED),
     Flag("RARE_TOKEN_ID", default="None", reason=COUNTED),
@@ -205,6 +247,11 @@ PROGRAMS = (
     program("train", (*FIXED, *START)),
     program("train_refactored", (*FIXED, "seed=1337", *REWRITE)),
     Program(TITLE, "sample", to="generate", flags=SAMPLE, file_format="python"),
-    Program(TITLE, "analyze_tokens", to="", reason=f"{COUNTED}; `scripts/info.py tokens` shows the counts"),
+    Program(
+        TITLE,
+        "analyze_tokens",
+        to="",
+        reason=f"{COUNTED}; `scripts/info.py tokens` shows the counts",
+    ),
     Program(TITLE, "create_remapping_tensor", to="", flags=MAPPING, reason=COUNTED),
 )

@@ -206,7 +206,9 @@ def _schedule(entries: object, origin: str, values: Values) -> list[str]:
     overrides: list[str] = []
     for entry in operations:
         if entry["name"] not in CHANGES:
-            raise ConfigError(f"{origin}: {entry['name']}: unknown operation{suggestion(entry['name'], CHANGES)}")
+            raise ConfigError(
+                f"{origin}: {entry['name']}: unknown operation{suggestion(entry['name'], CHANGES)}"
+            )
         changes = CHANGES[entry["name"]](entry["value"], settings)
         lines += list(_operations(entry, changes, len(lines)))
         if not changes:
@@ -224,7 +226,9 @@ def _operations(entry: OldOperation, changes: list[Options], start: int) -> Iter
     if entry["max_wait_iters"] is not None or not when:
         when["or_steps"] = max(1, entry["max_wait_iters"] or 1)
     for number_, change in enumerate(changes):
-        options = {"id": f"{entry['name']}_{start + number_ + 1}"} | {k: v for k, v in change.items() if k != "_"}
+        options = {"id": f"{entry['name']}_{start + number_ + 1}"} | {
+            k: v for k, v in change.items() if k != "_"
+        }
         options["when"] = when if number_ == 0 else when | {"or_steps": 1}
         if entry["reevaluate"] and number_ == len(changes) - 1:
             options["then"] = "evaluate"

@@ -38,9 +38,14 @@ class ShapeFlags:
     def __call__(self, value: str, values: Values) -> list[str]:
         if self.preset in values:
             return []
-        width, layers, heads = (count_of(values, *flag) for flag in (self.width, self.layers, self.heads))
+        width, layers, heads = (
+            count_of(values, *flag) for flag in (self.width, self.layers, self.heads)
+        )
         name, default = self.feed_forward
         shape = (width, layers, heads, count_of(values, name, default or 4 * width))
         if shape in SIZES:
             return [f"model/size={SIZES[shape]}"]
-        return ["model/size=none", *(f"{key}={number}" for key, number in zip(KEYS, shape, strict=True))]
+        return [
+            "model/size=none",
+            *(f"{key}={number}" for key, number in zip(KEYS, shape, strict=True)),
+        ]

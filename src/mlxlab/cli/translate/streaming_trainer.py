@@ -17,7 +17,9 @@ from mlxlab.cli.translate.shape import ShapeFlags
 
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 BATCH = BatchFlags("batch-size", 32, "gradient-accumulation-steps")
-SHAPE = ShapeFlags(("d-model", 512), ("num-layers", 6), ("num-heads", 8), ("d-ff", 2048), preset="model-preset")
+SHAPE = ShapeFlags(
+    ("d-model", 512), ("num-layers", 6), ("num-heads", 8), ("d-ff", 2048), preset="model-preset"
+)
 PRESET_WINS = "ignored with --model-preset, there too"
 NO_CLOUD = "no effect without --cloud-provider, there too"
 SECRET = "never on a command line; set it in the environment: "
@@ -45,7 +47,11 @@ def split_checkpoint(path: str) -> tuple[str, str]:
     """(run folder, name of the checkpoint here, or "") of a checkpoint of the old program."""
     folder, _, name = path.rstrip("/").rpartition("/")
     step = name.removeprefix("checkpoint_step_")
-    names = {"final_checkpoint": "last", "best_checkpoint": "best", f"checkpoint_step_{step}": f"step-{step}"}
+    names = {
+        "final_checkpoint": "last",
+        "best_checkpoint": "best",
+        f"checkpoint_step_{step}": f"step-{step}",
+    }
     return (folder or ".", names[name]) if name in names else (path, "")
 
 
@@ -82,7 +88,9 @@ FLAGS = (
     ),
     Flag(
         "vocab-size",
-        lambda value, values: [] if "auto-vocab-size" in values else [f"data.tokenizer.vocab_size={value}"],
+        lambda value, values: (
+            [] if "auto-vocab-size" in values else [f"data.tokenizer.vocab_size={value}"]
+        ),
         "16000",
         reason="--auto-vocab-size chooses",
     ),
@@ -91,7 +99,11 @@ FLAGS = (
     Flag("tokenizer-train-examples", "data.tokenizer.train_examples={}", "10000"),
     Flag("retrain-tokenizer", "data.tokenizer.force_retrain=true", kind="switch"),
     Flag("tokenizer-path", "data.tokenizer.path={text}", "(tokenizer.json of the output folder)"),
-    Flag("model-preset", choice("model-preset", {size: f"model/size={size}" for size in SIZES}), example="tiny"),
+    Flag(
+        "model-preset",
+        choice("model-preset", {size: f"model/size={size}" for size in SIZES}),
+        example="tiny",
+    ),
     Flag("d-model", SHAPE, "512", reason=PRESET_WINS),
     Flag("num-layers", SHAPE, "6", reason=PRESET_WINS),
     Flag("num-heads", SHAPE, "8", reason=PRESET_WINS),
@@ -103,7 +115,10 @@ FLAGS = (
     Flag("no-swiglu", plain_feed_forward, kind="switch"),
     Flag("no-rope", "model.position_embedding=learned", kind="switch"),
     Flag(
-        "use-lora", adapter, note="all projections of attention and feed-forward layers; there the head", kind="switch"
+        "use-lora",
+        adapter,
+        note="all projections of attention and feed-forward layers; there the head",
+        kind="switch",
     ),
     Flag(
         "lora-rank",
@@ -143,14 +158,22 @@ FLAGS = (
         example="s3",
     ),
     Flag("cloud-bucket", of_cloud("cloud.bucket"), reason=NO_CLOUD, example="checkpoints"),
-    Flag("cloud-region", region, reason="only --cloud-provider s3 has regions", example="eu-west-1"),
+    Flag(
+        "cloud-region", region, reason="only --cloud-provider s3 has regions", example="eu-west-1"
+    ),
     Flag("cloud-prefix", of_cloud("cloud.prefix"), "(checkpoints)", reason=NO_CLOUD),
     Flag("azure-sas-token", reason=f"{SECRET}AZURE_STORAGE_SAS_TOKEN"),
     Flag("azure-account-name", reason=f"{SECRET}AZURE_STORAGE_ACCOUNT_NAME"),
     Flag("seed", "seed={}", "42"),
 )
 GENERATE = (
-    Flag("checkpoint", run, note=OWN_CHECKPOINTS, example="output_advanced/best_checkpoint", required=True),
+    Flag(
+        "checkpoint",
+        run,
+        note=OWN_CHECKPOINTS,
+        example="output_advanced/best_checkpoint",
+        required=True,
+    ),
     Flag("prompt", "prompt={}"),
     Flag("tokenizer-path", reason="the tokenizer is that of the run"),
     Flag("max-length", "max_tokens={}", "100"),
@@ -165,7 +188,11 @@ PHANTOMS = (
         reason="there never was such a flag; text is streamed there and here, data.streaming=false keeps it in memory",
     ),
 )
-FIXED = ("trainer/schedule=cosine", "trainer.schedule.final_lr_ratio=0.1", "model.tie_embeddings=false")
+FIXED = (
+    "trainer/schedule=cosine",
+    "trainer.schedule.final_lr_ratio=0.1",
+    "model.tie_embeddings=false",
+)
 BASE = ("model=transformer", "data=streaming", "trainer=optimized")
 TITLE = "The streaming trainer"
 PROGRAMS = (

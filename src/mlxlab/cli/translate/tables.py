@@ -25,7 +25,9 @@ def flag_table(title: str) -> str:
     """The flags of the programs with a title. Raises ConfigError if there are none."""
     programs = [program for program in PROGRAMS if program.title.casefold() == title.casefold()]
     if not programs:
-        raise ConfigError(f"table={title}: unknown program{suggestion(title, {program.title for program in PROGRAMS})}")
+        raise ConfigError(
+            f"table={title}: unknown program{suggestion(title, {program.title for program in PROGRAMS})}"
+        )
     return "\n\n".join(_table(program, names) for program, names in _alike(programs))
 
 
@@ -34,7 +36,11 @@ def _alike(programs: list[Program]) -> list[tuple[Program, list[str]]]:
     groups: list[tuple[Program, list[str]]] = []
     for program in programs:
         for other, names in groups:
-            if (program.flags, program.file_flags, program.to) == (other.flags, other.file_flags, other.to):
+            if (program.flags, program.file_flags, program.to) == (
+                other.flags,
+                other.file_flags,
+                other.to,
+            ):
                 names.append(program.name)
                 break
         else:
@@ -43,7 +49,11 @@ def _alike(programs: list[Program]) -> list[tuple[Program, list[str]]]:
 
 
 def _table(program: Program, names: list[str]) -> str:
-    target = program.to if program.to.startswith("python") else f"scripts/{program.to.replace(' ', '.py ', 1)}"
+    target = (
+        program.to
+        if program.to.startswith("python")
+        else f"scripts/{program.to.replace(' ', '.py ', 1)}"
+    )
     target = target if "." in target or " " in target or not program.to else f"{target}.py"
     new = " ".join([target, *program.base]) if program.to else f"no counterpart: {program.reason}"
     heading = f"**{', '.join(f'`{name}`' for name in names)}**: {f'`{new}`' if program.to else new}"
@@ -54,7 +64,9 @@ def _table(program: Program, names: list[str]) -> str:
 
 
 def _row(flag: Flag, prefix: str) -> str:
-    spellings = [f"`{prefix if len(name) > 1 else prefix[:1]}{name}`" for name in flag.names.split()]
+    spellings = [
+        f"`{prefix if len(name) > 1 else prefix[:1]}{name}`" for name in flag.names.split()
+    ]
     default = "" if flag.default is None else flag.default.strip("()").replace("\n", "line break")
     example = example_of(flag)
     none = f"none: {flag.reason}" if flag.reason and not example else ""
@@ -69,6 +81,8 @@ def example_of(flag: Flag) -> str:
     examples = filter(None, [flag.example, (flag.default or "").strip("()"), "true", "1"])
     for value, others in product(examples, (EXAMPLES, NONE)):
         with suppress(UserError):
-            if results := [text for text in flag.overrides(value, others) if not text.startswith("# ")]:
+            if results := [
+                text for text in flag.overrides(value, others) if not text.startswith("# ")
+            ]:
                 return " ".join(results)
     return ""

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlxlab.cli.translate import bert_trainer, distillation_trainer, earlier_scripts, gpt_trainer, streaming_trainer
+from mlxlab.cli.translate import (
+    bert_trainer,
+    distillation_trainer,
+    earlier_scripts,
+    gpt_trainer,
+    streaming_trainer,
+)
 from mlxlab.cli.translate.command_line import OldCommand, flags_by_name, normalized, read_command
 from mlxlab.cli.translate.config_files import read_json_config, read_python_config
 from mlxlab.cli.translate.flags import PROCESSES, Flag, Program, count_of
@@ -43,12 +49,18 @@ class Translation:
     def as_typed(self, message: str) -> str:
         """The lines of a message about the new command, with the old flag in place of an override that it became."""
         lines = [line.partition(": ") for line in message.splitlines()]
-        return "\n".join(f"{self.copied.get(override, override)}{colon}{rest}" for override, colon, rest in lines)
+        return "\n".join(
+            f"{self.copied.get(override, override)}{colon}{rest}" for override, colon, rest in lines
+        )
 
     @property
     def overrides(self) -> list[str]:
         """The arguments that compose a config."""
-        return [arg for arg in self.args if "=" in arg and not (self.to == "launch" and arg.startswith("nproc="))]
+        return [
+            arg
+            for arg in self.args
+            if "=" in arg and not (self.to == "launch" and arg.startswith("nproc="))
+        ]
 
 
 def translate(line: str, *, defaults: bool = False) -> Translation:
@@ -108,14 +120,18 @@ def _add_all(args: dict[str, str], command: OldCommand, results: Sequence[str]) 
     return len(overrides)
 
 
-def _add_flag(args: dict[str, str], command: OldCommand, flag: Flag, value: str, *, is_typed: bool) -> None:
+def _add_flag(
+    args: dict[str, str], command: OldCommand, flag: Flag, value: str, *, is_typed: bool
+) -> None:
     """Adds the overrides of a flag, and says what is different, or why there are none."""
     label = f"--{flag.name}" if is_typed else flag.name
     program = command.program
     if flag.name == program.file_flag:
         return
     if has_credentials(value):
-        command.notes.append(f"{label}: not repeated: a URL with credentials; set them in the environment")
+        command.notes.append(
+            f"{label}: not repeated: a URL with credentials; set them in the environment"
+        )
         return
     results = command.overrides(flag, value)
     if _add_all(args, command, results) and flag.note:
@@ -199,7 +215,9 @@ def _add_python(command: OldCommand, path: Path) -> None:
             command.labels.setdefault(flag.name, f"{path}: {key}")
     command.values.update(typed)
     if skipped:
-        command.notes.append(one_line(f"{path}: not read, only literals are: {', '.join(dict.fromkeys(skipped))}"))
+        command.notes.append(
+            one_line(f"{path}: not read, only literals are: {', '.join(dict.fromkeys(skipped))}")
+        )
 
 
 def _unknown(label: str, key: str, known: Mapping[str, Flag]) -> str:

@@ -69,7 +69,10 @@ def _trial(
     from mlxlab.html.page import write_page
 
     command = _command(given, args)
-    limits, looks = read_budget(budget), [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]
+    limits, looks = (
+        read_budget(budget),
+        [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds],
+    )
     options = Options(limits, looks, metric, evaluation, min_gain, folder, jobs)
     trial = prepare_trial(baseline, split_args(args, limits), options, command)
     is_decided = read_record(trial.folder)["verdict"] in ("keep", "discard")
@@ -90,7 +93,11 @@ def _trial(
 def _command(given: dict[str, object], args: list[str]) -> str:
     """The command line with these options, as far as they are not the defaults."""
     defaults = {name: parameter.default for name, parameter in signature(_trial).parameters.items()}
-    options = [f"{name}={value}" for name, value in given.items() if value != defaults[name] and name != "json"]
+    options = [
+        f"{name}={value}"
+        for name, value in given.items()
+        if value != defaults[name] and name != "json"
+    ]
     return f"{program.command('trial')} {shlex.join([*options[:1], *args, *options[1:]])}"
 
 

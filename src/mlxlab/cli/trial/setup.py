@@ -14,7 +14,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.analysis.trial.finished_runs import config_digest
-from mlxlab.analysis.trial.record import Arm, Question, check_question, digest_text, new_record, write_record
+from mlxlab.analysis.trial.record import (
+    Arm,
+    Question,
+    check_question,
+    digest_text,
+    new_record,
+    write_record,
+)
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.hydra.guard import guard_hydra_node
@@ -47,7 +54,11 @@ class Budget(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        return [] if self.steps is None else [f"{LENGTHS[0]}={self.steps}", *(f"{key}=null" for key in LENGTHS[1:])]
+        return (
+            []
+            if self.steps is None
+            else [f"{LENGTHS[0]}={self.steps}", *(f"{key}=null" for key in LENGTHS[1:])]
+        )
 
 
 class Texts(NamedTuple):
@@ -82,13 +93,18 @@ def read_budget(text: str | None) -> Budget:
     """The limits in `200steps`, `30s`, or both with a comma; raises ConfigError for any other text."""
     limits = Budget()
     for part in [] if text is None else text.split(","):
-        steps, seconds = re.fullmatch(r"(\d{1,12})steps?", part), re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", part)
+        steps, seconds = (
+            re.fullmatch(r"(\d{1,12})steps?", part),
+            re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", part),
+        )
         if steps and int(steps[1]) and limits.steps is None:
             limits = limits._replace(steps=int(steps[1]))
         elif seconds and limits.seconds is None:
             limits = limits._replace(seconds=float(seconds[1]) * _SECONDS[seconds[2]])
         else:
-            raise ConfigError(f"budget={text}: expected steps of a run, time of the trial, or both: 200steps,30m")
+            raise ConfigError(
+                f"budget={text}: expected steps of a run, time of the trial, or both: 200steps,30m"
+            )
     return limits
 
 
@@ -105,11 +121,15 @@ def split_args(args: list[str], limits: Budget) -> Texts:
         elif any(_is_in(key, each) for each in FOR_BOTH):
             texts.both.append(arg)
         elif any(_is_in(key, each) for each in OWN):
-            raise ConfigError(f"{arg}: trial sets {key} itself; its options are baseline, seeds and folder")
+            raise ConfigError(
+                f"{arg}: trial sets {key} itself; its options are baseline, seeds and folder"
+            )
         elif key == "objective":
             raise ConfigError(f"{arg}: expected metric=..., which is for both arms")
         elif limits.steps is not None and key in LENGTHS:
-            raise ConfigError(f"{arg}: budget={limits.steps}steps sets the length of each run; leave out one of them")
+            raise ConfigError(
+                f"{arg}: budget={limits.steps}steps sets the length of each run; leave out one of them"
+            )
         else:
             texts.change.append(arg)
     if not texts.change:
@@ -120,7 +140,9 @@ def split_args(args: list[str], limits: Budget) -> Texts:
 def _check_is_one_value(arg: str) -> None:
     parsed, _ = parse([arg], multirun=True)
     if any(override.is_sweep_override() for override in parsed.values()):
-        raise ConfigError(f"{arg}: several values; a trial takes one value per key, {command('train')} -m several")
+        raise ConfigError(
+            f"{arg}: several values; a trial takes one value per key, {command('train')} -m several"
+        )
 
 
 def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -> Trial:
@@ -137,11 +159,15 @@ def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -
     run = find_run_folder(baseline, typed_values(texts.both).get("tracking.uri"))
     past = read_past_run(run)
     if past.forked_from is not None:
-        raise ConfigError(f"baseline={baseline}: it started from {past.forked_from}; expected a start with new weights")
+        raise ConfigError(
+            f"baseline={baseline}: it started from {past.forked_from}; expected a start with new weights"
+        )
     configs = _compose_arms(run, texts, options)
     if len({config_digest(resolve(without_hydra(config))[0]) for config in configs.values()}) == 1:
         raise ConfigError(f"{' '.join(texts.change)}: changes nothing in the config of {run}")
-    overrides = {arm: _without_seed(as_typed(config.hydra.overrides.task)) for arm, config in configs.items()}
+    overrides = {
+        arm: _without_seed(as_typed(config.hydra.overrides.task)) for arm, config in configs.items()
+    }
     code = provenance.code(provenance.git())
     question = Question(
         baseline=str(run),
@@ -166,7 +192,9 @@ def _compose_arms(run: Path, texts: Texts, options: Options) -> dict[Arm, DictCo
     baseline = with_past_run(Composer(conf_dir(), shared))
     merged = merge_recorded(baseline.overrides[: -len(shared)], texts.change, baseline.folders)
     if merged.dropped:
-        logger.info(f"left out of the changed runs, for another option: {one_line(' '.join(merged.dropped))}")
+        logger.info(
+            f"left out of the changed runs, for another option: {one_line(' '.join(merged.dropped))}"
+        )
     changed = replace(baseline, overrides=[*merged.overrides, *shared, *texts.change])
     return {"baseline": baseline.checked(), "changed": changed.checked()}
 
@@ -177,7 +205,10 @@ def _compose_sweep(
     """The composer and the config of the sweep, whose jobs have been checked; raises ConfigError, NotAllowedError."""
     names = [override_name(text).replace("/", ".") for text in launcher]
     own = ["hydra/sweeper=paired", override_text("hydra.sweeper.seconds", options.limits.seconds)]
-    own += [override_text("hydra.sweep.dir", str(folder)), "hydra.callbacks.parent_run.report=false"]
+    own += [
+        override_text("hydra.sweep.dir", str(folder)),
+        "hydra.callbacks.parent_run.report=false",
+    ]
     if options.jobs > 1 and "hydra.launcher.n_jobs" not in names:
         own.append(f"hydra.launcher.n_jobs={options.jobs}")
     texts = [*overrides, *launcher, *own]
@@ -205,7 +236,9 @@ def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
         if not (folder / "trial.json").exists():
             write_record(folder, new_record(question, command))
     except OSError as error:
-        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
+        raise CannotCreateError(
+            f"{folder}: {error.strerror or error}; the folder cannot be created"
+        ) from None
     return folder
 
 

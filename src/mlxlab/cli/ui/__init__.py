@@ -36,7 +36,9 @@ def _serve(run: str | None = None, port: Port | None = None, uri: str | None = N
         with _stoppable(), serve_ui(address, port) as (url, process):
             print(f"{run_page(url, *page) if page else url}  (Ctrl-C ends it)", flush=True)
             code = process.wait()
-            raise ServiceUnavailableError(f"the server ended with exit code {code}; see {address.queue / LOG}")
+            raise ServiceUnavailableError(
+                f"the server ended with exit code {code}; see {address.queue / LOG}"
+            )
     except KeyboardInterrupt:
         print("stopped", flush=True)
 
@@ -48,7 +50,9 @@ def _stoppable() -> Iterator[None]:
     def interrupt(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

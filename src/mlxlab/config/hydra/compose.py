@@ -55,7 +55,9 @@ class Composer:
         if self.extra is not None:
             path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
         for package, folder in plugins().items():
-            path.prepend(f"plugin {package}", f"file://{folder}", SearchPathQuery(provider="schema"))
+            path.prepend(
+                f"plugin {package}", f"file://{folder}", SearchPathQuery(provider="schema")
+            )
         GlobalHydra.instance().clear()
         hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
         use_own_sources(hydra.config_loader)
@@ -85,7 +87,11 @@ class Composer:
                 self.check_job(config)
                 objectives.append(str(config.objective))
         if len(names := dict.fromkeys(objectives)) > 1:
-            issues.append(ConfigIssue("objective", f"the jobs have {' and '.join(names)}; choose one: objective=..."))
+            issues.append(
+                ConfigIssue(
+                    "objective", f"the jobs have {' and '.join(names)}; choose one: objective=..."
+                )
+            )
         if issues:
             raise ConfigError(format_issues(issues))
         if config is None:
@@ -117,7 +123,11 @@ class Composer:
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(one_line(str(error).partition("\n")[0])) from None
         values, _ = resolve(without_hydra(config))
-        return values, {str(group): str(option) for group, option in config.hydra.runtime.choices.items() if option}
+        return values, {
+            str(group): str(option)
+            for group, option in config.hydra.runtime.choices.items()
+            if option
+        }
 
     def guard(self) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""
@@ -125,7 +135,9 @@ class Composer:
 
     def _compose(self, mode: RunMode, overrides: list[str] | None = None) -> DictConfig:
         try:
-            return self.hydra.compose_config(self.name, list(self.overrides if overrides is None else overrides), mode)
+            return self.hydra.compose_config(
+                self.name, list(self.overrides if overrides is None else overrides), mode
+            )
         except Exception as error:
             if hides_interrupt(error):
                 raise KeyboardInterrupt from None
@@ -151,7 +163,9 @@ class Composer:
             if sizeless is not None and len(found_now) < len(found):
                 config, found, options = sizeless, found_now, [*sizes, *options]
         if config is not None and options:
-            config.hydra.overrides.task = [text for text in config.hydra.overrides.task if text not in options]
+            config.hydra.overrides.task = [
+                text for text in config.hydra.overrides.task if text not in options
+            ]
         issues += found
         return config
 
@@ -167,7 +181,12 @@ class Composer:
             label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
             guard_hydra_node(config.hydra, label)
             sweep = sweep_issues(config.hydra, label) if self.multirun else []
-            issues = [*issues, *sweep, *_unnamed_folders(config, label), *_job_issues(config, label)]
+            issues = [
+                *issues,
+                *sweep,
+                *_unnamed_folders(config, label),
+                *_job_issues(config, label),
+            ]
         return config, issues
 
     def _resumed_options(self, texts: list[str]) -> list[str]:
@@ -179,13 +198,16 @@ class Composer:
         return [
             f"{group}={option}"
             for group, option in ({} if self.multirun else self.choices()).items()
-            if group not in names and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
+            if group not in names
+            and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
         ]
 
     def _without_sizes(self, texts: list[str]) -> list[str]:
         """No preset of sizes, for a model that is typed or resumed and may lack the keys of the default one."""
         names = [override_name(text) for text in texts]
-        return NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
+        return (
+            NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
+        )
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -205,7 +227,9 @@ def _unnamed_folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
             if folder in (None, "", "-", "."):
                 issues.append(ConfigIssue(label(path), "expected the path of a folder"))
             elif (expanded := os.path.expanduser(str(folder))) != str(folder):
-                issues.append(ConfigIssue(label(path), f"~ is not expanded here; expected {expanded}"))
+                issues.append(
+                    ConfigIssue(label(path), f"~ is not expanded here; expected {expanded}")
+                )
         except (OmegaConfBaseException, UserError) as error:
             issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
     return issues
@@ -215,7 +239,11 @@ def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
     job = copy.deepcopy(config)
     with read_write(job), open_dict(job):  # placeholders for what Hydra sets only when the job runs
-        for key, value in {"runtime.output_dir": "(the run folder)", "job.num": 0, "job.id": "0"}.items():
+        for key, value in {
+            "runtime.output_dir": "(the run folder)",
+            "job.num": 0,
+            "job.id": "0",
+        }.items():
             if OmegaConf.select(job.hydra, key) is None:
                 OmegaConf.update(job.hydra, key, value)
     before = HydraConfig.instance().cfg

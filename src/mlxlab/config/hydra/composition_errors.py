@@ -33,12 +33,24 @@ def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[dict[str, str], li
         is_group = _repository(hydra).group_exists(override.key_or_group)
         if message := _option_error(hydra, override):
             issues.append(ConfigIssue(one_line(text, 120), message))
-        elif is_group or override.is_delete() or (override.is_hydra_override() and not _is_of_sweeper(override)):
+        elif (
+            is_group
+            or override.is_delete()
+            or (override.is_hydra_override() and not _is_of_sweeper(override))
+        ):
             texts[text] = text
         else:
             texts[text] = "++" + text.lstrip("+")
-    refused = {override.key_or_group.replace("/", ".") for text, override in typed.items() if text not in texts}
-    return {text: each for text, each in texts.items() if not _is_within(typed[text].key_or_group, refused)}, issues
+    refused = {
+        override.key_or_group.replace("/", ".")
+        for text, override in typed.items()
+        if text not in texts
+    }
+    return {
+        text: each
+        for text, each in texts.items()
+        if not _is_within(typed[text].key_or_group, refused)
+    }, issues
 
 
 def _is_within(key: str, groups: set[str]) -> bool:
@@ -47,10 +59,14 @@ def _is_within(key: str, groups: set[str]) -> bool:
 
 
 def _is_of_sweeper(override: Override) -> bool:
-    return override.key_or_group.startswith("hydra.sweeper.")  # whose unknown keys `sweep_jobs` reports
+    return override.key_or_group.startswith(
+        "hydra.sweeper."
+    )  # whose unknown keys `sweep_jobs` reports
 
 
-def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
+def compose_valid(
+    hydra: Hydra, name: str, typed: list[str]
+) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
     """(config, overrides in it, issues): overrides that fail are dropped one by one; None if a file is at fault."""
     overrides = parse(typed, multirun=True)[0]
     texts, issues = forced(hydra, overrides)
@@ -68,8 +84,12 @@ def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig
             named = [text for text in texts if _is_named(text, overrides[text].key_or_group, error)]
             blamed = max(named, key=lambda text: len(overrides[text].key_or_group), default=None)
             if type(error) is KeyError:
-                label = blamed or locate(hydra, name, tuple(typed), tuple(texts.values()), _ENV_COPY)
-                issues.append(ConfigIssue(label, f"the environment variable {error.args[0]} is not set"))
+                label = blamed or locate(
+                    hydra, name, tuple(typed), tuple(texts.values()), _ENV_COPY
+                )
+                issues.append(
+                    ConfigIssue(label, f"the environment variable {error.args[0]} is not set")
+                )
             else:
                 issues.append(_issue(hydra, error, blamed))
             if blamed is None:
@@ -96,13 +116,17 @@ def _hydra_key_error(config: DictConfig, key: str) -> str | None:
 
 def _is_named(text: str, key: str, error: Exception) -> bool:
     """Whether an error of Hydra is about the override `text` of `key`."""
-    if type(error) is KeyError:  # of os.environ: Hydra reads the variables whether they are set or not
+    if (
+        type(error) is KeyError
+    ):  # of os.environ: Hydra reads the variables whether they are set or not
         return key == _ENV_COPY
     message = f"{error} {error.__cause__ or ''}"
     return text in message or f"'{key}'" in message
 
 
-def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str, ...], path: str) -> str:
+def locate(
+    hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str, ...], path: str
+) -> str:
     """The origin of a key of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
 
     A key inside of an override follows it too: `data.mixture={a: -1}: data.mixture.a`.
@@ -111,7 +135,9 @@ def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str,
     names = split_key(path)
     for text, override in reversed(parse(list(typed), multirun=True)[0].items()):
         key = tuple(re.split("[./]", override.key_or_group))
-        is_group = _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
+        is_group = (
+            _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
+        )
         if names[: len(key)] == key and not is_group:
             return one_line(text, 120) if names == key else f"{one_line(text, 120)}: {path}"
     for depth in range(len(names), 0, -1):
@@ -124,10 +150,14 @@ def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str,
 
 
 @lru_cache(maxsize=1)  # for all errors of one job
-def _merged_files(hydra: Hydra, name: str, overrides: tuple[str, ...]) -> list[tuple[str, Path, YamlFile]]:
+def _merged_files(
+    hydra: Hydra, name: str, overrides: tuple[str, ...]
+) -> list[tuple[str, Path, YamlFile]]:
     """(package, file, content) in the order in which they are merged."""
     try:
-        defaults = hydra.config_loader.compute_defaults_list(name, list(overrides), RunMode.RUN).defaults
+        defaults = hydra.config_loader.compute_defaults_list(
+            name, list(overrides), RunMode.RUN
+        ).defaults
     except Exception:
         return []  # a failed label must not hide the error itself
     contents = []
@@ -149,15 +179,21 @@ def _issue(hydra: Hydra, error: Exception, override: str | None) -> ConfigIssue:
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
     first, _, more = str(error).strip().partition("\n")  # advice follows
     message = one_line(f"{first} {more.partition(chr(10))[0]}" if first.endswith(":") else first)
-    if cause is not None and (message in ("", "None") or message.startswith("Error merging override")):
+    if cause is not None and (
+        message in ("", "None") or message.startswith("Error merging override")
+    ):
         message = one_line(str(cause).partition("\n")[0])
     missing = error.missing_cfg_file if isinstance(error, MissingConfigException) else None
     group, _, option = (missing or "").rpartition("/")
-    message = message + _near_option(hydra, group, option) if missing else message or type(error).__name__
+    message = (
+        message + _near_option(hydra, group, option) if missing else message or type(error).__name__
+    )
     if override is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
         files = (folder / f"{blamed[1]}.yaml" for folder in _folders(hydra))
         file = next((display_path(file) for file in files if file.is_file()), blamed[1])
-        return ConfigIssue((_defaults_entry(hydra, group, option) if option else None) or file, blamed[2])
+        return ConfigIssue(
+            (_defaults_entry(hydra, group, option) if option else None) or file, blamed[2]
+        )
     return ConfigIssue(one_line(override, 120) if override else "config", message)
 
 
@@ -202,7 +238,11 @@ def _options(hydra: Hydra, group: str) -> list[str]:
 
 
 def _folders(hydra: Hydra) -> list[Path]:
-    return [Path(source.path) for source in _repository(hydra).get_sources() if source.scheme() == "file"]
+    return [
+        Path(source.path)
+        for source in _repository(hydra).get_sources()
+        if source.scheme() == "file"
+    ]
 
 
 def _repository(hydra: Hydra) -> ConfigRepository:

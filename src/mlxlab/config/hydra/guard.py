@@ -22,7 +22,9 @@ _TARGETS = (
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 _REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)\Z)")
-_SETTABLE = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
+_SETTABLE = re.compile(
+    r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+"
+)
 
 
 def guard_hydra_node(node: DictConfig, label: LocateKey = str) -> None:
@@ -36,9 +38,15 @@ def _find_disallowed(hydra: object) -> Iterator[ConfigIssue]:
     for name in _COMPONENTS:
         node = hydra.get(name)
         if not isinstance(node, dict):
-            yield ConfigIssue(f"hydra.{name}", f"refused: expected a component; choose one with hydra/{name}=...")
+            yield ConfigIssue(
+                f"hydra.{name}", f"refused: expected a component; choose one with hydra/{name}=..."
+            )
         elif node.get("_target_") in _TARGETS:  # Hydra's own may be told not to recurse
-            node = {key: node[key] for key in node if key not in ("_target_", "_recursive_", "_convert_")}
+            node = {
+                key: node[key]
+                for key in node
+                if key not in ("_target_", "_recursive_", "_convert_")
+            }
         yield from find_disallowed(node, f"hydra.{name}")
     for name in ("job_logging", "hydra_logging"):
         for path, node in walk(hydra.get(name), f"hydra.{name}"):
@@ -48,9 +56,13 @@ def _find_disallowed(hydra: object) -> Iterator[ConfigIssue]:
     folders = hydra.get("searchpath")
     for entry in folders if isinstance(folders, list) else ():
         if not isinstance(entry, str) or ("://" in entry and not entry.startswith("file://")):
-            yield ConfigIssue("hydra.searchpath", f"refused: {entry} is code, not a folder of config files")
+            yield ConfigIssue(
+                "hydra.searchpath", f"refused: {entry} is code, not a folder of config files"
+            )
     checked = {key: value for key, value in hydra.items() if key not in _COMPONENTS}
-    yield from (issue for issue in find_disallowed(checked, "hydra") if issue.path.endswith("._target_"))
+    yield from (
+        issue for issue in find_disallowed(checked, "hydra") if issue.path.endswith("._target_")
+    )
 
 
 def _disallowed_variables(job: dict[str, Iterable[str] | None]) -> Iterator[ConfigIssue]:
@@ -59,7 +71,9 @@ def _disallowed_variables(job: dict[str, Iterable[str] | None]) -> Iterator[Conf
     for name in dict.fromkeys([*(job.get("env_set") or ()), *copied]):
         if not _SETTABLE.fullmatch(str(name)):
             path = "hydra.job.env_copy" if name in copied else join_key("hydra.job.env_set", name)
-            yield ConfigIssue(path, f"refused: a config may not set the environment variable {name}")
+            yield ConfigIssue(
+                path, f"refused: a config may not set the environment variable {name}"
+            )
 
 
 def _disallowed_logging(node: object, path: str) -> Iterator[ConfigIssue]:
@@ -71,6 +85,8 @@ def _disallowed_logging(node: object, path: str) -> Iterator[ConfigIssue]:
     if "()" in node or ".()" in node:
         yield ConfigIssue(path, "refused: a logging config may not call anything")
     if "class" in node and node["class"] not in _HANDLERS:
-        yield ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used")
+        yield ConfigIssue(
+            f"{path}.class", f"refused: {node['class']} is not a handler that may be used"
+        )
     if node.get("filename", _LOG_FILE) != _LOG_FILE:
         yield ConfigIssue(f"{path}.filename", "refused: the log file must be in the run folder")

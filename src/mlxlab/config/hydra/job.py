@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.errors import CannotCreateError, ConfigError
 
-Run = Callable[[DictConfig, Path], float]  # config without `hydra:` and output folder -> value of the objective
+Run = Callable[
+    [DictConfig, Path], float
+]  # config without `hydra:` and output folder -> value of the objective
 
 
 def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, float | Exception]:
@@ -40,7 +42,9 @@ def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, 
     callbacks.on_run_end(config=config, config_name="train", job_return=job)
     assert job.hydra_cfg is not None
     folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
-    return folder, job.return_value if job.status == JobStatus.COMPLETED else cast(Exception, job._return_value)
+    return folder, job.return_value if job.status == JobStatus.COMPLETED else cast(
+        Exception, job._return_value
+    )
 
 
 def is_sweep_job() -> bool:
@@ -60,10 +64,14 @@ def job_config(config: DictConfig) -> Iterator[None]:
 
 
 def run_folder_error(error: OSError) -> CannotCreateError:
-    return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be created")
+    return CannotCreateError(
+        f"{error.filename}: {error.strerror or error}; the run folder cannot be created"
+    )
 
 
-def compose_job(loader: ConfigLoader, sweep: DictConfig, overrides: list[str], number: int) -> DictConfig:
+def compose_job(
+    loader: ConfigLoader, sweep: DictConfig, overrides: list[str], number: int
+) -> DictConfig:
     """The config of job `number` of a sweep, with its `hydra:` node."""
     config = loader.load_sweep_config(sweep, overrides)
     _set_number(config, number)
@@ -75,7 +83,9 @@ def job_folder(config: DictConfig) -> Path:
     with job_config(config):
         folder, subdir = Path(str(config.hydra.sweep.dir)), str(config.hydra.sweep.subdir)
     if Path(subdir).is_absolute() or ".." in Path(subdir).parts or not Path(subdir).parts:
-        raise ConfigError(f"hydra.sweep.subdir={subdir}: expected a folder inside that of the sweep")
+        raise ConfigError(
+            f"hydra.sweep.subdir={subdir}: expected a folder inside that of the sweep"
+        )
     return folder.absolute() / subdir
 
 
@@ -87,7 +97,9 @@ def job_digest(config: DictConfig) -> str:
         with job_config(config), read_write(config.hydra), open_dict(config.hydra):
             config.hydra.runtime.output_dir = "(the run folder)"
             values = {
-                key: OmegaConf.to_object(config[key]) if OmegaConf.is_config(config[key]) else config[key]
+                key: OmegaConf.to_object(config[key])
+                if OmegaConf.is_config(config[key])
+                else config[key]
                 for key in config
                 if key != "hydra"
             }

@@ -69,7 +69,11 @@ def _parse_error(texts: list[str], position: int, error: OverrideParseException)
     text = texts[position]
     if "=" not in text and not text.startswith("~"):
         key, value = _with_following_words(texts, position)
-        if not key or "=" not in texts[position - 1] or ("." in text and not key.endswith("source")):
+        if (
+            not key
+            or "=" not in texts[position - 1]
+            or ("." in text and not key.endswith("source"))
+        ):
             return "expected key=value"
         return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, value)}"
     if re.search(r"^\s|\s=|=\s", text):
@@ -85,7 +89,11 @@ def _parse_error(texts: list[str], position: int, error: OverrideParseException)
         known = OverridesParser.create().functions.functions
         if near := nearest(unknown[1], known):
             return f"unknown function {unknown[1]}{did_you_mean(near)}"
-    example = _quoted(key, value) if (is_list or value[:1].isalpha()) and len(value) < 120 else "key='\"...\"'"
+    example = (
+        _quoted(key, value)
+        if (is_list or value[:1].isalpha()) and len(value) < 120
+        else "key='\"...\"'"
+    )
     if is_list:
         return f"quote the list, and in it names with punctuation: {example}"
     return f"cannot be read ({one_line(reason, 120)}); quote the value: {example}"
@@ -182,4 +190,8 @@ def config_folders() -> list[Path]:
 def group_choices() -> dict[str, str]:
     """Group -> option of the running job; empty outside of a job."""
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return {str(group): str(option) for group, option in chosen.items() if option and not group.startswith("hydra/")}
+    return {
+        str(group): str(option)
+        for group, option in chosen.items()
+        if option and not group.startswith("hydra/")
+    }

@@ -27,7 +27,9 @@ class Merged(NamedTuple):
     dropped: list[str]
 
 
-def merge_recorded(recorded: Sequence[str], typed: Sequence[str], folders: Sequence[Path]) -> Merged:
+def merge_recorded(
+    recorded: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
+) -> Merged:
     """The recorded overrides without those that the ones typed replace.
 
     A typed option of a config group, such as `model=transformer`, begins with its own values: what was recorded of its
@@ -37,14 +39,20 @@ def merge_recorded(recorded: Sequence[str], typed: Sequence[str], folders: Seque
         folders: those of config files, which know the groups.
     """
     names = {_dotted(override_name(text)) for text in typed}
-    groups = [name for name in map(override_name, typed) if any((folder / name).is_dir() for folder in folders)]
+    groups = [
+        name
+        for name in map(override_name, typed)
+        if any((folder / name).is_dir() for folder in folders)
+    ]
     merged, dropped = Merged([], []), [f"{_dotted(group)}." for group in groups]
     for text in recorded:
         name = override_name(text)
         if is_of_one_run(name) or _dotted(name) in names:
             continue
         is_group = any((folder / name).is_dir() for folder in folders)
-        (merged.dropped if not is_group and name.startswith(tuple(dropped)) else merged.overrides).append(text)
+        (
+            merged.dropped if not is_group and name.startswith(tuple(dropped)) else merged.overrides
+        ).append(text)
     return merged
 
 

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, ValueType
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+    ValueType,
+)
 from hydra.errors import HydraException
 
 from mlxlab.config.hydra.overrides import parse
@@ -29,7 +35,11 @@ class Values:
 
     def ends(self) -> list[str]:
         """Values whose validity stands for that of all: the ends of a range, every one of a choice."""
-        return [self.texts[0], self.texts[-1]] if self.ordered and len(self.texts) > 1 else list(self.texts)
+        return (
+            [self.texts[0], self.texts[-1]]
+            if self.ordered and len(self.texts) > 1
+            else list(self.texts)
+        )
 
     def contains(self, value: object) -> bool:
         return value in self.texts
@@ -74,7 +84,9 @@ def read_space(overrides: list[str], params: dict[str, str]) -> tuple[list[str],
     return fixed, domains
 
 
-def split_space(overrides: dict[str, Override]) -> tuple[list[str], list[Domain], list[ConfigIssue]]:
+def split_space(
+    overrides: dict[str, Override],
+) -> tuple[list[str], list[Domain], list[ConfigIssue]]:
     """(overrides with one value, search space, issues); of several overrides of a key the last one counts."""
     last = {override.get_key_element(): (text, override) for text, override in overrides.items()}
     fixed, domains, issues = [], list[Domain](), []
@@ -90,7 +102,9 @@ def split_space(overrides: dict[str, Override]) -> tuple[list[str], list[Domain]
 
 
 def override_texts(point: Point) -> list[str]:
-    return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in point.items()]
+    return [
+        f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in point.items()
+    ]
 
 
 def probes(domains: list[Domain]) -> Iterator[list[str]]:
@@ -119,7 +133,9 @@ def _domain(override: Override) -> Domain:
     texts = list(dict.fromkeys(islice(override.sweep_string_iterator(), _MAX_VALUES + 1)))
     if not 0 < len(texts) <= _MAX_VALUES:
         expected = f"expected 1 to {_MAX_VALUES:,} values"
-        raise ConfigError(f"{expected}, got {'none' if not texts else 'more; interval(a,b) has no such limit'}")
+        raise ConfigError(
+            f"{expected}, got {'none' if not texts else 'more; interval(a,b) has no such limit'}"
+        )
     return Values(key, tuple(texts), ordered=isinstance(value, RangeSweep))
 
 

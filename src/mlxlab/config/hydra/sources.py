@@ -26,15 +26,21 @@ class ValidatedFileSource(FileConfigSource):
     """Hydra's files of conf/, `--config-dir` and search paths, each checked before values are made of it."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path))))
+        path = Path(
+            os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
+        )
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
         file = read_yaml(path)
         header = self._get_header_dict(file.text[:512])
-        return ConfigResult(self.provider, f"file://{self.path}", OmegaConf.create(file.values), header)
+        return ConfigResult(
+            self.provider, f"file://{self.path}", OmegaConf.create(file.values), header
+        )
 
 
-class StructuredConfigSource(structured_config_source.StructuredConfigSource):  # Hydra looks for a class of this name
+class StructuredConfigSource(
+    structured_config_source.StructuredConfigSource
+):  # Hydra looks for a class of this name
     """Hydra's own configs, with the launcher and the sweeper of mlxlab by default."""
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -42,7 +48,13 @@ class StructuredConfigSource(structured_config_source.StructuredConfigSource):  
         if self._normalize_file_name(config_path) == "hydra/config.yaml":
             for default in result.config["defaults"]:
                 with open_dict(default):
-                    default.update({group: option for group, option in _DEFAULT_OPTIONS.items() if group in default})
+                    default.update(
+                        {
+                            group: option
+                            for group, option in _DEFAULT_OPTIONS.items()
+                            if group in default
+                        }
+                    )
         return result
 
 
@@ -51,7 +63,9 @@ class _Repository(ConfigRepository):
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         for entry in config_search_path.get_path():
-            if str(entry.path).startswith("pkg://") and str(entry.provider).startswith("hydra.searchpath"):
+            if str(entry.path).startswith("pkg://") and str(entry.provider).startswith(
+                "hydra.searchpath"
+            ):
                 why = f"{entry.path} is code, not a folder of files; use --config-dir"
                 raise NotAllowedError(f"hydra.searchpath: refused: {why}")
         super().initialize_sources(config_search_path)

@@ -24,7 +24,9 @@ _PATH, _LAUNCHER = "hydra.sweeper", "hydra.launcher"
 _PARAMS = f"{_PATH}.params"
 
 
-def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]) -> list[list[str]]:
+def jobs_to_check(
+    typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]
+) -> list[list[str]]:
     """The overrides of each job of a grid; of a search, those of jobs that use every choice and both ends of intervals.
 
     Errors in `hydra.sweeper.params` and in the search space are added to `issues`.
@@ -33,7 +35,9 @@ def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues:
         master: the config of the whole sweep; None if it cannot be composed.
     """
     if master is None:
-        return _grid({text: override for text, override in typed.items() if not override.is_sweep_override()})
+        return _grid(
+            {text: override for text, override in typed.items() if not override.is_sweep_override()}
+        )
     sweeper = master.hydra.sweeper
     if not isinstance(sweeper, DictConfig):
         raise ConfigError(
@@ -42,7 +46,10 @@ def jobs_to_check(typed: dict[str, Override], master: DictConfig | None, issues:
     params = sweeper.get("params") if isinstance(sweeper.get("params"), DictConfig) else {}
     in_file, file_issues = parse(params_not_typed(params, typed.values()), multirun=True)
     issues += [ConfigIssue(f"{_PARAMS}.{issue.path}", issue.message) for issue in file_issues]
-    is_grid = sweeper.get("_target_") in (_BASIC_SWEEPER, _GRID_SWEEPER) or sweeper.get("sampler") == "grid"
+    is_grid = (
+        sweeper.get("_target_") in (_BASIC_SWEEPER, _GRID_SWEEPER)
+        or sweeper.get("sampler") == "grid"
+    )
     return _grid(in_file | typed) if is_grid else _search(in_file | typed, issues)
 
 
@@ -66,8 +73,15 @@ def sweep_issues(hydra: DictConfig, label: LocateKey) -> list[ConfigIssue]:
 def _sweeper_issues(sweeper: DictConfig) -> list[ConfigIssue]:
     if sweeper.get("_target_") != _BASIC_SWEEPER:
         return _node_issues(sweeper, _PATH)
-    unknown = [key for key in map(str, sweeper) if key not in (*_BASIC_KEYS, "_target_", "_recursive_", "_convert_")]
-    return [ConfigIssue(f"{_PATH}.{key}", f"unknown key{suggestion(key, _BASIC_KEYS)}") for key in unknown]
+    unknown = [
+        key
+        for key in map(str, sweeper)
+        if key not in (*_BASIC_KEYS, "_target_", "_recursive_", "_convert_")
+    ]
+    return [
+        ConfigIssue(f"{_PATH}.{key}", f"unknown key{suggestion(key, _BASIC_KEYS)}")
+        for key in unknown
+    ]
 
 
 def _node_issues(node: DictConfig, path: str) -> list[ConfigIssue]:
@@ -83,11 +97,15 @@ def _grid(overrides: dict[str, Override]) -> list[list[str]]:
     for override in swept:
         if override.value_type == ValueType.INTERVAL_SWEEP:
             others = "a grid takes values, choice(...) or range(...)"
-            raise ConfigError(f"{override.input_line}: an interval needs hydra/sweeper=search; {others}")
+            raise ConfigError(
+                f"{override.input_line}: an interval needs hydra/sweeper=search; {others}"
+            )
     try:
         [jobs] = BasicSweeper.split_arguments(swept, None)
     except HydraException as error:
-        raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
+        raise ConfigError(
+            f"-m: {one_line(str(error))}; give values, choice(...) or range(...)"
+        ) from error
     return [fixed + job for job in jobs]
 
 

@@ -18,9 +18,18 @@ MAX_NODES = 20_000  # aliases counted in full
 
 # Scalars that YAML 1.1 reads differently than most people expect. `true`, `1e-3` and `1_000` are as expected.
 _TRAPS = (
-    (re.compile(r"(?i)^(yes|no|on|off)$"), "YAML reads it as true or false; write true, false, or quote it"),
-    (re.compile(r"^[-+]?0[0-7_]+$"), "YAML reads it as an octal number; drop the leading zero, or quote it"),
-    (re.compile(r"^[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?$"), "YAML reads it as a number in base 60; quote it"),
+    (
+        re.compile(r"(?i)^(yes|no|on|off)$"),
+        "YAML reads it as true or false; write true, false, or quote it",
+    ),
+    (
+        re.compile(r"^[-+]?0[0-7_]+$"),
+        "YAML reads it as an octal number; drop the leading zero, or quote it",
+    ),
+    (
+        re.compile(r"^[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?$"),
+        "YAML reads it as a number in base 60; quote it",
+    ),
     (re.compile(r"^[=]$"), "it is reserved in YAML; quote it"),
 )
 
@@ -68,14 +77,18 @@ def read_yaml(path: Path) -> YamlFile:
     if not path.is_file():
         raise ConfigError(f"{where}: not a regular file")
     if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{where}: {path.stat().st_size:,} bytes; a config file may have {MAX_BYTES:,}")
+        raise ConfigError(
+            f"{where}: {path.stat().st_size:,} bytes; a config file may have {MAX_BYTES:,}"
+        )
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{where}: UTF-16; save it as UTF-8")
     if data.startswith(b"\xef\xbb\xbf"):
         raise ConfigError(f"{where}: begins with a byte order mark; save it as UTF-8 without one")
     if b"\0" in data:
-        raise ConfigError(f"{where}:{data[: data.index(0)].count(10) + 1}: a NUL byte; this is not a text file")
+        raise ConfigError(
+            f"{where}:{data[: data.index(0)].count(10) + 1}: a NUL byte; this is not a text file"
+        )
     try:
         return parse_yaml(path, data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -92,7 +105,9 @@ def parse_yaml(path: Path, text: str) -> YamlFile:
         if root is None:
             raise _Fault("empty; write {} for no keys", 1)
         if not isinstance(root, yaml.MappingNode):
-            raise _Fault("expected a mapping of keys to values, got a list or a scalar", _line(root))
+            raise _Fault(
+                "expected a mapping of keys to values, got a list or a scalar", _line(root)
+            )
         lines: dict[str, int] = {}
         _measure(root, "", _line(root), lines, {})
         return YamlFile(text, loader.construct_document(root), lines)
@@ -101,10 +116,14 @@ def parse_yaml(path: Path, text: str) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        message = f"broken YAML: {one_line(', '.join(filter(None, (error.context, error.problem))))}"
+        message = (
+            f"broken YAML: {one_line(', '.join(filter(None, (error.context, error.problem))))}"
+        )
         if any("\t" in source.split("#")[0] for source in text.splitlines()[line - 1 : line]):
             message = "a tab; indent with spaces"
-        if "nesting depth" in (error.problem or ""):  # libyaml has a limit too, which scanning ahead reaches first
+        if "nesting depth" in (
+            error.problem or ""
+        ):  # libyaml has a limit too, which scanning ahead reaches first
             message = _TOO_DEEP
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         message, line = f"broken YAML: {one_line(str(error), 100)}", 1
@@ -118,12 +137,16 @@ def _line(node: yaml.Node) -> int:
 def _check_depth(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if depth > MAX_DEPTH:
             raise _Fault(_TOO_DEEP, event.start_mark.line + 1)
 
 
-def _measure(node: yaml.Node, path: str, line: int, lines: dict[str, int], sizes: dict[int, int]) -> int:
+def _measure(
+    node: yaml.Node, path: str, line: int, lines: dict[str, int], sizes: dict[int, int]
+) -> int:
     """Checks a node and all in it; an alias is the node of its anchor. Returns the number of values, aliases in full.
 
     Fills `lines` with the line of each key, `sizes` with the number of values by the id of a node, 0 until it is known.
@@ -174,4 +197,6 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
 
 
 def _tag_fault(node: yaml.Node) -> _Fault:
-    return _Fault(f"a tag ({one_line(node.tag, 60)}); a config holds only plain values", _line(node))
+    return _Fault(
+        f"a tag ({one_line(node.tag, 60)}); a config holds only plain values", _line(node)
+    )

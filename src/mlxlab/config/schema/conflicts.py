@@ -9,7 +9,10 @@ _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.storage.no_cloud.NoCloud"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _GROWTH = "callbacks.growth.operations"
-_LANGUAGE_MODELLING = ("mlxlab.data.text.", "mlxlab.data.instruct.")  # data whose targets are tokens
+_LANGUAGE_MODELLING = (
+    "mlxlab.data.text.",
+    "mlxlab.data.instruct.",
+)  # data whose targets are tokens
 _MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"
 _RESIZING = ("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "grow_vocabulary")
 _NOT_RESIZING = ("freeze", "unfreeze", "set_lora", "merge_lora", "an operation on settings")
@@ -21,12 +24,39 @@ def _does_not_divide(divisor: float, number: float) -> bool:
     return divisor >= 1 and number % divisor != 0
 
 
-_RULES: tuple[tuple[str, str, Callable[[float, float], bool], str], ...] = (  # two keys, a conflict of them, a message
-    ("model.num_heads", "model.hidden_size", _does_not_divide, "{} heads do not divide a hidden size of {}"),
-    ("model.num_kv_heads", "model.num_heads", _does_not_divide, "{} key-value heads do not divide {} heads"),
-    ("trainer.schedule.warmup", "trainer.max_steps", lambda warmup, steps: warmup > max(1, steps), _WARMUP),
-    ("trainer.step.accumulate", "data.batch_size", operator.gt, "{} micro-batches of a batch of {} rows"),
-    ("data.fold", "data.folds", operator.ge, "expected a fold below {1} (they count from 0), got {0}"),
+_RULES: tuple[
+    tuple[str, str, Callable[[float, float], bool], str], ...
+] = (  # two keys, a conflict of them, a message
+    (
+        "model.num_heads",
+        "model.hidden_size",
+        _does_not_divide,
+        "{} heads do not divide a hidden size of {}",
+    ),
+    (
+        "model.num_kv_heads",
+        "model.num_heads",
+        _does_not_divide,
+        "{} key-value heads do not divide {} heads",
+    ),
+    (
+        "trainer.schedule.warmup",
+        "trainer.max_steps",
+        lambda warmup, steps: warmup > max(1, steps),
+        _WARMUP,
+    ),
+    (
+        "trainer.step.accumulate",
+        "data.batch_size",
+        operator.gt,
+        "{} micro-batches of a batch of {} rows",
+    ),
+    (
+        "data.fold",
+        "data.folds",
+        operator.ge,
+        "expected a fold below {1} (they count from 0), got {0}",
+    ),
     ("data.folds", "data.folds", lambda folds, _: folds < 2, "expected at least 2 folds, got {}"),
 )
 
@@ -43,16 +73,22 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     yield from _distillation(tree)
     yield from _positions(tree)
     if value_at(tree, "model.init_from") and value_at(tree, "model.pretrained"):
-        yield ConfigIssue("model.init_from", "model.pretrained gives the initial weights too; set one of them")
+        yield ConfigIssue(
+            "model.init_from", "model.pretrained gives the initial weights too; set one of them"
+        )
     yield from _growth(tree)
     yield from _mlx_lm(tree)
     yield from _cloud(tree)
     uri = value_at(tree, "tracking.uri")
-    if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
+    if (
+        isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES
+    ):  # SQLAlchemy: dialect+driver
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         yield ConfigIssue("tracking.uri", f"expected {expected}, got {uri or 'no address'}")
     if value_at(tree, "data.folds") is None and value_at(tree, "data.fold"):
-        yield ConfigIssue("data.fold", f"fold {value_at(tree, 'data.fold')} of none; set data.folds too")
+        yield ConfigIssue(
+            "data.fold", f"fold {value_at(tree, 'data.fold')} of none; set data.folds too"
+        )
 
 
 def _run_length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
@@ -65,12 +101,17 @@ def _run_length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
         return
     schedule = str(value_at(tree, "trainer.schedule._target_"))
     if tokens is None:
-        yield ConfigIssue("trainer.epochs", "trainer.epochs, max_steps and max_tokens are all null: set one of them")
+        yield ConfigIssue(
+            "trainer.epochs",
+            "trainer.epochs, max_steps and max_tokens are all null: set one of them",
+        )
     elif schedule in _DECAYING:
         message = f"{schedule.rpartition('.')[2]} needs the length of the run; set trainer.max_steps or use wsd"
         yield ConfigIssue("trainer.schedule", message)
     elif 0 < (_number(tree, "trainer.schedule.warmup") or 0) < 1:
-        yield ConfigIssue("trainer.schedule.warmup", "a fraction of a run of unknown length; expected whole steps")
+        yield ConfigIssue(
+            "trainer.schedule.warmup", "a fraction of a run of unknown length; expected whole steps"
+        )
 
 
 def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
@@ -82,9 +123,15 @@ def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
         yield ConfigIssue("trainer.teachers", "expected trainer=distill")
     if not isinstance(options, dict):
         return
-    if isinstance(teachers, list) and isinstance(options.get("teachers"), list) and teachers != options["teachers"]:
+    if (
+        isinstance(teachers, list)
+        and isinstance(options.get("teachers"), list)
+        and teachers != options["teachers"]
+    ):
         # An interpolation, but in a saved config both are values: a resume could change only one of them.
-        yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
+        yield ConfigIssue(
+            "trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both"
+        )
     if options.get("rounds") == 0 and not options.get("members"):
         message = "0 rounds make an ensemble of trainer.distillation.members, which is empty"
         yield ConfigIssue("trainer.distillation.rounds", message)
@@ -93,7 +140,9 @@ def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 def _cloud(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """Copies are of one run; a run of several rounds consists of others."""
     options, target = value_at(tree, "trainer.distillation"), value_at(tree, "cloud._target_")
-    has_rounds = isinstance(options, dict) and (options.get("rounds") != 1 or options.get("members"))
+    has_rounds = isinstance(options, dict) and (
+        options.get("rounds") != 1 or options.get("members")
+    )
     if has_rounds and target not in (None, _NO_CLOUD):
         yield ConfigIssue("cloud", "expected cloud=none in a run of several rounds")
 
@@ -111,7 +160,9 @@ def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     if value_at(tree, "model.head_dim") is not None:
         return
     if kind == "rope" and size and heads and size % heads == 0 and (size // heads) % 2:
-        message = f"rotary positions need an even head dimension, got {size} / {heads} = {size // heads}"
+        message = (
+            f"rotary positions need an even head dimension, got {size} / {heads} = {size // heads}"
+        )
         yield ConfigIssue("model.num_heads", message)
 
 
@@ -127,7 +178,10 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
             yield ConfigIssue(f"{path}.when", "expected metric_below, metric_above or or_steps")
         if op == "set_accumulation" and value_at(tree, "trainer.step.accumulate") is None:
             yield ConfigIssue(f"{path}.op", "set_accumulation needs trainer=optimized")
-        if op == "set_evaluation" and operation.get("eval_every") is operation.get("eval_batches") is None:
+        if (
+            op == "set_evaluation"
+            and operation.get("eval_every") is operation.get("eval_batches") is None
+        ):
             yield ConfigIssue(f"{path}.op", "set_evaluation needs eval_every or eval_batches")
         if op in ("resize_vocabulary", "grow_vocabulary"):
             yield from _vocabulary(tree, path, op)
@@ -145,8 +199,14 @@ def _mlx_lm(tree: dict[str, object]) -> Iterator[ConfigIssue]:
             message = f"{operation['op']} cannot change a model of model=mlx_lm; expected {', '.join(_NOT_RESIZING)}"
             yield ConfigIssue(f"{_GROWTH}.{number}.op", message)
     for key in ("size", "coverage"):
-        if value_at(tree, "model.pretrained") and value_at(tree, f"data.vocabulary.{key}") is not None:
-            yield ConfigIssue(f"data.vocabulary.{key}", "a pretrained model of model=mlx_lm keeps all of its tokens")
+        if (
+            value_at(tree, "model.pretrained")
+            and value_at(tree, f"data.vocabulary.{key}") is not None
+        ):
+            yield ConfigIssue(
+                f"data.vocabulary.{key}",
+                "a pretrained model of model=mlx_lm keeps all of its tokens",
+            )
 
 
 def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigIssue]:
@@ -155,18 +215,29 @@ def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigI
     Teachers keep theirs. It matters where ids change their meaning, and to the logits of language models; data of a
     plugin are asked once they are read, by `Session.new_model`.
     """
-    has_map = any(value_at(tree, f"data.vocabulary.{key}") is not None for key in ("size", "coverage"))
-    needs_same = op == "grow_vocabulary" or str(value_at(tree, "data._target_")).startswith(_LANGUAGE_MODELLING)
+    has_map = any(
+        value_at(tree, f"data.vocabulary.{key}") is not None for key in ("size", "coverage")
+    )
+    needs_same = op == "grow_vocabulary" or str(value_at(tree, "data._target_")).startswith(
+        _LANGUAGE_MODELLING
+    )
     if needs_same and value_at(tree, "trainer.teachers"):
-        yield ConfigIssue(f"{path}.op", f"{op}: the teachers of trainer.teachers would keep the vocabulary before it")
+        yield ConfigIssue(
+            f"{path}.op",
+            f"{op}: the teachers of trainer.teachers would keep the vocabulary before it",
+        )
     elif needs_same and (_number(tree, "trainer.distillation.rounds") or 0) > 1:
-        yield ConfigIssue(f"{path}.op", f"{op}: the teachers of later rounds would have the vocabulary after it")
+        yield ConfigIssue(
+            f"{path}.op", f"{op}: the teachers of later rounds would have the vocabulary after it"
+        )
     if op == "resize_vocabulary":
         if has_map:
             yield ConfigIssue(f"{path}.op", "with data.vocabulary expected grow_vocabulary")
         return
     if not has_map:
-        yield ConfigIssue(f"{path}.op", "grow_vocabulary needs data.vocabulary.size or data.vocabulary.coverage")
+        yield ConfigIssue(
+            f"{path}.op", "grow_vocabulary needs data.vocabulary.size or data.vocabulary.coverage"
+        )
     if value_at(tree, "objective") in ("valid/loss", "valid/perplexity"):
         expected = "expected valid/bits_per_byte or valid/core_accuracy: grow_vocabulary changes what a loss means"
         yield ConfigIssue("objective", expected)

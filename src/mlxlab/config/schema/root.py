@@ -31,12 +31,24 @@ _RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
 _F1 = ("valid/f1_macro", "valid/f1_micro")
 BY_TASK = {  # what the evaluation of each kind of task gives
     "classification": (
-        *("valid/loss", "valid/accuracy", "valid/balanced_accuracy", "valid/precision", "valid/recall", "valid/f1"),
+        *(
+            "valid/loss",
+            "valid/accuracy",
+            "valid/balanced_accuracy",
+            "valid/precision",
+            "valid/recall",
+            "valid/f1",
+        ),
         *(*_F1, *_RANKING, "valid/calibration_error"),
     ),
     "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
     "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
-    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte", "valid/core_accuracy"),
+    "language_modelling": (
+        "valid/loss",
+        "valid/perplexity",
+        "valid/bits_per_byte",
+        "valid/core_accuracy",
+    ),
 }
 
 TARGET = f"{__name__}.experiment"

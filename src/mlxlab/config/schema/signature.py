@@ -19,10 +19,21 @@ from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
 
 _TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
 _LISTS = ("list", "Sequence", "Iterable", "tuple", "set", "frozenset")
-_BOUNDS: dict[str, Callable[..., Bound]] = {bound.__name__: bound for bound in (Gt, Ge, Lt, Le, MinLen, MaxLen, IsFile)}
+_BOUNDS: dict[str, Callable[..., Bound]] = {
+    bound.__name__: bound for bound in (Gt, Ge, Lt, Le, MinLen, MaxLen, IsFile)
+}
 _NUMERIC, _LENGTH = (Gt, Ge, Lt, Le), (MinLen, MaxLen)
-_LIMITS: dict[object, tuple[type, ...]] = {int: _NUMERIC, float: _NUMERIC, str: (*_LENGTH, IsFile), list: _LENGTH}
-_UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are called after their parameter
+_LIMITS: dict[object, tuple[type, ...]] = {
+    int: _NUMERIC,
+    float: _NUMERIC,
+    str: (*_LENGTH, IsFile),
+    list: _LENGTH,
+}
+_UNINFORMATIVE = (
+    "Any",
+    "object",
+    "Callable",
+)  # types of components that are called after their parameter
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,9 @@ def signature(target: str) -> Signature | None:
     doc = ast.get_docstring(node) or ""
     if isinstance(node, ast.FunctionDef):
         keys, runtime = _arguments(node, module, skip=0)
-    elif init := next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None):
+    elif init := next(
+        (s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None
+    ):
         doc += "\n\n" + (ast.get_docstring(init) or "")
         keys, runtime = _arguments(init, module, skip=1)
     else:
@@ -97,17 +110,26 @@ def unwrap(hint: object) -> tuple[object, tuple[Bound, ...]]:
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 
-def _arguments(function: ast.FunctionDef, module: str, skip: int) -> tuple[dict[str, Key], set[str]]:
+def _arguments(
+    function: ast.FunctionDef, module: str, skip: int
+) -> tuple[dict[str, Key], set[str]]:
     arguments = [*function.args.posonlyargs, *function.args.args][skip:]
     required = len(arguments) - len(function.args.defaults)
-    keys = {arg.arg: Key(_read(arg.annotation, module, arg.arg), n < required) for n, arg in enumerate(arguments)}
-    return keys | _options(function.args.kwarg, module), {argument.arg for argument in function.args.kwonlyargs}
+    keys = {
+        arg.arg: Key(_read(arg.annotation, module, arg.arg), n < required)
+        for n, arg in enumerate(arguments)
+    }
+    return keys | _options(function.args.kwarg, module), {
+        argument.arg for argument in function.args.kwonlyargs
+    }
 
 
 def _options(argument: ast.arg | None, module: str) -> dict[str, Key]:
     """The fields of `Options`, for an argument `**options: Unpack[Options]`."""
     match argument:
-        case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
+        case ast.arg(
+            annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))
+        ):
             node, home = look_up(name, module)
             options = signature(f"{home}.{node.name}") if isinstance(node, ast.ClassDef) else None
             return options.keys if options is not None else {}
@@ -128,7 +150,9 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
             keyword_only = True
         elif keyword_only:
             runtime.add(name)
-        elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
+        elif "ClassVar" not in hint and "init=False" not in (
+            ast.unparse(field.value) if field.value else ""
+        ):
             match field.annotation:
                 case ast.Subscript(value=ast.Name(id="NotRequired"), slice=inner):
                     keys[name] = Key(_read(inner, module, name), required=False)
@@ -140,7 +164,13 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
 def _read(hint: ast.expr | None, module: str, parameter: str) -> object:
     try:
         return _type_hint(hint, module, parameter)
-    except (ValueError, TypeError, IndexError, SyntaxError, RecursionError):  # a member of an enum, a recursive alias
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        SyntaxError,
+        RecursionError,
+    ):  # a member of an enum, a recursive alias
         return object
 
 
@@ -162,7 +192,11 @@ def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
             node, home = look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
             if isinstance(node, ast.ClassDef) and "TypedDict" in map(ast.unparse, node.bases):
                 return Record(f"{home}.{node.name}")
-            return _type_hint(node, home, parameter) if isinstance(node, ast.expr) else _component(name, parameter)
+            return (
+                _type_hint(node, home, parameter)
+                if isinstance(node, ast.expr)
+                else _component(name, parameter)
+            )
     return Component(parameter)
 
 
@@ -171,7 +205,10 @@ def _generic(name: str, items: list[ast.expr], module: str, parameter: str) -> o
     if name == "Literal":
         return Literal[*map(ast.literal_eval, items)]
     if name == "Annotated":
-        options, bounds = alternatives(_type_hint(items[0], module, parameter)), list(_bounds(items[1:]))
+        options, bounds = (
+            alternatives(_type_hint(items[0], module, parameter)),
+            list(_bounds(items[1:])),
+        )
         return Union[*(_bounded(option, bounds) for option in options)]
     hints = [_type_hint(item, module, parameter) for item in items]
     if name in _LISTS:
@@ -190,7 +227,9 @@ def _component(name: str, parameter: str) -> Component:
 def _bounded(hint: object, bounds: list[Bound]) -> object:
     """The hint with those of the bounds that its type can keep."""
     kind = unwrap(hint)[0]
-    own = [bound for bound in bounds if isinstance(bound, _LIMITS.get(get_origin(kind) or kind, ()))]
+    own = [
+        bound for bound in bounds if isinstance(bound, _LIMITS.get(get_origin(kind) or kind, ()))
+    ]
     return Annotated[hint, *own] if own else hint
 
 
@@ -200,7 +239,9 @@ def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
         match node:
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _BOUNDS:
                 with suppress(ValueError):
-                    yield _BOUNDS[name](*map(_number, [*node.args, *(keyword.value for keyword in node.keywords)]))
+                    yield _BOUNDS[name](
+                        *map(_number, [*node.args, *(keyword.value for keyword in node.keywords)])
+                    )
 
 
 def _number(node: ast.expr) -> float:

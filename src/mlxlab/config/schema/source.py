@@ -56,7 +56,9 @@ def _bindings(source: str) -> dict[str, ast.AST]:
                 names[statement.name] = statement
             case ast.ImportFrom() | ast.Import():
                 names.update({alias.asname or alias.name: statement for alias in statement.names})
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if statement.value:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name))
+            ) if statement.value:
                 names[name] = statement.value
         if sys.version_info >= (3, 12) and isinstance(statement, ast.TypeAlias):
             names[statement.name.id] = statement.value
@@ -80,7 +82,9 @@ def _named_faults(module: str) -> Iterator[None]:
     try:
         yield
     except SyntaxError as error:
-        raise ConfigError(f"{source_file(module)}:{error.lineno or 1}: not Python: {error.msg}") from None
+        raise ConfigError(
+            f"{source_file(module)}:{error.lineno or 1}: not Python: {error.msg}"
+        ) from None
 
 
 def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
@@ -89,7 +93,9 @@ def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str
     if not isinstance(node, ast.ImportFrom):
         return node, module
     source = "." * node.level + (node.module or "")
-    origin = importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
+    origin = (
+        importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
+    )
     if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
         return None, module
     alias = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
@@ -107,5 +113,7 @@ def source_file(module: str) -> Path | None:
         return None
     folders = spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]
     paths = [Path(folder, *names) for folder in folders]
-    candidates = [file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))]
+    candidates = [
+        file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))
+    ]
     return next(filter(Path.is_file, candidates), None)

@@ -11,7 +11,15 @@ from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, one
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET, node_signature
-from mlxlab.config.schema.signature import Component, Record, Signature, alternatives, is_union, signature, unwrap
+from mlxlab.config.schema.signature import (
+    Component,
+    Record,
+    Signature,
+    alternatives,
+    is_union,
+    signature,
+    unwrap,
+)
 from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest, value_suggestion
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
 
@@ -44,10 +52,14 @@ class Validator:
             return
         if not path:
             self.all_keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
-        if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
+        if (
+            "_target_" in tree
+        ):  # options of a command have none, and the list is made of all files of conf/
             shipped = allowed_targets().get(target)
             if shipped is not None and bool(tree.get("_partial_", False)) != shipped.partial:
-                yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(shipped.partial)} for {target}")
+                yield ConfigIssue(
+                    join_key(path, "_partial_"), f"expected {shown(shipped.partial)} for {target}"
+                )
         for key in tree:
             if key not in known.keys and key not in ("_target_", "_partial_"):
                 yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
@@ -55,7 +67,9 @@ class Validator:
             if key in tree:
                 yield from self.value(expected.hint, tree[key], join_key(path, key))
             elif expected.required:
-                yield ConfigIssue(join_key(path, key), f"missing; expected {describe(expected.hint)}")
+                yield ConfigIssue(
+                    join_key(path, key), f"missing; expected {describe(expected.hint)}"
+                )
 
     def value(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
         """One value; nothing is yielded if it is what `hint` allows."""
@@ -67,13 +81,19 @@ class Validator:
             yield ConfigIssue(path, f"missing; expected {describe(hint)}")
         elif isinstance(expected, Record) and isinstance(value, dict):
             yield from self.node(value, expected.target, path)
-        elif is_union(expected) and isinstance(value, dict) and any(isinstance(option, Record) for option in args):
+        elif (
+            is_union(expected)
+            and isinstance(value, dict)
+            and any(isinstance(option, Record) for option in args)
+        ):
             yield from self._tagged(expected, value, path)
         elif is_union(expected):
             tries = [list(self.value(option, value, path)) for option in args]
             if all(tries):
                 inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
-                inside.sort(key=lambda issues: issues[0].path == join_key(path, "_target_"))  # other components last
+                inside.sort(
+                    key=lambda issues: issues[0].path == join_key(path, "_target_")
+                )  # other components last
                 yield from inside[0] if inside else [self._misfit(hint, value, path)]
         elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
             target = str(value["_target_"])
@@ -85,7 +105,11 @@ class Validator:
         elif origin is dict and isinstance(value, dict):
             for key, item in value.items():
                 yield from self.value(args[1], item, join_key(path, key))
-        elif origin is list and isinstance(value, list) and all(satisfies(value, bound) for bound in bounds):
+        elif (
+            origin is list
+            and isinstance(value, list)
+            and all(satisfies(value, bound) for bound in bounds)
+        ):
             for index, item in enumerate(value):
                 yield from self.value(args[0], item, join_key(path, index))
         elif not _fits(expected, value) or not all(satisfies(value, bound) for bound in bounds):
@@ -95,7 +119,11 @@ class Validator:
         """A mapping against that record of a union which has the same tag: a key with one allowed value each."""
         records = [option for option in get_args(union) if isinstance(option, Record)]
         tags = {record: dict(_tags(record)) for record in records}
-        chosen = [record for record in records if all(value.get(key) == tag for key, tag in tags[record].items())]
+        chosen = [
+            record
+            for record in records
+            if all(value.get(key) == tag for key, tag in tags[record].items())
+        ]
         if chosen:
             yield from self.node(value, chosen[0].target, path)
             return
@@ -106,9 +134,16 @@ class Validator:
     def _misfit(self, hint: object, value: object, path: str) -> ConfigIssue:
         """The issue of a value that no part of a union allows: at the first key in it, if that is of no option."""
         group = path.replace(".", "/")
-        if isinstance(value, dict) and value and "_target_" not in value and (options := _components(group)):
+        if (
+            isinstance(value, dict)
+            and value
+            and "_target_" not in value
+            and (options := _components(group))
+        ):
             keys = one_line(", ".join(map(str, value)), 60)
-            message = f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
+            message = (
+                f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
+            )
             return ConfigIssue(join_key(path, next(iter(value))), message)
         return ConfigIssue(path, self._expected(hint, value, path))
 
@@ -120,7 +155,9 @@ class Validator:
         if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {group}=..., or give its _target_"
         got = self.got(path, value)
-        is_item = isinstance(value, str) and any(get_origin(unwrap(each)[0]) is list for each in alternatives(hint))
+        is_item = isinstance(value, str) and any(
+            get_origin(unwrap(each)[0]) is list for each in alternatives(hint)
+        )
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
         form = value_suggestion(value, path) or form
         return f"expected {describe(hint)}, got {got}" + _detail(hint, value) + form
@@ -134,7 +171,11 @@ class Validator:
 
 def _components(group: str) -> list[str]:
     """The options of a config group that may be null; none if there is no such group."""
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if file.stem not in ("none", "null"))
+    return sorted(
+        file.stem
+        for file in (conf_dir() / group).glob("*.yaml")
+        if file.stem not in ("none", "null")
+    )
 
 
 def _tags(record: Record) -> Iterator[tuple[str, object]]:
@@ -180,7 +221,11 @@ def _item_count(bounds: tuple[Bound, ...]) -> str:
 
 def _limits(bounds: tuple[Bound, ...]) -> list[tuple[str, float]]:
     """(sign, limit) of each bound of a number."""
-    return [(_SIGNS[type(bound)], *astuple(bound)) for bound in bounds if isinstance(bound, Gt | Ge | Lt | Le)]
+    return [
+        (_SIGNS[type(bound)], *astuple(bound))
+        for bound in bounds
+        if isinstance(bound, Gt | Ge | Lt | Le)
+    ]
 
 
 def _fits(kind: object, value: object) -> bool:
@@ -200,13 +245,17 @@ def _detail(hint: object, value: object) -> str:
     kinds = [kind for kind, _ in options]
     if isinstance(value, str):
         names = [name for kind in kinds for name in get_args(kind) if isinstance(name, str)]
-        return (" (text)" if not {int, float, bool}.isdisjoint(kinds) else "") + did_you_mean(nearest(value, names))
+        return (" (text)" if not {int, float, bool}.isdisjoint(kinds) else "") + did_you_mean(
+            nearest(value, names)
+        )
     if not isinstance(value, bool | int | float):
         return ""
     detail = " (quote it: '\"...\"')" if str in kinds else ""
     if isinstance(value, float) and int in kinds and float not in kinds:
         detail = " (a number with a fraction or an exponent)"
     bounds = [] if isinstance(value, bool) else [bound for _, bounds in options for bound in bounds]
-    limits = [limit for bound in bounds for _, limit in _limits((bound,)) if not satisfies(value, bound)]
+    limits = [
+        limit for bound in bounds for _, limit in _limits((bound,)) if not satisfies(value, bound)
+    ]
     hidden = [limit for limit in limits if abs(limit) >= 1e12]
     return detail + (f"; the limit is {hidden[0]:.6g}" if hidden else "")

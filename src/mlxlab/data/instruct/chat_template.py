@@ -10,7 +10,13 @@ from typing import NotRequired, TypedDict
 import jinja2
 
 from mlxlab.data.instruct.conversations import Message
-from mlxlab.data.instruct.sandbox import ANSWER_END, ANSWER_START, MAX_OUTPUT, compile_template, run_limited
+from mlxlab.data.instruct.sandbox import (
+    ANSWER_END,
+    ANSWER_START,
+    MAX_OUTPUT,
+    compile_template,
+    run_limited,
+)
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_atomic, write_json
@@ -78,9 +84,17 @@ class ChatTemplate:
         self, messages: Sequence[Message], add_generation_prompt: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text, and start and end of each `{% generation %}` block in it."""
-        if any(mark in message["content"] for message in messages for mark in (ANSWER_START, ANSWER_END)):
+        if any(
+            mark in message["content"]
+            for message in messages
+            for mark in (ANSWER_START, ANSWER_END)
+        ):
             raise TemplateError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
-        variables = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None}
+        variables = {
+            "messages": messages,
+            "add_generation_prompt": add_generation_prompt,
+            "tools": None,
+        }
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         try:
             text = run_limited(lambda: self._compiled.render(variables | tokens))
@@ -89,7 +103,9 @@ class ChatTemplate:
         except Exception as error:  # a program of a stranger raises whatever it likes
             raise TemplateError(f"{self.name}: the template failed: {_one_line(error)}") from None
         if len(text) > MAX_OUTPUT:
-            raise TemplateError(f"{self.name}: the template gave {len(text)} characters, expected <= {MAX_OUTPUT}")
+            raise TemplateError(
+                f"{self.name}: the template gave {len(text)} characters, expected <= {MAX_OUTPUT}"
+            )
         return _split_marks(text)
 
     def check_syntax(self) -> None:
@@ -98,7 +114,9 @@ class ChatTemplate:
             _ = self._compiled
         except jinja2.TemplateSyntaxError as error:
             message = " ".join(str(error.message).split())[:200]
-            raise DataError(f"{self.name}:{error.lineno}: the chat template cannot be compiled: {message}") from None
+            raise DataError(
+                f"{self.name}:{error.lineno}: the chat template cannot be compiled: {message}"
+            ) from None
 
     @cached_property
     def marks_answers(self) -> bool:
@@ -121,7 +139,9 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     """`DEFAULT` with the special tokens of a tokenizer; ConfigError if it has none to end an answer."""
     bos, eos = special_tokens(tokenizer)
     if not eos:
-        raise ConfigError("data.chat_template: the tokenizer has neither a chat template nor an end token")
+        raise ConfigError(
+            "data.chat_template: the tokenizer has neither a chat template nor an end token"
+        )
     return ChatTemplate(DEFAULT, "the default chat template", bos, eos)
 
 
@@ -148,14 +168,18 @@ def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
         named = {each["name"]: each["template"] for each in source}
         if "default" not in named:
             names = ", ".join(named) or "none"
-            raise DataError(f"{folder / CONFIG_FILE}: chat_template: expected one named default, got {names}")
+            raise DataError(
+                f"{folder / CONFIG_FILE}: chat_template: expected one named default, got {names}"
+            )
         source = named["default"]
     return None if source is None else ChatTemplate(source, str(folder / CONFIG_FILE), bos, eos)
 
 
 def read_template(path: Path, tokenizer: Tokenizer) -> ChatTemplate:
     """The template in a file that the user names; raises InputNotFoundError or DataError."""
-    return ChatTemplate(read_text(_resolved(path), max_bytes=MAX_TEMPLATE), str(path), *special_tokens(tokenizer))
+    return ChatTemplate(
+        read_text(_resolved(path), max_bytes=MAX_TEMPLATE), str(path), *special_tokens(tokenizer)
+    )
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[str, str]:

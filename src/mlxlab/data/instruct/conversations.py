@@ -11,22 +11,39 @@ from mlxlab.nearest import nearest_names
 from mlxlab.wording import one_of
 
 Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
-REQUIRED: dict[str, tuple[str, ...]] = {  # the keys by which a layout is recognised; further keys are ignored
+REQUIRED: dict[
+    str, tuple[str, ...]
+] = {  # the keys by which a layout is recognised; further keys are ignored
     "messages": ("messages",),
     "conversations": ("conversations",),
     "prompt": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
     "text": ("text",),
 }
-ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool", "developer": "system"}
-SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"}
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "developer": "system",
+}
+SHAREGPT_ROLES = ROLES | {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+}
 FOLLOWS = {  # role -> the roles that may come before it; "" is the start
     "system": ("",),
     "user": ("", "system", "assistant"),
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
-UNSUPPORTED_KEYS = ("tool_calls", "function_call", "weight")  # ignoring them would change what is learned
+UNSUPPORTED_KEYS = (
+    "tool_calls",
+    "function_call",
+    "weight",
+)  # ignoring them would change what is learned
 MAX_MESSAGES = 1000
 
 
@@ -81,7 +98,9 @@ def find_layout(row: Mapping[str, object]) -> str:
     known = [key for keys in REQUIRED.values() for key in keys]
     close = [match for key in row for match in nearest_names(key, known)]
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"the keys {', '.join(map(abbreviate, list(row)[:8])) or 'none'}: expected {expected}{hint}")
+    raise ValueError(
+        f"the keys {', '.join(map(abbreviate, list(row)[:8])) or 'none'}: expected {expected}{hint}"
+    )
 
 
 def check_order(messages: list[Message]) -> list[Message]:
@@ -91,7 +110,9 @@ def check_order(messages: list[Message]) -> list[Message]:
         if before not in FOLLOWS[message["role"]]:
             place = f"after {before}" if before else "first"
             allowed = " or ".join(role or "the start" for role in FOLLOWS[message["role"]])
-            raise ValueError(f"message {number}: {message['role']} {place}, expected it after {allowed}")
+            raise ValueError(
+                f"message {number}: {message['role']} {place}, expected it after {allowed}"
+            )
         before = message["role"]
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError("a conversation without an answer (a message of the assistant)")
@@ -111,7 +132,11 @@ def load(text: str) -> Conversation:
 
 def contents(conversation: Conversation) -> str:
     """All its text, to train a tokenizer on."""
-    return conversation if isinstance(conversation, str) else "\n".join(each["content"] for each in conversation)
+    return (
+        conversation
+        if isinstance(conversation, str)
+        else "\n".join(each["content"] for each in conversation)
+    )
 
 
 def _instruction(row: Mapping[str, object]) -> list[Message]:
@@ -141,7 +166,9 @@ def _messages(
 
 def _from_item(item: object, role_key: str, content_key: str, roles: Mapping[str, str]) -> Message:
     if not isinstance(item, dict):
-        raise ValueError(f'expected {{"{role_key}": ..., "{content_key}": ...}}, got {abbreviate(item)}')
+        raise ValueError(
+            f'expected {{"{role_key}": ..., "{content_key}": ...}}, got {abbreviate(item)}'
+        )
     if unsupported := [key for key in UNSUPPORTED_KEYS if item.get(key)]:
         raise ValueError(f"{unsupported[0]} is not supported")
     role = item.get(role_key)

@@ -9,7 +9,12 @@ from mlxlab.constraints import FilePath, Ge, Gt, Le, Lt, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Baseline
-from mlxlab.data.instruct.chat_template import ChatTemplate, default_template, load_template, read_template
+from mlxlab.data.instruct.chat_template import (
+    ChatTemplate,
+    default_template,
+    load_template,
+    read_template,
+)
 from mlxlab.data.instruct.conversations import Layout, contents, load
 from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder, Truncation
 from mlxlab.data.instruct.masks import LossOn
@@ -116,24 +121,34 @@ class InstructDataset:
         restored: Path | None = None,
     ) -> None:
         if masked:
-            raise ConfigError("data=instruct: expected a model that predicts the next token, such as model=transformer")
+            raise ConfigError(
+                "data=instruct: expected a model that predicts the next token, such as model=transformer"
+            )
         parser = ConversationParser(layout)
         opener = partial(open_conversations, parse=parser, on_error=on_error, window=shuffle.window)
         train, valid, lines = open_splits(source, valid_source, valid_fraction, opener)
         key, size = train.fingerprint, train.bytes if max_train_examples is None else None
-        fitted_tokenizer = tokenizer.fit(Corpus(_texts(train), key, cache, parameters, width, size, pretrained))
+        fitted_tokenizer = tokenizer.fit(
+            Corpus(_texts(train), key, cache, parameters, width, size, pretrained)
+        )
         original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         folder = _folder(tokenizer.path) if tokenizer.path is not None else pretrained
         own = load_template(restored, original) if restored is not None else None
         self.template = own or _choose_template(chat_template, folder, original)
         self.template.check_syntax()
 
-        row_layout = RowLayout(seq_len, seq_len, 1, original.pad_id, number_documents=not one_document)
-        conversations = ConversationEncoder(ChatTokenizer(self.template, original), loss_on, seq_len, truncation)
+        row_layout = RowLayout(
+            seq_len, seq_len, 1, original.pad_id, number_documents=not one_document
+        )
+        conversations = ConversationEncoder(
+            ChatTokenizer(self.template, original), loss_on, seq_len, truncation
+        )
         encode = lru_cache(ENCODED_WINDOWS * shuffle.window)(conversations.encode)
         parser.check = encode
         chosen = select.chosen(seed)
-        stream = ConversationStream(ShuffledDocuments(train, seed, max_train_examples, chosen), encode)
+        stream = ConversationStream(
+            ShuffledDocuments(train, seed, max_train_examples, chosen), encode
+        )
         validated = ConversationStream(ShuffledDocuments(valid, 0, max_valid_examples), encode)
         count = partial(_count_tokens, stream, original.vocab_size)
         self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count, restored)
@@ -141,14 +156,23 @@ class InstructDataset:
         self.task = self.encoder.task
         switch = new_switch(self.tokenizer)
         builder, eval_builder = (
-            switched_rows(self.tokenizer, switch, lambda ids: RowBuilder(row_layout, ids.vocab_size), measured=measured)
+            switched_rows(
+                self.tokenizer,
+                switch,
+                lambda ids: RowBuilder(row_layout, ids.vocab_size),
+                measured=measured,
+            )
             for measured in (False, True)
         )
         statistics = measure(stream, seq_len, batch_size, packed=not one_document)
         valid_chunks = list(validated(0, EPOCH_START))
         if not valid_chunks:
-            raise DataError(f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}")
-        self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size, ConversationPacker)
+            raise DataError(
+                f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}"
+            )
+        self.valid = PackedEvalBatches(
+            valid_chunks, eval_builder, eval_batch_size, ConversationPacker
+        )
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
@@ -156,12 +180,19 @@ class InstructDataset:
             valid=[valid.fingerprint, max_valid_examples],
             tokenizer=self.tokenizer.fingerprint,
             template=[self.template.source, self.template.bos_token, self.template.eos_token],
-            order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
+            order=[
+                seed,
+                shuffle.row_buffer,
+                max_train_examples,
+                None if chosen is None else chosen.tolist(),
+            ],
             rows=[seq_len, loss_on, truncation, *(["one document"] if one_document else [])],
         )
         order = RandomRows(shuffle.row_buffer, seed)
         args = (self.fingerprint, statistics.batches_per_epoch, order, ConversationPacker, switch)
-        self.train = wrap_batches(PackedBatchIterator(stream, builder, batch_size, *args), prefetch, overfit_batches)
+        self.train = wrap_batches(
+            PackedBatchIterator(stream, builder, batch_size, *args), prefetch, overfit_batches
+        )
         lines += [
             *fitted_tokenizer.lines,
             *vocabulary_lines,
@@ -200,7 +231,9 @@ def _folder(path: str) -> Path:
     return Path(path).parent if Path(path).name == "tokenizer.json" else Path(path)
 
 
-def _choose_template(chat_template: str | None, folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate:
+def _choose_template(
+    chat_template: str | None, folder: Path | None, tokenizer: Tokenizer
+) -> ChatTemplate:
     if chat_template is not None:
         return read_template(Path(chat_template).expanduser(), tokenizer)
     template = load_template(folder, tokenizer) if folder is not None else None

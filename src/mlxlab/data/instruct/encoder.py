@@ -55,9 +55,16 @@ class ChatTokenizer:
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer: the end token, and the first special one that the template puts after it."""
         answer = "answer"
-        messages = [Message(role="user", content="question"), Message(role="assistant", content=answer)]
+        messages = [
+            Message(role="user", content="question"),
+            Message(role="assistant", content=answer),
+        ]
         after = self.template.render(messages).rpartition(answer)[2]
-        following = [token for token in self.inner.encode(after, add_special_tokens=False).ids if token in self._ids]
+        following = [
+            token
+            for token in self.inner.encode(after, add_special_tokens=False).ids
+            if token in self._ids
+        ]
         ends = [*following[:1], self.tokenizer.eos_id]
         return frozenset(token for token in ends if token is not None)
 
@@ -86,8 +93,15 @@ class ConversationEncoder:
         tokens, is_target = self.tokens_and_mask(load(text))
         length = len(tokens)
         if length > self.max_length:
-            kept = {"drop": slice(0), "left": slice(length - self.max_length, None), "right": slice(self.max_length)}
-            tokens, is_target = tokens[kept[self.truncation]], is_target[kept[self.truncation]].copy()
+            kept = {
+                "drop": slice(0),
+                "left": slice(length - self.max_length, None),
+                "right": slice(self.max_length),
+            }
+            tokens, is_target = (
+                tokens[kept[self.truncation]],
+                is_target[kept[self.truncation]].copy(),
+            )
             is_target[:1] = False
         if not is_target.any():
             tokens, is_target = tokens[:0], is_target[:0]
@@ -99,7 +113,9 @@ class ConversationEncoder:
         A text gets the start and end tokens of the tokenizer, and at least the end token; all of it is a target.
         """
         if isinstance(conversation, str):
-            tokens, is_target = token_mask(self.chat.inner, conversation, [(0, len(conversation))], special=True)
+            tokens, is_target = token_mask(
+                self.chat.inner, conversation, [(0, len(conversation))], special=True
+            )
             end_id = self.chat.tokenizer.end_id
             if tokens[-1] != end_id:
                 tokens, is_target = np.append(tokens, np.int32(end_id)), np.append(is_target, True)

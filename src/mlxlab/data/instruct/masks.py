@@ -18,7 +18,9 @@ LossOn = Literal["assistant", "completion", "all"]
 Span = tuple[int, int]
 
 
-def answer_spans(template: ChatTemplate, messages: list[Message], loss_on: LossOn) -> tuple[str, list[Span]]:
+def answer_spans(
+    template: ChatTemplate, messages: list[Message], loss_on: LossOn
+) -> tuple[str, list[Span]]:
     """The text of a conversation, and start and end of its targets in it, in characters.
 
     Args:
@@ -33,7 +35,9 @@ def answer_spans(template: ChatTemplate, messages: list[Message], loss_on: LossO
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     if template.marks_answers:
         if len(marked) != len(answers):
-            raise ValueError(f"{template.name}: marks {len(marked)} answers of {len(answers)} by generation blocks")
+            raise ValueError(
+                f"{template.name}: marks {len(marked)} answers of {len(answers)} by generation blocks"
+            )
         return text, marked if loss_on == "assistant" else marked[-1:]
     if loss_on == "completion":
         answers = [last_answer(messages)]
@@ -66,7 +70,9 @@ def token_mask(
         ValueError: the tokens of a beginning of the text are not the beginning of its tokens.
     """
     ends = sorted({end for span in spans for end in span} - {0, len(text)})
-    encodings = tokenizer.encode_batch_fast([text, *(text[:end] for end in ends)], add_special_tokens=special)
+    encodings = tokenizer.encode_batch_fast(
+        [text, *(text[:end] for end in ends)], add_special_tokens=special
+    )
     tokens = encodings[0].ids
     positions = {0: 0, len(text): len(tokens)}
     for end, encoding in zip(ends, encodings[1:], strict=True):
@@ -78,7 +84,9 @@ def token_mask(
     return np.array(tokens, np.int32), is_target
 
 
-def _count_beginning(tokenizer: tokenizers.Tokenizer, tokens: list[int], beginning: list[int]) -> int:
+def _count_beginning(
+    tokenizer: tokenizers.Tokenizer, tokens: list[int], beginning: list[int]
+) -> int:
     """How many of `tokens` cover the text of `beginning`.
 
     The last one may also cover some of what follows, as one token of two line breaks does.
@@ -87,7 +95,11 @@ def _count_beginning(tokenizer: tokenizers.Tokenizer, tokens: list[int], beginni
     if tokens[:count] == beginning:
         return count
     if tokens[: count - 1] == beginning[:-1] and count <= len(tokens):
-        longer, shorter = (tokenizer.id_to_token(ids[count - 1]) or "" for ids in (tokens, beginning))
+        longer, shorter = (
+            tokenizer.id_to_token(ids[count - 1]) or "" for ids in (tokens, beginning)
+        )
         if longer.startswith(shorter):
             return count
-    raise ValueError("the tokens of an answer depend on those of the header before it, so it cannot be located")
+    raise ValueError(
+        "the tokens of an answer depend on those of the header before it, so it cannot be located"
+    )

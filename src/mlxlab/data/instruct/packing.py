@@ -10,7 +10,12 @@ import numpy as np
 from mlxlab.data.instruct.encoder import EncodedConversation
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.packing import PackedRows, RowLayout, TextCursor, next_epoch
-from mlxlab.data.text.token_stream import DocumentCursor, ShuffledDocuments, TokenChunk, split_chunks
+from mlxlab.data.text.token_stream import (
+    DocumentCursor,
+    ShuffledDocuments,
+    TokenChunk,
+    split_chunks,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class ConversationStream:
         for cursors, ids, documents in self.documents.windows(epoch, start):
             for chunk in split_chunks(documents):
                 encoded = [self.encode(document.text) for document in documents[chunk]]
-                used = [index for index, conversation in enumerate(encoded) if len(conversation.tokens)]
+                used = [
+                    index for index, conversation in enumerate(encoded) if len(conversation.tokens)
+                ]
                 if used:
                     yield TokenChunk(
                         [cursors[chunk][index] for index in used],
@@ -67,21 +74,30 @@ class ConversationPacker:
     @staticmethod
     def num_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
         lengths = [length for chunk in chunks for length in chunk.lengths.tolist()]
-        return count_packed_rows(lengths, layout.length) if layout.number_documents else len(lengths)
+        return (
+            count_packed_rows(lengths, layout.length) if layout.number_documents else len(lengths)
+        )
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
         width = self.layout.width
         tokens = np.full((max_rows, width), self.layout.pad_id, np.int32)
-        documents, is_target = np.zeros((max_rows, width), np.int64), np.zeros((max_rows, width), bool)
+        documents, is_target = (
+            np.zeros((max_rows, width), np.int64),
+            np.zeros((max_rows, width), bool),
+        )
         sizes, ids = np.zeros(max_rows, np.int64), np.zeros(max_rows, np.int64)
         count = 0
         while count < max_rows and self.more:
             row = self._next_row()
             lengths = [len(conversation.tokens) for conversation in row]
             sizes[count], ids[count] = sum(lengths), row[0].id
-            tokens[count, : sizes[count]] = np.concatenate([conversation.tokens for conversation in row])
-            is_target[count, : sizes[count]] = np.concatenate([conversation.is_target for conversation in row])
+            tokens[count, : sizes[count]] = np.concatenate(
+                [conversation.tokens for conversation in row]
+            )
+            is_target[count, : sizes[count]] = np.concatenate(
+                [conversation.is_target for conversation in row]
+            )
             documents[count, : sizes[count]] = np.repeat(np.arange(len(row)), lengths)
             count += 1
         numbers = self.row + np.arange(max_rows)
@@ -100,7 +116,13 @@ class ConversationPacker:
         """The position of the next conversation; at the end that of the next epoch."""
         if not self.more:
             return next_epoch(self.first)
-        return {**self.first, "row": self.row, "rows_drawn": 0, "start": self._pending[0].cursor, "offset": 0}
+        return {
+            **self.first,
+            "row": self.row,
+            "rows_drawn": 0,
+            "start": self._pending[0].cursor,
+            "offset": 0,
+        }
 
     def _next_row(self) -> list[_Conversation]:
         """The next conversations, as many as fit; at least one."""
@@ -127,5 +149,9 @@ def count_packed_rows(lengths: Iterable[int], seq_len: int) -> int:
 def _conversations(chunk: TokenChunk) -> Iterator[_Conversation]:
     assert chunk.is_target is not None
     ends = np.cumsum(chunk.lengths)
-    for cursor, number, begin, end in zip(chunk.cursors, chunk.ids, ends - chunk.lengths, ends, strict=True):
-        yield _Conversation(cursor, int(number), chunk.tokens[begin:end], chunk.is_target[begin:end])
+    for cursor, number, begin, end in zip(
+        chunk.cursors, chunk.ids, ends - chunk.lengths, ends, strict=True
+    ):
+        yield _Conversation(
+            cursor, int(number), chunk.tokens[begin:end], chunk.is_target[begin:end]
+        )

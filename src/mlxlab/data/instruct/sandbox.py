@@ -20,8 +20,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_LINES = 1_000_000  # lines of the compiled template that one conversation may execute
 MAX_OUTPUT = 2**24  # characters
-ANSWER_START, ANSWER_END = "\ufdd0", "\ufdd1"  # around {% generation %} blocks; no text holds noncharacters
-TODAY = datetime(2025, 1, 1)  # constant: a run that is resumed on another day must render the same text
+ANSWER_START, ANSWER_END = (
+    "\ufdd0",
+    "\ufdd1",
+)  # around {% generation %} blocks; no text holds noncharacters
+TODAY = datetime(
+    2025, 1, 1
+)  # constant: a run that is resumed on another day must render the same text
 MAX_INTEGER = 2**64
 MAX_INDENT = 16
 PADDING = (
@@ -34,7 +39,9 @@ PADDING = (
     "format_map",
     "indent",
 )  # of a width of any size
-SLOW = ("urlize",)  # filters that take much longer than reading the text: 2 million characters half a minute
+SLOW = (
+    "urlize",
+)  # filters that take much longer than reading the text: 2 million characters half a minute
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -47,16 +54,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Refuses the methods of text that pad it, too."""
-        return not (isinstance(obj, str) and attr in PADDING) and super().is_safe_attribute(obj, attr, value)
+        return not (isinstance(obj, str) and attr in PADDING) and super().is_safe_attribute(
+            obj, attr, value
+        )
 
-    def call(__self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(
+        __self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Limits the method `replace` of text as the filter is."""
         is_method = isinstance(__obj, BuiltinMethodType | MethodType)
         if is_method and isinstance(__obj.__self__, str) and __obj.__name__ == "replace":
             return _replace_limited(__obj.__self__, *args, **kwargs)
         return super().call(__context, __obj, *args, **kwargs)
 
-    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
         """Raises OverflowError for results that are too large, before they are computed."""
         sizes = [len(each) for each in (left, right) if isinstance(each, str | list | tuple)]
         numbers = [abs(each) for each in (left, right) if isinstance(each, int)]
@@ -145,7 +158,9 @@ def _replace_limited(value: object, old: object, new: object, count: int | None 
     return text.replace(before, after, limit)
 
 
-def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+def _to_json(
+    value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any
+) -> str:
     if indent is not None and not 0 <= indent <= MAX_INDENT:
         raise OverflowError(f"tojson: expected an indent of 0 to {MAX_INDENT}, got {indent}")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)

@@ -37,7 +37,9 @@ class ConversationParser:
         return text
 
 
-def open_conversations(source: str, parse: ConversationParser, on_error: OnError, window: int) -> DocumentSource:
+def open_conversations(
+    source: str, parse: ConversationParser, on_error: OnError, window: int
+) -> DocumentSource:
     """Opens the conversations of a file, folder or glob of .jsonl, .jsonl.gz or .jsonl.zst.
 
     Args:
@@ -50,16 +52,23 @@ def open_conversations(source: str, parse: ConversationParser, on_error: OnError
     budget, files = ErrorBudget(on_error), find_files(source)
     suffix = suffix_of(files.names[0])
     if suffix not in SUFFIXES:
-        raise DataError(f"{files.name}: expected conversations in a file that ends in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{files.name}: expected conversations in a file that ends in {', '.join(SUFFIXES)}"
+        )
     check_starts(files, budget, is_text=suffix == ".jsonl")
     settings = f"conversations:{parse.layout}"
     if suffix == ".jsonl":
-        return TextFiles(files, RecordFormat(split_lines, parse, settings), budget, window * MEAN_BYTES, (0, 1))
+        return TextFiles(
+            files, RecordFormat(split_lines, parse, settings), budget, window * MEAN_BYTES, (0, 1)
+        )
     return SequentialSource(LineFiles(files, settings, budget, parse), window)
 
 
 def open_splits(
-    source: str, valid_source: str | None, valid_fraction: float, open_source: Callable[[str], DocumentSource]
+    source: str,
+    valid_source: str | None,
+    valid_fraction: float,
+    open_source: Callable[[str], DocumentSource],
 ) -> tuple[DocumentSource, DocumentSource, list[str]]:
     """The conversations to train on and those to validate on, and lines for the log.
 
@@ -68,7 +77,11 @@ def open_splits(
     """
     train = open_source(source)
     if valid_source is None:
-        words = "data.valid_fraction", "conversation", "data.valid_source=FILE names others to validate on"
+        words = (
+            "data.valid_fraction",
+            "conversation",
+            "data.valid_source=FILE names others to validate on",
+        )
         kept, held_out, line = hold_out(train, valid_fraction, *words)
         return kept, held_out, [line]
     valid = open_source(valid_source)

@@ -41,8 +41,14 @@ class Statistics:
         lines = []
         if (lengths := self.row_lengths(seq_len, truncation)).too_long and not lengths.are_many:
             lines.append(f"{name}: {lengths.describe()}")
-        if without := self.conversations - self.used - (self.too_long if truncation == "drop" else 0):
-            lines.append(f"{name}: {without:,} of {which} conversations have no answer among their tokens: dropped")
+        if (
+            without := self.conversations
+            - self.used
+            - (self.too_long if truncation == "drop" else 0)
+        ):
+            lines.append(
+                f"{name}: {without:,} of {which} conversations have no answer among their tokens: dropped"
+            )
         share = self.targets / self.tokens
         count = self.batches_per_epoch
         batches = "" if count is None else f", {counted(count, 'batch', 'batches')} per epoch"
@@ -51,29 +57,45 @@ class Statistics:
         return lines
 
 
-def measure(stream: ConversationStream, seq_len: int, batch_size: int, *, packed: bool = True) -> Statistics:
+def measure(
+    stream: ConversationStream, seq_len: int, batch_size: int, *, packed: bool = True
+) -> Statistics:
     """Encodes up to `MAX_MEASURED` conversations of the first epoch; DataError if none of them can be used."""
-    documents = (document for _, _, window in stream.documents.windows(0, EPOCH_START) for document in window)
+    documents = (
+        document for _, _, window in stream.documents.windows(0, EPOCH_START) for document in window
+    )
     texts = [document.text for document in islice(documents, MAX_MEASURED)]
     encoded = [stream.encode(text) for text in texts]
     used = [conversation for conversation in encoded if len(conversation.tokens)]
     if not used:
         if any(conversation.full_length <= seq_len for conversation in encoded):
-            raise DataError(f"{stream.source.name}: the chat template writes no answers: no token is to be learned")
+            raise DataError(
+                f"{stream.source.name}: the chat template writes no answers: no token is to be learned"
+            )
         longest = max((conversation.full_length for conversation in encoded), default=0)
         expected = f"the longest of {counted(len(encoded), 'conversation')} has {longest:,} tokens"
-        raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
+        raise DataError(
+            f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}"
+        )
     complete = len(texts) < MAX_MEASURED
-    rows = count_packed_rows([len(conversation.tokens) for conversation in used], seq_len) if packed else len(used)
+    rows = (
+        count_packed_rows([len(conversation.tokens) for conversation in used], seq_len)
+        if packed
+        else len(used)
+    )
     repetitions = 1.0 if complete else _repetitions(stream, texts)
     return Statistics(
         conversations=len(texts),
         too_long=sum(conversation.full_length > seq_len for conversation in encoded),
-        needed=round_up(float(np.quantile([each.full_length for each in encoded], QUANTILE, method="higher"))),
+        needed=round_up(
+            float(np.quantile([each.full_length for each in encoded], QUANTILE, method="higher"))
+        ),
         used=len(used),
         tokens=sum(len(conversation.tokens) for conversation in used),
         targets=sum(int(conversation.is_target.sum()) for conversation in used),
-        batches_per_epoch=None if repetitions is None else max(1, ceil(rows * repetitions / batch_size)),
+        batches_per_epoch=None
+        if repetitions is None
+        else max(1, ceil(rows * repetitions / batch_size)),
         complete=complete,
     )
 

@@ -39,7 +39,9 @@ def has_conversations(source: str) -> bool:
     with suppress(UserError):  # what is missing or unreadable is reported when it is read
         files = find_files(source) if is_local(source) else None
         if files is not None and suffix_of(files.names[0]) in SUFFIXES and files.sizes.any():
-            return any(map(_is_conversation, islice(_records(files, files.first_nonempty()), MAX_TRIED)))
+            return any(
+                map(_is_conversation, islice(_records(files, files.first_nonempty()), MAX_TRIED))
+            )
     return False
 
 
@@ -55,7 +57,9 @@ def summarize(source: str, layout: Layout | None = None) -> ConversationSummary:
     files = find_files(source)
     suffix = suffix_of(files.names[0])
     if suffix not in SUFFIXES:
-        raise DataError(f"{files.name}: expected conversations in a file that ends in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{files.name}: expected conversations in a file that ends in {', '.join(SUFFIXES)}"
+        )
     check_starts(files, ErrorBudget("skip"), is_text=suffix == ".jsonl")
     summary = ConversationSummary(files.name)
     for index in range(len(files)):
@@ -100,4 +104,6 @@ def _records(files: FileSet, index: int) -> Iterator[tuple[int, bytes | ValueErr
             except ValueError as error:
                 yield lines.line, error
             except OSError as error:
-                raise DataError(f"{files.path(index)}: after {lines.offset} bytes: {error}") from None
+                raise DataError(
+                    f"{files.path(index)}: after {lines.offset} bytes: {error}"
+                ) from None

@@ -29,7 +29,9 @@ Estimator = Any  # of scikit-learn, which has no types
 Predict = Callable[[Matrix], np.ndarray]  # -> (N, C), (N, L) or (N,), as in `Baseline`
 
 
-def constant_baseline(train_targets: np.ndarray, num_valid: int, num_test: int, task: Task) -> Baseline:
+def constant_baseline(
+    train_targets: np.ndarray, num_valid: int, num_test: int, task: Task
+) -> Baseline:
     """The same prediction for every row: frequencies of the classes or labels, or the mean (`mean`)."""
     if task.kind == "classification":
         value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
@@ -44,7 +46,9 @@ def linear_name(task: Task) -> str:
     return "ridge_regression" if task.kind == "regression" else "logistic_regression"
 
 
-def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6) -> Callable[[], Estimator]:
+def new_linear_model(
+    task: Task, strength: float = 1.0, tolerance: float = 1e-6
+) -> Callable[[], Estimator]:
     """`strength` is `C` of logistic regression and 1 / `alpha` of ridge regression: the inverse of the penalty."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -53,19 +57,34 @@ def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6)
     return lambda: LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
 
 
-def new_boosted_trees(task: Task, is_category: Sequence[bool] | None = None, max_trees: int = 100) -> Estimator:
+def new_boosted_trees(
+    task: Task, is_category: Sequence[bool] | None = None, max_trees: int = 100
+) -> Estimator:
     """Gradient boosting of dense features; `max_trees` for each class or label."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    new = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
+    new = (
+        HistGradientBoostingRegressor
+        if task.kind == "regression"
+        else HistGradientBoostingClassifier
+    )
     # Early stopping would hold out rows, which fails with a class of one row.
-    return new(categorical_features=is_category, max_iter=max_trees, early_stopping=False, random_state=SEED)
+    return new(
+        categorical_features=is_category,
+        max_iter=max_trees,
+        early_stopping=False,
+        random_state=SEED,
+    )
 
 
-def sample_rows(name: str, targets: np.ndarray, task: Task, max_rows: int, max_outputs: int) -> np.ndarray | None:
+def sample_rows(
+    name: str, targets: np.ndarray, task: Task, max_rows: int, max_outputs: int
+) -> np.ndarray | None:
     """Indices of the training rows to fit, ascending; None, with a line in the log, where a fit makes no sense."""
     if task.num_classes > max_outputs:
-        logger.info(f"baseline {name}: skipped, {task.num_classes} outputs are more than {max_outputs}")
+        logger.info(
+            f"baseline {name}: skipped, {task.num_classes} outputs are more than {max_outputs}"
+        )
         return None
     if task.kind == "classification" and len(np.unique(targets)) < 2:
         logger.info(f"baseline {name}: skipped, the training rows are all of one class")
@@ -73,11 +92,15 @@ def sample_rows(name: str, targets: np.ndarray, task: Task, max_rows: int, max_o
     limit = min(max_rows, MAX_TARGETS // task.num_classes)
     if len(targets) <= limit:
         return np.arange(len(targets))
-    logger.info(f"baseline {name}: fitted on {limit:,} of {len(targets):,} training rows, drawn at random")
+    logger.info(
+        f"baseline {name}: fitted on {limit:,} of {len(targets):,} training rows, drawn at random"
+    )
     return np.sort(np.random.default_rng(SEED).choice(len(targets), limit, replace=False))
 
 
-def fit(new_model: Callable[[], Estimator], features: Matrix, targets: np.ndarray, task: Task) -> Predict:
+def fit(
+    new_model: Callable[[], Estimator], features: Matrix, targets: np.ndarray, task: Task
+) -> Predict:
     """Fits a model to features of N rows; one for each label if several may hold."""
     if task.kind == "regression":
         regressor = new_model()
@@ -85,7 +108,9 @@ def fit(new_model: Callable[[], Estimator], features: Matrix, targets: np.ndarra
         return lambda rows: to_data_units(regressor.predict(rows), task)
     if task.kind == "classification":
         return _fit_classifier(new_model, features, targets, task.num_classes)
-    labels = [_fit_classifier(new_model, features, column.astype(np.int64), 2) for column in targets.T]
+    labels = [
+        _fit_classifier(new_model, features, column.astype(np.int64), 2) for column in targets.T
+    ]
     return lambda rows: np.stack([predict(rows)[:, 1] for predict in labels], axis=1)
 
 
@@ -109,7 +134,10 @@ def _fit_classifier(
 
 
 def predict(
-    models: Mapping[str, Predict], features: Callable[[np.ndarray], Matrix], splits: Sequence[np.ndarray], task: Task
+    models: Mapping[str, Predict],
+    features: Callable[[np.ndarray], Matrix],
+    splits: Sequence[np.ndarray],
+    task: Task,
 ) -> list[Baseline]:
     """The baselines of fitted models, by name, that read the same features: of a few thousand rows at a time."""
     if not models:
@@ -120,7 +148,10 @@ def predict(
 
 
 def _predict_rows(
-    models: Mapping[str, Predict], features: Callable[[np.ndarray], Matrix], rows: np.ndarray, task: Task
+    models: Mapping[str, Predict],
+    features: Callable[[np.ndarray], Matrix],
+    rows: np.ndarray,
+    task: Task,
 ) -> dict[str, np.ndarray]:
     no_rows = np.zeros((0,) if task.kind == "regression" else (0, task.num_classes))
     chunks = {name: [no_rows] for name in models}
@@ -132,7 +163,11 @@ def _predict_rows(
 
 
 def to_data_units(standardised: np.ndarray, task: Task) -> np.ndarray:
-    return standardised * task.target_deviation + task.target_mean if task.kind == "regression" else standardised
+    return (
+        standardised * task.target_deviation + task.target_mean
+        if task.kind == "regression"
+        else standardised
+    )
 
 
 @contextmanager

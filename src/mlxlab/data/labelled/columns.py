@@ -13,7 +13,19 @@ from mlxlab.data.labelled.labels import is_number, is_number_with_comma, shorten
 from mlxlab.data.labelled.rows import Rows
 
 LABEL_NAMES = frozenset(
-    ("label", "labels", "target", "class", "category", "sentiment", "topic", "intent", "emotion", "genre", "outcome")
+    (
+        "label",
+        "labels",
+        "target",
+        "class",
+        "category",
+        "sentiment",
+        "topic",
+        "intent",
+        "emotion",
+        "genre",
+        "outcome",
+    )
 )
 Content = Literal["dates", "numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
 
@@ -27,7 +39,9 @@ class ColumnSummary(NamedTuple):
     values: int
     first: str  # of the values, shortened
     mean_length: float  # of the values, in characters
-    no_number: str = ""  # the most frequent value that is no number, of a column of text and numbers
+    no_number: str = (
+        ""  # the most frequent value that is no number, of a column of text and numbers
+    )
     num_no_numbers: int = 0  # cells with any such value
     name_is_value: bool = False  # as where the header is a row
 
@@ -50,10 +64,16 @@ def _summary(table: LabelledRows, name: str) -> ColumnSummary:
     others = {}
     if content == "text and numbers":
         counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values)).tolist()
-        others = {text: count for text, count in zip(column.values, counts, strict=True) if not is_number(text)}
+        others = {
+            text: count
+            for text, count in zip(column.values, counts, strict=True)
+            if not is_number(text)
+        }
     frequent = shorten(max(others, key=others.__getitem__)) if others else ""
     mixed = (frequent, sum(others.values()))
-    return ColumnSummary(name, content, missing, len(column.values), first, length, *mixed, name in column.values)
+    return ColumnSummary(
+        name, content, missing, len(column.values), first, length, *mixed, name in column.values
+    )
 
 
 def _content(values: Sequence[str]) -> Content:
@@ -79,7 +99,11 @@ def _is_date(text: str) -> bool:
 
 def likely_text(columns: Sequence[ColumnSummary]) -> ColumnSummary | None:
     """The column of the longest texts; None if there is no text."""
-    return max((each for each in columns if each.content == "text"), key=lambda each: each.mean_length, default=None)
+    return max(
+        (each for each in columns if each.content == "text"),
+        key=lambda each: each.mean_length,
+        default=None,
+    )
 
 
 def label_candidates(columns: Sequence[ColumnSummary]) -> list[ColumnSummary]:
@@ -88,7 +112,9 @@ def label_candidates(columns: Sequence[ColumnSummary]) -> list[ColumnSummary]:
     A name such as `Category` comes before one that ends in it, such as `ticket_category`, and this before all others.
     """
     labels = [each for each in columns if each.may_be_label and each != likely_text(columns)]
-    return sorted(labels, key=lambda each: (_name_rank(each.name), each.content != "text", each.values))
+    return sorted(
+        labels, key=lambda each: (_name_rank(each.name), each.content != "text", each.values)
+    )
 
 
 def _name_rank(name: str) -> int:

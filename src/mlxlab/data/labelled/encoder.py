@@ -81,9 +81,13 @@ class LabelledEncoder:
         texts = self.renderer.render(table)
         for row, parts in enumerate(texts, 1):
             if not all(part.strip() for part in parts):
-                raise DataError(f"row {row}: column {', '.join(map(repr, self.columns))}: an empty text")
+                raise DataError(
+                    f"row {row}: column {', '.join(map(repr, self.columns))}: an empty text"
+                )
         targets = self.labels.encode(self._label_column(table, len(texts)))
-        return self.collate(self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts)))
+        return self.collate(
+            self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts))
+        )
 
     def _label_column(self, table: Table, rows: int) -> Column:
         cells = table.get(self.label_column, [None] * rows)
@@ -98,7 +102,9 @@ class LabelledEncoder:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
         if not self.renderer.is_pair:
             return self.tokenizer.encode_batch([text for (text,) in texts], self.seq_len)
-        first, second = (self.tokenizer.encode_documents([pair[part] for pair in texts]) for part in (0, 1))
+        first, second = (
+            self.tokenizer.encode_documents([pair[part] for pair in texts]) for part in (0, 1)
+        )
         return [self._join(a, b) for a, b in zip(first, second, strict=True)]
 
     def _join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -149,7 +155,9 @@ def same_texts(first: Encoder, second: Encoder) -> bool:
     """As `same_columns`, but a column of texts may have another name."""
     if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
         return True
-    rules = [{**each.renderer.state_dict(), "columns": len(each.columns)} for each in (first, second)]
+    rules = [
+        {**each.renderer.state_dict(), "columns": len(each.columns)} for each in (first, second)
+    ]
     return rules[0] == rules[1]
 
 
@@ -168,6 +176,8 @@ def restore_encoder(folder: Path, state: EncoderState, renderer: Renderer) -> La
     if tokenizer.fingerprint != state["tokenizer"]:
         raise DataError(f"{folder / 'data.json'}: tokenizer.json is not the one it was saved with")
     if state["label_column"] in renderer.columns:
-        raise DataError(f"{folder / 'data.json'}: the label column {state['label_column']!r} is an input too")
+        raise DataError(
+            f"{folder / 'data.json'}: the label column {state['label_column']!r} is an input too"
+        )
     labels = restore_labels(state["labels"])
     return LabelledEncoder(renderer, labels, state["label_column"], tokenizer, state["seq_len"])

@@ -73,34 +73,59 @@ class LabelledExamples:
     ) -> None:
         self.rows, self.split, self.labels, self.renderer = rows, split, labels, renderer
         seq_len = options["seq_len"]
-        self._numbers = np.concatenate(split[:3])  # of the rows, training first; a position is an index into it
+        self._numbers = np.concatenate(
+            split[:3]
+        )  # of the rows, training first; a position is an index into it
         self.targets = labels.encode(column.take(self._numbers))
-        content = {"sources": rows.fingerprint, "split": split.digests(), "renderer": dict(renderer.state_dict())}
+        content = {
+            "sources": rows.fingerprint,
+            "split": split.digests(),
+            "renderer": dict(renderer.state_dict()),
+        }
         texts, key = self._training_texts(), content_key(**content)
         size = round(rows.mean_bytes(renderer.columns) * len(split.train))
-        fit = options["tokenizer"].fit(Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained))
+        fit = options["tokenizer"].fit(
+            Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained)
+        )
         self.tokenizer, self.curve = fit.tokenizer, fit.curve
         self.encoder = LabelledEncoder(renderer, labels, column.name, fit.tokenizer, seq_len)
         self.task = self.encoder.task
-        tokens_key = content_key(format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content)
+        tokens_key = content_key(
+            format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content
+        )
         path = run.cache / f"labelled-{tokens_key}.tokens"
-        self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len)
+        self._tokens = TokenCache(
+            path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len
+        )
         measured = measure_lengths(self._tokens.lengths, seq_len, self._full_lengths)
         self.row_lengths = measured._replace(left_out=split.left_out)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
         chosen = options["select"].chosen(run.seed, split.train)
-        self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))
+        self._shown = (
+            np.arange(len(split.train))
+            if chosen is None
+            else np.flatnonzero(np.isin(split.train, chosen))
+        )
         self.fingerprint = content_key(
-            tokens=tokens_key, labels=dict(labels.state_dict()), seed=run.seed, shown=digest(self._shown)
+            tokens=tokens_key,
+            labels=dict(labels.state_dict()),
+            seed=run.seed,
+            shown=digest(self._shown),
         )
         lengths = self._tokens.lengths[self._shown]
         every_epoch: Callable[[int], np.ndarray] = lambda epoch: lengths  # noqa: E731
         batching = (options["batching"], options["batch_size"], run.seed)
         loader = make_loader(every_epoch, *batching, self._batch, self.fingerprint, lengths)
         self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
-        train, valid, rows_per_batch = len(split.train), len(split.valid), options["eval_batch_size"]
+        train, valid, rows_per_batch = (
+            len(split.train),
+            len(split.valid),
+            options["eval_batch_size"],
+        )
         self.valid = EvalLoader(valid, rows_per_batch, lambda at: self._collate(train + at))
-        self.test = EvalLoader(len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at))
+        self.test = EvalLoader(
+            len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at)
+        )
         self.sources = [
             *(line for part in rows.parts for line in part.description),
             *split.lines,
@@ -119,7 +144,11 @@ class LabelledExamples:
     @property
     def num_examples(self) -> dict[str, int]:
         """By split; of the training rows those that are selected."""
-        sizes = {"training": len(self._shown), "validation": len(self.split.valid), "test": len(self.split.test)}
+        sizes = {
+            "training": len(self._shown),
+            "validation": len(self.split.valid),
+            "test": len(self.split.test),
+        }
         return {split: size for split, size in sizes.items() if size}
 
     @property
@@ -156,9 +185,13 @@ class LabelledExamples:
         def table(columns: Sequence[str], numbers: np.ndarray) -> Table:
             if not len(numbers) or numbers[0] < first:
                 return self.rows.table(columns, numbers)
-            return {name: [other[name][row] for row in (numbers - first).tolist()] for name in columns}
+            return {
+                name: [other[name][row] for row in (numbers - first).tolist()] for name in columns
+            }
 
-        return BaselineRows(table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64)))
+        return BaselineRows(
+            table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64))
+        )
 
     def text_baselines(self, other: Table | None = None) -> list[Baseline]:
         """The constant, and predictions by the words of the texts; arguments as for `baseline_rows`."""
@@ -168,7 +201,10 @@ class LabelledExamples:
         rows, targets = self.baseline_rows(other), self.training_targets
         _, valid, test = rows.split
         constant = constant_baseline(targets, len(valid), len(test), self.task)
-        return [constant, *tfidf_baselines(partial(self.texts_of, rows), rows.split, targets, self.task)]
+        return [
+            constant,
+            *tfidf_baselines(partial(self.texts_of, rows), rows.split, targets, self.task),
+        ]
 
     def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:
         """The texts of these rows, two of a pair on a line each."""
@@ -177,14 +213,18 @@ class LabelledExamples:
 
     def _are_among(self, numbers: np.ndarray, table: Table, names: Sequence[str]) -> np.ndarray:
         """(N,) True for the rows of the table whose cells in these columns are those of one of the numbered rows."""
-        return np.isin(hash_rows({name: table[name] for name in names}), self.rows.text_hashes(names)[numbers])
+        return np.isin(
+            hash_rows({name: table[name] for name in names}), self.rows.text_hashes(names)[numbers]
+        )
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)
 
     def _collate(self, positions: np.ndarray, length: int | None = None) -> Batch:
         tokens = self._tokens.take(positions)
-        return self.encoder.collate(tokens, self.targets, positions, self._numbers[positions], length)
+        return self.encoder.collate(
+            tokens, self.targets, positions, self._numbers[positions], length
+        )
 
     def _tokenize(self, positions: np.ndarray) -> list[np.ndarray]:
         table = self.rows.table(self.renderer.columns, self._numbers[positions])
@@ -205,14 +245,24 @@ class LabelledExamples:
             spread = f"mean {self.labels.mean:.4g}, standard deviation {self.labels.deviation:.4g}"
             return f"regression of {column} (training rows: {spread})"
         order = np.argsort(counts)[::-1][:MAX_CLASSES_SHOWN]
-        shares = ", ".join(f"{self.task.labels[i]} {percent(counts[i] / max(len(self._shown), 1))}" for i in order)
+        shares = ", ".join(
+            f"{self.task.labels[i]} {percent(counts[i] / max(len(self._shown), 1))}" for i in order
+        )
         more = ", ..." if len(counts) > MAX_CLASSES_SHOWN else ""
-        kind = "classes" if self.task.kind == "classification" else "labels, of which a row may have several"
+        kind = (
+            "classes"
+            if self.task.kind == "classification"
+            else "labels, of which a row may have several"
+        )
         return f"{column}: {len(counts)} {kind} (training rows: {shares}{more})"
 
     def _describe_selection(self) -> list[str]:
         is_subset = len(self._shown) < len(self.split.train)
-        return [f"{self.rows.name}: {counted(len(self._shown), 'training row')} selected"] if is_subset else []
+        return (
+            [f"{self.rows.name}: {counted(len(self._shown), 'training row')} selected"]
+            if is_subset
+            else []
+        )
 
     def _describe_tokens(self) -> str:
         lengths, measured = self._tokens.lengths, self.row_lengths

@@ -12,7 +12,9 @@ from mlxlab.data.labelled.labels import Column, Labels, is_number, is_number_wit
 from mlxlab.errors import ConfigError, DataError
 
 TaskName = Literal["auto", "single", "multi_label", "regression"]
-MAX_AUTO_CLASSES = 50  # whole numbers with more distinct values may be meant as classes or as numbers
+MAX_AUTO_CLASSES = (
+    50  # whole numbers with more distinct values may be meant as classes or as numbers
+)
 MAX_CLASSES = 20_000
 MOSTLY = 0.9  # of the cells are numbers: the others are probably faults
 
@@ -83,7 +85,12 @@ def label_kind(column: Column, options: LabelOptions) -> TaskKind:
     if options.delimiter is not None or all(text.startswith("[") for text in column.values):
         return "multi_label"
     numbers = [is_number(text) for text in column.values]
-    if names is None and sum(numbers) > MOSTLY * len(numbers) and len(numbers) > 10 and not all(numbers):
+    if (
+        names is None
+        and sum(numbers) > MOSTLY * len(numbers)
+        and len(numbers) > 10
+        and not all(numbers)
+    ):
         code = numbers.index(False)
         got = f"{shorten(column.values[code])!r} among numbers"
         raise DataError(f"{column.where(code)}: mixed types: {got}")
@@ -94,7 +101,9 @@ def label_kind(column: Column, options: LabelOptions) -> TaskKind:
     if len(numbers) <= MAX_AUTO_CLASSES:
         return "classification"
     got = f"{len(numbers):,} different whole numbers in {len(column.codes):,} rows"
-    raise ConfigError(f"data.task=auto: {column.where(0)}: {got}: expected data.task=regression, or single for classes")
+    raise ConfigError(
+        f"data.task=auto: {column.where(0)}: {got}: expected data.task=regression, or single for classes"
+    )
 
 
 def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
@@ -113,8 +122,14 @@ def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
 
 def _check_fixed(names: Sequence[str] | None, kind: TaskKind) -> None:
     least = 1 if kind == "multi_label" else 2
-    if names is not None and kind != "regression" and (len(set(names)) < len(names) or len(names) < least):
-        raise ConfigError(f"data.labels: expected at least {least} different names, got {', '.join(names) or 'none'}")
+    if (
+        names is not None
+        and kind != "regression"
+        and (len(set(names)) < len(names) or len(names) < least)
+    ):
+        raise ConfigError(
+            f"data.labels: expected at least {least} different names, got {', '.join(names) or 'none'}"
+        )
 
 
 def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None:
@@ -123,16 +138,22 @@ def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None
         if (other := numbers.setdefault(float(name), name)) != name:
             raise DataError(f"{column.where(0)}: labels {other!r} and {name!r} are the same number")
     if len(names) == 1 and kind == "classification":
-        raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows:,} training rows")
+        raise DataError(
+            f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows:,} training rows"
+        )
     if not names:
         raise DataError(f"{column.where(0)}: no label in any of {rows:,} training rows")
-    if len(names) > MAX_CLASSES or (kind == "classification" and too_many_classes(len(names), rows)):
+    if len(names) > MAX_CLASSES or (
+        kind == "classification" and too_many_classes(len(names), rows)
+    ):
         way_out = "is it an id?"
         if all(map(is_number_with_comma, names)):
             way_out = f"numbers with a comma, such as {names[0]!r}; expected a decimal point and no other separator"
         elif any(map(is_number, names)):
             way_out = "is it an id? (data.task=regression predicts numbers)"
-        raise DataError(f"{column.where(0)}: {len(names):,} classes in {rows:,} training rows: {way_out}")
+        raise DataError(
+            f"{column.where(0)}: {len(names):,} classes in {rows:,} training rows: {way_out}"
+        )
 
 
 def too_many_classes(classes: int, rows: int) -> bool:

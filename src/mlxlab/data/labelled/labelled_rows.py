@@ -38,7 +38,9 @@ class LabelledRows:
     def column(self, name: str) -> "pa.ChunkedArray":
         import pyarrow as pa
 
-        return pa.chunked_array([chunk for part in self.parts for chunk in part.column(name).chunks])
+        return pa.chunked_array(
+            [chunk for part in self.parts for chunk in part.column(name).chunks]
+        )
 
     def location(self, row: int) -> str:
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -90,13 +92,18 @@ class LabelledRows:
     def text_hashes(self, columns: Sequence[str]) -> np.ndarray:
         """(N,) uint64 of the cells of each row."""
         return np.concatenate(
-            [np.zeros(0, np.uint64), *(hash_rows(table) for table in self.blocks(columns, np.arange(len(self))))]
+            [
+                np.zeros(0, np.uint64),
+                *(hash_rows(table) for table in self.blocks(columns, np.arange(len(self)))),
+            ]
         )
 
 
 def hash_rows(table: Table) -> np.ndarray:
     """(N,) uint64 of the cells of each row."""
-    rows = ("\x1f".join(cell or "" for cell in cells) for cells in zip(*table.values(), strict=True))
+    rows = (
+        "\x1f".join(cell or "" for cell in cells) for cells in zip(*table.values(), strict=True)
+    )
     return np.array([xxhash.xxh3_64_intdigest(row.encode()) for row in rows], np.uint64)
 
 
@@ -135,20 +142,38 @@ def open_sources(
     _refuse_shared_columns(keys)
     paths = [options["source"], options["valid_source"], options["test_source"]]
     split = SplitOptions(
-        options["valid_fraction"], options["folds"], options["fold"], paths[1] is not None, group, time
+        options["valid_fraction"],
+        options["folds"],
+        options["fold"],
+        paths[1] is not None,
+        group,
+        time,
     )
-    columns = None if inputs is None else list(dict.fromkeys(name for name in keys.values() if name is not None))
+    columns = (
+        None
+        if inputs is None
+        else list(dict.fromkeys(name for name in keys.values() if name is not None))
+    )
     on_error, max_left_out = left_out_options(options)
     reading = (options["reading"], cache, on_error, columns, max_left_out)
     try:
         parts = [open_rows(path, *reading) for path in paths if path is not None]
         for part in parts:
-            part.require([*filter(None, keys.values()), *(name for names in others.values() for name in names)])
+            part.require(
+                [
+                    *filter(None, keys.values()),
+                    *(name for names in others.values() for name in names),
+                ]
+            )
     except MissingColumnError as error:
         wrong = [f"data.{key}={name}" for key, name in keys.items() if name in error.missing]
-        wrong += [f"data.{key}" for key, names in others.items() if not {*names}.isdisjoint(error.missing)]
+        wrong += [
+            f"data.{key}" for key, names in others.items() if not {*names}.isdisjoint(error.missing)
+        ]
         raise DataError(f"{', '.join(wrong)}: {error.after_keys}") from None
-    label = LabelOptions(label_column, options["task"], options["labels"], options["label_delimiter"])
+    label = LabelOptions(
+        label_column, options["task"], options["labels"], options["label_delimiter"]
+    )
     return Sources(options, LabelledRows(parts), label, split)
 
 

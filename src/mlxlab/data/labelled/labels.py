@@ -51,25 +51,36 @@ class Column(NamedTuple):
         used = np.unique(codes[codes >= 0])
         codes = np.where(codes < 0, -1, np.searchsorted(used, codes))
         values = [self.values[code] for code in used.tolist()]
-        return self._replace(values=values, codes=codes, location=lambda row: self.location(int(rows[row])))
+        return self._replace(
+            values=values, codes=codes, location=lambda row: self.location(int(rows[row]))
+        )
 
     def stripped(self) -> "Column":
         """Cells without white space around them; one that holds nothing else is missing."""
         texts = [text.strip() for text in self.values]
         values = list(dict.fromkeys(filter(None, texts)))
         numbers = {text: number for number, text in enumerate(values)}
-        new_codes = np.array([*(numbers.get(text, -1) for text in texts), -1], np.int64)  # -1 stays -1
+        new_codes = np.array(
+            [*(numbers.get(text, -1) for text in texts), -1], np.int64
+        )  # -1 stays -1
         return self._replace(values=values, codes=new_codes[self.codes])
 
     def describe_white_space(self) -> list[str]:
         """A line if `stripped` changes labels: how many, and where the first one stands."""
         texts = [text.strip() for text in self.values]
-        changes = np.array([*(0 < len(text) < len(cell) for text, cell in zip(texts, self.values, strict=True)), False])
+        changes = np.array(
+            [
+                *(0 < len(text) < len(cell) for text, cell in zip(texts, self.values, strict=True)),
+                False,
+            ]
+        )
         rows = np.flatnonzero(changes[self.codes])  # -1, a missing cell, is the last
         if not len(rows):
             return []
         first = self.location(int(rows[0]))
-        return [f"{self.name}: white space around {len(rows):,} labels is ignored, the first at {first}"]
+        return [
+            f"{self.name}: white space around {len(rows):,} labels is ignored, the first at {first}"
+        ]
 
     def with_empty_cells(self) -> "Column":
         """A missing cell as an empty one: where cells hold several labels, it holds none."""
@@ -82,7 +93,9 @@ class Column(NamedTuple):
         if is_number(text) and math.isfinite(float(text)):
             return float(text)
         hint = ", with a comma" if is_number_with_comma(text) else ""
-        raise DataError(f"{self.where(value)}: expected a finite number, got {shorten(text)!r}{hint}")
+        raise DataError(
+            f"{self.where(value)}: expected a finite number, got {shorten(text)!r}{hint}"
+        )
 
     def labels(self, value: int, delimiter: str | None) -> list[str]:
         """The labels in value number `value`: texts between delimiters, or a JSON list of texts and numbers."""
@@ -93,7 +106,9 @@ class Column(NamedTuple):
             items = parse_json(text, list[str | int | float | bool], "label")
         except DataError:
             expected = 'a JSON list of labels such as ["a", "b"], or data.label_delimiter'
-            raise DataError(f"{self.where(value)}: expected {expected}, got {shorten(text)!r}") from None
+            raise DataError(
+                f"{self.where(value)}: expected {expected}, got {shorten(text)!r}"
+            ) from None
         return [item if isinstance(item, str) else json.dumps(item) for item in items]
 
 
@@ -153,7 +168,13 @@ class Labels:
                 raise DataError(f"{column.where(0)}: {got}: expected at most {MAX_CELLS} in all")
             held = np.zeros((count + 1, len(self.names)), np.uint8)
             for code in range(count):
-                held[code, [self._index(column, code, name) for name in column.labels(code, self.delimiter)]] = 1
+                held[
+                    code,
+                    [
+                        self._index(column, code, name)
+                        for name in column.labels(code, self.delimiter)
+                    ],
+                ] = 1
             return Targets(column.codes, held)
         if self.kind == "regression":
             numbers = [(column.number(code) - self.mean) / self.deviation for code in range(count)]

@@ -52,7 +52,9 @@ class LeftOut(NamedTuple):
             if self.left_out == self.rows:
                 raise DataError(f"{self._counted()}: no row is left")
             limit = f"more than data.max_left_out={max_fraction:g}"
-            raise DataError(f"{self._counted()}, {limit}{way_to_leave_out(self.left_out / self.rows)}")
+            raise DataError(
+                f"{self._counted()}, {limit}{way_to_leave_out(self.left_out / self.rows)}"
+            )
 
     def _counted(self) -> str:
         share = 100 * self.left_out / self.rows
@@ -80,14 +82,21 @@ def leave_out(
     Raises:
         DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
     """
-    faults = [Fault(labels.name, "have no label", labels.codes < 0, lambda cell: "a row without a label")]
-    faults += [Fault(each, "have an empty text", rows.blank(each), lambda cell: "an empty text") for each in required]
+    faults = [
+        Fault(labels.name, "have no label", labels.codes < 0, lambda cell: "a row without a label")
+    ]
+    faults += [
+        Fault(each, "have an empty text", rows.blank(each), lambda cell: "an empty text")
+        for each in required
+    ]
     faults += others
     usable = ~np.logical_or.reduce([fault.rows for fault in faults])
     if on_error == "strict":
         _refuse(rows, faults, ~usable, find_single_rows)
     left_out = []
-    for part, start, end in zip(rows.parts, rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+    for part, start, end in zip(
+        rows.parts, rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True
+    ):
         unusable = ~usable[start:end]
         if not part.malformed and not unusable.any():
             continue
@@ -107,7 +116,9 @@ def no_time(rows: LabelledRows, name: str) -> Fault:
 def no_number(rows: LabelledRows, name: str) -> Fault:
     """The rows with a cell that is neither missing nor a finite number."""
     reason, unusable = "have text in a column of numbers", _holds_no_number(rows.codes(name))
-    return Fault(name, reason, unusable, lambda cell: f"expected a finite number, got {shorten(cell)!r}")
+    return Fault(
+        name, reason, unusable, lambda cell: f"expected a finite number, got {shorten(cell)!r}"
+    )
 
 
 def unknown_label(column: Column, labels: Labels) -> Fault:
@@ -117,8 +128,15 @@ def unknown_label(column: Column, labels: Labels) -> Fault:
         names = [column.labels(code, labels.delimiter) for code in range(len(names))]
     listed = zip(column.values, names, strict=True)
     unknown = {cell: [name for name in each if not labels.knows(name)] for cell, each in listed}
-    rows = np.array([*map(bool, unknown.values()), False])[column.codes]  # -1, a missing cell, is the last
-    return Fault(column.name, "have an unknown label", rows, lambda cell: labels.describe_unknown(unknown[cell][0]))
+    rows = np.array([*map(bool, unknown.values()), False])[
+        column.codes
+    ]  # -1, a missing cell, is the last
+    return Fault(
+        column.name,
+        "have an unknown label",
+        rows,
+        lambda cell: labels.describe_unknown(unknown[cell][0]),
+    )
 
 
 def _refuse(
@@ -144,7 +162,9 @@ def _refuse(
 
 def _describe_fault(rows: LabelledRows, fault: Fault) -> str:
     first = int(np.argmax(fault.rows))
-    text = fault.describe((rows.table([fault.column], np.array([first]))[fault.column][0] or "").strip())
+    text = fault.describe(
+        (rows.table([fault.column], np.array([first]))[fault.column][0] or "").strip()
+    )
     where = f"{rows.location(first)}: column {fault.column!r}"
     return f"{where}: {text} ({int(fault.rows.sum()):,} of {len(fault.rows):,} rows)"
 
@@ -165,4 +185,6 @@ def way_to_leave_out(fraction: float) -> str:
 def _describe_part(part: Rows, unusable: np.ndarray, reasons: list[str]) -> LeftOut:
     count, malformed = int(unusable.sum()), [MALFORMED] if part.malformed else []
     first = part.first_left_out(int(np.argmax(unusable)) if count else None)
-    return LeftOut(part.name, count + part.malformed, len(part) + part.malformed, [*reasons, *malformed], first)
+    return LeftOut(
+        part.name, count + part.malformed, len(part) + part.malformed, [*reasons, *malformed], first
+    )

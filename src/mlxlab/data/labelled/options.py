@@ -62,7 +62,9 @@ class LabelledOptions(TypedDict):
     time_column: str | None
     on_overlap: Literal["warn", "drop", "error"]
     on_error: Literal["strict", "skip"]
-    max_left_out: NotRequired[Annotated[float, Ge(0), Lt(1)]]  # runs from before this key resume without it
+    max_left_out: NotRequired[
+        Annotated[float, Ge(0), Lt(1)]
+    ]  # runs from before this key resume without it
     reading: RowReading
     seq_len: Annotated[int, Ge(8), Le(8192)]
     batch_size: Size

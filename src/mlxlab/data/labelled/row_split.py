@@ -13,7 +13,14 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
-from mlxlab.data.labelled.left_out import LEFT_OUT, LeftOut, SingleRows, leave_out, no_time, way_to_leave_out
+from mlxlab.data.labelled.left_out import (
+    LEFT_OUT,
+    LeftOut,
+    SingleRows,
+    leave_out,
+    no_time,
+    way_to_leave_out,
+)
 from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.split import (
     OnOverlap,
@@ -70,10 +77,14 @@ def split_sources(
         labels = labels.with_empty_cells()
     others = [] if options.time_column is None else [no_time(rows, options.time_column)]
     single_rows = partial(_single_rows_of_first, sources, labels)
-    usable, left_out = leave_out(rows, labels, required, *left_out_options(sources.options), others, single_rows)
+    usable, left_out = leave_out(
+        rows, labels, required, *left_out_options(sources.options), others, single_rows
+    )
     lines = [each.describe() for each in left_out]
     lines += [f"{rows.name}: {line}" for line in cells.describe_white_space()]
-    bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
+    bounds = [
+        (int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)
+    ]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]
     empty = np.zeros(0, np.int64)
     test = ranges.pop() if sources.options["test_source"] is not None else empty
@@ -83,17 +94,27 @@ def split_sources(
     else:
         first = ranges[0]
         if len(first) < 2:
-            raise DataError(f"{rows.name}: {counted(len(first), 'usable row')}, expected at least 2 to split them")
+            raise DataError(
+                f"{rows.name}: {counted(len(first), 'usable row')}, expected at least 2 to split them"
+            )
         if kind == "classification":
-            _refuse_single_rows(sources, labels.take(first), [each for each in left_out if each.source == rows.name])
+            _refuse_single_rows(
+                sources, labels.take(first), [each for each in left_out if each.source == rows.name]
+            )
         strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, options, first), seed)
         is_valid = np.isin(np.arange(len(first)), split.valid)
         if options.group_column is None and options.time_column is None and kind != "regression":
-            is_valid &= ~_needed_for_training(labels.take(first), is_valid, kind, sources.label.delimiter)
+            is_valid &= ~_needed_for_training(
+                labels.take(first), is_valid, kind, sources.label.delimiter
+            )
         train, valid, method = first[~is_valid], first[is_valid], split.method
-    sizes = f"{counted(len(train), 'training row')}, {counted(len(valid), 'validation row')} ({method})"
-    lines.append(f"{rows.name}: {sizes}" + (f", {counted(len(test), 'test row')}" if len(test) else ""))
+    sizes = (
+        f"{counted(len(train), 'training row')}, {counted(len(valid), 'validation row')} ({method})"
+    )
+    lines.append(
+        f"{rows.name}: {sizes}" + (f", {counted(len(test), 'test row')}" if len(test) else "")
+    )
     if len(valid) < FEW:
         remedy = "metrics on so few say little; `crossvalidate` validates on every row"
         lines.append(f"{rows.name}: only {counted(len(valid), 'validation row')}: {remedy}")
@@ -121,15 +142,21 @@ def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOpti
     _, classes, counts = np.unique(codes, return_inverse=True, return_counts=True)
     if options.folds is not None:
         return classes + 1
-    return np.where(counts[classes] * options.valid_fraction >= 1, classes + 1, 0)  # of a small one none need validate
+    return np.where(
+        counts[classes] * options.valid_fraction >= 1, classes + 1, 0
+    )  # of a small one none need validate
 
 
-def _single_rows_of_first(sources: Sources, labels: Column, usable: np.ndarray) -> SingleRows | None:
+def _single_rows_of_first(
+    sources: Sources, labels: Column, usable: np.ndarray
+) -> SingleRows | None:
     """The classes of one row in the usable rows of the first source, where these are to be split."""
     first = np.flatnonzero(usable[: sources.rows.starts[1]])
     if sources.options["valid_source"] is not None or not len(first):
         return None
-    with suppress(UserError):  # of the labels themselves, which is reported once the others are mended
+    with suppress(
+        UserError
+    ):  # of the labels themselves, which is reported once the others are mended
         if label_kind(labels.take(first), sources.label) == "classification":
             return _find_single_rows(sources, labels.take(first))
     return None
@@ -143,10 +170,14 @@ def _find_single_rows(sources: Sources, labels: Column) -> SingleRows | None:
     code = int(np.argmax(counts == 1))
     single = [labels.values[code] for code in np.flatnonzero(counts == 1).tolist()]
     others = f" (as {len(single) - 1} more)" if len(single) > 1 else ""
-    got = f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
+    got = (
+        f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
+    )
     missing = [*sources.options["reading"].absent[1:], *single]
     override = quoted(f"data.reading.missing={json.dumps(missing, ensure_ascii=False)}")
-    return SingleRows(len(single), f"{labels.where(code)}: {got}", override if len(single) <= MAX_LISTED else "")
+    return SingleRows(
+        len(single), f"{labels.where(code)}: {got}", override if len(single) <= MAX_LISTED else ""
+    )
 
 
 def _refuse_single_rows(sources: Sources, labels: Column, left_out: Sequence[LeftOut]) -> None:
@@ -155,10 +186,14 @@ def _refuse_single_rows(sources: Sources, labels: Column, left_out: Sequence[Lef
         others = sum(each.left_out for each in left_out)
         besides = "".join(f"; {each.describe().partition(LEFT_OUT)[0]}" for each in left_out)
         way = way_to_leave_out((single.rows + others) / (len(labels.codes) + others))
-        raise DataError(f"{single.fault}{f'{way} {single.override}' if single.override else ''}{besides}")
+        raise DataError(
+            f"{single.fault}{f'{way} {single.override}' if single.override else ''}{besides}"
+        )
 
 
-def _needed_for_training(labels: Column, is_valid: np.ndarray, kind: TaskKind, delimiter: str | None) -> np.ndarray:
+def _needed_for_training(
+    labels: Column, is_valid: np.ndarray, kind: TaskKind, delimiter: str | None
+) -> np.ndarray:
     """(N,) True for the first validation row of each class or label that no training row has."""
     trained = np.bincount(labels.codes[~is_valid], minlength=len(labels.values)) > 0
     names: list[list[str]] = [[value] for value in labels.values]

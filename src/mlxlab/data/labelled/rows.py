@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 2
-PLACE = ""  # name of the first column, which holds the place of each row; columns of a source have one
+PLACE = (
+    ""  # name of the first column, which holds the place of each row; columns of a source have one
+)
 SKIPPED = b"skipped"  # key of the metadata that counts malformed rows
 MAX_LISTED = 12  # columns in the log
 
@@ -56,13 +58,17 @@ class RowReading:
 
     def open(self, source: str) -> RowSource:
         """The source of this name; raises as `open_rows`."""
-        return open_source(source, self.delimiter, self.encoding, self.config, self.split, self.revision)
+        return open_source(
+            source, self.delimiter, self.encoding, self.config, self.split, self.revision
+        )
 
 
 class Rows:
     """Rows whose columns are nullable text. Numbers are their shortest repr, booleans true or false, lists JSON."""
 
-    def __init__(self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]) -> None:
+    def __init__(
+        self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]
+    ) -> None:
         self.name, self.fingerprint, self.description = source.name, fingerprint, description
         self.malformed = _skipped(table)  # rows that were skipped
         self.first_malformed = first_malformed(table.schema.metadata, source)
@@ -142,21 +148,45 @@ def open_rows(
     """
     opened = reading.open(source)
     names = None if columns is None else list(dict.fromkeys(columns))
-    key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.absent, columns=names, errors=on_error)
+    key = content_key(
+        format=FORMAT,
+        rows=opened.fingerprint,
+        missing=reading.absent,
+        columns=names,
+        errors=on_error,
+    )
 
     def batches() -> "Iterator[pyarrow.RecordBatch]":
-        errors = ErrorBudget(on_error, max_fraction=max_left_out, key="data.on_error=skip data.max_left_out")
+        errors = ErrorBudget(
+            on_error, max_fraction=max_left_out, key="data.on_error=skip data.max_left_out"
+        )
         every = opened.columns() if names is None else names
-        chunks = _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.absent)
+        chunks = _checked(
+            opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.absent
+        )
         for chunk in merged(chunks, MAX_CHUNK_ROWS):
             batch = _to_batch(chunk)
             yield batch
-        yield batch[:0].replace_schema_metadata({SKIPPED: str(errors.skipped_records), **to_metadata(errors, opened)})
+        yield batch[:0].replace_schema_metadata(
+            {SKIPPED: str(errors.skipped_records), **to_metadata(errors, opened)}
+        )
 
     table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _skipped)
-    listed = [*table.column_names[1 : MAX_LISTED + 1], *["..."][: len(table.column_names) > MAX_LISTED + 1]]
-    skipping = f"; skipped {skipped:,} malformed row{'s' * (skipped != 1)}" if (skipped := _skipped(table)) else ""
-    return Rows(opened, table, key, [f"{opened.name}: {len(table):,} rows, columns {', '.join(listed)}{skipping}"])
+    listed = [
+        *table.column_names[1 : MAX_LISTED + 1],
+        *["..."][: len(table.column_names) > MAX_LISTED + 1],
+    ]
+    skipping = (
+        f"; skipped {skipped:,} malformed row{'s' * (skipped != 1)}"
+        if (skipped := _skipped(table))
+        else ""
+    )
+    return Rows(
+        opened,
+        table,
+        key,
+        [f"{opened.name}: {len(table):,} rows, columns {', '.join(listed)}{skipping}"],
+    )
 
 
 def _to_batch(chunk: Chunk) -> "pyarrow.RecordBatch":
@@ -219,7 +249,9 @@ def _checked(
     for chunk in chunks:
         errors.valid_records += len(chunk.places)
         errors.check_fraction()
-        yield chunk._replace(columns={name: _without(cells, absent) for name, cells in chunk.columns.items()})
+        yield chunk._replace(
+            columns={name: _without(cells, absent) for name, cells in chunk.columns.items()}
+        )
     errors.check_fraction(0)
     if not errors.valid_records:
         raise DataError(f"{source.name}:2: no rows")

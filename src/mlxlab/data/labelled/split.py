@@ -12,7 +12,9 @@ from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 
-_OVERLAP = re.compile(r"\b(\d[\d,]{,18}) (\w+) rows? (?:have|has) the same input as (\w+) rows, (.*)")
+_OVERLAP = re.compile(
+    r"\b(\d[\d,]{,18}) (\w+) rows? (?:have|has) the same input as (\w+) rows, (.*)"
+)
 _LEFT_OUT = "left out, "
 OnOverlap = Literal["warn", "drop", "error"]
 NO_CODE = -1
@@ -33,14 +35,22 @@ class SplitOptions:
         if self.fold and self.folds is None:
             raise ConfigError(f"data.fold={self.fold} has no effect without data.folds")
         if self.folds is not None and self.fold >= self.folds:
-            raise ConfigError(f"data.fold={self.fold} with data.folds={self.folds}, expected 0..{self.folds - 1}")
-        settings = {"folds": self.folds, "time_column": self.time_column, "group_column": self.group_column}
+            raise ConfigError(
+                f"data.fold={self.fold} with data.folds={self.folds}, expected 0..{self.folds - 1}"
+            )
+        settings = {
+            "folds": self.folds,
+            "time_column": self.time_column,
+            "group_column": self.group_column,
+        }
         given = [f"data.{key}={value}" for key, value in settings.items() if value is not None]
         if self.has_valid_source and given and given[0] != f"data.group_column={self.group_column}":
             raise ConfigError(f"{given[0]} has no effect with data.valid_source")
         if self.time_column is not None and len(given) > 1:
             other = next(setting for setting in given if not setting.startswith("data.time_column"))
-            raise ConfigError(f"data.time_column={self.time_column}: validates on the last rows; not with {other}")
+            raise ConfigError(
+                f"data.time_column={self.time_column}: validates on the last rows; not with {other}"
+            )
 
 
 class Overlap(NamedTuple):
@@ -79,7 +89,11 @@ class Split(NamedTuple):
 
 
 def split_rows(
-    options: SplitOptions, strata: np.ndarray, groups: np.ndarray | None, times: np.ndarray | None, seed: int
+    options: SplitOptions,
+    strata: np.ndarray,
+    groups: np.ndarray | None,
+    times: np.ndarray | None,
+    seed: int,
 ) -> Split:
     """Splits N rows; a function of row numbers and seed.
 
@@ -96,14 +110,19 @@ def split_rows(
     if times is not None:
         is_valid = _latest(times, fraction)
         return Split(
-            np.flatnonzero(~is_valid), np.flatnonzero(is_valid), f"the last {fraction:g} by {options.time_column}"
+            np.flatnonzero(~is_valid),
+            np.flatnonzero(is_valid),
+            f"the last {fraction:g} by {options.time_column}",
         )
     if folds is None and groups is None:
         kind = "random" if (strata == strata[0]).all() else "stratified"
         is_valid, method = hold_out(ids, strata, fraction, seed), f"a {kind} {fraction:g}"
     elif groups is None:
         assert folds is not None
-        is_valid, method = fold_numbers(ids, strata, folds, seed) == options.fold, f"fold {options.fold} of {folds}"
+        is_valid, method = (
+            fold_numbers(ids, strata, folds, seed) == options.fold,
+            f"fold {options.fold} of {folds}",
+        )
     else:
         parts = [fraction, 1 - fraction] if folds is None else [1 / folds] * folds
         is_valid = _assign_groups(groups, parts, seed) == options.fold
@@ -133,7 +152,9 @@ def check_class_sizes(strata: np.ndarray, min_rows: int) -> None:
     classes, counts = np.unique(strata, return_counts=True)
     if (counts < min_rows).any():
         smallest = int(counts.argmin())
-        rows = f"{counted(int(counts[smallest]), 'row')}, expected at least {min_rows} to split them"
+        rows = (
+            f"{counted(int(counts[smallest]), 'row')}, expected at least {min_rows} to split them"
+        )
         raise DataError(f"label {classes[smallest]} has {rows}")
 
 
@@ -179,7 +200,9 @@ def _latest(times: np.ndarray, fraction: float) -> np.ndarray:
     count = min(max(1, round(len(times) * fraction)), len(times) - 1)
     is_valid = times >= np.sort(times)[len(times) - count]
     if is_valid.all():
-        raise DataError(f"data.time_column: expected different times to split by, got {times[0]:g} in almost all rows")
+        raise DataError(
+            f"data.time_column: expected different times to split by, got {times[0]:g} in almost all rows"
+        )
     return is_valid
 
 
@@ -188,9 +211,15 @@ def _assign_groups(groups: np.ndarray, parts: list[float], seed: int) -> np.ndar
     codes = np.where(groups == NO_CODE, groups.max() + 1 + np.arange(len(groups)), groups)
     names, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
     if len(names) < len(parts):
-        raise DataError(f"data.group_column: {len(names)} groups, expected at least {len(parts)} to split them")
+        raise DataError(
+            f"data.group_column: {len(names)} groups, expected at least {len(parts)} to split them"
+        )
     keys = counter_hash(seed, Stream.SPLIT, np.arange(len(names)))
-    part_of, missing, empty = np.empty(len(names), np.int64), np.array(parts) * len(groups), set(range(len(parts)))
+    part_of, missing, empty = (
+        np.empty(len(names), np.int64),
+        np.array(parts) * len(groups),
+        set(range(len(parts))),
+    )
     for left, group in zip(range(len(names), 0, -1), np.argsort(keys, kind="stable"), strict=True):
         part = min(empty) if left == len(empty) else int(missing.argmax())  # no part stays empty
         empty.discard(part)

@@ -61,11 +61,15 @@ def tfidf_baselines(
     targets = train_targets[rows]
     with baselines.fitting(name):
         strength = best_strength(features, targets, task) if tuned else STRENGTHS[0]
-        models = {name: baselines.fit(baselines.new_linear_model(task, strength), features, targets, task)}
+        models = {
+            name: baselines.fit(baselines.new_linear_model(task, strength), features, targets, task)
+        }
     trees = _fit_boosted_trees(features, targets, task) if boosting else None
     if trees is not None:
         models["gradient_boosting"] = trees
-    return baselines.predict(models, lambda chunk: vectorizer.transform(texts(chunk)), (valid, test), task)
+    return baselines.predict(
+        models, lambda chunk: vectorizer.transform(texts(chunk)), (valid, test), task
+    )
 
 
 def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
@@ -85,7 +89,9 @@ def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     return min(STRENGTHS, key=squared_error)
 
 
-def _fit_boosted_trees(features: Matrix, targets: np.ndarray, task: Task) -> baselines.Predict | None:
+def _fit_boosted_trees(
+    features: Matrix, targets: np.ndarray, task: Task
+) -> baselines.Predict | None:
     """Predicts from TF-IDF features; None, with a line in the log, where there are too many outputs."""
     name, num_components = "gradient_boosting", min(MAX_COMPONENTS, *features.shape)
     max_rows = MAX_CELLS // (num_components * task.num_classes)
@@ -96,7 +102,10 @@ def _fit_boosted_trees(features: Matrix, targets: np.ndarray, task: Task) -> bas
     with baselines.fitting(name):
         reduce = fit_reduction(features, num_components)
         predict = baselines.fit(
-            lambda: baselines.new_boosted_trees(task, max_trees=max_trees), reduce(features[rows]), targets[rows], task
+            lambda: baselines.new_boosted_trees(task, max_trees=max_trees),
+            reduce(features[rows]),
+            targets[rows],
+            task,
         )
     return lambda chunk: predict(reduce(chunk))
 
@@ -124,14 +133,18 @@ def _within_characters(
         characters += len(text)
         if characters > MAX_CHARACTERS and sample:
             limit = f"which have {MAX_CHARACTERS:,} characters"
-            logger.info(f"baseline {name}: fitted on {counted(len(sample), 'training text')}, drawn at random, {limit}")
+            logger.info(
+                f"baseline {name}: fitted on {counted(len(sample), 'training text')}, drawn at random, {limit}"
+            )
             break
         sample[row] = text
     fitted = np.sort(np.fromiter(sample, np.int64))
     return fitted, [sample[row] for row in fitted.tolist()]
 
 
-def _by_row(texts: Callable[[np.ndarray], Sequence[str]], rows: np.ndarray) -> Iterator[tuple[int, str]]:
+def _by_row(
+    texts: Callable[[np.ndarray], Sequence[str]], rows: np.ndarray
+) -> Iterator[tuple[int, str]]:
     for start in range(0, len(rows), baselines.CHUNK):
         chunk = rows[start : start + baselines.CHUNK]
         yield from zip(chunk.tolist(), texts(chunk), strict=True)

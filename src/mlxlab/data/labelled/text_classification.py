@@ -79,16 +79,32 @@ class TextClassificationDataset:
         **options: Unpack[LabelledOptions],
     ) -> None:
         columns = [text_column] if isinstance(text_column, str) else text_column
-        text_keys = {f"text_column[{i}]" if len(columns) > 1 else "text_column": name for i, name in enumerate(columns)}
+        text_keys = {
+            f"text_column[{i}]" if len(columns) > 1 else "text_column": name
+            for i, name in enumerate(columns)
+        }
         sources = open_sources(options, "label_column", label_column, text_keys, cache)
         split, labels, column = split_sources(sources, columns, columns, seed)
         run = Run(seed, cache, parameters, width, pretrained)
-        self.examples = LabelledExamples(sources.rows, split, column, labels, TextColumns(columns), options, run)
-        self.task, self.tokenizer, self.encoder = self.examples.task, self.examples.tokenizer, self.examples.encoder
-        self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
+        self.examples = LabelledExamples(
+            sources.rows, split, column, labels, TextColumns(columns), options, run
+        )
+        self.task, self.tokenizer, self.encoder = (
+            self.examples.task,
+            self.examples.tokenizer,
+            self.examples.encoder,
+        )
+        self.train, self.valid, self.test = (
+            self.examples.train,
+            self.examples.valid,
+            self.examples.test,
+        )
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
-        self.count_known_rows, self.location = self.examples.count_known_rows, self.examples.rows.location
+        self.count_known_rows, self.location = (
+            self.examples.count_known_rows,
+            self.examples.rows.location,
+        )
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
         self.texts, self._has_baselines = self.examples.texts, options["baselines"]
         self.num_examples, self.min_steps = self.examples.num_examples, MIN_STEPS

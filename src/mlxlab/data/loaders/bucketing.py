@@ -26,7 +26,10 @@ class FixedBatchSize:
     """
 
     num_buckets: Size | None
-    fills, fixed_by = False, ""  # only the last and shortest bucket has a short batch, in every epoch the same shape
+    fills, fixed_by = (
+        False,
+        "",
+    )  # only the last and shortest bucket has a short batch, in every epoch the same shape
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)
@@ -67,14 +70,22 @@ def make_loader(
     order = epoch_permutation(len(first), seed)
     if batching.num_buckets is None:
         return DataLoader(len(first), batch_size, order, collate, fingerprint)
-    boundaries = optimal_boundaries(first if all_lengths is None else all_lengths, batching.num_buckets)
+    boundaries = optimal_boundaries(
+        first if all_lengths is None else all_lengths, batching.num_buckets
+    )
 
     def divide(order: np.ndarray, epoch: int, size: int) -> list[PlannedBatch]:
-        batches = split_by_length(order, lengths(epoch), boundaries, batching.rows(size, boundaries))
-        shuffled = [batches[index] for index in permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)]
+        batches = split_by_length(
+            order, lengths(epoch), boundaries, batching.rows(size, boundaries)
+        )
+        shuffled = [
+            batches[index] for index in permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)
+        ]
         return shuffled if batching.fills else [batch._replace(rows=0) for batch in shuffled]
 
-    return DataLoader(len(first), batch_size, order, collate, fingerprint, divide, batching.fixed_by)
+    return DataLoader(
+        len(first), batch_size, order, collate, fingerprint, divide, batching.fixed_by
+    )
 
 
 def split_by_length(
@@ -103,8 +114,12 @@ def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
         quantized = np.minimum(-(-np.maximum(lengths, 1) // step) * step, values[-1])
         values, counts = np.unique(quantized, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than each value
-    costs = values * below[1:].astype(float)  # token slots, if a single edge covers all values up to this one
-    chosen = [np.zeros(len(values), int)]  # by number of edges: where the last but one lies, plus 1; 0: nowhere
+    costs = values * below[1:].astype(
+        float
+    )  # token slots, if a single edge covers all values up to this one
+    chosen = [
+        np.zeros(len(values), int)
+    ]  # by number of edges: where the last but one lies, plus 1; 0: nowhere
     for _ in range(min(count, len(values)) - 1):
         # With one more edge: the last one covers the values i+1..j, the others do 0..i as well as they can.
         candidate_costs = costs[:, None] + values[None] * (below[1:][None] - below[1:][:, None])

@@ -11,18 +11,24 @@ from mlxlab.data.batch import Batch, load_position, pad_rows
 from mlxlab.data.rng import Order
 from mlxlab.errors import ConfigError, DataError
 
-Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, length to pad to) -> their batch
+Collate = Callable[
+    [int, np.ndarray, int | None], Batch
+]  # (epoch, examples, length to pad to) -> their batch
 
 
 class PlannedBatch(NamedTuple):
     """The examples of a batch, before it is made."""
 
     examples: np.ndarray
-    length: int | None = None  # tokens that every example is padded to; None is the longest of the batch
+    length: int | None = (
+        None  # tokens that every example is padded to; None is the longest of the batch
+    )
     rows: int = 0  # examples up to which empty rows are added
 
 
-Divide = Callable[[np.ndarray, int, int], list[PlannedBatch]]  # (order, epoch, batch size) -> its batches
+Divide = Callable[
+    [np.ndarray, int, int], list[PlannedBatch]
+]  # (order, epoch, batch size) -> its batches
 
 
 class LoaderState(TypedDict):
@@ -34,7 +40,10 @@ class LoaderState(TypedDict):
 
 
 def divide_in_order(order: np.ndarray, epoch: int, batch_size: int) -> list[PlannedBatch]:
-    return [PlannedBatch(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    return [
+        PlannedBatch(order[start : start + batch_size])
+        for start in range(0, len(order), batch_size)
+    ]
 
 
 @dataclass(eq=False)
@@ -51,10 +60,14 @@ class DataLoader:
     collate: Collate
     fingerprint: str = ""
     divide: Divide = divide_in_order
-    fixed_by: str = ""  # the key of the configuration that fixes the batch size; empty if it can be changed
+    fixed_by: str = (
+        ""  # the key of the configuration that fixes the batch size; empty if it can be changed
+    )
     epoch: int = field(default=0, init=False)
     _consumed: list[tuple[int, int]] = field(default_factory=list, init=False)
-    _plan: Iterator[PlannedBatch] | None = field(default=None, init=False)  # of the rest of the epoch, or not made yet
+    _plan: Iterator[PlannedBatch] | None = field(
+        default=None, init=False
+    )  # of the rest of the epoch, or not made yet
     tokens_per_batch, skipped_records = None, 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,7 +90,9 @@ class DataLoader:
 
     def resize(self, batch_size: int) -> None:
         if self.fixed_by:
-            raise ConfigError(f"{self.fixed_by}: fixes the batch size; expected null, so that it can change")
+            raise ConfigError(
+                f"{self.fixed_by}: fixes the batch size; expected null, so that it can change"
+            )
         self.batch_size, self._plan = batch_size, None
 
     def state_dict(self) -> dict[str, object]:
@@ -88,7 +103,9 @@ class DataLoader:
         position = load_position(state, LoaderState, self.fingerprint)
         used = sum(count for _, count in position["consumed"])
         if used >= self.num_examples:
-            raise DataError(f"the saved position is malformed: example {used} of an epoch of {self.num_examples}")
+            raise DataError(
+                f"the saved position is malformed: example {used} of an epoch of {self.num_examples}"
+            )
         self.epoch, self._consumed, self._plan = position["epoch"], position["consumed"], None
 
     def _consume(self, count: int) -> None:
@@ -104,9 +121,15 @@ class DataLoader:
         for size, used in self._consumed:
             batches = self.divide(order, self.epoch, size)
             examples = [batch.examples for batch in batches]
-            remaining = batches[int(np.searchsorted(np.cumsum([*map(len, examples)]), used, side="right")) :]
+            remaining = batches[
+                int(np.searchsorted(np.cumsum([*map(len, examples)]), used, side="right")) :
+            ]
             order = order[~np.isin(order, np.concatenate(examples)[:used])]
-        return remaining if size == self.batch_size else self.divide(order, self.epoch, self.batch_size)
+        return (
+            remaining
+            if size == self.batch_size
+            else self.divide(order, self.epoch, self.batch_size)
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from itertools import islice
 from typing import NamedTuple, TypedDict
 
 from mlxlab.constraints import Count
-from mlxlab.data.batch import Batch, BatchIterator, MeasuresOrder, check_position, set_curriculum_alpha
+from mlxlab.data.batch import (
+    Batch,
+    BatchIterator,
+    MeasuresOrder,
+    check_position,
+    set_curriculum_alpha,
+)
 from mlxlab.data.vocabulary.remapping import match_vocab_size, vocabulary_of
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 
@@ -23,7 +29,9 @@ class Position(NamedTuple):
     vocabulary: VocabularyMap | None
 
 
-def wrap_batches(batches: BatchIterator, prefetch: int, overfit_batches: int | None) -> BatchIterator:
+def wrap_batches(
+    batches: BatchIterator, prefetch: int, overfit_batches: int | None
+) -> BatchIterator:
     """`prefetch` batches prepared in the background (0: none); only the first `overfit_batches`, again and again."""
     batches = Prefetch(batches, prefetch) if prefetch else batches
     return batches if overfit_batches is None else RepeatBatches(batches, overfit_batches)
@@ -57,7 +65,9 @@ class Prefetch(_Wrapper):
         self.source, self.depth = source, depth
         self._position = _position(source)
         self._worker: Generator[tuple[Batch | None, Position]] | None = None
-        self._generation = 0  # of the iterator in use: an older one must not stop the newer one's thread
+        self._generation = (
+            0  # of the iterator in use: an older one must not stop the newer one's thread
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         self._stop()
@@ -148,7 +158,9 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 def _position(source: BatchIterator) -> Position:
     metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
-    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary_of(source))
+    return Position(
+        source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary_of(source)
+    )
 
 
 class RepeatState(TypedDict):
@@ -176,7 +188,9 @@ class RepeatBatches(_Wrapper):
         epoch = self.epoch
         while self.epoch == epoch:
             self._cached = batches = self._cached or list(islice(self.source, self.number))
-            batch = batches[min(self.index, len(batches) - 1)]  # a larger batch size may have left fewer
+            batch = batches[
+                min(self.index, len(batches) - 1)
+            ]  # a larger batch size may have left fewer
             self.index += 1
             if self.index >= len(batches):
                 self.epoch, self.index = epoch + 1, 0

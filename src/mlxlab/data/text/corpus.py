@@ -80,7 +80,9 @@ def open_corpus(
 
 
 def _size(source: DocumentSource) -> str:
-    return "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"
+    return (
+        "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"
+    )
 
 
 class Mixture:
@@ -95,20 +97,38 @@ class Mixture:
         window: approximate number of documents in a window, at 1,024 characters each.
     """
 
-    def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int) -> None:
+    def __init__(
+        self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int
+    ) -> None:
         if not max(weights) / MAX_RATIO <= min(weights):
             raise ConfigError(
                 f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
                 f" got {min(weights):g} and {max(weights):g}"
             )
-        self.sources, self.error_budgets = sources, [budget for source in sources for budget in source.error_budgets]
-        relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
+        self.sources, self.error_budgets = (
+            sources,
+            [budget for source in sources for budget in source.error_budgets],
+        )
+        relative = np.array(weights, float) / max(
+            weights
+        )  # the sum of large weights could overflow
         self.shares = relative / relative.sum()
-        self.window_sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
-        self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
-        terms = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
+        self.window_sizes = [
+            max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares
+        ]
+        self.name = " + ".join(
+            f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True)
+        )
+        terms = [
+            f"{weight!r} {source.fingerprint}"
+            for weight, source in zip(weights, sources, strict=True)
+        ]
         self.fingerprint = f"{' + '.join(terms)}:{window}"
-        totals = [source.bytes / share for source, share in zip(sources, self.shares, strict=True) if source.bytes]
+        totals = [
+            source.bytes / share
+            for source, share in zip(sources, self.shares, strict=True)
+            if source.bytes
+        ]
         self.bytes = round(max(totals)) if len(totals) == len(sources) else None
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
@@ -129,14 +149,23 @@ class Mixture:
 class SourceReader:
     """Reads one source repeatedly, each pass in another order."""
 
-    def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
-        self.source, self.number, self.seed, self.first_pass = source, number, seed, epoch * MAX_PASSES
+    def __init__(
+        self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition
+    ) -> None:
+        self.source, self.number, self.seed, self.first_pass = (
+            source,
+            number,
+            seed,
+            epoch * MAX_PASSES,
+        )
         self.completed_passes, self.window, num_drawn, self.due = start
         self.windows = self._windows()
         self._next_window()
         self.num_drawn = num_drawn
         if num_drawn >= len(self.documents):
-            raise DataError(f"the saved position is malformed: document {num_drawn} of {len(self.documents)}")
+            raise DataError(
+                f"the saved position is malformed: document {num_drawn} of {len(self.documents)}"
+            )
 
     @property
     def position(self) -> list[object]:
@@ -154,12 +183,19 @@ class SourceReader:
             self.due -= len(document.text)
             if self.num_drawn == len(self.documents):
                 self._next_window()
-        ids = counter_hash(self.number, np.array([document.id for document in documents], np.int64)) >> np.uint64(1)
-        return [Document(int(number), document.text) for number, document in zip(ids, documents, strict=False)]
+        ids = counter_hash(
+            self.number, np.array([document.id for document in documents], np.int64)
+        ) >> np.uint64(1)
+        return [
+            Document(int(number), document.text)
+            for number, document in zip(ids, documents, strict=False)
+        ]
 
     def _windows(self) -> Windows:
         while True:
-            yield from self.source.windows(self.seed, self.first_pass + self.completed_passes, self.window)
+            yield from self.source.windows(
+                self.seed, self.first_pass + self.completed_passes, self.window
+            )
             self.completed_passes, self.window = self.completed_passes + 1, None
 
     def _next_window(self) -> None:

@@ -126,22 +126,41 @@ class StreamingTextDataset:
         run_length: RunLength = UNKNOWN_LENGTH,
     ) -> None:
         if one_document and packing.mask_across_documents:
-            raise ConfigError("data.packing.mask_across_documents: this model cannot keep documents of a row apart")
+            raise ConfigError(
+                "data.packing.mask_across_documents: this model cannot keep documents of a row apart"
+            )
         window = shuffle.window
         refuse_misfit(order, mixture, shuffle.row_buffer)
-        opener = partial(open_source, reading=reading, text_column=text_column, on_error=on_error, window=window)
+        opener = partial(
+            open_source, reading=reading, text_column=text_column, on_error=on_error, window=window
+        )
         mix = order.mix if isinstance(order, StagedOrder) else None
-        text, valid, lines = open_corpus(mixture or {source: 1.0}, reading.split, validation, window, opener, mix)
+        text, valid, lines = open_corpus(
+            mixture or {source: 1.0}, reading.split, validation, window, opener, mix
+        )
         texts = (document.text for _, documents in text.windows(0, 0) for document in documents)
         key, planned_bytes = text.fingerprint, text.bytes if max_train_examples is None else None
-        fitted_tokenizer = tokenizer.fit(Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained))
+        fitted_tokenizer = tokenizer.fit(
+            Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained)
+        )
         original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
-        encode, end_id, chosen = WordCache(original).encode_documents, original.end_id, select.chosen(seed)
+        encode, end_id, chosen = (
+            WordCache(original).encode_documents,
+            original.end_id,
+            select.chosen(seed),
+        )
         limit = max_train_examples
         stream = TokenStream(text, encode, end_id, seed, limit, chosen)
-        count_tokens = cache_result(partial(corpus_counts, stream, original.vocab_size, original.fingerprint, cache))
-        self.all_tokens, self.count_tokens = original, count_tokens  # also those outside of a smaller vocabulary
-        self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count_tokens, restored)
+        count_tokens = cache_result(
+            partial(corpus_counts, stream, original.vocab_size, original.fingerprint, cache)
+        )
+        self.all_tokens, self.count_tokens = (
+            original,
+            count_tokens,
+        )  # also those outside of a smaller vocabulary
+        self.tokenizer, vocabulary_lines = fit_vocabulary(
+            vocabulary, original, count_tokens, restored
+        )
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
@@ -151,7 +170,9 @@ class StreamingTextDataset:
         eval_builder = switched_rows(self.tokenizer, switch, build, measured=True)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        train = order.arrange(text, limit, chosen, cache) if isinstance(order, EasyFirstOrder) else text
+        train = (
+            order.arrange(text, limit, chosen, cache) if isinstance(order, EasyFirstOrder) else text
+        )
         stream = TokenStream(train, encode, end_id, seed, limit, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         build = partial(packing.row_builder, seq_len=seq_len, masked=masked, seed=seed)
@@ -160,12 +181,21 @@ class StreamingTextDataset:
         if num_tokens is not None and num_tokens < 2 * seq_len:
             num_tokens = sum(len(chunk.tokens) for chunk in chunks(0, EPOCH_START))
             if num_tokens < seq_len:
-                expected = f"expected at most {num_tokens}, the number of tokens of the training text"
+                expected = (
+                    f"expected at most {num_tokens}, the number of tokens of the training text"
+                )
                 raise DataError(f"data.seq_len={seq_len}: {expected}")
-        held = (sum(len(each.ids) for each in valid_chunks), sum(len(each.tokens) for each in valid_chunks))
+        held = (
+            sum(len(each.ids) for each in valid_chunks),
+            sum(len(each.tokens) for each in valid_chunks),
+        )
         self.text_sizes = {"validation": held}
         if num_tokens is not None:
-            documents = len(chunks.ids) if isinstance(chunks, InMemoryTokens) else round(num_tokens * held[0] / held[1])
+            documents = (
+                len(chunks.ids)
+                if isinstance(chunks, InMemoryTokens)
+                else round(num_tokens * held[0] / held[1])
+            )
             self.text_sizes = {"training": (documents, num_tokens), **self.text_sizes}
         self.estimated_sizes = ("training",) if streaming else ()
         curriculum = order if isinstance(order, CurriculumOrder) else None
@@ -184,7 +214,9 @@ class StreamingTextDataset:
             **({"curriculum": curriculum.settings} if curriculum else {}),
         )
         steps = run_length.steps(count, batch_size * seq_len)
-        rows, more_lines = row_order(order, count_tokens, builder.layout, shuffle.row_buffer, seed, steps)
+        rows, more_lines = row_order(
+            order, count_tokens, builder.layout, shuffle.row_buffer, seed, steps
+        )
         args = (batch_size, self.fingerprint, count, rows)
         batches = PackedBatchIterator(chunks, builder, *args, switch=switch)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
@@ -212,11 +244,15 @@ class StreamingTextDataset:
     restore_encoder = staticmethod(restore)
 
 
-def estimate_tokens(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:
+def estimate_tokens(
+    chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]
+) -> tuple[int | None, str]:
     """Tokens of an epoch, exact in memory or else estimated from a sample; and a line for the log."""
     if isinstance(chunks, InMemoryTokens):
         return chunks.num_tokens, f"{chunks.num_tokens:,} tokens, in memory"
-    documents, tokens, size = np.sum([(len(chunk.ids), len(chunk.tokens), chunk.bytes) for chunk in sample], axis=0)
+    documents, tokens, size = np.sum(
+        [(len(chunk.ids), len(chunk.tokens), chunk.bytes) for chunk in sample], axis=0
+    )
     limits = [chunks.limit, None if chunks.chosen is None else len(chunks.chosen)]
     estimates = [limit * tokens / documents for limit in limits if limit is not None]
     estimates += [] if chunks.source.bytes is None else [chunks.source.bytes * tokens / size]

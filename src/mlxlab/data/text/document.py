@@ -9,8 +9,12 @@ from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
 MAX_MALFORMED_FRACTION = 0.01
-MIN_RECORDS = 1000  # before the fraction is checked within an epoch; it is always checked at the end
-MAX_KNOWN_KEYS = 100_000  # skipped records that are remembered; further ones are counted in every epoch
+MIN_RECORDS = (
+    1000  # before the fraction is checked within an epoch; it is always checked at the end
+)
+MAX_KNOWN_KEYS = (
+    100_000  # skipped records that are remembered; further ones are counted in every epoch
+)
 MAX_LOGGED = 5
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,9 @@ class ErrorBudget:
         self.first_is_readable = False  # with another option
         self._known_keys: set[Hashable] = set()
 
-    def skip(self, key: Hashable, message: str | Callable[[], str], *, is_readable: bool = False) -> None:
+    def skip(
+        self, key: Hashable, message: str | Callable[[], str], *, is_readable: bool = False
+    ) -> None:
         """Records a malformed record; raises DataError if `on_error` is strict.
 
         Args:
@@ -80,7 +86,9 @@ class ErrorBudget:
         if not self.first_error:
             self.first_error, self.first_key, self.first_is_readable = line, key, is_readable
         if self.max_logged:
-            more = "; further ones are only counted" if self.skipped_records == self.max_logged else ""
+            more = (
+                "; further ones are only counted" if self.skipped_records == self.max_logged else ""
+            )
             log.warning("skipped %s%s", line, more)
 
     def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
@@ -100,7 +108,9 @@ class ErrorBudget:
         """Raises DataError if too many of at least `min_records` were skipped."""
         malformed, count = self.malformed_records, self.valid_records + self.malformed_records
         if malformed > self.max_fraction * count and count >= min_records:
-            fraction = f"{malformed:,} of {count:,} {self.fault}, more than {100 * self.max_fraction:g} %"
+            fraction = (
+                f"{malformed:,} of {count:,} {self.fault}, more than {100 * self.max_fraction:g} %"
+            )
             needed = math.ceil(100 * malformed / count - 1e-9) / 100
             can_be_left_out = self.key and needed < 1 and not self.first_is_readable
             way_out = f"; {self.key}={needed:g} leaves them out" if can_be_left_out else ""

@@ -35,7 +35,12 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, masked: bool, seq_len: int) -> None:
         self.tokenizer, self.masked, self.seq_len = tokenizer, masked, seq_len
-        self.task = Task("language_modelling", tokenizer.vocab_size, masked=masked, token_bytes=tokenizer.token_bytes)
+        self.task = Task(
+            "language_modelling",
+            tokenizer.vocab_size,
+            masked=masked,
+            token_bytes=tokenizer.token_bytes,
+        )
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Writes tokenizer.json and data.json, and vocabulary_map.json if the tokenizer has a map."""
@@ -43,7 +48,12 @@ class TextEncoder:
         vocabulary = self.tokenizer.vocabulary
         if vocabulary is not None:
             vocabulary.save(folder)
-        state = {"format": FORMAT, "masked": self.masked, "seq_len": self.seq_len, "fingerprint": fingerprint}
+        state = {
+            "format": FORMAT,
+            "masked": self.masked,
+            "seq_len": self.seq_len,
+            "fingerprint": fingerprint,
+        }
         state |= {"vocabulary": vocabulary.fingerprint if vocabulary else ""}
         write_json(folder / "data.json", state | {"tokenizer": self.tokenizer.original.fingerprint})
 
@@ -62,10 +72,16 @@ def restore(folder: Path) -> TextEncoder:
         raise DataError(f"{path}: expected format {FORMAT}, got {state['format']!r}")
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
-        raise NotAllowedError(f"{path}: tokenizer.json in this folder is not the one that the model was trained with")
+        raise NotAllowedError(
+            f"{path}: tokenizer.json in this folder is not the one that the model was trained with"
+        )
     if state["vocabulary"]:
-        vocabulary = read_map(folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids)
+        vocabulary = read_map(
+            folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids
+        )
         if vocabulary.fingerprint != state["vocabulary"]:
-            raise NotAllowedError(f"{folder / FILE}: is not the map that the model was trained with")
+            raise NotAllowedError(
+                f"{folder / FILE}: is not the map that the model was trained with"
+            )
         tokenizer = tokenizer.restricted(vocabulary)
     return TextEncoder(tokenizer, state["masked"], state["seq_len"])

@@ -87,7 +87,13 @@ class HoldoutSplit:
         noun: str = "document",
         limit: int | None = None,
     ) -> None:
-        self.source, self.fraction, self.side, self.key, self.noun = source, fraction, side, key, noun
+        self.source, self.fraction, self.side, self.key, self.noun = (
+            source,
+            fraction,
+            side,
+            key,
+            noun,
+        )
         self.limit = round(fraction * HASH_RANGE) if limit is None else limit
         self.error_budgets = source.error_budgets
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
@@ -99,7 +105,9 @@ class HoldoutSplit:
         empty = position is None
         for start, documents in self.source.windows(seed, epoch, position):
             held_out = hashes(documents) < self.limit
-            selected = [documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))]
+            selected = [
+                documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))
+            ]
             if selected:
                 empty = False
                 yield start, selected

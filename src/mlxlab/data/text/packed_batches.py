@@ -27,7 +27,10 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 
 TEXT_ORDER = RandomRows()
-MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
+MASK_UP_TO, REPLACE_UP_TO = (
+    0.8,
+    0.9,
+)  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
 
 
 class Masker:
@@ -42,10 +45,14 @@ class Masker:
 
     def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
         if tokenizer.mask_id is None:
-            raise ConfigError("the tokenizer has no mask token, which a masked language model needs")
+            raise ConfigError(
+                "the tokenizer has no mask token, which a masked language model needs"
+            )
         self.mask_id, self.probability, self.seed = tokenizer.mask_id, probability, seed
         special = (self.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
-        self.is_maskable = ~np.isin(np.arange(tokenizer.vocab_size), [token for token in special if token is not None])
+        self.is_maskable = ~np.isin(
+            np.arange(tokenizer.vocab_size), [token for token in special if token is not None]
+        )
         self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
 
     def mask_tokens(
@@ -89,7 +96,9 @@ class RowBuilder:
 
     layout: RowLayout
     vocab_size: int
-    masker: Masker | None = None  # hides tokens, which are then the targets; None: each predicts the next token
+    masker: Masker | None = (
+        None  # hides tokens, which are then the targets; None: each predicts the next token
+    )
     remapping: Remapping | None = None  # of the ids of the rows, before any are hidden
 
     def batch(self, rows: PackedRows, epoch: int) -> Batch:
@@ -111,7 +120,9 @@ class RowBuilder:
             tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
         weights = weights.astype(np.float32)
-        batch = Batch(np.ascontiguousarray(tokens), segment_ids, targets, weights, rows.ids, measures)
+        batch = Batch(
+            np.ascontiguousarray(tokens), segment_ids, targets, weights, rows.ids, measures
+        )
         return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
@@ -129,7 +140,9 @@ class Packing:
     mask_across_documents: bool
     mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
-    def row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int) -> RowBuilder:
+    def row_builder(
+        self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int
+    ) -> RowBuilder:
         """Rows of original ids, with the masks and the ids of `tokenizer`.
 
         Raises ConfigError if the model is masked and the tokenizer has no mask token.
@@ -198,7 +211,11 @@ class PackedBatchIterator:
             self.switch.match(vocab_size)
 
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor} if self.switch is None else {**self._cursor, **self.switch.state_dict()}
+        return (
+            {**self._cursor}
+            if self.switch is None
+            else {**self._cursor, **self.switch.state_dict()}
+        )
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         cursor = state if self.switch is None else self.switch.load_state_dict(state)
@@ -211,7 +228,9 @@ class PackedBatchIterator:
             while more:
                 rows, more = source.take(self.batch_size), source.more
                 if not len(rows.sizes):
-                    raise DataError(f"epoch {cursor['epoch']}: no text to train on after row {cursor['row']}")
+                    raise DataError(
+                        f"epoch {cursor['epoch']}: no text to train on after row {cursor['row']}"
+                    )
                 if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
                     rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
@@ -230,7 +249,11 @@ class PackedEvalBatches:
 
     def __length_hint__(self) -> int:
         """How many there are, 0 if that is unknown."""
-        rows = self.packer.num_rows(self.chunks, self.builder.layout) if isinstance(self.chunks, list) else 0
+        rows = (
+            self.packer.num_rows(self.chunks, self.builder.layout)
+            if isinstance(self.chunks, list)
+            else 0
+        )
         return -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -25,7 +25,9 @@ class TextCursor(TypedDict):
 
 
 def epoch_start(epoch: int, fingerprint: str = "") -> TextCursor:
-    return TextCursor(epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0, fingerprint=fingerprint)
+    return TextCursor(
+        epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0, fingerprint=fingerprint
+    )
 
 
 def next_epoch(cursor: TextCursor) -> TextCursor:
@@ -38,7 +40,9 @@ class PackedRows(NamedTuple):
 
     tokens: np.ndarray  # (R, W) int32
     sizes: np.ndarray  # (R,) int64: tokens without padding
-    documents: np.ndarray  # (R, W) int64: equal for tokens of one document; (R, 0) unless `number_documents`
+    documents: (
+        np.ndarray
+    )  # (R, W) int64: equal for tokens of one document; (R, 0) unless `number_documents`
     ids: np.ndarray  # (R,) int64: of the document of the first token
     numbers: np.ndarray  # (R,) int64: the number of each row in the epoch
     is_target: np.ndarray  # (R, W) bool; (R, 0) where every token is a target
@@ -50,7 +54,10 @@ class PackedRows(NamedTuple):
         """With empty rows up to `num_rows`, of id -1."""
         missing = num_rows - len(self.sizes)
         values = (pad_id, 0, 0, -1, 0, False)
-        added = (np.full((missing, *old.shape[1:]), value, old.dtype) for old, value in zip(self, values, strict=True))
+        added = (
+            np.full((missing, *old.shape[1:]), value, old.dtype)
+            for old, value in zip(self, values, strict=True)
+        )
         return PackedRows(*map(np.concatenate, zip(self, added, strict=True))) if missing else self
 
 
@@ -59,7 +66,9 @@ class RowLayout:
     """Row n is tokens n * stride to n * stride + width, the last token of which may only be a target."""
 
     length: int  # positions of a row
-    stride: int  # tokens from the start of a row to the start of the next; below `length` rows overlap
+    stride: (
+        int  # tokens from the start of a row to the start of the next; below `length` rows overlap
+    )
     target_shift: int  # 1 where a row has one token more, the target of its last position; else 0
     pad_id: int  # pads the last row
     number_documents: bool = False  # tell which tokens belong to the same document
@@ -78,7 +87,9 @@ class RowLayout:
         if tokens <= self.target_shift:
             return 0
         full = max(0, (tokens - self.width) // self.stride + 1)
-        return full + (tokens - full * self.stride >= (self.min_lookahead if full else self.target_shift + 1))
+        return full + (
+            tokens - full * self.stride >= (self.min_lookahead if full else self.target_shift + 1)
+        )
 
 
 class RowSource(Protocol):
@@ -99,7 +110,9 @@ class RowSource(Protocol):
 class PackerClass(Protocol):
     """A class whose instances pack the tokens of `chunks`, which begin at `cursor`, into rows."""
 
-    def __call__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> RowSource: ...
+    def __call__(
+        self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout
+    ) -> RowSource: ...
 
     def num_rows(self, chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
         """Rows that an instance makes of the chunks of an epoch."""
@@ -127,7 +140,9 @@ class Packer:
             chunk = next(self.chunks, None)
             if chunk is None:
                 break
-            self.starts = np.concatenate([self.starts, len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths])
+            self.starts = np.concatenate(
+                [self.starts, len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths]
+            )
             self.tokens = np.concatenate([self.tokens, chunk.tokens])
             self.ids = np.concatenate([self.ids, chunk.ids])
             self.cursors += chunk.cursors
@@ -138,9 +153,13 @@ class Packer:
         tokens = self.tokens[np.minimum(indices, len(self.tokens) - 1)]
         tokens[indices >= len(self.tokens)] = layout.pad_id
         sizes = np.minimum(len(self.tokens) - begins, layout.width)
-        documents = np.searchsorted(self.starts, indices if layout.number_documents else indices[:, :0], side="right")
+        documents = np.searchsorted(
+            self.starts, indices if layout.number_documents else indices[:, :0], side="right"
+        )
         ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
-        rows = PackedRows(tokens, sizes, documents, ids, self.row + numbers, np.zeros((len(numbers), 0), bool))
+        rows = PackedRows(
+            tokens, sizes, documents, ids, self.row + numbers, np.zeros((len(numbers), 0), bool)
+        )
         self.row += len(numbers)
         self._drop(len(numbers) * layout.stride)
         return rows
@@ -156,7 +175,13 @@ class Packer:
         if not self.more:
             return next_epoch(self.first)
         offset = -int(self.starts[0])
-        return {**self.first, "row": self.row, "rows_drawn": 0, "start": self.cursors[0], "offset": offset}
+        return {
+            **self.first,
+            "row": self.row,
+            "rows_drawn": 0,
+            "start": self.cursors[0],
+            "offset": offset,
+        }
 
     def _drop(self, count: int) -> None:
         """Forgets `count` tokens, and the documents before them; the last document stays, as the position needs it."""
@@ -199,11 +224,17 @@ class RowShuffleBuffer:
     @property
     def cursor(self) -> TextCursor:
         """The position of the next row; at the end that of the next epoch."""
-        return {**self.start, "rows_drawn": self.drawn} if self.drawn < len(self.rows.sizes) else self.packer.cursor
+        return (
+            {**self.start, "rows_drawn": self.drawn}
+            if self.drawn < len(self.rows.sizes)
+            else self.packer.cursor
+        )
 
     def _fill(self, start: TextCursor) -> None:
         rows = self.packer.take(self.size)
-        order = permutation(len(rows.sizes), self.seed, Stream.ROW_SHUFFLE, start["epoch"], start["row"])
+        order = permutation(
+            len(rows.sizes), self.seed, Stream.ROW_SHUFFLE, start["epoch"], start["row"]
+        )
         self.start, self.rows, self.drawn = start, rows.select(order), 0
 
 

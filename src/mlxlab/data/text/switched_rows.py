@@ -34,7 +34,11 @@ def new_switch(tokenizer: Tokenizer) -> VocabularySwitch | None:
 
 
 def switched_rows(
-    tokenizer: Tokenizer, switch: VocabularySwitch | None, build: Callable[[Tokenizer], RowBuilder], *, measured: bool
+    tokenizer: Tokenizer,
+    switch: VocabularySwitch | None,
+    build: Callable[[Tokenizer], RowBuilder],
+    *,
+    measured: bool,
 ) -> BatchBuilder:
     """Builds the rows of a tokenizer; `measured` for evaluation."""
     if switch is None:

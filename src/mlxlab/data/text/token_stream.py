@@ -43,7 +43,9 @@ class TokenChunk(NamedTuple):
     is_target: np.ndarray | None = None  # (sum of lengths,) bool; None: every token is a target
 
 
-Window = tuple[list[DocumentCursor], np.ndarray, list[Document]]  # cursors, ids and documents in the order of reading
+Window = tuple[
+    list[DocumentCursor], np.ndarray, list[Document]
+]  # cursors, ids and documents in the order of reading
 
 
 class TokenChunks(Protocol):
@@ -61,7 +63,9 @@ class ShuffledDocuments:
 
     source: DocumentSource
     seed: int
-    limit: int | None = None  # max documents of an epoch, the same ones in each: their windows come in the same order
+    limit: int | None = (
+        None  # max documents of an epoch, the same ones in each: their windows come in the same order
+    )
     chosen: np.ndarray | None = None  # ids of the documents to be read, ascending; None for all
 
     def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
@@ -71,14 +75,21 @@ class ShuffledDocuments:
             DataError: as the source does, and if none of an epoch's documents is chosen.
         """
         before = start["documents_before"]
-        for position, documents in self.source.windows(self.seed, epoch if self.limit is None else 0, start["window"]):
+        for position, documents in self.source.windows(
+            self.seed, epoch if self.limit is None else 0, start["window"]
+        ):
             ids = np.array([document.id for document in documents], np.int64)
             if self.chosen is not None:
                 is_chosen = self.chosen.take(np.searchsorted(self.chosen, ids), mode="clip") == ids
-                documents, ids = [documents[index] for index in np.flatnonzero(is_chosen)], ids[is_chosen]
+                documents, ids = (
+                    [documents[index] for index in np.flatnonzero(is_chosen)],
+                    ids[is_chosen],
+                )
             if self.limit is not None:
                 documents, ids = documents[: self.limit - before], ids[: self.limit - before]
-            order = np.argsort(counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids), kind="stable")
+            order = np.argsort(
+                counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids), kind="stable"
+            )
             first = start["document"] if position == start["window"] else 0
             new_cursor = partial(DocumentCursor, window=position, documents_before=before)
             cursors = [new_cursor(document=index) for index in range(first, len(documents))]
@@ -96,7 +107,9 @@ class TokenStream:
     """The documents of a source, shuffled and tokenised as they are needed."""
 
     source: DocumentSource
-    encode: Callable[[Sequence[str]], list[np.ndarray]]  # int32 ids of each text, without special tokens
+    encode: Callable[
+        [Sequence[str]], list[np.ndarray]
+    ]  # int32 ids of each text, without special tokens
     end_id: int  # the token after every document
     seed: int
     limit: int | None = None  # as in `ShuffledDocuments`
@@ -104,7 +117,9 @@ class TokenStream:
 
     def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
         """See `ShuffledDocuments`."""
-        return ShuffledDocuments(self.source, self.seed, self.limit, self.chosen).windows(epoch, start)
+        return ShuffledDocuments(self.source, self.seed, self.limit, self.chosen).windows(
+            epoch, start
+        )
 
     def __call__(self, epoch: int, start: DocumentCursor) -> Generator[TokenChunk, None, None]:
         end_token = np.array([self.end_id], np.int32)
@@ -113,8 +128,16 @@ class TokenStream:
                 texts = [document.text for document in documents[chunk]]
                 encoded = self.encode(texts)
                 lengths = np.array([len(tokens) + 1 for tokens in encoded], np.int64)
-                tokens = np.concatenate([piece for tokens in encoded for piece in (tokens, end_token)])
-                yield TokenChunk(cursors[chunk], ids[chunk], lengths, tokens, sum(len(text.encode()) for text in texts))
+                tokens = np.concatenate(
+                    [piece for tokens in encoded for piece in (tokens, end_token)]
+                )
+                yield TokenChunk(
+                    cursors[chunk],
+                    ids[chunk],
+                    lengths,
+                    tokens,
+                    sum(len(text.encode()) for text in texts),
+                )
 
 
 class InMemoryTokens:
@@ -135,7 +158,9 @@ class InMemoryTokens:
             if len(ids):
                 rows = np.searchsorted(self.ids, ids)
                 lengths, ends = self.lengths[rows], self.ends[rows]
-                tokens = np.concatenate([self.tokens[i:j] for i, j in zip(ends - lengths, ends, strict=True)])
+                tokens = np.concatenate(
+                    [self.tokens[i:j] for i, j in zip(ends - lengths, ends, strict=True)]
+                )
                 yield TokenChunk(cursors, ids, lengths, tokens, 0)
 
 
@@ -144,6 +169,10 @@ def split_chunks(documents: Sequence[Document]) -> Iterator[slice]:
     begin, characters = 0, 0
     for end, document in enumerate(documents, 1):
         characters += len(document.text)
-        if end == len(documents) or end - begin == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+        if (
+            end == len(documents)
+            or end - begin == CHUNK_DOCUMENTS
+            or characters >= CHUNK_CHARACTERS
+        ):
             yield slice(begin, end)
             begin, characters = end, 0

@@ -78,7 +78,8 @@ class TitanicDataset:
         source: FilePath | None,
         valid_source: FilePath | None,
         templates: Annotated[
-            list[Literal["basic", "narrative", "descriptive", "story", "brief", "full", "group"]], MinLen(1)
+            list[Literal["basic", "narrative", "descriptive", "story", "brief", "full", "group"]],
+            MinLen(1),
         ],
         augment: Augment,
         seq_len: Annotated[int, Ge(8), Le(8192)],
@@ -106,12 +107,18 @@ class TitanicDataset:
         self.name, self.train_rows, self.valid_rows = source_rows.name, split.train, split.valid
         texts = {str(name): TEMPLATES[name] for name in dict.fromkeys(templates)}
         statistics = fit_statistics(split.train, labels="group" in texts)
-        sentences = (render_sentence(row, text, statistics) for row in split.train for text in texts.values())
+        sentences = (
+            render_sentence(row, text, statistics) for row in split.train for text in texts.values()
+        )
         corpus_key = _digest(split.train, texts, VERSION)
-        fit = tokenizer.fit(Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained))
+        fit = tokenizer.fit(
+            Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained)
+        )
         self.encoder = PassengerEncoder(texts, statistics, fit.tokenizer, seq_len, seed)
         self.task, self.tokenizer, self.curve = self.encoder.task, fit.tokenizer, fit.curve
-        self.held_out = content_key(source=source_rows.sha256, valid=[row.id for row in split.valid])
+        self.held_out = content_key(
+            source=source_rows.sha256, valid=[row.id for row in split.valid]
+        )
 
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
         self.fingerprint = content_key(content=_digest(*content), **self.encoder.state_dict())
@@ -122,11 +129,20 @@ class TitanicDataset:
         chosen = select.chosen(seed, self._ids)
         ids = self._ids if chosen is None else chosen
         self.shown = np.flatnonzero(np.isin(self._ids, ids))  # indices into train_rows
-        self._num_examples, is_subset = len(self.shown) * augment.copies, len(self.shown) < len(split.train)
+        self._num_examples, is_subset = (
+            len(self.shown) * augment.copies,
+            len(self.shown) < len(split.train),
+        )
         if is_subset:
-            self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())
-        self._lengths = lengths = np.array([*map(len, self._tokens)])  # of all sentences, drawn or not
-        self.row_lengths = measure_lengths(np.array([*map(len, tokens)]), seq_len, self._full_lengths)
+            self.fingerprint = content_key(
+                tokens=self.fingerprint, ids=self._ids[self.shown].tolist()
+            )
+        self._lengths = lengths = np.array(
+            [*map(len, self._tokens)]
+        )  # of all sentences, drawn or not
+        self.row_lengths = measure_lengths(
+            np.array([*map(len, tokens)]), seq_len, self._full_lengths
+        )
         self.sources = [
             *source_rows.description,
             f"{self.name}: {len(split.train):,} training rows, {len(split.valid):,} validation rows ({split.method})",
@@ -135,10 +151,17 @@ class TitanicDataset:
             f"{self.name}: {describe_tokens(outcome)}",
             self._describe_tokens(),
         ]
-        batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
+        batches = make_loader(
+            self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths
+        )
         self.train = wrap_batches(batches, prefetch, overfit_batches)
-        slices = [slice(start, start + eval_batch_size) for start in range(0, len(split.valid), eval_batch_size)]
-        self.valid = [self.encoder.collate(split.valid[rows], valid_tokens[rows]) for rows in slices]
+        slices = [
+            slice(start, start + eval_batch_size)
+            for start in range(0, len(split.valid), eval_batch_size)
+        ]
+        self.valid = [
+            self.encoder.collate(split.valid[rows], valid_tokens[rows]) for rows in slices
+        ]
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -151,7 +174,9 @@ class TitanicDataset:
         """
         copies, positions = np.divmod(examples, len(self.shown))
         rows = self.shown[positions]
-        templates = self.encoder.choose(self._ids[rows], epoch, copies + 1)  # copy 0 is that for evaluation
+        templates = self.encoder.choose(
+            self._ids[rows], epoch, copies + 1
+        )  # copy 0 is that for evaluation
         return rows, rows * len(self.encoder.templates) + templates
 
     def _drawn_lengths(self, epoch: int) -> np.ndarray:
@@ -159,7 +184,9 @@ class TitanicDataset:
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         rows, sentences = self._draw(epoch, examples)
-        return self.encoder.collate([self.train_rows[i] for i in rows], [self._tokens[i] for i in sentences], length)
+        return self.encoder.collate(
+            [self.train_rows[i] for i in rows], [self._tokens[i] for i in sentences], length
+        )
 
     def _tokenize(self) -> list[np.ndarray]:
         """Tokens of every sentence of the training rows, row by row and one per template; then those for evaluation."""
@@ -182,13 +209,20 @@ class TitanicDataset:
         count = len(self.train_rows) * num_templates + len(self.valid_rows)
         values = np.frombuffer(data[: len(data) // 4 * 4], np.int32)
         lengths, tokens = values[:count], values[count:]
-        if len(values) < count or lengths.min() < 1 or lengths.max() > seq_len or lengths.sum() != len(tokens):
+        if (
+            len(values) < count
+            or lengths.min() < 1
+            or lengths.max() > seq_len
+            or lengths.sum() != len(tokens)
+        ):
             raise DataError("other lengths than those of the sentences")
         if tokens.min() < 0 or tokens.max() >= self.tokenizer.vocab_size:
             raise DataError("token ids out of range")
         sequences = np.split(tokens, np.cumsum(lengths)[:-1])
         for row in range(0, len(self.train_rows), CHECK_EVERY):
-            expected = self.tokenizer.encode_batch(self.encoder.all_texts(self.train_rows[row : row + 1]), seq_len)
+            expected = self.tokenizer.encode_batch(
+                self.encoder.all_texts(self.train_rows[row : row + 1]), seq_len
+            )
             if not all(map(np.array_equal, expected, sequences[row * num_templates :])):
                 raise DataError("other tokens than those of the sentences")
         return sequences
@@ -196,7 +230,9 @@ class TitanicDataset:
     @property
     def class_counts(self) -> list[int]:
         """Selected training rows that died and that survived."""
-        return np.bincount([self.train_rows[i].survived or 0 for i in self.shown], minlength=2).tolist()
+        return np.bincount(
+            [self.train_rows[i].survived or 0 for i in self.shown], minlength=2
+        ).tolist()
 
     def baselines(self) -> list[Baseline]:
         if not self._fits_baselines:

@@ -57,12 +57,22 @@ class PassengerEncoder:
 
     def texts(self, rows: Sequence[Passenger]) -> list[str]:
         """The sentence of each row for evaluation."""
-        chosen, texts = self.choose(np.array([row.id for row in rows], np.int64)), list(self.templates.values())
-        return [render_sentence(row, texts[i], self.statistics) for row, i in zip(rows, chosen, strict=True)]
+        chosen, texts = (
+            self.choose(np.array([row.id for row in rows], np.int64)),
+            list(self.templates.values()),
+        )
+        return [
+            render_sentence(row, texts[i], self.statistics)
+            for row, i in zip(rows, chosen, strict=True)
+        ]
 
     def all_texts(self, rows: Sequence[Passenger]) -> list[str]:
         """Every sentence of every row: row by row, one per template."""
-        return [render_sentence(row, text, self.statistics) for row in rows for text in self.templates.values()]
+        return [
+            render_sentence(row, text, self.statistics)
+            for row in rows
+            for text in self.templates.values()
+        ]
 
     def encode_rows(self, table: Table) -> Batch:
         """One batch of all rows, as in `RowEncoder`; raises as `passengers_of`."""
@@ -73,7 +83,9 @@ class PassengerEncoder:
         """One batch of rows; a row without a label has weight 0."""
         return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.seq_len))
 
-    def collate(self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray], length: int | None = None) -> Batch:
+    def collate(
+        self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray], length: int | None = None
+    ) -> Batch:
         """A batch of tokenized rows, padded to `length` or to the longest; ids and labels are range-checked."""
         tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len, length)
         targets = np.array([row.survived or 0 for row in rows], np.int32)
@@ -95,18 +107,29 @@ class PassengerEncoder:
 
     def save(self, folder: Path, *, source: str, fingerprint: str) -> None:
         self.tokenizer.save(folder)
-        write_json(folder / "data.json", {**self.state_dict(), "source": source, "fingerprint": fingerprint})
+        write_json(
+            folder / "data.json",
+            {**self.state_dict(), "source": source, "fingerprint": fingerprint},
+        )
 
 
 def restore(folder: Path) -> PassengerEncoder:
     """The encoder that `save` wrote; InputNotFoundError or DataError if a file is missing or does not match."""
     path = folder / "data.json"
     state = read_json(path, EncoderState)
-    if (state["format"], state["template_version"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
-        raise DataError(f"{path}: expected format {FORMAT}, templates {VERSION}, got {state['format']!r}")
+    if (state["format"], state["template_version"], state["labels"]) != (
+        FORMAT,
+        VERSION,
+        list(LABELS),
+    ):
+        raise DataError(
+            f"{path}: expected format {FORMAT}, templates {VERSION}, got {state['format']!r}"
+        )
     if not state["templates"].items() <= TEMPLATES.items():
         raise DataError(f"{path}: expected templates of this version: {', '.join(TEMPLATES)}")
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
         raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
-    return PassengerEncoder(state["templates"], state["statistics"], tokenizer, state["seq_len"], state["seed"])
+    return PassengerEncoder(
+        state["templates"], state["statistics"], tokenizer, state["seq_len"], state["seed"]
+    )

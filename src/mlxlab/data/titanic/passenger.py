@@ -57,7 +57,11 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 # No sign, no exponent, no inf, no nan.
-INTEGER, DECIMAL, TEXT = _pattern(r"\d{1,16}"), _pattern(r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}"), _pattern(".+")
+INTEGER, DECIMAL, TEXT = (
+    _pattern(r"\d{1,16}"),
+    _pattern(r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}"),
+    _pattern(".+"),
+)
 COLUMNS = {  # in the order of the fields of `Passenger`
     "PassengerId": Column(int, INTEGER, "a whole number above 0", 1, 2**53),
     "Survived": Column(int, _pattern("[01]"), "0 or 1"),
@@ -68,7 +72,9 @@ COLUMNS = {  # in the order of the fields of `Passenger`
     "SibSp": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
     "Parch": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
     "Ticket": Column(str, TEXT, "a ticket"),
-    "Fare": Column(float, DECIMAL, "pounds from 0 to 100000, or nothing", 0, 100_000, may_be_empty=True),
+    "Fare": Column(
+        float, DECIMAL, "pounds from 0 to 100000, or nothing", 0, 100_000, may_be_empty=True
+    ),
     "Cabin": Column(str, TEXT, "a cabin or nothing", may_be_empty=True),
     "Embarked": Column(str, _pattern("[SCQ]"), "S, C, Q or nothing", may_be_empty=True),
 }
@@ -90,7 +96,10 @@ def parse_passengers(data: bytes, path: str | os.PathLike[str], labelled: bool) 
     field_of_id: dict[int, Field] = {}
     for row in rows:
         fields = {name: row[index] for name, index in indices.items()}
-        values = (_parse(fields[name], name, path, labelled) if name in fields else None for name in COLUMNS)
+        values = (
+            _parse(fields[name], name, path, labelled) if name in fields else None
+            for name in COLUMNS
+        )
         passenger, field = Passenger._make(values), fields["PassengerId"]
         if (first := field_of_id.setdefault(passenger.id, field)) is not field:
             duplicate = f"duplicate PassengerId {passenger.id}, first used in line {first.line}"
@@ -126,11 +135,15 @@ def passengers_of(table: Table) -> list[Passenger]:
 
 def table_of(passengers: Iterable[Passenger]) -> Table:
     """The inverse of `passengers_of`."""
-    rows = [[None if value is None else str(value) for value in passenger] for passenger in passengers]
+    rows = [
+        [None if value is None else str(value) for value in passenger] for passenger in passengers
+    ]
     return dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
 
 
-def _parse(field: Field, name: str, path: str | os.PathLike[str], labelled: bool) -> int | float | str | None:
+def _parse(
+    field: Field, name: str, path: str | os.PathLike[str], labelled: bool
+) -> int | float | str | None:
     try:
         return _value(field.text, name, labelled)
     except ValueError as error:
@@ -149,14 +162,18 @@ def _value(cell: str, name: str, labelled: bool) -> int | float | str | None:
     raise ValueError(f"{name} is {got}, expected {column.expected}")
 
 
-def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled: bool) -> dict[str, int]:
+def _column_indices(
+    header: list[Field], path: str | os.PathLike[str], labelled: bool
+) -> dict[str, int]:
     names = [field.text.strip() for field in header]
     if len(names) == 1:
         for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if separator in names[0]:
                 column = names[0].index(separator) + 1
                 text = f"fields are separated by {name}, expected commas"
-                raise DataError(f"{path}:1:{column}: {text}{_other_data(names[0].split(separator))}")
+                raise DataError(
+                    f"{path}:1:{column}: {text}{_other_data(names[0].split(separator))}"
+                )
     for index, name in enumerate(names):
         if name in COLUMNS and name in names[:index]:
             raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
@@ -180,7 +197,9 @@ def _missing_columns(names: Sequence[str], labelled: bool) -> str:
     missing = [name for name in COLUMNS if name not in names and (labelled or name != "Survived")]
     unknown = [] if _other_data(names) else [name for name in names if name not in COLUMNS]
     near = {name: nearest_names(name, unknown, min_ratio=0.5) for name in missing}
-    hints = {name: f" (did you mean {names[0][:40]!r}?)" if names else "" for name, names in near.items()}
+    hints = {
+        name: f" (did you mean {names[0][:40]!r}?)" if names else "" for name, names in near.items()
+    }
     if not missing:
         return ""
     if len(missing) == 1:

@@ -26,7 +26,18 @@ KAGGLE_SHA256 = {
     "4a437fde05fe5264e1701a7387ac6fb75393772ba38bb2c9c566405af5af4bd7": "Kaggle's train.csv",
     "5c78320a80dc159b35c408363be46a5d93f078183d539db75ee42a796d6a4e95": "Kaggle's test.csv",
 }
-SURNAMES = ("Ashdown", "Birch", "Calloway", "Dunmore", "Elling", "Fenwick", "Garrow", "Hale", "Inchbald", "Jessop")
+SURNAMES = (
+    "Ashdown",
+    "Birch",
+    "Calloway",
+    "Dunmore",
+    "Elling",
+    "Fenwick",
+    "Garrow",
+    "Hale",
+    "Inchbald",
+    "Jessop",
+)
 
 
 class PassengerSource(NamedTuple):
@@ -44,7 +55,9 @@ def load_passengers(source: str | None) -> PassengerSource:
     if source == "synthetic":
         rows = synthetic_passengers(891)
         line = f"titanic: SYNTHETIC rows, {len(rows)} generated passengers, not the real Titanic (source=synthetic)"
-        return PassengerSource(rows, [], "titanic-synthetic", hashlib.sha256(repr(rows).encode()).hexdigest(), [line])
+        return PassengerSource(
+            rows, [], "titanic-synthetic", hashlib.sha256(repr(rows).encode()).hexdigest(), [line]
+        )
     return _real_passengers() if source is None else read_csv_source(source)
 
 
@@ -58,8 +71,12 @@ def read_csv_source(path: str) -> PassengerSource:
     data = read_input_file(path)
     rows = parse_passengers(data, path, labelled=True)
     sha256 = hashlib.sha256(data).hexdigest()
-    known = KAGGLE_SHA256.get(sha256) or KAGGLE_SHA256.get(hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest())
-    lines = [f"titanic: {len(rows):,} rows from {path}, sha256 {sha256[:12]} ({known or 'unknown checksum'})"]
+    known = KAGGLE_SHA256.get(sha256) or KAGGLE_SHA256.get(
+        hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest()
+    )
+    lines = [
+        f"titanic: {len(rows):,} rows from {path}, sha256 {sha256[:12]} ({known or 'unknown checksum'})"
+    ]
     num_test = sum(FIRST_TEST_ID <= row.id <= LAST_TEST_ID for row in rows)
     if num_test:
         rows_of = f"titanic: {counted(num_test, 'row')} of {path} with a PassengerId"
@@ -78,7 +95,9 @@ def _real_passengers() -> PassengerSource:
 def _read_released_file(path: Path) -> tuple[Passenger, ...]:
     data = read_input_file(path)
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise DataError(f"{path}: the SHA-256 differs from that of the released file; reinstall mlxlab")
+        raise DataError(
+            f"{path}: the SHA-256 differs from that of the released file; reinstall mlxlab"
+        )
     return tuple(parse_passengers(data, path, labelled=True))
 
 
@@ -118,7 +137,12 @@ class Split(NamedTuple):
 
 
 def split_rows(
-    rows: list[Passenger], valid_source: str | None, fraction: float, folds: int | None, fold: int, seed: int
+    rows: list[Passenger],
+    valid_source: str | None,
+    fraction: float,
+    folds: int | None,
+    fold: int,
+    seed: int,
 ) -> Split:
     """Validates on the rows of a file, else on fold `fold` of `folds`, else on a `fraction` of each class.
 
@@ -135,7 +159,9 @@ def split_rows(
             raise ConfigError(f"data.folds={folds} has no effect with data.valid_source")
         source = read_csv_source(valid_source)
         if shared := {row.id for row in rows} & {row.id for row in source.train}:
-            duplicates = f"{len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}"
+            duplicates = (
+                f"{len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}"
+            )
             raise DataError(f"{valid_source}:1:1: {duplicates}")
         return Split(rows, source.train, valid_source, source.sha256)
     ids, labels = np.array([row.id for row in rows]), np.array([row.survived for row in rows])
@@ -144,5 +170,7 @@ def split_rows(
         is_valid, method = hold_out(ids, labels, fraction, seed), f"a stratified {fraction:g}"
     else:
         is_valid, method = fold_numbers(ids, labels, folds, seed) == fold, f"fold {fold} of {folds}"
-    train, valid = ([rows[i] for i in np.flatnonzero(is_valid == held_out)] for held_out in (False, True))
+    train, valid = (
+        [rows[i] for i in np.flatnonzero(is_valid == held_out)] for held_out in (False, True)
+    )
     return Split(train, valid, f"{method}, seed {seed}")

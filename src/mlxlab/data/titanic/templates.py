@@ -28,22 +28,44 @@ TEMPLATES = {
     "group": BRIEF + ", party $fate.",
 }
 
-AGES = ((1, "infant"), (13, "child"), (20, "teenager"), (30, "young adult"), (50, "middle-aged"), (65, "mature"))
+AGES = (
+    (1, "infant"),
+    (13, "child"),
+    (20, "teenager"),
+    (30, "young adult"),
+    (50, "middle-aged"),
+    (65, "mature"),
+)
 ADJECTIVES = {"child": "young", "teenager": "teenage"}
 FARES = ((10, "modest"), (30, "moderate"), (100, "substantial"))
 COSTS = ((8, "least"), (15, "low"), (31, "middle"), (60, "high"))
-ROLES = {("male", True): "boy", ("male", False): "man", ("female", True): "girl", ("female", False): "woman"}
+ROLES = {
+    ("male", True): "boy",
+    ("male", False): "man",
+    ("female", True): "girl",
+    ("female", False): "woman",
+}
 RANKS = {1: "luxurious first", 2: "comfortable second", 3: "economical third"}
 PORTS = {"S": "Southampton", "C": "Cherbourg", "Q": "Queenstown"}
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-TITLES = {"Mr": "Mr", "Mrs": "Mrs", "Miss": "Miss", "Master": "Master", "Mlle": "Miss", "Ms": "Miss", "Mme": "Mrs"}
+TITLES = {
+    "Mr": "Mr",
+    "Mrs": "Mrs",
+    "Miss": "Miss",
+    "Master": "Master",
+    "Mlle": "Miss",
+    "Ms": "Miss",
+    "Mme": "Mrs",
+}
 
 
 class GroupStatistics(TypedDict):
     """Counts over the training rows. A row never counts itself, so training and other rows are treated alike."""
 
     tickets: dict[str, list[int]]  # ticket -> PassengerIds
-    fates: dict[str, list[tuple[int, Annotated[int, Ge(0), Le(1)]]]]  # party -> each woman and child, and survived
+    fates: dict[
+        str, list[tuple[int, Annotated[int, Ge(0), Le(1)]]]
+    ]  # party -> each woman and child, and survived
 
 
 def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
@@ -109,7 +131,9 @@ def is_child(row: Passenger) -> bool:
 def _parties(row: Passenger) -> tuple[str, ...]:
     """Names of the parties that a row belongs to: that of its ticket and that of its family."""
     family = f"{row.surname}/{row.pclass}/{row.ticket[:-1]}/{row.embarked}"
-    return (f"ticket {row.ticket}", f"family {family}") if row.surname else (f"ticket {row.ticket}",)
+    return (
+        (f"ticket {row.ticket}", f"family {family}") if row.surname else (f"ticket {row.ticket}",)
+    )
 
 
 def _band(value: float, bands: tuple[tuple[float, str], ...], above: str) -> str:
@@ -121,8 +145,12 @@ def _size(people: int) -> str:
 
 
 def _family(row: Passenger) -> str:
-    siblings = f"{_count(row.sibsp)} {'sibling or spouse' if row.sibsp == 1 else 'siblings or spouses'}"
-    parents = f"{_count(row.parch)} {'parent or child' if row.parch == 1 else 'parents or children'}"
+    siblings = (
+        f"{_count(row.sibsp)} {'sibling or spouse' if row.sibsp == 1 else 'siblings or spouses'}"
+    )
+    parents = (
+        f"{_count(row.parch)} {'parent or child' if row.parch == 1 else 'parents or children'}"
+    )
     relatives = [text for number, text in ((row.sibsp, siblings), (row.parch, parents)) if number]
     return f"with {' and '.join(relatives)}" if relatives else "alone"
 

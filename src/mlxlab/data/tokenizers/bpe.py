@@ -13,11 +13,19 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.cache import content_key
 from mlxlab.data.tokenizers import vocab_size as sizing
-from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
+from mlxlab.data.tokenizers.fit import (
+    Corpus,
+    FittedTokenizer,
+    cached_json,
+    existing_tokenizer,
+    sample_texts,
+)
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
 from mlxlab.errors import ConfigError, DataError
 
-MAX_WORD_LENGTH = 2048  # in characters; training takes time quadratic in the length of a word, encoding does not
+MAX_WORD_LENGTH = (
+    2048  # in characters; training takes time quadratic in the length of a word, encoding does not
+)
 WORD = r"'(?:[stmd]|re|ve|ll)| ?\p{L}{1,N}| ?\p{N}{1,N}| ?[^\s\p{L}\p{N}]{1,N}|\s{1,N}(?!\S)|\s{1,N}"  # GPT-2's pattern
 
 
@@ -65,26 +73,46 @@ class BPETokenizerTrainer:
         max_size = self.max_vocab_size if self.vocab_size == "auto" else self.vocab_size
         settings = {"size": max_size, "auto": auto, "min_frequency": self.min_frequency}
         key = content_key(
-            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=4, **settings
+            corpus=corpus.key,
+            examples=self.train_examples,
+            tokenizers=version("tokenizers"),
+            format=4,
+            **settings,
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
 
         def check(content: _Content) -> None:
             tokenizer = parse_tokenizer(json.dumps(content["tokenizer"]), path)
             size, statistics = tokenizer.vocab_size, content["statistics"]
-            if content["tokenizer"]["model"].get("type") != "BPE" or size > max_size or tokenizer.eos_id is None:
+            if (
+                content["tokenizer"]["model"].get("type") != "BPE"
+                or size > max_size
+                or tokenizer.eos_id is None
+            ):
                 raise DataError(f"expected a byte-level BPE of at most {max_size} tokens")
             num_sizes = len(sizing.vocabulary_sizes(size)) if auto else 0
-            measured = (statistics["bytes_per_token"], statistics["occurrences"]) if statistics else ()
+            measured = (
+                (statistics["bytes_per_token"], statistics["occurrences"]) if statistics else ()
+            )
             if bool(measured) != auto or any(len(numbers) != num_sizes for numbers in measured):
                 raise DataError(f"expected statistics of {num_sizes} sizes")
 
         content, origin = cached_json(
-            path, _Content, lambda: self._train(iter(corpus.texts), max_size), check, read=not self.force_retrain
+            path,
+            _Content,
+            lambda: self._train(iter(corpus.texts), max_size),
+            check,
+            read=not self.force_retrain,
         )
         file, statistics = content["tokenizer"], content["statistics"]
-        curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
-        tokenizer = parse_tokenizer(json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path)
+        curve = (
+            self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus)
+            if statistics
+            else None
+        )
+        tokenizer = parse_tokenizer(
+            json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path
+        )
         lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"]
         return FittedTokenizer(tokenizer, lines + ([curve.describe()] if curve else []), curve)
 
@@ -93,16 +121,22 @@ class BPETokenizerTrainer:
         trained = train_bpe(seen, size, self.min_frequency)
         statistics = None
         if self.vocab_size == "auto":
-            statistics = sizing.measure(trained, seen, list(islice(texts, max(self.train_examples // 10, 1))) or seen)
+            statistics = sizing.measure(
+                trained, seen, list(islice(texts, max(self.train_examples // 10, 1))) or seen
+            )
         return {"tokenizer": json.loads(trained.inner.to_str()), "statistics": statistics}
 
-    def _choose(self, statistics: sizing.SizeStatistics, full_size: int, corpus: Corpus) -> sizing.VocabSizeCurve:
+    def _choose(
+        self, statistics: sizing.SizeStatistics, full_size: int, corpus: Corpus
+    ) -> sizing.VocabSizeCurve:
         """The size by `vocab_size_strategy`, between `min_vocab_size` and `max_vocab_size`.
 
         auto_limits rounds the minimum of the limits down to a multiple of 64. A text too small for `min_vocab_size`
         tokens gets as many as it supports, but at least 512.
         """
-        per_token = dict(zip(sizing.vocabulary_sizes(full_size), statistics["bytes_per_token"], strict=True))
+        per_token = dict(
+            zip(sizing.vocabulary_sizes(full_size), statistics["bytes_per_token"], strict=True)
+        )
         limits: dict[str, int | None] = {}
         size, supported = statistics["by_length"], self.min_vocab_size
         if self.vocab_size_strategy == "auto_limits":
@@ -119,7 +153,9 @@ class BPETokenizerTrainer:
         reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
         if limits:
             reason = _reason(limits, chosen, self.min_vocab_size, full_size < self.max_vocab_size)
-        return sizing.VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits)
+        return sizing.VocabSizeCurve(
+            sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits
+        )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
@@ -129,7 +165,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     (base64, DNA) in pieces; the trained tokenizer does not split them.
     """
     inner = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(tokenizers.Regex(WORD.replace(",N", f",{MAX_WORD_LENGTH}")), "isolated")
+    split = pre_tokenizers.Split(
+        tokenizers.Regex(WORD.replace(",N", f",{MAX_WORD_LENGTH}")), "isolated"
+    )
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     inner.decoder = decoders.ByteLevel()
@@ -143,7 +181,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     inner.train_from_iterator(texts, trainer)
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     ends = [(BOS, inner.token_to_id(BOS)), (EOS, inner.token_to_id(EOS))]
-    inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A {EOS}", special_tokens=ends
+    )
     return Tokenizer(inner)
 
 
@@ -161,8 +201,14 @@ def _reason(limits: dict[str, int | None], chosen: int, min_size: int, all_merge
         return f"the minimum that data.tokenizer.min_vocab_size sets; without it {limit}: {clause}"
     if chosen <= limit - sizing.STEP:
         key = "min_frequency" if all_merged else "max_vocab_size"
-        clause = "no more pairs occur often enough in the text" if all_merged else "no more are allowed"
+        clause = (
+            "no more pairs occur often enough in the text" if all_merged else "no more are allowed"
+        )
         return f"because {clause} (data.tokenizer.{key})"
-    named = {"the amount of text": data, "the size of the model": model, "the gain of a larger one": elbow}
+    named = {
+        "the amount of text": data,
+        "the size of the model": model,
+        "the gain of a larger one": elbow,
+    }
     others = ", ".join(f"{other:,} by {name}" for name, other in named.items() if other is not None)
     return f"because {clause} (limits: {others})"

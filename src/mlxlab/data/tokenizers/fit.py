@@ -67,7 +67,9 @@ def tokenizer_folder(path: str) -> Path:
     """The folder of `data.tokenizer.path`, a tokenizer.json or a folder with one."""
     file = Path(path)
     if file.is_file() and file.name != "tokenizer.json":
-        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
+        raise InputNotFoundError(
+            f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one"
+        )
     return file.parent if file.name == "tokenizer.json" else file
 
 
@@ -94,5 +96,7 @@ def cached_json(
         check(content)
         return content
 
-    content, outcome = cached(path, train, lambda content: json.dumps(content).encode(), decode, read=read)
+    content, outcome = cached(
+        path, train, lambda content: json.dumps(content).encode(), decode, read=read
+    )
     return content, "reused" if outcome == "hit" else "trained"

@@ -17,7 +17,10 @@ LLAMA3 = (
 )
 PRE_TOKENIZERS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False)],
-    "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
+    "smollm": [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ],
     "llama-bpe": [
         pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -39,11 +42,17 @@ def tokenizer_from(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
     if kind is None or not pieces:
         raise DataError(f"{path}: has no tokenizer")
     if kind not in known:
-        raise ConfigError(f"model.pretrained={path}: expected a tokenizer of kind {' or '.join(known)}, got {kind}")
+        raise ConfigError(
+            f"model.pretrained={path}: expected a tokenizer of kind {' or '.join(known)}, got {kind}"
+        )
     inner = known[kind](metadata, path)
     kinds = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(pieces)
     added = list(zip(pieces, kinds, strict=True))
-    special = [AddedToken(piece, special=True, normalized=False) for piece, of in added if of in (CONTROL, UNKNOWN)]
+    special = [
+        AddedToken(piece, special=True, normalized=False)
+        for piece, of in added
+        if of in (CONTROL, UNKNOWN)
+    ]
     inner.add_special_tokens(special)
     inner.add_tokens([AddedToken(piece, normalized=False) for piece, of in added if of == USER])
     ends = {}
@@ -54,13 +63,18 @@ def tokenizer_from(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
     if ends:
         names = [ends[role][0] if role in ends else "" for role in ("bos", "eos")]
         template = f"{names[0]} $A {names[1]}".strip()
-        inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=list(ends.values()))
+        inner.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=list(ends.values())
+        )
     return inner
 
 
 def chat_template_from(metadata: Metadata) -> dict[str, str]:
     """The chat template of a GGUF file as files of a tokenizer's folder, by name; none without a template."""
-    template, pieces = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.tokens")
+    template, pieces = (
+        metadata.get("tokenizer.chat_template"),
+        metadata.get("tokenizer.ggml.tokens"),
+    )
     if not isinstance(template, str) or not pieces:
         return {}
     ids = {role: metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
@@ -72,7 +86,9 @@ def _byte_level(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
     kind = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if kind not in PRE_TOKENIZERS:
         expected = ", ".join(PRE_TOKENIZERS)
-        raise ConfigError(f"model.pretrained={path}: expected a pre-tokenizer among {expected}, got {kind}")
+        raise ConfigError(
+            f"model.pretrained={path}: expected a pre-tokenizer among {expected}, got {kind}"
+        )
     vocabulary = {piece: token for token, piece in enumerate(metadata["tokenizer.ggml.tokens"])}
     merges = [tuple(pair.split(" ", 1)) for pair in metadata.get("tokenizer.ggml.merges", ())]
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=kind == "llama-bpe"))
@@ -95,9 +111,17 @@ def _sentence_piece(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
     ]
     unknown = pieces[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
     merges = [pair for *_, pair in sorted(pairs)]
-    inner = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    prefix = [normalizers.Prepend(SPACE)] if metadata.get("tokenizer.ggml.add_space_prefix", True) else []
+    inner = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    prefix = (
+        [normalizers.Prepend(SPACE)]
+        if metadata.get("tokenizer.ggml.add_space_prefix", True)
+        else []
+    )
     inner.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    inner.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
     return inner

@@ -49,13 +49,21 @@ class Tokenizer:
         self.inner, self.original = inner, self
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.pad_id = self._special("pad") or 0
-        self.bos_id, self.eos_id, self.mask_id = self._special("bos"), self._special("eos"), self._special("mask")
+        self.bos_id, self.eos_id, self.mask_id = (
+            self._special("bos"),
+            self._special("eos"),
+            self._special("mask"),
+        )
         text = self._json()
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         model = json.loads(text)["model"]
         characters = frozenset(piece for piece in model["vocab"] if len(piece) == 1)
-        reads_all = model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token")
-        self.alphabet = None if reads_all or '"ByteLevel"' in text else characters  # of a character tokenizer
+        reads_all = (
+            model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token")
+        )
+        self.alphabet = (
+            None if reads_all or '"ByteLevel"' in text else characters
+        )  # of a character tokenizer
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
@@ -69,12 +77,18 @@ class Tokenizer:
         by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
         sizes = [0] * self.original.vocab_size
         for piece, token in self.inner.get_vocab(with_added_tokens=True).items():
-            sizes[token] = len(piece) if by_bytes else 1 if _ONE_BYTE.fullmatch(piece) else _utf8_length(piece)
+            sizes[token] = (
+                len(piece) if by_bytes else 1 if _ONE_BYTE.fullmatch(piece) else _utf8_length(piece)
+            )
         for added in file["added_tokens"]:
             sizes[added["id"]] = 0 if added["special"] else _utf8_length(added["content"])
-        probes = ["".join(c for c in text if self.alphabet is None or c in self.alphabet) for text in _PROBES]
+        probes = [
+            "".join(c for c in text if self.alphabet is None or c in self.alphabet)
+            for text in _PROBES
+        ]
         exact = all(
-            sum(sizes[i] for i in self.original.encode(text, special=False)) == len(text.encode()) for text in probes
+            sum(sizes[i] for i in self.original.encode(text, special=False)) == len(text.encode())
+            for text in probes
         )
         return tuple(sizes) if exact else ()
 
@@ -82,7 +96,9 @@ class Tokenizer:
     def end_id(self) -> int:
         """The id of the token after every document; raises DataError if there is none."""
         if self.eos_id is None:
-            raise DataError("the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>) to separate documents")
+            raise DataError(
+                "the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>) to separate documents"
+            )
         return self.eos_id
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -95,7 +111,10 @@ class Tokenizer:
         self._check(texts)
         encodings = self.inner.encode_batch_fast(list(texts))
         encoded = [np.array(self.remap(encoding.ids), np.int32) for encoding in encodings]
-        return [ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1]) for ids in encoded]
+        return [
+            ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1])
+            for ids in encoded
+        ]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each whole text, without special tokens. Raises DataError as `encode` does."""
@@ -105,7 +124,9 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens; the rare id of a `vocabulary` has none."""
-        original = self.vocabulary.restore(ids) if self.vocabulary else [int(token) for token in ids]
+        original = (
+            self.vocabulary.restore(ids) if self.vocabulary else [int(token) for token in ids]
+        )
         return self.inner.decode(original, skip_special_tokens=True)
 
     def remap(self, ids: list[int]) -> list[int]:
@@ -115,9 +136,16 @@ class Tokenizer:
     def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
         """This tokenizer with the ids of a map, which keeps all special tokens."""
         result = copy(self)
-        result.vocabulary, result.vocab_size, result.fingerprint = vocabulary, vocabulary.size, vocabulary.fingerprint
+        result.vocabulary, result.vocab_size, result.fingerprint = (
+            vocabulary,
+            vocabulary.size,
+            vocabulary.fingerprint,
+        )
         roles = ("bos_id", "eos_id", "mask_id")
-        ids = {role: None if (token := vars(self)[role]) is None else int(vocabulary.forward[token]) for role in roles}
+        ids = {
+            role: None if (token := vars(self)[role]) is None else int(vocabulary.forward[token])
+            for role in roles
+        }
         vars(result).update(ids, pad_id=int(vocabulary.forward[self.pad_id]))
         return result
 
@@ -173,7 +201,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         text = read_text(path if is_run else Path(os.path.realpath(path)), max_bytes=MAX_BYTES)
     except InputNotFoundError:
-        raise InputNotFoundError(f"{path}: not found; expected the tokenizer in the folder of the model") from None
+        raise InputNotFoundError(
+            f"{path}: not found; expected the tokenizer in the folder of the model"
+        ) from None
     return parse_tokenizer(text, path)
 
 
@@ -181,10 +211,14 @@ def parse_tokenizer(text: str, path: Path) -> Tokenizer:
     """Raises DataError, naming `path`, unless `text` is a tokenizer.json."""
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
-    except BaseException as error:  # the library raises nothing narrower, and its panics are no `Exception`
+    except (
+        BaseException
+    ) as error:  # the library raises nothing narrower, and its panics are no `Exception`
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
+        raise DataError(
+            f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}"
+        ) from None
 
 
 def _utf8_length(piece: str) -> int:

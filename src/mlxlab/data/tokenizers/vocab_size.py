@@ -17,7 +17,10 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
 STEP, MIN_SIZE = 64, 512
-OCCURRENCES, RARE_PERCENT = 100, 5  # Gowda and May 2020: all but 5 % of the learned tokens occur 100 times
+OCCURRENCES, RARE_PERCENT = (
+    100,
+    5,
+)  # Gowda and May 2020: all but 5 % of the learned tokens occur 100 times
 ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
 CHUNK = 1000  # texts that are encoded at a time
 
@@ -28,7 +31,9 @@ class SizeStatistics(TypedDict):
     """Measurements of each size of `vocabulary_sizes`, and the rest of what a size is chosen by."""
 
     bytes_per_token: list[Annotated[float, Ge(0)]]  # of texts that the tokenizer was not trained on
-    occurrences: list[Count]  # in the training texts, of all but the rarest 5 % of the learned tokens
+    occurrences: list[
+        Count
+    ]  # in the training texts, of all but the rarest 5 % of the learned tokens
     train_bytes: Size
     by_length: Size  # the size by the mean length of a text
 
@@ -48,7 +53,9 @@ class VocabSizeCurve:
         return f"vocabulary: {self.chosen:,} tokens, {self.reason}"
 
     def save(self, folder: Path) -> None:
-        (folder / "vocabulary.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        (folder / "vocabulary.json").write_text(
+            json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def vocabulary_sizes(full_size: int) -> list[int]:
@@ -59,12 +66,17 @@ def vocabulary_sizes(full_size: int) -> list[int]:
 def measure(tokenizer: Tokenizer, seen: Sequence[str], held: Sequence[str]) -> SizeStatistics:
     """Statistics of a trained byte-level BPE on the texts that it was trained on, and on others."""
     parents = merge_parents(json.loads(tokenizer.inner.to_str()))
-    learned = [np.sort(counts[BASE_SIZE:]) for counts in shrink(count_tokens(tokenizer, seen), parents)]
+    learned = [
+        np.sort(counts[BASE_SIZE:]) for counts in shrink(count_tokens(tokenizer, seen), parents)
+    ]
     totals = [int(counts.sum()) for counts in shrink(count_tokens(tokenizer, held), parents)]
     train_bytes, held_bytes = (sum(len(text.encode()) for text in texts) for texts in (seen, held))
     return {
         "bytes_per_token": [held_bytes / max(total, 1) for total in totals],
-        "occurrences": [int(counts[len(counts) * RARE_PERCENT // 100]) if len(counts) else 0 for counts in learned],
+        "occurrences": [
+            int(counts[len(counts) * RARE_PERCENT // 100]) if len(counts) else 0
+            for counts in learned
+        ],
         "train_bytes": train_bytes,
         "by_length": size_by_length(seen),
     }
@@ -84,7 +96,9 @@ def shrink(counts: np.ndarray, parents: np.ndarray) -> list[np.ndarray]:
     counts, size, shrunk = counts.copy(), len(counts), []
     for smaller in reversed(vocabulary_sizes(size)):
         for token in range(size - 1, smaller - 1, -1):
-            np.add.at(counts, parents[token], counts[token])  # a token merged with itself counts twice
+            np.add.at(
+                counts, parents[token], counts[token]
+            )  # a token merged with itself counts twice
         shrunk.append(counts[:smaller].copy())
         size = smaller
     return shrunk[::-1]
@@ -127,16 +141,24 @@ def size_by_length(texts: Sequence[str]) -> int:
     return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
 
 
-def size_by_data(statistics: SizeStatistics, full_size: int, planned_bytes: int | None) -> int | None:
+def size_by_data(
+    statistics: SizeStatistics, full_size: int, planned_bytes: int | None
+) -> int | None:
     """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur 100 times in the planned text."""
     if planned_bytes is None:
         return None
     expected = OCCURRENCES * statistics["train_bytes"] / planned_bytes  # occurrences in the sample
     supported = zip(vocabulary_sizes(full_size), statistics["occurrences"], strict=True)
-    return max((size for size, occurrences in supported if occurrences >= expected), default=MIN_SIZE)
+    return max(
+        (size for size, occurrences in supported if occurrences >= expected), default=MIN_SIZE
+    )
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
     """The smallest vocabulary whose double has less than 5 % more bytes per token; None if there is none."""
-    flat = [size for size, value in per_token.items() if per_token.get(2 * size, 9e9) < (1 + ELBOW) * value]
+    flat = [
+        size
+        for size, value in per_token.items()
+        if per_token.get(2 * size, 9e9) < (1 + ELBOW) * value
+    ]
     return min(flat, default=None)

@@ -16,7 +16,9 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 # Contractions, letters, digits, punctuation, white space: all but the first and last with one preceding space.
 LETTER, SPACE = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f", r" \t\n\r\x0b\x0c"
-COVERED = re.compile(rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*")  # characters whose class is known
+COVERED = re.compile(
+    rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*"
+)  # characters whose class is known
 WORD = re.compile(
     rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[0-9]+| ?[^{SPACE}{LETTER}0-9]+|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]+"
 )
@@ -37,8 +39,13 @@ class WordCache:
         if not self.usable:
             return self.tokenizer.encode_documents(texts)
         splits = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
-        self._learn(set().union(*(pretokens for pretokens in splits if pretokens is not None)) - self.cached.keys())
-        looked_up = [None if pretokens is None else self._look_up(pretokens) for pretokens in splits]
+        self._learn(
+            set().union(*(pretokens for pretokens in splits if pretokens is not None))
+            - self.cached.keys()
+        )
+        looked_up = [
+            None if pretokens is None else self._look_up(pretokens) for pretokens in splits
+        ]
         missing = [text for text, ids in zip(texts, looked_up, strict=True) if ids is None]
         encoded = iter(self.tokenizer.encode_documents(missing))
         return [next(encoded) if ids is None else ids for ids in looked_up]
@@ -48,11 +55,15 @@ class WordCache:
         if len(self.cached) + len(new) > MAX_WORDS:
             self.cached.clear()
         encoded = self.tokenizer.inner.encode_batch_fast(new, add_special_tokens=False)
-        self.cached.update((word, tuple(encoding.ids)) for word, encoding in zip(new, encoded, strict=True))
+        self.cached.update(
+            (word, tuple(encoding.ids)) for word, encoding in zip(new, encoded, strict=True)
+        )
 
     def _look_up(self, pretokens: list[str]) -> np.ndarray | None:
         try:
-            return np.fromiter(chain.from_iterable(map(self.cached.__getitem__, pretokens)), np.int32)
+            return np.fromiter(
+                chain.from_iterable(map(self.cached.__getitem__, pretokens)), np.int32
+            )
         except KeyError:  # a long word
             return None
 

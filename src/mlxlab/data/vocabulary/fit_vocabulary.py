@@ -13,7 +13,10 @@ from mlxlab.wording import percent
 
 
 def fit_vocabulary(
-    limit: VocabularyLimit, tokenizer: Tokenizer, count: Callable[[], TokenCounts], restored: Path | None
+    limit: VocabularyLimit,
+    tokenizer: Tokenizer,
+    count: Callable[[], TokenCounts],
+    restored: Path | None,
 ) -> tuple[Tokenizer, list[str]]:
     """`tokenizer` with the ids of the most frequent tokens, or as it is without a limit; and lines for the log.
 
@@ -32,7 +35,11 @@ def fit_vocabulary(
     counts = count()
     vocabulary = choose(limit, tokenizer, counts)
     share = counts.counts[vocabulary.core_ids].sum() / max(counts.counts.sum(), 1)
-    extent = "all of it was counted" if counts.exact else f"a sample of {counts.counts.sum():,} tokens was counted"
+    extent = (
+        "all of it was counted"
+        if counts.exact
+        else f"a sample of {counts.counts.sum():,} tokens was counted"
+    )
     line = f"{vocabulary} are {percent(share, 2)} of the training text ({extent})"
     line += f"; the others share the id {vocabulary.rare_id}"
     return tokenizer.restricted(vocabulary), [line]
@@ -48,23 +55,33 @@ def choose(limit: VocabularyLimit, tokenizer: Tokenizer, counts: TokenCounts) ->
     frequent = frequent[~np.isin(frequent, special)]
     total, size = max(int(counts.counts.sum()), 1), limit.size
     if limit.coverage is not None:
-        covered = counts.counts[special].sum() + np.concatenate([[0], np.cumsum(counts.counts[frequent])])
+        covered = counts.counts[special].sum() + np.concatenate(
+            [[0], np.cumsum(counts.counts[frequent])]
+        )
         size = len(special) + int(np.argmax(covered / total >= limit.coverage))
     assert size is not None
     max_size = tokenizer.vocab_size - 2
     if not len(special) < size <= max_size:
         got = "" if limit.size is not None else f", got {size}"
-        expected = f"expected {len(special) + 1} to {max_size} of the {tokenizer.vocab_size} tokens{got}"
+        expected = (
+            f"expected {len(special) + 1} to {max_size} of the {tokenizer.vocab_size} tokens{got}"
+        )
         raise ConfigError(f"{limit}: {expected}; the {len(special)} special ones are always kept")
     core_ids = np.sort(np.concatenate([special, frequent[: size - len(special)]]))
-    return VocabularyMap(core_ids, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts.counts)
+    return VocabularyMap(
+        core_ids, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts.counts
+    )
 
 
-def _read(limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path) -> tuple[Tokenizer, list[str]]:
+def _read(
+    limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path
+) -> tuple[Tokenizer, list[str]]:
     path = folder / FILE
     if not limit.active and not path.exists():
         return tokenizer, []
-    vocabulary = read_map(folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids)
+    vocabulary = read_map(
+        folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids
+    )
     if vocabulary.limit != limit:
         way = "the operation `grow_vocabulary` of callbacks/growth goes back to all tokens"
         raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}; {way}")

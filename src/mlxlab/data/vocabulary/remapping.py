@@ -14,7 +14,9 @@ from mlxlab.files.untrusted import unpack_bytes
 
 # Arrays of an evaluation batch, like its targets:
 IS_CORE = "is_core"  # bool: the original token is one of those that are kept
-RARE_COST = "rare_cost"  # float32: nats to choose the original token among those that share the rare id
+RARE_COST = (
+    "rare_cost"  # float32: nats to choose the original token among those that share the rare id
+)
 TARGET_BYTES = "target_bytes"  # float32: of the original token; only where all of them are known
 STATE = "vocabulary"  # key of the position of an iterator
 
@@ -42,7 +44,10 @@ class Remapping:
             return {}
         is_core = self.vocabulary.is_core[targets]
         choices = 1 if self.grown else self.vocabulary.num_rare
-        arrays = {IS_CORE: is_core, RARE_COST: np.where(is_core, 0.0, log(choices)).astype(np.float32)}
+        arrays = {
+            IS_CORE: is_core,
+            RARE_COST: np.where(is_core, 0.0, log(choices)).astype(np.float32),
+        }
         return arrays | ({TARGET_BYTES: self.token_bytes[targets]} if len(self.token_bytes) else {})
 
 
@@ -69,8 +74,15 @@ class VocabularySwitch:
             raise DataError(f"the saved position is malformed: {STATE!r} is missing")
         saved = check_position(state[STATE], SwitchState)
         core = np.packbits(self.vocabulary.is_core).tobytes()
-        if unpack_bytes(saved["core"], len(core), "the saved position is malformed: vocabulary.core") != core:
-            raise DataError("the saved position is in another vocabulary: other tokens of the tokenizer are kept")
+        if (
+            unpack_bytes(
+                saved["core"], len(core), "the saved position is malformed: vocabulary.core"
+            )
+            != core
+        ):
+            raise DataError(
+                "the saved position is in another vocabulary: other tokens of the tokenizer are kept"
+            )
         self.grown = saved["grown"]
         return {key: value for key, value in state.items() if key != STATE}
 

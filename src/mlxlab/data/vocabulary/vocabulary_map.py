@@ -118,10 +118,14 @@ class VocabularyMap:
         """Writes vocabulary_map.json."""
         content = {"format": FORMAT, "tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
         limit = {"size": self.limit.size, "coverage": self.limit.coverage}
-        write_json(folder / FILE, content | limit | {"core_ids": self.core_ids.tolist()}, indent=None)
+        write_json(
+            folder / FILE, content | limit | {"core_ids": self.core_ids.tolist()}, indent=None
+        )
 
 
-def read_map(folder: Path, tokenizer: str, vocab_size: int, special: Iterable[int]) -> VocabularyMap:
+def read_map(
+    folder: Path, tokenizer: str, vocab_size: int, special: Iterable[int]
+) -> VocabularyMap:
     """The map that `save` wrote.
 
     Args:
@@ -137,7 +141,9 @@ def read_map(folder: Path, tokenizer: str, vocab_size: int, special: Iterable[in
         raise DataError(f"{path}: expected format {FORMAT}, got {saved['format'][:40]!r}")
     if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer, vocab_size):
         got = f"{saved['tokenizer'][:16]}, {saved['vocab_size']} tokens"
-        raise DataError(f"{path}: expected a map of the tokenizer {tokenizer}, {vocab_size} tokens, got one of {got}")
+        raise DataError(
+            f"{path}: expected a map of the tokenizer {tokenizer}, {vocab_size} tokens, got one of {got}"
+        )
     core_ids, size, coverage = saved["core_ids"], saved["size"], saved["coverage"]
     if not 0 < len(core_ids) < vocab_size - 1:
         raise DataError(f"{path}: expected 1 to {vocab_size - 2} tokens, got {len(core_ids)}")
@@ -146,5 +152,9 @@ def read_map(folder: Path, tokenizer: str, vocab_size: int, special: Iterable[in
     if missing := sorted(set(special) - set(core_ids)):
         raise DataError(f"{path}: expected all special tokens, {missing[0]} is missing")
     if (size is None) == (coverage is None) or size not in (None, len(core_ids)):
-        raise DataError(f"{path}: expected a size of {len(core_ids)} or a coverage, got {size} and {coverage}")
-    return VocabularyMap(np.array(core_ids, np.int64), vocab_size, tokenizer, VocabularyLimit(size, coverage))
+        raise DataError(
+            f"{path}: expected a size of {len(core_ids)} or a coverage, got {size} and {coverage}"
+        )
+    return VocabularyMap(
+        np.array(core_ids, np.int64), vocab_size, tokenizer, VocabularyLimit(size, coverage)
+    )

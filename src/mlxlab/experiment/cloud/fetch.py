@@ -47,13 +47,25 @@ def fetch_run(address: str, run_dir: str | None, overrides: Mapping[str, str]) -
         StorageError: the store cannot be read.
     """
     if is_launched():
-        raise ConfigError(f"resume={address}: expected one process, or several of `launch`, which fetches it for them")
+        raise ConfigError(
+            f"resume={address}: expected one process, or several of `launch`, which fetches it for them"
+        )
     if run_dir is not None and "${" in run_dir:
-        raise ConfigError(f"hydra.run.dir={run_dir}: expected a plain path together with resume={address}")
-    options = {key.removeprefix("cloud."): value for key, value in overrides.items() if key.startswith("cloud.")}
+        raise ConfigError(
+            f"hydra.run.dir={run_dir}: expected a plain path together with resume={address}"
+        )
+    options = {
+        key.removeprefix("cloud."): value
+        for key, value in overrides.items()
+        if key.startswith("cloud.")
+    }
     commits, names = _find_commits(address, options)
     run = commits.root.rpartition("/")[2]
-    folder = project_root() / "outputs" / run if run_dir is None else Path(os.path.abspath(os.path.expanduser(run_dir)))
+    folder = (
+        project_root() / "outputs" / run
+        if run_dir is None
+        else Path(os.path.abspath(os.path.expanduser(run_dir)))
+    )
     try:
         with _lock(folder.parent):
             if not _is_current(folder, run, names[0]):
@@ -90,7 +102,9 @@ def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
         logger.info(f"fetched {name} of {commits.address} into {folder}")
         return
     shutil.rmtree(partial, ignore_errors=True)
-    raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint, skipped {', '.join(names)}")
+    raise CheckpointUnavailableError(
+        f"{commits.address}: no usable checkpoint, skipped {', '.join(names)}"
+    )
 
 
 def _find_commits(address: str, options: Mapping[str, str]) -> tuple[Commits, list[str]]:
@@ -105,13 +119,19 @@ def _find_commits(address: str, options: Mapping[str, str]) -> tuple[Commits, li
     commits = Commits(cloud.store, cloud.prefix)
     if names := _checkpoints(commits):
         return commits, names
-    below = [Commits(cloud.store, folder) for folder in cloud.store.list(cloud.prefix).folders if is_safe_key(folder)]
+    below = [
+        Commits(cloud.store, folder)
+        for folder in cloud.store.list(cloud.prefix).folders
+        if is_safe_key(folder)
+    ]
     runs = [(each, names) for each in below if (names := _checkpoints(each))]
     if len(runs) == 1:
         return runs[0]
     if not runs:
         raise InputNotFoundError(f"{address}: no committed checkpoint found")
-    listed = ", ".join(f"{each.root.rpartition('/')[2]} ({names[0]})" for each, names in runs[:MAX_LISTED])
+    listed = ", ".join(
+        f"{each.root.rpartition('/')[2]} ({names[0]})" for each, names in runs[:MAX_LISTED]
+    )
     raise InputNotFoundError(f"{address}: holds {len(runs)} runs; add the name of one: {listed}")
 
 
@@ -162,6 +182,10 @@ def _move_aside(folder: Path) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
         return
-    aside = next(path for n in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
+    aside = next(
+        path
+        for n in range(1, 10**6)
+        if not (path := folder.with_name(f"{folder.name}-{n}")).exists()
+    )
     folder.rename(aside)
     logger.info(f"{folder}: older than what is fetched; renamed to {aside.name}")

@@ -18,7 +18,10 @@ FILES = {
     r"|(metrics|mistakes|per_class)\.csv|summary\.md|run\.lock",
     "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
 }
-LASTING = {"analysis": r"snapshot-[0-9a-f-]+\.safetensors", "example_losses": r"\d{9,}\.arrows"}  # may be many
+LASTING = {
+    "analysis": r"snapshot-[0-9a-f-]+\.safetensors",
+    "example_losses": r"\d{9,}\.arrows",
+}  # may be many
 WHOLE = "inference"  # also holds what a data set of the user's own saves
 
 
@@ -46,21 +49,33 @@ class RunFiles:
         checkpoints = {name, self._best(name)} & {*self.names()} | {name}
         held = [path for each in sorted(checkpoints) for path in self._files_in(f"{FOLDER}/{each}")]
         held += self._files_in(BASE) if (self.folder / BASE).is_dir() else []
-        replaced = {path for folder, names in FILES.items() for path in self._matches(folder, names)}
-        if self.table is not None and is_regular(self.table) and self.table.is_relative_to(self.folder):
+        replaced = {
+            path for folder, names in FILES.items() for path in self._matches(folder, names)
+        }
+        if (
+            self.table is not None
+            and is_regular(self.table)
+            and self.table.is_relative_to(self.folder)
+        ):
             replaced.add(self.table.relative_to(self.folder).as_posix())
         for parent, folders, names in os.walk(self.folder / WHOLE):
             folders[:] = [each for each in folders if not each.startswith(".")]
             replaced |= {Path(parent, each).relative_to(self.folder).as_posix() for each in names}
         held += sorted(filter(is_safe_key, replaced))
-        return held, [path for folder, names in LASTING.items() for path in self._matches(folder, names)]
+        return held, [
+            path for folder, names in LASTING.items() for path in self._matches(folder, names)
+        ]
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
         ordered = sorted(names, key=order, reverse=True)
         regular = [name for name in ordered if EMERGENCY not in name]
         newest = order(regular[0]) if regular else (-1, False)
-        return [name for name in ordered if name in regular[:keep] or (EMERGENCY in name and order(name) > newest)]
+        return [
+            name
+            for name in ordered
+            if name in regular[:keep] or (EMERGENCY in name and order(name) > newest)
+        ]
 
     def superseded(self, names: Sequence[str]) -> list[str]:
         newest = max((order(name)[0] for name in self.names()), default=-1)
@@ -74,11 +89,17 @@ class RunFiles:
 
     def _matches(self, folder: str, names: str) -> list[str]:
         paths = (self.folder / folder).iterdir() if (self.folder / folder).is_dir() else ()
-        matches = [path for path in paths if re.fullmatch(names, path.name, re.ASCII) and is_regular(path)]
+        matches = [
+            path for path in paths if re.fullmatch(names, path.name, re.ASCII) and is_regular(path)
+        ]
         return [path.relative_to(self.folder).as_posix() for path in matches]
 
     def _files_in(self, folder: str) -> list[str]:
-        return [f"{folder}/{name}" for name in sorted(os.listdir(self.folder / folder)) if is_safe_key(name)]
+        return [
+            f"{folder}/{name}"
+            for name in sorted(os.listdir(self.folder / folder))
+            if is_safe_key(name)
+        ]
 
 
 def is_checkpoint(name: str) -> bool:

@@ -19,7 +19,13 @@ from mlxlab.experiment.description.settings import ChangedSettings, changed_sett
 from mlxlab.experiment.facts.attempts import Attempt
 from mlxlab.experiment.facts.command_lines import command_lines, model_changes
 from mlxlab.experiment.final_evaluation.training_length import limit_of
-from mlxlab.experiment.manifest import Inputs, Manifest, effective_status, read_manifest, with_ended_attempts
+from mlxlab.experiment.manifest import (
+    Inputs,
+    Manifest,
+    effective_status,
+    read_manifest,
+    with_ended_attempts,
+)
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
@@ -98,7 +104,9 @@ def describe_run(folder: Path) -> RunDescription:
     """
     if is_exported(folder):
         evaluation = f"{command('evaluate')} {quoted(f'run={folder}')}"
-        raise InputNotFoundError(f"{folder}: an exported model, expected a run folder; evaluate it with: {evaluation}")
+        raise InputNotFoundError(
+            f"{folder}: an exported model, expected a run folder; evaluate it with: {evaluation}"
+        )
     manifest = read_manifest(folder)
     config, metrics = _config(folder), _metrics(folder)
     checkpoints = list_checkpoints(folder / FOLDER)
@@ -117,7 +125,9 @@ def describe_run(folder: Path) -> RunDescription:
         "status": status,
         "attempts": with_ended_attempts(manifest, folder)["attempts"],
         "command": began_by,
-        "continued": [ContinuationCommand(at=at, command=_train_command(typed)) for at, typed in later],
+        "continued": [
+            ContinuationCommand(at=at, command=_train_command(typed)) for at, typed in later
+        ],
         "model_changes": [f"at step {step:,}: {text}" for step, text in model_changes(inputs)],
         "commit": git.get("commit"),
         "uncommitted_changes": git.get("dirty"),
@@ -134,7 +144,9 @@ def describe_run(folder: Path) -> RunDescription:
         "metrics": best,
         "test": metrics["test"] if metrics else {},
         "checkpoints": [asdict(each) | {"path": str(each.path)} for each in checkpoints],
-        "frozen_weights": sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")),
+        "frozen_weights": sum(
+            path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")
+        ),
         "next": _next(folder, status, checkpoints, metrics, limit) if began else [began_by],
     }
 
@@ -152,7 +164,9 @@ def _recorded(folder: Path) -> list[str]:
     """What Hydra recorded of the command of a run that ended before training began."""
     overrides: list[str] = []
     with suppress(InputNotFoundError, DataError, ValueError, yaml.YAMLError):
-        overrides = validate(yaml.safe_load(read_text(folder / ".hydra" / "overrides.yaml")), list[str])
+        overrides = validate(
+            yaml.safe_load(read_text(folder / ".hydra" / "overrides.yaml")), list[str]
+        )
     return [*(text for text in overrides if text != "resume=auto"), run_dir_override(folder)]
 
 
@@ -174,7 +188,11 @@ def _metrics(folder: Path) -> RunMetrics | None:
 def _data(config: Tree, fingerprint: str | None) -> Tree:
     node = config.get("data")
     keys = ("_target_", "source", "mixture", "seq_len", "batch_size")
-    data = {key: node[key] for key in keys if node.get(key) is not None} if isinstance(node, dict) else {}
+    data = (
+        {key: node[key] for key in keys if node.get(key) is not None}
+        if isinstance(node, dict)
+        else {}
+    )
     return data | ({"fingerprint": fingerprint} if fingerprint else {})
 
 
@@ -187,14 +205,20 @@ def _adapter(config: Tree, kind: str) -> str:
 def _position(manifest: Manifest, state: SavedState | None, config: Tree) -> Position | None:
     outcome, trainer = manifest.get("outcome", {}), config.get("trainer")
     plan = trainer if isinstance(trainer, dict) else {}
-    limits = {key: plan[key] for key in ("max_steps", "epochs", "max_tokens") if plan.get(key) is not None}
+    limits = {
+        key: plan[key] for key in ("max_steps", "epochs", "max_tokens") if plan.get(key) is not None
+    }
     if limits.get("epochs") == "auto":
         limits["epochs"] = manifest.get("inputs", {}).get("facts", {}).get("epochs", "auto")
     if state is not None:
         progress = state["progress"]
-        return Position(step=progress.step, samples=progress.samples, tokens=progress.tokens, limits=limits)
+        return Position(
+            step=progress.step, samples=progress.samples, tokens=progress.tokens, limits=limits
+        )
     if "steps" in outcome:
-        return Position(step=outcome["steps"], samples=None, tokens=outcome.get("tokens", 0), limits=limits)
+        return Position(
+            step=outcome["steps"], samples=None, tokens=outcome.get("tokens", 0), limits=limits
+        )
     return None
 
 
@@ -208,7 +232,11 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
 
 
 def _next(
-    folder: Path, status: str, checkpoints: list[CheckpointEntry], metrics: RunMetrics | None, limit: str
+    folder: Path,
+    status: str,
+    checkpoints: list[CheckpointEntry],
+    metrics: RunMetrics | None,
+    limit: str,
 ) -> list[str]:
     run, usable = quoted(f"run={display_path(folder)}"), any(not each.fault for each in checkpoints)
     resume = resume_command(folder)
@@ -220,6 +248,12 @@ def _next(
         return []
     is_text = metrics is not None and metrics["main_metric"] is None
     uses = ["generate"] if is_text else ["predict"]
-    options = {"predict": " input=FILE output=predictions.csv", "generate": generate_options(folder)}
-    lines = [f"{command('evaluate')} {run}", *(f"{command(use)} {run}{options.get(use, '')}" for use in uses)]
+    options = {
+        "predict": " input=FILE output=predictions.csv",
+        "generate": generate_options(folder),
+    }
+    lines = [
+        f"{command('evaluate')} {run}",
+        *(f"{command(use)} {run}{options.get(use, '')}" for use in uses),
+    ]
     return [*lines, f"{resume} trainer.{limit}=N"]

@@ -30,15 +30,27 @@ def changed_settings(config: Mapping[str, object], choices: Mapping[str, str]) -
     _, usual = Composer(conf_dir()).defaults()
     options = {group: option for group, option in choices.items() if usual.get(group) != option}
     if not config:
-        return {"options": options, "keys": {}, "fault": "the run ended before its config was stored"}
+        return {
+            "options": options,
+            "keys": {},
+            "fault": "the run ended before its config was stored",
+        }
     names = [name for item in options.items() for name in item if not _NAME.fullmatch(name)]
     if names or any(group.startswith("hydra") for group in options):
-        return {"options": options, "keys": {}, "fault": f"no option of this name: {(names or ['hydra'])[0][:60]}"}
+        return {
+            "options": options,
+            "keys": {},
+            "fault": f"no option of this name: {(names or ['hydra'])[0][:60]}",
+        }
     try:
-        defaults, _ = Composer(conf_dir(), [f"{group}={option}" for group, option in options.items()]).defaults()
+        defaults, _ = Composer(
+            conf_dir(), [f"{group}={option}" for group, option in options.items()]
+        ).defaults()
     except UserError as error:
         return {"options": options, "keys": {}, "fault": str(error).partition("\n")[0]}
-    old, new = ({key: node[key] for key in node if key not in _OF_ONE_START} for node in (defaults, config))
+    old, new = (
+        {key: node[key] for key in node if key not in _OF_ONE_START} for node in (defaults, config)
+    )
     keys = {key: [_known(before), after] for key, (before, after) in differences(old, new).items()}
     return {"options": options, "keys": keys, "fault": ""}
 

@@ -13,7 +13,12 @@ from mlxlab.progress import duration
 from mlxlab.redact import redact
 from mlxlab.wording import counted, percent
 
-STOPS = {130: "by Ctrl-C (SIGINT)", 143: "by SIGTERM", 129: "by SIGHUP", 0: "by its sweep"}  # by exit code
+STOPS = {
+    130: "by Ctrl-C (SIGINT)",
+    143: "by SIGTERM",
+    129: "by SIGHUP",
+    0: "by its sweep",
+}  # by exit code
 ENDS = {
     "RUNNING": "is running",
     "DONE": "ended",
@@ -34,11 +39,17 @@ def as_text(run: RunDescription) -> str:
         ("run", f"{run['name']} ({run['id']})"),
         ("status", _status(run)),
         ("position", _position(run)),
-        ("data", ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items())),
+        (
+            "data",
+            ", ".join(f"{key.strip('_')} {shown(value)}" for key, value in run["data"].items()),
+        ),
         ("parameters", _parameters(run)),
         *(("changed", f"the model {text}") for text in run["model_changes"]),
         ("command", run["command"]),
-        *(("continued", f"{each['at']}: {each['command']}".removeprefix(": ")) for each in run["continued"]),
+        *(
+            ("continued", f"{each['at']}: {each['command']}".removeprefix(": "))
+            for each in run["continued"]
+        ),
         ("commit", _commit(run)),
         ("kernels", run["kernels"] or ""),
         ("options", _options(run)),
@@ -73,7 +84,11 @@ def _took(attempts: list[Attempt]) -> str:
         number = sum(each is not attempts[-1] for each in trained) + 1
         return f", attempt {number}" if number > 1 else ""
     took = f", took {_duration(trained[-1].get('end', trained[-1]['start']) - trained[0]['start'])}"
-    return took if count == 1 else f"{took}: {count} attempts, {_duration(seconds_of(trained))} of work"
+    return (
+        took
+        if count == 1
+        else f"{took}: {count} attempts, {_duration(seconds_of(trained))} of work"
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -94,7 +109,11 @@ def _parameters(run: RunDescription) -> str:
     if not (total := run["parameters"]):
         return ""
     trained = run["trained_parameters"]
-    share = f"{trained:,} of them trained ({percent(trained / total)})" if trained and trained < total else ""
+    share = (
+        f"{trained:,} of them trained ({percent(trained / total)})"
+        if trained and trained < total
+        else ""
+    )
     return ", ".join(filter(None, [f"{total:,.0f}", share, run["adapter"]]))
 
 
@@ -114,14 +133,20 @@ def _commit(run: RunDescription) -> str:
     if run["commit"] is None:
         return ""
     changes = {"true": " with uncommitted changes", "false": ""}
-    return run["commit"] + changes.get(run["uncommitted_changes"] or "", " (uncommitted changes unknown)")
+    return run["commit"] + changes.get(
+        run["uncommitted_changes"] or "", " (uncommitted changes unknown)"
+    )
 
 
 def _options(run: RunDescription) -> str:
     """The options that differ; that of the tokenizer not where a pretrained model brings its own."""
     is_pretrained = run["changed"]["keys"].get("model.pretrained", (None, None))[1] is not None
     options = run["changed"]["options"].items()
-    used = [f"{group}={option}" for group, option in options if not (is_pretrained and group == "data/tokenizer")]
+    used = [
+        f"{group}={option}"
+        for group, option in options
+        if not (is_pretrained and group == "data/tokenizer")
+    ]
     return " ".join([*used, *(["(tokenizer: that of model.pretrained)"] if is_pretrained else [])])
 
 
@@ -132,13 +157,23 @@ def _settings(run: RunDescription) -> str:
     if not changed["keys"]:
         return "no setting differs from the defaults of these options"
     rows = [[key, shown(old), shown(new)] for key, (old, new) in changed["keys"].items()]
-    return markdown_table(["setting", "default", "value"], [[_cell(cell) for cell in row] for row in rows], "lll")
+    return markdown_table(
+        ["setting", "default", "value"], [[_cell(cell) for cell in row] for row in rows], "lll"
+    )
 
 
 def _metrics(run: RunDescription) -> str:
     values = {"best": run["metrics"], "test": run["test"]}
-    rows = [[_cell(name), _number(value)] for metrics in values.values() for name, value in metrics.items()]
-    return markdown_table([f"best, at step {run['best_step']:,}", "value"], rows) if rows and run["best_step"] else ""
+    rows = [
+        [_cell(name), _number(value)]
+        for metrics in values.values()
+        for name, value in metrics.items()
+    ]
+    return (
+        markdown_table([f"best, at step {run['best_step']:,}", "value"], rows)
+        if rows and run["best_step"]
+        else ""
+    )
 
 
 def _number(value: float | None) -> str:
@@ -153,7 +188,8 @@ def _checkpoints(run: RunDescription) -> str:
     for each in run["checkpoints"]:
         notes = ["emergency"] * bool(each["is_emergency"]) + ["best"] * (each["step"] == best)
         notes += [f"damaged: {each['fault']}"] if each["fault"] else []
-        rows.append([_cell(str(each["path"])), f"{each['nbytes'] / 1e6:,.1f}", _cell(", ".join(notes))])  # type: ignore[operator]
+        megabytes = each["nbytes"] / 1e6  # type: ignore[operator]
+        rows.append([_cell(str(each["path"])), f"{megabytes:,.1f}", _cell(", ".join(notes))])
     table = markdown_table(["checkpoint", "MB", "note"], rows, "lrl")
     frozen = run["frozen_weights"]
     return table + (f"\n\nfrozen weights that they share: {frozen / 1e6:,.1f} MB" if frozen else "")

@@ -43,14 +43,19 @@ def is_dead(attempt: Attempt) -> bool:
     return True
 
 
-def ended_attempts(attempts: Sequence[Attempt], folder: Path, before: float | None = None) -> list[Attempt]:
+def ended_attempts(
+    attempts: Sequence[Attempt], folder: Path, before: float | None = None
+) -> list[Attempt]:
     """The same, where those that did not record their end are DEAD since the last change in the folder.
 
     Args:
         before: when the process of the next one began; None is now.
     """
     last = time.time() if before is None else before
-    limits = [*(each["process_start"] for each in attempts[1:]), last]  # one too many if there are none
+    limits = [
+        *(each["process_start"] for each in attempts[1:]),
+        last,
+    ]  # one too many if there are none
     ended = []
     for each, limit in zip(attempts, limits, strict=False):
         if each["status"] == "RUNNING":
@@ -65,7 +70,9 @@ def trained_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [each for each in attempts if each.get("trained", True)] or [*attempts]
 
 
-def status_to_keep(status: Status, ended: Sequence[Attempt], keys: Collection[str]) -> Status | None:
+def status_to_keep(
+    status: Status, ended: Sequence[Attempt], keys: Collection[str]
+) -> Status | None:
     """The status of the run, to which an attempt that is refused returns; None if there is none.
 
     Args:

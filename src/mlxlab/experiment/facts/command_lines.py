@@ -31,7 +31,9 @@ class CommandLine(NamedTuple):
         """The same for a run with those before it, which keeps the options that are not typed again."""
         typed = {override_name(text) for text in self.overrides} & self.choices.keys()
         changed = {group: self.choices[group] for group in typed}
-        return self._replace(overrides=add_overrides(overrides, self.overrides), choices=choices | changed)
+        return self._replace(
+            overrides=add_overrides(overrides, self.overrides), choices=choices | changed
+        )
 
 
 def current_command() -> CommandLine:
@@ -44,7 +46,11 @@ def current_command() -> CommandLine:
 
 
 def continuations(
-    command: CommandLine, before: RunMetadata, at: tuple[int, Mapping[str, object]], changes: Changes, continues: bool
+    command: CommandLine,
+    before: RunMetadata,
+    at: tuple[int, Mapping[str, object]],
+    changes: Changes,
+    continues: bool,
 ) -> list[Continuation]:
     """Those of a run that starts from a checkpoint with the metadata `before`.
 
@@ -59,8 +65,14 @@ def continuations(
             actual = value_at({"model": at[1]}, key)
             model[key] = (old if actual is None else actual, new)
     if not continues:
-        earlier, overrides = [{**each, "overrides": [], "forked": True} for each in earlier if each["model"]], []
-    return [*earlier, {"step": at[0], "overrides": overrides, "model": model, "forked": not continues}]
+        earlier, overrides = (
+            [{**each, "overrides": [], "forked": True} for each in earlier if each["model"]],
+            [],
+        )
+    return [
+        *earlier,
+        {"step": at[0], "overrides": overrides, "model": model, "forked": not continues},
+    ]
 
 
 class ContinuationLine(NamedTuple):
@@ -77,8 +89,14 @@ def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[Conti
     known = {text for each in [first, *(each["overrides"] for each in record)] for text in each}
     # Of a run that an earlier version continued: the last override of each key, without their steps.
     is_fork = any(map(_is_forked, record))  # which has those of the other run as well
-    unrecorded = [text for text in typed if text not in known and override_name(text) != "resume" and not is_fork]
-    groups = groupby((each for each in record if not _is_forked(each)), key=lambda each: each["overrides"])
+    unrecorded = [
+        text
+        for text in typed
+        if text not in known and override_name(text) != "resume" and not is_fork
+    ]
+    groups = groupby(
+        (each for each in record if not _is_forked(each)), key=lambda each: each["overrides"]
+    )
     later = [ContinuationLine(_positions([*group]), overrides) for overrides, group in groups]
     merged = [ContinuationLine("", [*resume_overrides(folder), *unrecorded])] if unrecorded else []
     return first, [*merged, *later]
@@ -87,7 +105,12 @@ def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[Conti
 def model_changes(inputs: "Inputs") -> list[tuple[int, str]]:
     """(step, what changed) for each continuation that changed the model."""
     return [
-        (each["step"], ", ".join(f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each["model"].items()))
+        (
+            each["step"],
+            ", ".join(
+                f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each["model"].items()
+            ),
+        )
         for each in inputs.get("continued", [])
         if "step" in each and each["model"]
     ]
@@ -103,7 +126,11 @@ def _positions(group: Sequence[Continuation]) -> str:
     rounds, steps = ([each[key] for each in group if key in each] for key in ("rounds", "step"))
     if rounds:
         low, high = min(rounds), max(rounds)
-        place = f"after {counted(high, 'round')}" if low == high else f"after {low:,} to {counted(high, 'round')}"
+        place = (
+            f"after {counted(high, 'round')}"
+            if low == high
+            else f"after {low:,} to {counted(high, 'round')}"
+        )
     elif steps:
         low, high = min(steps), max(steps)
         place = f"at step {low:,}" if low == high else f"at steps {low:,} to {high:,}"

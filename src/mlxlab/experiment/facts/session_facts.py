@@ -44,5 +44,7 @@ def tokenizer_kind(tokenizer: Tokenizer) -> str:
     """Such as `byte-level BPE`."""
     if tokenizer.alphabet is not None:
         return "characters"
-    model, decoder = (type(part).__name__ for part in (tokenizer.inner.model, tokenizer.inner.decoder))
+    model, decoder = (
+        type(part).__name__ for part in (tokenizer.inner.model, tokenizer.inner.decoder)
+    )
     return f"{'byte-level ' * (decoder == 'ByteLevel')}{_KINDS.get(model, model)}"

@@ -20,7 +20,12 @@ from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.experiment.final_evaluation.text_baselines import MAX_BATCHES, NO_BASELINES, TextBaselines, text_baselines
+from mlxlab.experiment.final_evaluation.text_baselines import (
+    MAX_BATCHES,
+    NO_BASELINES,
+    TextBaselines,
+    text_baselines,
+)
 from mlxlab.metric_names import TEST, lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
@@ -42,7 +47,9 @@ MODEL = "this model"
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
-Thresholds = np.ndarray | float  # of labels (L,): the probabilities from which on they count as predicted
+Thresholds = (
+    np.ndarray | float
+)  # of labels (L,): the probabilities from which on they count as predicted
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class SplitResults:
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     baselines: dict[str, dict[str, float]]
-    gains: dict[str, Interval]  # by baseline: of how much better the model's main metric is; negative is worse
+    gains: dict[
+        str, Interval
+    ]  # by baseline: of how much better the model's main metric is; negative is worse
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,13 @@ def evaluate_at_end(
     if valid is None or (has_test and test is None):
         return None
     baselines = data.baselines()
-    predictions = {MODEL: valid.outputs} | {each.name: each.valid[valid.positions] for each in baselines}
-    thresholds = {name: choose_thresholds(task, outputs, valid.targets) for name, outputs in predictions.items()}
+    predictions = {MODEL: valid.outputs} | {
+        each.name: each.valid[valid.positions] for each in baselines
+    }
+    thresholds = {
+        name: choose_thresholds(task, outputs, valid.targets)
+        for name, outputs in predictions.items()
+    }
     splits = [judge(task, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
     if test is not None:
         predictions = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
@@ -118,13 +132,17 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
     if best != state.progress.step:
         try:
             checkpoint = load_checkpoint(path)
-            model = state.model_of(Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"]))
+            model = state.model_of(
+                Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+            )
             before = model.parameters()
             weights = state.sharding.split(checkpoint.weights)
             check_arrays(weights, named_parameters(model), "model")
             model.load_weights(list(weights.items()))
         except (OSError, CorruptCheckpointError, CheckpointUnavailableError) as error:
-            logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")
+            logger.warning(
+                f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}"
+            )
         else:
             try:
                 with state.sharding.gathered(model):
@@ -140,7 +158,10 @@ def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> T
     """The threshold of each label (L,) with the greatest F1 on these examples; 0.5 for tasks other than multi_label."""
     if task.kind != "multi_label":
         return 0.5
-    return np.array([best_threshold(*column) for column in zip(outputs.T, targets.T > 0, strict=True)], np.float32)
+    return np.array(
+        [best_threshold(*column) for column in zip(outputs.T, targets.T > 0, strict=True)],
+        np.float32,
+    )
 
 
 def judge(
@@ -157,13 +178,19 @@ def judge(
     for name, outputs in predictions.items():
         metrics[name] = labelled_metrics(task, outputs, targets, thresholds[name])
         resampled = resampled_metrics(task, outputs, targets, thresholds[name])
-        statistics |= {(name, metric): resampled[metric] for metric in (resampled if name == MODEL else [main])}
+        statistics |= {
+            (name, metric): resampled[metric] for metric in (resampled if name == MODEL else [main])
+        }
     values = resample(statistics, len(targets))
     sign = -1 if lower_is_better(main) else 1
     baselines = [name for name in predictions if name != MODEL]
-    intervals = {metric: interval(array) for (name, metric), array in values.items() if name == MODEL}
+    intervals = {
+        metric: interval(array) for (name, metric), array in values.items() if name == MODEL
+    }
     if task.kind == "classification" and (accuracy := metrics[MODEL]["accuracy"]) in (0.0, 1.0):
-        intervals["accuracy"] = proportion_interval(accuracy, len(targets))  # all resamples are equal
+        intervals["accuracy"] = proportion_interval(
+            accuracy, len(targets)
+        )  # all resamples are equal
     gains = {}
     for name in baselines:
         different = _count_different(task, predictions[MODEL], predictions[name], targets)
@@ -171,7 +198,9 @@ def judge(
         gains[name] = gain_interval(gain, different, len(targets), is_proportion=is_accuracy)
     losses = {"loss": evaluation.metrics["loss"]}
     baseline_metrics = {name: metrics[name] for name in baselines}
-    return SplitResults(split, evaluation, losses | metrics[MODEL], intervals, baseline_metrics, gains)
+    return SplitResults(
+        split, evaluation, losses | metrics[MODEL], intervals, baseline_metrics, gains
+    )
 
 
 def _count_different(task: Task, first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> int:

@@ -30,7 +30,9 @@ def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, fo
         tracker.log_artifact(path, "config/inference")
     last = "error" if task.kind == "regression" else "probability"
     first = "row" if isinstance(data, LocatesRows) else "id"
-    write_csv(folder / "mistakes.csv", (first, "text", "true", "predicted", last), mistakes(results, data))
+    write_csv(
+        folder / "mistakes.csv", (first, "text", "true", "predicted", last), mistakes(results, data)
+    )
     tracker.log_artifact(folder / "mistakes.csv")
     if task.kind != "regression":
         head = ("split", "class", "precision", "recall", "f1", "support")
@@ -69,7 +71,10 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
         size, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != targets
     else:  # the probability of the most confident wrong decision
         differs = (outputs >= results.thresholds) != (targets > 0)
-        size, wrong = np.where(differs, np.abs(outputs - targets), 0).max(axis=1), differs.any(axis=1)
+        size, wrong = (
+            np.where(differs, np.abs(outputs - targets), 0).max(axis=1),
+            differs.any(axis=1),
+        )
     worst = [row for row in np.argsort(-size, kind="stable").tolist() if wrong[row]][:MISTAKES]
     ids = evaluation.ids[worst].tolist()
     texts = list(data.texts(ids)) or [""] * len(ids)
@@ -80,7 +85,9 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
         elif task.kind == "classification":
             yield place, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
         else:
-            held = (names[values] for values in (targets[row] > 0, outputs[row] >= results.thresholds))
+            held = (
+                names[values] for values in (targets[row] > 0, outputs[row] >= results.thresholds)
+            )
             yield place, text, *("; ".join(labels) for labels in held), f"{size[row]:.4f}"
 
 
@@ -92,5 +99,7 @@ def class_names(task: Task) -> tuple[str, ...]:
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table in UTF-8; an apostrophe before a text that a spreadsheet would run as a formula."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *([defuse(str(value)) for value in row] for row in rows)])
+    csv.writer(text, lineterminator="\n").writerows(
+        [head, *([defuse(str(value)) for value in row] for row in rows)]
+    )
     write_atomic(path, text.getvalue().encode("utf-8", errors="backslashreplace"))

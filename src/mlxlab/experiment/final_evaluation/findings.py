@@ -31,12 +31,18 @@ def has_learned_nothing(metric: str, value: float, baselines: Mapping[str, float
 def same_as_weakest(metric: str, value: float, baseline: str, baseline_value: float) -> str:
     """`accuracy 0.5593 is that of majority`; where it is worse, by both values."""
     shown = number(value), number(baseline_value)
-    relation = f"that of {baseline}" if shown[0] == shown[1] else f"worse than {shown[1]} of {baseline}"
+    relation = (
+        f"that of {baseline}" if shown[0] == shown[1] else f"worse than {shown[1]} of {baseline}"
+    )
     return f"{plain_name(metric)} {shown[0]} is {relation}"
 
 
 def learned_nothing_sentence(
-    metric: str, value: float, baselines: Mapping[str, float], length: TrainingLength, ranking: str = ""
+    metric: str,
+    value: float,
+    baselines: Mapping[str, float],
+    length: TrainingLength,
+    ranking: str = "",
 ) -> list[str]:
     """A line for the console if the model is no better than the weakest baseline; `ranking` as in `ranking_text`."""
     if not has_learned_nothing(metric, value, baselines):
@@ -58,7 +64,10 @@ def ranking_text(roc_auc: float | None, interval: tuple[float, float] | None) ->
 def never_predicted(names: tuple[str, ...], counts: ClassCounts) -> dict[str, int]:
     """Classes or labels that occur and are never predicted, with their numbers of rows, the most frequent one first."""
     missed = np.flatnonzero((counts.predicted == 0) & (counts.support > 0)).tolist()
-    return {names[n]: int(counts.support[n]) for n in sorted(missed, key=lambda n: -int(counts.support[n]))}
+    return {
+        names[n]: int(counts.support[n])
+        for n in sorted(missed, key=lambda n: -int(counts.support[n]))
+    }
 
 
 def never_predicted_sentence(classes: Mapping[str, int], split: str, rows: int) -> str:
@@ -69,4 +78,6 @@ def never_predicted_sentence(classes: Mapping[str, int], split: str, rows: int) 
     if rest := len(classes) - len(named):
         named.append(f"{rest:,} more")
     listed = f"{', '.join(named[:-1])} and {named[-1]}"
-    return f"{listed} are never predicted ({sum(classes.values()):,} of {rows:,} {_ROWS[split]} rows)"
+    return (
+        f"{listed} are never predicted ({sum(classes.values()):,} of {rows:,} {_ROWS[split]} rows)"
+    )

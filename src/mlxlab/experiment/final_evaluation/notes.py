@@ -23,7 +23,9 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
     resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
     lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
     if (rows := min(len(each.evaluation.ids) for each in results.splits)) < _FEW_ROWS:
-        lines.append(f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} few: a difference may be chance.")
+        lines.append(
+            f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} few: a difference may be chance."
+        )
     if results.task.kind == "classification":
         if any(isnan(each.metrics["roc_auc"]) for each in results.splits):
             lines.append("ROC AUC needs rows of at least two classes.")
@@ -35,10 +37,14 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
             else "Precision, recall and F1 are averages weighted by class size; ROC AUC and average precision are not."
         )
     if results.task.kind == "multi_label" and len(results.splits) > 1:
-        lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
+        lines.append(
+            "A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,"
+        )
         lines.append("which the validation rows have chosen (inference/thresholds.json).")
     if results.step != best_step:
-        lines.append(f"The best checkpoint cannot be read: these figures are of the last step, {results.step}.")
+        lines.append(
+            f"The best checkpoint cannot be read: these figures are of the last step, {results.step}."
+        )
     return lines
 
 

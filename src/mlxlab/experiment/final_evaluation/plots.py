@@ -37,7 +37,11 @@ def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None
     else:
         names, single = plot_names(class_names(task)), task.kind == "classification"
         predictions = outputs.argmax(axis=1)
-        binned = (outputs.max(axis=1), predictions == targets) if single else (outputs.ravel(), targets.ravel() > 0)
+        binned = (
+            (outputs.max(axis=1), predictions == targets)
+            if single
+            else (outputs.ravel(), targets.ravel() > 0)
+        )
         figures = {"confusion": plot_confusion(predictions, targets, names)} if single else {}
         figures |= {"reliability": plot_reliability(*binned)}
         figures |= {"precision_recall": plot_precision_recall(outputs, targets, names)}
@@ -50,7 +54,9 @@ def plot_confusion(predictions: np.ndarray, targets: np.ndarray, names: list[str
     shown, title = np.arange(len(names)), f"{len(targets):,} validation examples"
     if len(names) > MAX_CONFUSION:
         wrong = predictions != targets
-        confused = sum(np.bincount(values[wrong], minlength=len(names)) for values in (predictions, targets))
+        confused = sum(
+            np.bincount(values[wrong], minlength=len(names)) for values in (predictions, targets)
+        )
         shown = np.sort(np.argsort(-np.asarray(confused), kind="stable")[:MAX_CONFUSION])
         title = f"the {MAX_CONFUSION} most confused of {len(names):,} classes"
     inside = np.isin(predictions, shown) & np.isin(targets, shown)
@@ -65,7 +71,9 @@ def plot_confusion(predictions: np.ndarray, targets: np.ndarray, names: list[str
     axis.imshow(counts, cmap="Blues")
     for row, column in np.argwhere(counts) if len(shown) > FEW else np.ndindex(counts.shape):
         color = "white" if counts[row, column] > counts.max() / 2 else "black"
-        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
+        axis.text(
+            column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8
+        )
     axis.set_xticks(range(len(shown)), labels, rotation=90 if rotated else 0)
     axis.set_yticks(range(len(shown)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=title)
@@ -83,7 +91,11 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     for center, count in zip(centres, bins.counts, strict=True):
         if count:
             axis.text(center, 1.04, f"{count:,}", ha="center", va="bottom", fontsize=8, rotation=90)
-    axis.set(xlabel="predicted probability (numbers: predictions)", ylabel="share that is right", xlim=(0, 1))
+    axis.set(
+        xlabel="predicted probability (numbers: predictions)",
+        ylabel="share that is right",
+        xlim=(0, 1),
+    )
     axis.set_ylim(0, 1.3)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_title(f"expected calibration error {bins.error:.3f}")
@@ -92,8 +104,14 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
 
 def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[str]) -> "Figure":
     """A curve for each of up to 10 classes, for class 1 of two; else the mean over the most frequent classes."""
-    counts = (targets > 0).sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(names))
-    shown = [number for number in np.argsort(-counts, kind="stable").tolist() if counts[number]][:MAX_AVERAGED]
+    counts = (
+        (targets > 0).sum(axis=0)
+        if targets.ndim > 1
+        else np.bincount(targets, minlength=len(names))
+    )
+    shown = [number for number in np.argsort(-counts, kind="stable").tolist() if counts[number]][
+        :MAX_AVERAGED
+    ]
     if targets.ndim == 1 and len(names) == 2:
         shown = [1] if counts[1] else []
     curves = {}
@@ -108,16 +126,32 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
             points = np.unique(np.linspace(0, len(recall) - 1, MAX_POINTS).astype(int))
             axis.step(recall[points], precision[points], where="pre", label=f" {names[number]}")
     else:
-        grid = np.linspace(0, 1, 101)  # the precision at a recall is that of the first threshold that reaches it
-        reached = [precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()]
-        axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
+        grid = np.linspace(
+            0, 1, 101
+        )  # the precision at a recall is that of the first threshold that reaches it
+        reached = [
+            precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()
+        ]
+        axis.step(
+            grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes"
+        )
     if len(curves) == 1 and targets.ndim == 1:
         share = counts[shown[0]] / len(targets)  # the precision of a model that does not know
-        axis.axhline(share, color="black", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}")
-    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
+        axis.axhline(
+            share, color="black", linewidth=0.8, linestyle=":", label=f" share of rows {share:.2f}"
+        )
+    axis.set(
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+        title="precision and recall",
+    )
     if curves:
         # Below the curves, so that the plot is narrow enough for a phone.
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
+        axis.legend(
+            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False
+        )
     return figure
 
 
@@ -130,7 +164,11 @@ def plot_predicted(values: np.ndarray, targets: np.ndarray) -> "Figure":
     span = [float(targets.min()), float(targets.max())]
     axis.plot(span, span, color="gray", linewidth=0.8, linestyle=":")
     axis.locator_params(axis="x", nbins=4)  # large numbers side by side
-    axis.set(xlabel="true", ylabel="predicted", title=f"{len(points):,} of {len(targets):,} validation examples")
+    axis.set(
+        xlabel="true",
+        ylabel="predicted",
+        title=f"{len(points):,} of {len(targets):,} validation examples",
+    )
     return figure
 
 
@@ -143,16 +181,28 @@ def plot_names(names: Sequence[str]) -> list[str]:
 
     glyphs = get_font(findfont(FontProperties())).get_charmap()
     texts = [" ".join(name.split()) for name in names]
-    lacking = [number for number, text in enumerate(texts) if any(ord(sign) not in glyphs for sign in text)]
+    lacking = [
+        number for number, text in enumerate(texts) if any(ord(sign) not in glyphs for sign in text)
+    ]
     for number in lacking:
         texts[number] = f"class {number}"
     if lacking:
-        logger.info(f"plots show {len(lacking)} of {len(names)} classes by number (from 0): no font for their names")
+        logger.info(
+            f"plots show {len(lacking)} of {len(names)} classes by number (from 0): no font for their names"
+        )
     short = [_shorten(text) for text in texts]
-    if len(set(short)) < len(set(texts)):  # they differ in the middle: without what all begin and end with
+    if len(set(short)) < len(
+        set(texts)
+    ):  # they differ in the middle: without what all begin and end with
         start, end = (_common_length([text[::step] for text in texts]) for step in (1, -1))
-        middles = [f"{'...' * (start > 0)}{text[start : len(text) - end]}{'...' * (end > 0)}" for text in texts]
-        short = [_shorten(min(text, middle, key=len)) for text, middle in zip(texts, middles, strict=True)]
+        middles = [
+            f"{'...' * (start > 0)}{text[start : len(text) - end]}{'...' * (end > 0)}"
+            for text in texts
+        ]
+        short = [
+            _shorten(min(text, middle, key=len))
+            for text, middle in zip(texts, middles, strict=True)
+        ]
     counts = Counter(short)
     short = [f"{number}: {text}" if counts[text] > 1 else text for number, text in enumerate(short)]
     return [text.replace("$", r"\$") for text in short]

@@ -27,7 +27,12 @@ def two_bands(values: np.ndarray) -> tuple[float, float] | None:
     others = np.where(distances >= (_WIDTH + _GAP) * span, counts, 0)
     starts = sorted((first, int(others.argmax())))
     sizes = [int(counts[start]) for start in starts]
-    if min(counts[first], others.max()) < _MIN_SHARE * len(ranked) or sum(sizes) < _MIN_TOTAL * len(ranked):
+    if min(counts[first], others.max()) < _MIN_SHARE * len(ranked) or sum(sizes) < _MIN_TOTAL * len(
+        ranked
+    ):
         return None
-    low, high = (float(np.median(ranked[start : start + size])) for start, size in zip(starts, sizes, strict=True))
+    low, high = (
+        float(np.median(ranked[start : start + size]))
+        for start, size in zip(starts, sizes, strict=True)
+    )
     return low, high

@@ -24,7 +24,9 @@ PROMPT = 24  # tokens of validation text
 MAX_PROMPT = 256  # tokens before an answer
 
 
-def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int) -> None:
+def write_samples(
+    model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int
+) -> None:
     """Writes and logs texts of a causal language model; none if its logits are not finite."""
     tokenizer = tokenizer_of(data)
     prompts = sample_prompts(data, tokenizer, count)
@@ -39,7 +41,11 @@ def write_samples(model: Model, data: DataModule, tracker: Tracker, folder: Path
 def tokenizer_of(data: DataModule) -> Tokenizer:
     """That of the batches now: a growth operation may have given all tokens their own ids."""
     tokenizer = data.tokenizer
-    return tokenizer if tokenizer.vocabulary is None or vocabulary_of(data.train) else tokenizer.original
+    return (
+        tokenizer
+        if tokenizer.vocabulary is None or vocabulary_of(data.train)
+        else tokenizer.original
+    )
 
 
 def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:
@@ -51,7 +57,11 @@ def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[l
     end, has_questions = tokenizer.eos_id, False
     prompts: list[list[int]] = []
     batch = next(iter(data.valid), None)
-    rows = () if batch is None else zip(batch.tokens, batch.segment_ids, batch.loss_weights, strict=True)
+    rows = (
+        ()
+        if batch is None
+        else zip(batch.tokens, batch.segment_ids, batch.loss_weights, strict=True)
+    )
     for tokens, segments, weights in rows:
         skipped = int(np.argmax(np.asarray(weights) > 0))  # weights are those of the next token
         has_questions |= skipped > 0
@@ -72,7 +82,9 @@ def generate_samples(
     start = time.monotonic()
     if prompts:
         request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
-        for number, chunk in enumerate(generate(model, tokenizer, prompts, SamplingParams(), request), 1):
+        for number, chunk in enumerate(
+            generate(model, tokenizer, prompts, SamplingParams(), request), 1
+        ):
             samples[chunk.row]["text"] += chunk.text
             samples[chunk.row]["end"] = chunk.end or "time"
             seconds = time.monotonic() - start

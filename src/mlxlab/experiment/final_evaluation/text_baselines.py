@@ -33,7 +33,9 @@ class TextBaselines(NamedTuple):
 NO_BASELINES = TextBaselines({})
 
 
-def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit: int) -> TextBaselines:
+def text_baselines(
+    state: TrainState, valid: Iterable[Batch], task: Task, limit: int
+) -> TextBaselines:
     """Loss and, where the bytes of tokens are known, bits per byte.
 
     `unigram` is the entropy of the validation targets themselves. The others count the first training batches, at most
@@ -56,7 +58,11 @@ def text_baselines(state: TrainState, valid: Iterable[Batch], task: Task, limit:
         else:
             _, losses["bigram"], losses["trigram"] = _ngram_losses(seen, grams, task.num_classes)
             counted_text = CountedText(batches=len(trained), tokens=len(seen))
-    known = sum(np.array(task.token_bytes)[targets].tolist()) if len(task.token_bytes) and len(targets) else 0
+    known = (
+        sum(np.array(task.token_bytes)[targets].tolist())
+        if len(task.token_bytes) and len(targets)
+        else 0
+    )
     bits = len(targets) / math.log(2) / known if known else 0.0
     metrics = {
         name: {VALID_LOSS: loss} | ({f"{VALID}bits_per_byte": loss * bits} if bits else {})
@@ -94,7 +100,9 @@ def _read_batches(data: BatchIterator, count: int, samples: int) -> list[Batch]:
 
 
 def _targets(batches: Iterable[Batch]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int32), *(batch.targets[batch.loss_weights > 0] for batch in batches)])
+    return np.concatenate(
+        [np.zeros(0, np.int32), *(batch.targets[batch.loss_weights > 0] for batch in batches)]
+    )
 
 
 def _grams(batches: Iterable[Batch], size: int) -> np.ndarray:
@@ -106,7 +114,9 @@ def _grams(batches: Iterable[Batch], size: int) -> np.ndarray:
         width = batch.tokens.shape[1]
         before = np.pad(batch.tokens.astype(np.int64), ((0, 0), (size - 2, 0)), constant_values=-1)
         context = [before[:, offset : offset + width] for offset in range(size - 1)]
-        rows.append(np.stack([*context, batch.targets.astype(np.int64)], axis=2)[batch.loss_weights > 0])
+        rows.append(
+            np.stack([*context, batch.targets.astype(np.int64)], axis=2)[batch.loss_weights > 0]
+        )
     return np.concatenate(rows)
 
 
@@ -125,18 +135,25 @@ def _ngram_losses(seen: np.ndarray, grams: np.ndarray, vocab_size: int) -> list[
     return losses
 
 
-def _interpolate(seen: np.ndarray, grams: np.ndarray, vocab_size: int, lower: np.ndarray) -> np.ndarray:
+def _interpolate(
+    seen: np.ndarray, grams: np.ndarray, vocab_size: int, lower: np.ndarray
+) -> np.ndarray:
     """Discounted counts of whole n-grams, and what that leaves times the probability by shorter contexts."""
     keys, counts = np.unique(_keys(seen, vocab_size), return_counts=True)
     contexts, first = np.unique(keys // (vocab_size + 1), return_index=True)
-    totals, continuations = (np.add.reduceat(each, first) if len(first) else first for each in (counts, counts > 0))
+    totals, continuations = (
+        np.add.reduceat(each, first) if len(first) else first for each in (counts, counts > 0)
+    )
     queries = _keys(grams, vocab_size)
     count = _look_up(keys, counts, queries)
     total, num_continuations = (
-        _look_up(contexts, values, queries // (vocab_size + 1)) for values in (totals, continuations)
+        _look_up(contexts, values, queries // (vocab_size + 1))
+        for values in (totals, continuations)
     )
     divisor = np.maximum(total, 1)
-    mixed = np.maximum(count - _DISCOUNT, 0) / divisor + _DISCOUNT * num_continuations / divisor * lower
+    mixed = (
+        np.maximum(count - _DISCOUNT, 0) / divisor + _DISCOUNT * num_continuations / divisor * lower
+    )
     return np.where(total > 0, mixed, lower)
 
 

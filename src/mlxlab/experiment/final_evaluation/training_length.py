@@ -41,16 +41,23 @@ class TrainingLength:
     def advice(self) -> str:
         """What to change after a run that learned nothing, by its training loss and its learning rate."""
         if len(self.losses) < 2 or not self.learning_rate:
-            return self._longer("train longer, raise trainer.learning_rate, or start from model.pretrained")
+            return self._longer(
+                "train longer, raise trainer.learning_rate, or start from model.pretrained"
+            )
         part = max(1, len(self.losses) // 4)
         start, end = fmean(self.losses[:part]), fmean(self.losses[-part:])
-        rate, values = f"trainer.learning_rate from {self.learning_rate:.2g} to", f"({start:.4f} to {end:.4f})"
+        rate, values = (
+            f"trainer.learning_rate from {self.learning_rate:.2g} to",
+            f"({start:.4f} to {end:.4f})",
+        )
         if part > 1:
             values = f"{values[:-1]}, means of the first and the last quarter of its logged values)"
         if not isfinite(end) or end > start + _ROSE * abs(start):
             lower = f"lower {rate} {self.learning_rate / 10:.1g}"
             is_little = isfinite(end) and end <= start + _DIVERGED * abs(start)
-            few = self._longer("") if is_little else ""  # a few steps on single batches rise and fall by chance
+            few = (
+                self._longer("") if is_little else ""
+            )  # a few steps on single batches rise and fall by chance
             return f"the training loss rose {values}: {f'{few}; if it rises further, ' if few else ''}{lower}"
         if abs(end - start) <= _FLAT * abs(start):
             flat = f"the training loss hardly changed {values}"
@@ -60,7 +67,9 @@ class TrainingLength:
                 return f"{flat}: {few}; if it stays flat, {higher}" if few else f"{flat}: {higher}"
             return self._longer(f"{flat}: lower {rate} {self.learning_rate / 10:.1g}")
         if fmean(self.losses[len(self.losses) // 2 :][:part]) - end > _LATE * (start - end):
-            return self._longer(f"the training loss still falls {values}: {self._limit(2 * self.steps)}")
+            return self._longer(
+                f"the training loss still falls {values}: {self._limit(2 * self.steps)}"
+            )
         return self._longer(f"the training loss fell {values}{self._after_the_fall()}")
 
     def _after_the_fall(self) -> str:
@@ -70,21 +79,31 @@ class TrainingLength:
         if self.best_step == self.evaluations[-1]:
             return f", and the best evaluation is the last one: {self._limit(2 * self.steps)}"
         if self.best_step == self.evaluations[0]:
-            return ", but no evaluation was better than the first one: check the labels and the split"
+            return (
+                ", but no evaluation was better than the first one: check the labels and the split"
+            )
         late = f", but no evaluation was better than that of step {self.best_step:,}"
         return f"{late}: train on more rows, or start from model.pretrained"
 
     def _longer(self, otherwise: str) -> str:
         """Advice on the steps if they are few."""
         few = f"{self.steps:,} steps are few" if self.steps > 1 else "1 step is little"
-        return otherwise if self.steps >= _FEW_STEPS else f"{few}: {self._limit(max(_FEW_STEPS, 2 * self.steps))}"
+        return (
+            otherwise
+            if self.steps >= _FEW_STEPS
+            else f"{few}: {self._limit(max(_FEW_STEPS, 2 * self.steps))}"
+        )
 
     def _limit(self, steps: int) -> str:
         if self.limit == "epochs" and self.batches_per_epoch:
             return f"try trainer.epochs={10 * ceil(steps / self.batches_per_epoch / 10)}"
         if self.limit != "max_steps":
             return f"raise trainer.{self.limit}"
-        known = self.epochs * self.batches_per_epoch if isinstance(self.epochs, int) and self.batches_per_epoch else 0
+        known = (
+            self.epochs * self.batches_per_epoch
+            if isinstance(self.epochs, int) and self.batches_per_epoch
+            else 0
+        )
         return f"try trainer.max_steps={steps}{' trainer.epochs=null' * (self.epochs is not None and steps > known)}"
 
 
@@ -99,10 +118,14 @@ def training_length(
     """`learning_rate` is the configured one; None takes the highest that was logged."""
     curve = [metrics for _, metrics in history.curve] if history else []
     losses = tuple(metrics[LOSS] for metrics in curve if LOSS in metrics)
-    logged = max((metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0)
+    logged = max(
+        (metrics[LEARNING_RATE] for metrics in curve if LEARNING_RATE in metrics), default=0.0
+    )
     evaluations = tuple(step for step, _ in history.evaluations) if history else ()
     best_step, rate = history.best_step if history else 0, learning_rate or logged
-    return TrainingLength(steps, limit, batches_per_epoch, losses, rate, evaluations, best_step, epochs)
+    return TrainingLength(
+        steps, limit, batches_per_epoch, losses, rate, evaluations, best_step, epochs
+    )
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:

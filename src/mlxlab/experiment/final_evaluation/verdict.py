@@ -15,7 +15,9 @@ def best_baseline(metric: str, baselines: Mapping[str, float]) -> str:
     return max(baselines, key=lambda name: sign * baselines[name])
 
 
-def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float], gain: Interval) -> str:
+def verdict(
+    split: str, metric: str, model: float, baselines: Mapping[str, float], gain: Interval
+) -> str:
     """Which is better, by the interval of the gain on the best baseline, measured on the same rows.
 
     Args:
@@ -26,12 +28,18 @@ def verdict(split: str, metric: str, model: float, baselines: Mapping[str, float
     names, values = f"this model and {best}, the best baseline", (model, baselines[best])
     sentence = f"no significant difference between {names}"
     if high < 0:
-        sentence, values, (low, high) = f"{best} is better than this model", values[::-1], (-high, -low)
+        sentence, values, (low, high) = (
+            f"{best} is better than this model",
+            values[::-1],
+            (-high, -low),
+        )
     elif low > 0:
         sentence = f"this model is better than {best}, the best baseline"
     first, second = map(number, values)
     kind = "difference" if sign > 0 else "lower is better; gain"
     shown = numbers(sign * (values[0] - values[1]), low, high)
-    difference = f"{kind} {shown[0]}" + (f", 95 % interval {shown[1]} to {shown[2]}" if low < high else "")
+    difference = f"{kind} {shown[0]}" + (
+        f", 95 % interval {shown[1]} to {shown[2]}" if low < high else ""
+    )
     rows = _ROWS.get(split, f"the rows of {split}")
     return f"On {rows} {sentence}: {metric} {first} against {second} ({difference})."

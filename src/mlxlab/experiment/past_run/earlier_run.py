@@ -10,9 +10,34 @@ from mlxlab.program import display_path
 PREFIX = "earlier-"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
 _MOVED = (
-    *(FOLDER, "base", "inference", "plots", "analysis", "example_losses", "rounds", ROUNDS, "rounds.md"),
-    *("report.html", "summary.md", "metrics.json", "metrics.csv", "mistakes.csv", "per_class.csv", "samples.json"),
-    *("verify.json", "reproduction.json", "run.lock", "resume_changes.json", "transfer.json", "ensemble.json"),
+    *(
+        FOLDER,
+        "base",
+        "inference",
+        "plots",
+        "analysis",
+        "example_losses",
+        "rounds",
+        ROUNDS,
+        "rounds.md",
+    ),
+    *(
+        "report.html",
+        "summary.md",
+        "metrics.json",
+        "metrics.csv",
+        "mistakes.csv",
+        "per_class.csv",
+        "samples.json",
+    ),
+    *(
+        "verify.json",
+        "reproduction.json",
+        "run.lock",
+        "resume_changes.json",
+        "transfer.json",
+        "ensemble.json",
+    ),
 )
 
 
@@ -29,7 +54,9 @@ def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
-    return [f"the earlier run of this folder, {_short_id(earlier)}, is now in {display_path(target)}"]
+    return [
+        f"the earlier run of this folder, {_short_id(earlier)}, is now in {display_path(target)}"
+    ]
 
 
 def earlier_folder(folder: Path, uid: str) -> Path | None:

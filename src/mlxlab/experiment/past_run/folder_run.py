@@ -22,7 +22,11 @@ from mlxlab.tracking.runs.diff import COMMIT
 from mlxlab.tracking.runs.objectives import MAIN
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
-_STATUSES = {"DONE": "FINISHED", "PREEMPTED": "KILLED", "DEAD": "KILLED"}  # of a manifest -> of a store
+_STATUSES = {
+    "DONE": "FINISHED",
+    "PREEMPTED": "KILLED",
+    "DEAD": "KILLED",
+}  # of a manifest -> of a store
 
 
 def read_run_folder(folder: Path) -> RunRow:
@@ -57,20 +61,28 @@ def read_run_folder(folder: Path) -> RunRow:
 def folder_datasets(folder: Path) -> dict[str, str]:
     """Name -> fingerprint of the data set, as it is tracked."""
     digest, node = read_manifest(folder).get("inputs", {}).get("data"), _config(folder).get("data")
-    return {str(node["_target_"]).rpartition(".")[2]: digest} if digest and isinstance(node, dict) else {}
+    return (
+        {str(node["_target_"]).rpartition(".")[2]: digest}
+        if digest and isinstance(node, dict)
+        else {}
+    )
 
 
 def folder_ranges(folder: Path) -> dict[str, MetricRange]:
     """The last value of each metric, and the range of the objective, whose history the folder has."""
     manifest = read_manifest(folder)
     outcome, step = manifest.get("outcome", {}), manifest.get("outcome", {}).get("steps", 0)
-    ranges = {key: MetricRange(1, value, value, step) for key, value in _metrics(folder, manifest).items()}
+    ranges = {
+        key: MetricRange(1, value, value, step) for key, value in _metrics(folder, manifest).items()
+    }
     with suppress(InputNotFoundError):
         evaluations = read_json(folder / METRICS, RunMetrics).get("evaluations", [])
         values = [value for _, value in evaluations if value is not None]
         if values and "objective" in outcome:
             key = clean(outcome["objective"])
-            ranges[key] = MetricRange(len(evaluations), min(values), max(values), evaluations[-1][0])
+            ranges[key] = MetricRange(
+                len(evaluations), min(values), max(values), evaluations[-1][0]
+            )
     return ranges
 
 
@@ -103,7 +115,11 @@ def _tags(folder: Path, manifest: Manifest) -> dict[str, str]:
     """Objective, command line, commit, versions."""
     inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
     tags = {"overrides": " ".join(inputs.get("overrides", []))}
-    objective, commit, lock = manifest.get("outcome", {}).get("objective"), git.get("commit"), _lock(folder)
+    objective, commit, lock = (
+        manifest.get("outcome", {}).get("objective"),
+        git.get("commit"),
+        _lock(folder),
+    )
     versions = lock["versions"] if lock else inputs.get("versions", {})
     tags |= {f"version.{name}": versions[name] for name in VERSIONS if name in versions}
     tags |= {"objective": objective} if objective else {}

@@ -44,7 +44,10 @@ def find_run(reader: RunReader, query: str) -> RunRow:
     if not matches:
         raise ConfigError(f"{query}: no such run{_nearest(query, reader.names('runs'))}")
     if len(matches) > 1:
-        ids = ", ".join(f"{run.short_id} ({' '.join([run.name, format_time(run.start)])})" for run in matches[:5])
+        ids = ", ".join(
+            f"{run.short_id} ({' '.join([run.name, format_time(run.start)])})"
+            for run in matches[:5]
+        )
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     return matches[0]
 
@@ -57,7 +60,9 @@ def as_run_folder(name: str) -> Path | None:
     if not path.is_dir():
         raise InputNotFoundError(no_such_folder(path, "a run folder, or the id of a run"))
     if not (path / MANIFEST).is_file():
-        raise InputNotFoundError(f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}")
+        raise InputNotFoundError(
+            f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}"
+        )
     return path.absolute()
 
 
@@ -74,11 +79,15 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
     try:
         run = find_run(open_reader(uri), name)
     except ServiceUnavailableError as error:
-        raise ServiceUnavailableError(f"{name}: not a folder, and no id of a run: {error}") from None
+        raise ServiceUnavailableError(
+            f"{name}: not a folder, and no id of a run: {error}"
+        ) from None
     if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
         return moved.absolute()
     if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
-        raise InputNotFoundError(f"{name}: the run folder {run.folder or 'of this run'} was not found")
+        raise InputNotFoundError(
+            f"{name}: the run folder {run.folder or 'of this run'} was not found"
+        )
     return Path(run.folder).absolute()
 
 
@@ -93,5 +102,12 @@ def _nearest(query: str, names: list[str]) -> str:
     """`; did you mean a, b?`, at most MAX_SUGGESTIONS of the names, else how to list them. Ids are not suggested."""
     names = [name for name in dict.fromkeys(names) if not _id.fullmatch(name)]
     near = nearest_names(query, names, MAX_SUGGESTIONS)
-    near = near or [name for name in names if query and query.lower() in name.lower()][:MAX_SUGGESTIONS]
-    return f"; did you mean {', '.join(near)}?" if near else f"; {command('runs list')} shows those that are tracked"
+    near = (
+        near
+        or [name for name in names if query and query.lower() in name.lower()][:MAX_SUGGESTIONS]
+    )
+    return (
+        f"; did you mean {', '.join(near)}?"
+        if near
+        else f"; {command('runs list')} shows those that are tracked"
+    )

@@ -60,7 +60,9 @@ class PastRuns:
 
     def ranges(self, run: RunRow) -> dict[str, MetricRange]:
         folder = _only_folder(run)
-        return folder_run().folder_ranges(folder) if folder else self.reader.metric_ranges(run.run_id)
+        return (
+            folder_run().folder_ranges(folder) if folder else self.reader.metric_ranges(run.run_id)
+        )
 
     def datasets(self, run: RunRow) -> dict[str, str]:
         folder = _only_folder(run)

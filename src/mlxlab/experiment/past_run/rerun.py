@@ -23,7 +23,9 @@ from mlxlab.tracking import provenance
 KEY = "rerun"
 
 logger = logging.getLogger(__name__)
-Compose = Callable[[list[str]], dict[str, Any]]  # overrides -> values, where an interpolation may be unresolved
+Compose = Callable[
+    [list[str]], dict[str, Any]
+]  # overrides -> values, where an interpolation may be unresolved
 
 
 class PastRun(NamedTuple):
@@ -37,7 +39,11 @@ class PastRun(NamedTuple):
     @property
     def overrides(self) -> list[str]:
         """Those that the run was started with, or as far as known."""
-        return self.lock["overrides"] if self.lock else self.manifest.get("inputs", {}).get("overrides", [])
+        return (
+            self.lock["overrides"]
+            if self.lock
+            else self.manifest.get("inputs", {}).get("overrides", [])
+        )
 
     @property
     def forked_from(self) -> str | None:
@@ -89,10 +95,19 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     merged = merge_recorded([*recorded, *restoring], typed, folders)
     if restored:
         names = one_line(", ".join(sorted(restored)))
-        logger.info(f"{past.folder}: conf/ has other values now, those of the run are used: {names}")
+        logger.info(
+            f"{past.folder}: conf/ has other values now, those of the run are used: {names}"
+        )
     if merged.dropped:
-        logger.info(f"{past.folder}: left out for another option: {one_line(' '.join(merged.dropped))}")
-    return [*merged.overrides, f"{KEY}={text_value(str(past.folder))}", *_start(past, values.get("resume")), *typed]
+        logger.info(
+            f"{past.folder}: left out for another option: {one_line(' '.join(merged.dropped))}"
+        )
+    return [
+        *merged.overrides,
+        f"{KEY}={text_value(str(past.folder))}",
+        *_start(past, values.get("resume")),
+        *typed,
+    ]
 
 
 def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
@@ -131,7 +146,9 @@ def _code_changes(before: provenance.Code, now: provenance.Code) -> list[str]:
     if None in (before["commit"], now["commit"]):
         return []
     if before["commit"] != now["commit"]:
-        return [f"the code (commit {str(before['commit'])[:12]} then, {str(now['commit'])[:12]} now)"]
+        return [
+            f"the code (commit {str(before['commit'])[:12]} then, {str(now['commit'])[:12]} now)"
+        ]
     return ["the code (uncommitted changes)"] if before["digest"] != now["digest"] else []
 
 
@@ -155,9 +172,13 @@ def _past_run_name(overrides: list[str]) -> str | None:
 def _start(past: PastRun, resume: str | None) -> list[str]:
     """What the new run starts from: the checkpoint that the past one started from, if any."""
     if resume not in (None, "auto", "null"):
-        raise ConfigError(f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it")
+        raise ConfigError(
+            f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it"
+        )
     if past.forked_from is None:
         return []
     if resume is not None:
-        raise ConfigError(f"resume={resume}: {past.folder} started from {past.forked_from}; leave out resume")
+        raise ConfigError(
+            f"resume={resume}: {past.folder} started from {past.forked_from}; leave out resume"
+        )
     return [f"resume={text_value(past.forked_from)}"]

@@ -65,7 +65,10 @@ def compare(before: RunLock, now: RunLock, tolerance: float) -> Comparison:
     steps = sorted(int(step) for step in before["losses"].keys() & now["losses"].keys())
     if not steps:
         raise DataError("run.lock: no losses to compare; the run ended before its first step")
-    relative = {step: _Losses(before["losses"][str(step)], now["losses"][str(step)]).relative for step in steps}
+    relative = {
+        step: _Losses(before["losses"][str(step)], now["losses"][str(step)]).relative
+        for step in steps
+    }
     first_step = next((step for step in steps if relative[step] > 0), None)
     diverged_at = next((step for step in steps if relative[step] > tolerance), None)
     largest = max(relative.values())
@@ -104,7 +107,9 @@ def differences(before: RunLock, now: RunLock) -> list[Difference]:
     pairs += _by_name("teacher ", before["teachers"], now["teachers"])
     pairs += _by_name("initial weights ", before["initial_weights"], now["initial_weights"])
     for step in before["changed_at"]:
-        pairs.append(("config", f"changed by a resume at step {step}", "the last one from the start"))
+        pairs.append(
+            ("config", f"changed by a resume at step {step}", "the last one from the start")
+        )
     pairs.append(("commit", before["code"]["commit"], now["code"]["commit"]))
     pairs.append(("uncommitted changes", before["code"]["digest"], now["code"]["digest"]))
     pairs += _by_name("", before["versions"], now["versions"])
@@ -112,8 +117,12 @@ def differences(before: RunLock, now: RunLock) -> list[Difference]:
     return [{"what": what, "before": old, "now": new} for what, old, new in pairs if old != new]
 
 
-def _by_name(prefix: str, before: dict[str, str], now: dict[str, str]) -> list[tuple[str, str | None, str | None]]:
-    return [(f"{prefix}{name}", before.get(name), now.get(name)) for name in sorted({*before, *now})]
+def _by_name(
+    prefix: str, before: dict[str, str], now: dict[str, str]
+) -> list[tuple[str, str | None, str | None]]:
+    return [
+        (f"{prefix}{name}", before.get(name), now.get(name)) for name in sorted({*before, *now})
+    ]
 
 
 def describe(comparison: Comparison) -> str:
@@ -129,7 +138,11 @@ def describe(comparison: Comparison) -> str:
             since = f"first at step {first}" if first else "only at the end"
             line = f"within tolerance: relative difference at most {largest} of {comparison['tolerance']:g}, {since}"
         case _:
-            reason = "because these differ:" if comparison["differences"] else "but all else in run.lock is equal"
+            reason = (
+                "because these differ:"
+                if comparison["differences"]
+                else "but all else in run.lock is equal"
+            )
             line = f"diverged at step {comparison['diverged_at']} (relative difference up to {largest}), {reason}"
     return "\n".join([line, *(_difference_line(each) for each in comparison["differences"])])
 

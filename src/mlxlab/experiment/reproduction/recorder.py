@@ -7,7 +7,14 @@ from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.errors import UserError
 from mlxlab.experiment.manifest import Outcome, RunManifest
-from mlxlab.experiment.reproduction.run_lock import FILE, Losses, RunLock, machine, read_lock, versions
+from mlxlab.experiment.reproduction.run_lock import (
+    FILE,
+    Losses,
+    RunLock,
+    machine,
+    read_lock,
+    versions,
+)
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
@@ -55,7 +62,11 @@ class RunLockRecorder(Callback):
             logger.warning(f"{error}; it will lack the losses of earlier steps")
             return
         self.forked_from = earlier["forked_from"]
-        self.losses = {step: loss for step, loss in earlier["losses"].items() if int(step) <= state.progress.step}
+        self.losses = {
+            step: loss
+            for step, loss in earlier["losses"].items()
+            if int(step) <= state.progress.step
+        }
 
     def needs_sync(self, state: TrainState) -> bool:
         return False

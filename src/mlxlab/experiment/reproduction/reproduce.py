@@ -37,7 +37,9 @@ def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
     config = config_to_reproduce(lock, str(path))
     if steps := lock["changed_at"]:
         changed = ", ".join(map(str, steps[:5]))
-        logger.warning(f"{path}: a resume changed the config at step {changed}; the new run starts with the last one")
+        logger.warning(
+            f"{path}: a resume changed the config at step {changed}; the new run starts with the last one"
+        )
     check_parallel(config["trainer"]["parallel"])
     config["backend"] |= {"native": mode_to_reproduce(lock["machine"].get("kernels", ""))}
     try:
@@ -55,7 +57,9 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
         remedy = f"train from it again with {command('train')} rerun=RUN, then compare with {command('runs diff')}"
-        raise ConfigError(f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}")
+        raise ConfigError(
+            f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
+        )
     config = check_stored_config(lock["config"], name)
     for callback in config["callbacks"].values():
         if isinstance(callback, dict) and "allow_outside" in callback:

@@ -68,8 +68,12 @@ def read_lock(path: Path) -> RunLock:
         raise InputNotFoundError(f"{file}: not found; {expected}{of_sweep(path)}") from None
     except DataError as error:
         raise DataError(f"{error}; expected a {FILE} of this version") from None
-    if lock["forked_from"] is not None and not lock["forked_from"].startswith("/"):  # not of a cloud, say
-        raise DataError(f"{file}: forked_from: {one_line(lock['forked_from'], 60)}: expected the path of a checkpoint")
+    if lock["forked_from"] is not None and not lock["forked_from"].startswith(
+        "/"
+    ):  # not of a cloud, say
+        raise DataError(
+            f"{file}: forked_from: {one_line(lock['forked_from'], 60)}: expected the path of a checkpoint"
+        )
     for step in lock["losses"]:
         if not (step.isascii() and step.isdecimal() and len(step) < 16):
             raise DataError(f"{file}: losses: {one_line(step, 40)}: expected a step")

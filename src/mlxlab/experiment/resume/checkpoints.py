@@ -14,7 +14,11 @@ from mlxlab.training.checkpointer import split_frozen
 
 
 def prepare_checkpoints(
-    checkpoint: Checkpoint | None, continues: bool, context: RunContext, metadata: RunMetadata, model: Model
+    checkpoint: Checkpoint | None,
+    continues: bool,
+    context: RunContext,
+    metadata: RunMetadata,
+    model: Model,
 ) -> Checkpoint | None:
     """Sets aside those that do not lead to `checkpoint`; gives a fork its first one, and the best of the other run.
 
@@ -29,7 +33,9 @@ def prepare_checkpoints(
     if checkpoint is None or continues:
         return checkpoint
     history, best = best_of_fork(checkpoint)
-    checkpoint = replace(checkpoint, state={**checkpoint.state, "history": history, "metadata": metadata})
+    checkpoint = replace(
+        checkpoint, state={**checkpoint.state, "history": history, "metadata": metadata}
+    )
     if context.group.rank == 0:
         store = CheckpointStore(context.run_dir / FOLDER)
         if best is not None:
@@ -46,9 +52,15 @@ def set_aside_others(resumed: Checkpoint | None, context: RunContext) -> list[st
     store = CheckpointStore(context.run_dir / FOLDER)
     if resumed is not None:
         newer = store.set_aside_newer(resumed.step)
-        return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
+        return [
+            f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer
+        ]
     aside = store.set_aside_all()
-    return [f"set aside the checkpoints of an earlier run: {aside}; its report is replaced"] if aside else []
+    return (
+        [f"set aside the checkpoints of an earlier run: {aside}; its report is replaced"]
+        if aside
+        else []
+    )
 
 
 def best_of_fork(checkpoint: Checkpoint) -> tuple[History, Checkpoint | None]:
@@ -65,5 +77,7 @@ def best_of_fork(checkpoint: Checkpoint) -> tuple[History, Checkpoint | None]:
     except (OSError, CorruptCheckpointError, CheckpointUnavailableError):
         lost, history = history.best_step, history.without_best(checkpoint.step)
     now = "none counts" if history.best is None else f"that of step {history.best_step} counts"
-    log_lines(f"the best evaluation, of step {lost}, has no checkpoint in {checkpoint.path.parent}; {now} instead")
+    log_lines(
+        f"the best evaluation, of step {lost}, has no checkpoint in {checkpoint.path.parent}; {now} instead"
+    )
     return history, None

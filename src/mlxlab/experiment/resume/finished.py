@@ -14,16 +14,22 @@ from mlxlab.program import join
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
-LIMIT_KEYS = {f"trainer.{key}" for key in LIMITS}  # a finished run is evaluated again if another key was changed
+LIMIT_KEYS = {
+    f"trainer.{key}" for key in LIMITS
+}  # a finished run is evaluated again if another key was changed
 
 
-def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext) -> str:
+def finished_message(
+    trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext
+) -> str:
     """What to raise to train further, if the run has ended, and was evaluated and reported; else "".
 
     Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
     """
     earlier, step = context.manifest.earlier, checkpoint.step
-    is_reported = earlier is not None and earlier["status"] == "DONE" and _has_metrics(context.run_dir)
+    is_reported = (
+        earlier is not None and earlier["status"] == "DONE" and _has_metrics(context.run_dir)
+    )
     if context.group.all_reduce_max([int(is_reported)]) == [0]:
         return ""
     state.data.load_state_dict(checkpoint.state["data"])
@@ -31,7 +37,11 @@ def finished_message(trainer: Trainer, state: TrainState, checkpoint: Checkpoint
     values = join(f"trainer.{key}={value}" for key, value in limits.items())
     past = f" above {step}" if limits.get("max_steps", step) < step else ""
     keys = " and ".join(f"trainer.{key}{past * (key == 'max_steps')}" for key in limits)
-    return f"already finished at step {step} ({values}); raise {keys} to train further" if limits else ""
+    return (
+        f"already finished at step {step} ({values}); raise {keys} to train further"
+        if limits
+        else ""
+    )
 
 
 def _has_metrics(run_dir: Path) -> bool:
@@ -58,9 +68,16 @@ def resume_lines(trainer: Trainer, checkpoint: Checkpoint) -> list[str]:
     return [
         f"resumed from {checkpoint.path.name}",
         *(f"skipped {line}" for line in checkpoint.skipped),
-        *([f"trainer.max_steps={limit} is already passed (step {step}): the run ends here"] if passed else []),
+        *(
+            [f"trainer.max_steps={limit} is already passed (step {step}): the run ends here"]
+            if passed
+            else []
+        ),
     ]
 
 
 def print_state(digest: str) -> None:
-    print(f"final_state={digest} (of weights, optimizer and data: equal runs print an equal one)", flush=True)
+    print(
+        f"final_state={digest} (of weights, optimizer and data: equal runs print an equal one)",
+        flush=True,
+    )

@@ -9,7 +9,13 @@ from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
 from mlxlab.ops.native import state
-from mlxlab.ops.native.activation import VARIABLE, Mode, activate, load_or_build, mode_from_environment
+from mlxlab.ops.native.activation import (
+    VARIABLE,
+    Mode,
+    activate,
+    load_or_build,
+    mode_from_environment,
+)
 from mlxlab.ops.native.state import MLX
 from mlxlab.ops.native.toolchain import KernelsUnavailable
 
@@ -29,7 +35,9 @@ def use_kernels(start: Start, context: RunContext) -> None:
         activate(mode)
     if not _agree(context.group):
         if earlier or (mode_from_environment() or mode) == "require":
-            raise ConfigError("backend.native: the processes of this run have different kernels; expected one machine")
+            raise ConfigError(
+                "backend.native: the processes of this run have different kernels; expected one machine"
+            )
         log_lines("native kernels are not used: the processes of this run have different ones")
         state.deactivate()
 
@@ -37,21 +45,29 @@ def use_kernels(start: Start, context: RunContext) -> None:
 def resume_kernels(earlier: str, mode: Mode) -> None:
     """Switches to the kernels that a run used so far, by their text; raises NotAllowedError if this process cannot."""
     variable = mode_from_environment()
-    setting, mode = (f"{VARIABLE}={variable}", variable) if variable else (f"backend.native={mode}", mode)
+    setting, mode = (
+        (f"{VARIABLE}={variable}", variable) if variable else (f"backend.native={mode}", mode)
+    )
     state.deactivate()
     if earlier == str(MLX):
         if mode == "require":
-            raise NotAllowedError(f"{setting}: the run began without native kernels, and continues without them")
+            raise NotAllowedError(
+                f"{setting}: the run began without native kernels, and continues without them"
+            )
         return
     if mode == "off":
-        raise NotAllowedError(f"{setting}: the run began with kernels {earlier}, and continues with them")
+        raise NotAllowedError(
+            f"{setting}: the run began with kernels {earlier}, and continues with them"
+        )
     try:
         reason = "" if str(load_or_build()) == earlier else f"here they are {state.current()}"
     except KernelsUnavailable as error:
         reason = f"which are not available: {error}"
     if reason:
         state.deactivate()
-        raise NotAllowedError(f"the run began with kernels {earlier}; {reason}; start a new run in another folder")
+        raise NotAllowedError(
+            f"the run began with kernels {earlier}; {reason}; start a new run in another folder"
+        )
 
 
 def mode_to_reproduce(earlier: str) -> Mode:
@@ -79,7 +95,9 @@ def _earlier_kernels(start: Start, context: RunContext) -> str | None:
         return None
     if start.checkpoint is not None and start.continues:
         return start.checkpoint.state["metadata"]["kernels"]
-    if start.cfg["resume"] == "auto" and (earlier := kernels_of_run(context.run_dir)):  # it ended before a checkpoint
+    if start.cfg["resume"] == "auto" and (
+        earlier := kernels_of_run(context.run_dir)
+    ):  # it ended before a checkpoint
         return earlier
     return context.kernels
 

@@ -14,7 +14,10 @@ from mlxlab.experiment.build import SETTINGS, Config
 from mlxlab.models.build import train_new_weights
 
 VOCABULARY = "data.vocabulary."
-OF_A_START = ("pretrained", "init_from")  # keys of a `model` node that an architecture does not keep
+OF_A_START = (
+    "pretrained",
+    "init_from",
+)  # keys of a `model` node that an architecture does not keep
 
 
 class Requests(NamedTuple):
@@ -36,7 +39,13 @@ class Requests(NamedTuple):
 
 
 def resume_config(
-    requested: Config, saved: object, choices: dict[str, str], before: list[str], name: str, *, continues: bool
+    requested: Config,
+    saved: object,
+    choices: dict[str, str],
+    before: list[str],
+    name: str,
+    *,
+    continues: bool,
 ) -> tuple[Config, Changes]:
     """The saved config with the overrides of the current command line, and the keys that they change.
 
@@ -47,7 +56,9 @@ def resume_config(
     if continues:
         requested = requested | {"name": requested["name"] or stored["name"]}
     pair = choices, group_choices()
-    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), pair, config_folders(), before)
+    cfg, changes = merge_for_resume(
+        stored, requested, cli_overrides(), pair, config_folders(), before
+    )
     check(cfg)
     return cfg, changes
 
@@ -61,11 +72,17 @@ def requests_against_growth(cfg: Config, checkpoint: Checkpoint) -> Requests:
     choices, folders = (metadata["choices"], group_choices()), config_folders()
     first = requested_keys(typed, metadata["overrides"], choices, folders)
     typed_at_all = requested_keys(typed, [], choices, folders)
-    grown = {key: each for key, each in _grown_values(cfg, checkpoint).items() if is_requested(key, typed_at_all)}
+    grown = {
+        key: each
+        for key, each in _grown_values(cfg, checkpoint).items()
+        if is_requested(key, typed_at_all)
+    }
     changes = {key: each for key, each in grown.items() if is_requested(key, first)}
     for key in changes:
         if key.startswith(VOCABULARY):
-            raise ConfigError(f"{key}={changes[key][1]}: the run has grown to all tokens; its vocabulary cannot shrink")
+            raise ConfigError(
+                f"{key}={changes[key][1]}: the run has grown to all tokens; its vocabulary cannot shrink"
+            )
     return Requests(changes, {key: each for key, each in grown.items() if key not in changes})
 
 
@@ -79,11 +96,17 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
     """Keys of model and settings that are equal in both configs and differ in the run: (value in the run, in `cfg`)."""
     saved = checkpoint.state["metadata"]["config"]
     configured = train_new_weights(cfg["model"])
-    grown = {key: value for key, value in checkpoint.state["architecture"].items() if key not in OF_A_START}
+    grown = {
+        key: value
+        for key, value in checkpoint.state["architecture"].items()
+        if key not in OF_A_START
+    }
     before = {"model": train_new_weights(saved["model"])}
     changes = {
         key: (old, new)
-        for key, (old, new) in differences(grown, {key: configured.get(key) for key in grown}, "model").items()
+        for key, (old, new) in differences(
+            grown, {key: configured.get(key) for key in grown}, "model"
+        ).items()
         if value_at(before, key) == new
     }
     settings: ChangedSettings = checkpoint.state["progress"].settings
@@ -92,9 +115,13 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
         if value not in (None, value_at(cfg, key)) and value_at(saved, key) == value_at(cfg, key):
             changes[key] = (value, value_at(cfg, key))
     position = checkpoint.state["data"].get("vocabulary")
-    if isinstance(position, dict) and position.get("grown") is True:  # to all tokens, which is no key of the config
+    if (
+        isinstance(position, dict) and position.get("grown") is True
+    ):  # to all tokens, which is no key of the config
         limits = cfg["data"]["vocabulary"]
         changes |= {
-            f"{VOCABULARY}{key}": (None, limits[key]) for key in ("size", "coverage") if limits[key] is not None
+            f"{VOCABULARY}{key}": (None, limits[key])
+            for key in ("size", "coverage")
+            if limits[key] is not None
         }
     return changes

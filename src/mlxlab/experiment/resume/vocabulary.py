@@ -23,7 +23,9 @@ ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
 
 def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
     """The folder of the tokenizer with which a checkpoint was saved."""
-    return inference_dir_of(checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"])
+    return inference_dir_of(
+        checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
+    )
 
 
 def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
@@ -41,14 +43,18 @@ def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
     old, new = load_tokenizer(saved_tokenizer_dir(checkpoint)), load_tokenizer(folder)
     if new.fingerprint == old.fingerprint:
         return None
-    if any((cfg["data"].get("vocabulary") or {}).get(key) is not None for key in ("size", "coverage")):
+    if any(
+        (cfg["data"].get("vocabulary") or {}).get(key) is not None for key in ("size", "coverage")
+    ):
         raise ConfigError(f"{KEY}={path}: cannot change in a run with data.vocabulary")
     _check_extends(new, old, f"{KEY}={path}")
     return folder
 
 
 def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
-    expected = f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
+    expected = (
+        f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
+    )
     if new.vocab_size <= old.vocab_size:
         raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
     for token in range(old.vocab_size):
@@ -76,7 +82,9 @@ def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
     temporary.rename(folder)
 
 
-def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: ResumePolicy) -> Checkpoint:
+def admit_larger_tokenizer(
+    checkpoint: Checkpoint, data: DataModule, policy: ResumePolicy
+) -> Checkpoint:
     """The checkpoint for the same data in the tokens of a larger tokenizer.
 
     The position stays at its document and token. Evaluations do not count any more: they are of other tokens.
@@ -89,7 +97,9 @@ def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: Res
     if data.held_out == saved["held_out"]:
         policy = replace(policy, allow_data_change=True)  # the tokens are other ones, at least
     history = replace(state["history"], evaluations=[], best=None, best_step=0, best_metrics={})
-    log_lines(f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer")
+    log_lines(
+        f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer"
+    )
     checkpoint = replace(checkpoint, state={**state, "history": history})
     checkpoint = policy.admit(checkpoint, data.fingerprint, saved["tokenizer"])
     start = data.train.state_dict()
@@ -97,7 +107,9 @@ def admit_larger_tokenizer(checkpoint: Checkpoint, data: DataModule, policy: Res
         data.train.load_state_dict(checkpoint.state["data"])
         data.train.load_state_dict(start)  # that of the first step, which `TrainState` keeps
     except DataError as error:
-        raise ConfigError(f"{KEY}: cannot change with this data.order, which counts tokens ({error})") from None
+        raise ConfigError(
+            f"{KEY}: cannot change with this data.order, which counts tokens ({error})"
+        ) from None
     return checkpoint
 
 
@@ -109,12 +121,16 @@ def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, Vocab
     Raises:
         ConfigError: the new limit is not null.
     """
-    old, new = (each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg))
+    old, new = (
+        each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg)
+    )
     if old == new:
         return cfg, None
     if any(new[key] is not None for key in ("size", "coverage")):
         limit = f"data.vocabulary: was {old['size'] or old['coverage']} in the checkpoint"
-        raise ConfigError(f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null")
+        raise ConfigError(
+            f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null"
+        )
     _, encoder = restore_encoder(checkpoint.run_dir / "inference")
     vocabulary = encoder.tokenizer.vocabulary
     is_grown = vocabulary is None or checkpoint.state["vocab_size"] == vocabulary.vocab_size

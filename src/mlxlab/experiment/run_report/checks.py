@@ -52,12 +52,22 @@ def all_checks(files: RunFiles, results: Results) -> list[Check]:
 def _complete(files: RunFiles) -> Check | None:
     if files.faults:
         shown = "; ".join(files.faults[:_MAX_SHOWN])
-        more = f" (and {len(files.faults) - _MAX_SHOWN} more)" if len(files.faults) > _MAX_SHOWN else ""
-        return Check("warning", "Damaged files", f"{shown}{more}. This report lacks what they hold.")
+        more = (
+            f" (and {len(files.faults) - _MAX_SHOWN} more)"
+            if len(files.faults) > _MAX_SHOWN
+            else ""
+        )
+        return Check(
+            "warning", "Damaged files", f"{shown}{more}. This report lacks what they hold."
+        )
     if files.status == "DONE":
         return None
     error = files.attempt.get("error")
-    return Check("warning", "Not finished", one_line(error, 300) if error else "The run has not ended on its own.")
+    return Check(
+        "warning",
+        "Not finished",
+        one_line(error, 300) if error else "The run has not ended on its own.",
+    )
 
 
 def _held_out(files: RunFiles, results: Results) -> Check | None:
@@ -80,7 +90,11 @@ def _held_out_text(files: RunFiles) -> Check | None:
     if not tokens or (documents >= _FEW_DOCUMENTS and tokens >= _FEW_TOKENS):
         return None
     text = f"{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}: others may give other figures"
-    more = "; raise data.validation.fraction" if value_at(files.config, "data.validation.fraction") else ""
+    more = (
+        "; raise data.validation.fraction"
+        if value_at(files.config, "data.validation.fraction")
+        else ""
+    )
     return Check("warning", "Little validation text", f"{text}{more}.")
 
 
@@ -95,21 +109,33 @@ def _overlap(files: RunFiles) -> Check | None:
         advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
         return Check("warning", "Repeated rows", f"{'; '.join(texts)}: {advice}.")
     if overlaps:
-        texts = [f"{counts} that also occur in the {other} rows" for counts, other in _counts(overlaps)]
+        texts = [
+            f"{counts} that also occur in the {other} rows" for counts, other in _counts(overlaps)
+        ]
         return Check("good", "Repeated rows", f"Left out: {'; '.join(texts)}.")
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
     if not files.is_labelled:
         return Check(
-            "unknown", "Repeated text", "Not checked: whether the validation text occurs in the training text."
+            "unknown",
+            "Repeated text",
+            "Not checked: whether the validation text occurs in the training text.",
         )
-    return Check("unknown", "Repeated rows", "Not checked: whether examples of training occur in the validation rows.")
+    return Check(
+        "unknown",
+        "Repeated rows",
+        "Not checked: whether examples of training occur in the validation rows.",
+    )
 
 
 def _counts(overlaps: Sequence[Overlap]) -> list[tuple[str, str]]:
     """`7 training and 4 validation rows` with the split that they occur in too."""
     return [
-        (" and ".join(f"{each.rows:,} {each.split}" for each in overlaps if each.other == other) + " rows", other)
+        (
+            " and ".join(f"{each.rows:,} {each.split}" for each in overlaps if each.other == other)
+            + " rows",
+            other,
+        )
         for other in dict.fromkeys(each.other for each in overlaps)
     ]
 
@@ -136,7 +162,11 @@ def _truncated(files: RunFiles) -> Check | None:
         longer = f"{truncated:,} of {rows:,} rows ({percent(share)}) are longer than {limit}"
         text = f"{longer}: the model does not read their end"
         advice = next((line.partition("; ")[2] for line in _logged(files) if TOO_LONG in line), "")
-        return Check("warning", "Truncated rows", f"{'; '.join(filter(None, [text, one_line(advice, 200)]))}.")
+        return Check(
+            "warning",
+            "Truncated rows",
+            f"{'; '.join(filter(None, [text, one_line(advice, 200)]))}.",
+        )
     few = f"{truncated:,} of {rows:,} rows are longer than {limit}."
     return Check("good", "Row length", few if truncated else f"No row is longer than {limit}.")
 
@@ -144,7 +174,9 @@ def _truncated(files: RunFiles) -> Check | None:
 def _overfitting(files: RunFiles) -> Check | None:
     """By the validation loss, which may rise while the training loss falls."""
     curve = files.state["history"].curve if files.state else []
-    valid = [(step, m[VALID_LOSS]) for step, m in curve if VALID_LOSS in m and isfinite(m[VALID_LOSS])]
+    valid = [
+        (step, m[VALID_LOSS]) for step, m in curve if VALID_LOSS in m and isfinite(m[VALID_LOSS])
+    ]
     if len(valid) < 2:
         return None
     step, lowest = min(valid, key=lambda point: point[1])
@@ -153,7 +185,9 @@ def _overfitting(files: RunFiles) -> Check | None:
     is_comparable = train is not None and not files.manifest.get("inputs", {}).get("teachers")
     gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}."
     if not is_comparable:
-        gap = f" It is {last:.4g} at the end" + (f", and {lowest:.4g} at step {step:,}." if step < last_step else ".")
+        gap = f" It is {last:.4g} at the end" + (
+            f", and {lowest:.4g} at step {step:,}." if step < last_step else "."
+        )
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {percent(rise, 0)} from step {step:,} to step {last_step:,}.{gap}"
@@ -177,9 +211,13 @@ def _steps(files: RunFiles) -> Check | None:
     progress = files.state["progress"]
     if progress.nonfinite_steps or progress.rollbacks:
         text = f"{progress.nonfinite_steps:,} of {progress.step:,} steps were skipped: loss or gradient not finite"
-        back = f"; {progress.rollbacks} returns to an earlier checkpoint" if progress.rollbacks else ""
+        back = (
+            f"; {progress.rollbacks} returns to an earlier checkpoint" if progress.rollbacks else ""
+        )
         return Check("warning", "Skipped steps", f"{text}{back}.")
-    return Check("good", "Finite steps", f"None of the {counted(progress.step, 'step')} was skipped.")
+    return Check(
+        "good", "Finite steps", f"None of the {counted(progress.step, 'step')} was skipped."
+    )
 
 
 def _warnings(files: RunFiles) -> Check | None:
@@ -187,7 +225,11 @@ def _warnings(files: RunFiles) -> Check | None:
     if not lines:
         return None
     more = f" (and {len(lines) - _MAX_SHOWN} more)" if len(lines) > _MAX_SHOWN else ""
-    return Check("warning", "Warnings of the run", "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN]) + more)
+    return Check(
+        "warning",
+        "Warnings of the run",
+        "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN]) + more,
+    )
 
 
 def _logged(files: RunFiles) -> list[str]:
@@ -199,7 +241,9 @@ def _seeds(files: RunFiles) -> Check | None:
     if seed is None:
         return None
     return Check(
-        "unknown", "Other seeds", f"This is one run, with seed {seed}: it does not tell how much another differs."
+        "unknown",
+        "Other seeds",
+        f"This is one run, with seed {seed}: it does not tell how much another differs.",
     )
 
 
@@ -209,16 +253,25 @@ def _code(files: RunFiles) -> Check | None:
         return Check("unknown", "Code", "The commit of the code is not known.")
     if git.get("dirty") == "false":
         return Check("good", "Code", f"Commit {commit[:12]}, without uncommitted changes.")
-    return Check("warning", "Uncommitted code", f"Commit {commit[:12]} with changes, which run.lock holds.")
+    return Check(
+        "warning", "Uncommitted code", f"Commit {commit[:12]} with changes, which run.lock holds."
+    )
 
 
 def _verified(files: RunFiles) -> Check | None:
     verification = files.verification
     if verification is None:
-        return Check("unknown", "Verification", "Not verified yet: mlxlab verify trains between the checkpoints again.")
+        return Check(
+            "unknown",
+            "Verification",
+            "Not verified yet: mlxlab verify trains between the checkpoints again.",
+        )
     if verification["difference"]:
         return Check("warning", "Verification failed", one_line(verification["difference"], 300))
-    last, newest = max(verification["steps"], default=0), files.state["progress"].step if files.state else 0
+    last, newest = (
+        max(verification["steps"], default=0),
+        files.state["progress"].step if files.state else 0,
+    )
     text = f"Training again gave the checkpoints bit for bit, up to step {last:,} of {newest:,}."
     return Check("good" if last >= newest else "unknown", "Verified", text)
 
@@ -228,8 +281,15 @@ def _reproduced(files: RunFiles) -> Check | None:
     if outcome is None:
         return None
     if outcome["result"] == "diverged":
-        what = ", ".join(each["what"] for each in outcome["differences"][:_MAX_SHOWN]) or "nothing that is recorded"
-        return Check("warning", "Not reproduced", f"It diverged from the run that it repeats; {what} differs.")
+        what = (
+            ", ".join(each["what"] for each in outcome["differences"][:_MAX_SHOWN])
+            or "nothing that is recorded"
+        )
+        return Check(
+            "warning",
+            "Not reproduced",
+            f"It diverged from the run that it repeats; {what} differs.",
+        )
     return Check(
         "good",
         "Reproduced",

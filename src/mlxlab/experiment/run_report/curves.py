@@ -16,7 +16,9 @@ def learning_curves(files: RunFiles) -> list[Block]:
     """The axis of the steps is the same in all charts."""
     if files.state is None:
         losses = files.lock["losses"] if files.lock else {}
-        losses_chart = LineChart("Loss", {LOSS: sorted((int(step), value) for step, value in losses.items())})
+        losses_chart = LineChart(
+            "Loss", {LOSS: sorted((int(step), value) for step, value in losses.items())}
+        )
         return [Charts([losses_chart])] if losses_chart.finite else []
     history = files.state["history"]
     chart = partial(LineChart, end=max([1, *(step for step, _ in history.curve)]))
@@ -24,12 +26,22 @@ def learning_curves(files: RunFiles) -> list[Block]:
     both = {name: _points(history, name) for name in (LOSS, VALID_LOSS)}
     charts = [chart("Loss", both, mark=best)]
     if files.manifest.get("inputs", {}).get("teachers"):  # they cannot be compared
-        titles = {LOSS: f"{LOSS}: of labels and teacher together", VALID_LOSS: f"{VALID_LOSS}: of labels alone"}
+        titles = {
+            LOSS: f"{LOSS}: of labels and teacher together",
+            VALID_LOSS: f"{VALID_LOSS}: of labels alone",
+        }
         charts = [chart(titles[name], {name: points}, mark=best) for name, points in both.items()]
     names = [objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
-    drawn = [chart(name, {name: _points(history, name)}, mark=best) for name in names if name != VALID_LOSS]
+    drawn = [
+        chart(name, {name: _points(history, name)}, mark=best)
+        for name in names
+        if name != VALID_LOSS
+    ]
     charts += [each for each in drawn if each.finite][:1]
-    charts += [chart(name, {name: _points(history, name)}) for name in (LEARNING_RATE, GRAD_NORM, TOKENS_PER_SEC)]
+    charts += [
+        chart(name, {name: _points(history, name)})
+        for name in (LEARNING_RATE, GRAD_NORM, TOKENS_PER_SEC)
+    ]
     charts = [each for each in charts if each.finite][:3]
     return [Charts(charts)] if charts else []
 
@@ -40,8 +52,15 @@ def evaluation_table(files: RunFiles) -> list[Block]:
         return []
     history = files.state["history"]
     steps = [step for step, _ in history.evaluations]
-    candidates = [LOSS, VALID_LOSS, objective_of(files), *(f"{VALID}{name}" for name in MAIN_METRIC.values())]
-    cells = {name: [_at(history, name, step) for step in steps] for name in dict.fromkeys(candidates)}
+    candidates = [
+        LOSS,
+        VALID_LOSS,
+        objective_of(files),
+        *(f"{VALID}{name}" for name in MAIN_METRIC.values()),
+    ]
+    cells = {
+        name: [_at(history, name, step) for step in steps] for name in dict.fromkeys(candidates)
+    }
     names = [name for name, texts in cells.items() if any(texts)]
     rows = [[f"{step:,}", *(cells[name][row] for name in names)] for row, step in enumerate(steps)]
     classes = ["own" if step == history.best_step else "" for step in steps]
@@ -55,11 +74,15 @@ def _at(history: History, name: str, step: int) -> str:
     logged = dict(history.curve)
     if name in (values := logged.get(step, {})):
         return shown(values[name])
-    before = [at for at, values in history.curve if at < step and LOSS in values] if name == LOSS else []
+    before = (
+        [at for at, values in history.curve if at < step and LOSS in values] if name == LOSS else []
+    )
     return f"{shown(logged[before[-1]][LOSS])}\n(step {before[-1]:,})" if before else ""
 
 
 def _points(history: History, name: str) -> Points:
     return [
-        (step, metrics[name] if isfinite(metrics[name]) else None) for step, metrics in history.curve if name in metrics
+        (step, metrics[name] if isfinite(metrics[name]) else None)
+        for step, metrics in history.curve
+        if name in metrics
     ]

@@ -15,7 +15,12 @@ from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 from mlxlab.program import join, quoted, resume_overrides, run_dir_override
 
-_OF_TEACHERS = ("trainer.teachers", "trainer.distillation", "trainer.loss.feature_matching", "hydra.run.dir")
+_OF_TEACHERS = (
+    "trainer.teachers",
+    "trainer.distillation",
+    "trainer.loss.feature_matching",
+    "hydra.run.dir",
+)
 
 
 def detail_sections(files: RunFiles) -> list[Section]:
@@ -31,17 +36,24 @@ def detail_sections(files: RunFiles) -> list[Section]:
 def _commands(files: RunFiles) -> dict[str, str]:
     folder = str(files.folder)
     run = quoted(f"run={folder}")
-    usable, pretrained = any(not each.fault for each in files.checkpoints), value_at(files.config, "model.pretrained")
+    usable, pretrained = (
+        any(not each.fault for each in files.checkpoints),
+        value_at(files.config, "model.pretrained"),
+    )
     commands = {}
     if files.status != "DONE":
         commands["resume"] = f"mlxlab train {join(resume_overrides(whole_run(files.folder)))}"
     elif usable and not files.rounds:
         limit = limit_of(files.config, files.metrics and files.metrics["steps"])
-        commands["train longer"] = f"mlxlab train {join([*resume_overrides(files.folder), f'trainer.{limit}=N'])}"
+        commands["train longer"] = (
+            f"mlxlab train {join([*resume_overrides(files.folder), f'trainer.{limit}=N'])}"
+        )
     if usable:
         commands |= use_commands(files)
         if pretrained and not files.is_labelled:
-            commands["evaluate what it began with"] = f"mlxlab evaluate {run} {quoted(f'pretrained={pretrained}')}"
+            commands["evaluate what it began with"] = (
+                f"mlxlab evaluate {run} {quoted(f'pretrained={pretrained}')}"
+            )
         commands["verify"] = f"mlxlab verify {run}"
     if files.lock is not None:
         commands["reproduce"] = f"mlxlab reproduce {quoted(folder)}"
@@ -50,7 +62,9 @@ def _commands(files: RunFiles) -> dict[str, str]:
     for at, typed in later:
         title = f"then continued, as typed, {at}".removesuffix(", ")
         number = sum(each.startswith(title) for each in commands) + 1
-        commands[f"{title} ({number})" if number > 1 else title] = f"mlxlab train {join(typed)}".rstrip()
+        commands[f"{title} ({number})" if number > 1 else title] = (
+            f"mlxlab train {join(typed)}".rstrip()
+        )
     return commands
 
 
@@ -69,7 +83,9 @@ def control_commands(files: RunFiles) -> dict[str, str]:
     """What trains the same model without its teachers, with the same tokenizer, and compares both."""
     first, _ = command_lines(files.manifest.get("inputs", {}), files.folder)
     folder = str(files.folder)
-    options = [text for text in first if not override_name(text).startswith(_OF_TEACHERS)] + ["trainer.teachers=[]"]
+    options = [text for text in first if not override_name(text).startswith(_OF_TEACHERS)] + [
+        "trainer.teachers=[]"
+    ]
     tokenizer = value_at(files.config, "data.tokenizer")
     is_inherited = isinstance(tokenizer, dict) and tokenizer.get("path", "none") is None
     if is_inherited and not value_at(files.config, "model.pretrained"):
@@ -88,7 +104,9 @@ def _data(files: RunFiles) -> list[Block]:
     if isinstance(node, dict):
         facts = {name: _value(value) for name, value in node.items() if value is not None}
         facts["class"] = facts.pop("_target_", "")
-    facts |= {f"{name} fingerprint": inputs[name] for name in ("data", "tokenizer") if inputs.get(name)}
+    facts |= {
+        f"{name} fingerprint": inputs[name] for name in ("data", "tokenizer") if inputs.get(name)
+    }
     messages = "\n".join(inputs.get("messages", []))
     blocks: list[Block] = [Listing(messages)] if messages else []
     return [*blocks, Facts(facts)] if facts else blocks
@@ -108,7 +126,9 @@ def _config(files: RunFiles) -> list[Block]:
     facts = {"typed": join(inputs.get("overrides", [])), "options": choices}
     config, replaced = _with_actual_shape(files)
     if replaced:
-        facts["not used"] = f"{', '.join(replaced)}: below are the values of the model that was trained"
+        facts["not used"] = (
+            f"{', '.join(replaced)}: below are the values of the model that was trained"
+        )
     text = yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     return [Facts({name: each for name, each in facts.items() if each}), Listing(text)]
 
@@ -118,8 +138,14 @@ def _with_actual_shape(files: RunFiles) -> tuple[dict[str, Any], list[str]]:
     node = files.config.get("model")
     if files.state is None or not isinstance(node, dict):
         return files.config, []
-    own = {key: value for key, value in files.state["architecture"].items() if isinstance(value, int | float | str)}
-    replaced = [f"model.{key}={_value(node[key])}" for key in own if node.get(key) not in (None, own[key])]
+    own = {
+        key: value
+        for key, value in files.state["architecture"].items()
+        if isinstance(value, int | float | str)
+    }
+    replaced = [
+        f"model.{key}={_value(node[key])}" for key in own if node.get(key) not in (None, own[key])
+    ]
     return {**files.config, "model": node | own}, replaced
 
 
@@ -127,20 +153,39 @@ def _environment(files: RunFiles) -> list[Block]:
     git, facts = files.manifest.get("git", {}), dict[str, str]()
     if commit := git.get("commit"):
         changes = {"true": " with uncommitted changes", "false": ""}
-        facts["commit"] = commit + changes.get(git.get("dirty") or "", " (uncommitted changes unknown)")
+        facts["commit"] = commit + changes.get(
+            git.get("dirty") or "", " (uncommitted changes unknown)"
+        )
     versions: Mapping[str, str] = files.manifest.get("inputs", {}).get("versions", {})
     if files.lock is not None:
         facts |= files.lock["machine"]
         versions = files.lock["versions"]
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    facts |= {"run": files.manifest["id"], "final state": files.manifest.get("outcome", {}).get("final_state", "")}
-    columns = [Column("attempt", True), Column("began"), Column("seconds", True), Column("status"), Column("host")]
+    facts |= {
+        "run": files.manifest["id"],
+        "final state": files.manifest.get("outcome", {}).get("final_state", ""),
+    }
+    columns = [
+        Column("attempt", True),
+        Column("began"),
+        Column("seconds", True),
+        Column("status"),
+        Column("host"),
+    ]
     rows = []
     for number, each in enumerate(files.manifest["attempts"], 1):
         seconds = f"{each['end'] - each['start']:,.0f}" if "end" in each else ""
         error = f": {one_line(each['error'], 200)}" if "error" in each else ""
         ended = " before training" if "end" in each and not each.get("trained", True) else ""
-        rows.append([str(number), moment(each["start"]), seconds, f"{each['status']}{ended}{error}", each["host"]])
+        rows.append(
+            [
+                str(number),
+                moment(each["start"]),
+                seconds,
+                f"{each['status']}{ended}{error}",
+                each["host"],
+            ]
+        )
     return [Facts({name: text for name, text in facts.items() if text}), Table(columns, rows)]
 
 

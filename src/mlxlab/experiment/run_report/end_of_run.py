@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def tracked_until_end(tracker: Tracker, context: "RunContext", report: RunReport | None) -> Iterator[None]:
+def tracked_until_end(
+    tracker: Tracker, context: "RunContext", report: RunReport | None
+) -> Iterator[None]:
     """Closes a run in the tracker with the status that it ended with; writes its report first, however it ended."""
     status: Status = "FAILED"
     failure: BaseException | None = None

@@ -17,7 +17,13 @@ _PLAIN = {
     "r2": "R2 (share of the variance explained)",
     "spearman": "Spearman rank correlation",
 }
-_OF_A_CLASS = ("precision", "recall", "f1", "roc_auc", "average_precision")  # of the second one of two
+_OF_A_CLASS = (
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "average_precision",
+)  # of the second one of two
 _MACRO = ("roc_auc", "average_precision")  # the others of them are weighted
 
 

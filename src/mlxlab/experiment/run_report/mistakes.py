@@ -13,7 +13,11 @@ _TIE = 0.01  # probabilities that differ by less are equal
 
 
 def title_of_mistakes(files: RunFiles) -> str:
-    return "Largest errors" if files.mistakes and files.mistakes[0][-1] == "error" else "Most confident mistakes"
+    return (
+        "Largest errors"
+        if files.mistakes and files.mistakes[0][-1] == "error"
+        else "Most confident mistakes"
+    )
 
 
 def list_mistakes(files: RunFiles, results: Results) -> list[Block]:
@@ -27,22 +31,38 @@ def list_mistakes(files: RunFiles, results: Results) -> list[Block]:
     doubt = _doubt(head[-1], [row[-1] for row in rows], results)
     shown = [*groups.values()][: _FEW_MISTAKES if doubt else _MAX_MISTAKES]
     order = [4, 2, 3, 1, 0]  # text after what matters, so that phones show it
-    columns = [Column(head[n], is_text=head[n] == "text", is_number=head[n] in ("id", head[-1])) for n in order]
-    cells = [[*(_shortened(group[0][n]) for n in order[:-1]), PurePath(group[0][0]).name] for group in shown]
+    columns = [
+        Column(head[n], is_text=head[n] == "text", is_number=head[n] in ("id", head[-1]))
+        for n in order
+    ]
+    cells = [
+        [*(_shortened(group[0][n]) for n in order[:-1]), PurePath(group[0][0]).name]
+        for group in shown
+    ]
     if any(len(group) > 1 for group in shown):
         columns.append(Column("rows", is_number=True))
         cells = [[*row, str(len(group))] for row, group in zip(cells, shown, strict=True)]
     rest = len(groups) - len(shown)
-    noun = "row" if head[-1] == "error" else "different text" if len(groups) < len(rows) else "mistake"
-    more = f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
+    noun = (
+        "row" if head[-1] == "error" else "different text" if len(groups) < len(rows) else "mistake"
+    )
+    more = (
+        f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
+    )
     note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
-    return [*([Paragraph(doubt)] if doubt else []), Table(columns, cells), Paragraph(note, is_note=True)]
+    return [
+        *([Paragraph(doubt)] if doubt else []),
+        Table(columns, cells),
+        Paragraph(note, is_note=True),
+    ]
 
 
 def _all_mistakes(files: RunFiles, listed: int) -> str:
     """How many validation rows of a classification are wrong, if the file lists a part of them."""
     metrics, task = files.metrics, files.facts.get("task")
-    accuracy = metrics["metrics"].get("valid/accuracy") if metrics and task == "classification" else None
+    accuracy = (
+        metrics["metrics"].get("valid/accuracy") if metrics and task == "classification" else None
+    )
     if metrics is None or accuracy is None:
         return ""
     wrong = round((1 - accuracy) * metrics.get("rows", {}).get("valid", 0))

@@ -5,7 +5,11 @@ from math import isfinite
 
 from mlxlab.config.issues import value_at
 from mlxlab.experiment.final_evaluation import training_length as length
-from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, ranking_text, weakest_baseline
+from mlxlab.experiment.final_evaluation.findings import (
+    has_learned_nothing,
+    ranking_text,
+    weakest_baseline,
+)
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import Metrics, baseline_values, interval_text, number
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -64,7 +68,9 @@ class Results:
     @property
     def is_no_better(self) -> bool:
         """Whether the model is no better than the weakest baseline; False if either is not known."""
-        return self.value is not None and has_learned_nothing(self.metric, self.value, self.baselines)
+        return self.value is not None and has_learned_nothing(
+            self.metric, self.value, self.baselines
+        )
 
     @property
     def may_be_chance(self) -> bool:
@@ -80,15 +86,33 @@ class Results:
 def results_of(files: RunFiles) -> Results:
     metrics, outcome = files.metrics, files.manifest.get("outcome", {})
     history = files.state["history"] if files.state else None
-    best: Metrics = metrics["metrics"] if metrics else {**history.best_metrics} if history else outcome.get("final", {})
+    best: Metrics = (
+        metrics["metrics"]
+        if metrics
+        else {**history.best_metrics}
+        if history
+        else outcome.get("final", {})
+    )
     split = "test" if metrics and metrics["test"] else "valid"
     values = _of(metrics["test"], TEST) if metrics and split == "test" else _of(best, VALID)
-    metric = (metrics and metrics["main_metric"]) or _main_metric(values, objective_of(files).removeprefix(VALID))
-    if metric == "loss" and metrics and any(_BITS in each for each in metrics["baselines"].values()):
-        metric = "bits_per_byte" if "bits_per_byte" in values else metric  # comparable between tokenizers
+    metric = (metrics and metrics["main_metric"]) or _main_metric(
+        values, objective_of(files).removeprefix(VALID)
+    )
+    if (
+        metric == "loss"
+        and metrics
+        and any(_BITS in each for each in metrics["baselines"].values())
+    ):
+        metric = (
+            "bits_per_byte" if "bits_per_byte" in values else metric
+        )  # comparable between tokenizers
     key = f"{split}/{metric}"
     interval = _finite(metrics["intervals"].get(key)) if metrics else None
-    rows = metrics.get("rows", {}).get(split) if files.is_evaluated and metrics else _evaluated_rows(files)
+    rows = (
+        metrics.get("rows", {}).get(split)
+        if files.is_evaluated and metrics
+        else _evaluated_rows(files)
+    )
     baselines = baseline_values(metrics, key) if metrics else {}
     roc_auc = _finite(metrics["intervals"].get(f"{split}/roc_auc")) if metrics else None
     results = Results(metric, split, values, interval, rows, baselines, None, roc_auc=roc_auc)
@@ -121,7 +145,9 @@ def _main_metric(values: Metrics, objective: str) -> str:
 
 
 def _of(metrics: Metrics, prefix: str) -> Metrics:
-    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)
+    }
 
 
 def _finite(pair: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
@@ -176,7 +202,10 @@ def gain_sentence(results: Results, *, is_mean: bool = False) -> str:
     interval = interval_text(results.gain)
     if results.value is None or not results.baselines or not (interval or is_mean):
         return ""
-    sign, best = -1 if lower_is_better(results.metric) else 1, best_baseline(results.metric, results.baselines)
+    sign, best = (
+        -1 if lower_is_better(results.metric) else 1,
+        best_baseline(results.metric, results.baselines),
+    )
     gain = f"{sign * (results.value - results.baselines[best]):+z.4f}"
     certainty = "" if is_mean else f", 95 % interval {interval}"
     return f"Difference from {_short_name(best)}: {gain}{certainty} (+ is better)"
@@ -189,12 +218,20 @@ def _short_name(baseline: str) -> str:
 
 def objective_of(files: RunFiles) -> str:
     """The metric by which the best evaluation is chosen."""
-    return files.manifest.get("outcome", {}).get("objective") or str(files.config.get("objective", VALID_LOSS))
+    return files.manifest.get("outcome", {}).get("objective") or str(
+        files.config.get("objective", VALID_LOSS)
+    )
 
 
 def training_length(files: RunFiles) -> length.TrainingLength:
-    steps, history = files.metrics["steps"] if files.metrics else 0, files.state["history"] if files.state else None
-    limit, configured = length.limit_of(files.config, steps or None), value_at(files.config, "trainer.learning_rate")
+    steps, history = (
+        files.metrics["steps"] if files.metrics else 0,
+        files.state["history"] if files.state else None,
+    )
+    limit, configured = (
+        length.limit_of(files.config, steps or None),
+        value_at(files.config, "trainer.learning_rate"),
+    )
     rate = float(configured) if isinstance(configured, float | int) else None
     batches, epochs = files.facts.get("batches_per_epoch"), value_at(files.config, "trainer.epochs")
     known = epochs if isinstance(epochs, int | str) else None

@@ -15,13 +15,23 @@ from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.facts.attempts import Attempt, deciding_attempt
 from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.experiment.facts.run_facts import RunFacts
-from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest, with_ended_attempts
+from mlxlab.experiment.manifest import (
+    Manifest,
+    effective_status,
+    read_manifest,
+    with_ended_attempts,
+)
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.experiment.run_report.result_files import SAMPLES, VERIFICATION, TextSample, Verification
+from mlxlab.experiment.run_report.result_files import (
+    SAMPLES,
+    VERIFICATION,
+    TextSample,
+    Verification,
+)
 from mlxlab.files.untrusted import ShapeError, read_bytes, read_json, read_text, validate
 from mlxlab.html.blocks import png_width
 
@@ -107,11 +117,15 @@ def read_run_files(folder: Path, manifest: Manifest | None = None) -> RunFiles:
     config = files.lock["config"] if files.lock else None
     files.config = config or read(lambda: read_run_config(folder), no_config)
     files.checkpoints = list_checkpoints(folder / FOLDER)
-    files.faults += [f"{each.path.name}: {one_line(each.fault, 200)}" for each in files.checkpoints if each.fault]
+    files.faults += [
+        f"{each.path.name}: {one_line(each.fault, 200)}" for each in files.checkpoints if each.fault
+    ]
     files.state = newest_state(files.checkpoints, max_bytes=MAX_STATE_BYTES)
     files.per_class = read(lambda: _read_table(folder / "per_class.csv", 6), [])
     files.mistakes = read(lambda: _read_table(folder / "mistakes.csv", 5), [])
-    files.samples = read(lambda: read_json(folder / SAMPLES, list[TextSample], max_bytes=MAX_BYTES), [])
+    files.samples = read(
+        lambda: read_json(folder / SAMPLES, list[TextSample], max_bytes=MAX_BYTES), []
+    )
     files.rounds = read(lambda: _read_rounds(folder), [])
     files.verification = read(lambda: read_json(folder / VERIFICATION, Verification), None)
     files.reproduction = read(lambda: read_json(folder / "reproduction.json", Comparison), None)
@@ -128,7 +142,9 @@ def _read_table(path: Path, width: int) -> list[list[str]]:
     try:
         for row, _ in zip(reader, range(MAX_ROWS + 1), strict=False):
             if len(row) != width:
-                raise DataError(f"{path}:{reader.line_num}: expected {width} columns, got {len(row)}")
+                raise DataError(
+                    f"{path}:{reader.line_num}: expected {width} columns, got {len(row)}"
+                )
             rows.append(row)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from None

@@ -57,19 +57,25 @@ def result_sections(files: RunFiles, results: Results) -> list[Section]:
 def _results(files: RunFiles, results: Results) -> list[Block]:
     blocks: list[Block] = []
     if sentence := baseline_sentence(results):
-        blocks.append(Paragraph(sentence, is_verdict=True, is_good="this model is better" in sentence))
+        blocks.append(
+            Paragraph(sentence, is_verdict=True, is_good="this model is better" in sentence)
+        )
     if results.baselines and results.value is not None:
         blocks += [Paragraph("The model and its baselines:"), _baseline_table(results)]
     blocks += [Paragraph(text, is_note=True) for text in _what_is_counted(files)]
     if files.metrics is not None:
         return [*blocks, *_metric_table(files, files.metrics)]
     rows = [[metric_title(name, files), shown(value)] for name, value in results.values.items()]
-    return [*blocks, Table([Column("metric"), Column("validation", True)], rows)] if rows else blocks
+    return (
+        [*blocks, Table([Column("metric"), Column("validation", True)], rows)] if rows else blocks
+    )
 
 
 def _what_is_counted(files: RunFiles) -> list[str]:
     """Of a language model: which tokens its metrics are of, and how much text its baselines have seen."""
-    answers = {"assistant": "answers", "completion": "last answers"}.get(str(value_at(files.config, "data.loss_on")))
+    answers = {"assistant": "answers", "completion": "last answers"}.get(
+        str(value_at(files.config, "data.loss_on"))
+    )
     lines = [f"Only the {answers} have a loss: all metrics are of their tokens."] if answers else []
     text = files.metrics.get("counted_text") if files.metrics else None
     return [*lines, describe_counted(text)] if text else lines
@@ -78,7 +84,9 @@ def _what_is_counted(files: RunFiles) -> list[str]:
 def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
     """The metrics of each split, with the intervals of those that have one."""
     splits = {VALID: metrics["metrics"], TEST: metrics["test"]}
-    names = dict.fromkeys(key.removeprefix(prefix) for prefix, values in splits.items() for key in values)
+    names = dict.fromkeys(
+        key.removeprefix(prefix) for prefix, values in splits.items() for key in values
+    )
     if not names:
         return []
     columns, rows = [Column("metric")], [[_with_unit(name, files)] for name in names]
@@ -93,7 +101,11 @@ def _metric_table(files: RunFiles, metrics: RunMetrics) -> list[Block]:
         "The range below a value is its 95 % interval (bootstrap over the rows; of an accuracy of 0 or 1, exact).",
         is_note=True,
     )
-    return [Paragraph("All metrics of the model:"), Table(columns, rows), *([note] if metrics["intervals"] else [])]
+    return [
+        Paragraph("All metrics of the model:"),
+        Table(columns, rows),
+        *([note] if metrics["intervals"] else []),
+    ]
 
 
 def _with_unit(name: str, files: RunFiles) -> str:
@@ -110,7 +122,9 @@ def _baseline_table(results: Results) -> Table:
     """The model and its baselines, the best one first."""
     named = {baseline_title(name): value for name, value in results.baselines.items()}
     named["this model"] = results.value or 0.0
-    ranked = sorted(named.items(), key=lambda item: item[1], reverse=not lower_is_better(results.metric))
+    ranked = sorted(
+        named.items(), key=lambda item: item[1], reverse=not lower_is_better(results.metric)
+    )
     classes = ["own" if name == "this model" else "" for name, _ in ranked]
     title = f"{plain_name(results.metric)} ({ROWS[results.split]})"
     columns = [Column("model"), Column(title, is_number=True)]
@@ -118,7 +132,11 @@ def _baseline_table(results: Results) -> Table:
 
 
 def _errors(files: RunFiles) -> list[Block]:
-    images = [Image(files.plots[name], text, PLOT_DPI) for name, text in _ERROR_PLOTS.items() if name in files.plots]
+    images = [
+        Image(files.plots[name], text, PLOT_DPI)
+        for name, text in _ERROR_PLOTS.items()
+        if name in files.plots
+    ]
     return [*([Images(images)] if images else []), *_by_class(files)]
 
 
@@ -138,19 +156,35 @@ def _by_class(files: RunFiles) -> list[Block]:
 def _samples(files: RunFiles) -> list[Block]:
     blocks: list[Block] = []
     for number, sample in enumerate(files.samples[:8], 1):
-        start = "continues validation text, which is grey" if sample["prompt"] else "begins a document"
+        start = (
+            "continues validation text, which is grey" if sample["prompt"] else "begins a document"
+        )
         ends = {"time": "; ended early to save time", "length": ""}
-        blocks.append(Sample(f"Sample {number} {start}{ends.get(sample['end'], '')}", sample["prompt"], sample["text"]))
-    return [*blocks, Paragraph("Sampled once, with temperature 0.8: not selected.", is_note=True)] if blocks else []
+        blocks.append(
+            Sample(
+                f"Sample {number} {start}{ends.get(sample['end'], '')}",
+                sample["prompt"],
+                sample["text"],
+            )
+        )
+    return (
+        [*blocks, Paragraph("Sampled once, with temperature 0.8: not selected.", is_note=True)]
+        if blocks
+        else []
+    )
 
 
 def _teacher(files: RunFiles) -> list[Block]:
     if not (both := student_and_teacher(files)):
         return []
     names = dict.fromkeys([*both[0], *both[1]])
-    rows = [[metric_title(name, files), *(_cell(name, values) for values in both)] for name in names]
+    rows = [
+        [metric_title(name, files), *(_cell(name, values) for values in both)] for name in names
+    ]
     columns = [Column("metric"), Column("student", True), Column("teacher", True)]
-    note = "On the same validation data; of the student its best evaluation, as in the results above."
+    note = (
+        "On the same validation data; of the student its best evaluation, as in the results above."
+    )
     control = (
         "Did the teacher help? That takes a control, the same model trained without the teacher. One run of each may"
         " differ by chance: train both over several seeds (seed=1, ...)."
@@ -161,27 +195,43 @@ def _teacher(files: RunFiles) -> list[Block]:
 
 def _cell(name: str, metrics: Metrics) -> str:
     value = metrics.get(name)
-    return f"{value:,.0f}" if name == "parameters" and value is not None else shown(value) if name in metrics else ""
+    return (
+        f"{value:,.0f}"
+        if name == "parameters" and value is not None
+        else shown(value)
+        if name in metrics
+        else ""
+    )
 
 
 def _rounds(files: RunFiles) -> list[Block]:
     """The models after each round of distillation, by the objective."""
     if not files.rounds:
         return []
-    metric = str(files.manifest.get("outcome", {}).get("objective", "valid/loss")).removeprefix(VALID)
+    metric = str(files.manifest.get("outcome", {}).get("objective", "valid/loss")).removeprefix(
+        VALID
+    )
     first = next((each for each in files.rounds[0].values()), {})
     metric = metric if metric in first else "loss"
     models = list(dict.fromkeys(model for results in files.rounds for model in results))[:20]
     columns = [Column("round", True), *(Column(model, True) for model in models)]
     rows = [
-        [str(number), *(shown(results[model].get(metric)) if model in results else "" for model in models)]
+        [
+            str(number),
+            *(shown(results[model].get(metric)) if model in results else "" for model in models),
+        ]
         for number, results in enumerate(files.rounds, 1)
     ]
-    return [Table(columns, rows), Paragraph(f"{metric} on the validation data after each round.", is_note=True)]
+    return [
+        Table(columns, rows),
+        Paragraph(f"{metric} on the validation data after each round.", is_note=True),
+    ]
 
 
 def _events(files: RunFiles) -> list[Block]:
-    events = [(step, f"a command that continued the run: {text}") for step, text in files.model_changes]
+    events = [
+        (step, f"a command that continued the run: {text}") for step, text in files.model_changes
+    ]
     events += files.state["history"].events if files.state else []
     rows = [[f"{step:,}", text] for step, text in sorted(events, key=lambda event: event[0])]
     return [Table([Column("step", True), Column("change", is_text=True)], rows)] if rows else []
@@ -189,5 +239,9 @@ def _events(files: RunFiles) -> list[Block]:
 
 def _more_plots(files: RunFiles) -> list[Block]:
     drawn = {*_ERROR_PLOTS, *_DRAWN}
-    images = [Image(png, f"Plot {name}", PLOT_DPI) for name, png in files.plots.items() if name not in drawn]
+    images = [
+        Image(png, f"Plot {name}", PLOT_DPI)
+        for name, png in files.plots.items()
+        if name not in drawn
+    ]
     return [Images(images)] if images else []

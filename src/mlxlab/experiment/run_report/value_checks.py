@@ -1,7 +1,11 @@
 """Checks of the values that a model reached: against baselines and its teacher, by class, and its calibration."""
 
 from mlxlab.config.issues import one_line
-from mlxlab.experiment.final_evaluation.findings import has_learned_nothing, never_predicted_sentence, same_as_weakest
+from mlxlab.experiment.final_evaluation.findings import (
+    has_learned_nothing,
+    never_predicted_sentence,
+    same_as_weakest,
+)
 from mlxlab.experiment.final_evaluation.verdict import best_baseline
 from mlxlab.experiment.run_report.results import (
     ROWS,
@@ -24,12 +28,17 @@ def check_baselines(files: RunFiles, results: Results) -> Check | None:
         return None
     if not files.is_evaluated and files.is_labelled:
         way = "the end of the run computes them, and so does mlxlab evaluate"
-        return Check("unknown", "Baselines and classes", f"Not compared, without a final evaluation: {way}.")
+        return Check(
+            "unknown", "Baselines and classes", f"Not compared, without a final evaluation: {way}."
+        )
     if not (text := compared_with_best(results)):
         return None
     if results.may_be_chance:
         weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
-        same, advice = same_as_weakest(results.metric, results.value, weakest, value), training_length(files).advice
+        same, advice = (
+            same_as_weakest(results.metric, results.value, weakest, value),
+            training_length(files).advice,
+        )
         same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
         if results.learned_nothing:
             return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
@@ -63,7 +72,10 @@ def check_teacher(files: RunFiles, results: Results) -> Check | None:
         text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
         return Check("warning", "The teacher learned nothing", text, is_serious=True)
     best = best_baseline(results.metric, results.baselines)
-    its, reached = f"Its {plain_name(results.metric)} {shown(value)}", shown(results.baselines[best])
+    its, reached = (
+        f"Its {plain_name(results.metric)} {shown(value)}",
+        shown(results.baselines[best]),
+    )
     sign = -1 if lower_is_better(results.metric) else 1
     if sign * (value - results.baselines[best]) <= 0:
         text = f"{its} is better than {weakest}, but not than {baseline_title(best)}, {reached}."
@@ -79,11 +91,15 @@ def check_classes(files: RunFiles, results: Results) -> Check | None:
     if not classes:
         if "accuracy" not in results.values:  # a regression
             return None
-        return Check("good", "Classes", f"Each class of the {ROWS[results.split]} rows is predicted.")
+        return Check(
+            "good", "Classes", f"Each class of the {ROWS[results.split]} rows is predicted."
+        )
     text = never_predicted_sentence(
         {one_line(name, 60): rows for name, rows in classes.items()}, results.split, results.rows
     )
-    meaning = f"{'a class is' if len(classes) == 1 else f'{len(classes):,} classes are'} never predicted"
+    meaning = (
+        f"{'a class is' if len(classes) == 1 else f'{len(classes):,} classes are'} never predicted"
+    )
     return Check("warning", "Classes", f"{text}.", meaning)
 
 

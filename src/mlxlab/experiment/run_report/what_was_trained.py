@@ -24,7 +24,9 @@ def training_card(files: RunFiles) -> Card:
         "Data": _data(files),
         "Model": _model(files),
         "Shape": _shape(files),
-        "Changed": one_line("; ".join(f"at step {step:,}: {text}" for step, text in files.model_changes), 400),
+        "Changed": one_line(
+            "; ".join(f"at step {step:,}: {text}" for step, text in files.model_changes), 400
+        ),
         "Tokenizer": _tokenizer(files.facts),
         "Teachers": one_line(", ".join(files.manifest.get("inputs", {}).get("teachers", {})), 160),
         "Against the teacher": _against_teacher(files),
@@ -37,16 +39,23 @@ def training_card(files: RunFiles) -> Card:
 def _answer(files: RunFiles) -> str:
     """The model and the data; of weights that were loaded their number and name, instead of a size in words."""
     choices = files.manifest.get("inputs", {}).get("choices", {})
-    model, source = choices.get("model", ""), value_at(files.config, "data.source") if files.config else None
+    model, source = (
+        choices.get("model", ""),
+        value_at(files.config, "data.source") if files.config else None,
+    )
     data = PurePath(source).name if isinstance(source, str) and source else choices.get("data", "")
     if origin := _origin(files):
         count = _parameters(files)
-        model = ", ".join(filter(None, [model, f"{_short(count)} parameters" if count else "", f"from {origin}"]))
+        model = ", ".join(
+            filter(None, [model, f"{_short(count)} parameters" if count else "", f"from {origin}"])
+        )
     else:
         model = " ".join(filter(None, [model, _chosen_size(files)]))
     if teachers := files.manifest.get("inputs", {}).get("teachers", {}):
         model = f"{model}, distilled from {'a teacher' if len(teachers) == 1 else f'{len(teachers)} teachers'}"
-    return (", on " if origin or teachers else " on ").join(filter(None, [model, data])) or files.manifest["name"]
+    return (", on " if origin or teachers else " on ").join(
+        filter(None, [model, data])
+    ) or files.manifest["name"]
 
 
 def _against_teacher(files: RunFiles) -> str:
@@ -100,7 +109,11 @@ def _task(facts: RunFacts) -> str:
 def _data(files: RunFiles) -> str:
     examples, columns = files.facts.get("examples", {}), files.facts.get("columns", [])
     source = value_at(files.config, "data.source") if files.config else None
-    name = source if isinstance(source, str) else files.manifest.get("inputs", {}).get("choices", {}).get("data", "")
+    name = (
+        source
+        if isinstance(source, str)
+        else files.manifest.get("inputs", {}).get("choices", {}).get("data", "")
+    )
     rows = ", ".join(f"{count:,} {split}" for split, count in examples.items())
     shown = ", ".join(one_line(each, 30) for each in columns[:_MAX_COLUMNS])
     more = f" and {len(columns) - _MAX_COLUMNS} more" if len(columns) > _MAX_COLUMNS else ""
@@ -115,7 +128,9 @@ def _text_sizes(files: RunFiles) -> str:
     sizes = []
     for split, (documents, tokens) in files.facts.get("text", {}).items():
         about = "about " * (split in files.facts.get("estimated", []))
-        sizes.append(f"{split} {about}{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}")
+        sizes.append(
+            f"{split} {about}{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}"
+        )
     return ", ".join(sizes)
 
 
@@ -124,7 +139,9 @@ def _model(files: RunFiles) -> str:
     start = f"from {origin}" if (origin := _origin(files)) else "from random weights"
     adapter = files.manifest.get("inputs", {}).get("choices", {}).get("model/adapter", "none")
     total = files.facts.get("parameters", 0)
-    share = f"{trainable:,} of them trained ({percent(trainable / total)})" if trainable < total else ""
+    share = (
+        f"{trainable:,} of them trained ({percent(trainable / total)})" if trainable < total else ""
+    )
     how = f"adapter {adapter}" if adapter != "none" else ""
     return ", ".join(filter(None, [f"{count:,} parameters" if count else "", share, how, start]))
 
@@ -134,7 +151,9 @@ def _shape(files: RunFiles) -> str:
     if files.state is None:
         return ""
     node = files.state["architecture"]
-    node = node["config"] if isinstance(node.get("config"), dict) else node  # of an architecture of mlx-lm
+    node = (
+        node["config"] if isinstance(node.get("config"), dict) else node
+    )  # of an architecture of mlx-lm
     shown = []
     for text, *keys in _SIZES:
         size = next((node[key] for key in keys if isinstance(node.get(key), int)), None)
@@ -143,7 +162,11 @@ def _shape(files: RunFiles) -> str:
 
 
 def _tokenizer(facts: RunFacts) -> str:
-    return f"{facts['tokenizer']}, {facts.get('vocab_size', 0):,} tokens" if "tokenizer" in facts else ""
+    return (
+        f"{facts['tokenizer']}, {facts.get('vocab_size', 0):,} tokens"
+        if "tokenizer" in facts
+        else ""
+    )
 
 
 def _length(files: RunFiles) -> str:
@@ -181,4 +204,10 @@ def _short(count: int) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.0f} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{seconds:.0f} s"
+    )

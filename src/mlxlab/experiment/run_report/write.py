@@ -24,7 +24,9 @@ _STATUS = {
 }
 
 
-def write_run_report(folder: Path, manifest: Manifest | None = None, out: Path | None = None) -> Path:
+def write_run_report(
+    folder: Path, manifest: Manifest | None = None, out: Path | None = None
+) -> Path:
     """Writes the report of the run in a folder; returns its path.
 
     Args:

@@ -47,7 +47,11 @@ def add_heads_arrays(
         if match := INPUT.fullmatch(path):
             shape = (widths[match[1]], *array.shape[1:])
             sources[path] = Source(path, (Gather(0, extended(len(array), shape[0])),))
-            fill = draw(seed, f"{operation['id']}.{path}", shape, STD) if match[2] == "weight" else None
+            fill = (
+                draw(seed, f"{operation['id']}.{path}", shape, STD)
+                if match[2] == "weight"
+                else None
+            )
         elif OUTPUT.fullmatch(path):
             sources[path] = Source(path, (Gather(1, extended(array.shape[1], widths["query"])),))
         result[path] = gather(array, sources[path], fill)

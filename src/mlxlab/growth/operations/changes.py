@@ -6,11 +6,24 @@ from typing import Any, NamedTuple, TypeGuard
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.growth.arrays import Sources
 from mlxlab.growth.operations.add_heads import add_heads_arrays, add_heads_node
-from mlxlab.growth.operations.freeze import freeze_arrays, freeze_node, unfreeze_arrays, unfreeze_node
+from mlxlab.growth.operations.freeze import (
+    freeze_arrays,
+    freeze_node,
+    unfreeze_arrays,
+    unfreeze_node,
+)
 from mlxlab.growth.operations.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
 from mlxlab.growth.operations.grow_width import grow_width_arrays, grow_width_node
-from mlxlab.growth.operations.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
-from mlxlab.growth.operations.resize_vocabulary import resize_vocabulary_arrays, resize_vocabulary_node
+from mlxlab.growth.operations.lora import (
+    merge_lora_arrays,
+    merge_lora_node,
+    set_lora_arrays,
+    set_lora_node,
+)
+from mlxlab.growth.operations.resize_vocabulary import (
+    resize_vocabulary_arrays,
+    resize_vocabulary_node,
+)
 from mlxlab.growth.operations.schema import ArchitectureOperation, Operation
 from mlxlab.growth.operations.stack import stack_arrays, stack_node
 from mlxlab.growth.operations.widen import widen_arrays, widen_node

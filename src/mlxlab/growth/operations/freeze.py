@@ -21,16 +21,22 @@ def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
     patterns = operation.get("patterns")
     for pattern in patterns or ():
         if pattern not in frozen:
-            raise ConfigError(f"patterns: {pattern} is not a pattern of model.freeze{suggestion(pattern, frozen)}")
+            raise ConfigError(
+                f"patterns: {pattern} is not a pattern of model.freeze{suggestion(pattern, frozen)}"
+            )
     left = [] if patterns is None else [pattern for pattern in frozen if pattern not in patterns]
     return before.with_keys(freeze=left)
 
 
-def freeze_arrays(operation: Freeze, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
+def freeze_arrays(
+    operation: Freeze, before: Architecture, arrays: Arrays, seed: int | None
+) -> tuple[Arrays, Sources]:
     """All arrays as they are; ConfigError if a pattern matches nothing, or nothing is left to train."""
     select_paths(arrays, operation["patterns"], "patterns")
     frozen = select_paths(arrays, freeze_node(operation, before).node["freeze"], "model.freeze")
-    if len(frozen) == len(arrays) and not adapter_paths(arrays):  # adapters of frozen layers are trained
+    if len(frozen) == len(arrays) and not adapter_paths(
+        arrays
+    ):  # adapters of frozen layers are trained
         raise ConfigError("patterns: nothing is left to train")
     return same_arrays(arrays)
 

@@ -33,7 +33,9 @@ def with_vocabulary(
     if operation["op"] != "grow_vocabulary":
         return operation
     if vocabulary is None:
-        raise ConfigError("expected data.vocabulary.size or data.vocabulary.coverage, from which the vocabulary grows")
+        raise ConfigError(
+            "expected data.vocabulary.size or data.vocabulary.coverage, from which the vocabulary grows"
+        )
     mapped = MappedGrowVocabulary(id=operation["id"], op="grow_vocabulary", vocabulary=vocabulary)
     return {**mapped, "noise": operation["noise"]} if "noise" in operation else mapped
 
@@ -42,9 +44,13 @@ def grow_vocabulary_node(operation: MappedGrowVocabulary, before: Architecture) 
     """The architecture with all tokens."""
     vocabulary = operation["vocabulary"]
     if before.vocab_size == vocabulary.vocab_size:
-        raise ConfigError(f"expected a model of fewer tokens, got all {vocabulary.vocab_size}: it has grown already")
+        raise ConfigError(
+            f"expected a model of fewer tokens, got all {vocabulary.vocab_size}: it has grown already"
+        )
     if before.vocab_size != vocabulary.size:
-        raise ConfigError(f"expected a model of the {vocabulary.size} ids of the data, got {before.vocab_size}")
+        raise ConfigError(
+            f"expected a model of the {vocabulary.size} ids of the data, got {before.vocab_size}"
+        )
     return Architecture(before.node, vocabulary.vocab_size)
 
 

@@ -20,8 +20,12 @@ from mlxlab.models.initialization import STD
 TARGET = "mlxlab.models.transformer.Transformer"
 NORM_EPS = 1e-5  # of a node that leaves it out
 NORM = re.compile(r"backbone\.(?:layers\.\d+\.\w+_norm|norm)\.weight")
-WRITERS = re.compile(r"backbone\.layers\.\d+\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)")  # (D, ...)
-READERS = re.compile(r"(?:backbone\.layers\.\d+\.(?:attention|feed_forward)\.\w+|head\.\w+)\.weight")  # (out, D)
+WRITERS = re.compile(
+    r"backbone\.layers\.\d+\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)"
+)  # (D, ...)
+READERS = re.compile(
+    r"(?:backbone\.layers\.\d+\.(?:attention|feed_forward)\.\w+|head\.\w+)\.weight"
+)  # (out, D)
 EMBEDDING = re.compile(r"backbone\.(?:position_)?embedding\.weight")  # (V, D)
 
 
@@ -29,9 +33,13 @@ def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
     """The wider architecture; ConfigError if it is not wider, or its norms make it inexact."""
     node, size = before.node, operation["hidden_size"]
     if node["_target_"] != TARGET or node.get("norm_type", "rms") != "rms":
-        raise ConfigError("hidden_size: LayerNorm subtracts a mean, which new dimensions change; expected RMSNorm")
+        raise ConfigError(
+            "hidden_size: LayerNorm subtracts a mean, which new dimensions change; expected RMSNorm"
+        )
     if node.get("qk_norm"):
-        raise ConfigError("hidden_size: norms of queries and keys share model.norm_eps, which changes; qk_norm=false")
+        raise ConfigError(
+            "hidden_size: norms of queries and keys share model.norm_eps, which changes; qk_norm=false"
+        )
     old = int(node["hidden_size"])
     if size <= old:
         raise ConfigError(f"hidden_size: expected more than {old}, got {size}")
@@ -43,7 +51,9 @@ def grow_width_arrays(
     operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays of the wider model: what writes new dimensions is zero, what reads them is drawn."""
-    require_plain_layers("grow_width", (path for path in arrays if path.endswith((".lora_a", ".scales"))))
+    require_plain_layers(
+        "grow_width", (path for path in arrays if path.endswith((".lora_a", ".scales")))
+    )
     old, size = int(before.node["hidden_size"]), operation["hidden_size"]
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
@@ -57,7 +67,9 @@ def grow_width_arrays(
             gathers = (Gather(0, index),)
         elif EMBEDDING.fullmatch(path):
             gathers = (Gather(1, index),)
-        elif READERS.fullmatch(path) and not (path == "head.out.weight" and "head.hidden.weight" in arrays):
+        elif READERS.fullmatch(path) and not (
+            path == "head.out.weight" and "head.hidden.weight" in arrays
+        ):
             gathers = (Gather(1, index),)
             fill = draw(seed, f"{operation['id']}.{path}", (len(array), size), STD)
         sources[path] = Source(path, gathers)

@@ -17,7 +17,9 @@ from mlxlab.models.pretrained.load import MLX_LM
 
 TARGET = "mlxlab.models.options.LoRA"
 PROJECTIONS = ("attention.*", "feed_forward.*")  # that get an adapter by default
-IN_LAYERS = (r"re:.*\.\d+\..*",)  # of an architecture of mlx-lm, which names its layers in several ways
+IN_LAYERS = (
+    r"re:.*\.\d+\..*",
+)  # of an architecture of mlx-lm, which names its layers in several ways
 
 
 def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
@@ -25,7 +27,9 @@ def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
     old: dict[str, Any] | None = before.node.get("adapter")
     targets, alpha = operation.get("targets"), operation.get("alpha")
     if old is not None and targets is not None and targets != old.get("targets"):
-        raise ConfigError(f"targets: expected {old.get('targets')}, as before, got {targets}; use merge_lora first")
+        raise ConfigError(
+            f"targets: expected {old.get('targets')}, as before, got {targets}; use merge_lora first"
+        )
     new = {**(old or {"_target_": TARGET}), "rank": operation["rank"]}
     new["alpha"] = alpha or (old or {}).get("alpha") or 2.0 * operation["rank"]
     if targets is not None:
@@ -42,7 +46,9 @@ def set_lora_arrays(
     if old is not None:
         return _with_sources(rerank(arrays, old, new, seed), arrays)
     layers = [
-        path.removesuffix(".weight") for path, array in arrays.items() if path.endswith(".weight") and array.ndim == 2
+        path.removesuffix(".weight")
+        for path, array in arrays.items()
+        if path.endswith(".weight") and array.ndim == 2
     ]
     if has_classifier(arrays):  # a classifier, which trains itself
         _refuse_classifier(new.targets or (), layers)
@@ -61,7 +67,9 @@ def _refuse_classifier(targets: Sequence[str], layers: Sequence[str]) -> None:
         if all(path.startswith("head.") for path in matches):
             others = [path for path in layers if not path.startswith("head.")]
             expected = f"expected layers below it, for example {others[-1]}"
-            raise ConfigError(f"targets: {pattern} is the classifier, which always trains in full; {expected}")
+            raise ConfigError(
+                f"targets: {pattern} is the classifier, which always trains in full; {expected}"
+            )
 
 
 def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:

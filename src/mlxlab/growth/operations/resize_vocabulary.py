@@ -14,14 +14,18 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
 TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight|head\.bias")
-ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:base\.)?(?:lora_a|scales)")
+ADAPTED = re.compile(
+    r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:base\.)?(?:lora_a|scales)"
+)
 
 
 def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
     """The architecture with another vocabulary; ConfigError if that is the same, or lacks the source."""
     old, source = before.vocab_size, operation.get("source")
     if operation["size"] == old:
-        raise ConfigError(f"size: expected more or fewer than {old}, the tokens of the model, got {old}")
+        raise ConfigError(
+            f"size: expected more or fewer than {old}, the tokens of the model, got {old}"
+        )
     if isinstance(source, int) and source >= old:
         raise ConfigError(f"source: expected a token below {old}, got {source}")
     return Architecture(before.node, operation["size"])
@@ -38,13 +42,25 @@ def resize_vocabulary_arrays(
         if TABLE.fullmatch(path):
             shape = (size, *array.shape[1:])
             std = STD if source is None else operation.get("noise", 0.01)
-            drawn = mx.zeros(shape) if array.ndim < 2 else draw(seed, f"{operation['id']}.{path}", shape, std)
-            start = array.mean(axis=0) if source == "mean" else None if source is None else array[source]
+            drawn = (
+                mx.zeros(shape)
+                if array.ndim < 2
+                else draw(seed, f"{operation['id']}.{path}", shape, std)
+            )
+            start = (
+                array.mean(axis=0)
+                if source == "mean"
+                else None
+                if source is None
+                else array[source]
+            )
             fills[path] = drawn if start is None else drawn + start
     return gather_tokens(index, arrays, fills)
 
 
-def gather_tokens(forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None) -> tuple[Arrays, Sources]:
+def gather_tokens(
+    forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None
+) -> tuple[Arrays, Sources]:
     """The arrays of the model whose token i is the old token `forward[i]`, or a new one where that is -1.
 
     Args:

@@ -154,6 +154,15 @@ class Unfreeze(TypedDict):
 
 
 ArchitectureOperation = (
-    Stack | Widen | AddHeads | GrowWidth | ResizeVocabulary | GrowVocabulary | SetLoRA | MergeLoRA | Freeze | Unfreeze
+    Stack
+    | Widen
+    | AddHeads
+    | GrowWidth
+    | ResizeVocabulary
+    | GrowVocabulary
+    | SetLoRA
+    | MergeLoRA
+    | Freeze
+    | Unfreeze
 )
 Operation = ArchitectureOperation | SettingsOperation

@@ -112,16 +112,22 @@ class SetCurriculum(TypedDict):
 
 
 TrainerOperation = SetLearningRate | Rewarm | SetAccumulation | SetEvaluation | SetCurriculum
-SettingsOperation = SetLearningRate | Rewarm | SetBatchSize | SetAccumulation | SetEvaluation | SetCurriculum
+SettingsOperation = (
+    SetLearningRate | Rewarm | SetBatchSize | SetAccumulation | SetEvaluation | SetCurriculum
+)
 
 
-def change_settings(operation: TrainerOperation, settings: ChangedSettings, schedule_step: int) -> ChangedSettings:
+def change_settings(
+    operation: TrainerOperation, settings: ChangedSettings, schedule_step: int
+) -> ChangedSettings:
     """The settings after the operation; `schedule_step` is the position on the learning-rate schedule."""
     match operation["op"]:
         case "rewarm":
             start = schedule_step if operation.get("restart", False) else settings.schedule_start
             steps = operation["steps"]
-            return replace(settings, warmup_start=schedule_step, warmup_steps=steps, schedule_start=start)
+            return replace(
+                settings, warmup_start=schedule_step, warmup_steps=steps, schedule_start=start
+            )
         case "set_learning_rate":
             return replace(settings, learning_rate=operation["learning_rate"])
         case "set_accumulation":

@@ -18,7 +18,10 @@ from mlxlab.models.patterns import select
 LAYER = re.compile(r"(backbone\.(?:encoder\.)?layers)\.(\d+)\.(.+)")
 RESIDUAL_OUTPUT = re.compile(r"(?:attention\.out|feed_forward\.down)\.(?:base\.)?(\w+)")
 GATE = "gate"
-POST_NORM = ("mlxlab.models.bert.Bert", "mlxlab.models.cnn_hybrid.CnnHybrid")  # unless their `pre_norm` is true
+POST_NORM = (
+    "mlxlab.models.bert.Bert",
+    "mlxlab.models.cnn_hybrid.CnnHybrid",
+)  # unless their `pre_norm` is true
 
 
 def stack_node(operation: Stack, before: Architecture) -> Architecture:
@@ -26,23 +29,35 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
     node, layers = before.node, operation["map"]
     count, preserve = int(node["num_layers"]), operation.get("preserve", True)
     if node.get("no_rope_layers"):
-        raise ConfigError("map: model.no_rope_layers names layers by number, and they would become others")
+        raise ConfigError(
+            "map: model.no_rope_layers names layers by number, and they would become others"
+        )
     if (every := node.get("global_attention_every", 1)) > 1:
-        raise ConfigError(f"map: model.global_attention_every={every} counts layers, which would become others")
+        raise ConfigError(
+            f"map: model.global_attention_every={every} counts layers, which would become others"
+        )
     if not node.get("first_attention_norm", True):
-        raise ConfigError("map: model.first_attention_norm=false: the first layer has no norm for copies of it")
+        raise ConfigError(
+            "map: model.first_attention_norm=false: the first layer has no norm for copies of it"
+        )
     if max(layers) >= count:
         raise ConfigError(f"map: expected layers below {count}, got {max(layers)}")
     if preserve and list(dict.fromkeys(layers)) != list(range(count)):
-        raise ConfigError(f"map: {layers} drops or reorders layers, which changes the model; preserve: false allows it")
+        raise ConfigError(
+            f"map: {layers} drops or reorders layers, which changes the model; preserve: false allows it"
+        )
     gated = _gated_layers(operation, before)
     return before.with_keys(num_layers=len(layers), **({"gated_layers": gated} if gated else {}))
 
 
-def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
+def stack_arrays(
+    operation: Stack, before: Architecture, arrays: Arrays, seed: int | None
+) -> tuple[Arrays, Sources]:
     """The arrays of the deeper model; copies of layers start with the statistics of their source."""
     if any(path.startswith(PROJECTIONS) for path in arrays):
-        raise ConfigError("stack: feature matching names layers by number, and they would become others")
+        raise ConfigError(
+            "stack: feature matching names layers by number, and they would become others"
+        )
     refuse_other_layers(operation, before, arrays)
     layers, gated = operation["map"], set(_gated_layers(operation, before))
     result = {path: array for path, array in arrays.items() if not LAYER.match(path)}
@@ -52,7 +67,9 @@ def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: i
             continue
         trunk, old, name = match[1], int(match[2]), match[3]
         if name.endswith("magnitude"):
-            raise ConfigError("stack: expected adapters without DoRA; merge_lora folds them into the weights first")
+            raise ConfigError(
+                "stack: expected adapters without DoRA; merge_lora folds them into the weights first"
+            )
         for new in np.flatnonzero(np.array(layers) == old).tolist():
             new_path = f"{trunk}.{new}.{name}"
             if _is_silenced(name, new in copies(operation), arrays, path, gated=new in gated):
@@ -96,7 +113,9 @@ def _is_silenced(name: str, is_copy: bool, arrays: Arrays, path: str, *, gated: 
     match = RESIDUAL_OUTPUT.fullmatch(name)
     if not is_copy or gated or match is None or match[1] == "lora_a":
         return is_copy and name == GATE
-    quantized = f"{path.removesuffix('.weight')}.scales" in arrays  # its integers stay: scale and bias are zero
+    quantized = (
+        f"{path.removesuffix('.weight')}.scales" in arrays
+    )  # its integers stay: scale and bias are zero
     return not (match[1] == "weight" and quantized)
 
 
@@ -106,11 +125,18 @@ def _gated_layers(operation: Stack, before: Architecture) -> list[int]:
     if node.get("pre_norm", node["_target_"] not in POST_NORM):
         return []
     had = set(node.get("gated_layers") or ())
-    return [new for new, old in enumerate(operation["map"]) if new in copies(operation) or old in had]
+    return [
+        new for new, old in enumerate(operation["map"]) if new in copies(operation) or old in had
+    ]
 
 
 def _patterns(node: dict[str, Any]) -> Iterable[str]:
     """All patterns of parameters and layers in a `model` node."""
     adapter, quantization = node.get("adapter") or {}, node.get("quantization") or {}
-    lists = (node.get("freeze"), adapter.get("targets"), adapter.get("train"), quantization.get("skip"))
+    lists = (
+        node.get("freeze"),
+        adapter.get("targets"),
+        adapter.get("train"),
+        quantization.get("skip"),
+    )
     return [pattern for patterns in lists for pattern in patterns or ()]

@@ -37,7 +37,9 @@ def widen_node(operation: Widen, before: Architecture) -> Architecture:
     return before.with_keys(intermediate_size=new)
 
 
-def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: int | None) -> tuple[Arrays, Sources]:
+def widen_arrays(
+    operation: Widen, before: Architecture, arrays: Arrays, seed: int | None
+) -> tuple[Arrays, Sources]:
     """The arrays of the wider model. ConfigError for adapters and weights whose form does not allow copies of rows."""
     old, size = int(before.node["intermediate_size"]), operation["feed_forward"]
     require_plain_layers("widen", filter(UNSUPPORTED.fullmatch, arrays), "a DoRA adapter")
@@ -61,14 +63,18 @@ def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: i
 def choose_units(old: int, new: int, stream: str, seed: int) -> Units:
     """The units of a layer, the old ones first. Copies are drawn without replacement until all have one more."""
     keys = uniform(seed, f"{stream}.order", (-(-(new - old) // old), old), 1.0)
-    index = np.concatenate([np.arange(old), np.argsort(keys, axis=1, kind="stable").reshape(-1)[: new - old]])
+    index = np.concatenate(
+        [np.arange(old), np.argsort(keys, axis=1, kind="stable").reshape(-1)[: new - old]]
+    )
     weights = 1 + uniform(seed, f"{stream}.share", (new,), 0.5).astype(np.float64)
     totals = np.zeros(old)
     np.add.at(totals, index, weights)
     return Units(index, weights / totals[index])
 
 
-def _with_noise(array: mx.array, path: str, old: int, operation: Widen, seed: int | None) -> mx.array:
+def _with_noise(
+    array: mx.array, path: str, old: int, operation: Widen, seed: int | None
+) -> mx.array:
     noise = operation.get("noise", 0.0)
     if not noise or path.endswith(("bias", "lora_b")):
         return array

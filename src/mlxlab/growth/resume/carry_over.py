@@ -36,7 +36,11 @@ from mlxlab.training.optim.groups import (
 
 OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
 OF_TABLES = ("resize_vocabulary", "grow_vocabulary")
-TABLES = ("backbone.embedding", "backbone.encoder.embedding", "head.out")  # what a vocabulary is an axis of
+TABLES = (
+    "backbone.embedding",
+    "backbone.encoder.embedding",
+    "head.out",
+)  # what a vocabulary is an axis of
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,21 @@ class CarriedOver(NamedTuple):
 
     def lines(self) -> list[str]:
         """For the terminal."""
-        lines = [*self.report.lines(self.checkpoint.path.name), self.optimizer.line(), describe_changes(self.groups)]
+        lines = [
+            *self.report.lines(self.checkpoint.path.name),
+            self.optimizer.line(),
+            describe_changes(self.groups),
+        ]
         return [*filter(None, lines)]
 
 
 def carry_over(
-    checkpoint: Checkpoint, change: ModelChange, weights: Arrays, optimizer: Arrays, *, by_shape: bool
+    checkpoint: Checkpoint,
+    change: ModelChange,
+    weights: Arrays,
+    optimizer: Arrays,
+    *,
+    by_shape: bool,
 ) -> CarriedOver:
     """The checkpoint of the model after a change. Both hold the trained weights; the averages are with the optimizer.
 
@@ -104,7 +117,9 @@ def carry_over(
     average = average_of(state)
     averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
     new.weights = frozen_as_evaluated(new.weights, averages, optimizer)
-    moments, report = transfer_optimizer(state, optimizer, changes, shapes(weights), averages, by_shape=by_shape)
+    moments, report = transfer_optimizer(
+        state, optimizer, changes, shapes(weights), averages, by_shape=by_shape
+    )
     mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
     saved: Any = {**checkpoint.state, **architecture}
@@ -113,7 +128,9 @@ def carry_over(
     return CarriedOver(carried, new.report, report, groups)
 
 
-def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[WeightChange]]:
+def change_weights(
+    old: Arrays, change: ModelChange, expected: Arrays
+) -> tuple[Transfer, list[WeightChange]]:
     """The weights of the new model from those of the old one, and the changes that led there."""
     current, architecture, changes = old, change.before, list[WeightChange]()
     origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
@@ -123,14 +140,19 @@ def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[
         if growable != architecture or is_renamed:
             first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
             changes.append(_weight_change(current, first))
-            origins = {path: Origin(source, first.outcomes[path]) for path, source in first.all_sources.items()}
+            origins = {
+                path: Origin(source, first.outcomes[path])
+                for path, source in first.all_sources.items()
+            }
             current, architecture = first.weights, growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
         grown, sources = step.arrays(operation, architecture, current, change.seed)
         changes.append(WeightChange(shapes(current), sources))
         origins = {
-            path: origins[source.path]._replace(is_moved=origins[source.path].is_moved or source.path != path)
+            path: origins[source.path]._replace(
+                is_moved=origins[source.path].is_moved or source.path != path
+            )
             for path, source in sources.items()
             if source.path in origins and not source.gathers
         }
@@ -154,11 +176,17 @@ def _changed_groups(
     """The trained weights with another learning rate or decay than those that they were made of."""
     sources = {path: path for path in steps[0].shapes}
     for step in steps:
-        sources = {path: sources[source.path] for path, source in step.sources.items() if source.path in sources}
+        sources = {
+            path: sources[source.path]
+            for path, source in step.sources.items()
+            if source.path in sources
+        }
     names = normalized_names(steps[0].shapes, expected)
     old = hyperparameters_by_path([*names.values()], change.old_groups)
     new = hyperparameters_by_path([*expected], change.new_groups)
-    return group_changes(old, new, {path: names[source] for path, source in sources.items() if path in trained})
+    return group_changes(
+        old, new, {path: names[source] for path, source in sources.items() if path in trained}
+    )
 
 
 def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
@@ -168,7 +196,9 @@ def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
         node["quantization"] = {**node["quantization"], "bits": None}
     names = {operation["op"] for operation in change.operations}
     adapter, layers = split_node(node)[0].adapter, adapted_layers(arrays)
-    in_the_way = names - {*OF_LAYERS, *OF_TABLES} or (names & {*OF_TABLES} and {*TABLES} & {*layers})
+    in_the_way = names - {*OF_LAYERS, *OF_TABLES} or (
+        names & {*OF_TABLES} and {*TABLES} & {*layers}
+    )
     if adapter is not None and (adapter.dora or in_the_way):
         node["adapter"] = None
     return Architecture(node, change.before.vocab_size)
@@ -179,13 +209,19 @@ def _rules(before: Architecture, after: Architecture) -> Rules:
 
 
 def _weight_change(before: Arrays, result: Transfer) -> WeightChange:
-    return WeightChange(shapes(before), {path: Source(source) for path, source in result.sources.items()})
+    return WeightChange(
+        shapes(before), {path: Source(source) for path, source in result.sources.items()}
+    )
 
 
-def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> Transfer:
+def _finished(
+    last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange
+) -> Transfer:
     """The transfer with the outcomes of all changes. Codes of weights that nothing changed are as they were."""
     result = Transfer(dict(last.weights), last.sources)
-    same_codes = replace(layout_of(change.before.node), scale=1.0) == replace(layout_of(change.after.node), scale=1.0)
+    same_codes = replace(layout_of(change.before.node), scale=1.0) == replace(
+        layout_of(change.after.node), scale=1.0
+    )
     restored: Arrays = {}
     for path, source in last.all_sources.items():
         origin, stem = origins.get(source), path.removesuffix("weight")
@@ -201,7 +237,9 @@ def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: M
             outcome = "grown"
         elif path in restored:
             outcome = "matched"
-        elif outcome in ("matched", "renamed") and origin is not None and origin.outcome != "matched":
+        elif (
+            outcome in ("matched", "renamed") and origin is not None and origin.outcome != "matched"
+        ):
             outcome = origin.outcome
         result.outcomes[path] = outcome
     result.report = last.report.with_outcomes(result.outcomes)
@@ -210,9 +248,17 @@ def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: M
 
 def _old_rows(new: Arrays, old: Arrays, change: ModelChange) -> Arrays:
     """Quantised tables to which only tokens were appended, with the old rows as they were."""
-    operations, rows, result = {operation["op"] for operation in change.operations}, change.before.vocab_size, Arrays()
+    operations, rows, result = (
+        {operation["op"] for operation in change.operations},
+        change.before.vocab_size,
+        Arrays(),
+    )
     if "resize_vocabulary" in operations and "grow_width" not in operations:
         for stem in [f"{table}.{base}" for table in TABLES for base in ("", "base.")]:
-            paths = [stem + part for part in ("weight", *CODES) if stem + part in old and f"{stem}scales" in new]
+            paths = [
+                stem + part
+                for part in ("weight", *CODES)
+                if stem + part in old and f"{stem}scales" in new
+            ]
             result |= {path: mx.concatenate([old[path], new[path][rows:]]) for path in paths}
     return result

@@ -12,9 +12,20 @@ from mlxlab.models.build import Architecture
 
 Node = dict[str, Any]
 
-FREE = ("dropout", "branch_dropout", "adapter", "quantization", "freeze")  # neither shapes nor what is computed
-GROWTH: Mapping[str, Callable[[int, int], Node]] = {  # key -> the operation for its old and its new value
-    "num_layers": lambda old, new: {"op": "stack", "map": [layer * old // new for layer in range(new)]},
+FREE = (
+    "dropout",
+    "branch_dropout",
+    "adapter",
+    "quantization",
+    "freeze",
+)  # neither shapes nor what is computed
+GROWTH: Mapping[
+    str, Callable[[int, int], Node]
+] = {  # key -> the operation for its old and its new value
+    "num_layers": lambda old, new: {
+        "op": "stack",
+        "map": [layer * old // new for layer in range(new)],
+    },
     "intermediate_size": lambda old, new: {"op": "widen", "feed_forward": new},
     "num_heads": lambda old, new: {"op": "add_heads", "heads": new},
     "hidden_size": lambda old, new: {"op": "grow_width", "hidden_size": new},
@@ -71,7 +82,9 @@ def plan(
             operations.append({"id": "resume", **operation_for(old[key], node[key])})
             after = _after(operations[-1], after, f"model.{key}={node[key]}")
     if vocab_size > before.vocab_size:
-        operation = {"op": "grow_vocabulary", "vocabulary": vocabulary} if vocabulary else NEW_TOKENS
+        operation = (
+            {"op": "grow_vocabulary", "vocabulary": vocabulary} if vocabulary else NEW_TOKENS
+        )
         operations.append({"id": "resume", "size": vocab_size, **operation})
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)
@@ -98,7 +111,9 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_
         for path, (old, new) in differences({key: value}, {key: node.get(key)}, "model").items()
     ]
     if vocab_size < before.vocab_size:
-        refused.append(f"a vocabulary of {vocab_size} tokens: was {before.vocab_size} in the checkpoint")
+        refused.append(
+            f"a vocabulary of {vocab_size} tokens: was {before.vocab_size} in the checkpoint"
+        )
     if refused:
         raise ConfigError(f"{'; '.join(refused)}; {POSSIBLE}")
 

@@ -19,12 +19,16 @@ from mlxlab.models.patterns import select
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
 KEY = "model.adapter"
-IN_LAYER = re.compile(r"\.\d+\.")  # of an architecture of mlx-lm, which names its layers in several ways
+IN_LAYER = re.compile(
+    r"\.\d+\."
+)  # of an architecture of mlx-lm, which names its layers in several ways
 ALL_LINEAR = "all-linear"  # of the library peft
 LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 
-def apply_options(model: Model, options: ModelOptions, seed: int | None, drawn: Sequence[str] = ()) -> None:
+def apply_options(
+    model: Model, options: ModelOptions, seed: int | None, drawn: Sequence[str] = ()
+) -> None:
     """Quantises, inserts adapters and freezes what is not trained. The weights of a classifier always train.
 
     Args:
@@ -40,9 +44,14 @@ def apply_options(model: Model, options: ModelOptions, seed: int | None, drawn: 
         quantize(model, options.quantization, layers)
     if options.adapter is not None:
         if frozen := sorted(set(drawn) - set(trained)):
-            raise ConfigError(f"{KEY}.train: expected [head]; {frozen[0]} is not pretrained, it would stay random")
+            raise ConfigError(
+                f"{KEY}.train: expected [head]; {frozen[0]} is not pretrained, it would stay random"
+            )
         insert(model, options.adapter, seed)  # changes paths
-        train_only(model, [*adapter_paths(named_parameters(model)), *trained_weights(model, options.adapter)])
+        train_only(
+            model,
+            [*adapter_paths(named_parameters(model)), *trained_weights(model, options.adapter)],
+        )
     if options.freeze:
         freeze(model, options.freeze)
 
@@ -53,7 +62,9 @@ def check_patterns(outline: Model, options: ModelOptions) -> None:
     Args:
         outline: a model of the same architecture, which is changed.
     """
-    freeze = () if options.quantization.bits is not None else options.freeze  # may name scales of quantised layers
+    freeze = (
+        () if options.quantization.bits is not None else options.freeze
+    )  # may name scales of quantised layers
     apply_options(outline, replace(options, freeze=freeze, quantization=Quantization()), None)
 
 
@@ -61,7 +72,9 @@ def trained_weights(model: Model, options: LoRA) -> list[str]:
     """The parameters that are trained in addition to adapters: those that `train` chooses, and all of a classifier."""
     names = select_parameters(model, options.train, f"{KEY}.train")
     classifier = isinstance(model.head, Classifier)
-    return names + [path for path in named_parameters(model) if classifier and path.startswith("head.")]
+    return names + [
+        path for path in named_parameters(model) if classifier and path.startswith("head.")
+    ]
 
 
 def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
@@ -83,14 +96,26 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     paths = sorted(path for path, _ in layers if path.rpartition(".")[0] not in classifiers)
     if options.targets is not None:
         if not options.targets:
-            raise ConfigError(f"{KEY}.targets=[]: expected patterns; null is all layers of attention and feed-forward")
+            raise ConfigError(
+                f"{KEY}.targets=[]: expected patterns; null is all layers of attention and feed-forward"
+            )
         if ALL_LINEAR in options.targets:
             meaning = "null, the default, is all linear layers of attention and feed-forward"
             raise ConfigError(f"{KEY}.targets: got {ALL_LINEAR}; {meaning}")
         return select(options.targets, paths, f"{KEY}.targets")
-    owners = {path for path, module in model.named_modules() if isinstance(module, Attention | FeedForward)}
+    owners = {
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, Attention | FeedForward)
+    }
     zoo = [path for path, module in model.named_modules() if isinstance(module, MlxLm)]
-    chosen = [path for path in paths if path.rpartition(".")[0] in owners or (zoo and IN_LAYER.search(path))]
+    chosen = [
+        path
+        for path in paths
+        if path.rpartition(".")[0] in owners or (zoo and IN_LAYER.search(path))
+    ]
     if not chosen:
-        raise ConfigError(f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer")
+        raise ConfigError(
+            f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer"
+        )
     return chosen

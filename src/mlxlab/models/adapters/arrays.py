@@ -22,7 +22,9 @@ def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int | None) -
     shape = (options.rank, in_size)
     a = mx.zeros(shape) if seed is None else initial_a(seed, layer, shape)
     arrays = {f"{layer}.lora_a": a, f"{layer}.lora_b": mx.zeros((out_size, options.rank))}
-    return arrays | ({f"{layer}.magnitude": mx.sqrt(mx.square(weight).sum(axis=1))} if options.dora else {})
+    return arrays | (
+        {f"{layer}.magnitude": mx.sqrt(mx.square(weight).sum(axis=1))} if options.dora else {}
+    )
 
 
 def insert(
@@ -36,11 +38,15 @@ def insert(
     targets = set(layers)
     owners = {path: path.rpartition(".")[0] for path in arrays}
     moved = {
-        f"{owner}.base.{path.rpartition('.')[2]}" if (owner := owners[path]) in targets else path: array
+        f"{owner}.base.{path.rpartition('.')[2]}"
+        if (owner := owners[path]) in targets
+        else path: array
         for path, array in arrays.items()
     }
     for layer in sorted(targets):
-        codes = [arrays[path] for name in ("weight", *CODES) if (path := f"{layer}.{name}") in arrays]
+        codes = [
+            arrays[path] for name in ("weight", *CODES) if (path := f"{layer}.{name}") in arrays
+        ]
         weight = codes[0] if packing is None or codes[1:] == [] else packing.unpack(codes)
         moved |= new_adapter(layer, weight, options, seed)
     return moved
@@ -60,10 +66,14 @@ def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
     for layer, base in sorted(bases.items()):
         a, b = (arrays[f"{layer}.{name}"] for name in ADAPTER[:2])
         if "scales" in base:
-            raise ConfigError(f"{layer}: a quantised weight cannot take up its adapter; export merge makes it float32")
+            raise ConfigError(
+                f"{layer}: a quantised weight cannot take up its adapter; export merge makes it float32"
+            )
         scale, magnitude = options.alpha / options.rank, arrays.get(f"{layer}.magnitude")
         weight = merged_weight(base.pop("weight"), a, b, scale, magnitude)
-        merged |= {f"{layer}.weight": weight} | {f"{layer}.{name}": array for name, array in base.items()}
+        merged |= {f"{layer}.weight": weight} | {
+            f"{layer}.{name}": array for name, array in base.items()
+        }
     return merged
 
 

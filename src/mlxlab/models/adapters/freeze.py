@@ -76,7 +76,9 @@ def _owners(module: nn.Module, names: Iterable[str]) -> Iterable[tuple[nn.Module
     modules = dict(module.named_modules())
     for name in names:
         parts = name.split(".")
-        count = next(count for count in range(len(parts) - 1, -1, -1) if ".".join(parts[:count]) in modules)
+        count = next(
+            count for count in range(len(parts) - 1, -1, -1) if ".".join(parts[:count]) in modules
+        )
         yield modules[".".join(parts[:count])], parts[count]
 
 
@@ -89,4 +91,8 @@ def adapter_paths(paths: Iterable[str]) -> list[str]:
     """Those of the paths that belong to an adapter."""
     paths = list(paths)
     layers = set(adapted_layers(paths))
-    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in ADAPTER]
+    return [
+        path
+        for path in paths
+        if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in ADAPTER
+    ]

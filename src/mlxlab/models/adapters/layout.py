@@ -35,17 +35,29 @@ def published_layout(folder: Path, arrays: Collection[str]) -> Layout:
     Raises:
         DataError: it is damaged, or a layer that it leaves out is quantised.
     """
-    file = (folder / "config.json").resolve()  # the files of a downloaded snapshot are symbolic links
+    file = (
+        folder / "config.json"
+    ).resolve()  # the files of a downloaded snapshot are symbolic links
     if not file.is_file():
         return Layout()
     try:
-        saved = validate(read_json(file, dict[str, object]).get("quantization") or {}, dict[str, object])
-        layers = {name: _read_codes(value, name) for name, value in saved.items() if isinstance(value, dict)}
+        saved = validate(
+            read_json(file, dict[str, object]).get("quantization") or {}, dict[str, object]
+        )
+        layers = {
+            name: _read_codes(value, name)
+            for name, value in saved.items()
+            if isinstance(value, dict)
+        }
         layout = replace(_read_codes(saved), exceptions=layers)
     except ShapeError as error:
         raise DataError(f"{file}: quantization: {error}") from None
-    if wrong := sorted(name for name, value in saved.items() if value is False and f"{name}.scales" in arrays):
-        raise DataError(f"{file}: quantization: {wrong[0]} is false, but the weights have {wrong[0]}.scales")
+    if wrong := sorted(
+        name for name, value in saved.items() if value is False and f"{name}.scales" in arrays
+    ):
+        raise DataError(
+            f"{file}: quantization: {wrong[0]} is false, but the weights have {wrong[0]}.scales"
+        )
     return layout
 
 

@@ -52,7 +52,9 @@ class LoRALayer(nn.Module):
     def weight(self) -> mx.array:
         """The weight of the layer that computes the same without an adapter."""
         magnitude = self.magnitude if "magnitude" in self else None
-        return merged_weight(dense_weight(self.base), self.lora_a, self.lora_b, self.scale, magnitude)
+        return merged_weight(
+            dense_weight(self.base), self.lora_a, self.lora_b, self.scale, magnitude
+        )
 
     @property
     def bias(self) -> mx.array:
@@ -65,7 +67,9 @@ class LoRALayer(nn.Module):
     def _add(self, out: mx.array, update: mx.array, change: mx.array | None) -> mx.array:
         if change is None:
             return out + update
-        product = out - self.base.bias if "bias" in self.base else out  # DoRA scales the weight, not the bias
+        product = (
+            out - self.base.bias if "bias" in self.base else out
+        )  # DoRA scales the weight, not the bias
         return out + update + change * (product + update)
 
     def _change(self) -> mx.array | None:
@@ -73,10 +77,18 @@ class LoRALayer(nn.Module):
         if "magnitude" not in self:
             return None
         # |W + scale B A|^2 of each row, without the matrix B A; in float32 where a step computes in less.
-        w, a, b = (array.astype(mx.float32) for array in (dense_weight(self.base), self.lora_a, self.lora_b))
+        w, a, b = (
+            array.astype(mx.float32)
+            for array in (dense_weight(self.base), self.lora_a, self.lora_b)
+        )
         mixed, squared = ((w @ a.T) * b).sum(axis=1), ((b @ (a @ a.T)) * b).sum(axis=1)
-        lengths = mx.sqrt(mx.square(w).sum(axis=1) + 2 * self.scale * mixed + self.scale**2 * squared)
-        change = self.magnitude.astype(mx.float32) / mx.stop_gradient(mx.maximum(lengths, MIN_LENGTH)) - 1
+        lengths = mx.sqrt(
+            mx.square(w).sum(axis=1) + 2 * self.scale * mixed + self.scale**2 * squared
+        )
+        change = (
+            self.magnitude.astype(mx.float32) / mx.stop_gradient(mx.maximum(lengths, MIN_LENGTH))
+            - 1
+        )
         return change.astype(self.lora_a.dtype)
 
 
@@ -86,7 +98,11 @@ def initial_a(seed: int, path: str, shape: tuple[int, ...]) -> mx.array:
 
 
 def merged_weight(
-    weight: mx.array, lora_a: mx.array, lora_b: mx.array, scale: float, magnitude: mx.array | None = None
+    weight: mx.array,
+    lora_a: mx.array,
+    lora_b: mx.array,
+    scale: float,
+    magnitude: mx.array | None = None,
 ) -> mx.array:
     """The weight (out, in) with its adapter folded in."""
     merged = weight + scale * (lora_b @ lora_a)

@@ -19,12 +19,16 @@ def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[s
     """
     arrays = named_parameters(model)
     adapted = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoRALayer)}
-    quantised = {path: layer for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)}
+    quantised = {
+        path: layer for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)
+    }
     for path, layer in {**quantised, **adapted}.items():
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
         inner = layer.base if isinstance(layer, LoRALayer) else layer
         weight = layer.weight if inner is not layer and with_adapters else dense_weight(inner)
-        arrays |= {f"{path}.weight": weight} | ({f"{path}.bias": inner.bias} if "bias" in inner else {})
+        arrays |= {f"{path}.weight": weight} | (
+            {f"{path}.bias": inner.bias} if "bias" in inner else {}
+        )
     return arrays
 
 

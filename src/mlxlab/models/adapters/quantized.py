@@ -38,7 +38,9 @@ class QuantizedEmbedding(nn.Module):
 
     def __call__(self, tokens: mx.array) -> mx.array:
         rows = self.packing.unpack([array[tokens] for array in packed_arrays(self)])
-        return rows.astype(self.biases.dtype) if "biases" in self else rows  # a low-precision step narrows them
+        return (
+            rows.astype(self.biases.dtype) if "biases" in self else rows
+        )  # a low-precision step narrows them
 
     def as_linear(self, x: mx.array) -> mx.array:
         """As output layer: (..., width) -> (..., vocabulary)."""

@@ -42,22 +42,36 @@ def bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
     supported: list[object] = [2] if node.get("_target_") == CNN_HYBRID else [1, 2]
     require(config, title, position_embedding_type=["absolute"], type_vocab_size=supported)
     types = config.get("type_vocab_size", 2)
-    return encoder_shape(config, node, title, "BERT") | ({} if types == 2 else {"num_token_types": types})
+    return encoder_shape(config, node, title, "BERT") | (
+        {} if types == 2 else {"num_token_types": types}
+    )
 
 
 def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
     """What BERT and the encoders of its architecture have in common."""
     options: Shape = {"position_embedding": "learned", "pre_norm": False}
-    if any(node.get(key, value) != value for key, value in options.items()) or node.get("mlp_type") in GATES:
+    if (
+        any(node.get(key, value) != value for key, value in options.items())
+        or node.get("mlp_type") in GATES
+    ):
         raise ConfigError(
             f"{title}: {family} has model.position_embedding=learned, model.pre_norm=false and no gated model.mlp_type"
         )
     require(config, title, hidden_act=list(ACTIVATIONS))
-    return options | {"mlp_type": config.get("hidden_act", "gelu"), "norm_eps": config.get("layer_norm_eps", 1e-12)}
+    return options | {
+        "mlp_type": config.get("hidden_act", "gelu"),
+        "norm_eps": config.get("layer_norm_eps", 1e-12),
+    }
 
 
 def bert_config(node: Node) -> dict[str, object]:
-    require_options(node, "BERT", position_embedding=("learned",), pre_norm=(False,), mlp_type=tuple(ACTIVATIONS))
+    require_options(
+        node,
+        "BERT",
+        position_embedding=("learned",),
+        pre_norm=(False,),
+        mlp_type=tuple(ACTIVATIONS),
+    )
     require_options(node, "BERT", num_token_types=(2, 1), bias=(True,), global_attention_every=(1,))
     if node.get("gated_layers"):
         raise ConfigError("model.gated_layers: BERT has no gates")

@@ -75,14 +75,26 @@ def read_config(path: Path) -> PretrainedConfig:
         raise NotAllowedError(f"{file}: asks to run code of its own (auto_map)")
     content = {SYNONYMS[key]: value for key, value in content.items() if key in SYNONYMS} | content
     try:
-        known = {key: value for key, value in content.items() if key in PretrainedConfig.__annotations__}
+        known = {
+            key: value for key, value in content.items() if key in PretrainedConfig.__annotations__
+        }
         config = cast(PretrainedConfig, validate(known, PretrainedConfig))
-        validate(config["num_attention_heads"] * (config.get("head_dim") or 1), ModelSize, "all heads together")
+        validate(
+            config["num_attention_heads"] * (config.get("head_dim") or 1),
+            ModelSize,
+            "all heads together",
+        )
     except ShapeError as error:
         raise DataError(f"{file}: {error}") from None
     head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
-    if path.suffix == ".gguf" and head_dim is not None and head_dim != config["hidden_size"] // heads:
-        raise ConfigError(f"{file}: rotary positions of {head_dim} dimensions (head_dim) are not supported")
+    if (
+        path.suffix == ".gguf"
+        and head_dim is not None
+        and head_dim != config["hidden_size"] // heads
+    ):
+        raise ConfigError(
+            f"{file}: rotary positions of {head_dim} dimensions (head_dim) are not supported"
+        )
     return config
 
 
@@ -90,4 +102,6 @@ def require(config: PretrainedConfig, title: str, **supported: list[object]) -> 
     """ConfigError where a key has another value than these; null and false are as if it were absent."""
     for key, values in supported.items():
         if (value := config.get(key)) not in (None, False, *values):
-            raise ConfigError(f"{title}: {key} is {value}, only {' or '.join(map(str, values))} is supported")
+            raise ConfigError(
+                f"{title}: {key} is {value}, only {' or '.join(map(str, values))} is supported"
+            )

@@ -37,4 +37,6 @@ def with_token_type(arrays: Arrays, config: PretrainedConfig) -> Arrays:
     return arrays | {"type_embedding.weight": mx.zeros((1, config["hidden_size"]))}
 
 
-FAMILY = Family("distilbert", (BERT,), NAMES, "distilbert.", distilbert_shape, adapt=with_token_type)
+FAMILY = Family(
+    "distilbert", (BERT,), NAMES, "distilbert.", distilbert_shape, adapt=with_token_type
+)

@@ -29,7 +29,11 @@ def families_of(target: str) -> list[Family]:
 
 def our_names(published: str) -> list[str]:
     """The modules of ours, without the number of their layer, that a family names so: `q_proj`, `dense`, `Wqkv`."""
-    tables = [(ours, re.sub(r"\.\d+$", "", theirs)) for family in FAMILIES for ours, theirs in family.names]
+    tables = [
+        (ours, re.sub(r"\.\d+$", "", theirs))
+        for family in FAMILIES
+        for ours, theirs in family.names
+    ]
     matches = [ours for ours, theirs in tables if theirs.rpartition(".")[2] == published]
     return list(dict.fromkeys(name.removeprefix("layers.{}.") for name in matches))
 
@@ -64,7 +68,11 @@ def export_family(node: Node) -> tuple[Family, dict[str, object]]:
             return family, family.config_json(node)
         except ConfigError as error:
             errors.append(error)
-    raise errors[0] if errors else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")
+    raise (
+        errors[0]
+        if errors
+        else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")
+    )
 
 
 def _listed(names: list[str]) -> str:

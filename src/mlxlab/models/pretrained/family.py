@@ -14,9 +14,17 @@ from mlxlab.models.pretrained.config import PretrainedConfig
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]  # constructor arguments of a backbone
-Names = tuple[tuple[str, str], ...]  # our module or parameter, the published one; {} is the number of a layer
-SIZES = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}  # keys of a config.json -> arguments
-SIZES |= {key: key for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")}
+Names = tuple[
+    tuple[str, str], ...
+]  # our module or parameter, the published one; {} is the number of a layer
+SIZES = {
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+}  # keys of a config.json -> arguments
+SIZES |= {
+    key: key
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
+}
 
 BERT = "mlxlab.models.bert.Bert"
 CNN_HYBRID = "mlxlab.models.cnn_hybrid.CnnHybrid"
@@ -104,7 +112,11 @@ def join_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
     result: Arrays = {}
     for name, array in arrays.items():
         match = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name)
-        count = 1 if match is None else next((n for suffix, n in parts.items() if match[1].endswith(suffix)), 1)
+        count = (
+            1
+            if match is None
+            else next((n for suffix, n in parts.items() if match[1].endswith(suffix)), 1)
+        )
         if match is None or count == 1:
             result[name] = array
         elif match[2] == "0":
@@ -123,5 +135,7 @@ def require_options(node: Node, family: str, **options: tuple[object, ...]) -> N
     """ConfigError for an option of a node with a value that a published family does not have, the first its default."""
     for key, values in options.items():
         if (value := node.get(key, values[0])) not in values:
-            expected = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+            expected = " or ".join(
+                str(value).lower() if isinstance(value, bool) else str(value) for value in values
+            )
             raise ConfigError(f"model.{key}={value}: {family} has {expected}")

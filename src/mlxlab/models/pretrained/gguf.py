@@ -47,15 +47,21 @@ def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
     try:
         loaded = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: not a valid GGUF file ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(
+            f"{path}: not a valid GGUF file ({str(error).splitlines()[0][:200]})"
+        ) from None
     arrays, metadata = cast(tuple[dict[str, mx.array], Metadata], loaded)
-    arrays |= {tensor.name: _bfloat16(path, tensor) for tensor in tensors if tensor.kind == BFLOAT16}
+    arrays |= {
+        tensor.name: _bfloat16(path, tensor) for tensor in tensors if tensor.kind == BFLOAT16
+    }
     return arrays, {key: _to_python(value) for key, value in metadata.items()}
 
 
 def _bfloat16(path: Path, tensor: Tensor) -> mx.array:
     """Its numbers as they are: MLX's reader makes float16 of them, in which small ones are 0 and large ones inf."""
-    data = np.memmap(path, np.dtype("<u2"), mode="r", offset=tensor.offset, shape=tuple(reversed(tensor.shape)))
+    data = np.memmap(
+        path, np.dtype("<u2"), mode="r", offset=tensor.offset, shape=tuple(reversed(tensor.shape))
+    )
     return mx.array(data).view(mx.bfloat16)
 
 
@@ -70,10 +76,16 @@ def gguf_config(path: Path) -> Metadata:
     arrays, metadata = read_gguf(path)
     kind, tokens = metadata.get("general.architecture"), metadata.get("tokenizer.ggml.tokens")
     if kind != "llama":
-        raise ConfigError(f"model.pretrained={path}: is of type {kind}; of GGUF files only llama is supported")
+        raise ConfigError(
+            f"model.pretrained={path}: is of type {kind}; of GGUF files only llama is supported"
+        )
     if metadata.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
         raise ConfigError(f"model.pretrained={path}: scaled rotary positions are not supported")
-    sizes = {name: metadata[f"llama.{key}"] for name, key in HYPERPARAMETERS.items() if f"llama.{key}" in metadata}
+    sizes = {
+        name: metadata[f"llama.{key}"]
+        for name, key in HYPERPARAMETERS.items()
+        if f"llama.{key}" in metadata
+    }
     return sizes | {
         "model_type": "llama",
         "tie_word_embeddings": "output.weight" not in arrays,
@@ -86,7 +98,9 @@ def num_gguf_weights(path: Path) -> int:
     arrays, _ = read_gguf(path)
     quantised = {name.removesuffix(".scales") for name in arrays if name.endswith(".scales")}
     sizes = {name: GROUP * arrays[f"{name}.scales"].size for name in quantised}
-    others = (array.size for name, array in arrays.items() if name.rpartition(".")[0] not in quantised)
+    others = (
+        array.size for name, array in arrays.items() if name.rpartition(".")[0] not in quantised
+    )
     return sum(sizes.values()) + sum(others)
 
 
@@ -99,7 +113,9 @@ def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tupl
             continue
         if f"{stem}.scales" in arrays:
             # Scales in float16, as they come, would cost four digits.
-            scales, biases = (arrays[f"{stem}.{suffix}"].astype(mx.float32) for suffix in ("scales", "biases"))
+            scales, biases = (
+                arrays[f"{stem}.{suffix}"].astype(mx.float32) for suffix in ("scales", "biases")
+            )
             bits = array.shape[-1] * 32 // (scales.shape[-1] * GROUP)
             array = mx.dequantize(array, scales, biases, group_size=GROUP, bits=bits)
         if rotated := re.search(r"\.attn_([qk])\.weight$", name):

@@ -13,7 +13,19 @@ VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 2**20
 STRING, ARRAY, UINT32 = 8, 9, 4  # types of metadata
-SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by type of metadata
+SCALAR_BYTES = {
+    0: 1,
+    1: 1,
+    2: 2,
+    3: 2,
+    4: 4,
+    5: 4,
+    6: 4,
+    7: 1,
+    10: 8,
+    11: 8,
+    12: 8,
+}  # by type of metadata
 BLOCKS = {  # type of a tensor -> numbers in a block, bytes of a block
     0: (1, 4),
     1: (1, 2),
@@ -119,14 +131,21 @@ class _Header:
     def read_alignment(self, kind: int) -> None:
         self.alignment = self.number("I") if kind == UINT32 else 0
         if not 1 <= self.alignment <= MAX_ALIGNMENT or self.alignment & (self.alignment - 1):
-            raise _Fault(f"general.alignment, expected a power of two up to {MAX_ALIGNMENT} of type uint32")
+            raise _Fault(
+                f"general.alignment, expected a power of two up to {MAX_ALIGNMENT} of type uint32"
+            )
 
     def tensor(self) -> Tensor:
         """The next tensor, with its offset behind the header."""
-        full_name, num_dimensions = self.string().decode("utf-8", errors="replace"), self.number("I")
+        full_name, num_dimensions = (
+            self.string().decode("utf-8", errors="replace"),
+            self.number("I"),
+        )
         name = full_name[:60]
         if num_dimensions > MAX_DIMENSIONS:
-            raise _Fault(f"{name!r} has {num_dimensions} dimensions, expected at most {MAX_DIMENSIONS}")
+            raise _Fault(
+                f"{name!r} has {num_dimensions} dimensions, expected at most {MAX_DIMENSIONS}"
+            )
         shape = [self.number("Q") for _ in range(num_dimensions)]
         kind, offset = self.number("I"), self.number("Q")
         if kind not in BLOCKS:
@@ -135,7 +154,9 @@ class _Header:
         if not all(1 <= size < 2**31 for size in shape) or (shape[0] if shape else 1) % numbers:
             raise _Fault(f"{name!r} has the shape {shape}, expected rows in blocks of {numbers}")
         if offset % self.alignment:
-            raise _Fault(f"{name!r} begins at byte {offset}, expected a multiple of {self.alignment}")
+            raise _Fault(
+                f"{name!r} begins at byte {offset}, expected a multiple of {self.alignment}"
+            )
         return Tensor(full_name, kind, shape, offset)
 
 

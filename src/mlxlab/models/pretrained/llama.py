@@ -8,7 +8,15 @@ from mlxlab.constraints import Positive, Size
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.pretrained.config import PretrainedConfig, require
-from mlxlab.models.pretrained.family import TRANSFORMER, Family, Names, Node, Shape, require_options, sizes_of
+from mlxlab.models.pretrained.family import (
+    TRANSFORMER,
+    Family,
+    Names,
+    Node,
+    Shape,
+    require_options,
+    sizes_of,
+)
 from mlxlab.models.rope import Llama3Scaling
 
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
@@ -67,14 +75,18 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
     theta, scaling = read_rope(config, title)
     size = head_dim or config["hidden_size"] // heads
     if scaling is not None and size > MAX_SCALED:
-        raise ConfigError(f"{title}: heads of {size} dimensions, expected at most {MAX_SCALED} with a rope_scaling")
+        raise ConfigError(
+            f"{title}: heads of {size} dimensions, expected at most {MAX_SCALED} with a rope_scaling"
+        )
     return OPTIONS | {
         "num_kv_heads": config.get("num_key_value_heads"),
         "rope_theta": theta,
         "rope_scaling": scaling,
         "norm_eps": config.get("rms_norm_eps", 1e-6),
         "tie_embeddings": config.get("tie_word_embeddings", False),
-        "head_dim": None if head_dim is None or head_dim * heads == config["hidden_size"] else head_dim,
+        "head_dim": None
+        if head_dim is None or head_dim * heads == config["hidden_size"]
+        else head_dim,
         "qk_norm": False,
         "no_rope_layers": [],
     }
@@ -82,7 +94,9 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
 
 def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, object] | None]:
     """Base and scaling of the rotary frequencies; ConfigError for a scaling other than Llama 3's."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}  # newer files have the base in it
+    rope = (
+        config.get("rope_parameters") or config.get("rope_scaling") or {}
+    )  # newer files have the base in it
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
     if not isinstance(theta, int | float) or theta <= 0:
@@ -92,20 +106,29 @@ def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, ob
     if rope_type != "llama3":
         raise ConfigError(f"{title}: rotary positions of type {rope_type} are not supported")
     try:
-        scaling = validate({key: rope[key] for key in ScalingConfig.__annotations__ if key in rope}, ScalingConfig)
+        scaling = validate(
+            {key: rope[key] for key in ScalingConfig.__annotations__ if key in rope}, ScalingConfig
+        )
     except ShapeError as error:
         raise DataError(f"{title}: rotary positions: {error}") from None
     return float(theta), {"_target_": SCALING, **cast(dict[str, object], scaling)}
 
 
 def llama_config(node: Node) -> dict[str, object]:
-    require_options(node, "Llama", qk_norm=(False,), no_rope_layers=((), []), attention_bias=("none", "all"))
-    return decoder_config(node, "llama") | {"attention_bias": node.get("attention_bias") == "all", "mlp_bias": False}
+    require_options(
+        node, "Llama", qk_norm=(False,), no_rope_layers=((), []), attention_bias=("none", "all")
+    )
+    return decoder_config(node, "llama") | {
+        "attention_bias": node.get("attention_bias") == "all",
+        "mlp_bias": False,
+    }
 
 
 def smollm3_config(node: Node) -> dict[str, object]:
     require_options(node, "SmolLM3", qk_norm=(False,), attention_bias=("none", "all"))
-    layers = [int(layer not in (node.get("no_rope_layers") or ())) for layer in range(node["num_layers"])]
+    layers = [
+        int(layer not in (node.get("no_rope_layers") or ())) for layer in range(node["num_layers"])
+    ]
     return decoder_config(node, "smollm3") | {
         "attention_bias": node.get("attention_bias") == "all",
         "mlp_bias": False,
@@ -116,7 +139,9 @@ def smollm3_config(node: Node) -> dict[str, object]:
 
 def decoder_config(node: Node, model_type: str) -> dict[str, object]:
     """The config.json of what Llama and the decoders that follow it have in common."""
-    require_options(node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",))
+    require_options(
+        node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",)
+    )
     options = node.get("rope_scaling")
     scaling = asdict(instantiate(options, Llama3Scaling)) if options else {}
     return {

@@ -20,7 +20,9 @@ from mlxlab.program import install_command
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
 EXPECTED = f"a GGUF file (.gguf), a folder with {FILES}, or a hub id (owner/name)"
-MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
+MLX_LM = (
+    "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
+)
 
 
 def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = True) -> Path:
@@ -48,23 +50,33 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
             raise InputNotFoundError(f"{key}={message}")
     if not is_hub_id:
         near = nearest_path(path, is_folder=True, suffix=".gguf")
-        raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near and f'; {near}'}")
+        raise InputNotFoundError(
+            f"{title}: no such folder, and not a hub id (owner/name){near and f'; {near}'}"
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ServiceUnavailableError(f"{title}: no such folder; for hub ids: {install_command('hub')}") from None
+        raise ServiceUnavailableError(
+            f"{title}: no such folder; for hub ids: {install_command('hub')}"
+        ) from None
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"]))
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"])
+        )
     except Exception as error:  # the hub's client raises whatever its transport raises
         failed = f"download from the hub failed ({type(error).__name__})"
-        raise ServiceUnavailableError(f"{title}: {failed}; without a network name a folder with {FILES}") from None
+        raise ServiceUnavailableError(
+            f"{title}: {failed}; without a network name a folder with {FILES}"
+        ) from None
 
 
 def _refuse_without_model(folder: Path, title: str) -> None:
     """InputNotFoundError for a folder without config.json, with its sub-folder that has one."""
     if (folder / CONFIG).exists():
         return
-    inner = sorted(path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in folder.glob(pattern))
+    inner = sorted(
+        path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in folder.glob(pattern)
+    )
     hint = f"; did you mean {title.rstrip('/')}/{inner[0].relative_to(folder)}?" if inner else ""
     if (folder / "inference").is_dir():
         hint = "; this is the folder of a run: model.init_from begins with its weights"
@@ -91,7 +103,11 @@ def tokenizer_dir(name: str, cache: Path) -> Path:
 
 def pretrained_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a folder or GGUF file."""
-    return Tokenizer(tokenizer_from(read_gguf(path)[1], path)) if path.suffix == ".gguf" else load_tokenizer(path)
+    return (
+        Tokenizer(tokenizer_from(read_gguf(path)[1], path))
+        if path.suffix == ".gguf"
+        else load_tokenizer(path)
+    )
 
 
 def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
@@ -109,10 +125,16 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
     config = read_config(path)
     family = family_of(config, target, title)
     if vocab_size > config["vocab_size"]:
-        raise ConfigError(f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}")
+        raise ConfigError(
+            f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}"
+        )
     shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}
     shape |= family.shape(config, node, title)
-    pooled = node["_target_"] == BERT and "pooling" not in shape and node.get("pooling", "dense") == "dense"
+    pooled = (
+        node["_target_"] == BERT
+        and "pooling" not in shape
+        and node.get("pooling", "dense") == "dense"
+    )
     return shape | {"pooling": "first"} if pooled and not has_pooler(path) else shape
 
 

@@ -4,7 +4,15 @@ from typing import cast
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.config import PretrainedConfig, require
-from mlxlab.models.pretrained.family import BERT, Family, Names, Node, Shape, require_options, sizes_of
+from mlxlab.models.pretrained.family import (
+    BERT,
+    Family,
+    Names,
+    Node,
+    Shape,
+    require_options,
+    sizes_of,
+)
 from mlxlab.models.pretrained.llama import read_rope
 
 NAMES: Names = (
@@ -29,12 +37,26 @@ SPLIT = (("attn.Wqkv", 3), ("mlp.Wi", 2))
 MLP_TYPES = {"gelu": "geglu", "silu": "swiglu"}  # the activation of its gates, and our name
 POOLING = {"cls": "first", "mean": "mean"}
 BIASES = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
-THETAS = {"full_attention": ("global_rope_theta", 160_000.0), "sliding_attention": ("local_rope_theta", 10_000.0)}
-OPTIONS: Shape = {"position_embedding": "rope", "pre_norm": True, "num_token_types": 0, "first_attention_norm": False}
+THETAS = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
+}
+OPTIONS: Shape = {
+    "position_embedding": "rope",
+    "pre_norm": True,
+    "num_token_types": 0,
+    "first_attention_norm": False,
+}
 
 
 def modernbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
-    require(config, title, hidden_act=list(MLP_TYPES), classifier_activation=["gelu"], classifier_pooling=list(POOLING))
+    require(
+        config,
+        title,
+        hidden_act=list(MLP_TYPES),
+        classifier_activation=["gelu"],
+        classifier_pooling=list(POOLING),
+    )
     for key in ("tie_word_embeddings", "decoder_bias"):
         if not config.get(key, True):
             raise ConfigError(f"{title}: {key} is false, only true is supported")
@@ -43,7 +65,10 @@ def modernbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
         different = ", ".join(f"{key}={str(value).lower()}" for key, value in biases.items())
         raise ConfigError(f"{title}: has some biases ({different}), only all or none are supported")
     mlp_type = MLP_TYPES[config.get("hidden_act", "gelu")]
-    if node.get("mlp_type", "gelu") not in ("gelu", mlp_type):  # gelu is the default, and stands for BERT's
+    if node.get("mlp_type", "gelu") not in (
+        "gelu",
+        mlp_type,
+    ):  # gelu is the default, and stands for BERT's
         raise ConfigError(f"{title}: has model.mlp_type={mlp_type}")
     thetas = read_thetas(config, title)
     pooling = {"pooling": POOLING[config.get("classifier_pooling", "cls")]}
@@ -64,7 +89,9 @@ def read_thetas(config: PretrainedConfig, title: str) -> dict[str, float]:
     """Bases of the rotary frequencies of both types of attention; ConfigError where they are scaled."""
     parameters = config.get("rope_parameters") or {}
     if unknown := parameters.keys() - THETAS:
-        raise ConfigError(f"{title}: rope_parameters has {min(unknown)}, expected {' and '.join(THETAS)}")
+        raise ConfigError(
+            f"{title}: rope_parameters has {min(unknown)}, expected {' and '.join(THETAS)}"
+        )
     thetas = {}
     for attention, (key, default) in THETAS.items():
         rope = parameters.get(attention) or {}
@@ -86,23 +113,33 @@ def global_attention_every(config: PretrainedConfig, title: str) -> int:
     if len(types) != count:
         raise ConfigError(f"{title}: layer_types: expected {count} layers, got {len(types)}")
     every = types.index("full_attention", 1) if "full_attention" in types[1:] else count
-    if types != ["sliding_attention" if layer % every else "full_attention" for layer in range(count)]:
-        raise ConfigError(f"{title}: layer_types: expected full_attention in every n-th layer, the first included")
+    if types != [
+        "sliding_attention" if layer % every else "full_attention" for layer in range(count)
+    ]:
+        raise ConfigError(
+            f"{title}: layer_types: expected full_attention in every n-th layer, the first included"
+        )
     return every
 
 
 def modernbert_config(node: Node) -> dict[str, object]:
-    required = {"mlp_type": tuple(MLP_TYPES.values())} | {key: (value,) for key, value in OPTIONS.items()}
+    required = {"mlp_type": tuple(MLP_TYPES.values())} | {
+        key: (value,) for key, value in OPTIONS.items()
+    }
     require_options({**dict.fromkeys(required), **node}, "ModernBERT", **required)
     if node.get("gated_layers"):
         raise ConfigError("model.gated_layers: ModernBERT has no gates")
     if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
-        raise ConfigError(f"model.head_dim={node['head_dim']}: ModernBERT has hidden_size / num_heads")
+        raise ConfigError(
+            f"model.head_dim={node['head_dim']}: ModernBERT has hidden_size / num_heads"
+        )
     theta, dropout = node.get("rope_theta", 10000.0), node.get("dropout", 0.1)
     return {
         "model_type": "modernbert",
         **sizes_of(node),
-        "hidden_activation": next(key for key, value in MLP_TYPES.items() if value == node["mlp_type"]),
+        "hidden_activation": next(
+            key for key, value in MLP_TYPES.items() if value == node["mlp_type"]
+        ),
         "norm_eps": node.get("norm_eps", 1e-12),
         **dict.fromkeys(BIASES, node.get("bias", True)),
         "decoder_bias": True,
@@ -112,7 +149,9 @@ def modernbert_config(node: Node) -> dict[str, object]:
         "local_rope_theta": node.get("local_rope_theta") or theta,
         "classifier_activation": "gelu",
         "classifier_pooling": "mean" if node.get("pooling") == "mean" else "cls",
-        **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"), dropout),
+        **dict.fromkeys(
+            ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"), dropout
+        ),
         "tie_word_embeddings": True,
     }
 

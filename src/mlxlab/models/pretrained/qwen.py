@@ -24,7 +24,9 @@ def qwen3_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
 
 
 def qwen2_config(node: Node) -> dict[str, object]:
-    require_options(node, "Qwen2", attention_bias=("none", "qkv"), qk_norm=(False,), no_rope_layers=((), []))
+    require_options(
+        node, "Qwen2", attention_bias=("none", "qkv"), qk_norm=(False,), no_rope_layers=((), [])
+    )
     if node.get("attention_bias", "none") != "qkv":
         raise ConfigError("model.attention_bias=none: Qwen2 has qkv")
     if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):

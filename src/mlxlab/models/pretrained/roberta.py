@@ -18,7 +18,9 @@ def roberta_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
     require(config, title, position_embedding_type=["absolute"], type_vocab_size=[1, 2])
     positions = config.get("max_position_embeddings", 512) - _first_position(config)
     if positions < 1:
-        raise ConfigError(f"{title}: has no positions behind that of padding ({_first_position(config) - 1})")
+        raise ConfigError(
+            f"{title}: has no positions behind that of padding ({_first_position(config) - 1})"
+        )
     return encoder_shape(config, node, title, "RoBERTa") | {
         "max_position_embeddings": positions,
         "num_token_types": config.get("type_vocab_size", 2),
@@ -28,7 +30,11 @@ def roberta_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
 def without_padding(arrays: Arrays, config: PretrainedConfig) -> Arrays:
     """The position of the first token is row 0 of our table."""
     table = arrays.get("position_embedding.weight")
-    return arrays if table is None else arrays | {"position_embedding.weight": table[_first_position(config) :]}
+    return (
+        arrays
+        if table is None
+        else arrays | {"position_embedding.weight": table[_first_position(config) :]}
+    )
 
 
 def _first_position(config: PretrainedConfig) -> int:

@@ -55,7 +55,11 @@ def refuse_too_large(backbone: Backbone, path: Path) -> None:
     """
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     count = sum(math.prod(leaf.shape) for leaf in named_parameters(module).values())
-    stored = num_gguf_weights(path) if path.suffix == ".gguf" else sum(leaf.size for leaf in read_arrays(path).values())
+    stored = (
+        num_gguf_weights(path)
+        if path.suffix == ".gguf"
+        else sum(leaf.size for leaf in read_arrays(path).values())
+    )
     if count > 2 * stored:
         raise DataError(f"{path}: its config asks for {count:,} weights, its files hold {stored:,}")
 
@@ -75,32 +79,54 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
     unexpected = [name for name in arrays if name not in shapes]
     faults = [f"{name} is missing" for name in shapes if name not in arrays]
-    faults += [f"{name} is not a weight of this architecture" for name in unexpected if name.startswith("layers.")]
+    faults += [
+        f"{name} is not a weight of this architecture"
+        for name in unexpected
+        if name.startswith("layers.")
+    ]
     faults += [
         f"{name} has shape {arrays[name].shape}, expected {shape}"
         for name, shape in shapes.items()
         if name in arrays and arrays[name].shape != shape
     ]
-    if isinstance(module, Transformer) and not module.tie_embeddings and "head.out.weight" not in head:
+    if (
+        isinstance(module, Transformer)
+        and not module.tie_embeddings
+        and "head.out.weight" not in head
+    ):
         faults.append("lm_head.weight is missing, and the head is not tied")
     if faults:
         raise DataError(f"{path}: weights do not fit: {_some(faults)}")
     if unexpected:
-        warnings.warn(f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3)
-    weights = {name: array.astype(mx.float32) for name, array in (arrays | head).items() if name not in unexpected}
+        warnings.warn(
+            f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3
+        )
+    weights = {
+        name: array.astype(mx.float32)
+        for name, array in (arrays | head).items()
+        if name not in unexpected
+    }
     evaluate_finite(weights, str(path))
     module.load_weights([(name, weights[name]) for name in shapes])
-    return {} if isinstance(backbone, CnnHybrid) else {name.removeprefix("head."): weights[name] for name in head}
+    return (
+        {}
+        if isinstance(backbone, CnnHybrid)
+        else {name.removeprefix("head."): weights[name] for name in head}
+    )
 
 
 def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
     """Loads what a pretrained model has of the head; returns the rest, which stays random, and warns."""
     parameters = named_parameters(head)
     matching = {path: weights[path] for path, leaf in parameters.items() if path in weights}
-    matching = {path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape}
+    matching = {
+        path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape
+    }
     if missing := sorted(parameters.keys() - matching.keys()):
         names = ", ".join(missing)
-        warnings.warn(f"the pretrained model has no {names} for the head: initialized at random", stacklevel=2)
+        warnings.warn(
+            f"the pretrained model has no {names} for the head: initialized at random", stacklevel=2
+        )
     head.load_weights(list(matching.items()), strict=False)
     return missing
 
@@ -111,12 +137,16 @@ def _some(items: list[str]) -> str:
 
 def _own_arrays(path: Path, config: PretrainedConfig, module: nn.Module) -> dict[str, mx.array]:
     """The arrays at `path` by our names."""
-    published = {name: array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)}
+    published = {
+        name: array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)
+    }
     if path.suffix == ".gguf":
         return {rename(name, GGUF_NAMES): array for name, array in published.items()}
     family = family_of(config, f"{type(module).__module__}.{type(module).__name__}", str(path))
     table = family.table()
-    arrays = {rename(name, table): array for name, array in split_arrays(published, family.split).items()}
+    arrays = {
+        rename(name, table): array for name, array in split_arrays(published, family.split).items()
+    }
     return family.adapt(arrays, config)
 
 
@@ -131,7 +161,9 @@ def read_arrays(folder: Path) -> dict[str, mx.array]:
         return dict(gguf_weights(folder, num_heads, config.get("num_key_value_heads") or num_heads))
     arrays: dict[str, mx.array] = {}
     for path in _files(folder):
-        arrays |= read_safetensors(path.resolve())  # the files of a downloaded snapshot are symbolic links
+        arrays |= read_safetensors(
+            path.resolve()
+        )  # the files of a downloaded snapshot are symbolic links
     return arrays
 
 
@@ -150,7 +182,9 @@ def _files(folder: Path) -> list[Path]:
     files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    if pickled := sorted(file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}")):
+    if pickled := sorted(
+        file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}")
+    ):
         raise NotAllowedError(
             f"{folder}: has {pickled[0]}, but no safetensors; pickled weights can run code and are not read"
         )

@@ -19,8 +19,16 @@ from mlxlab.program import install_command
 
 PACKAGE = "mlx_lm.models"
 CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
-UNUSED_TOKENS = "_dummy_tokenizer_ids"  # phi3small writes to their logits, also where the vocabulary is smaller
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_context_length")
+UNUSED_TOKENS = (
+    "_dummy_tokenizer_ids"  # phi3small writes to their logits, also where the vocabulary is smaller
+)
+CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_context_length",
+)
 LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_decoder_layers")
 VOCABULARY = "vocab_size"
 VOCABULARIES = (VOCABULARY, "num_vocab", "embedding_size")  # names of the number of tokens
@@ -34,7 +42,16 @@ def architectures() -> list[str]:
 
 
 _SHARED = (  # modules of layers and caches, without a model
-    *("activations", "base", "bitlinear_layers", "cache", "gated_delta", "mla", "pipeline", "rope_utils"),
+    *(
+        "activations",
+        "base",
+        "bitlinear_layers",
+        "cache",
+        "gated_delta",
+        "mla",
+        "pipeline",
+        "rope_utils",
+    ),
     *("ssm", "switch_layers"),
 )
 
@@ -52,9 +69,13 @@ def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Modu
     settings = with_vocabulary(config, vocab_size)
     try:
         model: nn.Module = module.Model(module.ModelArgs.from_dict(settings))
-    except Exception as error:  # code of others, which raises whatever a missing or wrong key leads to
+    except (
+        Exception
+    ) as error:  # code of others, which raises whatever a missing or wrong key leads to
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(f"{title}: mlx-lm cannot build a {config['model_type']}: {reason}") from None
+        raise ConfigError(
+            f"{title}: mlx-lm cannot build a {config['model_type']}: {reason}"
+        ) from None
     if "_no_grad" not in vars(model):
         nn.Module.__init__(model)  # recurrent_gemma does not call it, and could not be trained
     if UNUSED_TOKENS in model:
@@ -70,7 +91,9 @@ def arguments_of(config: Mapping[str, object], title: str) -> type | None:
     Errors are those of `new_model`.
     """
     arguments: Any = _module(config, title).ModelArgs
-    reads_all = arguments.from_dict.__func__ is _import(f"{PACKAGE}.base").BaseModelArgs.from_dict.__func__
+    reads_all = (
+        arguments.from_dict.__func__ is _import(f"{PACKAGE}.base").BaseModelArgs.from_dict.__func__
+    )
     return cast(type, arguments) if reads_all else None
 
 
@@ -99,7 +122,9 @@ def text_value(config: Mapping[str, Any], *keys: str) -> Any:
     """The first of these keys that the config, or its `text_config`, has; None if it has none."""
     text = config.get("text_config")
     sections = [config, text] if isinstance(text, Mapping) else [config]
-    return next((section[key] for key in keys for section in sections if section.get(key) is not None), None)
+    return next(
+        (section[key] for key in keys for section in sections if section.get(key) is not None), None
+    )
 
 
 def check_sizes(config: Mapping[str, Any], title: str) -> None:
@@ -140,7 +165,11 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         if error.name in ("mlx_lm", PACKAGE):
-            raise ServiceUnavailableError(f"model=mlx_lm needs mlx-lm; {install_command('zoo')}") from None
+            raise ServiceUnavailableError(
+                f"model=mlx_lm needs mlx-lm; {install_command('zoo')}"
+            ) from None
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {error.name or error}") from None
     except SystemExit:  # a module of mlx-lm that misses a package of its own prints that and exits
-        raise ServiceUnavailableError(f"model=mlx_lm: {name} needs a package that is not installed") from None
+        raise ServiceUnavailableError(
+            f"model=mlx_lm: {name} needs a package that is not installed"
+        ) from None

@@ -26,8 +26,12 @@ def check_keys(config: Mapping[str, object], title: str) -> None:
         return
     parameters = inspect.signature(arguments).parameters
     unknown = [key for key in config if key not in parameters and key not in OF_ANY_MODEL]
-    faults = [f"{config['model_type']} has no {key}{suggestion(key, parameters)}" for key in unknown]
-    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    faults = [
+        f"{config['model_type']} has no {key}{suggestion(key, parameters)}" for key in unknown
+    ]
+    required = [
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty
+    ]
     if missing := [name for name in required if name not in config and name not in OF_ANY_MODEL]:
         faults.append(f"{config['model_type']} needs {', '.join(missing)}")
     if faults:

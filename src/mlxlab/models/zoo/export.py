@@ -26,7 +26,9 @@ def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: it is not a language model: mlx-lm has no classifiers; or mlx-lm would load another one.
     """
     if not isinstance(model.backbone, MlxLm) or not model.backbone.returns_logits:
-        raise ConfigError("model=mlx_lm: mlx-lm has language models only, no classifiers; expected model=bert")
+        raise ConfigError(
+            "model=mlx_lm: mlx-lm has language models only, no classifiers; expected model=bert"
+        )
     _refuse_misread(model, model.backbone)
     return with_vocabulary(node["config"], model.backbone.output_size)
 
@@ -39,7 +41,9 @@ def published_name(path: str) -> str:
 def cast_predicate(model: Model) -> Callable[[str], bool]:
     """Whether mlx-lm would store the array of a published name in fewer bits than float32."""
     assert isinstance(model.backbone, MlxLm)
-    casts: Callable[[str], bool] = getattr(model.backbone.model, "cast_predicate", lambda name: True)
+    casts: Callable[[str], bool] = getattr(
+        model.backbone.model, "cast_predicate", lambda name: True
+    )
     return casts
 
 
@@ -47,15 +51,21 @@ def _refuse_misread(model: Model, backbone: MlxLm) -> None:
     """ConfigError where mlx-lm changes weights of this architecture when it loads them, or could not run it."""
     name, size = backbone.model.model_type, backbone.output_size
     if UNUSED_TOKENS in backbone.model and size < MIN_TOKENS:
-        raise ConfigError(f"mlx-lm runs {name} with at least {MIN_TOKENS:,} tokens, this model has {size:,}")
+        raise ConfigError(
+            f"mlx-lm runs {name} with at least {MIN_TOKENS:,} tokens, this model has {size:,}"
+        )
     if any(isinstance(layer, QuantizedLayer) for layer in model.modules()):
         return  # mlx-lm knows such weights by their scales, and leaves them as they are
     arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
     loaded = backbone.sanitize(dict(arrays))
-    changed = [path for path in arrays if path not in loaded or not _is_equal(loaded[path], arrays[path])]
+    changed = [
+        path for path in arrays if path not in loaded or not _is_equal(loaded[path], arrays[path])
+    ]
     if changed or len(loaded) != len(arrays):
         example = next(iter([*changed, *(path for path in loaded if path not in arrays)]))
-        raise ConfigError(f"mlx-lm changes weights of {name} when it loads them, for example {example}")
+        raise ConfigError(
+            f"mlx-lm changes weights of {name} when it loads them, for example {example}"
+        )
 
 
 def _is_equal(first: mx.array, second: mx.array) -> bool:

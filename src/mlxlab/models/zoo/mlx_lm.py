@@ -11,9 +11,15 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.zoo.architectures import CONTEXT_KEYS, new_model, text_value
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
-ConfigJson = dict[str, Json]  # the contents of a config.json; any value passes the check of the config
+ConfigJson = dict[
+    str, Json
+]  # the contents of a config.json; any value passes the check of the config
 DEFAULT_CONTEXT = 2048  # tokens, where the config names no length
-POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # names of tables of learned positions
+POSITIONS = (
+    "wpe",
+    "embed_positions",
+    "position_embeddings",
+)  # names of tables of learned positions
 TITLE = "model.config"
 
 
@@ -43,7 +49,9 @@ class MlxLm(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(config, dict):
-            raise ConfigError(f"{TITLE}: expected the keys of a config.json, or model.pretrained=<folder or hub id>")
+            raise ConfigError(
+                f"{TITLE}: expected the keys of a config.json, or model.pretrained=<folder or hub id>"
+            )
         self.model = new_model(config, vocab_size, TITLE)
         self._embedding_path = _embedding_path(self.model, vocab_size, str(config["model_type"]))
         self._trunk_path = self._embedding_path.rpartition(".")[0]
@@ -67,7 +75,11 @@ class MlxLm(nn.Module):
 
     def sanitize(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
         """Published arrays by the names, and in the layout, of the parameters of `model`."""
-        return self.model.sanitize(arrays) if callable(getattr(type(self.model), "sanitize", None)) else arrays
+        return (
+            self.model.sanitize(arrays)
+            if callable(getattr(type(self.model), "sanitize", None))
+            else arrays
+        )
 
     def new_cache(self, padding: list[int]) -> "RowCaches":
         """An empty cache for rows that begin with these numbers of padding tokens."""
@@ -113,19 +125,27 @@ def _embedding_path(model: nn.Module, vocab_size: int, model_type: str) -> str:
     tables = [path for path in tables if _submodule(model, path).weight.shape[0] == vocab_size]
     if not tables:
         raise ConfigError(f"{TITLE}: {model_type} has no embedding of {vocab_size} tokens")
-    return min(tables, key=lambda path: (path.count("."), path.rpartition(".")[2] in POSITIONS, path))
+    return min(
+        tables, key=lambda path: (path.count("."), path.rpartition(".")[2] in POSITIONS, path)
+    )
 
 
 def _position_limit(model: nn.Module) -> int | None:
     """The rows of the smallest table of learned positions; None where there is none."""
-    tables = [table for path, table in model.named_modules() if path.rpartition(".")[2] in POSITIONS]
-    return min((table.weight.shape[0] for table in tables if isinstance(table, nn.Embedding)), default=None)
+    tables = [
+        table for path, table in model.named_modules() if path.rpartition(".")[2] in POSITIONS
+    ]
+    return min(
+        (table.weight.shape[0] for table in tables if isinstance(table, nn.Embedding)), default=None
+    )
 
 
 def _remove_output_layer(model: nn.Module, trunk: str, model_type: str) -> None:
     """Deletes what a model has next to the trunk, the module that owns the token embedding."""
     if not trunk:
-        raise ConfigError(f"{TITLE}: {model_type} has no states apart from its logits; expected a language model")
+        raise ConfigError(
+            f"{TITLE}: {model_type} has no states apart from its logits; expected a language model"
+        )
     module = model
     for name in trunk.split("."):
         for other in [key for key in module.children() if key != name]:

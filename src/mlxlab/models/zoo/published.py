@@ -27,13 +27,20 @@ def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str
     """
     if folder.suffix == ".gguf":
         raise ConfigError(f"{title}: expected a folder for model=mlx_lm, got a GGUF file")
-    file = (folder / "config.json").resolve()  # the files of a downloaded snapshot are symbolic links
+    file = (
+        folder / "config.json"
+    ).resolve()  # the files of a downloaded snapshot are symbolic links
     config = read_json(file, dict[str, object])
     refuse_code(config, str(file))
-    if any(isinstance(value, dict) and "_target_" in value for _, value in walk(config)) or "_target_" in config:
+    if (
+        any(isinstance(value, dict) and "_target_" in value for _, value in walk(config))
+        or "_target_" in config
+    ):
         raise NotAllowedError(f"{file}: asks to build an object (_target_)")
     if any(key in config for key in QUANTIZED):
-        raise ConfigError(f"{title}: its weights are quantised; expected the model in full precision")
+        raise ConfigError(
+            f"{title}: its weights are quantised; expected the model in full precision"
+        )
     size = text_value(config, VOCABULARY)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise DataError(f"{file}: {VOCABULARY} is {size}, expected a whole number >= 1")
@@ -48,11 +55,15 @@ def load_published_weights(backbone: MlxLm, arrays: dict[str, mx.array], title: 
         renamed: dict[str, mx.array] = dict(backbone.sanitize(arrays))
     except Exception as error:  # code of others, on arrays of a stranger
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"{title}: its weights are not those of its architecture ({reason})") from None
+        raise DataError(
+            f"{title}: its weights are not those of its architecture ({reason})"
+        ) from None
     shapes = {path: leaf.shape for path, leaf in named_parameters(backbone.model).items()}
     faults = [f"{name} is missing" for name in shapes if name not in renamed]
     # A classifier has no output layer.
-    faults += [f"{name} is unknown" for name in renamed if name not in shapes and backbone.returns_logits]
+    faults += [
+        f"{name} is unknown" for name in renamed if name not in shapes and backbone.returns_logits
+    ]
     for name, shape in shapes.items():
         if name in renamed and renamed[name].shape != shape:
             faults.append(f"{name} has shape {renamed[name].shape}, expected {shape}")

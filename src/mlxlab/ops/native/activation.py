@@ -89,7 +89,9 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     toolchain, cache = find_toolchain(), Cache()
     record = cache.record(toolchain.key)
     if record is None or again or (retry and record["error"]):
-        logger.info(f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s")
+        logger.info(
+            f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s"
+        )
         record = build(toolchain, cache, again=record is not None)
         if record["error"] is None:
             logger.info(f"native kernels: built in {record['seconds']:.0f} s")
@@ -113,7 +115,9 @@ def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
 
     with cache.open_library(toolchain.key, record["sha256"]) as path:
         if path is None:
-            raise KernelsUnavailable(f"{cache.path(toolchain.key, 'so')}: replaced while it was loaded")
+            raise KernelsUnavailable(
+                f"{cache.path(toolchain.key, 'so')}: replaced while it was loaded"
+            )
         features = load(path, cache.path(toolchain.key, "so"))
     state.use(KernelSet(toolchain.digest, features))
     return state.current()

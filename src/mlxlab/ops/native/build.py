@@ -44,15 +44,26 @@ def check_library(library: Path) -> CheckResult:
     command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
     code, output = _run(command, module_environment() | {"MLXLAB_NATIVE": "off"}, CHECK_SECONDS)
     if code != 0:
-        end = "took too long" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
-        return {"error": f"the self-check failed: {' '.join([end, *output.split()])[-200:]}", "features": ""}
+        end = (
+            "took too long"
+            if code is None
+            else f"signal {-code}"
+            if code < 0
+            else f"exit code {code}"
+        )
+        return {
+            "error": f"the self-check failed: {' '.join([end, *output.split()])[-200:]}",
+            "features": "",
+        }
     try:
         return parse_json(output.splitlines()[-1], CheckResult, "self-check")
     except (DataError, IndexError):
         return {"error": f"the self-check failed: {output[-200:]}", "features": ""}
 
 
-def build(toolchain: Toolchain, cache: Cache, *, again: bool = False, check: Check = check_library) -> BuildRecord:
+def build(
+    toolchain: Toolchain, cache: Cache, *, again: bool = False, check: Check = check_library
+) -> BuildRecord:
     """Builds unless a build with this key has ended before; waits for another process that builds.
 
     Args:
@@ -72,7 +83,9 @@ def build(toolchain: Toolchain, cache: Cache, *, again: bool = False, check: Che
             logger.info("native kernels: waiting for another process that builds them")
         waited = True
         if time.monotonic() > deadline:
-            raise KernelsUnavailable(f"{cache.folder}: another process has been building for too long")
+            raise KernelsUnavailable(
+                f"{cache.folder}: another process has been building for too long"
+            )
         time.sleep(0.1)
 
 
@@ -80,7 +93,9 @@ def start_background_build(cache: Cache) -> None:
     """Starts a build that outlives this process, at low priority, unless one runs."""
     cache.create()
     if not cache.is_building():
-        start_detached(f"{_MODULE}.build", {"MLXLAB_NATIVE": "off"}, cache.folder / "background.txt")
+        start_detached(
+            f"{_MODULE}.build", {"MLXLAB_NATIVE": "off"}, cache.folder / "background.txt"
+        )
 
 
 def main() -> None:
@@ -129,7 +144,9 @@ def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
         (folder / "record.json").replace(cache.path(key, "json"))
         return record
     except OSError as error:
-        raise KernelsUnavailable(f"{cache.folder}: cannot be written ({error.strerror or error})") from None
+        raise KernelsUnavailable(
+            f"{cache.folder}: cannot be written ({error.strerror or error})"
+        ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -65,7 +65,9 @@ class Cache:
             with suppress(FileExistsError):
                 self.folder.mkdir(mode=0o700)
         except OSError as error:
-            raise KernelsUnavailable(f"{self.folder}: cannot be created ({error.strerror})") from None
+            raise KernelsUnavailable(
+                f"{self.folder}: cannot be created ({error.strerror})"
+            ) from None
         self.check()
 
     def check(self) -> None:
@@ -133,7 +135,9 @@ class Cache:
         try:
             file = os.open(self.folder / "build.lock", _LOCK_FLAGS, 0o600)
         except OSError as error:
-            raise KernelsUnavailable(f"{self.folder}: cannot be written ({error.strerror})") from None
+            raise KernelsUnavailable(
+                f"{self.folder}: cannot be written ({error.strerror})"
+            ) from None
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,7 +145,9 @@ class Cache:
                 yield False
                 return
             except OSError as error:
-                raise KernelsUnavailable(f"{self.folder}: cannot be locked ({error.strerror})") from None
+                raise KernelsUnavailable(
+                    f"{self.folder}: cannot be locked ({error.strerror})"
+                ) from None
             yield True
         finally:
             os.close(file)
@@ -158,7 +164,9 @@ class Cache:
             return 0, 0
         with self.lock() as locked:
             if not locked:
-                raise KernelsUnavailable(f"{self.folder}: another process builds; wait until it has ended")
+                raise KernelsUnavailable(
+                    f"{self.folder}: another process builds; wait until it has ended"
+                )
             size, files = self.size(), self._files()
             for path in files:
                 path.unlink(missing_ok=True)
@@ -171,7 +179,11 @@ class Cache:
         return sum(path.lstat().st_size for path in self._files())
 
     def _files(self) -> list[Path]:
-        return [path for pattern in ("*.so", "*.json", "*.log", "*.txt") for path in self.folder.glob(pattern)]
+        return [
+            path
+            for pattern in ("*.so", "*.json", "*.log", "*.txt")
+            for path in self.folder.glob(pattern)
+        ]
 
     def path(self, key: str, kind: Literal["so", "json", "log"]) -> Path:
         return self.folder / f"{key}.{kind}"

@@ -86,7 +86,10 @@ def _add_build(description: Description, toolchain: Toolchain, cache: Cache) -> 
         description["status"], description["reason"] = "failed", record["error"]
     else:
         path = cache.path(key, "so")
-        description["status"], description["kernels"] = "ready", str(KernelSet(toolchain.digest, record["features"]))
+        description["status"], description["kernels"] = (
+            "ready",
+            str(KernelSet(toolchain.digest, record["features"])),
+        )
         description["library"], description["library_bytes"] = str(path), path.stat().st_size
 
 
@@ -94,14 +97,20 @@ def as_text(description: Description) -> str:
     """A line for each value that is known, and the compiler's last lines after a failure."""
     status, reason = description["status"], description["reason"]
     inputs, record = description["inputs"], description["build"]
-    facts = {"status": f"{status}: {reason}" if reason else status, "kernels": description["kernels"]}
+    facts = {
+        "status": f"{status}: {reason}" if reason else status,
+        "kernels": description["kernels"],
+    }
     if inputs is not None:
         processor = inputs["processor"]
         name = processor.get("model name") or processor.get("CPU part", "")
         facts |= {"processor": name, "mlx": inputs["mlx"]}
         facts |= {"compiler": " ".join(inputs["compiler"]), "flags": " ".join(inputs["flags"])}
     if record is not None:
-        facts |= {"compiler": f"{facts['compiler']} ({record['compiler']})", "self-check": record["self_check"]}
+        facts |= {
+            "compiler": f"{facts['compiler']} ({record['compiler']})",
+            "self-check": record["self_check"],
+        }
         facts |= {"features": record["features"], "build": f"{record['seconds']:.0f} s"}
     if description["library"]:
         facts["library"] = f"{description['library']} ({description['library_bytes'] / 1e6:.1f} MB)"
@@ -109,5 +118,7 @@ def as_text(description: Description) -> str:
     facts = {name: value for name, value in facts.items() if value}
     width = max(map(len, facts))
     lines = [f"{name:{width}}  {value}" for name, value in facts.items()]
-    output = description["compiler_output"].splitlines()[-OUTPUT_LINES:] if status == "failed" else []
+    output = (
+        description["compiler_output"].splitlines()[-OUTPUT_LINES:] if status == "failed" else []
+    )
     return "\n".join([*lines, *(f"  {line[:200]}" for line in output)])

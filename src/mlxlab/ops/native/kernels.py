@@ -87,7 +87,9 @@ def activation(kind: Literal["gelu", "silu"], x: mx.array, up: mx.array | None =
     return _call("activation", x, up, ("gelu", "silu").index(kind))
 
 
-def norm(x: mx.array, weight: mx.array, bias: mx.array | None, eps: float, *, centered: bool) -> mx.array:
+def norm(
+    x: mx.array, weight: mx.array, bias: mx.array | None, eps: float, *, centered: bool
+) -> mx.array:
     """LayerNorm if `centered`, else RMSNorm, over the last axis: (..., D), (D,), (D,) -> (..., D)."""
     return _call("norm", x, weight, bias, eps, int(centered))
 
@@ -164,9 +166,16 @@ def adamw(
     for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
         outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
-        inputs, indices = _addresses([array for each in arrays[chunk] for array in each]), groups[chunk]
+        inputs, indices = (
+            _addresses([array for each in arrays[chunk] for array in each]),
+            groups[chunk],
+        )
         group_array = (ctypes.c_int * len(indices))(*indices)
-        _check(_bound().mlxlab_adamw(outputs, id(hyperparameters), inputs, group_array, len(indices), *betas, eps))
+        _check(
+            _bound().mlxlab_adamw(
+                outputs, id(hyperparameters), inputs, group_array, len(indices), *betas, eps
+            )
+        )
     return list(zip(new[::3], new[1::3], new[2::3], strict=True))
 
 

@@ -25,7 +25,9 @@ def load(path: Path, name: Path) -> str:
     """
     if name not in _loaded:
         try:
-            library = ctypes.PyDLL(str(path))  # calls keep the interpreter's lock: they take microseconds
+            library = ctypes.PyDLL(
+                str(path)
+            )  # calls keep the interpreter's lock: they take microseconds
             features = _check(library)
             kernels.bind(library)
         except (OSError, AttributeError) as error:  # AttributeError: it lacks a function

@@ -12,7 +12,9 @@ from mlxlab.ops.custom_gradient import Arrays, with_gradient
 from mlxlab.ops.native import kernels
 
 Function = Callable[..., mx.array]
-Case = tuple[str, Function, Function, tuple[mx.array, ...]]  # name, kernel, formula, the inputs with a gradient
+Case = tuple[
+    str, Function, Function, tuple[mx.array, ...]
+]  # name, kernel, formula, the inputs with a gradient
 
 TOLERANCE = 2e-5  # of the largest element of the result
 ROPE_THETA = 1e4
@@ -25,7 +27,11 @@ def check() -> str | None:
             error = _largest_error(kernel, formula, inputs)
         if not error <= TOLERANCE:
             return f"{name}: differs from MLX by {error:.1e} of the largest element, expected at most {TOLERANCE:.0e}"
-    return None if (error := _adamw_error()) <= TOLERANCE else f"adamw: differs from MLX by {error:.1e}"
+    return (
+        None
+        if (error := _adamw_error()) <= TOLERANCE
+        else f"adamw: differs from MLX by {error:.1e}"
+    )
 
 
 def _largest_error(kernel: Function, formula: Function, inputs: tuple[mx.array, ...]) -> float:
@@ -60,10 +66,20 @@ def _cases() -> Iterator[Case]:
 
 
 def _row_cases(rows: int, size: int, out: int) -> Iterator[Case]:
-    x, up, weight, bias = _normal(0, rows, size), _normal(1, rows, size), _normal(2, out, size), _normal(3, out)
+    x, up, weight, bias = (
+        _normal(0, rows, size),
+        _normal(1, rows, size),
+        _normal(2, out, size),
+        _normal(3, out),
+    )
     scale, shift = _normal(4, size), _normal(5, size)
     yield "linear", kernels.linear, lambda x, w, b: x @ w.T + b, (x, weight, bias)
-    yield "linear, bfloat16", kernels.linear, with_gradient(_bfloat16_linear, _bfloat16_linear_vjp), (x, weight, bias)
+    yield (
+        "linear, bfloat16",
+        kernels.linear,
+        with_gradient(_bfloat16_linear, _bfloat16_linear_vjp),
+        (x, weight, bias),
+    )
     yield "linear, one row", kernels.linear, lambda x, w: x @ w.T, (x[:1], weight)
     yield "gelu", partial(kernels.activation, "gelu"), nn.gelu, (x,)
     yield "silu", partial(kernels.activation, "silu"), nn.silu, (x,)
@@ -76,9 +92,19 @@ def _row_cases(rows: int, size: int, out: int) -> Iterator[Case]:
     ids = mx.arange(rows, dtype=mx.int32) * 3 % size
     loss = partial(nn.losses.cross_entropy, targets=ids, label_smoothing=0.1, reduction="none")
     yield "cross-entropy", lambda x: kernels.cross_entropy(x, ids, 0.1), loss, (x,)
-    yield "divergence", lambda x: kernels.kl_divergence(x, up, 0.5), lambda x: _divergence(x * 0.5, up * 0.5), (x,)
+    yield (
+        "divergence",
+        lambda x: kernels.kl_divergence(x, up, 0.5),
+        lambda x: _divergence(x * 0.5, up * 0.5),
+        (x,),
+    )
     yield "embedding", lambda w: kernels.embedding(ids % out, w), lambda w: w[ids % out], (weight,)
-    yield "sum of squares", lambda: kernels.square_sum([x, up]), lambda: (x * x).sum() + (up * up).sum(), ()
+    yield (
+        "sum of squares",
+        lambda: kernels.square_sum([x, up]),
+        lambda: (x * x).sum() + (up * up).sum(),
+        (),
+    )
     keep, dropout = _dropout(x.shape)
     yield "dropout", lambda x: kernels.dropout(x, *dropout), lambda x: x * keep, (x,)
 
@@ -97,19 +123,33 @@ def _bfloat16(x: mx.array) -> mx.array:
 
 
 def _attention_cases(length: int, heads: int, kv_heads: int, size: int) -> Iterator[Case]:
-    q, k, v = (_normal(i, 2, length, n, size).swapaxes(1, 2) for i, n in enumerate((heads, kv_heads, kv_heads)))
+    q, k, v = (
+        _normal(i, 2, length, n, size).swapaxes(1, 2)
+        for i, n in enumerate((heads, kv_heads, kv_heads))
+    )
     positions = mx.arange(length)
-    ids = mx.broadcast_to(mx.where(positions < length - 2, 1 + (positions > length // 2), 0), (2, length))
+    ids = mx.broadcast_to(
+        mx.where(positions < length - 2, 1 + (positions > length // 2), 0), (2, length)
+    )
     before = positions[:, None] >= positions
     same = (ids[:, None] > 0) & ((ids[:, :, None] == ids[:, None]) | (ids[:, :, None] == 0))
     keep, dropout = _dropout((2, heads, length, length))
     attention = partial(kernels.attention, scale=0.3)
 
-    def formula(q: mx.array, k: mx.array, v: mx.array, allowed: mx.array, keep: mx.array | float = 1.0) -> mx.array:
+    def formula(
+        q: mx.array, k: mx.array, v: mx.array, allowed: mx.array, keep: mx.array | float = 1.0
+    ) -> mx.array:
         k, v = (mx.repeat(x, heads // kv_heads, axis=1) for x in (k, v))
-        return (mx.softmax(mx.where(allowed, q * 0.3 @ k.swapaxes(-1, -2), -1e9), axis=-1) * keep) @ v
+        return (
+            mx.softmax(mx.where(allowed, q * 0.3 @ k.swapaxes(-1, -2), -1e9), axis=-1) * keep
+        ) @ v
 
-    yield "attention, causal", partial(attention, causal=True), partial(formula, allowed=before), (q, k, v)
+    yield (
+        "attention, causal",
+        partial(attention, causal=True),
+        partial(formula, allowed=before),
+        (q, k, v),
+    )
     yield (
         "attention of documents with dropout",
         partial(attention, causal=False, segment_ids=ids, dropout=dropout),
@@ -138,12 +178,19 @@ def _divergence(z: mx.array, t: mx.array) -> mx.array:
 def _adamw_error() -> float:
     """After two steps, the second of which the kernel is told not to take and then takes."""
     weight, gradient = _normal(0, 70, 50), _normal(1, 70, 50)
-    reference = optim.AdamW(0.1, betas=[0.9, 0.99], eps=1e-8, weight_decay=0.1, bias_correction=True)
+    reference = optim.AdamW(
+        0.1, betas=[0.9, 0.99], eps=1e-8, weight_decay=0.1, bias_correction=True
+    )
     expected, state = {"w": weight}, (weight, mx.zeros_like(weight), mx.zeros_like(weight))
     for step, taken in ((1, 1), (2, 0), (2, 1)):
         hyperparameters = mx.array([0.1, step, 0.1, 0.5, taken], mx.float32)
-        state = kernels.adamw(hyperparameters, [(state[0], gradient, *state[1:])], [0], (0.9, 0.99), 1e-8)[0]
+        state = kernels.adamw(
+            hyperparameters, [(state[0], gradient, *state[1:])], [0], (0.9, 0.99), 1e-8
+        )[0]
         if taken:
             expected = reference.apply_gradients({"w": gradient * 0.5}, expected)
     moments = reference.state["w"]
-    return _worst(_relative(a, b) for a, b in zip(state, (expected["w"], moments["m"], moments["v"]), strict=True))
+    return _worst(
+        _relative(a, b)
+        for a, b in zip(state, (expected["w"], moments["m"], moments["v"]), strict=True)
+    )

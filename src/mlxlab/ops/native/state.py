@@ -16,7 +16,11 @@ class KernelSet:
     features: str = ""
 
     def __str__(self) -> str:
-        return " ".join(filter(None, ["native", self.digest, self.features])) if self.digest else "none"
+        return (
+            " ".join(filter(None, ["native", self.digest, self.features]))
+            if self.digest
+            else "none"
+        )
 
 
 MLX = KernelSet()

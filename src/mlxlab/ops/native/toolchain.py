@@ -63,7 +63,13 @@ class Toolchain:
         with library.open("rb") as file:
             start = file.read(_ELF_START)
         values = (
-            *(self.digest, *self.compiler, str(program), program.stat().st_size, program.stat().st_mtime_ns),
+            *(
+                self.digest,
+                *self.compiler,
+                str(program),
+                program.stat().st_size,
+                program.stat().st_mtime_ns,
+            ),
             *(*sorted(self.cpu.items()), self.mlx_version, library.stat().st_size, start),
         )
         return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
@@ -114,7 +120,9 @@ def find_compiler() -> tuple[str, ...]:
         try:
             program, *args = shlex.split(setting)
         except ValueError:
-            raise KernelsUnavailable(f"CXX={setting[:80]!r}: expected the command of a C++ compiler") from None
+            raise KernelsUnavailable(
+                f"CXX={setting[:80]!r}: expected the command of a C++ compiler"
+            ) from None
         if (path := shutil.which(program)) is None:
             raise KernelsUnavailable(f"CXX={setting[:80]!r}: not found")
         return (path, *args)

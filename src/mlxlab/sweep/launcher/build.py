@@ -25,7 +25,9 @@ def open_jobs(config: DictConfig, hydra: HydraContext, task: TaskFunction) -> Jo
     """
     if not is_own(config):
         name = config.hydra.runtime.choices["hydra/launcher"]
-        raise ConfigError(f"hydra/launcher={name}: expected isolated or in_process with this sweeper")
+        raise ConfigError(
+            f"hydra/launcher={name}: expected isolated or in_process with this sweeper"
+        )
     node: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     jobs: Jobs = instantiate(node, context=SweepContext(config, hydra, task))
     return jobs

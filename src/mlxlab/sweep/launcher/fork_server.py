@@ -56,7 +56,9 @@ class ForkServer:
             self._selector.register(self.control, selectors.EVENT_READ)
             self._selector.register(reader, selectors.EVENT_READ)
             while True:
-                ready = [key for key, _ in self._selector.select(0 if self._imports_next() else None)]
+                ready = [
+                    key for key, _ in self._selector.select(0 if self._imports_next() else None)
+                ]
                 for key in ready:
                     if isinstance(key.data, ForkedProcess):
                         self._read(key.data)
@@ -121,7 +123,10 @@ class ForkServer:
             _forget_sigchld()
             parent_end.close()
             self._selector.close()
-            for connection in (self.control, *(process.channel for process in self.processes.values())):
+            for connection in (
+                self.control,
+                *(process.channel for process in self.processes.values()),
+            ):
                 connection.close()
             serve_orders(Connection(child_end.detach()), self.hello)
         with suppress(OSError):  # the child does it too: a signal may come before either
@@ -167,11 +172,15 @@ class ForkServer:
                     continue
                 _signal_group(pid, signal.SIGKILL)  # children that it left behind
                 with suppress(OSError):
-                    while process.order is not None and process.channel.poll() and self._read(process):
+                    while (
+                        process.order is not None and process.channel.poll() and self._read(process)
+                    ):
                         pass
                 if process.order is not None:
                     unit = 1 if sys.platform == "darwin" else 1024
-                    self._send_end(process, os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit)
+                    self._send_end(
+                        process, os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit
+                    )
                 if pid in self.processes:
                     self._forget(process)
 

@@ -43,7 +43,10 @@ class Interrupts:
         self.stop_signal = self.stop_signal or number
         self._level = min(self._next_level(number), _KILLS)
         if self._level != before:
-            print(f"\n{signal.Signals(number).name}: no further jobs; {_LINES[self._level]}", file=sys.stderr)
+            print(
+                f"\n{signal.Signals(number).name}: no further jobs; {_LINES[self._level]}",
+                file=sys.stderr,
+            )
 
     def _next_level(self, number: int) -> int:
         if number == signal.SIGINT:

@@ -27,7 +27,13 @@ from mlxlab.sweep.launcher.results import TIMEOUT, crash, job_result
 OUTPUT = "output.log"
 _POLL_SECONDS = 0.1
 _GB = 10**9
-_PRELOAD_LATER = ("tokenizers", "safetensors.numpy", "xxhash", "matplotlib.figure", "matplotlib.backends.backend_agg")
+_PRELOAD_LATER = (
+    "tokenizers",
+    "safetensors.numpy",
+    "xxhash",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+)
 
 
 @dataclass
@@ -73,11 +79,15 @@ class IsolatedLauncher:
     ) -> None:
         if memory_limit is not None and memory_limit * _GB > total_memory():
             got = f"got {memory_limit:g} of {total_memory() / _GB:.3g} GB"
-            raise ConfigError(f"hydra.launcher.memory_limit: expected no more than this machine has, {got}")
+            raise ConfigError(
+                f"hydra.launcher.memory_limit: expected no more than this machine has, {got}"
+            )
         self.n_jobs, self.timeout, self.retries, self.grace = n_jobs, timeout, retries, grace
         self.limit = None if memory_limit is None else int(memory_limit * _GB)
         self.context = context
-        self._processes = JobProcesses(hello(context, jobs_per_process if memory_limit is None else 1))
+        self._processes = JobProcesses(
+            hello(context, jobs_per_process if memory_limit is None else 1)
+        )
         self._running: dict[int, RunningJob] = {}
         self._queue: deque[RunningJob] = deque()
         self._peak_bytes = 0  # of the largest job so far
@@ -116,7 +126,9 @@ class IsolatedLauncher:
             if self.stop_signal and self._queue:
                 waiting = self._queue.popleft()
                 report = Report(None, "not started", 128 + self.stop_signal, interrupted=True)
-                return job_result(waiting.job, report, attempts=waiting.attempts, seconds=waiting.seconds)
+                return job_result(
+                    waiting.job, report, attempts=waiting.attempts, seconds=waiting.seconds
+                )
             ended = self._processes.wait(_POLL_SECONDS)
             if ended is not None and (result := self._finish(ended)) is not None:
                 return result
@@ -124,7 +136,12 @@ class IsolatedLauncher:
                 self._enforce(number, running)
 
     def _start_queued(self) -> None:
-        while self._queue and not self.stop_signal and len(self._running) < self.n_jobs and self._fits():
+        while (
+            self._queue
+            and not self.stop_signal
+            and len(self._running) < self.n_jobs
+            and self._fits()
+        ):
             running = self._queue.popleft()
             job = HydraJob(running.job.config, self.context.task, self.context.callbacks)
             order = JobOrder(job, dict(os.environ), os.getcwd(), str(running.job.folder / OUTPUT))
@@ -137,7 +154,9 @@ class IsolatedLauncher:
         needed = self.limit or self._peak_bytes
         if not needed or (self.limit is None and not self._running):
             return True
-        growing = sum(max(0, needed - process_memory(running.pid)) for running in self._running.values())
+        growing = sum(
+            max(0, needed - process_memory(running.pid)) for running in self._running.values()
+        )
         return free_memory() - growing >= needed
 
     def _finish(self, ended: Ended) -> JobResult | None:
@@ -145,8 +164,17 @@ class IsolatedLauncher:
         running = self._running.pop(ended.number)
         running.seconds += time.monotonic() - running.started
         self._peak_bytes = max(self._peak_bytes, ended.peak_bytes)
-        report = parse_json(ended.report, Report, "the report of a job", allow_nan=True) if ended.report else None
-        if report is None and running.failure is None and not self.stop_signal and running.attempts <= self.retries:
+        report = (
+            parse_json(ended.report, Report, "the report of a job", allow_nan=True)
+            if ended.report
+            else None
+        )
+        if (
+            report is None
+            and running.failure is None
+            and not self.stop_signal
+            and running.attempts <= self.retries
+        ):
             overrides = resumed(running.job.overrides, running.job.folder)
             running.job = self.context.compose(overrides, running.job.number)
             running.kill_at = None
@@ -155,10 +183,16 @@ class IsolatedLauncher:
         if running.failure is not None and (report is None or report.value is None):
             report = running.failure
         elif report is None and running.kill_at is not None:
-            report = Report(None, "stopped before it had saved", 128 + self.stop_signal, interrupted=True)
+            report = Report(
+                None, "stopped before it had saved", 128 + self.stop_signal, interrupted=True
+            )
         report = report or crash(ended.exit_code)
         return job_result(
-            running.job, report, attempts=running.attempts, seconds=running.seconds, peak_bytes=ended.peak_bytes
+            running.job,
+            report,
+            attempts=running.attempts,
+            seconds=running.seconds,
+            peak_bytes=ended.peak_bytes,
         )
 
     def _enforce(self, number: int, running: RunningJob) -> None:
@@ -183,9 +217,24 @@ class IsolatedLauncher:
 
 def hello(context: SweepContext, jobs_per_process: int | None) -> Hello:
     """What the processes of a sweep import before their jobs come."""
-    nodes = (node for _, node in walk(OmegaConf.to_container(context.config, resolve=False)) if isinstance(node, dict))
+    nodes = (
+        node
+        for _, node in walk(OmegaConf.to_container(context.config, resolve=False))
+        if isinstance(node, dict)
+    )
     targets = {str(node["_target_"]) for node in nodes if "_target_" in node}
-    modules = {target.rpartition(".")[0] for target in targets if not target.startswith(("hydra.", "mlxlab.sweep."))}
-    preload = [type(context.task).__module__, "mlxlab.experiment.experiment", "mlxlab.experiment.run", "numpy"]
+    modules = {
+        target.rpartition(".")[0]
+        for target in targets
+        if not target.startswith(("hydra.", "mlxlab.sweep."))
+    }
+    preload = [
+        type(context.task).__module__,
+        "mlxlab.experiment.experiment",
+        "mlxlab.experiment.run",
+        "numpy",
+    ]
     imported = ["mlxlab.experiment.train", "mlxlab.experiment.run_report.write", *sorted(modules)]
-    return Hello(list(sys.path), list(sys.argv), preload, list(_PRELOAD_LATER), imported, jobs_per_process)
+    return Hello(
+        list(sys.path), list(sys.argv), preload, list(_PRELOAD_LATER), imported, jobs_per_process
+    )

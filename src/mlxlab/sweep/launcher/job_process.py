@@ -51,7 +51,11 @@ def serve_orders(channel: Connection, hello: Hello) -> NoReturn:
         reset_peak()
         report = _run(order)
         channel.send(Reported(json.dumps(asdict(report)), peak_memory()))
-        is_clean = report.exit_code == 0 and math.isfinite(report.value or 0.0) and not _sets_environment(order)
+        is_clean = (
+            report.exit_code == 0
+            and math.isfinite(report.value or 0.0)
+            and not _sets_environment(order)
+        )
         del order  # and with it what the job refers to
         if not is_clean or count == hello.jobs_per_process or not state.restore():
             sys.exit(report.exit_code)

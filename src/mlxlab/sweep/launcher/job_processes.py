@@ -79,7 +79,13 @@ class JobProcesses:
         if self._server is not None:
             return
         parent_end, child_end = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "mlxlab.sweep.launcher.fork_server", str(child_end.fileno())]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "mlxlab.sweep.launcher.fork_server",
+            str(child_end.fileno()),
+        ]
         path = os.pathsep.join(filter(None, sys.path))
         with child_end:
             self._server = subprocess.Popen(

@@ -40,7 +40,9 @@ class HydraJob:
         register_resolvers()
         context = HydraContext(config_loader=ConfigLoader, callbacks=self.callbacks)  # type: ignore[arg-type]  # unused
         try:
-            return report_of(run_job(self.task, self.config, "hydra.sweep.dir", "hydra.sweep.subdir", context))
+            return report_of(
+                run_job(self.task, self.config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+            )
         except BaseException as error:
             return _failure(error)
 

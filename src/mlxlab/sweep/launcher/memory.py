@@ -20,8 +20,12 @@ def free_memory() -> int:
     free = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):
         if limit := _limit():
-            statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-            used = int((_CGROUP / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
+            statistics = dict(
+                line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines()
+            )
+            used = int((_CGROUP / "memory.current").read_text()) - int(
+                statistics.get("inactive_file", 0)
+            )
             free = min(free, limit - used)
     return free
 
@@ -48,7 +52,9 @@ def peak_memory() -> int:
     with suppress(OSError, ValueError, IndexError):
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _limit() -> int | None:

@@ -83,14 +83,18 @@ class ProcessState:
 
     def _is_alone(self) -> bool:
         """Whether no thread that could keep the process alive, and no process of its group, is left."""
-        if any(not each.daemon and each.ident not in self.threads for each in threading.enumerate()):
+        if any(
+            not each.daemon and each.ident not in self.threads for each in threading.enumerate()
+        ):
             return False
         return not any(_group(pid) == os.getpgrp() for pid in psutil.pids() if pid != os.getpid())
 
     def _restore_logging(self) -> None:
         logging.disable(self.disabled_logging)
         for name, logger in _loggers().items():
-            level, propagate, disabled, handlers = self.loggers.get(name) or _new_logger_state(logger)
+            level, propagate, disabled, handlers = self.loggers.get(name) or _new_logger_state(
+                logger
+            )
             for handler in set(logger.handlers).difference(handlers):
                 handler.close()
             logger.setLevel(level)
@@ -99,7 +103,9 @@ class ProcessState:
 
 def _loggers() -> dict[str, logging.Logger]:
     named = logging.root.manager.loggerDict
-    return {"": logging.root} | {name: each for name, each in named.items() if isinstance(each, logging.Logger)}
+    return {"": logging.root} | {
+        name: each for name, each in named.items() if isinstance(each, logging.Logger)
+    }
 
 
 def _logger_state(logger: logging.Logger) -> _LoggerState:
@@ -108,7 +114,9 @@ def _logger_state(logger: logging.Logger) -> _LoggerState:
 
 def _new_logger_state(logger: logging.Logger) -> _LoggerState:
     """Of a module that was imported later, and configures its logger then only."""
-    silent: list[logging.Handler] = [each for each in logger.handlers if isinstance(each, logging.NullHandler)]
+    silent: list[logging.Handler] = [
+        each for each in logger.handlers if isinstance(each, logging.NullHandler)
+    ]
     return logger.level, logger.propagate, False, silent
 
 

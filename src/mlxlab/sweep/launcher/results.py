@@ -11,7 +11,9 @@ TIMEOUT = 124  # exit code, as that of the command timeout
 _FAILED = 1
 
 
-def job_result(job: ComposedJob, report: Report, *, attempts: int, seconds: float, peak_bytes: int = 0) -> JobResult:
+def job_result(
+    job: ComposedJob, report: Report, *, attempts: int, seconds: float, peak_bytes: int = 0
+) -> JobResult:
     """A job without a finite value has failed, or was stopped by a signal."""
     numbers = (attempts, seconds, job.folder, peak_bytes)
     if report.interrupted:
@@ -25,7 +27,12 @@ def job_result(job: ComposedJob, report: Report, *, attempts: int, seconds: floa
 def crash(exit_code: int) -> Report:
     """The report of a process that ended without one; a negative exit code is a signal."""
     if exit_code >= 0:
-        return Report(None, f"exited with code {exit_code} before its end", exit_code or _FAILED, interrupted=False)
+        return Report(
+            None,
+            f"exited with code {exit_code} before its end",
+            exit_code or _FAILED,
+            interrupted=False,
+        )
     name = f"signal {-exit_code}"
     with suppress(ValueError):
         name = signal.Signals(-exit_code).name

@@ -54,9 +54,13 @@ class Pairs:
     ) -> None:
         self.folder, self.record, self.journal, self.show = folder, record, journal, show
         self.context, self.launcher, self.question = context, launcher, record["question"]
-        self.finished = FinishedRuns(Path(self.question["baseline"]), folder.parent, self.question["code"])
+        self.finished = FinishedRuns(
+            Path(self.question["baseline"]), folder.parent, self.question["code"]
+        )
         first = self.question["first_seed"]
-        self.ended = {2 * (run["seed"] - first) + ARMS.index(run["arm"]): run for run in record["runs"]}
+        self.ended = {
+            2 * (run["seed"] - first) + ARMS.index(run["arm"]): run for run in record["runs"]
+        }
         self.planned: dict[int, Planned] = {}
         self.not_reused = set[int]()
         self.running = set[int]()
@@ -84,8 +88,15 @@ class Pairs:
             write_record(self.folder, self.record)
         if self.record["verdict"] is None:
             stopped = "interrupted; the same command continues"
-            reason = stopped if self.launcher.stop_signal else f"no decision within the {seconds:g} seconds of budget="
-            self.record |= {"verdict": None if self.launcher.stop_signal else "undecided", "reason": reason}
+            reason = (
+                stopped
+                if self.launcher.stop_signal
+                else f"no decision within the {seconds:g} seconds of budget="
+            )
+            self.record |= {
+                "verdict": None if self.launcher.stop_signal else "undecided",
+                "reason": reason,
+            }
         write_record(self.folder, self.record)
 
     def _start(self, *, is_late: bool) -> None:
@@ -111,9 +122,13 @@ class Pairs:
             config: Any = OmegaConf.to_container(without_hydra(job.config), resolve=True)
         planned = Planned(job, config_digest(config), config["data"])
         if (job.folder / "manifest.json").is_file():
-            planned = planned._replace(job=self.context.compose(resumed(overrides, job.folder), number))
+            planned = planned._replace(
+                job=self.context.compose(resumed(overrides, job.folder), number)
+            )
         path = job.folder.relative_to(self.folder).as_posix()
-        self.journal.record(Job(number, overrides, planned.digest, "running", "", None, 1, 0.0, None, path))
+        self.journal.record(
+            Job(number, overrides, planned.digest, "running", "", None, 1, 0.0, None, path)
+        )
         self.planned[number] = planned
         return planned
 
@@ -126,14 +141,21 @@ class Pairs:
         self._add(number, str(folder), value, reused=True)
         job = self.journal.jobs[number]
         self.journal.record(replace(job, state="skipped", reason=f"same as {folder}", value=value))
-        self.show(f"seed {self._seed(number)} baseline: {question['metric']} {value:.6g}, trained before: {folder}")
+        self.show(
+            f"seed {self._seed(number)} baseline: {question['metric']} {value:.6g}, trained before: {folder}"
+        )
         return True
 
     def _end(self, result: JobResult) -> None:
         """Records what came of a run. Raises UserError if it failed for a reason that says nothing of the change."""
         number, question = result.number, self.question
         self.running.discard(number)
-        job = replace(self.journal.jobs[number], state=result.state, reason=result.reason, exit_code=result.exit_code)
+        job = replace(
+            self.journal.jobs[number],
+            state=result.state,
+            reason=result.reason,
+            exit_code=result.exit_code,
+        )
         self.journal.record(replace(job, seconds=round(result.seconds, 3), value=result.value))
         if result.state == "stopped":
             return
@@ -189,7 +211,13 @@ class Pairs:
         return data_of(Path(before["folder"])) == data_of(self.folder / after["folder"])
 
     def _add(
-        self, number: int, folder: str, value: float | None, *, reused: bool = False, seconds: float = 0.0
+        self,
+        number: int,
+        folder: str,
+        value: float | None,
+        *,
+        reused: bool = False,
+        seconds: float = 0.0,
     ) -> None:
         """Adds a run that has ended to the record."""
         run = RunRecord(

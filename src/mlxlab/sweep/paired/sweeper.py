@@ -34,7 +34,12 @@ class PairedSweeper:
     """
 
     def __init__(
-        self, seconds: NonNegative | None, *, config: DictConfig, context: HydraContext, task: TaskFunction
+        self,
+        seconds: NonNegative | None,
+        *,
+        config: DictConfig,
+        context: HydraContext,
+        task: TaskFunction,
     ) -> None:
         self.seconds, self.config, self.hydra, self.task = seconds, config, context, task
 
@@ -54,7 +59,10 @@ class PairedSweeper:
             exit_code = 1
             try:
                 context = SweepContext(self.config, self.hydra, self.task)
-                with self._output(folder) as show, open_jobs(self.config, self.hydra, self.task) as launcher:
+                with (
+                    self._output(folder) as show,
+                    open_jobs(self.config, self.hydra, self.task) as launcher,
+                ):
                     Pairs(folder, record, journal, context, launcher, show).run(self.seconds)
                     exit_code = 0 if record["verdict"] else 128 + launcher.stop_signal
             finally:
@@ -82,7 +90,9 @@ def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:
     tracker.set_tags(tags)
     for each in record["looks"]:
         values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
-        tracker.log_metrics(each["pairs"], {name: value for name, value in values.items() if value is not None})
+        tracker.log_metrics(
+            each["pairs"], {name: value for name, value in values.items() if value is not None}
+        )
     tracker.log_artifact(folder / FILE)
     if (figure := draw_pairs(record)) is not None:
         save_figure(tracker, figure, folder / PAIRS)

@@ -59,7 +59,11 @@ class MedianPruner:
         return None
 
     def limits(self, trials: Sequence[Trial]) -> Limits:
-        curves = [trial.evaluations for trial in trials if trial.state == "finished" and trial.same_as is None]
+        curves = [
+            trial.evaluations
+            for trial in trials
+            if trial.state == "finished" and trial.same_as is None
+        ]
         length = max(map(len, curves), default=0)
         return [self._limit(curves, end) for end in range(1, min(length, MAX_LIMITS) + 1)]
 
@@ -68,6 +72,10 @@ class MedianPruner:
 
     def _limit(self, curves: list[Limits], end: int) -> float | None:
         """The median of the best values of the first `end` evaluations; None of too few trials."""
-        reached = [[value for value in curve[:end] if value is not None] for curve in curves if len(curve) >= end]
+        reached = [
+            [value for value in curve[:end] if value is not None]
+            for curve in curves
+            if len(curve) >= end
+        ]
         values = [self.best(each) for each in reached if each]
         return median(values) if len(values) >= MIN_CURVES else None

@@ -40,7 +40,9 @@ class Pruning:
         """That of the next job of a trial; None for no pruner."""
         if not self.is_active:
             return None
-        return StopRule(unit=self.unit, pause_at=trial.budget, prune_from=self.min_budget, limits=trial.limits)
+        return StopRule(
+            unit=self.unit, pause_at=trial.budget, prune_from=self.min_budget, limits=trial.limits
+        )
 
 
 def read_pruning(
@@ -75,9 +77,15 @@ def read_pruning(
         raise ConfigError(f"{key}: expected one value, since it is {budget}")
     length = configured if max_budget is None else max_budget
     if length is None:
-        raise ConfigError(f"hydra.sweeper.max_budget: expected a number of {unit}, since {key} is not set")
+        raise ConfigError(
+            f"hydra.sweeper.max_budget: expected a number of {unit}, since {key} is not set"
+        )
     overrides = () if length == configured else (f"{key}={length}",)
-    settings: dict[str, int | str | None] = {"budget_unit": unit, "min_budget": min_budget, "max_budget": length}
+    settings: dict[str, int | str | None] = {
+        "budget_unit": unit,
+        "min_budget": min_budget,
+        "max_budget": length,
+    }
     if name == "median":
         return Pruning(MedianPruner(direction), unit, min_budget or 0, settings, overrides)
     between = trainer.eval_every if unit == "steps" else None
@@ -96,11 +104,21 @@ def _budgets(minimum: int | None, length: int, factor: int, between: int | None)
         between: steps between evaluations; None if that is unknown.
     """
     if minimum is not None and between is not None and minimum < between:
-        raise ConfigError(f"hydra.sweeper.min_budget={minimum}: expected trainer.eval_every={between} or more")
+        raise ConfigError(
+            f"hydra.sweeper.min_budget={minimum}: expected trainer.eval_every={between} or more"
+        )
     least = minimum or max(between or 1, 1)
     powers = range(1, 64 if minimum else DEFAULT_RUNGS + 1)
-    budgets = sorted({round(length / factor**power) for power in powers if length / factor**power >= least})
+    budgets = sorted(
+        {round(length / factor**power) for power in powers if length / factor**power >= least}
+    )
     if not budgets:
-        start = f"hydra.sweeper.min_budget={minimum}" if minimum else f"hydra.sweeper.max_budget={length}"
-        raise ConfigError(f"{start}: no rung before the end of a run of {length}; {least} * {factor} is more")
+        start = (
+            f"hydra.sweeper.min_budget={minimum}"
+            if minimum
+            else f"hydra.sweeper.max_budget={length}"
+        )
+        raise ConfigError(
+            f"{start}: no rung before the end of a run of {length}; {least} * {factor} is more"
+        )
     return budgets

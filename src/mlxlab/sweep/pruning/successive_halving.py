@@ -25,7 +25,9 @@ class SuccessiveHalving:
             Hyperband (Li et al. 2018) does.
     """
 
-    def __init__(self, budgets: list[int], reduction_factor: int, direction: Direction, num_brackets: int) -> None:
+    def __init__(
+        self, budgets: list[int], reduction_factor: int, direction: Direction, num_brackets: int
+    ) -> None:
         self.factor, self.sign = reduction_factor, 1 if direction == "minimize" else -1
         self.brackets: list[Rungs] = [[*budgets[start:], None] for start in range(num_brackets)]
         top = len(budgets)
@@ -43,7 +45,11 @@ class SuccessiveHalving:
 
     def promotion(self, trials: Sequence[Trial], *, is_last: bool) -> Promotion | None:
         brackets = [
-            [trial for trial in trials if trial.same_as is None and self.bracket(trial.number) == number]
+            [
+                trial
+                for trial in trials
+                if trial.same_as is None and self.bracket(trial.number) == number
+            ]
             for number in range(len(self.brackets))
         ]
         for rungs, members in zip(self.brackets, brackets, strict=True):
@@ -58,7 +64,9 @@ class SuccessiveHalving:
         """That of trial `number`: each has its share of the trials so far, as nearly as possible."""
         counts = [self._bracket_of.count(each) for each in range(len(self.weights))]
         while len(self._bracket_of) <= number:
-            shares = [(count + 1) / weight for count, weight in zip(counts, self.weights, strict=True)]
+            shares = [
+                (count + 1) / weight for count, weight in zip(counts, self.weights, strict=True)
+            ]
             chosen = shares.index(min(shares))
             counts[chosen] += 1
             self._bracket_of.append(chosen)
@@ -81,6 +89,9 @@ class SuccessiveHalving:
         paused = [trial for trial in trials if trial.state == "paused" and trial.same_as is None]
         if any(trial.state == "finished" for trial in trials) or not paused:
             return None
-        best = min(paused, key=lambda trial: (-(trial.budget or 0), self.sign * trial.values[0], trial.number))
+        best = min(
+            paused,
+            key=lambda trial: (-(trial.budget or 0), self.sign * trial.values[0], trial.number),
+        )
         rungs = self.brackets[self.bracket(best.number)]
         return Promotion(best, rungs[rungs.index(best.budget) + 1])

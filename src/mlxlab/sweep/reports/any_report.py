@@ -32,10 +32,16 @@ def write_any_report(folder: Path, out: Path | None = None) -> list[Path]:
     if names := [name for name in COMPARISONS if (folder / f"{name}.json").exists()]:
         if out is not None and len(names) > 1:
             raise ConfigError(f"out={out}: the folder has {len(names)} comparisons; leave it out")
-        pages = {out or folder / f"{name}.html": read_comparison_page(folder, name) for name in names}
+        pages = {
+            out or folder / f"{name}.html": read_comparison_page(folder, name) for name in names
+        }
         return [write_page(page, path) for path, page in pages.items()]
     if out is not None and out.name != FILE:
-        raise ConfigError(f"out={out}: expected {FILE} in a folder, which gets the tables of the sweep too")
+        raise ConfigError(
+            f"out={out}: expected {FILE} in a folder, which gets the tables of the sweep too"
+        )
     if not folder.is_dir():
-        raise InputNotFoundError(f"{folder}: not found; expected the folder of a run, sweep, comparison or trial")
+        raise InputNotFoundError(
+            f"{folder}: not found; expected the folder of a run, sweep, comparison or trial"
+        )
     return [write_sweep_report(read_sweep(folder), out.parent if out else folder).page]

@@ -24,7 +24,9 @@ from mlxlab.sweep.search import study
 
 MAX_JOBS_WITH_CURVES, MAX_MANIFESTS = 100, 1000  # that are read
 
-_Read: TypeAlias = tuple[tuple[str, ...], list[SweepJob], dict[int, Path]]  # objectives, jobs, run folders by number
+_Read: TypeAlias = tuple[
+    tuple[str, ...], list[SweepJob], dict[int, Path]
+]  # objectives, jobs, run folders by number
 
 
 def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
@@ -47,14 +49,21 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
     if metric is not None and (metric,) != objectives:
         metrics = [_metrics(folders[job.number]) if job.state == "finished" else {} for job in jobs]
         check_metric(metric, {name for each in metrics for name in each}, str(folder))
-        values = [{} if (value := each.get(metric)) is None else {metric: value} for each in metrics]
+        values = [
+            {} if (value := each.get(metric)) is None else {metric: value} for each in metrics
+        ]
         if not any(values):
             raise DataError(f"{folder}: no run has a finite {metric}")
-        objectives, jobs = (metric,), [replace(job, values=each) for job, each in zip(jobs, values, strict=True)]
+        objectives, jobs = (
+            (metric,),
+            [replace(job, values=each) for job, each in zip(jobs, values, strict=True)],
+        )
     for index, job in enumerate(jobs):
         if job.same_as is None:
             run = folders[job.number]
-            seconds = max(job.seconds, seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
+            seconds = (
+                max(job.seconds, seconds_of_attempts(run)) if index < MAX_MANIFESTS else job.seconds
+            )
             curve = _curve(run, objectives[0]) if index < MAX_JOBS_WITH_CURVES else ()
             jobs[index] = replace(job, seconds=seconds, curve=curve)
     num_folds = _num_folds([folders[job.number] for job in jobs if job.values])
@@ -71,8 +80,12 @@ def _from_study(folder: Path) -> _Read:
         if values and trial.state != "finished":
             reached = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             values, reason = {}, f"{reached} at step {trial.step}; {reason}".removesuffix("; ")
-        state: State = "unfinished" if trial.state == "running" or trial.state == "stopped" else trial.state
-        jobs.append(SweepJob(trial.number, overrides, state, values, reason, trial.seconds, trial.same_as))
+        state: State = (
+            "unfinished" if trial.state == "running" or trial.state == "stopped" else trial.state
+        )
+        jobs.append(
+            SweepJob(trial.number, overrides, state, values, reason, trial.seconds, trial.same_as)
+        )
     return tuple(objectives), jobs, {job.number: folder / str(job.number) for job in jobs}
 
 
@@ -80,10 +93,18 @@ def _from_journal(folder: Path) -> _Read:
     start, records = job_journal.read_job_journal(folder)
     jobs, folders = [], {}
     for record in records:
-        state: State = record.state if record.state in ("finished", "failed", "skipped") else "unfinished"
-        values = {} if record.value is None or state != "finished" else {start["objective"]: record.value}
+        state: State = (
+            record.state if record.state in ("finished", "failed", "skipped") else "unfinished"
+        )
+        values = (
+            {}
+            if record.value is None or state != "finished"
+            else {start["objective"]: record.value}
+        )
         overrides = overrides_by_key(record.overrides)
-        jobs.append(SweepJob(record.number, overrides, state, values, record.reason, record.seconds))
+        jobs.append(
+            SweepJob(record.number, overrides, state, values, record.reason, record.seconds)
+        )
         folders[record.number] = folder / record.folder
     return (start["objective"],), jobs, folders
 
@@ -106,9 +127,15 @@ def _from_runs(folder: Path) -> _Read:
         state: State = "failed" if status in ("DONE", "FAILED") else "unfinished"
         if status == "DONE" and best is not None and math.isfinite(best):
             state = "finished"
-        values = {outcome.get("objective", ""): best} if best is not None and state == "finished" else {}
-        reason = "" if state == "finished" else redact(one_line(last.get("error", status.lower()), 300))
-        jobs.append(SweepJob(index, overrides, state, values, reason, outcome.get("wall_seconds", 0.0)))
+        values = (
+            {outcome.get("objective", ""): best} if best is not None and state == "finished" else {}
+        )
+        reason = (
+            "" if state == "finished" else redact(one_line(last.get("error", status.lower()), 300))
+        )
+        jobs.append(
+            SweepJob(index, overrides, state, values, reason, outcome.get("wall_seconds", 0.0))
+        )
         folders[index] = path
     if not jobs:
         raise InputNotFoundError(f"{folder}: expected the folder of a sweep")
@@ -131,7 +158,9 @@ def _curve(folder: Path, objective: str) -> tuple[tuple[int, float], ...]:
     with suppress(OSError, UserError):
         state = newest_state(list_checkpoints(folder / "checkpoints"))
         if state is not None:
-            points = ((step, metrics.get(objective, math.nan)) for step, metrics in state["history"].curve)
+            points = (
+                (step, metrics.get(objective, math.nan)) for step, metrics in state["history"].curve
+            )
             return tuple((step, value) for step, value in points if math.isfinite(value))
     return ()
 

@@ -64,10 +64,14 @@ def _values(study: Study, trial: Trial) -> dict[str, float]:
 
 def best_trials(study: Study) -> list[Trial]:
     """The first trial with the best value; with several objectives those that no other is at least as good in all."""
-    costs = {trial.number: _costs(study, trial) for trial in study.trials if trial.state == "finished"}
+    costs = {
+        trial.number: _costs(study, trial) for trial in study.trials if trial.state == "finished"
+    }
     best = list[Trial]()
     for number, cost in sorted(costs.items(), key=lambda item: (item[1], item[0])):
-        if not any(all(a <= b for a, b in zip(costs[trial.number], cost, strict=True)) for trial in best):
+        if not any(
+            all(a <= b for a, b in zip(costs[trial.number], cost, strict=True)) for trial in best
+        ):
             best.append(study.trials[number])
     return best
 
@@ -75,15 +79,22 @@ def best_trials(study: Study) -> list[Trial]:
 def _costs(study: Study, trial: Trial) -> list[float]:
     """The values of a trial, each better when lower."""
     directions = study.settings["objectives"].values()
-    return [value if each == "minimize" else -value for each, value in zip(directions, trial.values, strict=True)]
+    return [
+        value if each == "minimize" else -value
+        for each, value in zip(directions, trial.values, strict=True)
+    ]
 
 
 def _table(study: Study) -> str:
     """The best trials first, then those that were stopped, the furthest first, then those that failed."""
-    ranked = sorted((trial for trial in study.trials if trial.values), key=lambda trial: _costs(study, trial))
+    ranked = sorted(
+        (trial for trial in study.trials if trial.values), key=lambda trial: _costs(study, trial)
+    )
     finished = [trial for trial in ranked if trial.state == "finished"]
     stopped = [trial for trial in ranked if trial.state != "finished"]
-    others = sorted(stopped, key=lambda trial: -trial.step) + [trial for trial in study.trials if not trial.values]
+    others = sorted(stopped, key=lambda trial: -trial.step) + [
+        trial for trial in study.trials if not trial.values
+    ]
     has_steps = study.settings["pruner"] != "none"
     keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
     rows = []
@@ -92,8 +103,26 @@ def _table(study: Study) -> str:
         point = [_short(trial.point[key]) for key in keys]
         note = trial.reason if trial.same_as is None else f"same as trial {trial.same_as}"
         steps = [str(trial.step)] if has_steps else []
-        rows.append([str(trial.number), trial.state, *steps, *values, *point, f"{trial.seconds:.1f}", note[:80]])
-    head = ["trial", "state", *(["steps"] if has_steps else []), *objectives, *keys, "seconds", "note"]
+        rows.append(
+            [
+                str(trial.number),
+                trial.state,
+                *steps,
+                *values,
+                *point,
+                f"{trial.seconds:.1f}",
+                note[:80],
+            ]
+        )
+    head = [
+        "trial",
+        "state",
+        *(["steps"] if has_steps else []),
+        *objectives,
+        *keys,
+        "seconds",
+        "note",
+    ]
     hidden = len(study.trials) - len(rows)
     more = f"\n({hidden} more in {TRIALS})" if hidden else ""
     return markdown_table(head, rows, "ll" + "r" * (len(head) - 3) + "l") + more
@@ -113,6 +142,15 @@ def _csv(study: Study) -> str:
         values = [*map(repr, trial.values)] or [""] * len(objectives)
         point = [trial.point[key] for key in keys]
         same_as = "" if trial.same_as is None else trial.same_as
-        row = [trial.number, trial.state, trial.step or "", *values, *point, trial.seconds, same_as, trial.reason]
+        row = [
+            trial.number,
+            trial.state,
+            trial.step or "",
+            *values,
+            *point,
+            trial.seconds,
+            same_as,
+            trial.reason,
+        ]
         writer.writerow(row)
     return text.getvalue()

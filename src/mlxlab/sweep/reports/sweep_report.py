@@ -37,10 +37,14 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     results = [each.results(sweep.objective) for each in configurations]
     ranking = rank(results, minimised=sweep.minimised, test_ratio=sweep.test_ratio)
     means = {each.index: each.mean for each in ranking.entries}
-    importance = measure_importance([each.point for each in configurations], [means[n] for n in range(len(means))])
+    importance = measure_importance(
+        [each.point for each in configurations], [means[n] for n in range(len(means))]
+    )
     best = read_best(sweep, configurations[ranking.entries[0].index]) if ranking.entries else None
     finding = best.finding if best else ""
-    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds, finding)
+    verdict = describe_ranking(
+        ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds, finding
+    )
     images = {}
     if len(configurations) > 1:
         from mlxlab.analysis.sweeps.figures import draw_figures
@@ -48,7 +52,9 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
         images = draw_figures(sweep, configurations, ranking, importance)
     summary = _summary(sweep, configurations, ranking, verdict, importance, best)
     files: dict[str, str | bytes] = {
-        PAGE: render_page(sweep_page(sweep, configurations, ranking, importance, verdict, images, best)),
+        PAGE: render_page(
+            sweep_page(sweep, configurations, ranking, importance, verdict, images, best)
+        ),
         f"{FOLDER}/ranking.csv": _csv(*ranking_table(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(*job_table(sweep, sweep.jobs)),
     }
@@ -72,7 +78,9 @@ def _summary(
         "winner": configurations[ranking.winner.index].point if ranking.winner else None,
         "learned_nothing": best.results.learned_nothing if best else None,
         "seeds_needed": None if best and best.finding else ranking.seeds_needed,
-        "ranking": [{**configurations[each.index].point, **asdict(each)} for each in ranking.entries],
+        "ranking": [
+            {**configurations[each.index].point, **asdict(each)} for each in ranking.entries
+        ],
         "importance": importance.shares,
     }
     plain: dict[str, object] = without_nonfinite(summary)
@@ -92,7 +100,9 @@ def _write(folder: Path, files: Mapping[str, str | bytes], summary: dict[str, ob
         write_json(target / "report.json", summary)
     except OSError as error:
         path_text = error.filename or target
-        raise WriteError(f"{path_text}: {error.strerror or error}; the report cannot be written") from None
+        raise WriteError(
+            f"{path_text}: {error.strerror or error}; the report cannot be written"
+        ) from None
 
 
 def _csv(heads: list[Column], rows: list[list[str]]) -> str:

@@ -7,8 +7,20 @@ from mlxlab.config.hydra.search_space import Domain, Values
 from mlxlab.errors import ConfigError
 from mlxlab.metric_names import lower_is_better
 from mlxlab.sweep.search import optuna_sampler
-from mlxlab.sweep.search.optuna_sampler import MAX_SEED, Direction, OptunaSampler, Settings, TPESampler
-from mlxlab.sweep.search.samplers import MAX_COMBINATIONS, GridSampler, RandomSampler, Sampler, num_combinations
+from mlxlab.sweep.search.optuna_sampler import (
+    MAX_SEED,
+    Direction,
+    OptunaSampler,
+    Settings,
+    TPESampler,
+)
+from mlxlab.sweep.search.samplers import (
+    MAX_COMBINATIONS,
+    GridSampler,
+    RandomSampler,
+    Sampler,
+    num_combinations,
+)
 from mlxlab.sweep.search.study import MAX_TRIALS, Study, StudySettings
 
 Name = Literal["tpe", "cma", "nsga", "random", "grid"]
@@ -25,10 +37,14 @@ def directions(objectives: list[str]) -> dict[str, Direction]:
 def check_sampler(sampler: Name, pruner: str, num_objectives: int) -> None:
     """Raises ConfigError for a sampler that does not go with the pruner or the number of objectives."""
     if sampler == "cma" and num_objectives > 1:
-        raise ConfigError(f"hydra.sweeper.sampler=cma: expected one objective, got {num_objectives}; use nsga or tpe")
+        raise ConfigError(
+            f"hydra.sweeper.sampler=cma: expected one objective, got {num_objectives}; use nsga or tpe"
+        )
     if pruner != "none" and (num_objectives > 1 or sampler in ("cma", "nsga")):
         got = f"{num_objectives} objectives" if num_objectives > 1 else f"sampler={sampler}"
-        raise ConfigError(f"hydra.sweeper.pruner={pruner}: expected tpe, random or grid, one objective; got {got}")
+        raise ConfigError(
+            f"hydra.sweeper.pruner={pruner}: expected tpe, random or grid, one objective; got {got}"
+        )
 
 
 def optuna_version(sampler: Name) -> str | None:
@@ -44,7 +60,10 @@ def sampler_settings(
         return {}
     if sampler == "random":
         return {"seed": seed}
-    return {"seed": seed, **optuna_sampler.sampler_settings(sampler, space, startup_trials, population_size)}
+    return {
+        "seed": seed,
+        **optuna_sampler.sampler_settings(sampler, space, startup_trials, population_size),
+    }
 
 
 def num_trials(sampler: Name, space: list[Domain], trials: int | None) -> int:
@@ -53,9 +72,13 @@ def num_trials(sampler: Name, space: list[Domain], trials: int | None) -> int:
     if sampler == "grid":
         if size is None:
             key = next(domain.key for domain in space if not isinstance(domain, Values))
-            raise ConfigError(f"hydra.sweeper.sampler=grid: {key}: expected values, choice(...) or range(...)")
+            raise ConfigError(
+                f"hydra.sweeper.sampler=grid: {key}: expected values, choice(...) or range(...)"
+            )
         if size > MAX_COMBINATIONS:
-            raise ConfigError(f"hydra.sweeper.sampler=grid: {size:,} combinations; the limit is {MAX_TRIALS:,}")
+            raise ConfigError(
+                f"hydra.sweeper.sampler=grid: {size:,} combinations; the limit is {MAX_TRIALS:,}"
+            )
     if sampler in ("grid", "random") and size is not None and (trials is None or trials > size):
         trials = size
     trials = DEFAULT_TRIALS if trials is None else trials
@@ -79,8 +102,12 @@ def build_sampler(study: Study, settings: StudySettings, space: list[Domain]) ->
     each = list(settings["objectives"].values())
     if name == "tpe":
         return TPESampler(own, seed, space, each)
-    sampler = OptunaSampler("cma" if name == "cma" else "nsga", own, seed % MAX_SEED, space, each, study.trials)
+    sampler = OptunaSampler(
+        "cma" if name == "cma" else "nsga", own, seed % MAX_SEED, space, each, study.trials
+    )
     if not sampler.is_replayed:
         was, now = study.settings["optuna"], settings["optuna"]
-        logger.warning(f"optuna {now} proposes other trials than {was}: the sampler restarts from their results")
+        logger.warning(
+            f"optuna {now} proposes other trials than {was}: the sampler restarts from their results"
+        )
     return sampler

@@ -8,7 +8,14 @@ from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.search_space import Point, override_texts
 
-_OWN = ("hydra.sweep.dir=", "hydra.mode=", "hydra.sweeper.", "hydra/sweeper=", "hydra/launcher=", "hydra.launcher.")
+_OWN = (
+    "hydra.sweep.dir=",
+    "hydra.mode=",
+    "hydra.sweeper.",
+    "hydra/sweeper=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+)
 
 
 class Commands:
@@ -22,7 +29,9 @@ class Commands:
     def __init__(self, config: DictConfig, overrides: list[str]) -> None:
         self.overrides = overrides
         self.hydra = [
-            text for text in as_typed(config.hydra.overrides.hydra) if not text.lstrip("+").startswith("hydra.mode=")
+            text
+            for text in as_typed(config.hydra.overrides.hydra)
+            if not text.lstrip("+").startswith("hydra.mode=")
         ]
         sources = config.hydra.runtime.config_sources
         folders = [source.path for source in sources if source.provider == "command-line"]
@@ -33,7 +42,9 @@ class Commands:
     def trial(self, point: Point) -> str:
         """Trains the point of a trial again, as a run of its own."""
         hydra = [text for text in self.hydra if not text.lstrip("+").startswith(_OWN)]
-        single = ["hydra.mode=RUN"] if any(text.startswith("sweep=") for text in self.overrides) else []
+        single = (
+            ["hydra.mode=RUN"] if any(text.startswith("sweep=") for text in self.overrides) else []
+        )
         return self._command([*single, *hydra, *self.overrides, *override_texts(point)])
 
     def _command(self, args: list[str]) -> str:

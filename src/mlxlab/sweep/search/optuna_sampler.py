@@ -38,13 +38,20 @@ def version(sampler: str) -> str:
     return optuna.__version__
 
 
-def sampler_settings(sampler: Name, space: list[Domain], startup_trials: int, population_size: int | None) -> Settings:
+def sampler_settings(
+    sampler: Name, space: list[Domain], startup_trials: int, population_size: int | None
+) -> Settings:
     """The arguments of Optuna's sampler, all that its version 5 and earlier ones default differently included.
 
     Raises ConfigError for a space that the sampler cannot search.
     """
     if sampler == "tpe":
-        candidates: Settings = {"n_ei_candidates": 24, "multivariate": True, "group": False, "constant_liar": True}
+        candidates: Settings = {
+            "n_ei_candidates": 24,
+            "multivariate": True,
+            "group": False,
+            "constant_liar": True,
+        }
         return {"n_startup_trials": startup_trials, **candidates}
     if sampler == "nsga":
         rates: Settings = {"mutation_prob": None, "crossover_prob": 0.9, "swapping_prob": 0.5}
@@ -54,8 +61,16 @@ def sampler_settings(sampler: Name, space: list[Domain], startup_trials: int, po
         expected = "expected interval(...) or range(...); choices are for tpe and nsga"
         raise ConfigError(f"hydra.sweeper.sampler=cma: {choices[0].key}: {expected}")
     if len(space) < 2:
-        raise ConfigError(f"hydra.sweeper.sampler=cma: expected 2 or more keys, got {space[0].key} alone")
-    return {"popsize": population_size, "n_startup_trials": 1, "sigma0": None, "with_margin": False, "lr_adapt": False}
+        raise ConfigError(
+            f"hydra.sweeper.sampler=cma: expected 2 or more keys, got {space[0].key} alone"
+        )
+    return {
+        "popsize": population_size,
+        "n_startup_trials": 1,
+        "sigma0": None,
+        "with_margin": False,
+        "lr_adapt": False,
+    }
 
 
 class TPESampler:
@@ -65,7 +80,9 @@ class TPESampler:
     next is not the same (the constant liar of Ginsbourger et al. 2010).
     """
 
-    def __init__(self, settings: Settings, seed: int, space: list[Domain], directions: list[Direction]) -> None:
+    def __init__(
+        self, settings: Settings, seed: int, space: list[Domain], directions: list[Direction]
+    ) -> None:
         self.settings, self.seed, self.space, self.directions = settings, seed, space, directions
         self.distributions = {domain.key: _distribution(domain) for domain in space}
 
@@ -145,14 +162,22 @@ class OptunaSampler:
         return True
 
 
-def _new_study(name: Name, settings: Settings, seed: int, directions: list[Direction]) -> "optuna.Study":
+def _new_study(
+    name: Name, settings: Settings, seed: int, directions: list[Direction]
+) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     samplers = optuna.samplers
-    classes = {"tpe": samplers.TPESampler, "cma": samplers.CmaEsSampler, "nsga": samplers.NSGAIISampler}
+    classes = {
+        "tpe": samplers.TPESampler,
+        "cma": samplers.CmaEsSampler,
+        "nsga": samplers.NSGAIISampler,
+    }
     with _quiet():
-        return optuna.create_study(directions=directions, sampler=classes[name](seed=seed, **settings))
+        return optuna.create_study(
+            directions=directions, sampler=classes[name](seed=seed, **settings)
+        )
 
 
 @contextmanager
@@ -164,7 +189,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _frozen(
-    trial: Trial, space: list[Domain], distributions: "dict[str, optuna.distributions.BaseDistribution]"
+    trial: Trial,
+    space: list[Domain],
+    distributions: "dict[str, optuna.distributions.BaseDistribution]",
 ) -> "optuna.trial.FrozenTrial":
     """A trial as Optuna knows it; one that was paused or pruned has its best value at the step that it reached."""
     import optuna
@@ -205,4 +232,6 @@ def _value(domain: Domain, param: str | int | float) -> str | int | float:
 
 
 def _param(domain: Domain, value: str | int | float) -> str | int | float:
-    return domain.texts.index(str(value)) if isinstance(domain, Values) and domain.ordered else value
+    return (
+        domain.texts.index(str(value)) if isinstance(domain, Values) and domain.ordered else value
+    )

@@ -34,12 +34,17 @@ class RandomSampler:
     def __init__(self, space: list[Domain], seed: int) -> None:
         self.space, self.seed = space, seed
         size = num_combinations(space) or MAX_COMBINATIONS + 1
-        self.order = np.random.default_rng(seed).permutation(size) if size <= MAX_COMBINATIONS else None
+        self.order = (
+            np.random.default_rng(seed).permutation(size) if size <= MAX_COMBINATIONS else None
+        )
 
     def propose(self, trials: list[Trial]) -> Point:
         number = len(trials)
         if self.order is not None:
-            return combination([domain for domain in self.space if isinstance(domain, Values)], int(self.order[number]))
+            return combination(
+                [domain for domain in self.space if isinstance(domain, Values)],
+                int(self.order[number]),
+            )
         random = np.random.default_rng([self.seed, number])
         return {domain.key: _draw(domain, random) for domain in self.space}
 
@@ -65,4 +70,6 @@ def _draw(domain: Domain, random: np.random.Generator) -> str | int | float:
     low, high = (domain.low, domain.high + 1) if domain.integer else (domain.low, domain.high)
     scale, inverse = (math.log, math.exp) if domain.log else (float, float)
     value = inverse(random.uniform(scale(low), scale(high)))
-    return min(max(math.floor(value) if domain.integer else value, domain.low), domain.high)  # rounding at the ends
+    return min(
+        max(math.floor(value) if domain.integer else value, domain.low), domain.high
+    )  # rounding at the ends

@@ -39,7 +39,9 @@ class StudySettings(TypedDict):
 class Study:
     """The trials of a search so far, by number. Each change is on the disk before the method returns."""
 
-    def __init__(self, connection: sqlite3.Connection, settings: StudySettings, trials: list[Trial]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, settings: StudySettings, trials: list[Trial]
+    ) -> None:
         self._connection, self.settings, self.trials = connection, settings, trials
         self.num_results = sum(len(trial.results) for trial in trials)
 
@@ -53,11 +55,26 @@ class Study:
         """Those that run, were stopped by a signal, or whose process was killed."""
         return [trial for trial in self.trials if not trial.is_ended and trial.same_as is None]
 
-    def add(self, point: Point, budget: int | None = None, limits: Sequence[float | None] = ()) -> Trial:
+    def add(
+        self, point: Point, budget: int | None = None, limits: Sequence[float | None] = ()
+    ) -> Trial:
         """A trial to run up to a budget; one whose point an earlier trial has takes the result of that."""
-        same = next((trial for trial in self.trials if trial.point == point and trial.same_as is None), None)
+        same = next(
+            (trial for trial in self.trials if trial.point == point and trial.same_as is None), None
+        )
         same_as = None if same is None else same.number
-        trial = Trial(len(self.trials), point, "running", [], "", 0.0, same_as, budget, [*limits], self.num_results)
+        trial = Trial(
+            len(self.trials),
+            point,
+            "running",
+            [],
+            "",
+            0.0,
+            same_as,
+            budget,
+            [*limits],
+            self.num_results,
+        )
         trial = trial if same is None else self._copied(same, trial)
         self._write([trial])
         self.trials.append(trial)
@@ -69,7 +86,9 @@ class Study:
 
     def stop(self, trial: Trial, seconds: float) -> Trial:
         """A signal stopped a trial, which continues another time."""
-        return self._record(replace(trial, state="stopped", seconds=round(trial.seconds + seconds, 3)))
+        return self._record(
+            replace(trial, state="stopped", seconds=round(trial.seconds + seconds, 3))
+        )
 
     def restart(self, trial: Trial) -> Trial:
         """A trial continues that was stopped, or killed."""
@@ -91,7 +110,10 @@ class Study:
         )
 
     def _record(self, trial: Trial) -> Trial:
-        changed = [trial, *(self._copied(trial, other) for other in self.trials if other.same_as == trial.number)]
+        changed = [
+            trial,
+            *(self._copied(trial, other) for other in self.trials if other.same_as == trial.number),
+        ]
         self._write(changed)
         for each in changed:
             self.trials[each.number] = each
@@ -102,7 +124,9 @@ class Study:
         results = trial.results
         if source.is_ended:
             results = [*results, replace(source.results[-1], order=self._next_order())]
-        return replace(trial, state=source.state, values=source.values, reason=source.reason, results=results)
+        return replace(
+            trial, state=source.state, values=source.values, reason=source.reason, results=results
+        )
 
     def _next_order(self) -> int:
         self.num_results += 1
@@ -145,7 +169,9 @@ def read_study(path: Path) -> tuple[StudySettings, list[Trial]]:
     with open_regular(path):
         pass
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
             connection.execute("pragma trusted_schema = off")
             return _read(connection, path)
     except sqlite3.DatabaseError as error:
@@ -172,7 +198,9 @@ def _read(connection: sqlite3.Connection, path: Path) -> tuple[StudySettings, li
     records = _texts(connection, "record", f"trials order by number limit {MAX_TRIALS + 1}")
     if len(attributes) != 1 or len(records) > MAX_TRIALS:
         raise DataError(f"{path}: expected one row of attributes and at most {MAX_TRIALS:,} trials")
-    trials = [parse_json(text, Trial, f"{path}: trial {number}") for number, text in enumerate(records)]
+    trials = [
+        parse_json(text, Trial, f"{path}: trial {number}") for number, text in enumerate(records)
+    ]
     return parse_json(attributes[0], StudySettings, f"{path}: attributes"), trials
 
 
@@ -181,7 +209,12 @@ def _described(objectives: Mapping[str, str]) -> str:
 
 
 def _texts(connection: sqlite3.Connection, column: str, rows: str) -> list[str]:
-    return [str(text) for (text,) in connection.execute(f"select substr({column}, 1, {_MAX_CHARACTERS}) from {rows}")]
+    return [
+        str(text)
+        for (text,) in connection.execute(
+            f"select substr({column}, 1, {_MAX_CHARACTERS}) from {rows}"
+        )
+    ]
 
 
 def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) -> None:
@@ -189,7 +222,9 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
     for key in dict.fromkeys([*settings["space"], *stored["space"]]):
         now, before = settings["space"].get(key), stored["space"].get(key)
         if now != before:
-            problems.append(f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}")
+            problems.append(
+                f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}"
+            )
     has_objectives = settings["objectives"] == stored["objectives"]
     if not has_objectives:
         now, before = (_described(each["objectives"]) for each in (settings, stored))
@@ -199,21 +234,36 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
             what = "not in" if override in settings["overrides"] else "missing, but in"
             problems.append(f"{override}: {what} the study")
     if settings["sampler"] != stored["sampler"]:
-        problems.append(f"hydra.sweeper.sampler={settings['sampler']}: the study has {stored['sampler']}")
+        problems.append(
+            f"hydra.sweeper.sampler={settings['sampler']}: the study has {stored['sampler']}"
+        )
     elif settings["sampler_settings"] != stored["sampler_settings"]:
         pairs = {**stored["sampler_settings"], **settings["sampler_settings"]}.items()
-        changed = [f"{name}={value}" for name, value in pairs if stored["sampler_settings"].get(name) != value]
-        problems.append(f"{', '.join(changed)}: other settings of the sampler than those of the study")
+        changed = [
+            f"{name}={value}"
+            for name, value in pairs
+            if stored["sampler_settings"].get(name) != value
+        ]
+        problems.append(
+            f"{', '.join(changed)}: other settings of the sampler than those of the study"
+        )
     for key in sorted({"pruner", *settings["pruner_settings"], *stored["pruner_settings"]}):
-        new, old = ({"pruner": each["pruner"], **each["pruner_settings"]}.get(key) for each in (settings, stored))
+        new, old = (
+            {"pruner": each["pruner"], **each["pruner_settings"]}.get(key)
+            for each in (settings, stored)
+        )
         if new != old:
             problems.append(f"hydra.sweeper.{key}={new}: the study has {old}")
     if problems:
         advice = f"continue {path.parent} with the same settings, or choose another hydra.sweep.dir"
-        raise ConfigError("\n".join([*problems[:9], advice] if problems[1:] else [f"{problems[0]}; {advice}"]))
+        raise ConfigError(
+            "\n".join([*problems[:9], advice] if problems[1:] else [f"{problems[0]}; {advice}"])
+        )
 
 
-def _check_trials(trials: list[Trial], space: list[Domain], num_objectives: int, path: Path) -> None:
+def _check_trials(
+    trials: list[Trial], space: list[Domain], num_objectives: int, path: Path
+) -> None:
     domains = {domain.key: domain for domain in space}
     for number, trial in enumerate(trials):
         where = f"{path}: trial {number}"
@@ -235,9 +285,13 @@ def _check_trials(trials: list[Trial], space: list[Domain], num_objectives: int,
 def _check_results(trial: Trial, num_objectives: int, where: str) -> None:
     expected = num_objectives if trial.is_ended and trial.state != "failed" else 0
     if len(trial.values) != expected:
-        raise DataError(f"{where}: expected {expected} values of a {trial.state} trial, got {len(trial.values)}")
+        raise DataError(
+            f"{where}: expected {expected} values of a {trial.state} trial, got {len(trial.values)}"
+        )
     if trial.is_ended and (not trial.results or trial.results[-1].values != trial.values):
         raise DataError(f"{where}: its last result is not that of the trial")
     for result in trial.results:
         if len(result.values) not in (0, num_objectives):
-            raise DataError(f"{where}: results: expected {num_objectives} values, got {len(result.values)}")
+            raise DataError(
+                f"{where}: results: expected {num_objectives} values, got {len(result.values)}"
+            )

@@ -93,7 +93,9 @@ class SearchSweeper:
         self.objectives = directions(names)
         budgets = budget_unit, min_budget, max_budget, reduction_factor
         direction = self.objectives[names[0]]
-        self.pruning = read_pruning(pruner, *budgets, config=config, space=self.space, direction=direction)
+        self.pruning = read_pruning(
+            pruner, *budgets, config=config, space=self.space, direction=direction
+        )
         self.overrides = [*overrides, *self.pruning.overrides]
         self.num_trials = num_trials(sampler, self.space, trials)
         self.settings: StudySettings = {
@@ -101,7 +103,9 @@ class SearchSweeper:
             "overrides": self.overrides,
             "objectives": self.objectives,
             "sampler": sampler,
-            "sampler_settings": sampler_settings(sampler, self.space, seed, startup_trials, population_size),
+            "sampler_settings": sampler_settings(
+                sampler, self.space, seed, startup_trials, population_size
+            ),
             "pruner": pruner,
             "pruner_settings": self.pruning.settings,
             "optuna": optuna_version(sampler),
@@ -120,7 +124,9 @@ class SearchSweeper:
         folder, start = sweep_folder(self.config), sweep_start(self.config)
         with open_job_journal(folder, start) as journal:
             if journal.jobs:
-                raise ConfigError(f"{folder}: holds jobs of another sweep; choose another hydra.sweep.dir")
+                raise ConfigError(
+                    f"{folder}: holds jobs of another sweep; choose another hydra.sweep.dir"
+                )
             with open_study(folder / FILE, self.settings, self.space) as study:
                 journal.record_start(start)
                 return self._search(study, folder)
@@ -134,7 +140,9 @@ class SearchSweeper:
             exit_code = self._run_trials(study, sampler, folder)
         finally:
             terminal.show(write_search_result(study, folder, commands))
-            self.context.callbacks.on_multirun_end(config=self.config, config_name="train", exit_code=exit_code)
+            self.context.callbacks.on_multirun_end(
+                config=self.config, config_name="train", exit_code=exit_code
+            )
         if exit_code > _SIGNAL:
             done = f"{len(study.ended)} of {self.num_trials} trials"
             logger.info(f"stopped after {done}; continue: {continuation(folder)}")
@@ -145,7 +153,9 @@ class SearchSweeper:
             logger.info(f"{folder}: {earlier} of {self.num_trials} trials have ended")
         names = str(self.config.objective), list(self.objectives)
         with open_jobs(self.config, self.context, self.task) as jobs:
-            launcher = TrialLauncher(jobs, folder, self.overrides, self.pruning, *names, self.num_trials)
+            launcher = TrialLauncher(
+                jobs, folder, self.overrides, self.pruning, *names, self.num_trials
+            )
             try:
                 with progress_line(launcher.running):
                     run_trials(study, sampler, self.pruning.pruner, self.num_trials, launcher)

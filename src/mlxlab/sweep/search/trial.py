@@ -31,12 +31,16 @@ class Trial:
     values: list[float] = field(default_factory=list)  # of the objectives; none while it runs
     reason: str = ""  # why it failed, or was pruned
     seconds: NonNegative = 0.0
-    same_as: int | None = None  # an earlier trial with the same point, whose state and values this one has
+    same_as: int | None = (
+        None  # an earlier trial with the same point, whose state and values this one has
+    )
     budget: Size | None = None  # at which its last job pauses
     limits: list[float | None] = field(default_factory=list)  # `StopRule.limits` of that job
     known: Count = 0  # results that the study had when the trial was proposed
     results: list[Result] = field(default_factory=list)  # of its jobs
-    evaluations: list[float | None] = field(default_factory=list)  # the objective; None is not finite
+    evaluations: list[float | None] = field(
+        default_factory=list
+    )  # the objective; None is not finite
 
     @property
     def is_ended(self) -> bool:

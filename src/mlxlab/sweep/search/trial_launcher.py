@@ -74,7 +74,10 @@ class TrialLauncher:
         return job.number, result
 
     def _describe(self, result: TrialResult) -> str:
-        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.objectives, result.values, strict=False))
+        values = ", ".join(
+            f"{name} {value:.6g}"
+            for name, value in zip(self.objectives, result.values, strict=False)
+        )
         return "; ".join(filter(None, [values, result.reason]))
 
     def _result(self, job: JobResult) -> TrialResult:
@@ -94,12 +97,16 @@ class TrialLauncher:
     def _read(self, path: Path) -> TrialResult:
         run = read_json(path, RunMetrics)
         if missing := [name for name in self.objectives if run["metrics"].get(name) is None]:
-            raise DataError(f"{path}: no value of {', '.join(missing)}; it has {', '.join(run['metrics'])}")
+            raise DataError(
+                f"{path}: no value of {', '.join(missing)}; it has {', '.join(run['metrics'])}"
+            )
         values = [float(run["metrics"][name] or 0.0) for name in self.objectives]
         if not self.pruning.is_active:
             return TrialResult(values)
         evaluations = [value for _, value in run.get("evaluations", [])]
-        return TrialResult(values, run.get("reason", ""), run.get("state", "finished"), run["steps"], evaluations)
+        return TrialResult(
+            values, run.get("reason", ""), run.get("state", "finished"), run["steps"], evaluations
+        )
 
 
 def stopping(rule: StopRule | None) -> list[str]:

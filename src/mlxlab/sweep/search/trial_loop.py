@@ -54,7 +54,9 @@ class OneByOne:
         return trial.number, self.run(trial, continues)
 
 
-def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, runner: TrialRunner) -> None:
+def run_trials(
+    study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, runner: TrialRunner
+) -> None:
     """Runs trials until `num_trials` are there and none runs or is to be promoted.
 
     What a process was interrupted in continues first. Every result and every decision is in the study before the next.
@@ -71,7 +73,9 @@ def run_trials(study: Study, sampler: Sampler, pruner: Pruner, num_trials: int, 
         while runner.num_free > 0 and not runner.stop_signal:
             continues = bool(interrupted)
             trial = study.restart(interrupted.popleft()) if interrupted else None
-            if trial is None and (promotion := pruner.promotion(study.trials, is_last=_is_last(study, num_trials))):
+            if trial is None and (
+                promotion := pruner.promotion(study.trials, is_last=_is_last(study, num_trials))
+            ):
                 trial, continues = study.promote(*promotion), True
             if trial is None and len(study.trials) < num_trials:
                 point = sampler.propose(study.trials)

@@ -12,7 +12,11 @@ from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
-_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of modules
+_PACKAGES = {
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}  # of modules
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 
@@ -37,7 +41,11 @@ class Address:
     @property
     def shown_artifacts(self) -> str | None:
         """`artifacts` without a password."""
-        return redact(self.artifacts) if self.artifacts and not self.artifacts.startswith("/") else self.artifacts
+        return (
+            redact(self.artifacts)
+            if self.artifacts and not self.artifacts.startswith("/")
+            else self.artifacts
+        )
 
     def dump(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -53,10 +61,16 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     """The address of the store; arguments and errors as of `Journal`. Relative paths are relative to `project`."""
     project = project.absolute()
     if utf8(project) != str(project):
-        raise ConfigError(f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8")
-    uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db", project)
+        raise ConfigError(
+            f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8"
+        )
+    uri = _absolute(
+        uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db", project
+    )
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
-    queues = [project / "mlruns" / f".queue-{hashlib.sha256(redact(uri).encode()).hexdigest()[:12]}"]
+    queues = [
+        project / "mlruns" / f".queue-{hashlib.sha256(redact(uri).encode()).hexdigest()[:12]}"
+    ]
     if database := _database(uri):
         artifacts = artifacts or str(database.parent / "artifacts")
         queues.insert(0, database.parent / f".queue-{database.name}")
@@ -76,7 +90,9 @@ def check_driver(uri: str) -> None:
     except Exception as error:  # of SQLAlchemy, or whatever a driver raises at its import
         module = getattr(error, "name", None)
         remedy = f"; pip install {_PACKAGES.get(module, module)}" if module else ""
-        raise ServiceUnavailableError(f"tracking.uri={redact(uri)}: {' '.join(str(error).split())}{remedy}") from None
+        raise ServiceUnavailableError(
+            f"tracking.uri={redact(uri)}: {' '.join(str(error).split())}{remedy}"
+        ) from None
 
 
 def sqlite_uri(path: Path) -> str:
@@ -99,7 +115,9 @@ def _absolute(uri: str, project: Path) -> str:
         match = _sqlite.match(uri)
         path = ((match and match["path"]) or "/")[1:]
         if not match or path in ("", ":memory:"):
-            raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
+            raise ConfigError(
+                f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it"
+            )
         return sqlite_uri(project / unquote(path)) + uri[match.end() :]
     if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"

@@ -22,7 +22,9 @@ MAX_KEY = 250
 MAX_PARAM = 6000  # characters of a value
 MAX_TAG = 8000
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens the experiment in its view for training
+KIND = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # the UI opens the experiment in its view for training
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with the defaults, 7 x 120 s, a failing call takes 20 minutes
@@ -38,7 +40,9 @@ _invalid = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 def prepare(address: Address) -> None:
     """Sets the environment that MLflow reads at import. For processes that do nothing but tracking."""
-    os.environ.update(SETTINGS | {key: os.environ[key] for key in SETTINGS if "HTTP" in key and key in os.environ})
+    os.environ.update(
+        SETTINGS | {key: os.environ[key] for key in SETTINGS if "HTTP" in key and key in os.environ}
+    )
     os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would continue that run instead of creating ours
     os.environ["MLFLOW_TRACKING_URI"] = address.uri  # the client of a server's artifacts reads it
 
@@ -61,7 +65,9 @@ class MlflowStore:
         self._file = _identity(address.database)
         self.client = mlflow.MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
         self.client.search_experiments(max_results=1)  # raises if the store does not answer
-        self.engine: Engine | None = getattr(self.client._tracking_client.store, "engine", None)  # None: a server
+        self.engine: Engine | None = getattr(
+            self.client._tracking_client.store, "engine", None
+        )  # None: a server
 
     def check(self) -> None:
         """Raises StoreReplacedError unless the database is still the file that was opened."""
@@ -90,13 +96,19 @@ class MlflowStore:
         """The MLflow run of a journal, even if deleted."""
         from mlflow.entities import ViewType
 
-        runs = self.client.search_runs([experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1)
+        runs = self.client.search_runs(
+            [experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1
+        )
         return runs[0] if runs else None
 
     def max_bytes(self) -> int | None:
         """Of an artifact: half of what is free where the store keeps them; None if that is not this machine."""
         folder = local_path(self.address.artifacts) if self.address.artifacts else None
-        existing = next((path for path in (folder, *folder.parents) if path.exists()), None) if folder else None
+        existing = (
+            next((path for path in (folder, *folder.parents) if path.exists()), None)
+            if folder
+            else None
+        )
         return shutil.disk_usage(existing).free // 2 if existing else None
 
     def close(self) -> None:
@@ -107,10 +119,16 @@ class MlflowStore:
 
 def artifact_location(address: Address, experiment: str) -> str:
     """Where an experiment's artifacts are kept. Absolute: MLflow's default is relative to the current folder."""
-    name = clean(experiment).replace(":", "_").replace("/", "_")  # not a folder within that of another experiment
+    name = (
+        clean(experiment).replace(":", "_").replace("/", "_")
+    )  # not a folder within that of another experiment
     location = f"{(address.artifacts or '').rstrip('/')}/{name}"
     # As a URI if the path holds characters that MLflow would parse.
-    return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
+    return (
+        Path(location).as_uri()
+        if location.startswith("/") and set(location) & set("%?#")
+        else location
+    )
 
 
 def _identity(database: Path | None) -> tuple[int, int] | None:
@@ -127,7 +145,11 @@ def clean(key: str) -> str:
     text = _invalid.sub("_", _index.sub(r".\1", key))
     names = ["_" if name in (".", "..") else name for name in text.split("/") if name]
     text = "/".join(names) or "_"
-    return text if len(text) <= MAX_KEY else f"{text[: MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return (
+        text
+        if len(text) <= MAX_KEY
+        else f"{text[: MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    )
 
 
 def clean_params(params: Mapping[str, str]) -> dict[str, str]:

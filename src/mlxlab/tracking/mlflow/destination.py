@@ -15,8 +15,14 @@ from mlxlab.tracking.records import SyncState, locate, read_state, utf8
 class MlflowDestination:
     """A store of MLflow; arguments and errors as of `Journal`."""
 
-    def __init__(self, uri: str | None, artifacts: str | None, experiment: str, project: Path) -> None:
-        self.address, self.experiment, self.project = resolve(uri, artifacts, project), experiment, project
+    def __init__(
+        self, uri: str | None, artifacts: str | None, experiment: str, project: Path
+    ) -> None:
+        self.address, self.experiment, self.project = (
+            resolve(uri, artifacts, project),
+            experiment,
+            project,
+        )
         check_driver(self.address.uri)
 
     def start(self, folder: Path, uid: str) -> None:
@@ -29,7 +35,11 @@ class MlflowDestination:
 
     def wait(self, folder: Path, uid: str, seconds: float) -> str:
         """Waits less if the store is known to be unavailable."""
-        size, start, until = locate(folder, uid)[0].stat().st_size, time.time(), time.monotonic() + seconds
+        size, start, until = (
+            locate(folder, uid)[0].stat().st_size,
+            time.time(),
+            time.monotonic() + seconds,
+        )
         while True:
             uploaded, status = self.uploaded(folder, uid), queue.read_status(self.address.queue)
             if uploaded and uploaded["offset"] >= size:
@@ -38,7 +48,9 @@ class MlflowDestination:
             if fault and status and status["t"] >= int(1000 * start):
                 return f"{self.address.shown}: {fault}"
             if time.monotonic() >= until:
-                return f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
+                return (
+                    f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
+                )
             time.sleep(0.02)
 
     def uploaded(self, folder: Path, uid: str) -> SyncState | None:
@@ -50,7 +62,10 @@ class MlflowDestination:
         if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
             args.append(f"uri={shlex.quote(self.address.shown)}")
             artifacts = self.address.shown_artifacts
-            if artifacts and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts:
+            if (
+                artifacts
+                and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts
+            ):
                 args.append(f"artifacts={shlex.quote(artifacts)}")
         return " ".join(args)
 

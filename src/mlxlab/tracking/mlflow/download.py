@@ -37,7 +37,9 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
     """
     address = resolve(uri, None, project)
     if address.database is not None and not address.database.is_file():
-        raise ServiceUnavailableError(f"{name}: {address.shown}: no store found; a run with tracking=mlflow creates it")
+        raise ServiceUnavailableError(
+            f"{name}: {address.shown}: no store found; a run with tracking=mlflow creates it"
+        )
     repair_locations(address)
     folder = _copied(name, address, cache / "models")
     if folder is None:
@@ -93,7 +95,12 @@ def _downloaded(name: str, address: Address, cache: Path) -> Path:
     try:
         folder = _folder(cache, address, get_model_info(name).model_uuid)
         if not folder.is_dir():
-            _place(folder, lambda temporary: Path(download_artifacts(artifact_uri=name, dst_path=str(temporary))))
+            _place(
+                folder,
+                lambda temporary: Path(
+                    download_artifacts(artifact_uri=name, dst_path=str(temporary))
+                ),
+            )
     except (MlflowException, OSError) as error:
         code = error.error_code if isinstance(error, MlflowException) else ""
         missing = code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")

@@ -36,8 +36,12 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, sqlite3.Error):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno:
-            return utf8(redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"))
-    return printable(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
+            return utf8(
+                redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}")
+            )
+    return printable(
+        next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    )
 
 
 def printable(text: str) -> str:
@@ -55,7 +59,9 @@ def classify_error(error: Exception) -> Exception:
         return RunNotFoundError(one_line(error))
     if isinstance(error, UserError) or code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
         return JournalRejectedError(one_line(error))
-    of_a_value = isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError)
+    of_a_value = isinstance(
+        error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError
+    )
     if of_a_value and not isinstance(error, OSError):  # requests' InvalidURL is both
         return JournalRejectedError(f"{type(error).__name__}: {one_line(error)}")
     causes = [cause for cause in _causes(error) if isinstance(cause, sqlite3.OperationalError)]
@@ -68,4 +74,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         cause = error.__cause__ or error.__context__
-        error = None if cause is error else cause  # `raise classify_error(error) from error` may make it its own cause
+        error = (
+            None if cause is error else cause
+        )  # `raise classify_error(error) from error` may make it its own cause

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError, UserError
+from mlxlab.errors import (
+    DataError,
+    InputNotFoundError,
+    NotAllowedError,
+    ServiceUnavailableError,
+    UserError,
+)
 from mlxlab.program import command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
@@ -32,7 +38,9 @@ def check_store(folder: Path, address: Address) -> None:
             raise NotAllowedError(f"{journal}: {NOT_OURS}")
         recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
         if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
-            store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
+            store = " ".join(
+                f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value
+            )
             remedy = "name the store to upload it to: uri=..., and artifacts=... if it has a folder of its own"
             raise NotAllowedError(f"{journal}: recorded for {store}, got {address.shown}: {remedy}")
 
@@ -53,7 +61,11 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
         address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
             if not (journals := sorted(folder.glob(JOURNALS))):
-                fault = f"has no {FILE}: no run was tracked there" if folder.is_dir() else "no such folder"
+                fault = (
+                    f"has no {FILE}: no run was tracked there"
+                    if folder.is_dir()
+                    else "no such folder"
+                )
                 raise InputNotFoundError(f"{folder}: {fault}")
             for journal in journals:
                 try:
@@ -65,7 +77,9 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
                 except DataError as error:
                     rejected[journal] = str(error)
     except OSError as error:
-        raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
+        raise ServiceUnavailableError(
+            f"{address.shown}: {error.strerror}: {error.filename}"
+        ) from None
     if not queue.registered(address.queue) and not rejected:
         yield f"{address.shown}: nothing is waiting"
         return
@@ -78,7 +92,11 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
 def _register(folder_of_queue: Path, uid: str, folder: Path, registers: bool) -> None:
     """Queues a folder that the user names; raises DataError if the run is waiting in another one."""
     waiting = queue.registered(folder_of_queue).get(uid)
-    if waiting not in (None, folder) and read_uid(locate(waiting, uid)[0]) == uid and not waiting.samefile(folder):
+    if (
+        waiting not in (None, folder)
+        and read_uid(locate(waiting, uid)[0]) == uid
+        and not waiting.samefile(folder)
+    ):
         raise DataError(f"{utf8(folder)}: a copy of {utf8(waiting)}, which waits to be uploaded")
     if registers or waiting != folder:
         queue.register(folder_of_queue, uid, folder, foreign=not registers)
@@ -91,7 +109,9 @@ def close_runs(address: Address, run_ids: list[str]) -> None:
             client = MlflowStore(address).client
             for run_id in run_ids:
                 run = client.get_run(run_id)
-                times = [client.get_metric_history(run_id, key)[-1].timestamp for key in run.data.metrics]
+                times = [
+                    client.get_metric_history(run_id, key)[-1].timestamp for key in run.data.metrics
+                ]
                 if run.info.status == "RUNNING":  # unless it was resumed meanwhile
                     client.set_terminated(run_id, "KILLED", max(times, default=run.info.start_time))
         except Exception as error:  # of MLflow, a database or HTTP: no common base class
@@ -130,7 +150,11 @@ def _is_unsent(journal: Path, address: Address) -> bool:
         if start is None or start["store"] is None or has_writer(journal):
             return False
         state = read_state(locate(journal.parent, start["uid"])[1], start["uid"])
-        sent = state is not None and state["store"] == address.shown and state.get("status") != "RUNNING"
+        sent = (
+            state is not None
+            and state["store"] == address.shown
+            and state.get("status") != "RUNNING"
+        )
         return not sent or state is None or state["offset"] < journal.stat().st_size
     except (UserError, OSError):
         return False

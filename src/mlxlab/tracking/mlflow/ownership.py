@@ -37,13 +37,17 @@ def check_owner(run: "Run", folder: Path, uid: str, *, is_foreign: bool) -> None
         raise JournalRejectedError(f"another run in the store has the id {uid}")
     recorded = Path(run.data.tags.get(FOLDER, folder))
     if is_foreign and read_uid(locate(recorded, uid)[0]) == uid and not _is_same(recorded, folder):
-        raise JournalRejectedError(f"the run {uid} of the store is that of {recorded}; this is a copy of it")
+        raise JournalRejectedError(
+            f"the run {uid} of the store is that of {recorded}; this is a copy of it"
+        )
 
 
 def started_run(run: "Run", folder: Path, uid: str) -> bool:
     """Whether a line of the journal started the run, by its time: usually the first one."""
     lines = read_records(locate(folder, uid)[0], max_bytes=2**63)
-    return any(record and "start" in record and record["t"] == run.info.start_time for record, _ in lines)
+    return any(
+        record and "start" in record and record["t"] == run.info.start_time for record, _ in lines
+    )
 
 
 def allowed_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

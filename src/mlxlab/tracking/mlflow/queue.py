@@ -99,7 +99,9 @@ def read_status(queue: Path) -> SyncerStatus | None:
 
 
 def write_status(queue: Path, fault: str | None) -> None:
-    write_json(queue / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault})
+    write_json(
+        queue / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault}
+    )
 
 
 @contextmanager
@@ -111,13 +113,17 @@ def only_writer(address: Address) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             try:
-                stack.enter_context(lock(address.queue / "handover"))  # the syncer in the background ends, none starts
+                stack.enter_context(
+                    lock(address.queue / "handover")
+                )  # the syncer in the background ends, none starts
                 is_writer = stack.enter_context(lock(address.queue / "lock", HANDOVER_SECONDS))
             except OSError as error:
                 reason = f"{error.filename}: cannot be locked ({error.strerror})"
                 raise ServiceUnavailableError(f"{address.shown}: {reason}") from None
             if not is_writer:
-                raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
+                raise ServiceUnavailableError(
+                    f"{address.shown}: another process has been writing it for too long"
+                )
             yield
     finally:
         if registered(address.queue):

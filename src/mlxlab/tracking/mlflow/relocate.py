@@ -49,7 +49,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 def _old_root(database: sqlite3.Connection) -> Path | None:
     """The folder of artifacts when the store was created; None if another program created it."""
-    row = database.execute("select artifact_location from experiments where experiment_id = 0").fetchone()
+    row = database.execute(
+        "select artifact_location from experiments where experiment_id = 0"
+    ).fetchone()
     path = row and _path(row[0])
     return Path(path).parent if path and path.endswith("/0") else None
 
@@ -66,11 +68,15 @@ def _has_moved(database: sqlite3.Connection, old: Path, new: Path, store: Path) 
 
 def _rewrite(database: sqlite3.Connection, old: Path, new: Path) -> int:
     database.create_function("moved", 1, _mover(old, new), deterministic=True)
-    database.create_function("moved_folder", 1, _mover(old.parents[1], new.parents[1]), deterministic=True)
+    database.create_function(
+        "moved_folder", 1, _mover(old.parents[1], new.parents[1]), deterministic=True
+    )
     database.execute("begin immediate")
     changed = 0
     for table, column in _COLUMNS:
-        query = f"update {table} set {column} = moved({column}) where {column} is not moved({column})"
+        query = (
+            f"update {table} set {column} = moved({column}) where {column} is not moved({column})"
+        )
         changed += database.execute(query).rowcount
     same_layout = old.parts[-2:] == new.parts[-2:]
     for call, pairs in (("moved", _TAGS), ("moved_folder", _FOLDERS if same_layout else ())):

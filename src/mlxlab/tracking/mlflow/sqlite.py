@@ -64,7 +64,9 @@ def ensure_database(address: Address) -> None:
 def empty_database(address: Address) -> Path:
     """A database without rows, of the installed MLflow; not to be written."""
     try:
-        return _cached_empty(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab")
+        return _cached_empty(
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
+        )
     except OSError:  # not writable
         return _cached_empty(address.queue)
 
@@ -72,7 +74,9 @@ def empty_database(address: Address) -> Path:
 def version(path: Path) -> str:
     """The schema's version. Raises StoreUnavailableError if the file cannot be read, or is not an MLflow store."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)
+        ) as database:
             rows = database.execute("select version_num from alembic_version").fetchall()
     except sqlite3.Error as error:
         raise StoreUnavailableError(f"{path}: {error}") from None
@@ -106,7 +110,9 @@ def delete_metrics_after(engine: "Engine", run_id: str, step: int) -> None:
         for key in keys:
             order = rows.c.step.desc(), rows.c.timestamp.desc(), rows.c.value.desc()
             of_key = (rows.c.run_uuid == run_id) & (rows.c.key == key)
-            last = select(*(rows.c[name] for name in columns)).where(of_key).order_by(*order).limit(1)
+            last = (
+                select(*(rows.c[name] for name in columns)).where(of_key).order_by(*order).limit(1)
+            )
             database.execute(insert(latest).from_select(columns, last))
 
 
@@ -120,7 +126,11 @@ def _set_pragmas() -> None:
     def pragmas(connection: object, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             # `full`: a power failure must not lose what the run folder records as uploaded.
-            for line in (f"busy_timeout={int(1000 * BUSY_SECONDS)}", "journal_mode=wal", "synchronous=full"):
+            for line in (
+                f"busy_timeout={int(1000 * BUSY_SECONDS)}",
+                "journal_mode=wal",
+                "synchronous=full",
+            ):
                 with suppress(sqlite3.OperationalError):  # read-only: the first write raises
                     connection.execute(f"pragma {line}")
 
@@ -139,6 +149,8 @@ def _cached_empty(folder: Path) -> Path:
             _initialize_tables(engine)
             engine.dispose()
             with closing(sqlite3.connect(temporary)) as database:
-                database.execute("pragma journal_mode=delete")  # the pragmas of `_set_pragmas` made a second file
+                database.execute(
+                    "pragma journal_mode=delete"
+                )  # the pragmas of `_set_pragmas` made a second file
             os.replace(temporary, path)
     return path

@@ -40,7 +40,9 @@ class Syncer:
         self.address, self.queue = store_address, store_address.queue
         self.records = 0
         self.rejected: dict[str, str] = {}
-        self._retry_at: dict[str, float] = {}  # uid of a rejected journal -> time of the next attempt
+        self._retry_at: dict[
+            str, float
+        ] = {}  # uid of a rejected journal -> time of the next attempt
         self._store: MlflowStore | None = None
         self._uploaders: dict[str, JournalUploader] = {}
         self._suspect = ""  # uid of the journal that last made the store unavailable
@@ -55,7 +57,9 @@ class Syncer:
         """
         runs = queue.registered(self.queue)
         try:
-            for uid in sorted(runs, key=lambda uid: uid == self._suspect):  # the journal that failed last comes last
+            for uid in sorted(
+                runs, key=lambda uid: uid == self._suspect
+            ):  # the journal that failed last comes last
                 self._poll_journal(uid, runs[uid])
         except errors.StoreUnavailableError as error:
             if self._store is not None:
@@ -88,7 +92,11 @@ class Syncer:
                 queue.unregister(self.queue, uid)
                 self._uploaders.pop(uid, None)
                 self._lines.append(f"{utf8(folder)}: its journal was deleted")
-        except (errors.JournalRejectedError, UserError, OSError) as error:  # of this run folder, not of the store
+        except (
+            errors.JournalRejectedError,
+            UserError,
+            OSError,
+        ) as error:  # of this run folder, not of the store
             reason = errors.one_line(error) if isinstance(error, OSError) else str(error)
             line = f"{utf8(folder)}: rejected: {reason}"
             self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, line
@@ -117,14 +125,20 @@ class Syncer:
             except Exception as error:  # of MLflow, a database or HTTP: no common base class
                 reason = errors.classify_error(error)
                 unavailable = isinstance(reason, errors.StoreUnavailableError)
-                raise (reason if unavailable else errors.StoreUnavailableError(errors.one_line(error))) from error
+                raise (
+                    reason if unavailable else errors.StoreUnavailableError(errors.one_line(error))
+                ) from error
         return self._store
 
 
 def _describe_results(state: SyncState) -> str:
     """`, registered ..., but 2 missing, the first: <reason>`; "" if nothing was registered, and nothing is missing."""
     count, reasons = state.get("num_missing", 0), state.get("missing", "")
-    missing = f", but {count} missing, the first: {errors.printable(reasons.partition('; ')[0])}" if count else ""
+    missing = (
+        f", but {count} missing, the first: {errors.printable(reasons.partition('; ')[0])}"
+        if count
+        else ""
+    )
     return (f", {errors.printable(state['registered'])}" if "registered" in state else "") + missing
 
 
@@ -133,7 +147,9 @@ def serve(syncer: Syncer) -> set[str]:
     queue.write_status(syncer.queue, None)
     last_work = time.monotonic()
     pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
-    while time.monotonic() - last_work < (give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS):
+    while time.monotonic() - last_work < (
+        give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS
+    ):
         before, lines = syncer.records, []
         try:
             lines = syncer.poll()
@@ -144,7 +160,9 @@ def serve(syncer: Syncer) -> set[str]:
             if str(error) != fault:
                 _print(f"{syncer.address.shown}: {error}; retrying")
             locked = isinstance(error, errors.StoreLockedError)
-            give_up, longest = (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
+            give_up, longest = (
+                (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
+            )
             fault, pause = str(error), min(longest, max(1.0, pause * 2))
         for line in lines:
             _print(line)

@@ -51,14 +51,20 @@ def serve_ui(address: Address, port: int | None) -> Iterator[tuple[str, "subproc
     if address.uri.startswith(("http", "databricks")):
         raise ConfigError(f"{address.shown}: a server, which has a user interface of its own")
     if address.database is not None and not address.database.is_file():
-        raise ServiceUnavailableError(f"{address.shown}: no store found; a run with tracking=mlflow creates it")
+        raise ServiceUnavailableError(
+            f"{address.shown}: no store found; a run with tracking=mlflow creates it"
+        )
     if find_spec("flask") is None:
-        raise ServiceUnavailableError(f"the user interface needs the package mlflow: {install_command('ui')}")
+        raise ServiceUnavailableError(
+            f"the user interface needs the package mlflow: {install_command('ui')}"
+        )
     repair_locations(address)
     port = _free_port(port)
     with queue.lock(address.queue / LOCK) as is_only_one:
         if not is_only_one:
-            raise ConfigError(f"{address.shown}: its user interface is running: {running_ui(address)}")
+            raise ConfigError(
+                f"{address.shown}: its user interface is running: {running_ui(address)}"
+            )
         process = _start(address, port)
         try:
             _wait(process, port, address.queue / LOG)
@@ -100,10 +106,25 @@ def _free_port(port: int | None) -> int:
 
 def _start(address: Address, port: int) -> "subprocess.Popen[bytes]":
     """In a process group of its own: the server has workers, and Ctrl-C reaches only this process."""
-    variables = SETTINGS | {"MLFLOW_BACKEND_STORE_URI": address.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    variables = SETTINGS | {
+        "MLFLOW_BACKEND_STORE_URI": address.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     if address.artifacts:
         variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
-    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with (address.queue / LOG).open("wb") as log:
         return subprocess.Popen(
             command,
@@ -120,7 +141,9 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > until:
             lines = log.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
-            raise ServiceUnavailableError(f"the user interface does not start: {printable(lines[-1] if lines else '')}")
+            raise ServiceUnavailableError(
+                f"the user interface does not start: {printable(lines[-1] if lines else '')}"
+            )
         time.sleep(0.2)
 
 

@@ -16,8 +16,22 @@ from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import records
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.client import MAX_KEY, MAX_TAG, UID, MlflowStore, clean, clean_params, clean_tags, truncate
-from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error, printable
+from mlxlab.tracking.mlflow.client import (
+    MAX_KEY,
+    MAX_TAG,
+    UID,
+    MlflowStore,
+    clean,
+    clean_params,
+    clean_tags,
+    truncate,
+)
+from mlxlab.tracking.mlflow.errors import (
+    JournalRejectedError,
+    RunNotFoundError,
+    classify_error,
+    printable,
+)
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.ownership import FOLDER, allowed_tags, check_owner
@@ -30,7 +44,11 @@ from mlxlab.tracking.tracker import Status
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-REQUEST_ITEMS = {"metrics": 900, "params": 100, "tags": 100}  # maximum per request; servers accept 1,000 metrics
+REQUEST_ITEMS = {
+    "metrics": 900,
+    "params": 100,
+    "tags": 100,
+}  # maximum per request; servers accept 1,000 metrics
 
 
 class JournalUploader:
@@ -76,7 +94,9 @@ class JournalUploader:
         return True
 
     def _upload(self) -> bool:
-        writer_gone = not has_writer(self.journal)  # before reading: nothing can follow what is read now
+        writer_gone = not has_writer(
+            self.journal
+        )  # before reading: nothing can follow what is read now
         metrics: list[Metric] = []
         offset = start = self.state["offset"]
         for record, end in records.read_records(self.journal, start):
@@ -105,7 +125,9 @@ class JournalUploader:
 
         seen, t, step = self.state["seen"], record["t"], record["s"]
         values = {clean(key): float(value) for key, value in record["m"].items()}
-        return [Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)]
+        return [
+            Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)
+        ]
 
     def _send(self, metrics: "list[Metric]", offset: int) -> None:
         """Sends the rows up to `offset`, and empties the list."""
@@ -126,7 +148,9 @@ class JournalUploader:
         try:
             write_json(self._state_path, self.state, indent=None)
         except OSError as error:  # of this run folder: other journals can be uploaded
-            raise JournalRejectedError(f"{self._state_path}: cannot be written ({error.strerror})") from None
+            raise JournalRejectedError(
+                f"{self._state_path}: cannot be written ({error.strerror})"
+            ) from None
 
     def _apply(self, record: records.Record) -> None:
         if "start" in record:
@@ -151,7 +175,9 @@ class JournalUploader:
         from mlflow.entities import Param
 
         if start["uid"] != self.uid:
-            raise JournalRejectedError(f"expected the journal of run {self.uid}, got that of {start['uid']}")
+            raise JournalRejectedError(
+                f"expected the journal of run {self.uid}, got that of {start['uid']}"
+            )
         experiment = self.store.experiment(start["experiment"])
         own_tags = {UID: self.uid, FOLDER: records.utf8(self.folder)}
         if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
@@ -163,14 +189,20 @@ class JournalUploader:
         elif run.info.run_id != self.state.get("run_id"):
             check_owner(run, self.folder, self.uid, is_foreign=self.is_foreign)
         if run.info.lifecycle_stage == "deleted":
-            raise JournalRejectedError(f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync")
+            raise JournalRejectedError(
+                f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync"
+            )
         self.state["run_id"], self.state["experiment_id"] = run.info.run_id, experiment
         self.state["status"] = "RUNNING"
         self.client.update_run(self._run_id, status="RUNNING")
         tags = self._allowed(start["tags"]) | own_tags
         params, known = clean_params(start["params"]), run.data.params
-        self._log_batches("params", [Param(key, value) for key, value in params.items() if key not in known])
-        for key in params.keys() & known.keys():  # write-once: what a resume has changed becomes a tag
+        self._log_batches(
+            "params", [Param(key, value) for key, value in params.items() if key not in known]
+        )
+        for key in (
+            params.keys() & known.keys()
+        ):  # write-once: what a resume has changed becomes a tag
             if params[key] != known[key]:
                 tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {params[key]}"
         self._set_tags(tags)
@@ -189,7 +221,9 @@ class JournalUploader:
     def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                copy = copy_artifact(self.folder, artifact["path"], Path(temporary), self.store.max_bytes())
+                copy = copy_artifact(
+                    self.folder, artifact["path"], Path(temporary), self.store.max_bytes()
+                )
             except UserError as error:
                 return self._note(f"artifact {error}")
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
@@ -198,7 +232,9 @@ class JournalUploader:
     def _log_model(self, model: records.Model) -> None:
         ids = (self.state["experiment_id"], self._run_id)
         try:
-            self.state["model"] = log_model(self.client, *ids, self.folder, model, self.store.max_bytes())
+            self.state["model"] = log_model(
+                self.client, *ids, self.folder, model, self.store.max_bytes()
+            )
         except UserError as error:
             self.state.pop("model", None)
             self._note(f"model of step {model['step']}: {error}")
@@ -206,7 +242,9 @@ class JournalUploader:
     def _register(self, registration: records.Registration) -> None:
         ids = (self.state["experiment_id"], self._run_id)
         try:
-            outcome = register_model(self.client, self.uid, ids, registration, is_foreign=self.is_foreign)
+            outcome = register_model(
+                self.client, self.uid, ids, registration, is_foreign=self.is_foreign
+            )
             self.state["registered"] = outcome
         except UserError as error:
             self.state["registered"] = f"not registered: {error}"
@@ -221,7 +259,9 @@ class JournalUploader:
             history = self.client.get_metric_history(self._run_id, key)
             self.state["seen"][key] = max(metric.step for metric in history)
         if any(last > step for last in self.state["seen"].values()):
-            self._note(f"this server deletes no metrics: those above step {step} are from before the resume")
+            self._note(
+                f"this server deletes no metrics: those above step {step} are from before the resume"
+            )
 
     def _end(self, status: Status, t: int | None) -> None:
         self.client.set_terminated(self._run_id, status, t)

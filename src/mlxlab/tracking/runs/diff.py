@@ -28,9 +28,13 @@ class RunDiff:
     metrics: dict[str, Number]
 
 
-def diff(first: RunRow, second: RunRow, first_data: Mapping[str, str], second_data: Mapping[str, str]) -> RunDiff:
+def diff(
+    first: RunRow, second: RunRow, first_data: Mapping[str, str], second_data: Mapping[str, str]
+) -> RunDiff:
     first_code, second_code = _code(first.tags), _code(second.tags)
-    if not (first.is_stored and second.is_stored):  # a run folder does not tell all that a store knows
+    if not (
+        first.is_stored and second.is_stored
+    ):  # a run folder does not tell all that a store knows
         first_code, second_code = (
             {key: one[key] for key in one if key in other}
             for one, other in ((first_code, second_code), (second_code, first_code))
@@ -44,7 +48,9 @@ def diff(first: RunRow, second: RunRow, first_data: Mapping[str, str], second_da
     )
 
 
-def _pairs(first: Mapping[str, _Value], second: Mapping[str, _Value]) -> dict[str, tuple[_Value | None, _Value | None]]:
+def _pairs(
+    first: Mapping[str, _Value], second: Mapping[str, _Value]
+) -> dict[str, tuple[_Value | None, _Value | None]]:
     return {key: (first.get(key), second.get(key)) for key in sorted({*first, *second})}
 
 

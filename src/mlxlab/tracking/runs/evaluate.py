@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxlab.tracking.mlflow.client import clean
-from mlxlab.tracking.runs.filters import AllOf, AnyOf, Condition, Expression, Not, like_pattern, number
+from mlxlab.tracking.runs.filters import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Expression,
+    Not,
+    like_pattern,
+    number,
+)
 from mlxlab.tracking.runs.reader import RunRow
 
 MAX_DOUBLE = 1.7976931348623157e308  # MLflow stores infinities as this
@@ -71,7 +79,9 @@ def _sql_condition(condition: Condition) -> tuple[str, list[object]]:
     table = "latest_metrics" if condition.group == "metrics" else condition.group
     column = "case when not is_nan then value end" if condition.group == "metrics" else "value"
     comparison, values = _sql_comparison(condition, column)
-    text = f"exists (select 1 from {table} where run_uuid = r.run_uuid and key = ? and {comparison})"
+    text = (
+        f"exists (select 1 from {table} where run_uuid = r.run_uuid and key = ? and {comparison})"
+    )
     return text, [clean(condition.key), *values]
 
 

@@ -30,7 +30,11 @@ MAX_CONDITIONS = 100
 MAX_DEPTH = 30  # of parentheses and `not`
 MAX_LENGTH = 20_000
 
-_CONSTANTS = {"true": "True", "false": "False", "null": "None"}  # in YAML -> as parameters are stored
+_CONSTANTS = {
+    "true": "True",
+    "false": "False",
+    "null": "None",
+}  # in YAML -> as parameters are stored
 _token = re.compile(
     r"""\s+ | (?P<operator><=|>=|!=|==|=|<|>) | (?P<punctuation>[(),])
       | '(?P<single>[^']*)' | "(?P<double>[^"]*)" | (?P<word>(?:`[^`]*`|[^\s()=<>!,'"`])+)""",
@@ -79,7 +83,9 @@ def parse_filter(text: str) -> Expression:
     if parser.kind:
         raise parser.error("`and`, `or` or the end")
     if len(conditions(expression)) > MAX_CONDITIONS:
-        raise ConfigError(f"filter: expected at most {MAX_CONDITIONS} conditions, got {len(conditions(expression))}")
+        raise ConfigError(
+            f"filter: expected at most {MAX_CONDITIONS} conditions, got {len(conditions(expression))}"
+        )
     return expression
 
 
@@ -101,7 +107,10 @@ def number(text: object) -> float | None:
 @lru_cache(maxsize=100)
 def like_pattern(pattern: str) -> re.Pattern[str]:
     """An SQL pattern, `%` for any text and `_` for any character, as a regular expression; case counts."""
-    first, *others = ("".join("." if char == "_" else re.escape(char) for char in part) for part in pattern.split("%"))
+    first, *others = (
+        "".join("." if char == "_" else re.escape(char) for char in part)
+        for part in pattern.split("%")
+    )
     if not others:
         return re.compile(first, re.DOTALL)
     # Atomic groups: what the first match of a part leaves is enough for the next, so that no other one is tried.
@@ -203,7 +212,9 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
     while end < len(text):
         match = _token.match(text, end)
         if match is None:
-            raise ConfigError(f"filter: {text[end : end + 40]!r}: a character or quote that cannot stand there")
+            raise ConfigError(
+                f"filter: {text[end : end + 40]!r}: a character or quote that cannot stand there"
+            )
         end = match.end()
         if kind := match.lastgroup:
             yield ("text" if kind in ("single", "double") else kind), match[kind]
@@ -226,7 +237,9 @@ def _typed(group: str, key: str, operator: Operator, text: str, quoted: bool) ->
     if operator == "like" and not (is_text or group == "params"):
         raise ConfigError(f"filter: {field} like: expected one of = != < <= > >=")
     if is_text and operator not in ("=", "!=", "like"):
-        raise ConfigError(f"filter: {field} {operator}: expected one of = != in like, as it is a text")
+        raise ConfigError(
+            f"filter: {field} {operator}: expected one of = != in like, as it is a text"
+        )
     if is_text or operator == "like":
         return text
     is_equality = operator in ("=", "!=")

@@ -11,10 +11,18 @@ from mlxlab.metric_names import TEST, VALID
 from mlxlab.tracking.mlflow.client import clean
 from mlxlab.tracking.runs.objectives import best_label, last_label, objectives
 from mlxlab.tracking.runs.reader import RunRow
-from mlxlab.tracking.runs.tables import format_duration, format_number, format_time, ordered, shorten
+from mlxlab.tracking.runs.tables import (
+    format_duration,
+    format_number,
+    format_time,
+    ordered,
+    shorten,
+)
 
 MAX_METRICS = 4  # columns of those that were not requested
-FACTS: dict[str, Callable[[RunRow], str]] = {  # columns that are no parameters and no metrics, in their order
+FACTS: dict[
+    str, Callable[[RunRow], str]
+] = {  # columns that are no parameters and no metrics, in their order
     "run": lambda run: run.short_id,
     "name": lambda run: run.name,
     "data": lambda run: data_of(run),
@@ -27,7 +35,9 @@ FACTS: dict[str, Callable[[RunRow], str]] = {  # columns that are no parameters 
 }
 _RANKS = {  # the first two metrics are above them, the others below
     name: rank
-    for rank, name in enumerate(("name", "folder", "status", "data", "took", "started", "parent", "experiment"), 2)
+    for rank, name in enumerate(
+        ("name", "folder", "status", "data", "took", "started", "parent", "experiment"), 2
+    )
 }
 MAX_RANK = 2 * len(_RANKS) + 2
 
@@ -72,10 +82,14 @@ def format_list(runs: list[RunRow], columns: Columns, width: int | None = None) 
     """
     table = [*_facts(runs, columns.facts), *_params(runs, columns.params), *_metrics(runs, columns)]
     for key, values in columns.best.items():
-        table.append(_Column(best_label(key), [format_number(values.get(run.run_id)) for run in runs], "r"))
+        table.append(
+            _Column(best_label(key), [format_number(values.get(run.run_id)) for run in runs], "r")
+        )
     shown = table if width is None else _that_fit(table, width)
     rows = zip(*(each.cells for each in shown), strict=True)
-    text = markdown_table([each.name for each in shown], rows, "".join(each.align for each in shown))
+    text = markdown_table(
+        [each.name for each in shown], rows, "".join(each.align for each in shown)
+    )
     return Listing(text, [each.name for each in table if any(each.cells) and each not in shown])
 
 
@@ -102,7 +116,9 @@ def _metrics(runs: list[RunRow], columns: Columns) -> Iterator[_Column]:
     for number, key in enumerate(keys):
         rank, name = number if number < 2 else MAX_RANK + number, key
         if is_default and any(key in run.best for run in runs) and key not in columns.best:
-            yield _Column(best_label(key), [format_number(run.best.get(key)) for run in runs], "r", rank)
+            yield _Column(
+                best_label(key), [format_number(run.best.get(key)) for run in runs], "r", rank
+            )
             rank, name = MAX_RANK + number, last_label(key)
         elif key in columns.best:
             name = last_label(key)
@@ -111,7 +127,9 @@ def _metrics(runs: list[RunRow], columns: Columns) -> Iterator[_Column]:
 
 
 def _that_fit(table: list[_Column], width: int) -> list[_Column]:
-    optional = sorted((each for each in table if each.rank is not None), key=lambda each: each.rank or 0)
+    optional = sorted(
+        (each for each in table if each.rank is not None), key=lambda each: each.rank or 0
+    )
     shown = [each for each in table if each.rank is None]
     left = width - 1 - sum(each.width for each in shown)
     for each in optional:
@@ -126,7 +144,9 @@ def default_metrics(runs: list[RunRow], sort: str | None = None) -> list[str]:
     counts = Counter(key for run in runs for key in run.metrics)
     first = ordered(objectives(runs) & counts.keys(), runs)
     tests = {TEST + key.removeprefix(VALID): key for key in first}
-    names = dict.fromkeys([*first, *(key for key in tests if key in counts), *ordered(counts, runs)])
+    names = dict.fromkeys(
+        [*first, *(key for key in tests if key in counts), *ordered(counts, runs)]
+    )
 
     def is_rare(key: str) -> bool:
         return 2 * counts[tests.get(key, key)] < len(runs)
@@ -138,7 +158,11 @@ def default_metrics(runs: list[RunRow], sort: str | None = None) -> list[str]:
 def data_of(run: RunRow) -> str:
     """The option of the group `data`, and the name of the file: `table tickets.csv`."""
     source = run.params.get("data.source", "None")
-    return " ".join(filter(None, [run.params.get("choices.data"), "" if source == "None" else Path(source).name]))
+    return " ".join(
+        filter(
+            None, [run.params.get("choices.data"), "" if source == "None" else Path(source).name]
+        )
+    )
 
 
 def _short_path(folder: str | None) -> str:

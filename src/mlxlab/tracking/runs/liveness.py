@@ -26,7 +26,11 @@ class Diagnosis(NamedTuple):
 def diagnose(run: RunRow) -> Diagnosis:
     """Examines a run with status RUNNING, complete with its tags."""
     with suppress(UserError, OSError, ValueError):  # gone, or cannot be opened: the tags decide
-        if run.folder and run.uid and read_uid(journal := locate(Path(run.folder), run.uid)[0]) == run.uid:
+        if (
+            run.folder
+            and run.uid
+            and read_uid(journal := locate(Path(run.folder), run.uid)[0]) == run.uid
+        ):
             if has_writer(journal):
                 return Diagnosis(run, "alive", "its process writes the journal")
             return Diagnosis(run, "unsent", "its process is dead", Path(run.folder))

@@ -33,8 +33,14 @@ class MlflowRunReader:
         with self._errors():
             self._client = MlflowStore(address).client
 
-    def list_runs(self, *, limit: int, where: Expression | None = None, sort: str | None = None) -> list[RunRow]:
-        order = f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}" if sort else NEWEST
+    def list_runs(
+        self, *, limit: int, where: Expression | None = None, sort: str | None = None
+    ) -> list[RunRow]:
+        order = (
+            f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}"
+            if sort
+            else NEWEST
+        )
         # MLflow's own filters know no `or`, no parentheses and no numbers in parameters.
         rows = self._search(order, MAX_RESULTS if where else limit)
         rows = [row for row in rows if where is None or matches(where, row)]
@@ -62,20 +68,35 @@ class MlflowRunReader:
                 values[run_id] = best(finite)
         return values
 
-    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+    def best_evaluations(
+        self, runs: list[RunRow], objective: str, keys: list[str]
+    ) -> dict[str, dict[str, float]]:
         sign, best = (1 if lower_is_better(objective) else -1), {}
         evaluated = [run for run in runs if objective in run.metrics]
         for run_id, histories in self._histories(evaluated, [objective, *keys]).items():
-            values = {key: {point.step: point.value for point in points} for key, points in histories.items()}
-            steps = [(sign * value, step) for step, value in values[objective].items() if not math.isnan(value)]
+            values = {
+                key: {point.step: point.value for point in points}
+                for key, points in histories.items()
+            }
+            steps = [
+                (sign * value, step)
+                for step, value in values[objective].items()
+                if not math.isnan(value)
+            ]
             if steps:
                 _, step = min(steps)
-                best[run_id] = {key: values[key][step] for key in keys if step in values.get(key, {})}
+                best[run_id] = {
+                    key: values[key][step] for key in keys if step in values.get(key, {})
+                }
         return best
 
-    def _histories(self, runs: list[RunRow], keys: list[str]) -> dict[str, dict[str, "list[Metric]"]]:
+    def _histories(
+        self, runs: list[RunRow], keys: list[str]
+    ) -> dict[str, dict[str, "list[Metric]"]]:
         """Run id -> key -> history, of the runs that have one; each is a request."""
-        requests = [(run.run_id, key) for run in runs for key in dict.fromkeys(keys) if key in run.metrics]
+        requests = [
+            (run.run_id, key) for run in runs for key in dict.fromkeys(keys) if key in run.metrics
+        ]
         histories: dict[str, dict[str, list[Metric]]] = {}
         with self._errors(), ThreadPoolExecutor(MAX_REQUESTS, "metrics") as pool:
             points = pool.map(lambda request: self._client.get_metric_history(*request), requests)
@@ -93,7 +114,9 @@ class MlflowRunReader:
         with self._errors():
             for key in self._client.get_run(run_id).data.metrics:
                 history = self._client.get_metric_history(run_id, key)
-                values = [metric.value for metric in history if not math.isnan(metric.value)] or [math.nan]
+                values = [metric.value for metric in history if not math.isnan(metric.value)] or [
+                    math.nan
+                ]
                 last_step = max(metric.step for metric in history)
                 ranges[key] = MetricRange(len(history), min(values), max(values), last_step)
         return ranges
@@ -104,7 +127,11 @@ class MlflowRunReader:
         rows = self._search(NEWEST, MAX_SEARCHED)
         if kind == "runs":
             return [name for row in rows for name in (row.name, row.run_id)]
-        fields = {"metrics": lambda row: row.metrics, "params": lambda row: row.params, "tags": lambda row: row.tags}
+        fields = {
+            "metrics": lambda row: row.metrics,
+            "params": lambda row: row.params,
+            "tags": lambda row: row.tags,
+        }
         return sorted({key for row in rows for key in fields[kind](row)})
 
     def _search(self, order: str, limit: int) -> list[RunRow]:
@@ -112,13 +139,26 @@ class MlflowRunReader:
         if not names:
             return []
         with self._errors():
-            runs = self._client.search_runs([*names], max_results=min(limit, MAX_RESULTS), order_by=[order])
+            runs = self._client.search_runs(
+                [*names], max_results=min(limit, MAX_RESULTS), order_by=[order]
+            )
         rows = []
         for run in runs:
-            info, metrics, params, tags = run.info, *map(dict, (run.data.metrics, run.data.params, run.data.tags))
-            head = (info.run_id, info.run_name or "", names[info.experiment_id], info.experiment_id, info.status)
+            info, metrics, params, tags = (
+                run.info,
+                *map(dict, (run.data.metrics, run.data.params, run.data.tags)),
+            )
+            head = (
+                info.run_id,
+                info.run_name or "",
+                names[info.experiment_id],
+                info.experiment_id,
+                info.status,
+            )
             origin = (tags.get(UID), tags.get("mlflow.parentRunId"), tags.get("mlxlab.folder"))
-            rows.append(RunRow(*head, info.start_time, info.end_time, *origin, metrics, params, tags))
+            rows.append(
+                RunRow(*head, info.start_time, info.end_time, *origin, metrics, params, tags)
+            )
         return rows
 
     def _experiments(self) -> dict[str, str]:
@@ -135,7 +175,13 @@ class MlflowRunReader:
             from sqlalchemy.exc import SQLAlchemyError
 
             # ImportError: a database without its driver; OSError: the connection.
-            expected = (MlflowException, SQLAlchemyError, StoreUnavailableError, ImportError, OSError)
+            expected = (
+                MlflowException,
+                SQLAlchemyError,
+                StoreUnavailableError,
+                ImportError,
+                OSError,
+            )
             if not isinstance(error, expected):
                 raise
             raise ServiceUnavailableError(f"{self.address.shown}: {one_line(error)}") from None

@@ -6,7 +6,16 @@ from mlxlab.metric_names import VALID
 from mlxlab.tracking.mlflow.client import clean
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 
-MAIN = ("accuracy", "loss", "perplexity", "bits_per_byte", "r2", "rmse", "f1_macro", "roc_auc")  # shown first
+MAIN = (
+    "accuracy",
+    "loss",
+    "perplexity",
+    "bits_per_byte",
+    "r2",
+    "rmse",
+    "f1_macro",
+    "roc_auc",
+)  # shown first
 _MAIN_KEYS = tuple(VALID + name for name in MAIN)
 
 

@@ -25,7 +25,9 @@ class RunRow:
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)  # of the best evaluation by the objective; see `load_best`
+    best: dict[str, float] = field(
+        default_factory=dict
+    )  # of the best evaluation by the objective; see `load_best`
 
     @property
     def short_id(self) -> str:
@@ -50,7 +52,9 @@ class MetricRange(NamedTuple):
 class RunReader(Protocol):
     """Reads runs out of a store. Every method raises ServiceUnavailableError if the store cannot be read."""
 
-    def list_runs(self, *, limit: int, where: Expression | None = None, sort: str | None = None) -> list[RunRow]:
+    def list_runs(
+        self, *, limit: int, where: Expression | None = None, sort: str | None = None
+    ) -> list[RunRow]:
         """The newest runs first, or the best first by the latest value of the metric `sort`; with their metrics.
 
         Those without `sort` are left out, as are deleted ones.
@@ -68,7 +72,9 @@ class RunReader(Protocol):
     def best_values(self, runs: list[RunRow], metric: str) -> dict[str, float]:
         """Run id -> best value of a metric over its whole history, without NaN; of the runs that have one."""
 
-    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+    def best_evaluations(
+        self, runs: list[RunRow], objective: str, keys: list[str]
+    ) -> dict[str, dict[str, float]]:
         """Run id -> the metrics `keys` of the first evaluation with the best value of the objective."""
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:

@@ -42,9 +42,13 @@ class SqliteRunReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise ServiceUnavailableError(f"{path}: no store found; a run with tracking=mlflow creates it")
+            raise ServiceUnavailableError(
+                f"{path}: no store found; a run with tracking=mlflow creates it"
+            )
 
-    def list_runs(self, *, limit: int, where: Expression | None = None, sort: str | None = None) -> list[RunRow]:
+    def list_runs(
+        self, *, limit: int, where: Expression | None = None, sort: str | None = None
+    ) -> list[RunRow]:
         query, order = _RUNS, "r.start_time desc"
         values: list[object] = []
         if sort is not None:
@@ -56,12 +60,18 @@ class SqliteRunReader:
             condition, more = sql(where)
             query += f"and {condition} "
             values += more
-        return self._with_metrics(self._query(f"{query} order by {order} limit ?", (*values, limit)))
+        return self._with_metrics(
+            self._query(f"{query} order by {order} limit ?", (*values, limit))
+        )
 
     def find_runs(self, query: str) -> list[RunRow]:
-        where = "where instr(r.run_uuid, ?1) = 1 or r.name = ?1 or instr(uid, ?1) = 1 or folder = ?2"
+        where = (
+            "where instr(r.run_uuid, ?1) = 1 or r.name = ?1 or instr(uid, ?1) = 1 or folder = ?2"
+        )
         values = (query, str(Path(query).absolute()))
-        rows = self._query(f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", values)
+        rows = self._query(
+            f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", values
+        )
         runs = self._with_metrics(rows)
         self.load_params(runs)
         return runs
@@ -89,7 +99,9 @@ class SqliteRunReader:
         rows = self._of_runs(query, runs, "group by run_uuid", clean(metric))
         return {run_id: _number(value) for run_id, value in rows}
 
-    def best_evaluations(self, runs: list[RunRow], objective: str, keys: list[str]) -> dict[str, dict[str, float]]:
+    def best_evaluations(
+        self, runs: list[RunRow], objective: str, keys: list[str]
+    ) -> dict[str, dict[str, float]]:
         order = f"value {'asc' if lower_is_better(objective) else 'desc'}, step"
         query = (
             f"with evaluations as (select run_uuid, step, row_number() over (partition by run_uuid order by {order}) "
@@ -125,19 +137,28 @@ class SqliteRunReader:
     def _with_metrics(self, rows: list[Any]) -> list[RunRow]:
         runs = [RunRow(*row) for row in rows]
         by_id = {run.run_id: run for run in runs}
-        for run_id, key, value in self._of_runs(f"select run_uuid, key, {_VALUE} from latest_metrics", runs):
+        for run_id, key, value in self._of_runs(
+            f"select run_uuid, key, {_VALUE} from latest_metrics", runs
+        ):
             by_id[run_id].metrics[key] = _number(value)
         return runs
 
     def _of_runs(
-        self, query: str, runs: list[RunRow], ending: str = "", *values: object, after: Sequence[object] = ()
+        self,
+        query: str,
+        runs: list[RunRow],
+        ending: str = "",
+        *values: object,
+        after: Sequence[object] = (),
     ) -> Iterator[Any]:
         """The rows of these runs in a table, in portions that SQLite takes; `after` are the values of `ending`."""
         word = "and" if " where " in query else "where"
         for i in range(0, len(runs), MAX_VARIABLES):
             ids = [run.run_id for run in runs[i : i + MAX_VARIABLES]]
             variables = ",".join("?" * len(ids))
-            yield from self._query(f"{query} {word} run_uuid in ({variables}) {ending}", (*values, *ids, *after))
+            yield from self._query(
+                f"{query} {word} run_uuid in ({variables}) {ending}", (*values, *ids, *after)
+            )
 
     def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         uri = f"file:{quote(str(self.path))}?mode=ro"
@@ -146,7 +167,9 @@ class SqliteRunReader:
                 add_functions(database)
                 return database.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise ServiceUnavailableError(f"{self.path}: cannot be read as an MLflow store ({error})") from None
+            raise ServiceUnavailableError(
+                f"{self.path}: cannot be read as an MLflow store ({error})"
+            ) from None
 
 
 def _number(value: float | None) -> float:

@@ -23,21 +23,33 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
         "experiment": run.experiment,
         "status": run.status,
     }
-    facts |= {best_label(key): format_number(value) for key in ordered(run.best, [run]) for value in [run.best[key]]}
+    facts |= {
+        best_label(key): format_number(value)
+        for key in ordered(run.best, [run])
+        for value in [run.best[key]]
+    }
     facts |= {"started": format_time(run.start), "took": format_duration(run)}
     facts |= {"folder": run.folder or "", "parent": run.parent or ""}
     sections = [
-        markdown_table(["run", run.uid or run.run_id], [[key, value] for key, value in facts.items() if value], "l")
+        markdown_table(
+            ["run", run.uid or run.run_id],
+            [[key, value] for key, value in facts.items() if value],
+            "l",
+        )
     ]
     if datasets:
-        sections.append(markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l"))
+        sections.append(
+            markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l")
+        )
     metrics = [
         [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
         for key in ordered(ranges, [run])
         for points, low, high, last_step in [ranges[key]]
     ]
     if metrics:
-        sections.append(markdown_table(["metric", "last", "min", "max", "points", "last step"], metrics))
+        sections.append(
+            markdown_table(["metric", "last", "min", "max", "points", "last step"], metrics)
+        )
     for title, values in (("param", run.params), ("tag", run.tags)):
         if values:
             rows = [[key, shorten(values[key])] for key in sorted(values)]
@@ -48,7 +60,10 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping
 def format_comparison(runs: list[RunRow]) -> str:
     """The main metrics of the best evaluations, the parameters that differ and the latest metrics, a column per run."""
     rows = [["name", *(run.name for run in runs)], ["status", *(run.status for run in runs)]]
-    best, latest = {key for run in runs for key in run.best}, {key for run in runs for key in run.metrics}
+    best, latest = (
+        {key for run in runs for key in run.best},
+        {key for run in runs for key in run.metrics},
+    )
     for key in ordered(best, runs):
         rows.append([best_label(key), *(format_number(run.best.get(key)) for run in runs)])
     for key in sorted({key for run in runs for key in run.params}):
@@ -69,7 +84,11 @@ def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
     """The differences of two runs, a table for each section that has any."""
     head = [f"{run.short_id} {run.name}" for run in (first, second)]
     sections = []
-    for title, values in (("config", difference.config), ("data", difference.data), ("code", difference.code)):
+    for title, values in (
+        ("config", difference.config),
+        ("data", difference.data),
+        ("code", difference.code),
+    ):
         rows = [[key, *(shorten(value or "-") for value in pair)] for key, pair in values.items()]
         if rows:
             sections.append(markdown_table([title, *head], rows, "l"))
@@ -111,7 +130,12 @@ def ordered(keys: Iterable[str], runs: list[RunRow]) -> list[str]:
     def rank(key: str) -> tuple[bool, int, int, str]:
         split, _, name = key.partition("/")
         main = MAIN.index(name) if name in MAIN else len(MAIN)
-        return key not in first, main, _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), key
+        return (
+            key not in first,
+            main,
+            _SPLITS.index(split) if split in _SPLITS else len(_SPLITS),
+            key,
+        )
 
     return sorted(keys, key=rank)
 

@@ -58,7 +58,11 @@ class ServiceDestination:
         self._forget_fault(folder, uid)
         upload = {"service": self.service.name, "options": self.service.options()}
         upload |= {"folder": os.fspath(folder), "uid": uid, "project": os.fspath(self.project)}
-        start_detached("mlxlab.tracking.services.upload", {"MLXLAB_UPLOAD": json.dumps(upload)}, Path(os.devnull))
+        start_detached(
+            "mlxlab.tracking.services.upload",
+            {"MLXLAB_UPLOAD": json.dumps(upload)},
+            Path(os.devnull),
+        )
 
     def ensure_running(self, folder: Path, uid: str) -> None:
         with lock(lock_path(self.project, uid, self.service.name)) as is_free:
@@ -80,9 +84,16 @@ class ServiceDestination:
             time.sleep(0.05)
 
     def remedy(self, folder: Path) -> str:
-        options = {key: value for key, value in self.service.options().items() if value not in (None, False)}
+        options = {
+            key: value
+            for key, value in self.service.options().items()
+            if value not in (None, False)
+        }
         texts = {key: "true" if value is True else str(value) for key, value in options.items()}
-        args = [f"to={self.service.name}", *(f"{key}={shlex.quote(text)}" for key, text in texts.items())]
+        args = [
+            f"to={self.service.name}",
+            *(f"{key}={shlex.quote(text)}" for key, text in texts.items()),
+        ]
         return " ".join([command("runs sync"), shlex.quote(utf8(folder)), *args])
 
     def describe(self) -> str:
@@ -92,7 +103,9 @@ class ServiceDestination:
         path = state_path(folder, uid, self.service.name)
         state = read_upload_state(path, uid)
         if state and "fault" in state:
-            write_json(path, {key: value for key, value in state.items() if key != "fault"}, indent=None)
+            write_json(
+                path, {key: value for key, value in state.items() if key != "fault"}, indent=None
+            )
 
 
 def lock_path(project: Path, uid: str, name: str) -> Path:

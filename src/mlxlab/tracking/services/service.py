@@ -57,7 +57,9 @@ class Service(Protocol):
 def check_package(name: str) -> None:
     """Raises ServiceUnavailableError unless the Python package of a service is installed."""
     if find_spec(name) is None:
-        raise ServiceUnavailableError(f"tracking={name}: needs the package {name}: {install_command(name)}")
+        raise ServiceUnavailableError(
+            f"tracking={name}: needs the package {name}: {install_command(name)}"
+        )
 
 
 def check_project(key: str, name: str) -> None:

@@ -18,7 +18,12 @@ from mlxlab.tracking import records
 from mlxlab.tracking.mlflow.errors import one_line, printable
 from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.services.destination import UploadState, lock_path, read_upload_state, state_path
+from mlxlab.tracking.services.destination import (
+    UploadState,
+    lock_path,
+    read_upload_state,
+    state_path,
+)
 from mlxlab.tracking.services.service import Service, ServiceRun, typed
 from mlxlab.tracking.services.trackio import Trackio
 from mlxlab.tracking.services.wandb import Wandb
@@ -39,7 +44,9 @@ class ServiceUploader:
         self._path = state_path(folder, uid, service.name)
         self.state = read_upload_state(self._path, uid) or self._new_state()
         self._offset = self.state["offset"]  # of what the client was given
-        self._given: deque[tuple[float, int]] = deque()  # (when, offset), not counted as uploaded yet
+        self._given: deque[tuple[float, int]] = (
+            deque()
+        )  # (when, offset), not counted as uploaded yet
         self._run: ServiceRun | None = None
 
     def upload(self) -> None:
@@ -48,7 +55,9 @@ class ServiceUploader:
         try:
             while True:
                 journal = records.locate(self.folder, self.uid)[0]
-                writer_gone = not has_writer(journal)  # before reading: nothing can follow what is read now
+                writer_gone = not has_writer(
+                    journal
+                )  # before reading: nothing can follow what is read now
                 if self._send_new(journal):
                     self._acknowledge(CLIENT_SECONDS)
                 elif writer_gone or "status" in self.state:
@@ -78,23 +87,34 @@ class ServiceUploader:
     def _send(self, record: records.Record, journal: Path) -> None:
         if "truncate_after" in record:
             step = record["truncate_after"]
-            self.state["seen"] = {key: last for key, last in self.state["last"].items() if last > step}
+            self.state["seen"] = {
+                key: last for key, last in self.state["last"].items() if last > step
+            }
             return
         run = self._open(journal)
         if "m" in record:
             step, seen = record["s"], self.state["seen"]
-            metrics = {key: float(value) for key, value in record["m"].items() if step > seen.get(key, -1)}
-            self.state["last"] |= {key: max(step, self.state["last"].get(key, 0)) for key in metrics}
+            metrics = {
+                key: float(value) for key, value in record["m"].items() if step > seen.get(key, -1)
+            }
+            self.state["last"] |= {
+                key: max(step, self.state["last"].get(key, 0)) for key in metrics
+            }
             if metrics:
                 run.log(step, metrics, record["t"])
         elif "start" in record:
             start = record["start"]
-            run.set_config(typed(start["params"]) | {f"tags.{key}": value for key, value in start["tags"].items()})
+            run.set_config(
+                typed(start["params"])
+                | {f"tags.{key}": value for key, value in start["tags"].items()}
+            )
             self.state.pop("status", None)
         elif "tags" in record:
             run.set_config({f"tags.{key}": value for key, value in record["tags"].items()})
         elif "dataset" in record:
-            run.set_config({f"dataset.{key}": str(value) for key, value in record["dataset"].items()})
+            run.set_config(
+                {f"dataset.{key}": str(value) for key, value in record["dataset"].items()}
+            )
         elif "end" in record:
             self.state["status"] = record["end"]
         else:
@@ -162,7 +182,9 @@ def upload_folder(service: Service, folder: Path, project: Path) -> Iterator[str
                 uploader.upload()
             except UserError:
                 raise
-            except Exception as error:  # of the client of a service, or of HTTP: no common base class
+            except (
+                Exception
+            ) as error:  # of the client of a service, or of HTTP: no common base class
                 reason = without_secrets(one_line(error))
                 raise ServiceUnavailableError(f"{title}: {reason}; nothing is lost") from None
         missing = uploader.state.get("missing")

@@ -115,7 +115,9 @@ class WandbRun:
         self.run.config.update(values, allow_val_change=True)
 
     def log_artifact(self, folder: Path, path: str, to: str) -> None:
-        target = Path(self.run.dir) / _safe(to)  # what is in that folder is uploaded when the run ends
+        target = Path(self.run.dir) / _safe(
+            to
+        )  # what is in that folder is uploaded when the run ends
         with tempfile.TemporaryDirectory() as temporary:
             copy = copy_artifact(folder, path, Path(temporary) / "files")
             shutil.copytree(copy if copy.is_dir() else copy.parent, target, dirs_exist_ok=True)

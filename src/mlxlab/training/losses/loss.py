@@ -85,11 +85,17 @@ class WeightedCrossEntropyLoss(Loss):
     """
 
     def __init__(
-        self, class_weights: list[Positive] | Literal["balanced"], label_smoothing: Share, *, class_counts: list[int]
+        self,
+        class_weights: list[Positive] | Literal["balanced"],
+        label_smoothing: Share,
+        *,
+        class_counts: list[int],
     ) -> None:
         weights = class_weights
         if weights == "balanced":  # every class then has the same total weight
-            weights = [sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts]
+            weights = [
+                sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts
+            ]
         if len(weights) != len(class_counts):
             raise ConfigError(
                 f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
@@ -98,7 +104,9 @@ class WeightedCrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        values = cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing)
+        values = cross_entropy(
+            model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing
+        )
         return LossTerms(values * self.class_weights[batch.targets], {})
 
 
@@ -120,7 +128,9 @@ class FocalLoss(Loss):
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         logits = logits.astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
-            raise ConfigError(f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}")
+            raise ConfigError(
+                f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}"
+            )
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         target = mx.take_along_axis(log_p, targets[..., None], axis=-1).squeeze(-1)
         values = -target

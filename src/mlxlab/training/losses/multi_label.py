@@ -33,7 +33,9 @@ class BinaryCrossEntropyLoss(Loss):
     ) -> None:
         weights = positive_weights
         if weights == "balanced":  # the positives of every label then have the same total weight
-            weights = [sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts]
+            weights = [
+                sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts
+            ]
         if weights is not None and len(weights) != len(class_counts):
             expected = f"expected {len(class_counts)} weights, one per label, got {len(weights)}"
             raise ConfigError(f"trainer.loss.positive_weights: {expected}")
@@ -42,4 +44,9 @@ class BinaryCrossEntropyLoss(Loss):
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         logits = model(batch.tokens, batch.segment_ids)  # (B, L)
-        return LossTerms(binary_cross_entropy(logits, batch.targets, self.label_smoothing, self.positive_weights), {})
+        return LossTerms(
+            binary_cross_entropy(
+                logits, batch.targets, self.label_smoothing, self.positive_weights
+            ),
+            {},
+        )

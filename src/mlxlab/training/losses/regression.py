@@ -26,7 +26,9 @@ class HuberLoss(Loss):
         self.delta = delta
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(huber(model(batch.tokens, batch.segment_ids), batch.targets, self.delta), {})
+        return LossTerms(
+            huber(model(batch.tokens, batch.segment_ids), batch.targets, self.delta), {}
+        )
 
 
 def squared_error(outputs: mx.array, targets: mx.array) -> mx.array:

@@ -16,10 +16,14 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
 from mlxlab.training.losses.regression import huber, squared_error
 
-TargetLoss = Callable[[mx.array, mx.array], mx.array]  # outputs of a model, targets -> one float32 value per target
+TargetLoss = Callable[
+    [mx.array, mx.array], mx.array
+]  # outputs of a model, targets -> one float32 value per target
 
 _LOSSES = f"{__package__}."
-FITTING: dict[str, tuple[str, tuple[TaskKind, ...]]] = {  # options of trainer/loss that fit only some tasks
+FITTING: dict[
+    str, tuple[str, tuple[TaskKind, ...]]
+] = {  # options of trainer/loss that fit only some tasks
     "cross_entropy": (f"{_LOSSES}loss.CrossEntropyLoss", ("classification", "language_modelling")),
     "weighted": (f"{_LOSSES}loss.WeightedCrossEntropyLoss", ("classification",)),
     "focal": (f"{_LOSSES}loss.FocalLoss", ("classification", "language_modelling")),
@@ -39,9 +43,16 @@ class TaskLoss(Loss):
     """
 
     def __init__(
-        self, label_smoothing: Share, regression: Literal["mse", "huber"], huber_delta: Positive, *, task: Task
+        self,
+        label_smoothing: Share,
+        regression: Literal["mse", "huber"],
+        huber_delta: Positive,
+        *,
+        task: Task,
     ) -> None:
-        self.compute = target_loss(task.kind, label_smoothing, huber_delta if regression == "huber" else None)
+        self.compute = target_loss(
+            task.kind, label_smoothing, huber_delta if regression == "huber" else None
+        )
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
@@ -50,7 +61,9 @@ class TaskLoss(Loss):
         return self.compute(logits, targets)
 
 
-def target_loss(kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None) -> TargetLoss:
+def target_loss(
+    kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None
+) -> TargetLoss:
     """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`.
 
     Raises:
@@ -60,7 +73,9 @@ def target_loss(kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float
         return partial(binary_cross_entropy, label_smoothing=label_smoothing)
     if kind == "regression":
         if label_smoothing:
-            raise ConfigError(f"trainer.label_smoothing={label_smoothing}: expected 0 for a regression")
+            raise ConfigError(
+                f"trainer.label_smoothing={label_smoothing}: expected 0 for a regression"
+            )
         return squared_error if huber_delta is None else partial(huber, delta=huber_delta)
     return partial(cross_entropy, label_smoothing=label_smoothing)
 
@@ -71,6 +86,8 @@ def refuse_misfit(loss: dict[str, Any], kind: TaskKind) -> None:
     for path, node in walk(loss, "trainer.loss"):
         target = node.get("_target_") if isinstance(node, dict) else None
         if target in tasks_of and kind not in tasks_of[target]:
-            options = ", ".join(["auto", *(name for name, (_, kinds) in FITTING.items() if kind in kinds)])
+            options = ", ".join(
+                ["auto", *(name for name, (_, kinds) in FITTING.items() if kind in kinds)]
+            )
             got = f"{target.rpartition('.')[2]}, for {' and '.join(tasks_of[target])}"
             raise ConfigError(f"{path}: expected a loss for the task {kind} ({options}), got {got}")

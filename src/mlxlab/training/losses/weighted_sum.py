@@ -28,7 +28,9 @@ class LinearCoefficient:
     def __call__(self, fraction_done: float | None) -> float:
         """The value at this fraction of the run; raises ConfigError if it is unknown."""
         if fraction_done is None:
-            raise ConfigError("trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps")
+            raise ConfigError(
+                "trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps"
+            )
         position = min(fraction_done / self.fraction, 1.0) if self.fraction else 1.0
         return self.start + (self.end - self.start) * position
 
@@ -66,16 +68,24 @@ class WeightedSumLoss:
         ConfigError: `losses` and `weights` have different names.
     """
 
-    def __init__(self, losses: dict[str, Loss], weights: dict[str, NonNegative | LinearCoefficient]) -> None:
+    def __init__(
+        self, losses: dict[str, Loss], weights: dict[str, NonNegative | LinearCoefficient]
+    ) -> None:
         if losses.keys() != weights.keys():
-            raise ConfigError(f"trainer.loss.weights: expected {', '.join(losses)}, got {', '.join(weights) or 'none'}")
+            raise ConfigError(
+                f"trainer.loss.weights: expected {', '.join(losses)}, got {', '.join(weights) or 'none'}"
+            )
         self.losses, self.weights = losses, weights
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         shared = CachedForward(model)
         total, terms = mx.zeros(batch.targets.shape), dict[str, mx.array]()
         for name, loss in self.losses.items():
-            aux = {key.removeprefix(f"{name}."): v for key, v in batch.aux.items() if key.startswith(f"{name}.")}
+            aux = {
+                key.removeprefix(f"{name}."): v
+                for key, v in batch.aux.items()
+                if key.startswith(f"{name}.")
+            }
             value, inner_terms = loss(shared, batch._replace(aux=aux))
             total = total + coefficient_value(self.weights[name], f"weight.{name}", batch) * value
             terms = inner_terms | terms | {f"loss_{name}": value}

@@ -9,9 +9,13 @@ RESAMPLES, MIN_RESAMPLES = 1000, 200
 MAX_DRAWS = 20_000_000  # examples drawn in all resamples; more examples than 20,000 are resampled less often
 CHUNK = 200_000  # counts at a time: they stay in the cache of the processor
 LEVEL = 0.95
-MIN_DIFFERENT = 6  # examples on which two models differ: the sign test of fewer cannot be significant at 5 %
+MIN_DIFFERENT = (
+    6  # examples on which two models differ: the sign test of fewer cannot be significant at 5 %
+)
 
-Statistic = Callable[[np.ndarray], np.ndarray]  # counts (R, N), float64, of the examples in R resamples -> (R,) values
+Statistic = Callable[
+    [np.ndarray], np.ndarray
+]  # counts (R, N), float64, of the examples in R resamples -> (R,) values
 K = TypeVar("K", bound=Hashable)
 
 
@@ -30,11 +34,17 @@ def resample(statistics: Mapping[K, Statistic], examples: int) -> dict[K, np.nda
     while missing and examples:
         rows = min(missing, max(CHUNK // examples, 1))
         drawn = rng.integers(examples, size=(rows, examples)) + examples * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * examples).reshape(rows, examples).astype(np.float64)
+        counts = (
+            np.bincount(drawn.ravel(), minlength=rows * examples)
+            .reshape(rows, examples)
+            .astype(np.float64)
+        )
         for name, statistic in statistics.items():
             values[name].append(statistic(counts))
         missing -= rows
-    return {name: np.concatenate(chunks) if chunks else np.zeros(0) for name, chunks in values.items()}
+    return {
+        name: np.concatenate(chunks) if chunks else np.zeros(0) for name, chunks in values.items()
+    }
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -46,7 +56,9 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def gain_interval(values: np.ndarray, different: int, examples: int, *, is_proportion: bool) -> tuple[float, float]:
+def gain_interval(
+    values: np.ndarray, different: int, examples: int, *, is_proportion: bool
+) -> tuple[float, float]:
     """The interval of a difference of two models; it includes 0 if they differ on less than `MIN_DIFFERENT` examples.
 
     Args:

@@ -46,7 +46,9 @@ class ClassCounts(NamedTuple):
 def count_classes(predictions: np.ndarray, targets: np.ndarray, classes: int) -> ClassCounts:
     """Counts of predicted and true classes (N,)."""
     correct = targets[predictions == targets]
-    return ClassCounts(*(np.bincount(values, minlength=classes) for values in (correct, predictions, targets)))
+    return ClassCounts(
+        *(np.bincount(values, minlength=classes) for values in (correct, predictions, targets))
+    )
 
 
 def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -60,13 +62,17 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
     predictions = probabilities.argmax(axis=1)
     counts = count_classes(predictions, targets, classes)
     support, size = counts.support, max(int(counts.support.sum()), 1)
-    mean = (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / size))
+    mean = (
+        (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / size))
+    )
     occurring = support > 0
     ranking = rank_classes(probabilities, targets)
     confidence = probabilities[np.arange(len(targets)), predictions]
     return {
         "accuracy": float(counts.correct.sum() / size),
-        "balanced_accuracy": float(counts.recall[occurring].mean()) if occurring.any() else float("nan"),
+        "balanced_accuracy": float(counts.recall[occurring].mean())
+        if occurring.any()
+        else float("nan"),
         "precision": mean(counts.precision),
         "recall": mean(counts.recall),
         "f1": mean(counts.f1),
@@ -74,7 +80,9 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
         "f1_micro": counts.f1_micro,
         "roc_auc": ranking.roc_auc,
         "average_precision": ranking.average_precision,
-        "log_loss": float(log_losses(probabilities, targets).mean()) if len(targets) else float("nan"),
+        "log_loss": float(log_losses(probabilities, targets).mean())
+        if len(targets)
+        else float("nan"),
         "calibration_error": reliability(confidence, predictions == targets).error,
     }
 
@@ -93,4 +101,6 @@ def log_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
     """(C, C) counts: rows are the true classes, columns the predicted ones."""
-    return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(
+        classes, classes
+    )

@@ -7,7 +7,11 @@ from mlxlab.training.metrics.classification import classification_metrics
 from mlxlab.training.metrics.multi_label import multi_label_metrics
 from mlxlab.training.metrics.regression import regression_metrics
 
-MAIN_METRIC: dict[TaskKind, str] = {"classification": "accuracy", "multi_label": "f1_macro", "regression": "rmse"}
+MAIN_METRIC: dict[TaskKind, str] = {
+    "classification": "accuracy",
+    "multi_label": "f1_macro",
+    "regression": "rmse",
+}
 """The metric in which a model is compared with its baselines."""
 
 

@@ -37,7 +37,9 @@ def mean_ranking(scores: np.ndarray, positives: Iterable[tuple[int, np.ndarray]]
 
     A column for which a value is NaN does not count in its mean, which is NaN if none is left.
     """
-    rankings = np.array([rank(column, positive) for column, positive in _columns(scores, positives)]).reshape(-1, 2)
+    rankings = np.array(
+        [rank(column, positive) for column, positive in _columns(scores, positives)]
+    ).reshape(-1, 2)
     return Ranking(_mean(rankings[:, 0]), _mean(rankings[:, 1]))
 
 

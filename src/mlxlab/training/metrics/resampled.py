@@ -35,10 +35,14 @@ def resampled_metrics(
             "accuracy": (predicted == holds).mean(axis=1),
             "log_loss": binary_log_losses(outputs, holds).mean(axis=1),
         }
-    statistics = {name: mean_of(values) for name, values in means.items()} | {"f1_macro": f1_macro(pairs)}
+    statistics = {name: mean_of(values) for name, values in means.items()} | {
+        "f1_macro": f1_macro(pairs)
+    }
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
         aucs = [roc_auc(scores, positive) for scores, positive in positives]
-        statistics["roc_auc"] = lambda counts: _mean_of_numbers(np.stack([auc(counts) for auc in aucs], axis=1))
+        statistics["roc_auc"] = lambda counts: _mean_of_numbers(
+            np.stack([auc(counts) for auc in aucs], axis=1)
+        )
     return statistics
 
 
@@ -53,9 +57,14 @@ def f1_macro(pairs: Sequence[tuple[np.ndarray, ...]]) -> Statistic:
     Args:
         pairs: examples and their classes, of correct predictions, of predictions and of targets.
     """
-    occurring, codes = np.unique(np.concatenate([classes for _, classes in pairs]), return_inverse=True)
+    occurring, codes = np.unique(
+        np.concatenate([classes for _, classes in pairs]), return_inverse=True
+    )
     splits = np.split(codes, np.cumsum([len(classes) for _, classes in pairs])[:-1])
-    sums = [_class_sums(rows, classes, len(occurring)) for (rows, _), classes in zip(pairs, splits, strict=True)]
+    sums = [
+        _class_sums(rows, classes, len(occurring))
+        for (rows, _), classes in zip(pairs, splits, strict=True)
+    ]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         correct, predicted, support = (total(counts) for total in sums)
@@ -68,7 +77,9 @@ def f1_macro(pairs: Sequence[tuple[np.ndarray, ...]]) -> Statistic:
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> Statistic:
     """ROC-AUC as in `ranking.rank`; NaN of a resample without a positive or without a negative."""
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) > 0)[: len(scores)])  # of equal scores
+    starts = np.flatnonzero(
+        np.append(True, np.diff(scores[order]) > 0)[: len(scores)]
+    )  # of equal scores
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         ordered = counts[:, order]
@@ -87,9 +98,15 @@ def _regression(values: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]
 
     def r2(counts: np.ndarray) -> np.ndarray:
         variance = mean_of(centred**2)(counts) - mean_of(centred)(counts) ** 2
-        return 1 - np.divide(squares(counts), variance, out=np.full(len(counts), np.nan), where=variance > 0)
+        return 1 - np.divide(
+            squares(counts), variance, out=np.full(len(counts), np.nan), where=variance > 0
+        )
 
-    return {"mae": mean_of(np.abs(errors)), "rmse": lambda counts: np.sqrt(squares(counts)), "r2": r2}
+    return {
+        "mae": mean_of(np.abs(errors)),
+        "rmse": lambda counts: np.sqrt(squares(counts)),
+        "r2": r2,
+    }
 
 
 def _class_sums(rows: np.ndarray, classes: np.ndarray, number: int) -> Statistic:
@@ -111,4 +128,6 @@ def _mean_of_numbers(values: np.ndarray) -> np.ndarray:
     """The mean (R,) of the values (R, C) that are not NaN; NaN where none is left."""
     counted = ~np.isnan(values)
     number = counted.sum(axis=1)
-    return np.where(number > 0, np.where(counted, values, 0).sum(axis=1) / np.maximum(number, 1), np.nan)
+    return np.where(
+        number > 0, np.where(counted, values, 0).sum(axis=1) / np.maximum(number, 1), np.nan
+    )

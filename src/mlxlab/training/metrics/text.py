@@ -20,7 +20,9 @@ class TextTotals:
 
     token_bytes: np.ndarray
     bytes: float = 0.0
-    rare_cost: float = 0.0  # nats, as the batches say: to choose each rare target among those that share its id
+    rare_cost: float = (
+        0.0  # nats, as the batches say: to choose each rare target among those that share its id
+    )
     core: float = 0.0  # targets that are kept in the smaller vocabulary
     correct: float = 0.0  # of those
     has_core: bool = False
@@ -46,8 +48,15 @@ class TextTotals:
 
     def metrics(self, total: float, weight: float) -> dict[str, float]:
         """The metrics, given the sums of losses in nats and of weights; docs/reference/metrics.md defines them."""
-        metrics = {"bits_per_byte": (total + self.rare_cost) / math.log(2) / self.bytes} if self.bytes else {}
+        metrics = (
+            {"bits_per_byte": (total + self.rare_cost) / math.log(2) / self.bytes}
+            if self.bytes
+            else {}
+        )
         if not self.has_core:
             return metrics
-        accuracy, rare_share = self.correct / max(self.core, 1e-9), 1 - self.core / max(weight, 1e-9)
+        accuracy, rare_share = (
+            self.correct / max(self.core, 1e-9),
+            1 - self.core / max(weight, 1e-9),
+        )
         return metrics | {"core_accuracy": accuracy, "rare_share": rare_share}

@@ -26,7 +26,9 @@ def apply_adamw(
             return False
         optimizer.add_to_average(model.trainable_parameters())
         after = flatten_arrays(averaged)
-        assign_leaves(averaged, {name: mx.where(finite, leaf, before[name]) for name, leaf in after.items()})
+        assign_leaves(
+            averaged, {name: mx.where(finite, leaf, before[name]) for name, leaf in after.items()}
+        )
         return True
     parts = _adamw_parts(optimizer)
     weights, leaves = flatten_arrays(model.trainable_parameters()), flatten_arrays(gradients)
@@ -35,7 +37,11 @@ def apply_adamw(
     paths: list[str] = []
     groups: list[int] = []
     moments: list[dict[str, mx.array]] = []
-    split = optimizer._split_dictionary(gradients) if isinstance(optimizer, optim.MultiOptimizer) else [gradients]
+    split = (
+        optimizer._split_dictionary(gradients)
+        if isinstance(optimizer, optim.MultiOptimizer)
+        else [gradients]
+    )
     for index, (part, own) in enumerate(zip(parts, split, strict=True)):
         state = flatten_arrays(part.state)
         for path in flatten_arrays(own):
@@ -43,9 +49,14 @@ def apply_adamw(
             groups.append(index)
             moments.append({name: state[f"{path}.{name}"] for name in ("m", "v")})
     hyperparameters = _advance(parts, scale, finite)
-    arrays = [(weights[path], leaves[path], each["m"], each["v"]) for path, each in zip(paths, moments, strict=True)]
+    arrays = [
+        (weights[path], leaves[path], each["m"], each["v"])
+        for path, each in zip(paths, moments, strict=True)
+    ]
     new = kernels.adamw(hyperparameters, arrays, groups, tuple(parts[0].betas), parts[0].eps)
-    model.update(tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)]))
+    model.update(
+        tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)])
+    )
     changed = {
         f"{path}.{name}": array
         for path, (_, m, v) in zip(paths, new, strict=True)
@@ -58,8 +69,13 @@ def apply_adamw(
 
 def _adamw_parts(optimizer: optim.Optimizer) -> list[Any]:
     """The optimizers of all groups, if each is AdamW with bias correction and the same constants; else none."""
-    parts: list[Any] = optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]
-    if any(type(part) is not optim.AdamW or not part.bias_correction or not part._initialized for part in parts):
+    parts: list[Any] = (
+        optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]
+    )
+    if any(
+        type(part) is not optim.AdamW or not part.bias_correction or not part._initialized
+        for part in parts
+    ):
         return []
     constants = {(*part.betas, part.eps) for part in parts}
     return parts if len(constants) == 1 else []

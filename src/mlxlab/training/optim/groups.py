@@ -15,7 +15,9 @@ from mlxlab.models.adapters.freeze import select_paths
 from mlxlab.models.depth import depths
 
 LearningRate = float | Callable[[mx.array], mx.array]
-NewOptimizer = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
+NewOptimizer = Callable[
+    [LearningRate, float], optim.Optimizer
+]  # (learning rate, weight decay) -> optimizer
 GroupChanges = dict[str, list[str]]  # paths of weights by "hyperparameters before -> after"
 KEY = "trainer.optimizer"
 
@@ -105,7 +107,11 @@ def grouped(
         return Hyperparameters(kind, kinds[kind].lr_scale * lr_scale, decay)
 
     defaults = [Hyperparameters(0, 1.0, weight_decay)]
-    defaults += [Hyperparameters(kind, each.lr_scale, weight_decay) for kind, each in enumerate(kinds) if kind]
+    defaults += [
+        Hyperparameters(kind, each.lr_scale, weight_decay)
+        for kind, each in enumerate(kinds)
+        if kind
+    ]
     defaults.append(Hyperparameters(len(kinds) - 1, kinds[-1].lr_scale, 0.0))
     used = [hyperparameters(path, weight) for path, weight in parameters.items()]
     order = {each: index for index, each in enumerate(dict.fromkeys([*defaults, *used]))}
@@ -115,7 +121,8 @@ def grouped(
         for each in list(order)[1:]
     ]
     filters = [
-        lambda path, weight, index=index: order[hyperparameters(path, weight)] == index for index in range(len(others))
+        lambda path, weight, index=index: order[hyperparameters(path, weight)] == index
+        for index in range(len(others))
     ]
     return optim.MultiOptimizer([first, *others], filters)
 
@@ -125,13 +132,18 @@ def _scaled(first: optim.Optimizer, learning_rate: float, scale: float) -> Learn
     return learning_rate if scale == 1.0 else lambda _: scale * first.learning_rate
 
 
-def hyperparameters_by_path(paths: Sequence[str], options: GroupOptions) -> dict[str, GroupHyperparameters]:
+def hyperparameters_by_path(
+    paths: Sequence[str], options: GroupOptions
+) -> dict[str, GroupHyperparameters]:
     """What the options say of all weights of a model, frozen or not.
 
     Raises:
         ConfigError: the pattern of a group matches none of them, or layer_decay finds no layers.
     """
-    scales, chosen = layer_scales(paths, options.get("layer_decay", 1.0)), dict[str, ParameterGroup]()
+    scales, chosen = (
+        layer_scales(paths, options.get("layer_decay", 1.0)),
+        dict[str, ParameterGroup](),
+    )
     for index, group in enumerate(options.get("groups", [])):
         for path in select_paths(paths, [group["pattern"]], f"{KEY}.groups.{index}.pattern"):
             chosen.setdefault(path, group)
@@ -143,7 +155,9 @@ def hyperparameters_by_path(paths: Sequence[str], options: GroupOptions) -> dict
 
 
 def group_changes(
-    old: Mapping[str, GroupHyperparameters], new: Mapping[str, GroupHyperparameters], sources: Mapping[str, str]
+    old: Mapping[str, GroupHyperparameters],
+    new: Mapping[str, GroupHyperparameters],
+    sources: Mapping[str, str],
 ) -> GroupChanges:
     """The weights of a changed model with other hyperparameters than their sources.
 
@@ -160,7 +174,9 @@ def group_changes(
 
 def describe_changes(changes: GroupChanges) -> str:
     """The changes in a line; "" without any."""
-    lines = [f"{change} for {len(paths)} weights, first {paths[0]}" for change, paths in changes.items()]
+    lines = [
+        f"{change} for {len(paths)} weights, first {paths[0]}" for change, paths in changes.items()
+    ]
     return f"{KEY}: " + "; ".join(lines) if lines else ""
 
 

@@ -7,10 +7,20 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
-from mlxlab.training.optim.groups import GroupOptions, LearningRate, OptimizerKind, grouped, has_weight_decay
+from mlxlab.training.optim.groups import (
+    GroupOptions,
+    LearningRate,
+    OptimizerKind,
+    grouped,
+    has_weight_decay,
+)
 from mlxlab.training.optim.optimizers import NO_WEIGHTS, Betas, Tree, Weights
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial: steep at 0, so that five iterations suffice
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of the quintic polynomial: steep at 0, so that five iterations suffice
 
 
 def muon(
@@ -46,9 +56,14 @@ def muon(
         return Muon(rate, decay, momentum, nesterov, ns_steps, scale)
 
     def others(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
+        return optim.AdamW(
+            rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
+        )
 
-    kinds = [OptimizerKind(is_hidden, matrices), OptimizerKind(lambda path, weight: True, others, adamw_lr_scale)]
+    kinds = [
+        OptimizerKind(is_hidden, matrices),
+        OptimizerKind(lambda path, weight: True, others, adamw_lr_scale),
+    ]
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
@@ -83,9 +98,15 @@ class Muon(optim.Optimizer):
         direction = self.momentum * m + (1 - self.momentum) * gradient if self.nesterov else m
         matrix = direction.reshape(len(direction), -1)
         rows, columns = matrix.shape
-        scale = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
+        scale = (
+            0.2 * max(rows, columns) ** 0.5
+            if self.scale == "adamw"
+            else max(1.0, rows / columns) ** 0.5
+        )
         orthogonal = scale * newton_schulz(matrix, self.ns_steps).reshape(direction.shape)
-        return (1 - self.learning_rate * self.weight_decay) * parameter - self.learning_rate * orthogonal
+        return (
+            1 - self.learning_rate * self.weight_decay
+        ) * parameter - self.learning_rate * orthogonal
 
 
 def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:

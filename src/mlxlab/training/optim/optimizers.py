@@ -14,7 +14,13 @@ from mlx.utils import tree_flatten, tree_map
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import GroupOptions, LearningRate, NewOptimizer, OptimizerKind, grouped
+from mlxlab.training.optim.groups import (
+    GroupOptions,
+    LearningRate,
+    NewOptimizer,
+    OptimizerKind,
+    grouped,
+)
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
 Weights = Mapping[str, mx.array]  # by path
@@ -41,7 +47,9 @@ def adamw(
     """
 
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
+        return optim.AdamW(
+            rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
+        )
 
     return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
 
@@ -146,7 +154,9 @@ def assign_leaves(tree: Tree | list[object], leaves: Arrays) -> None:
     map_leaves(tree, lambda path, _: leaves[path])
 
 
-def map_leaves(tree: Tree | list[object], function: Callable[[str, mx.array], mx.array], prefix: str = "") -> None:
+def map_leaves(
+    tree: Tree | list[object], function: Callable[[str, mx.array], mx.array], prefix: str = ""
+) -> None:
     """Replaces the arrays of a nested dict or list one after the other by a function of their paths and themselves.
 
     In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
@@ -178,7 +188,11 @@ class EMAOptimizer(optim.Optimizer):
     def __init__(self, optimizer: optim.Optimizer, decay: float) -> None:
         super().__init__()
         self.optimizer, self.decay = optimizer, decay
-        self._state = {"optimizer": optimizer.state, "average": {}, "count": {"steps": mx.array(0, mx.uint32)}}
+        self._state = {
+            "optimizer": optimizer.state,
+            "average": {},
+            "count": {"steps": mx.array(0, mx.uint32)},
+        }
 
     def init(self, parameters: Tree) -> None:
         self.optimizer.init(parameters)
@@ -195,7 +209,9 @@ class EMAOptimizer(optim.Optimizer):
         n = count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
         before, new = flatten_arrays(average), flatten_arrays(weights)
-        assign_leaves(average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
+        assign_leaves(
+            average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()}
+        )
         count["steps"] = count["steps"] + 1
 
     @property

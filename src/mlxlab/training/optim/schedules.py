@@ -24,7 +24,9 @@ def constant(warmup: NonNegative, *, peak: float, steps: int | None) -> LRSchedu
     return _after_warmup(peak, steps, warmup, lambda progress: mx.ones_like(progress))
 
 
-def linear(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
+def linear(
+    warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None
+) -> LRSchedule:
     """Warm-up, then linear decay.
 
     Args:
@@ -35,7 +37,9 @@ def linear(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps:
     return _after_warmup(peak, steps, warmup, lambda progress: 1 - (1 - final_lr_ratio) * progress)
 
 
-def cosine(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
+def cosine(
+    warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None
+) -> LRSchedule:
     """Warm-up, then half a cosine (Loshchilov and Hutter 2017).
 
     Args:
@@ -45,13 +49,20 @@ def cosine(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps:
     _require_length("cosine", steps)
 
     def shape(progress: mx.array) -> mx.array:
-        return final_lr_ratio + (1 - final_lr_ratio) * 0.5 * (1 + mx.cos(mx.array(mx.pi) * progress))
+        return final_lr_ratio + (1 - final_lr_ratio) * 0.5 * (
+            1 + mx.cos(mx.array(mx.pi) * progress)
+        )
 
     return _after_warmup(peak, steps, warmup, shape)
 
 
 def wsd(
-    warmup: NonNegative, decay_fraction: Fraction, final_lr_ratio: Fraction, *, peak: float, steps: int | None
+    warmup: NonNegative,
+    decay_fraction: Fraction,
+    final_lr_ratio: Fraction,
+    *,
+    peak: float,
+    steps: int | None,
 ) -> LRSchedule:
     """Warm-up, peak, then linear decay at the end of the run, if its length is known (WSD, Hu et al. 2024).
 
@@ -68,7 +79,9 @@ def wsd(
     return _after_warmup(peak, steps, warmup, shape)
 
 
-def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable[[mx.array], mx.array]) -> LRSchedule:
+def _after_warmup(
+    peak: float, steps: int | None, warmup: float, shape: Callable[[mx.array], mx.array]
+) -> LRSchedule:
     if 0 < warmup < 1 and steps is None:
         raise ConfigError(
             f"trainer.schedule.warmup={warmup}: a fraction of a run of unknown length; expected a number of steps"
@@ -88,4 +101,6 @@ def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable
 
 def _require_length(name: str, steps: int | None) -> None:
     if steps is None:
-        raise ConfigError(f"trainer/schedule={name}: needs the length of the run; set trainer.max_steps or use wsd")
+        raise ConfigError(
+            f"trainer/schedule={name}: needs the length of the run; set trainer.max_steps or use wsd"
+        )

@@ -61,7 +61,10 @@ class CompileBudget:
 
     def pays(self, trace: Hashable) -> bool:
         """Whether to make this trace, of a function and shapes, now; if not, the time of the call counts for it."""
-        if self.trace_seconds == 0 or self.saved * self._uncompiled.get(trace, 0.0) >= self.trace_seconds:
+        if (
+            self.trace_seconds == 0
+            or self.saved * self._uncompiled.get(trace, 0.0) >= self.trace_seconds
+        ):
             return True
         self._running = trace
         return False
@@ -90,7 +93,9 @@ class CompiledFunction(Generic[Result]):
         budget: decides which shapes are traced; none, once MLX has refused to trace.
     """
 
-    def __init__(self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget) -> None:
+    def __init__(
+        self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget
+    ) -> None:
         self.function, self.arrays, self.budget = function, arrays, budget
         self.compiled: Callable[..., Result] = mx.compile(function, inputs=arrays, outputs=arrays)
         self.traces: set[Shapes] = set()
@@ -113,17 +118,26 @@ class CompiledFunction(Generic[Result]):
         return self.function(*arguments)
 
     def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
-        before, restore_random_state, start = flatten_arrays(self.arrays), save_random_state(), time.monotonic()
+        before, restore_random_state, start = (
+            flatten_arrays(self.arrays),
+            save_random_state(),
+            time.monotonic(),
+        )
         try:
             again = f", variant {len(self.traces) + 1}" if self.traces else ""
-            with private_kernels(), activity(f"compiling the step for batches of {shapes[0][1]}{again}"):
+            with (
+                private_kernels(),
+                activity(f"compiling the step for batches of {shapes[0][1]}{again}"),
+            ):
                 out = self.compiled(*arguments)
                 mx.eval(out, self.arrays)
         except ValueError as error:
             if "transformation" not in str(error):
                 raise
             self.budget.trace_seconds = math.inf
-            logger.warning("trainer.step.compile: the loss reads the values of arrays; the step is not compiled")
+            logger.warning(
+                "trainer.step.compile: the loss reads the values of arrays; the step is not compiled"
+            )
             assign_leaves(self.arrays, before)
             restore_random_state()
             return self.function(*arguments)
@@ -135,7 +149,8 @@ class CompiledFunction(Generic[Result]):
 def shapes_of(tree: object) -> Shapes:
     leaves = cast(list[tuple[str, object]], tree_flatten(tree))
     return tuple(
-        (path, leaf.shape, leaf.dtype) if isinstance(leaf, mx.array) else (path, leaf) for path, leaf in leaves
+        (path, leaf.shape, leaf.dtype) if isinstance(leaf, mx.array) else (path, leaf)
+        for path, leaf in leaves
     )
 
 

@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BUDGET_FRACTION = 0.8  # of the memory budget, filled by `auto`
 Gradient = Callable[[DeviceBatch, Tree], Sums]  # of a batch and the trainable weights
-ComputeSums = Callable[[DeviceBatch, Totals | None], Sums]  # of a micro-batch, its totals added to those so far
+ComputeSums = Callable[
+    [DeviceBatch, Totals | None], Sums
+]  # of a micro-batch, its totals added to those so far
 
 
 class MicroBatcher:
@@ -50,11 +52,15 @@ class MicroBatcher:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
         count, length = batch.tokens.shape
         if self.accumulate == "auto" and self.max_tokens is None:
-            self.max_tokens = find_max_rows(batch, compute, MAX_BUDGET_FRACTION * memory_budget()) * length
+            self.max_tokens = (
+                find_max_rows(batch, compute, MAX_BUDGET_FRACTION * memory_budget()) * length
+            )
         rows = count if self.accumulate == "auto" else -(-count // self.accumulate)
         return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
 
-    def sum_gradients(self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False) -> Sums:
+    def sum_gradients(
+        self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False
+    ) -> Sums:
         """The totals over all targets, and the sums for each row, from micro-batches of `rows` rows.
 
         Args:
@@ -70,7 +76,9 @@ class MicroBatcher:
                 return self._sum(split(batch, rows), compute, lazy=lazy and not self.retry_on_oom)
             except (RuntimeError, MemoryError) as error:
                 # MLX has no exception of its own for running out of memory.
-                failed = isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error), re.IGNORECASE)
+                failed = isinstance(error, MemoryError) or re.search(
+                    "alloc|out of memory", str(error), re.IGNORECASE
+                )
                 if not self.retry_on_oom or rows == 1 or not failed:
                     raise
                 rows = -(-rows // 2)
@@ -97,7 +105,9 @@ class MicroBatcher:
 def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
     """Consecutive micro-batches of `rows` rows; the last may be smaller."""
     starts = range(0, len(batch.example_ids), rows)
-    return [tree_map(lambda array, start=start: array[start : start + rows], batch) for start in starts]
+    return [
+        tree_map(lambda array, start=start: array[start : start + rows], batch) for start in starts
+    ]
 
 
 def find_max_rows(batch: DeviceBatch, compute: ComputeSums, budget: float) -> int:
@@ -180,7 +190,11 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def activation_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
     """Inside, if `enabled`, only the inputs of all `layers` are stored (Chen et al. 2016). Set the weights before."""
-    owners = [module for module in model.modules() if isinstance(module.get("layers"), list)] if enabled else []
+    owners = (
+        [module for module in model.modules() if isinstance(module.get("layers"), list)]
+        if enabled
+        else []
+    )
     before = [module["layers"] for module in owners]
     for module, layers in zip(owners, before, strict=True):
         module["layers"] = [_checkpointed(layer) for layer in layers]

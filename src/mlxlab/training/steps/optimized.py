@@ -37,7 +37,9 @@ from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_tw
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-CHUNK_ELEMENTS = 1 << 22  # of the weights that are evaluated together; a larger weight is a chunk of its own
+CHUNK_ELEMENTS = (
+    1 << 22
+)  # of the weights that are evaluated together; a larger weight is a chunk of its own
 
 
 class OptimizedStep:
@@ -107,9 +109,14 @@ class OptimizedStep:
             and self.group.size == 1
         )
         if use_two_streams(cpu_streams, model, eligible=eligible):
-            self.two_stream = TwoStreamGradients(model, self.gradient, self.budget, self._select_targets)
+            self.two_stream = TwoStreamGradients(
+                model, self.gradient, self.budget, self._select_targets
+            )
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
-        self.one_graph = not (activation_checkpointing or retry_on_oom or self.two_stream) and self.group.size == 1
+        self.one_graph = (
+            not (activation_checkpointing or retry_on_oom or self.two_stream)
+            and self.group.size == 1
+        )
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
         return self._start(batch, mx.eval)()
@@ -128,8 +135,12 @@ class OptimizedStep:
                 scalars, per_example = self.full_step(batch)
                 evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
         else:
-            lazy = self.group.size > 1 and not self.group.shards_weights  # their sum overlaps the backward pass
-            totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows, lazy=lazy)
+            lazy = (
+                self.group.size > 1 and not self.group.shards_weights
+            )  # their sum overlaps the backward pass
+            totals, per_example = self.micro_batcher.sum_gradients(
+                batch, self._micro_batch_sums, rows, lazy=lazy
+            )
             totals, per_example = sum_over_ranks(self.group, totals, per_example)
             with self.budget.timed():
                 norm, finite = self.apply_totals(totals)
@@ -137,9 +148,16 @@ class OptimizedStep:
                 del totals  # frees the gradients before the weights are evaluated
                 eval_in_chunks(self.model, self.optimizer)
                 evaluate(scalars, per_example)
-        traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
+        traces = [
+            self.full_step.traces,
+            self.first_sums.traces,
+            self.add_sums.traces,
+            self.apply_totals.traces,
+        ]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
-        return partial(step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
+        return partial(
+            step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces)
+        )
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
@@ -182,7 +200,9 @@ def choose_precision(
         return "bfloat16 products"
     if allow_slow:
         return "bfloat16"
-    reason = "this processor has no instructions for it" if native else "its products bypass the BLAS"
+    reason = (
+        "this processor has no instructions for it" if native else "its products bypass the BLAS"
+    )
     logger.warning(
         f"trainer.step.dtype=bfloat16: slower than float32 on this Linux CPU, {reason}; computing in float32"
         " (trainer.step.allow_slow_dtype=true overrides this)"

@@ -81,13 +81,17 @@ class PlainStep:
         (loss, weight, per_example), gradients = self.gradient(batch)
         totals: Totals = {"loss": loss, "weight": weight, "gradients": gradients}
         totals, per_example = sum_over_ranks(self.group, totals, per_example)
-        norm, finite = clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)
+        norm, finite = clipped_update(
+            self.model, self.optimizer, totals, self.max_grad_norm, self.group
+        )
         scalars = stack_scalars(totals, norm, finite, per_example)
         evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
         return partial(step_result, scalars, per_example)
 
 
-def weighted_sum(loss: LossFunction, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
+def weighted_sum(
+    loss: LossFunction, model: nn.Module, batch: DeviceBatch
+) -> tuple[mx.array, mx.array, PerExample]:
     """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
     weights, rows = batch.loss_weights, len(batch.loss_weights)
     total, terms = loss(model, batch)
@@ -99,7 +103,11 @@ def weighted_sum(loss: LossFunction, model: nn.Module, batch: DeviceBatch) -> tu
     sums["weight"] = weights.reshape(rows, -1).sum(axis=1)
     # MLX cannot compile a function of which two outputs are computed alike, as a loss and its only term.
     stacked = mx.stack(list(sums.values()))  # (K, B)
-    return sums["loss"].sum(), weights.sum(), {name: stacked[index] for index, name in enumerate(sums)}
+    return (
+        sums["loss"].sum(),
+        weights.sum(),
+        {name: stacked[index] for index, name in enumerate(sums)},
+    )
 
 
 def sum_over_ranks(group: ProcessGroup, totals: Totals, per_example: PerExample) -> Sums:
@@ -107,8 +115,14 @@ def sum_over_ranks(group: ProcessGroup, totals: Totals, per_example: PerExample)
     if not group.shards_weights:
         return group.all_reduce_sum(totals, per_example)
     mx.eval(totals, per_example)
-    sums, per_example = group.all_reduce_sum({"loss": totals["loss"], "weight": totals["weight"]}, per_example)
-    return {"loss": sums["loss"], "weight": sums["weight"], "gradients": totals["gradients"]}, per_example
+    sums, per_example = group.all_reduce_sum(
+        {"loss": totals["loss"], "weight": totals["weight"]}, per_example
+    )
+    return {
+        "loss": sums["loss"],
+        "weight": sums["weight"],
+        "gradients": totals["gradients"],
+    }, per_example
 
 
 def clipped_update(
@@ -125,7 +139,9 @@ def clipped_update(
         scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
     finite = mx.isfinite(totals["loss"]) & mx.isfinite(norm)
     if not apply_adamw(model, optimizer, totals["gradients"], scale, finite):
-        apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, totals["gradients"]))
+        apply_if_finite(
+            finite, model, optimizer, tree_map(lambda g: g * scale, totals["gradients"])
+        )
     return norm, finite
 
 
@@ -137,24 +153,43 @@ def global_norm(tree: Tree) -> mx.array:
     return mx.sqrt(sum(squares, mx.array(0.0)))
 
 
-def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: Tree) -> None:
+def apply_if_finite(
+    condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: Tree
+) -> None:
     """Updates weights and optimizer if `condition` holds: decided on the device, without waiting for it."""
     before, state = model.trainable_parameters(), flatten_arrays(optimizer.state)
     model.update(optimizer.apply_gradients(gradients, before))
-    model.update(tree_map(lambda new, old: mx.where(condition, new, old), model.trainable_parameters(), before))
+    model.update(
+        tree_map(
+            lambda new, old: mx.where(condition, new, old), model.trainable_parameters(), before
+        )
+    )
     new_state = flatten_arrays(optimizer.state)
     assign_leaves(
-        optimizer.state, {name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in new_state.items()}
+        optimizer.state,
+        {
+            name: mx.where(condition, leaf, state.get(name, leaf))
+            for name, leaf in new_state.items()
+        },
     )
 
 
-def stack_scalars(totals: Totals, norm: mx.array, finite: mx.array, per_example: PerExample) -> mx.array:
+def stack_scalars(
+    totals: Totals, norm: mx.array, finite: mx.array, per_example: PerExample
+) -> mx.array:
     """All numbers of a step, and the K terms of the loss: (4 + K,) float32, so that the host waits for them once."""
     terms = [per_example[name].sum() for name in term_names(per_example)]
-    return mx.stack([value.astype(mx.float32) for value in (totals["loss"], totals["weight"], norm, finite, *terms)])
+    return mx.stack(
+        [
+            value.astype(mx.float32)
+            for value in (totals["loss"], totals["weight"], norm, finite, *terms)
+        ]
+    )
 
 
-def step_result(scalars: mx.array, per_example: PerExample, retraces: int | None = None) -> StepResult:
+def step_result(
+    scalars: mx.array, per_example: PerExample, retraces: int | None = None
+) -> StepResult:
     """Reads what `stack_scalars` has made."""
     loss, weight, grad_norm, finite, *terms = np.array(scalars, np.float64).tolist()
     named = dict(zip(term_names(per_example), terms, strict=True))

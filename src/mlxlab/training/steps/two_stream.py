@@ -37,7 +37,9 @@ def use_two_streams(streams: Streams, model: nn.Module, *, eligible: bool) -> bo
             needs all of it.
     """
     if streams == "two" and has_dropout(model):
-        raise ConfigError("trainer.step.cpu_streams=two: expected a model without dropout; use auto")
+        raise ConfigError(
+            "trainer.step.cpu_streams=two: expected a model without dropout; use auto"
+        )
     if streams != "auto":
         return streams == "two"
     return (
@@ -70,19 +72,29 @@ class TwoStreamGradients:
         prepare: Callable[[DeviceBatch], DeviceBatch] = lambda batch: batch,
     ) -> None:
         self.model, self.budget, self.prepare = model, budget, prepare
-        self.first_half, self.second_half = (CompiledFunction(gradient, [], budget) for _ in range(2))
+        self.first_half, self.second_half = (
+            CompiledFunction(gradient, [], budget) for _ in range(2)
+        )
 
     def __call__(self, batch: DeviceBatch) -> Sums:
         half = len(batch.example_ids) // 2
-        halves = (tree_map(lambda x, rows=rows: x[rows], batch) for rows in (slice(half), slice(half, None)))
+        halves = (
+            tree_map(lambda x, rows=rows: x[rows], batch)
+            for rows in (slice(half), slice(half, None))
+        )
         first, second = map(self.prepare, halves)
         mx.eval(first, second)
         # Whatever is not a known trace puts its weights into the model: then one half after the other.
-        parallel = shapes_of(first) in self.first_half.traces and shapes_of(second) in self.second_half.traces
+        parallel = (
+            shapes_of(first) in self.first_half.traces
+            and shapes_of(second) in self.second_half.traces
+        )
         with backend.one_blas_thread(), restore_weights_after(self.model):
             weights = self.model.trainable_parameters()
             pending: Future[Sums] = Future()
-            _second_thread().put((pending, partial(self._evaluate, self.second_half, second, weights)))
+            _second_thread().put(
+                (pending, partial(self._evaluate, self.second_half, second, weights))
+            )
             if not parallel:
                 wait([pending])
             try:

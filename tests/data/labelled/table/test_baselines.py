@@ -29,14 +29,19 @@ def new_table():
 
 
 TABLE, WIDE, COLOUR = new_table()
-CLASSES, LABELS = Task("classification", 2, ("thin", "wide")), Task("multi_label", 2, ("wide", "red"))
+CLASSES, LABELS = (
+    Task("classification", 2, ("thin", "wide")),
+    Task("multi_label", 2, ("wide", "red")),
+)
 
 
 def fit(targets, task):
     def cells(rows):
         return {name: [column[row] for row in rows] for name, column in TABLE.items()}
 
-    fitted = table_baselines.table_baselines(cells, SPLIT, targets[SPLIT[0]], ["width", "weight"], task)
+    fitted = table_baselines.table_baselines(
+        cells, SPLIT, targets[SPLIT[0]], ["width", "weight"], task
+    )
     return {each.name: each for each in fitted}
 
 
@@ -53,7 +58,9 @@ def test_classes_are_predicted_from_numbers_and_categories():
 def test_texts_that_hardly_repeat_are_no_categories(monkeypatch, caplog):
     """A sentence in each row, as an id: what is learned of them is noise."""
     expected = fit(WIDE, CLASSES)
-    monkeypatch.setitem(TABLE, "note", [f"note {row % 237}" if row % 10 else None for row in range(ROWS)])
+    monkeypatch.setitem(
+        TABLE, "note", [f"note {row % 237}" if row % 10 else None for row in range(ROWS)]
+    )
     monkeypatch.setitem(TABLE, "id", [f"T-{row}" for row in range(ROWS)])
     for name, each in fit(WIDE, CLASSES).items():
         np.testing.assert_array_equal(each.valid, expected[name].valid)
@@ -61,7 +68,10 @@ def test_texts_that_hardly_repeat_are_no_categories(monkeypatch, caplog):
         monkeypatch.delitem(TABLE, name)
     with caplog.at_level(logging.INFO):
         assert list(fit(WIDE, CLASSES)) == ["majority"]
-    assert "gradient_boosting: skipped, there are only columns of texts that hardly repeat" in caplog.text
+    assert (
+        "gradient_boosting: skipped, there are only columns of texts that hardly repeat"
+        in caplog.text
+    )
 
 
 def test_several_labels_each_have_a_model():
@@ -98,7 +108,9 @@ def test_predictions_are_the_same_each_time_and_for_any_chunk(monkeypatch):
     ],
 )
 def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
-    monkeypatch.setattr(table_baselines if limit in vars(table_baselines) else baselines, limit, value)
+    monkeypatch.setattr(
+        table_baselines if limit in vars(table_baselines) else baselines, limit, value
+    )
     with caplog.at_level(logging.INFO):
         fit(WIDE, CLASSES)
     assert line in caplog.text

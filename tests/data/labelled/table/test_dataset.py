@@ -34,7 +34,11 @@ def write_cars(path, rows=120, bad=None):
     generator = np.random.default_rng(0)
     lines = ["id,brand,year,km,price,sold,dealer"]
     for row in range(rows):
-        brand, year, km = BRANDS[row % 3], generator.integers(1990, 2020), generator.integers(1000, 300_000)
+        brand, year, km = (
+            BRANDS[row % 3],
+            generator.integers(1990, 2020),
+            generator.integers(1000, 300_000),
+        )
         price = (year - 1980) * 500 + 4000 * (brand == "BMW") - km / 50
         sold, dealer = f"20{10 + row // 12}-01-02", f"dealer {row // 10}"
         lines.append(f"x{row},{brand},{year},{km if row % 17 else ''},{price:.1f},{sold},{dealer}")
@@ -88,8 +92,12 @@ def test_columns_and_template_choose_what_is_read(tmp_path):
     assert texts_of(chosen)[0].startswith("km: q")
     rows = chosen.examples.split.valid[:1]
     [km] = chosen.examples.rows.table(["km"], rows)["km"]
-    assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), "reports show numbers, not their bins"
-    written = make_table(tmp_path, template="{{a}} {brand} of {year}", numbers=NumberFormat("text", 16, 4))
+    assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), (
+        "reports show numbers, not their bins"
+    )
+    written = make_table(
+        tmp_path, template="{{a}} {brand} of {year}", numbers=NumberFormat("text", 16, 4)
+    )
     assert texts_of(written)[0].startswith("{a} ")
     assert 1990 <= int(texts_of(written)[0].split(" of ")[1]) < 2020
     assert chosen.fingerprint != written.fingerprint
@@ -102,7 +110,10 @@ def test_columns_and_template_choose_what_is_read(tmp_path):
         ({"columns": ["km", "price"]}, "data.columns: price is data.target"),
         ({"columns": ["km", "km"]}, "data.columns: km is given twice"),
         ({"columns": ["km"], "template": "{km}"}, "data.columns has no effect with data.template"),
-        ({"categorical": ["year"], "columns": ["km"]}, "data.categorical: year is not among the columns"),
+        (
+            {"categorical": ["year"], "columns": ["km"]},
+            "data.categorical: year is not among the columns",
+        ),
         ({"group_column": "price"}, "price"),
     ],
 )
@@ -121,7 +132,12 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message
             "data.template: no columns 'brnd' (did you mean brand?), '' in {}:1, expected some of ",
         ),
         (
-            {"target": "prize", "columns": ["yaer", "km"], "categorical": ["yaer"], "time_column": "solde"},
+            {
+                "target": "prize",
+                "columns": ["yaer", "km"],
+                "categorical": ["yaer"],
+                "time_column": "solde",
+            },
             "data.target=prize, data.time_column=solde, data.columns, data.categorical: no columns ",
         ),
     ],
@@ -149,9 +165,18 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     data = make_table(tmp_path, target="brand", test_source=test_source)
     targets = np.concatenate([batch.targets for batch in data.valid])
     fitted = {each.name: each for each in data.baselines()}
-    assert list(fitted) == ["majority", "logistic_regression", "gradient_boosting", "tfidf_logistic_regression"]
-    assert all(each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values())
-    again = data.baselines_on(data.examples.rows.table(data.encoder.columns, data.examples.split.valid))
+    assert list(fitted) == [
+        "majority",
+        "logistic_regression",
+        "gradient_boosting",
+        "tfidf_logistic_regression",
+    ]
+    assert all(
+        each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values()
+    )
+    again = data.baselines_on(
+        data.examples.rows.table(data.encoder.columns, data.examples.split.valid)
+    )
     for each in again:
         np.testing.assert_allclose(each.valid, fitted[each.name].valid, atol=1e-12)
         assert each.test.shape == (0, 3)

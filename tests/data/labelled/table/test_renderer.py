@@ -28,7 +28,9 @@ def fit(table, numbers=BINS, categorical=(), train=None):
     rows = len(next(iter(table.values())))
     train = np.arange(rows) if train is None else train
     template = default_template(list(table))
-    return fit_renderer(template, lambda name: column(name, table[name]), train, numbers, categorical)
+    return fit_renderer(
+        template, lambda name: column(name, table[name]), train, numbers, categorical
+    )
 
 
 def test_bins_hold_about_equally_many_training_values():
@@ -86,18 +88,25 @@ def test_a_row_becomes_its_words_and_a_missing_value_is_stated():
 
 def test_numbers_of_a_categorical_column_are_names():
     renderer, _ = fit({"postcode": ["0123", "8001"] * 3}, categorical=["postcode"])
-    assert renderer.render({"postcode": ["0123", "unheard of"]}) == [("postcode: 0123",), ("postcode: unheard of",)]
+    assert renderer.render({"postcode": ["0123", "unheard of"]}) == [
+        ("postcode: 0123",),
+        ("postcode: unheard of",),
+    ]
 
 
 def test_mostly_numbers_are_an_error_that_names_cells_rows_and_the_way_out():
     with pytest.raises(DataError) as caught:
         fit({"age": ["1", "?", "3.5", None, "?", "4", "5", "nan"]})
     message = str(caught.value)
-    assert message.startswith("cars.csv:3: column 'age': 3 of 7 cells are no finite numbers: '?', 'nan'")
+    assert message.startswith(
+        "cars.csv:3: column 'age': 3 of 7 cells are no finite numbers: '?', 'nan'"
+    )
     assert "cars.csv:9" in message
     assert """list them: "data.reading.missing=['?','nan']";""" in message
     assert "data.columns" in message
-    with pytest.raises(DataError, match=r"list them in data\.reading\.missing; if the column holds names"):
+    with pytest.raises(
+        DataError, match=r"list them in data\.reading\.missing; if the column holds names"
+    ):
         fit({"ticket": [*"abcd", *"123456789"]})
     assert "data.categorical" in message
     with pytest.raises(DataError, match=r"list them in data\.reading\.missing;"):
@@ -108,11 +117,15 @@ def pasted(message, before, after):
     """The override between two parts of a message, as a shell and Hydra read it."""
     [word] = shlex.split(message.partition(before)[2].rpartition(after)[0])
     override = OverridesParser.create().parse_override(word)
-    values = OmegaConf.to_container(OmegaConf.create({"list": override.value()}), resolve=True)["list"]
+    values = OmegaConf.to_container(OmegaConf.create({"list": override.value()}), resolve=True)[
+        "list"
+    ]
     return override.key_or_group, [*map(str, values)]
 
 
-@pytest.mark.parametrize("name", ["it's", "back\\slash", '"both\'s"', "$HOME", "${seed}", "comma, [list]", "stop!"])
+@pytest.mark.parametrize(
+    "name", ["it's", "back\\slash", '"both\'s"', "$HOME", "${seed}", "comma, [list]", "stop!"]
+)
 def test_overrides_to_paste_are_quoted_for_a_shell_and_for_hydra(name):
     numbers = [str(n) for n in range(20)]
     table = {"row_id": numbers, name: [f"text {n % 3}" for n in range(20)], "b": ["x", "y"] * 10}
@@ -138,7 +151,9 @@ def test_mostly_other_cells_make_a_column_of_text():
 
 
 def test_a_cell_of_a_validation_row_that_is_no_number_is_located():
-    with pytest.raises(DataError, match=r"cars.csv:5: column 'age': expected a finite number .* got 'old'"):
+    with pytest.raises(
+        DataError, match=r"cars.csv:5: column 'age': expected a finite number .* got 'old'"
+    ):
         fit({"age": ["1", "2", "3", "old"]}, train=np.arange(3))
 
 
@@ -152,7 +167,9 @@ def test_a_cell_to_predict_from_that_is_no_number_is_located():
 
 def test_columns_that_say_nothing_are_logged():
     rows = 12
-    _, lines = fit({"id": [f"x{row}" for row in range(rows)], "sea": ["Baltic"] * rows, "note": [None] * rows})
+    _, lines = fit(
+        {"id": [f"x{row}" for row in range(rows)], "sea": ["Baltic"] * rows, "note": [None] * rows}
+    )
     assert lines[1:] == [
         "column 'id' has another text in each of 12 training rows, as an id has; data.columns can leave it out",
         "column 'sea' is 'Baltic' in all training rows: it says nothing",
@@ -162,7 +179,12 @@ def test_columns_that_say_nothing_are_logged():
 
 def test_texts_that_hardly_repeat_are_logged_as_ids_or_sentences():
     tickets = [f"T-{row}" for row in range(19)]
-    _, lines = fit({"ticket": [*tickets, "T-0"], "note": [f"note on {row}" for row in tickets] + ["note on T-0"]})
+    _, lines = fit(
+        {
+            "ticket": [*tickets, "T-0"],
+            "note": [f"note on {row}" for row in tickets] + ["note on T-0"],
+        }
+    )
     assert lines[1:] == [
         "column 'ticket' has 19 different texts in 20 training rows, as an id has; data.columns can leave it out",
         "column 'note' has 19 different texts in 20 training rows: of the baselines only TF-IDF reads their words",
@@ -179,7 +201,9 @@ def test_numbers_that_identify_rows_are_logged():
         "child_id": [str(row // 2) for row in numbers],
     }
     _, lines = fit(table)
-    assert [line.partition(" has another whole number in each of 12 ")[0] for line in lines[1:]] == [
+    assert [
+        line.partition(" has another whole number in each of 12 ")[0] for line in lines[1:]
+    ] == [
         "column 'number'",
         "column 'PassengerId'",
     ]

@@ -7,7 +7,10 @@ from mlxlab.errors import ConfigError
 
 
 def test_the_default_names_every_column():
-    assert default_template(["age", "fare {£}"]) == (["age: ", ", fare {£}: ", ""], ["age", "fare {£}"])
+    assert default_template(["age", "fare {£}"]) == (
+        ["age: ", ", fare {£}: ", ""],
+        ["age", "fare {£}"],
+    )
 
 
 def test_placeholders_are_names_of_columns_whatever_they_contain():
@@ -22,7 +25,10 @@ def test_doubled_braces_are_braces():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{age} costs {price}", "data.template: {price} is data.target: the model must not read it"),
+        (
+            "{age} costs {price}",
+            "data.template: {price} is data.target: the model must not read it",
+        ),
         ("{age", "'{' at character 1"),
         ("{age}}", "'}' at character 6"),
         ("no column", "at least one placeholder"),

@@ -12,10 +12,22 @@ from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.order.curriculum import CurriculumOrder
 from mlxlab.data.text.order.distribution import TokenDistribution, kl_divergence, rare_tokens
 from mlxlab.data.text.order.shuffle import ShuffleOrder, text_rows
-from mlxlab.data.text.order.token_counts import TokenCounts, count_tokens, decode_counts, encode_counts
+from mlxlab.data.text.order.token_counts import (
+    TokenCounts,
+    count_tokens,
+    decode_counts,
+    encode_counts,
+)
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import ConfigError, DataError
-from support.streams import VOCABULARY, InMemorySource, as_lists, make_batches, make_row_builder, take
+from support.streams import (
+    VOCABULARY,
+    InMemorySource,
+    as_lists,
+    make_batches,
+    make_row_builder,
+    take,
+)
 
 SCHEDULE = [[0, 1.0], [7, 0.3], [31, 0.0]]
 
@@ -28,7 +40,9 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
     """Batches of an order whose token counts are those of the first epoch."""
     chunks = list(make_batches(source=source).chunks(0, EPOCH_START))
     distribution = TokenDistribution(count_tokens(chunks, VOCABULARY)._replace(exact=exact))
-    builder = {name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")}
+    builder = {
+        name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")
+    }
     layout = make_row_builder(**builder).layout
     if isinstance(order, ShuffleOrder):
         rows = text_rows(distribution, layout, row_buffer, seed)
@@ -63,7 +77,9 @@ FRAMES = {
 @pytest.mark.parametrize("pool", [1, 20, 1000])
 def test_every_row_is_served_once_per_epoch(frame, pool):
     for ordered, plain in zip(
-        epochs_of_rows(make(curriculum(pool=pool), **frame)), epochs_of_rows(make_batches(**frame)), strict=True
+        epochs_of_rows(make(curriculum(pool=pool), **frame)),
+        epochs_of_rows(make_batches(**frame)),
+        strict=True,
     ):
         assert sorted(ordered) == sorted(plain)
         assert (ordered == plain) == (pool == 1)
@@ -86,19 +102,30 @@ def test_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
 
 def random_order(number):
     draws = counter_hash(number, np.arange(5)).astype(np.int64) % 1000
-    pool, every, keep, late = int(draws[0] % 40 + 1), int(draws[1] % 9 + 1), 0.1 + draws[2] % 9 / 10, int(draws[3])
+    pool, every, keep, late = (
+        int(draws[0] % 40 + 1),
+        int(draws[1] % 9 + 1),
+        0.1 + draws[2] % 9 / 10,
+        int(draws[3]),
+    )
     order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, bool(draws[4] % 2), keep)
     return order, {"batch_size": int(draws[1] % 5 + 1), "masked": bool(draws[2] % 2)}
 
 
-MANY = [*range(6), *(pytest.param(number, marks=pytest.mark.fault_injection) for number in range(6, 300))]
+MANY = [
+    *range(6),
+    *(pytest.param(number, marks=pytest.mark.fault_injection) for number in range(6, 300)),
+]
 
 
 @pytest.mark.parametrize("number", MANY)
 def test_an_order_is_a_permutation_that_depends_on_neither_threads_nor_resumes(number):
     order, frame = random_order(number)
     expected = [as_lists(batch) for batch in make(order, **frame)]
-    [rows], [plain] = epochs_of_rows(make(order, **frame), 1), epochs_of_rows(make_batches(**frame), 1)
+    [rows], [plain] = (
+        epochs_of_rows(make(order, **frame), 1),
+        epochs_of_rows(make_batches(**frame), 1),
+    )
     assert Counter(rows) <= Counter(plain)
     assert len(rows) == order.rows_per_epoch(len(plain))
     taken, batches, state = [], make(order, **frame), None
@@ -123,7 +150,11 @@ def test_without_once_per_epoch_the_best_of_each_pool_are_served():
     order = curriculum(pool=10, once_per_epoch=False, keep=0.3)
     [rows] = epochs_of_rows(make(order, batch_size=4), 1)
     [plain] = epochs_of_rows(make_batches(), 1)
-    assert len(rows) == order.rows_per_epoch(len(plain)) == len(plain) // 10 * 3 + -(-(len(plain) % 10) * 3 // 10)
+    assert (
+        len(rows)
+        == order.rows_per_epoch(len(plain))
+        == len(plain) // 10 * 3 + -(-(len(plain) % 10) * 3 // 10)
+    )
 
 
 def test_neglected_tokens_come_first_and_counts_follow():

@@ -15,7 +15,9 @@ ALL = [document for group in SOURCE.groups for document in group]
 
 
 def documents_of(source, seed=0, epoch=0, position=None):
-    return [document for _, documents in source.windows(seed, epoch, position) for document in documents]
+    return [
+        document for _, documents in source.windows(seed, epoch, position) for document in documents
+    ]
 
 
 @pytest.fixture
@@ -40,26 +42,32 @@ def test_short_documents_come_first_and_each_comes_once(tmp_path):
         assert lengths[-10:].min() >= np.sort(lengths)[-20]
     assert documents_of(easy, 3, 0) != documents_of(easy, 3, 1)
     assert (
-        EasyFirstOrder("length", 4, None, False).arrange(SOURCE, None, None, tmp_path).fingerprint == easy.fingerprint
+        EasyFirstOrder("length", 4, None, False).arrange(SOURCE, None, None, tmp_path).fingerprint
+        == easy.fingerprint
     )
     assert len(list((tmp_path / "document_lengths").iterdir())) == 1
 
 
 def test_documents_of_low_loss_come_first_and_unknown_ones_in_the_middle(losses, tmp_path):
     path, by_id = losses
-    served = documents_of(EasyFirstOrder("loss", 3, str(path), False).arrange(SOURCE, None, None, tmp_path))
+    served = documents_of(
+        EasyFirstOrder("loss", 3, str(path), False).arrange(SOURCE, None, None, tmp_path)
+    )
     assert sorted(served) == sorted(ALL)
     known = [by_id.get(document.id, np.nan) for document in served]
     thirds = np.flatnonzero(np.isnan(known))
     assert len(thirds) == 13
     first, middle, last = (
-        part[np.isfinite(part)] for part in np.split(np.array(known), [thirds[0] - 2, thirds[-1] + 4])
+        part[np.isfinite(part)]
+        for part in np.split(np.array(known), [thirds[0] - 2, thirds[-1] + 4])
     )
     assert first.max() <= last.min()
     assert np.median(first) < np.median(middle) < np.median(last)
 
 
-@pytest.mark.parametrize("settings", [{}, {"limit": 20}, {"chosen": np.array([d.id for d in ALL[::3]])}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"limit": 20}, {"chosen": np.array([d.id for d in ALL[::3]])}]
+)
 def test_any_position_is_reached_exactly(tmp_path, settings):
     order = EasyFirstOrder("length", 5, None, False)
     easy = order.arrange(SOURCE, settings.get("limit"), settings.get("chosen"), tmp_path)
@@ -67,7 +75,9 @@ def test_any_position_is_reached_exactly(tmp_path, settings):
     for number, (position, _) in enumerate(windows):
         assert list(easy.windows(0, 0, json.loads(json.dumps(position)))) == windows[number:]
     served = {document for _, documents in windows for document in documents}
-    plain = [d for d in documents_of(SOURCE) if "chosen" not in settings or d.id in settings["chosen"]]
+    plain = [
+        d for d in documents_of(SOURCE) if "chosen" not in settings or d.id in settings["chosen"]
+    ]
     assert served == set(plain[: settings.get("limit")])
     for position in ([5, None, 0], [0, None, -1], 3):
         with pytest.raises(DataError, match="saved position"):
@@ -86,8 +96,14 @@ def test_faults_are_one_line(tmp_path, losses):
     with pytest.raises(ConfigError, match=r"expected null with data\.order\.by=length"):
         EasyFirstOrder("length", 3, "runs", False)
     with pytest.raises(InputNotFoundError, match="not found"):
-        EasyFirstOrder("loss", 3, str(tmp_path / "missing"), False).arrange(SOURCE, None, None, tmp_path)
+        EasyFirstOrder("loss", 3, str(tmp_path / "missing"), False).arrange(
+            SOURCE, None, None, tmp_path
+        )
     rows = example_losses.read(losses[0])
-    example_losses.write(rows | {"mean": rows["mean"] * np.float32("nan")}, tmp_path / "nan.parquet")
+    example_losses.write(
+        rows | {"mean": rows["mean"] * np.float32("nan")}, tmp_path / "nan.parquet"
+    )
     with pytest.raises(DataError, match="none of its 48 rows has a finite loss"):
-        EasyFirstOrder("loss", 3, str(tmp_path / "nan.parquet"), False).arrange(SOURCE, None, None, tmp_path)
+        EasyFirstOrder("loss", 3, str(tmp_path / "nan.parquet"), False).arrange(
+            SOURCE, None, None, tmp_path
+        )

@@ -16,7 +16,9 @@ STAGES = [[0, {"a": 1.0}], [0.25, {"a": 1.0, "b": 3.0}], [0.75, {"b": 2.0}]]
 @pytest.fixture
 def sources(tmp_path):
     files = {
-        name: write_texts(tmp_path / f"{name}.jsonl", [f"{name} {n} " + "x" * (n % 60) for n in range(count)])
+        name: write_texts(
+            tmp_path / f"{name}.jsonl", [f"{name} {n} " + "x" * (n % 60) for n in range(count)]
+        )
         for name, count in {"a": 300, "b": 40}.items()
     }
     return [open_source(str(path), window=4) for path in files.values()]
@@ -58,8 +60,12 @@ def test_what_changes_the_text_changes_the_fingerprint(sources):
     known = staged(sources).fingerprint
     assert staged(sources, characters=20_001).fingerprint != known
     assert staged(sources, [*STAGES[:2], [0.7, {"b": 2.0}]]).fingerprint != known
-    assert staged(sources, [*STAGES[:2], [0.75, {"b": 1e308}]]).fingerprint == known  # weights are relative
-    assert StagedOrder(STAGES, None, False).mix(sources, ["a", "b"], 1).bytes == sum(source.bytes for source in sources)
+    assert (
+        staged(sources, [*STAGES[:2], [0.75, {"b": 1e308}]]).fingerprint == known
+    )  # weights are relative
+    assert StagedOrder(STAGES, None, False).mix(sources, ["a", "b"], 1).bytes == sum(
+        source.bytes for source in sources
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,9 @@ def test_bad_stages_are_refused_in_one_line(sources, stages, message):
 
 
 def test_sources_of_unknown_size_need_a_length_and_stages_a_mixture():
-    with pytest.raises(ConfigError, match=r"data\.order\.epoch_characters: expected a number, the size of listed"):
+    with pytest.raises(
+        ConfigError, match=r"data\.order\.epoch_characters: expected a number, the size of listed"
+    ):
         StagedOrder(STAGES, None, False).mix([InMemorySource(["a"])] * 2, ["a", "b"], 4)
     with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got none"):
         refuse_misfit(StagedOrder(STAGES, None, False), None, 0)

@@ -18,14 +18,23 @@ from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 from support.streams import open_source
 
-pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="the extra hub is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("datasets") is None, reason="the extra hub is not installed"
+)
 TESTS = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The results of a process that reads a hub on loopback."""
-    command = [sys.executable, "-W", "ignore", "-m", "support.hub_reading", str(tmp_path_factory.mktemp("home"))]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "support.hub_reading",
+        str(tmp_path_factory.mktemp("home")),
+    ]
     finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
@@ -55,7 +64,9 @@ def test_outages_and_cut_connections_change_no_document(results):
     assert results["in spite of outages"]
 
 
-def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(results):
+def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(
+    results,
+):
     assert results["same tokens in spite of outages"]
     assert len(results["exact tokens"]) > 15
     assert all(results["exact tokens"])
@@ -89,7 +100,9 @@ def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
     code = "import sys; from support.streams import open_source; open_source(sys.argv[1])"
     here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", code, NAME]
-    finished = subprocess.run(command, cwd=TESTS, env=here, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        command, cwd=TESTS, env=here, capture_output=True, text=True, check=False
+    )
     last = finished.stderr.splitlines()[-1]
     assert "ServiceUnavailableError" in last
     assert "the hub cannot be reached" in last
@@ -98,7 +111,10 @@ def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
 
 def test_without_its_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServiceUnavailableError, match=r"pip install -e .*\[hub\].*name local files with data\.source="):
+    with pytest.raises(
+        ServiceUnavailableError,
+        match=r"pip install -e .*\[hub\].*name local files with data\.source=",
+    ):
         open_source(NAME)
 
 
@@ -130,10 +146,14 @@ class Stream:
 def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_DELAY", 0.01)
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_LIMIT", 0.05)
-    source = SequentialSource(HubShards(HubSplit(Stream(), "name", ""), "text", ErrorBudget("skip")), 1)
+    source = SequentialSource(
+        HubShards(HubSplit(Stream(), "name", ""), "text", ErrorBudget("skip")), 1
+    )
     windows = source.windows(0, 0)
     assert next(windows)[1] == [Document(1, "a")]
-    with pytest.raises(ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"):
+    with pytest.raises(
+        ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"
+    ):
         next(windows)
 
 
@@ -143,4 +163,9 @@ def test_local_text_imports_nothing_of_the_hub(tmp_path):
     code += "list(open_source(sys.argv[1]).windows(0, 0))"
     code += "; print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'pandas') if name in sys.modules])"
     command = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]
-    assert subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            command, cwd=TESTS, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

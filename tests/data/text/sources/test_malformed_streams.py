@@ -27,7 +27,10 @@ BAD_LINES = {
     "half a line of JSON": (b'{"text": "never en', "not JSON.*truncated"),
     "a list": (b'["text"]', "is not an object"),
     "a number": (b"17", "17 is not an object"),
-    "no such key": (b'{"txt": "x"}', "no column 'text', expected txt; did you mean data.text_column=txt"),
+    "no such key": (
+        b'{"txt": "x"}',
+        "no column 'text', expected txt; did you mean data.text_column=txt",
+    ),
     "a number for the text": (b'{"text": 3}', "holds 3, expected text"),
     "null for the text": (b'{"text": null}', "holds null, expected text"),
     "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., expected text"),
@@ -50,7 +53,9 @@ def with_bad_line(folder, bad, ending="jsonl"):
 def test_a_malformed_line_ends_the_run_or_is_counted(tmp_path, fault, ending):
     bad, message = BAD_LINES[fault]
     folder = with_bad_line(tmp_path, bad, ending)
-    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: .*{message}") as raised:
+    with pytest.raises(
+        DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: .*{message}"
+    ) as raised:
         documents_of(open_source(folder, window=3))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
@@ -69,11 +74,15 @@ def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
         if allowed:
             assert len(texts_of(source)) == len(GOOD)
         else:
-            with pytest.raises(DataError, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"):
+            with pytest.raises(
+                DataError, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"
+            ):
                 texts_of(source)
 
 
-@pytest.mark.parametrize("text", ["a\0b", "\x1b[31m\x7f\x85", "\ufffe \U0010ffff", "=1+1", "a\u2028b"])
+@pytest.mark.parametrize(
+    "text", ["a\0b", "\x1b[31m\x7f\x85", "\ufffe \U0010ffff", "=1+1", "a\u2028b"]
+)
 def test_control_characters_are_text_like_any_other(tmp_path, text):
     for ending in ("jsonl", "csv", "parquet", "txt"):
         path = write_texts(tmp_path / f"a.{ending}", [text])
@@ -159,7 +168,9 @@ def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
 def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
     long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
     folder = with_bad_line(tmp_path, long, ending)
-    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"):
+    with pytest.raises(
+        DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"
+    ):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
@@ -169,7 +180,8 @@ def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
 def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
     with pytest.raises(
-        DataError, match=r"a\.csv:3: a record of more than \d+ bytes \(in CSV perhaps a quote that is never closed"
+        DataError,
+        match=r"a\.csv:3: a record of more than \d+ bytes \(in CSV perhaps a quote that is never closed",
     ):
         texts_of(open_source(str(tmp_path)))
 
@@ -177,7 +189,9 @@ def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
-    with pytest.raises(DataError, match=r"expected one of number, txt; did you mean data\.text_column=txt"):
+    with pytest.raises(
+        DataError, match=r"expected one of number, txt; did you mean data\.text_column=txt"
+    ):
         open_source(str(path), on_error="skip")
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
@@ -195,7 +209,9 @@ def test_a_value_that_json_does_not_know_is_no_text():
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
 @pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
-def test_a_file_that_changes_during_the_run_is_refused_before_its_documents_are_used(tmp_path, ending, change):
+def test_a_file_that_changes_during_the_run_is_refused_before_its_documents_are_used(
+    tmp_path, ending, change
+):
     path = write_texts(tmp_path / f"a.{ending}", GOOD)
     windows = open_source(str(path), document_unit="line", window=2).windows(0, 0)
     assert isinstance(next(windows)[1][0], Document)
@@ -222,7 +238,9 @@ def test_an_operating_system_error_is_reported_in_one_line(tmp_path):
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
-        with pytest.raises(InputNotFoundError, match=r"a\.jsonl: cannot be read: Too many open files"):
+        with pytest.raises(
+            InputNotFoundError, match=r"a\.jsonl: cannot be read: Too many open files"
+        ):
             next(windows)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -282,7 +300,13 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
             file.write(pack(ending, many + b'{"text": "'))
             file.write(b"".join([pack(ending, blank)] * 200))
             file.write(pack(ending, b'"}\n' + many))
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), *(path.name for path in sorted(tmp_path.glob("huge*")))]
+    command = [
+        sys.executable,
+        "-c",
+        MEMORY,
+        str(tmp_path),
+        *(path.name for path in sorted(tmp_path.glob("huge*"))),
+    ]
     finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
     *lines, grown = finished.stdout.splitlines()
     assert lines[1::2] == ["400", "200", "200", "400"], finished.stdout
@@ -298,9 +322,13 @@ def write_bombs(folder):
     repeated = pyarrow.DictionaryArray.from_arrays(np.zeros(4096, np.int32), text)
     parquet.write_table(pyarrow.table({"text": repeated}), folder / "repeated.parquet")
     plain = {"use_dictionary": False, "compression": "zstd", "write_statistics": False}
-    parquet.write_table(pyarrow.table({"text": pyarrow.repeat(text[0], 256)}), folder / "packed.parquet", **plain)
+    parquet.write_table(
+        pyarrow.table({"text": pyarrow.repeat(text[0], 256)}), folder / "packed.parquet", **plain
+    )
     empty = pyarrow.DictionaryArray.from_arrays(np.zeros(2**24, np.int8), pyarrow.array([""]))
-    parquet.write_table(pyarrow.table({"text": empty}), folder / "empty.parquet", row_group_size=2**24)
+    parquet.write_table(
+        pyarrow.table({"text": empty}), folder / "empty.parquet", row_group_size=2**24
+    )
 
 
 READ_BOMBS = """
@@ -323,7 +351,9 @@ def test_a_parquet_file_that_decodes_to_gigabytes_is_refused_without_decoding_th
     write_texts(tmp_path / "small.parquet", GOOD)
     write_bombs(tmp_path)
     command = [sys.executable, "-c", READ_BOMBS, str(tmp_path)]
-    finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True, timeout=60)
+    finished = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, check=True, timeout=60
+    )
     *lines, megabytes = finished.stdout.splitlines()
     assert len(lines) == 3
     for name, line in zip(("repeated", "packed", "empty"), lines, strict=True):

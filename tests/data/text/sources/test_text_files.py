@@ -109,7 +109,12 @@ def test_an_invalid_position_is_refused(corpus, position):
 
 
 def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
-    text = "".join(f"line {n} {'€' * (n % 50)}\n" for n in range(9000)) + "x" * 200_000 + "😀" * 50_000 + " end"
+    text = (
+        "".join(f"line {n} {'€' * (n % 50)}\n" for n in range(9000))
+        + "x" * 200_000
+        + "😀" * 50_000
+        + " end"
+    )
     (tmp_path / "a.txt").write_text(text)
     source = open_source(str(tmp_path / "a.txt"), window=100)
     pieces = sorted(documents_of(source))
@@ -138,7 +143,9 @@ def test_small_text_files_are_a_document_each(tmp_path):
     for n in range(2000):
         (tmp_path / f"{n:04}.txt").write_text(f"document {n}\n\nof two paragraphs\n")
     source = open_source(str(tmp_path), window=10)
-    assert sorted(texts_of(source)) == [f"document {n:d}\n\nof two paragraphs\n" for n in sorted(range(2000), key=str)]
+    assert sorted(texts_of(source)) == [
+        f"document {n:d}\n\nof two paragraphs\n" for n in sorted(range(2000), key=str)
+    ]
 
 
 def test_blank_lines_separate_paragraphs(tmp_path):
@@ -147,13 +154,18 @@ def test_blank_lines_separate_paragraphs(tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode())
     expected = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
     for window in (1, 100):
-        assert sorted(texts_of(open_source(str(tmp_path), document_unit="paragraph", window=window))) == expected
+        assert (
+            sorted(texts_of(open_source(str(tmp_path), document_unit="paragraph", window=window)))
+            == expected
+        )
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
 @pytest.mark.parametrize("documents", ["file", "line"])
 def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):
-    path = write_texts(tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)])
+    path = write_texts(
+        tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)]
+    )
     sides = [
         documents_of(open_source(str(path), document_unit=documents, window=30, split=split))
         for split in ("[:33.3%]", "train[33.3%:90%]", "[90%:]")
@@ -171,7 +183,9 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
         path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
         if ending != "jsonl.gz":
             path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"], ending
+        assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"], (
+            ending
+        )
 
 
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):

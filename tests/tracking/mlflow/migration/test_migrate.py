@@ -18,7 +18,9 @@ from support.old_stores.describe import describe
 from support.old_stores.unpack import unpack
 from support.tracking import make_project
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of MLflow
 
 VERSIONS = ("1.30.1", "2.10.2", "2.22.5", "3.17.2")
 STORES = [f"mlflow-{version}-{kind}" for version in VERSIONS for kind in ("sqlite", "files")]
@@ -43,12 +45,17 @@ def address(project: Path) -> Address:
 def move(project: Path, source: Path, *, dry_run: bool = False) -> list[Result]:
     central = address(project)
     assert central.database
-    return list(migrate(find_sources(str(source), central.database), central, dry_run=dry_run, backup=True))
+    return list(
+        migrate(find_sources(str(source), central.database), central, dry_run=dry_run, backup=True)
+    )
 
 
 def checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files}
+    return {
+        str(path): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in files
+    }
 
 
 def read_back(project: Path) -> dict[str, Any]:
@@ -68,8 +75,13 @@ def read_back(project: Path) -> dict[str, Any]:
 
 def rows(project: Path) -> int:
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
-        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        return sum(database.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
+        tables = [
+            name
+            for (name,) in database.execute("select name from sqlite_master where type = 'table'")
+        ]
+        return sum(
+            database.execute(f"select count(*) from {table}").fetchone()[0] for table in tables
+        )
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -94,6 +106,8 @@ def test_a_dry_run_reports_the_same_and_creates_nothing(stores, project):
     planned = move(project, stores, dry_run=True)
     assert list(project.iterdir()) == []
     done = move(project, stores)
-    assert [result.merged.experiments for result in planned] == [result.merged.experiments for result in done]
+    assert [result.merged.experiments for result in planned] == [
+        result.merged.experiments for result in done
+    ]
     assert [result.files.files for result in planned] == [result.files.files for result in done]
     assert len(done) == len(STORES)

@@ -35,7 +35,10 @@ def change(source: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("update runs set run_uuid = '../../../../escape' where name = 'deleted'", "ids that MLflow does not make"),
+        (
+            "update runs set run_uuid = '../../../../escape' where name = 'deleted'",
+            "ids that MLflow does not make",
+        ),
         ("update metrics set value = 'x' where step = 7", "values of another type"),
         ("create view secrets_of as select 1", "it has the view secrets_of"),
         ("update alembic_version set version_num = 'ffffffffffff'", "is of a newer MLflow"),
@@ -58,7 +61,11 @@ def test_artifacts_are_read_only_below_a_folder_of_their_run(source, project, tm
 
 
 def test_a_second_run_adds_what_the_source_has_got_since(source, project):
-    change(source, "delete from metrics where step > 900", "update runs set status = 'RUNNING' where name = 'best'")
+    change(
+        source,
+        "delete from metrics where step > 900",
+        "update runs set status = 'RUNNING' where name = 'best'",
+    )
     older = project / "older"
     shutil.copytree(source, older)
     change(
@@ -70,7 +77,9 @@ def test_a_second_run_adds_what_the_source_has_got_since(source, project):
     shutil.rmtree(source / "artifacts" / "titanic" / "none", ignore_errors=True)
     assert main([f"source={older}"]) == 0
     assert main([f"source={source}"]) == 0
-    assert query_store(project, "select status, end_time from runs where name = 'best'") == [("FINISHED", 7)]
+    assert query_store(project, "select status, end_time from runs where name = 'best'") == [
+        ("FINISHED", 7)
+    ]
     query = "select value, step from latest_metrics where key = 'valid/loss'"
     assert query_store(project, query) == [(0.5, 2000)]
     assert query_store(project, "select count(*) from metrics where key = 'valid/loss'") == [(901,)]
@@ -78,8 +87,15 @@ def test_a_second_run_adds_what_the_source_has_got_since(source, project):
 
 def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, project, capsys):
     store = source.parent / "mlflow-2.22.5-files" / "mlruns"
-    metas = {path.parent.name: path for path in store.glob("*/*/meta.yaml") if len(path.parent.name) == 32}
-    names = {run: path.parent.joinpath("tags", "mlflow.runName").read_text() for run, path in metas.items()}
+    metas = {
+        path.parent.name: path
+        for path in store.glob("*/*/meta.yaml")
+        if len(path.parent.name) == 32
+    }
+    names = {
+        run: path.parent.joinpath("tags", "mlflow.runName").read_text()
+        for run, path in metas.items()
+    }
     by_name = {name: metas[run] for run, name in names.items()}
     by_name["sweep"].write_text("a: &a [1]\nb: *a\n")
     with (by_name["best"].parent / "metrics" / "valid" / "loss").open("a") as file:
@@ -88,7 +104,11 @@ def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, p
     out = capsys.readouterr().out
     assert "loss:1001: expected `time value step`" in out
     assert "aliases and deep nesting are not read" in out
-    assert query_store(project, "select name from runs order by name") == [("best",), ("deleted",), ("failed",)]
+    assert query_store(project, "select name from runs order by name") == [
+        ("best",),
+        ("deleted",),
+        ("failed",),
+    ]
 
 
 def test_a_source_that_is_no_store_ends_in_one_line(project, capsys):

@@ -38,19 +38,31 @@ def registry(project):
     store.close()
 
 
-def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_improvement(project, code, registry):
+def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_improvement(
+    project, code, registry
+):
     first = train(project, "a", 0.5)
-    assert outcome(first) == "registered titanic version 1, champion is version 1: the first with this alias"
+    assert (
+        outcome(first)
+        == "registered titanic version 1, champion is version 1: the first with this alias"
+    )
     worse = train(project, "b", 0.45)
     reason = "valid/loss 0.45 is not better than 0.5 by more than 0.1"
     assert outcome(worse) == f"registered titanic version 2, champion stays at version 1: {reason}"
     better = train(project, "c", 0.3)
-    assert outcome(better).startswith("registered titanic version 3, champion is version 3: valid/loss 0.3 is better")
+    assert outcome(better).startswith(
+        "registered titanic version 3, champion is version 3: valid/loss 0.3 is better"
+    )
     assert registry.aliases("titanic") == {"champion": 3}
 
     newest = registry.versions("titanic")[0]
     [(run_id,)] = query_store(project, f"select run_uuid from tags where value = '{better.uid}'")
-    assert (newest.run_id, newest.data, newest.step, newest.aliases) == (run_id, "0123abcd", "7", ("champion",))
+    assert (newest.run_id, newest.data, newest.step, newest.aliases) == (
+        run_id,
+        "0123abcd",
+        "7",
+        ("champion",),
+    )
     assert newest.metrics == {"valid/loss": 0.3}
 
     registry.move("titanic", "champion", 1, "promoted")
@@ -61,11 +73,19 @@ def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_
     assert outcome(better).startswith("registered titanic version 3")
 
 
-def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry, monkeypatch, capsys):
+def test_promote_and_rollback_twice_are_the_same_as_once(
+    project, code, registry, monkeypatch, capsys
+):
     for name, loss in (("a", 0.5), ("b", 0.3)):
         train(project, name, loss)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
-    commands = ["rollback titanic", "rollback titanic", "promote titanic 2", "promote titanic 2", "promote titanic 3"]
+    commands = [
+        "rollback titanic",
+        "rollback titanic",
+        "promote titanic 2",
+        "promote titanic 2",
+        "promote titanic 3",
+    ]
     assert [main(command.split()) for command in commands] == [0, 0, 0, 0, 2]
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-4:] == [
@@ -75,11 +95,15 @@ def test_promote_and_rollback_twice_are_the_same_as_once(project, code, registry
         "titanic: champion was already version 2",
     ]
     assert "titanic: no version or alias 3" in printed.err
-    assert main(["compare", "titanic", "1", "champion"]) == main(["history", "titanic", "--json"]) == 0
+    assert (
+        main(["compare", "titanic", "1", "champion"]) == main(["history", "titanic", "--json"]) == 0
+    )
     table, _, moves = capsys.readouterr().out.partition("[\n")
     assert "| valid/loss |       0.5 |       0.3 |       -0.2 |  -40.00 |      2 |" in table
     assert [move["version"] for move in json.loads(f"[{moves}")] == [1, 2, 1, 2]
-    assert [(move["kind"], move["previous"], move["version"]) for move in registry.moves("titanic")] == [
+    assert [
+        (move["kind"], move["previous"], move["version"]) for move in registry.moves("titanic")
+    ] == [
         ("registered", None, 1),
         ("registered", 1, 2),
         ("rolled back", 2, 1),
@@ -101,11 +125,15 @@ def test_a_difference_by_seed_is_one_of_the_split(project, registry, monkeypatch
         run_id = registry.client.create_run("0").info.run_id
         registry.client.log_param(run_id, "seed", seed)
         registry.client.log_param(run_id, "data.path", path)
-        registry.client.create_model_version("titanic", f"file:{project}", run_id, tags={DATA: f"digest{seed}{path}"})
+        registry.client.create_model_version(
+            "titanic", f"file:{project}", run_id, tags={DATA: f"digest{seed}{path}"}
+        )
         assert registry.params(run_id) == {"seed": seed, "data.path": path}
     assert registry.params("0" * 32) == {}
     assert main(["compare", "titanic", "1", "2"]) == main(["compare", "titanic", "2", "3"]) == 0
-    by_seed, by_source = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trained on")]
+    by_seed, by_source = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("trained on")
+    ]
     same = "the source and the settings of the data are the same, the seeds are 0 and 1, or the files have changed"
     assert by_seed == f"trained on different splits: {same}"
     assert by_source == "trained on different data: digest1x and digest1y"
@@ -115,7 +143,9 @@ def test_a_registration_that_fails_is_one_line_and_the_run_is_complete(project, 
     code.write_text("raise RuntimeError('no such layer')")
     journal = train(project, "a", 0.5)
     assert query_store(project, "select status from runs") == [("FINISHED",)]
-    assert outcome(journal) == "not registered: model titanic: the checkpoint of step 7 was not logged"
+    assert (
+        outcome(journal) == "not registered: model titanic: the checkpoint of step 7 was not logged"
+    )
 
 
 def test_options_that_cannot_work_are_refused_at_the_start(project):

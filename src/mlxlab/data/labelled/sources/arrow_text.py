@@ -17,7 +17,9 @@ def check_type(name: str, type_: "pyarrow.DataType", location: str) -> None:
     from pyarrow import types
 
     if types.is_struct(type_) or types.is_map(type_) or types.is_union(type_):
-        raise DataError(f"{location}: column {name!r} holds {str(type_)[:80]}, expected text, numbers or lists")
+        raise DataError(
+            f"{location}: column {name!r} holds {str(type_)[:80]}, expected text, numbers or lists"
+        )
 
 
 def text_array(array: "pyarrow.Array", on_error: OnError) -> "pyarrow.Array":
@@ -71,8 +73,14 @@ def _by_value(array: "pyarrow.Array", on_error: OnError) -> "pyarrow.Array":
     for row, scalar in enumerate(array):
         try:
             value = scalar.as_py()
-            if value is not None and types.is_floating(array.type) and not types.is_float64(array.type):
-                value = float(str(np.dtype(array.type.to_pandas_dtype()).type(value)))  # 0.1, not 0.10000000149
+            if (
+                value is not None
+                and types.is_floating(array.type)
+                and not types.is_float64(array.type)
+            ):
+                value = float(
+                    str(np.dtype(array.type.to_pandas_dtype()).type(value))
+                )  # 0.1, not 0.10000000149
             cells.append(cell_text(value))
         except ValueError as error:
             cells.append(None)

@@ -21,7 +21,9 @@ def to_metadata(errors: ErrorBudget, source: RowSource) -> dict[bytes, str]:
     """The first row that was skipped, without the path of its file, which may be renamed."""
     key = errors.first_key
     if isinstance(key, tuple):
-        key = key[0] << UNIT_BITS | (key[1] if isinstance(key[1], int) else 1)  # no line: an empty file
+        key = key[0] << UNIT_BITS | (
+            key[1] if isinstance(key[1], int) else 1
+        )  # no line: an empty file
     if not isinstance(key, int) or not errors.first_error.startswith(path := _path(source, key)):
         return {}
     return {KEY: json.dumps([key, errors.first_error.removeprefix(path)])}

@@ -17,7 +17,12 @@ class HubRows:
     """Rows of a split. A place is shard << UNIT_BITS | row. Classes are their names."""
 
     def __init__(self, split: HubSplit) -> None:
-        self.split, self.name, self.header, self.fingerprint = split, split.name, split.name, split.fingerprint
+        self.split, self.name, self.header, self.fingerprint = (
+            split,
+            split.name,
+            split.name,
+            split.fingerprint,
+        )
 
     def location(self, place: int) -> str:
         return f"{self.name}: shard {place >> UNIT_BITS}, row {place % (1 << UNIT_BITS)}"
@@ -32,7 +37,9 @@ class HubRows:
         check_names(names, self.name)
         return tuple(names)
 
-    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def chunks(
+        self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
         every = self.columns()
         names = list(every if columns is None else columns)
         require_columns(self.header, names, every)
@@ -51,16 +58,24 @@ class HubRows:
                 except ValueError as error:
                     errors.skip(place, f"{self.location(place)}: {error}")
                 if len(rows) >= max_rows:
-                    yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers)
+                    yield text_chunk(
+                        dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers
+                    )
                     rows, places, numbers = [], [], []
             if rows:
-                yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers)
+                yield text_chunk(
+                    dict(zip(names, zip(*rows, strict=True), strict=True)), places, numbers
+                )
 
     def _to_text(self, name: str) -> ToText:
         import datasets
 
         feature = (self.split.stream.features or {}).get(name)
-        return partial(_class_name, feature.names) if isinstance(feature, datasets.ClassLabel) else cell_text
+        return (
+            partial(_class_name, feature.names)
+            if isinstance(feature, datasets.ClassLabel)
+            else cell_text
+        )
 
 
 def _cell(example: Mapping[str, object], name: str, to_text: ToText) -> str | None:

@@ -14,7 +14,9 @@ MAX_KEYS = 1000  # of all columns of JSON lines: a row holds a cell of each
 class JsonColumns:
     """The columns of JSON lines, as far as they were read, over all files."""
 
-    def __init__(self, columns: Sequence[str] | None, name: str, location: Callable[[int], str]) -> None:
+    def __init__(
+        self, columns: Sequence[str] | None, name: str, location: Callable[[int], str]
+    ) -> None:
         self.columns, self.name, self.location = columns, name, location
         self.names: dict[str, None] = {}
         self.kinds: dict[str, tuple[str, int]] = {}  # of the values, and the place of the first one
@@ -23,7 +25,9 @@ class JsonColumns:
         for name in row:
             if name not in self.names and len(self.names) <= MAX_COLUMNS:
                 if not name.strip() or len(name) > 1000 or not name.isprintable():
-                    raise ValueError(f"a key {abbreviate(name)}, expected a name of up to 1000 characters")
+                    raise ValueError(
+                        f"a key {abbreviate(name)}, expected a name of up to 1000 characters"
+                    )
                 self.names[name] = None
         if len(self.names) > MAX_KEYS and not self.columns:
             raise DataError(f"{self.name}: more than {MAX_KEYS} different keys, expected columns")
@@ -36,10 +40,15 @@ class JsonColumns:
             text = cell_text(value)
         except ValueError as error:
             raise ValueError(f"column {name!r}: {error}") from None
-        kind, (expected, first) = kind_of(value), self.kinds.setdefault(name, (kind_of(value), place))
+        kind, (expected, first) = (
+            kind_of(value),
+            self.kinds.setdefault(name, (kind_of(value), place)),
+        )
         if kind != expected:
             where = self.location(first)
-            raise ValueError(f"mixed types: column {name!r} holds {abbreviate(value)}, {kind}; {expected} in {where}")
+            raise ValueError(
+                f"mixed types: column {name!r} holds {abbreviate(value)}, {kind}; {expected} in {where}"
+            )
         return text
 
     def check(self) -> None:
@@ -61,7 +70,11 @@ class JsonReader:
         if row is None:
             return False
         self.columns.add_names(row)
-        names = row if self.columns.columns is None else [name for name in self.columns.columns if name in row]
+        names = (
+            row
+            if self.columns.columns is None
+            else [name for name in self.columns.columns if name in row]
+        )
         place = self.index << UNIT_BITS | self.first_line
         self.rows.append({name: self.columns.cell(name, row[name], place) for name in names})
         return True

@@ -65,13 +65,17 @@ class LineRows:
         with self.files.open(first) as file:
             return tuple(self._csv_records(first, self._lines(first, file)).header)
 
-    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def chunks(
+        self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
         header = None if self.is_json else self.columns()
         json_columns = JsonColumns(columns, self.header, self.location)
         self.names_read, numbers = json_columns.names, count(1)
         for index in range(len(self.files)):
             if not self.files.sizes[index]:
-                errors.skip((index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)")
+                errors.skip(
+                    (index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)"
+                )
                 continue
             with self.files.open(index) as file:
                 lines = self._lines(index, file)
@@ -134,9 +138,13 @@ class LineRows:
         if places:
             yield text_chunk(reader.take(), places, numbers)
 
-    def _skip(self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget) -> None:
+    def _skip(
+        self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget
+    ) -> None:
         """Counts a malformed record: each line if its end is uncertain, as that of an open quote."""
-        line, column = (error.line, f":{error.column}") if isinstance(error, MalformedRecord) else (first, "")
+        line, column = (
+            (error.line, f":{error.column}") if isinstance(error, MalformedRecord) else (first, "")
+        )
         is_whole = isinstance(error, MalformedRecord) and error.is_whole
         for number in range(first, first + 1 if is_whole else max(last, first) + 1):
             message = f"{self.files.path(index)}:{line}{column}: {error}"
@@ -175,8 +183,13 @@ class LineRows:
     ) -> "CsvReader":
         records, path = self._csv_records(index, lines), self.files.path(index)
         if set(records.header) != set(header):
-            got, first = ", ".join(records.header[:12]), self.files.path(self.files.first_nonempty())
-            raise DataError(f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}")
+            got, first = (
+                ", ".join(records.header[:12]),
+                self.files.path(self.files.first_nonempty()),
+            )
+            raise DataError(
+                f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}"
+            )
         require_columns(f"{path}:1", columns or (), header, records.hint)
         return CsvReader(records, header if columns is None else columns)
 

@@ -31,14 +31,22 @@ def open_source(
         return HubRows(open_huggingface(source, config, split or "train", revision))
     for name, value in {"config": config, "split": split, "revision": revision}.items():
         if value is not None:
-            raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
+            raise ConfigError(
+                f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}"
+            )
     if is_table:
         return SklearnRows(source.removeprefix(SKLEARN))
     files = find_files(source, ROW_SUFFIXES)
     suffix = suffix_of(files.names[0])
     if suffix not in ROW_SUFFIXES:
-        way = "; a spreadsheet program can save it as CSV (UTF-8)" if files.name.lower().endswith(SPREADSHEETS) else ""
-        raise DataError(f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}{way}")
+        way = (
+            "; a spreadsheet program can save it as CSV (UTF-8)"
+            if files.name.lower().endswith(SPREADSHEETS)
+            else ""
+        )
+        raise DataError(
+            f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}{way}"
+        )
     if not files.sizes.any():
         raise DataError(f"{files.name}:1: empty (0 bytes)")
     if suffix == ".parquet":

@@ -9,7 +9,13 @@ from mlxlab.data.labelled.sources.arrow_text import check_type, text_array
 from mlxlab.data.labelled.sources.source import MAX_CHUNK_CELLS, UNIT_BITS, Chunk, check_names
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.parquet import ROW_BYTES, RowGroup, open_parquet, read_footer, row_groups
+from mlxlab.data.text.sources.parquet import (
+    ROW_BYTES,
+    RowGroup,
+    open_parquet,
+    read_footer,
+    row_groups,
+)
 from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import DataError
 
@@ -17,8 +23,12 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow import parquet
 
-Cells: TypeAlias = "tuple[dict[str, pyarrow.Array], list[int]]"  # of each column, and the places of the rows
-STRICT = ErrorBudget("strict", hint="")  # for files and row groups, which are more than malformed rows
+Cells: TypeAlias = (
+    "tuple[dict[str, pyarrow.Array], list[int]]"  # of each column, and the places of the rows
+)
+STRICT = ErrorBudget(
+    "strict", hint=""
+)  # for files and row groups, which are more than malformed rows
 
 
 class ParquetRows:
@@ -38,7 +48,9 @@ class ParquetRows:
         check_names(names, f"{self.files.path(first)}:1")
         return tuple(names)
 
-    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def chunks(
+        self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
         every, rows_before = self.columns(), 0
         for index in range(len(self.files)):
             path = self.files.path(index)
@@ -49,7 +61,9 @@ class ParquetRows:
             schema = footer.schema_arrow
             if sorted(schema.names) != sorted(every):
                 got, first = ", ".join(schema.names[:12]), self.files.path(0)
-                raise DataError(f"{path}:1: columns {got}; expected {', '.join(every[:12])} as in {first}")
+                raise DataError(
+                    f"{path}:1: columns {got}; expected {', '.join(every[:12])} as in {first}"
+                )
             names = list(every if columns is None else columns)
             require_columns(f"{path}:1", names, every)
             for name in names:
@@ -67,10 +81,16 @@ class ParquetRows:
         assert footer is not None  # else it would be skipped
         return footer
 
-    def _read(self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int) -> Iterator[Cells]:
+    def _read(
+        self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Cells]:
         import pyarrow
 
-        row, decoded, size = group.rows_before, 0, min(group.batch_rows, max_rows, -(-MAX_CHUNK_CELLS // len(names)))
+        row, decoded, size = (
+            group.rows_before,
+            0,
+            min(group.batch_rows, max_rows, -(-MAX_CHUNK_CELLS // len(names))),
+        )
         with self.files.open(group.file_index) as file:
             try:
                 reader = open_parquet(file, names if group.keep_encoded else None)
@@ -84,7 +104,12 @@ class ParquetRows:
                 raise DataError(message) from None
 
     def _cells(
-        self, batch: "pyarrow.RecordBatch", index: int, row: int, names: list[str], errors: ErrorBudget
+        self,
+        batch: "pyarrow.RecordBatch",
+        index: int,
+        row: int,
+        names: list[str],
+        errors: ErrorBudget,
     ) -> Cells:
         import pyarrow
 
@@ -93,12 +118,17 @@ class ParquetRows:
 
         def skip(column: str, number: int, error: ValueError) -> None:
             malformed.add(number)
-            errors.skip(places[number], f"{self.location(places[number])}: column {column!r}: {error}")
+            errors.skip(
+                places[number], f"{self.location(places[number])}: column {column!r}: {error}"
+            )
 
         cells = {name: text_array(batch.column(name), partial(skip, name)) for name in names}
         if malformed:
             valid = [number for number in range(len(places)) if number not in malformed]
-            cells = {name: array.take(pyarrow.array(valid, pyarrow.int64())) for name, array in cells.items()}
+            cells = {
+                name: array.take(pyarrow.array(valid, pyarrow.int64()))
+                for name, array in cells.items()
+            }
             places = [places[number] for number in valid]
         return cells, places
 

@@ -32,14 +32,18 @@ class SklearnRows:
     def columns(self) -> tuple[str, ...]:
         return tuple(self._cells)
 
-    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def chunks(
+        self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
         names = self.columns() if columns is None else columns
         require_columns(self.header, names, self._cells)
         count = len(self._cells[LABEL])
         for start in range(0, count, max_rows):
             end = min(start + max_rows, count)
             numbers = list(range(start + 1, end + 1))
-            yield text_chunk({name: self._cells[name][start:end] for name in names}, numbers, numbers)
+            yield text_chunk(
+                {name: self._cells[name][start:end] for name in names}, numbers, numbers
+            )
 
     @cached_property
     def _cells(self) -> dict[str, list[str]]:
@@ -48,7 +52,10 @@ class SklearnRows:
         # Raw measurements rather than the standardised ones of diabetes.
         options = {"scaled": False} if self.table == "diabetes" else {}
         bunch = getattr(datasets, f"load_{self.table}")(**options)
-        cells = {name: [str(value) for value in bunch.data[:, n]] for n, name in enumerate(bunch.feature_names)}
+        cells = {
+            name: [str(value) for value in bunch.data[:, n]]
+            for n, name in enumerate(bunch.feature_names)
+        }
         names = bunch.get("target_names")
         cells[LABEL] = [str(value if names is None else names[value]) for value in bunch.target]
         return cells

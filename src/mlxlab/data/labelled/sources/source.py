@@ -30,11 +30,17 @@ class Chunk(NamedTuple):
     numbers: list[int]
 
 
-def text_chunk(columns: Mapping[str, Sequence[str | None]], places: list[int], numbers: list[int]) -> Chunk:
+def text_chunk(
+    columns: Mapping[str, Sequence[str | None]], places: list[int], numbers: list[int]
+) -> Chunk:
     """A chunk of these cells."""
     import pyarrow
 
-    return Chunk({name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}, places, numbers)
+    return Chunk(
+        {name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()},
+        places,
+        numbers,
+    )
 
 
 def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
@@ -42,11 +48,16 @@ def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
     pending: list[Chunk] = []
     rows = size = 0
     for chunk in chunks:
-        if pending and (rows + len(chunk.places) > max_rows or [*chunk.columns] != [*pending[0].columns]):
+        if pending and (
+            rows + len(chunk.places) > max_rows or [*chunk.columns] != [*pending[0].columns]
+        ):
             yield _concatenated(pending)
             pending, rows, size = [], 0, 0
         pending.append(chunk)
-        rows, size = rows + len(chunk.places), size + sum(cells.nbytes for cells in chunk.columns.values())
+        rows, size = (
+            rows + len(chunk.places),
+            size + sum(cells.nbytes for cells in chunk.columns.values()),
+        )
         if size >= MAX_CHUNK_BYTES:
             yield _concatenated(pending)
             pending, rows, size = [], 0, 0
@@ -57,8 +68,13 @@ def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
 def _concatenated(chunks: list[Chunk]) -> Chunk:
     import pyarrow
 
-    columns = {name: pyarrow.concat_arrays([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
-    places, numbers = ([*chain.from_iterable(each)] for each in zip(*(chunk[1:] for chunk in chunks), strict=True))
+    columns = {
+        name: pyarrow.concat_arrays([chunk.columns[name] for chunk in chunks])
+        for name in chunks[0].columns
+    }
+    places, numbers = (
+        [*chain.from_iterable(each)] for each in zip(*(chunk[1:] for chunk in chunks), strict=True)
+    )
     return Chunk(columns, places, numbers)
 
 
@@ -72,7 +88,9 @@ class RowSource(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The names of all columns. JSON lines are read in full for it."""
 
-    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+    def chunks(
+        self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
         """The rows in chunks of 1 to `max_rows`, each with these columns (None: all).
 
         JSON lines without `columns` yield those that occurred so far.
@@ -93,7 +111,9 @@ def check_names(names: Sequence[str], location: str) -> None:
         if not name.strip():
             raise DataError(f"{location}: column {index + 1} of {len(names)} has no name")
         if len(name) > MAX_NAME:
-            raise DataError(f"{location}: the name of column {index + 1} has {len(name)} characters")
+            raise DataError(
+                f"{location}: the name of column {index + 1} has {len(name)} characters"
+            )
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{location}: column {name[:60]!r} occurs twice")

@@ -57,13 +57,22 @@ def table_baselines(
             continue
         with baselines.fitting(name):
             table = cells(train[rows])
-            categories = [each for each in columns if each not in numeric and _is_category(table[each])]
+            categories = [
+                each for each in columns if each not in numeric and _is_category(table[each])
+            ]
             if not numbers and not categories:
-                logger.info(f"baseline {name}: skipped, there are only columns of texts that hardly repeat")
+                logger.info(
+                    f"baseline {name}: skipped, there are only columns of texts that hardly repeat"
+                )
                 continue
             new_model = partial(build, numbers, categories, task)
-            models[name] = baselines.fit(new_model, _frame(table, numeric), train_targets[rows], task)
-    return [constant, *baselines.predict(models, lambda rows: _frame(cells(rows), numeric), (valid, test), task)]
+            models[name] = baselines.fit(
+                new_model, _frame(table, numeric), train_targets[rows], task
+            )
+    return [
+        constant,
+        *baselines.predict(models, lambda rows: _frame(cells(rows), numeric), (valid, test), task),
+    ]
 
 
 def _is_category(cells: Sequence[str | None]) -> bool:
@@ -73,12 +82,19 @@ def _is_category(cells: Sequence[str | None]) -> bool:
 def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame({name: _numbers(cells) if name in numeric else _texts(cells) for name, cells in table.items()})
+    return pd.DataFrame(
+        {
+            name: _numbers(cells) if name in numeric else _texts(cells)
+            for name, cells in table.items()
+        }
+    )
 
 
 def _numbers(cells: Sequence[str | None]) -> np.ndarray:
     values = (math.nan if cell is None else parse_number(cell) for cell in cells)
-    return np.clip(np.array([math.nan if value is None else value for value in values]), -LARGEST, LARGEST)
+    return np.clip(
+        np.array([math.nan if value is None else value for value in values]), -LARGEST, LARGEST
+    )
 
 
 def _texts(cells: Sequence[str | None]) -> np.ndarray:
@@ -91,9 +107,13 @@ def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Esti
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)  # the mean, and that it was missing
+    imputer = SimpleImputer(
+        add_indicator=True, keep_empty_features=True
+    )  # the mean, and that it was missing
     one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES)
-    features = make_column_transformer((make_pipeline(imputer, StandardScaler()), numbers), (one_hot, categories))
+    features = make_column_transformer(
+        (make_pipeline(imputer, StandardScaler()), numbers), (one_hot, categories)
+    )
     return make_pipeline(features, baselines.new_linear_model(task)())
 
 
@@ -102,7 +122,9 @@ def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Est
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
-    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES)
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES
+    )
     features = make_column_transformer(("passthrough", numbers), (codes, categories))
     is_category = [False] * len(numbers) + [True] * len(categories)
     return make_pipeline(features, baselines.new_boosted_trees(task, is_category))

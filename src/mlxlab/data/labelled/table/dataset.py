@@ -19,7 +19,12 @@ from mlxlab.data.labelled.rows import MAX_LISTED
 from mlxlab.data.labelled.table.baselines import table_baselines
 from mlxlab.data.labelled.table.fit_renderer import fit_renderer
 from mlxlab.data.labelled.table.renderer import NumberFormat, restore_renderer
-from mlxlab.data.labelled.table.template import Template, default_template, parse_template, refuse_reserved
+from mlxlab.data.labelled.table.template import (
+    Template,
+    default_template,
+    parse_template,
+    refuse_reserved,
+)
 from mlxlab.data.labelled.text_baselines import tfidf_baselines
 from mlxlab.errors import ConfigError, DataError
 
@@ -63,26 +68,51 @@ class TableDataset:
         **options: Unpack[LabelledOptions],
     ) -> None:
         own = _own_template(columns, template, categorical, target)
-        named = {"columns" if template is None else "template": own.fields, "categorical": categorical}
+        named = {
+            "columns" if template is None else "template": own.fields,
+            "categorical": categorical,
+        }
         sources = open_sources(options, "target", target, None, cache, named)
         rows = sources.rows
-        special = [name for name in (target, options["group_column"], options["time_column"]) if name is not None]
+        special = [
+            name
+            for name in (target, options["group_column"], options["time_column"])
+            if name is not None
+        ]
         parsed = own if own.fields else _template_of_others(rows, special)
         _refuse_unread(categorical, parsed)
         split, labels, column = split_sources(sources, list(dict.fromkeys(parsed.fields)), [], seed)
         used = np.concatenate(split[:3])
         renderer, lines = fit_renderer(
-            parsed, lambda name: rows.codes(name).take(used), np.arange(len(split.train)), numbers, categorical
+            parsed,
+            lambda name: rows.codes(name).take(used),
+            np.arange(len(split.train)),
+            numbers,
+            categorical,
         )
         run = Run(seed, cache, parameters, width, pretrained)
         self.examples = LabelledExamples(rows, split, column, labels, renderer, options, run)
-        self.task, self.tokenizer, self.encoder = self.examples.task, self.examples.tokenizer, self.examples.encoder
-        self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
+        self.task, self.tokenizer, self.encoder = (
+            self.examples.task,
+            self.examples.tokenizer,
+            self.examples.encoder,
+        )
+        self.train, self.valid, self.test = (
+            self.examples.train,
+            self.examples.valid,
+            self.examples.test,
+        )
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.row_lengths = self.examples.row_lengths
-        self.count_known_rows, self.location = self.examples.count_known_rows, self.examples.rows.location
+        self.count_known_rows, self.location = (
+            self.examples.count_known_rows,
+            self.examples.rows.location,
+        )
         lines = [*_describe_columns(rows, parsed), *lines]
-        opened, fitted = self.examples.sources[: len(rows.parts)], self.examples.sources[len(rows.parts) :]
+        opened, fitted = (
+            self.examples.sources[: len(rows.parts)],
+            self.examples.sources[len(rows.parts) :],
+        )
         self.sources = [*opened, *(f"{rows.name}: {line}" for line in lines), *fitted]
         self.class_counts = self.examples.class_counts
         self._renderer, self._has_baselines = renderer, options["baselines"]
@@ -92,11 +122,16 @@ class TableDataset:
         return self._fit_baselines(self.examples.baseline_rows()) if self._has_baselines else []
 
     def baselines_on(self, table: Table) -> list[Baseline]:
-        return self._fit_baselines(self.examples.baseline_rows(table)) if self._has_baselines else []
+        return (
+            self._fit_baselines(self.examples.baseline_rows(table)) if self._has_baselines else []
+        )
 
     def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
         split, targets = rows.split, self.examples.training_targets
-        cells, texts = partial(rows.table, self._renderer.columns), partial(self.examples.texts_of, rows)
+        cells, texts = (
+            partial(rows.table, self._renderer.columns),
+            partial(self.examples.texts_of, rows),
+        )
         raw = table_baselines(cells, split, targets, self._renderer.bounds, self.task)
         return [*raw, *tfidf_baselines(texts, split, targets, self.task, boosting=False)]
 
@@ -127,7 +162,9 @@ def _own_template(
     """
     reserved = {target: "data.target"}
     if template is not None and columns is not None:
-        raise ConfigError("data.columns has no effect with data.template, whose placeholders name the columns")
+        raise ConfigError(
+            "data.columns has no effect with data.template, whose placeholders name the columns"
+        )
     for key, names in {"columns": columns or [], "categorical": categorical}.items():
         for name in names:
             refuse_reserved(name, reserved, f"data.{key}: {name}")
@@ -141,7 +178,9 @@ def _template_of_others(rows: LabelledRows, special: Sequence[str]) -> Template:
     """That of all columns but these."""
     chosen = [name for name in rows.parts[0].columns if name not in special]
     if not chosen:
-        raise ConfigError(f"{rows.name}: expected a column other than {', '.join(special)} to predict from")
+        raise ConfigError(
+            f"{rows.name}: expected a column other than {', '.join(special)} to predict from"
+        )
     return default_template(chosen)
 
 
@@ -157,4 +196,6 @@ def _describe_columns(rows: LabelledRows, template: Template) -> list[str]:
 def _refuse_unread(categorical: Sequence[str], template: Template) -> None:
     for name in categorical:
         if name not in template.fields:
-            raise ConfigError(f"data.categorical: {name} is not among the columns that the model reads")
+            raise ConfigError(
+                f"data.categorical: {name} is not among the columns that the model reads"
+            )

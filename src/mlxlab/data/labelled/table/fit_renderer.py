@@ -6,7 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from mlxlab.data.labelled.labels import Column, is_number_with_comma, shorten
-from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer, expected_number, parse_number
+from mlxlab.data.labelled.table.renderer import (
+    NumberFormat,
+    TableRenderer,
+    expected_number,
+    parse_number,
+)
 from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
 from mlxlab.program import list_override
@@ -46,7 +51,11 @@ def fit_renderer(
             bounds[name] = numbers.fit(values)
         lines += _describe(column, values is not None, list(dict.fromkeys(template.fields)))
     count, texts = len(bounds), len(set(template.fields)) - len(bounds)
-    rule = f"at most {numbers.bins} bins each" if numbers.mode == "bins" else f"{numbers.digits} significant digits"
+    rule = (
+        f"at most {numbers.bins} bins each"
+        if numbers.mode == "bins"
+        else f"{numbers.digits} significant digits"
+    )
     summary = f"{count} column{'s' * (count != 1)} of numbers ({rule}), {texts} of text"
     return TableRenderer(template.literals, template.fields, numbers, bounds), [summary, *lines]
 
@@ -75,7 +84,9 @@ def _mixed(column: Column, others: Sequence[int], count: int, cells: int) -> Dat
     rows = ", ".join(map(column.location, first))
     got = f"{count} of {cells} cells are no finite numbers: {', '.join(examples)} ({rows})"
     cells_to_list = [column.values[code] for code in others]
-    can_be_typed = len(others) <= MAX_EXAMPLES and all(cell == shorten(cell) for cell in cells_to_list)
+    can_be_typed = len(others) <= MAX_EXAMPLES and all(
+        cell == shorten(cell) for cell in cells_to_list
+    )
     key = "data.reading.missing"
     override = f": {list_override(key, cells_to_list)}" if can_be_typed else f" in {key}"
     way_out = (
@@ -119,7 +130,11 @@ def hardly_repeat(different: int, rows: int) -> bool:
 def _describe_texts(column: Column) -> str:
     """What a column of texts that hardly repeat probably holds: sentences, or ids."""
     count, rows = len(column.values), len(column.codes)
-    got = f"another text in each of {rows:,}" if count == rows else f"{count:,} different texts in {rows:,}"
+    got = (
+        f"another text in each of {rows:,}"
+        if count == rows
+        else f"{count:,} different texts in {rows:,}"
+    )
     if 2 * sum(" " in text.strip() for text in column.values) > count:
         return f"has {got} training rows: of the baselines only TF-IDF reads their words"
     return f"has {got} training rows, as an id has; data.columns can leave it out"

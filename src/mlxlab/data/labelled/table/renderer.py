@@ -42,7 +42,9 @@ class NumberFormat:
         bounds, in_bin, left = list[float](), 0, len(values)
         for value, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             if in_bin * (self.bins - len(bounds)) >= left and len(bounds) < self.bins - 1:
-                bounds.append(value)  # an equal share of what is left: a frequent value takes no bins from the others
+                bounds.append(
+                    value
+                )  # an equal share of what is left: a frequent value takes no bins from the others
                 in_bin, left = 0, left - in_bin
             in_bin += count
         return bounds
@@ -98,19 +100,32 @@ class TableRenderer:
             raise DataError(f"no column {name!r}, expected {one_of(table)}")
         cells = table[name]
         if name not in self.bounds:
-            return [" ".join(cell.split()) or MISSING if cell is not None else MISSING for cell in cells]
+            return [
+                " ".join(cell.split()) or MISSING if cell is not None else MISSING for cell in cells
+            ]
         values = [None if cell is None else parse_number(cell) for cell in cells]
         for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
             if cell is not None and value is None:
                 raise DataError(f"row {row + 1}: {expected_number(name, cell)}")
-        present = self.numbers.write(np.array([value for value in values if value is not None]), self.bounds[name])
+        present = self.numbers.write(
+            np.array([value for value in values if value is not None]), self.bounds[name]
+        )
         words = iter(present)
         return [MISSING if value is None else next(words) for value in values]
 
     def state_dict(self) -> Mapping[str, object]:
-        numbers = {"mode": self.numbers.mode, "bins": self.numbers.bins, "digits": self.numbers.digits}
+        numbers = {
+            "mode": self.numbers.mode,
+            "bins": self.numbers.bins,
+            "digits": self.numbers.digits,
+        }
         bounds = {name: list(each) for name, each in self.bounds.items()}
-        return {"literals": list(self.literals), "fields": list(self.fields), "numbers": numbers, "bounds": bounds}
+        return {
+            "literals": list(self.literals),
+            "fields": list(self.fields),
+            "numbers": numbers,
+            "bounds": bounds,
+        }
 
 
 def restore_renderer(state: object) -> TableRenderer:
@@ -121,10 +136,14 @@ def restore_renderer(state: object) -> TableRenderer:
         raise DataError(f"renderer: {error}") from None
     literals, fields, bounds = checked["literals"], checked["fields"], checked["bounds"]
     if len(literals) != len(fields) + 1:
-        raise DataError(f"renderer: expected {len(fields) + 1} literals around {len(fields)} fields")
+        raise DataError(
+            f"renderer: expected {len(fields) + 1} literals around {len(fields)} fields"
+        )
     for name, each in bounds.items():
         if name not in fields or not np.isfinite(each).all() or (np.diff(each) <= 0).any():
-            raise DataError(f"renderer: bounds of {shorten(name)!r}: expected ascending numbers of a field")
+            raise DataError(
+                f"renderer: bounds of {shorten(name)!r}: expected ascending numbers of a field"
+            )
     return TableRenderer(literals, fields, checked["numbers"], bounds)
 
 
@@ -135,4 +154,6 @@ def parse_number(cell: str) -> float | None:
 
 
 def expected_number(name: str, cell: str) -> str:
-    return f"column {name!r}: expected a finite number as in the training rows, got {shorten(cell)!r}"
+    return (
+        f"column {name!r}: expected a finite number as in the training rows, got {shorten(cell)!r}"
+    )

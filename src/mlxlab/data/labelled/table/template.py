@@ -39,14 +39,18 @@ def parse_template(text: str, reserved: Mapping[str, str]) -> Template:
             literals[-1] += match.group()[0]
         elif name is None:
             expected = "a placeholder such as {column}, or a doubled brace for the brace itself"
-            raise ConfigError(f"data.template: {match.group()!r} at character {match.start() + 1}: expected {expected}")
+            raise ConfigError(
+                f"data.template: {match.group()!r} at character {match.start() + 1}: expected {expected}"
+            )
         else:
             refuse_reserved(name, reserved, f"data.template: {{{name}}}")
             fields.append(name)
             literals.append("")
     literals[-1] += text[start:]
     if not fields:
-        raise ConfigError("data.template: expected at least one placeholder such as {column}, got none")
+        raise ConfigError(
+            "data.template: expected at least one placeholder such as {column}, got none"
+        )
     return Template(literals, fields)
 
 

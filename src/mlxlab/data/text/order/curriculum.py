@@ -47,11 +47,15 @@ class CurriculumOrder:
             return
         starts = [start for start, _ in self.alpha]
         if any(not 0 <= alpha <= 1 for _, alpha in self.alpha):
-            raise ConfigError(f"{KEY}: expected alphas from 0 to 1, got {[alpha for _, alpha in self.alpha]}")
+            raise ConfigError(
+                f"{KEY}: expected alphas from 0 to 1, got {[alpha for _, alpha in self.alpha]}"
+            )
         if starts[:1] != [0] or starts != sorted(set(starts)):
             raise ConfigError(f"{KEY}: expected starts that rise from 0, got {starts}")
         if any(start >= 1 for start in starts) and any(start % 1 for start in starts):
-            raise ConfigError(f"{KEY}: expected starts that are all fractions below 1 or all whole steps, got {starts}")
+            raise ConfigError(
+                f"{KEY}: expected starts that are all fractions below 1 or all whole steps, got {starts}"
+            )
 
     @property
     def settings(self) -> list[object]:
@@ -59,16 +63,22 @@ class CurriculumOrder:
         keep = None if self.once_per_epoch else self.keep
         return [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]
 
-    def rows(self, distribution: TokenDistribution, layout: RowLayout, seed: int, steps: int | None) -> ServedOrder:
+    def rows(
+        self, distribution: TokenDistribution, layout: RowLayout, seed: int, steps: int | None
+    ) -> ServedOrder:
         """The order of packed rows in a run of `steps`; ConfigError if they are None and alpha depends on them."""
         points = self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
         starts = np.array([start for start, _ in points])
         if (starts % 1).any():
             if steps is None:
-                raise ConfigError(f"{KEY}: fractions need the length of the run; set trainer.max_steps, or use steps")
+                raise ConfigError(
+                    f"{KEY}: fractions need the length of the run; set trainer.max_steps, or use steps"
+                )
             starts *= steps
         alphas = [float(alpha) for _, alpha in points]
-        return ServedOrder(NeglectRanking(self, distribution, seed, starts, alphas), distribution, layout)
+        return ServedOrder(
+            NeglectRanking(self, distribution, seed, starts, alphas), distribution, layout
+        )
 
     def rows_per_epoch(self, rows: int) -> int:
         """Of `rows` rows of text, those that are served."""
@@ -77,7 +87,9 @@ class CurriculumOrder:
 
     def rows_served(self, rows: int) -> int:
         """How many rows of a pool are served, at least one."""
-        return rows if self.once_per_epoch else ceil(rows * Exact(str(self.keep)))  # floats would round 0.3 * 10 up
+        return (
+            rows if self.once_per_epoch else ceil(rows * Exact(str(self.keep)))
+        )  # floats would round 0.3 * 10 up
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,9 @@ class NeglectRanking:
         return self.options.rows_served(rows)
 
     def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        weights = np.append(self.distribution.weights(served, alpha, pool.tokens.shape[1]), 0)  # 0: padding
+        weights = np.append(
+            self.distribution.weights(served, alpha, pool.tokens.shape[1]), 0
+        )  # 0: padding
         blocks = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
         scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
         ties = counter_hash(self.seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])

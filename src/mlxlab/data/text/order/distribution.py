@@ -4,10 +4,14 @@ import numpy as np
 
 from mlxlab.data.text.order.token_counts import TokenCounts
 
-RARE_SHARE = 0.01  # of the tokens of the corpus: the rarest tokens that make up no more than this are rare
+RARE_SHARE = (
+    0.01  # of the tokens of the corpus: the rarest tokens that make up no more than this are rare
+)
 REPEATS = 5  # times served, for the second measure of coverage
 EPSILON = 1e-9  # added to the share of a token that was served, so that the weight of a new token is finite
-SCALE = 2.0**16  # weights are integers in units of 1 / SCALE: sums do not depend on machine or order
+SCALE = (
+    2.0**16
+)  # weights are integers in units of 1 / SCALE: sums do not depend on machine or order
 MAX_SCORE = 2**62
 
 
@@ -61,5 +65,7 @@ def kl_divergence(served: np.ndarray, target: np.ndarray) -> float:
     """KL(served || target) in nats, of counts (V,) and probabilities (V,)."""
     used = np.flatnonzero(served)
     share = served[used] / served.sum()
-    floor = np.finfo(np.float64).tiny  # a token that no target has, as the corpus was counted before
+    floor = np.finfo(
+        np.float64
+    ).tiny  # a token that no target has, as the corpus was counted before
     return float(np.sum(share * np.log(share / np.maximum(target[used], floor))))

@@ -18,7 +18,9 @@ from mlxlab.data.text.document import Document, DocumentSource, Position, Window
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
 
-MAX_DOCUMENTS = 1_000_000  # whose length is measured; of a larger corpus the first ones of a random order
+MAX_DOCUMENTS = (
+    1_000_000  # whose length is measured; of a larger corpus the first ones of a random order
+)
 
 LevelOf = Callable[[Sequence[Document]], np.ndarray]  # documents -> the level of each, int64
 
@@ -42,10 +44,16 @@ class EasyFirstOrder:
 
     def __post_init__(self) -> None:
         if (self.by == "loss") != (self.source is not None):
-            expected = "a run folder with per-example losses" if self.by == "loss" else "null with data.order.by=length"
+            expected = (
+                "a run folder with per-example losses"
+                if self.by == "loss"
+                else "null with data.order.by=length"
+            )
             raise ConfigError(f"data.order.source={self.source}: expected {expected}")
 
-    def arrange(self, source: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path) -> "EasyFirst":
+    def arrange(
+        self, source: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
+    ) -> "EasyFirst":
         """The documents of `source` by level.
 
         Args:
@@ -57,20 +65,33 @@ class EasyFirstOrder:
         """
         if self.source is None:
             limits = self._length_limits(source, cache)
-            return EasyFirst(source, by_length(limits), self.levels, limit, chosen, f"length {limits.tolist()}")
+            return EasyFirst(
+                source, by_length(limits), self.levels, limit, chosen, f"length {limits.tolist()}"
+            )
         rows = example_losses.read(Path(os.path.expanduser(self.source)))
         usable = np.isfinite(rows["mean"])
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(usable):,} rows has a finite loss to order by")
+            raise DataError(
+                f"{self.source}: none of its {len(usable):,} rows has a finite loss to order by"
+            )
         ids, losses = rows["id"][usable], rows["mean"][usable]
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())
-        return EasyFirst(source, by_loss(ids, levels, self.levels // 2), self.levels, limit, chosen, f"loss {digest}")
+        return EasyFirst(
+            source,
+            by_loss(ids, levels, self.levels // 2),
+            self.levels,
+            limit,
+            chosen,
+            f"loss {digest}",
+        )
 
     def _length_limits(self, source: DocumentSource, cache: Path) -> np.ndarray:
         def measure() -> list[int]:
             documents = chain.from_iterable(documents for _, documents in source.windows(0, 0))
-            lengths = np.array([len(document.text) for document in islice(documents, MAX_DOCUMENTS)])
+            lengths = np.array(
+                [len(document.text) for document in islice(documents, MAX_DOCUMENTS)]
+            )
             return [int(limit) for limit in _quantiles(lengths, self.levels)]
 
         def decode(data: bytes) -> list[int]:
@@ -79,14 +100,20 @@ class EasyFirstOrder:
                 raise DataError(f"expected {self.levels - 1} rising lengths")
             return limits
 
-        key = content_key(source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS)
+        key = content_key(
+            source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS
+        )
         path = cache / "document_lengths" / f"{key}.json"
-        return np.array(cached(path, measure, lambda limits: json.dumps(limits).encode(), decode)[0])
+        return np.array(
+            cached(path, measure, lambda limits: json.dumps(limits).encode(), decode)[0]
+        )
 
 
 def by_length(limits: np.ndarray) -> LevelOf:
     """Levels that begin at lengths above each of `limits`, in characters."""
-    return lambda documents: np.searchsorted(limits, [len(document.text) for document in documents], side="left")
+    return lambda documents: np.searchsorted(
+        limits, [len(document.text) for document in documents], side="left"
+    )
 
 
 def by_loss(ids: np.ndarray, levels: np.ndarray, unknown: int) -> LevelOf:
@@ -117,21 +144,31 @@ class EasyFirst:
         chosen: np.ndarray | None,
         settings: str,
     ) -> None:
-        self.source, self.level_of, self.levels, self.limit, self.chosen = source, level_of, levels, limit, chosen
+        self.source, self.level_of, self.levels, self.limit, self.chosen = (
+            source,
+            level_of,
+            levels,
+            limit,
+            chosen,
+        )
         self.name, self.bytes, self.error_budgets = source.name, source.bytes, source.error_budgets
         self.fingerprint = f"{source.fingerprint}|easy first in {levels} levels by {settings}"
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [level, position in the source, documents of the pass before it]."""
         first, window, before = check_position(
-            [0, None, 0] if position is None else position, tuple[Annotated[int, Ge(0), Lt(self.levels)], object, Count]
+            [0, None, 0] if position is None else position,
+            tuple[Annotated[int, Ge(0), Lt(self.levels)], object, Count],
         )
         for level in range(first, self.levels):
             for start, documents in self.source.windows(seed, epoch, window):
                 documents = self._used(documents, before)
                 is_selected = self.level_of(documents) == level
                 if is_selected.any():
-                    yield [level, start, before], [documents[index] for index in np.flatnonzero(is_selected)]
+                    yield (
+                        [level, start, before],
+                        [documents[index] for index in np.flatnonzero(is_selected)],
+                    )
                 before += len(documents)
                 if self.limit is not None and before >= self.limit:
                     break

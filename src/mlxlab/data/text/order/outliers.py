@@ -40,4 +40,6 @@ def token_frequencies(counts: np.ndarray) -> TokenFrequencies:
     low, high = np.quantile(np.log(counts[order]), [0.25, 0.75])
     margin = FENCE * (high - low) + 1e-9  # rounding makes no token an outlier
     lower, upper = float(np.exp(low - margin)), float(np.exp(high + margin))
-    return TokenFrequencies(order, counts[order], lower, upper, len(counts) - len(order), rare_tokens(counts))
+    return TokenFrequencies(
+        order, counts[order], lower, upper, len(counts) - len(order), rare_tokens(counts)
+    )

@@ -20,7 +20,9 @@ def refuse_misfit(order: DataOrder, mixture: Mapping[str, float] | None, row_buf
     if isinstance(order, StagedOrder) and mixture is None:
         raise ConfigError(f"{KEY}: expected several sources in data.mixture, got none")
     if isinstance(order, CurriculumOrder) and row_buffer:
-        raise ConfigError(f"data.shuffle.row_buffer={row_buffer}: expected 0, a curriculum orders the rows")
+        raise ConfigError(
+            f"data.shuffle.row_buffer={row_buffer}: expected 0, a curriculum orders the rows"
+        )
 
 
 def row_order(

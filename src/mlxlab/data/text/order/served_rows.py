@@ -97,10 +97,14 @@ class ServedOrder:
     def load(self, state: Mapping[str, object], fingerprint: str) -> ServedCursor:
         cursor = load_position(state, ServedCursor, fingerprint)
         served, drawn = cursor["served"], cursor["rows_drawn"]
-        decode_counts(served["counts"], self.vocab_size, "the saved position is malformed: served.counts")
+        decode_counts(
+            served["counts"], self.vocab_size, "the saved position is malformed: served.counts"
+        )
         rows = [change["row"] for change in served["alphas"]]
         if rows != sorted(set(rows)) or rows[:1] != [0][:drawn] or rows[-1:] > [drawn]:
-            raise DataError(f"the saved position is malformed: alphas at rows {str(rows)[:60]} of {drawn}")
+            raise DataError(
+                f"the saved position is malformed: alphas at rows {str(rows)[:60]} of {drawn}"
+            )
         self.override, self.rows = served["alpha"], None
         return cursor
 
@@ -130,7 +134,9 @@ class ServedRows:
         self.counts_before, self.step, self.alpha = served["counts"], served["step"], 0.0
         self._fill(cursor)
         if drawn and drawn >= self.limit:
-            raise DataError(f"the saved position is malformed: row {drawn} of a pool of {self.limit}")
+            raise DataError(
+                f"the saved position is malformed: row {drawn} of a pool of {self.limit}"
+            )
         self._replay(served["alphas"], drawn)
 
     @property
@@ -144,7 +150,9 @@ class ServedRows:
         in_pool = self.drawn < self.limit
         position = {**self.start, "rows_drawn": self.drawn} if in_pool else self.packer.cursor
         alphas = [*self.alphas] if in_pool else []
-        served = ServedState(counts=self.counts_before, alphas=alphas, step=self.step, alpha=self.order.override)
+        served = ServedState(
+            counts=self.counts_before, alphas=alphas, step=self.step, alpha=self.order.override
+        )
         return {**position, "served": served}
 
     def take(self, max_rows: int) -> PackedRows:
@@ -187,7 +195,9 @@ class ServedRows:
         """Indices of the next rows, up to the next ranking or the end of the pool."""
         count = min(max_rows, self.until_ranking, self.limit - self.drawn)
         index, self.remaining = self.remaining[:count], self.remaining[count:]
-        self.counts += np.bincount(self.pool.tokens[index].reshape(-1), minlength=self.order.vocab_size + 1)[:-1]
+        self.counts += np.bincount(
+            self.pool.tokens[index].reshape(-1), minlength=self.order.vocab_size + 1
+        )[:-1]
         self.drawn += count
         self.until_ranking -= count
         if self.drawn == self.limit:

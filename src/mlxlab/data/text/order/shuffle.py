@@ -47,6 +47,8 @@ class TextRanking:
         return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
 
 
-def text_rows(distribution: TokenDistribution, layout: RowLayout, row_buffer: int, seed: int) -> ServedOrder:
+def text_rows(
+    distribution: TokenDistribution, layout: RowLayout, row_buffer: int, seed: int
+) -> ServedOrder:
     """The order of `RandomRows`, whose tokens are compared with `distribution`."""
     return ServedOrder(TextRanking(row_buffer, seed), distribution, layout, fixed_alpha=True)

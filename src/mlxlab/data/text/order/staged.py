@@ -38,22 +38,30 @@ class StagedOrder:
     def __post_init__(self) -> None:
         for stage in self.stages:
             if len(stage) != 2 or isinstance(stage[0], dict) or not isinstance(stage[1], dict):
-                raise ConfigError(f"{KEY}: expected pairs [start, {{source: weight}}], got {str(stage)[:80]}")
+                raise ConfigError(
+                    f"{KEY}: expected pairs [start, {{source: weight}}], got {str(stage)[:80]}"
+                )
         starts = self.starts
         if starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
-            raise ConfigError(f"{KEY}: expected starts that rise from 0 and stay below 1, got {starts}")
+            raise ConfigError(
+                f"{KEY}: expected starts that rise from 0 and stay below 1, got {starts}"
+            )
 
     @property
     def starts(self) -> list[float]:
         return [start for start, _ in self.stages if not isinstance(start, dict)]
 
-    def mix(self, opened: Sequence[DocumentSource], names: Sequence[str], window: int) -> "StagedMixture":
+    def mix(
+        self, opened: Sequence[DocumentSource], names: Sequence[str], window: int
+    ) -> "StagedMixture":
         """The sources, in the order of their names; raises ConfigError if a stage does not fit them."""
         weights = np.zeros((len(self.stages), len(names)))
         for number, (start, by_name) in enumerate(self.stages):
             assert isinstance(by_name, dict)
             if unknown := sorted(by_name.keys() - set(names)):
-                raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected {one_of(names)}")
+                raise ConfigError(
+                    f"{KEY}: {unknown[0]} is no source of data.mixture; expected {one_of(names)}"
+                )
             weights[number] = [by_name.get(name, 0) for name in names]
             if not weights[number].any():
                 raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
@@ -61,7 +69,9 @@ class StagedOrder:
         sizes = [source.bytes for source in opened]
         if self.epoch_characters is None and None in sizes:
             name = opened[sizes.index(None)].name
-            raise ConfigError(f"data.order.epoch_characters: expected a number, the size of {name} is unknown")
+            raise ConfigError(
+                f"data.order.epoch_characters: expected a number, the size of {name} is unknown"
+            )
         characters = self.epoch_characters or sum(size or 0 for size in sizes)
         return StagedMixture(opened, np.array(self.starts), weights, characters, window)
 
@@ -77,9 +87,17 @@ class StagedMixture:
     """
 
     def __init__(
-        self, sources: Sequence[DocumentSource], starts: np.ndarray, weights: np.ndarray, characters: int, window: int
+        self,
+        sources: Sequence[DocumentSource],
+        starts: np.ndarray,
+        weights: np.ndarray,
+        characters: int,
+        window: int,
     ) -> None:
-        self.sources, self.error_budgets = sources, [budget for source in sources for budget in source.error_budgets]
+        self.sources, self.error_budgets = (
+            sources,
+            [budget for source in sources for budget in source.error_budgets],
+        )
         self.starts = np.round(starts * characters).astype(np.int64)
         self.shares = weights / weights.sum(axis=1, keepdims=True)
         self.bytes: int | None = characters
@@ -94,7 +112,10 @@ class StagedMixture:
         count, length = len(self.sources), Lt(self.bytes)
         done, starts = check_position(
             [0, [[0, None, 0, 0]] * count] if position is None else position,
-            tuple[Annotated[int, Ge(0), length], Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]],
+            tuple[
+                Annotated[int, Ge(0), length],
+                Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)],
+            ],
         )
         readers = [
             SourceReader(source, number, seed, epoch, start)
@@ -106,7 +127,12 @@ class StagedMixture:
             size = min(self.window_size, int(ends[stage]) - done)
             start = [done, [reader.position for reader in readers]]
             sizes = [round(size * float(share)) for share in self.shares[stage]]
-            documents = [d for reader, part in zip(readers, sizes, strict=True) if part for d in reader.take(part)]
+            documents = [
+                d
+                for reader, part in zip(readers, sizes, strict=True)
+                if part
+                for d in reader.take(part)
+            ]
             done += size
             if documents:
                 yield start, documents

@@ -47,7 +47,10 @@ class CsvRecords:
     def __init__(self, lines: Lines, delimiter: str | None, control: bool = False) -> None:
         self.lines, self.control = lines, control
         self.delimiter = delimiter or ","
-        self.first_line, self.width = 1, 0  # the line on which the last record began; fields of a record
+        self.first_line, self.width = (
+            1,
+            0,
+        )  # the line on which the last record began; fields of a record
         self.hint, self.line_end = "", b""
         self._fault: MalformedRecord | None = None  # the first one in the text of this record
         try:
@@ -78,7 +81,9 @@ class CsvRecords:
         self._raise_fault()
         if len(record) != self.width:
             expected = f"a row of {len(record)} fields, expected {self.width} as in the header"
-            hint = self.hint or (f" (quote a text with {self.delimiter!r})" if self.width == 1 else "")
+            hint = self.hint or (
+                f" (quote a text with {self.delimiter!r})" if self.width == 1 else ""
+            )
             raise MalformedRecord(expected + hint, self.first_line)
         return record
 
@@ -107,11 +112,15 @@ class CsvRecords:
             line = content.decode()
         except UnicodeDecodeError as error:
             column = len(content[: error.start].decode()) + 1
-            self._fault = self._fault or UndecodableRecord(data[error.start], self.lines.line, column)
+            self._fault = self._fault or UndecodableRecord(
+                data[error.start], self.lines.line, column
+            )
             return content.decode(errors="replace")
         if not self.control and not line.isprintable() and (match := _CONTROL.search(line)):
             message = f"control character 0x{ord(match.group()):02x}, expected text"
-            self._fault = self._fault or MalformedRecord(message, self.lines.line, match.start() + 1, is_whole=True)
+            self._fault = self._fault or MalformedRecord(
+                message, self.lines.line, match.start() + 1, is_whole=True
+            )
         return line
 
     def _parse(self, line: str) -> list[str]:
@@ -164,4 +173,8 @@ class CsvRecords:
 
 def _as_typed(delimiter: str) -> str:
     """The override for a delimiter as it is typed in a shell: the quotes inside are Hydra's."""
-    return """$'data.reading.delimiter="\\t"'""" if delimiter == "\t" else f"\"data.reading.delimiter='{delimiter}'\""
+    return (
+        """$'data.reading.delimiter="\\t"'"""
+        if delimiter == "\t"
+        else f"\"data.reading.delimiter='{delimiter}'\""
+    )

@@ -14,7 +14,9 @@ import xxhash
 from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
-ROW_SUFFIXES = tuple(f".{kind}{codec}" for kind in ("csv", "tsv", "jsonl") for codec in (".gz", ".zst", ""))
+ROW_SUFFIXES = tuple(
+    f".{kind}{codec}" for kind in ("csv", "tsv", "jsonl") for codec in (".gz", ".zst", "")
+)
 ROW_SUFFIXES += (".parquet",)
 SUFFIXES = (*ROW_SUFFIXES, ".txt")
 SAMPLE_BYTES = 2**16  # hashed at each end of a file
@@ -35,7 +37,9 @@ class FileSet:
         for name, state in zip(names, states, strict=True):
             if not stat.S_ISREG(state.st_mode):
                 kind = describe_file_type(state.st_mode)
-                raise InputNotFoundError(f"{os.path.join(root, name)} is {kind}, expected a regular file")
+                raise InputNotFoundError(
+                    f"{os.path.join(root, name)} is {kind}, expected a regular file"
+                )
         self.sizes = np.array([state.st_size for state in states], np.int64)
         self._mtimes = np.array([state.st_mtime_ns for state in states], np.int64)
 
@@ -101,7 +105,9 @@ class FileSet:
         return digest.hexdigest()
 
     def _relevant_names(self) -> list[str]:
-        return self.names if len(self) > 1 else [Path(self.names[0]).suffix]  # one file may be renamed
+        return (
+            self.names if len(self) > 1 else [Path(self.names[0]).suffix]
+        )  # one file may be renamed
 
     def _read_error(self, index: int, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
@@ -126,7 +132,9 @@ def find_files(source: str, suffixes: Sequence[str] = SUFFIXES) -> FileSet:
         DataError: files of several formats.
     """
     path = Path(os.path.expanduser(source))
-    if os.path.lexists(path) and not path.is_dir():  # also a dangling link, which is refused by name
+    if (
+        os.path.lexists(path) and not path.is_dir()
+    ):  # also a dangling link, which is refused by name
         return FileSet(path.parent, [path.name])
     if path.is_dir():
         root, names = path, _walk(path)
@@ -139,7 +147,9 @@ def find_files(source: str, suffixes: Sequence[str] = SUFFIXES) -> FileSet:
         other = f" (of {len(names)} files)" if names else ""
         raise InputNotFoundError(f"{source}: no file that ends in {', '.join(suffixes)}{other}")
     if len(kinds := sorted(set(formats.values()))) > 1:
-        raise DataError(f"{source}: files of several formats ({', '.join(kinds)}): expected one, such as *{kinds[0]}")
+        raise DataError(
+            f"{source}: files of several formats ({', '.join(kinds)}): expected one, such as *{kinds[0]}"
+        )
     return FileSet(root, list(formats))
 
 
@@ -161,10 +171,18 @@ def _walk(root: Path) -> list[str]:
 
 
 def _glob(path: Path) -> tuple[Path, list[str]]:
-    fixed = next(n for n, component in enumerate(path.parts) if any(sign in component for sign in GLOB_CHARACTERS))
+    fixed = next(
+        n
+        for n, component in enumerate(path.parts)
+        if any(sign in component for sign in GLOB_CHARACTERS)
+    )
     root = Path(*path.parts[:fixed])
     if not root.is_dir():
         raise InputNotFoundError(f"{path}: {root} is not a folder{suggest_file(root)}")
     matches = root.glob(str(Path(*path.parts[fixed:])))
-    names = [str(entry.relative_to(root)) for entry in matches if not entry.name.startswith(".") and not entry.is_dir()]
+    names = [
+        str(entry.relative_to(root))
+        for entry in matches
+        if not entry.name.startswith(".") and not entry.is_dir()
+    ]
     return root, names

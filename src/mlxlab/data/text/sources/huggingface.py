@@ -21,7 +21,14 @@ from mlxlab.program import install_command
 if TYPE_CHECKING:
     import datasets
 
-HTTP_CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # errors outside OSError
+HTTP_CLIENTS = {
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "requests",
+    "aiohttp",
+    "urllib3",
+}  # errors outside OSError
 TIMEOUT = 10  # seconds
 RETRY_DELAY, RETRY_LIMIT = 10.0, 900.0  # seconds, on top of the retries of the libraries
 LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
@@ -90,7 +97,9 @@ class HubShards:
             try:
                 text = column_text(example, self.column)
             except ValueError as error:
-                self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
+                self.error_budget.skip(
+                    (unit, row), f"{self.name}: shard {unit}, row {row}: {error}"
+                )
             yield (row, 0), Document(unit << UNIT_BITS | row, text)
 
 
@@ -103,7 +112,9 @@ def open_huggingface(name: str, config: str | None, split: str, revision: str | 
         ConfigError: the config or the split does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
-        message = f"{name}: the hub needs the package datasets ({install_command('hub')}), or {LOCAL}"
+        message = (
+            f"{name}: the hub needs the package datasets ({install_command('hub')}), or {LOCAL}"
+        )
         raise ServiceUnavailableError(message)
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
@@ -117,7 +128,11 @@ def open_huggingface(name: str, config: str | None, split: str, revision: str | 
 
 def _commit(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
@@ -127,9 +142,13 @@ def _commit(name: str, revision: str | None) -> str:
     except RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
     except RepositoryNotFoundError:
-        raise InputNotFoundError(f"{name}: no such file or folder, and no such data set on the hub") from None
+        raise InputNotFoundError(
+            f"{name}: no such file or folder, and no such data set on the hub"
+        ) from None
     except Exception as error:
-        raise ServiceUnavailableError(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
+        raise ServiceUnavailableError(
+            f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}"
+        ) from None
 
 
 def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
@@ -140,10 +159,14 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
         return datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
         if "config" in str(error).lower():
-            raise ConfigError(f"data.reading.config={config}: {name}: {_first_line(error)}") from None
+            raise ConfigError(
+                f"data.reading.config={config}: {name}: {_first_line(error)}"
+            ) from None
         raise DataError(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
-        raise ServiceUnavailableError(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
+        raise ServiceUnavailableError(
+            f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -55,13 +55,17 @@ class LineFiles:
                     except StopIteration:
                         return
                     except ValueError as error:
-                        self.error_budget.skip((unit, line), f"{self.files.path(unit)}:{line}: {error}")
+                        self.error_budget.skip(
+                            (unit, line), f"{self.files.path(unit)}:{line}: {error}"
+                        )
                     else:
                         yield (lines.offset, lines.line), Document(unit << UNIT_BITS | line, text)
             except OSError as error:
                 if self.codec is None:
                     raise
-                message = f"{self.files.path(unit)}: after {lines.offset} bytes decompressed: {error}"
+                message = (
+                    f"{self.files.path(unit)}: after {lines.offset} bytes decompressed: {error}"
+                )
                 self.error_budget.skip((unit, "unpacking"), message)
 
     def _texts(self, unit: int, lines: Lines) -> Iterator[str]:
@@ -71,11 +75,17 @@ class LineFiles:
         try:
             records = CsvRecords(lines, self.delimiter, control=True)
         except MalformedRecord as error:
-            raise DataError(f"{self.files.path(unit)}:{error.line}:{error.column}: {error}") from None
+            raise DataError(
+                f"{self.files.path(unit)}:{error.line}:{error.column}: {error}"
+            ) from None
         if self.column not in records.header:
-            raise DataError(f"{self.files.path(unit)}:1: {missing_column(self.column, records.header)}")
+            raise DataError(
+                f"{self.files.path(unit)}:1: {missing_column(self.column, records.header)}"
+            )
         index = records.header.index(self.column)
-        return map(partial(_cell, index), records)  # can continue after an error, unlike a generator
+        return map(
+            partial(_cell, index), records
+        )  # can continue after an error, unlike a generator
 
     def _estimate_bytes(self) -> int | None:
         """Total bytes of text, by the compression ratio at the start of the largest file; None if unreadable."""

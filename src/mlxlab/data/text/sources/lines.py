@@ -37,7 +37,9 @@ class Lines:
         OSError: the file is corrupt, truncated, a decompression bomb, or not in its encoding.
     """
 
-    def __init__(self, file: io.BufferedReader, codec: str | None, encoding: str | None = None) -> None:
+    def __init__(
+        self, file: io.BufferedReader, codec: str | None, encoding: str | None = None
+    ) -> None:
         self.stream, self.file, self.compressed = file, file, codec is not None
         self.offset, self.line, self.record_bytes = 0, 0, 0
         if codec:
@@ -48,13 +50,19 @@ class Lines:
         self.is_utf8 = not start.isascii() and _is_utf8(start)  # as far as the first block tells
         if encoding is None and start.startswith(UTF16_BOMS):
             encoding = "utf-16"
-        self.is_recoded = encoding is not None and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig")
+        self.is_recoded = encoding is not None and codecs.lookup(encoding).name not in (
+            "utf-8",
+            "utf-8-sig",
+        )
         if encoding is not None and self.is_recoded:
             self._recode(codecs.getincrementaldecoder(encoding)(), "utf-8")
             start = self._peek()
         self.start = start
         if b"\r" in start and b"\n" not in start:
-            self._recode(io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("latin-1")(), True), "latin-1")
+            self._recode(
+                io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("latin-1")(), True),
+                "latin-1",
+            )
 
     def _peek(self) -> bytes:
         try:
@@ -63,7 +71,9 @@ class Lines:
             self.stream = io.BufferedReader(_Unreadable(error))
             return b""
 
-    def _recode(self, decoder: codecs.IncrementalDecoder | io.IncrementalNewlineDecoder, encoding: str) -> None:
+    def _recode(
+        self, decoder: codecs.IncrementalDecoder | io.IncrementalNewlineDecoder, encoding: str
+    ) -> None:
         self.stream = io.BufferedReader(_Recoder(self.stream, decoder, encoding), BLOCK)
 
     @property
@@ -74,7 +84,9 @@ class Lines:
     def seek(self, offset: int, line: int) -> None:
         if self.stream.seekable():
             self.offset = self.stream.seek(offset)
-        while self.offset < offset and self._advance(self.stream.read(min(offset - self.offset, BLOCK))):
+        while self.offset < offset and self._advance(
+            self.stream.read(min(offset - self.offset, BLOCK))
+        ):
             pass
         self.line, self.record_bytes = line, 0
 
@@ -89,7 +101,9 @@ class Lines:
         if self.record_bytes > MAX_RECORD:
             while data and not data.endswith(b"\n"):
                 data = self._advance(self.stream.readline(MAX_RECORD))
-            raise ValueError(f"a record of more than {MAX_RECORD} bytes (in CSV perhaps a quote that is never closed)")
+            raise ValueError(
+                f"a record of more than {MAX_RECORD} bytes (in CSV perhaps a quote that is never closed)"
+            )
         return data.removeprefix(BOM) if self.line == 1 else data
 
     def _advance(self, data: bytes) -> bytes:

@@ -8,11 +8,23 @@ from pathlib import Path
 
 from mlxlab.data.input_files import describe_binary, suggest_file
 from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
-from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
+from mlxlab.data.text.sources.file_set import (
+    GLOB_CHARACTERS,
+    SUFFIXES,
+    FileSet,
+    find_files,
+    suffix_of,
+)
 from mlxlab.data.text.sources.huggingface import HubShards, open_huggingface
 from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.parquet import ParquetFiles
-from mlxlab.data.text.sources.records import DocumentUnit, RecordFormat, json_text, split_lines, text_format
+from mlxlab.data.text.sources.records import (
+    DocumentUnit,
+    RecordFormat,
+    json_text,
+    split_lines,
+    text_format,
+)
 from mlxlab.data.text.sources.windows import SequentialSource, TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
@@ -42,7 +54,12 @@ class Reading:
 
 
 def open_source(
-    source: str, split: str | None, reading: Reading, text_column: str, on_error: OnError, window: int
+    source: str,
+    split: str | None,
+    reading: Reading,
+    text_column: str,
+    on_error: OnError,
+    window: int,
 ) -> DocumentSource:
     """Opens the documents that `source` names, and checks what can be checked without reading everything.
 
@@ -63,19 +80,25 @@ def open_source(
         return SequentialSource(HubShards(hub_split, text_column, budget), window)
     for name, value in {"config": reading.config, "revision": reading.revision}.items():
         if value is not None:
-            raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
+            raise ConfigError(
+                f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}"
+            )
     fractions, files = _parse_fractions(split, source), find_files(source)
     suffix = suffix_of(files.names[0])
     check_starts(files, budget, is_text=suffix in (".txt", ".jsonl", ".csv", ".tsv"))
     if suffix not in (".txt", ".jsonl") and fractions != (0, 1):
-        raise ConfigError(f"data.reading.split: expected a .txt or .jsonl file for a range, got {source}")
+        raise ConfigError(
+            f"data.reading.split: expected a .txt or .jsonl file for a range, got {source}"
+        )
     match suffix:
         case ".parquet":
             return SequentialSource(ParquetFiles(files, text_column, budget), window)
         case ".jsonl" | ".txt":
             records = text_format(reading.document_unit, files.sizes)
             if suffix == ".jsonl":
-                records = RecordFormat(split_lines, partial(json_text, text_column), f"json:{text_column}")
+                records = RecordFormat(
+                    split_lines, partial(json_text, text_column), f"json:{text_column}"
+                )
             return TextFiles(files, records, budget, window * MEAN_BYTES, fractions)
         case str() if suffix:
             return SequentialSource(LineFiles(files, text_column, budget), window)
@@ -98,11 +121,17 @@ def is_local(source: str) -> bool:
     if source in ("", "-") or "\0" in source:
         raise InputNotFoundError(f"{source!r}: expected a path without NUL, and not standard input")
     path = Path(os.path.expanduser(source))
-    if os.path.lexists(path) or any(sign in source for sign in GLOB_CHARACTERS) or suffix_of(source):
+    if (
+        os.path.lexists(path)
+        or any(sign in source for sign in GLOB_CHARACTERS)
+        or suffix_of(source)
+    ):
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
-    raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub")
+    raise InputNotFoundError(
+        f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub"
+    )
 
 
 def check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> None:
@@ -110,7 +139,9 @@ def check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> No
     if not files.sizes.any():
         raise DataError(f"{files.name}: empty (0 bytes)")
     for index in (files.sizes == 0).nonzero()[0]:
-        error_budget.skip((int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)")
+        error_budget.skip(
+            (int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)"
+        )
     first = files.first_nonempty()
     with files.open(first) as file:
         description = describe_binary(file.read(4))

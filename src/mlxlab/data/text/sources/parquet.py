@@ -33,7 +33,9 @@ class RowGroup(NamedTuple):
     rows: int
     batch_rows: int  # rows that are decoded at a time
     stored: int  # bytes of the columns in the file
-    keep_encoded: bool  # read repeated texts once: slower, but needed where few bytes can hold a long text
+    keep_encoded: (
+        bool  # read repeated texts once: slower, but needed where few bytes can hold a long text
+    )
 
 
 class ParquetFiles:
@@ -44,7 +46,9 @@ class ParquetFiles:
         self.name, self.fingerprint = files.name, f"{files.fingerprint()}:parquet:{column}"
         self.groups: list[RowGroup] = []
         self._rows = 0
-        self.bytes: int | None = sum(self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes))
+        self.bytes: int | None = sum(
+            self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes)
+        )
         self.count = len(self.groups)
         if not any(group.rows for group in self.groups):
             raise DataError(f"{self.name}: contains no rows")
@@ -66,7 +70,9 @@ class ParquetFiles:
                     for number in range(max(cursor[0], first), row):
                         text = ""
                         try:
-                            text = column_text({self.column: batch[0][number - first].as_py()}, self.column)
+                            text = column_text(
+                                {self.column: batch[0][number - first].as_py()}, self.column
+                            )
                         except ValueError as error:
                             self._skip((unit, number), group, number, error)
                         decoded += len(text) + ROW_BYTES
@@ -91,15 +97,23 @@ class ParquetFiles:
             raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
         type_ = schema.field(self.column).type
         value_type = type_.value_type if types.is_dictionary(type_) else type_
-        if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
+        if not (
+            types.is_string(value_type)
+            or types.is_large_string(value_type)
+            or types.is_string_view(value_type)
+        ):
             raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
-        groups, size = row_groups(self.files, file_index, footer, [self.column], self._rows, self.error_budget)
+        groups, size = row_groups(
+            self.files, file_index, footer, [self.column], self._rows, self.error_budget
+        )
         self.groups += groups
         self._rows += footer.metadata.num_rows
         return size
 
 
-def read_footer(files: FileSet, file_index: int, error_budget: ErrorBudget) -> "parquet.ParquetFile | None":
+def read_footer(
+    files: FileSet, file_index: int, error_budget: ErrorBudget
+) -> "parquet.ParquetFile | None":
     """A closed file, for its schema and metadata; None if it is no Parquet file and may be skipped."""
     import pyarrow
 
@@ -126,19 +140,28 @@ def row_groups(
     paths = [f"{meta.schema.column(n).path}." for n in range(meta.num_columns)]
     leaves = [n for n, path in enumerate(paths) if path.startswith(prefixes)]
     for number in range(meta.num_row_groups):
-        rows, chunks = meta.row_group(number).num_rows, [meta.row_group(number).column(leaf) for leaf in leaves]
+        rows, chunks = (
+            meta.row_group(number).num_rows,
+            [meta.row_group(number).column(leaf) for leaf in leaves],
+        )
         decoded = sum(chunk.total_uncompressed_size for chunk in chunks)
-        stored = min(sum(chunk.total_compressed_size for chunk in chunks), int(files.sizes[file_index]))
+        stored = min(
+            sum(chunk.total_compressed_size for chunk in chunks), int(files.sizes[file_index])
+        )
         try:
             refuse_bomb(max(decoded, rows * ROW_BYTES), stored)
         except OSError as error:
-            error_budget.skip((file_index, number), f"{files.path(file_index)}: group {number}: {error}")
+            error_budget.skip(
+                (file_index, number), f"{files.path(file_index)}: group {number}: {error}"
+            )
             rows_before += rows
             continue
         keep_encoded = decoded > DENSE_RATIO * stored
         max_rows = MAX_ENCODED_ROWS if keep_encoded else MAX_BATCH_ROWS
         batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), max_rows)
-        groups.append(RowGroup(file_index, number, rows_before, rows, batch_rows, stored, keep_encoded))
+        groups.append(
+            RowGroup(file_index, number, rows_before, rows, batch_rows, stored, keep_encoded)
+        )
         rows_before += rows
         size += decoded
     return groups, size
@@ -148,4 +171,6 @@ def open_parquet(file: BinaryIO, dictionary: list[str] | None = None) -> "parque
     """Opens a file; values of `dictionary` stay encoded, so a batch holds repeated texts once."""
     from pyarrow import parquet
 
-    return parquet.ParquetFile(file, read_dictionary=dictionary, pre_buffer=False, buffer_size=2**18)
+    return parquet.ParquetFile(
+        file, read_dictionary=dictionary, pre_buffer=False, buffer_size=2**18
+    )

@@ -20,7 +20,10 @@ DocumentUnit = Literal["file", "paragraph", "line"]
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
 BLOCK = 2**18
 MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
-MIN_PIECES, FEW_FILES = 512, 32  # fewer than 32 files are split into about 512 pieces, if that makes them smaller
+MIN_PIECES, FEW_FILES = (
+    512,
+    32,
+)  # fewer than 32 files are split into about 512 pieces, if that makes them smaller
 MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line or word after a nominal start
 MAX_SHOWN = 40  # characters of a malformed record in a message
 BOM = b"\xef\xbb\xbf"
@@ -53,16 +56,22 @@ def text_format(document_unit: DocumentUnit, sizes: np.ndarray) -> RecordFormat:
     match document_unit:
         case "paragraph":
             split = partial(split_after, re.compile(rb"\n(?=[ \t\r]{0,16}\n)"), 17)
-            return RecordFormat(split, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph")
+            return RecordFormat(
+                split, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph"
+            )
         case "line":
-            return RecordFormat(split_lines, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line")
+            return RecordFormat(
+                split_lines, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line"
+            )
         case "file":
             target = int(sizes.sum()) // MIN_PIECES if len(sizes) < FEW_FILES else MAX_PIECE
             piece = min(max(1 << target.bit_length(), MIN_PIECE), MAX_PIECE)
             return RecordFormat(partial(split_pieces, piece), plain_text, f"text:file,{piece}")
 
 
-def split_after(pattern: re.Pattern[bytes], ahead: int, span: ByteRange) -> Iterator[tuple[int, bytes | None]]:
+def split_after(
+    pattern: re.Pattern[bytes], ahead: int, span: ByteRange
+) -> Iterator[tuple[int, bytes | None]]:
     """Records that begin after each match of `pattern`: one byte, perhaps with a lookahead of up to `ahead` bytes."""
     position = max(span.begin - 1, 0)
     span.file.seek(position)
@@ -73,7 +82,11 @@ def split_after(pattern: re.Pattern[bytes], ahead: int, span: ByteRange) -> Iter
         yield position + start, data[start:stop]
     if not starts:
         return
-    last, left, searched = data[starts[-1] :], span.size - position - len(data), 0  # it may end beyond the range
+    last, left, searched = (
+        data[starts[-1] :],
+        span.size - position - len(data),
+        0,
+    )  # it may end beyond the range
     while not (match := pattern.search(last, searched)) and left > 0 and len(last) <= MAX_RECORD:
         searched = max(len(last) - 1 - ahead, 0)
         block = span.file.read(min(BLOCK, left))
@@ -120,7 +133,9 @@ def json_text(column: str, record: bytes) -> str:
     return "" if row is None else column_text(row, column)
 
 
-def json_object(record: bytes, expected: str, pairs_hook: PairsHook | None = None) -> dict[str, object] | None:
+def json_object(
+    record: bytes, expected: str, pairs_hook: PairsHook | None = None
+) -> dict[str, object] | None:
     """The JSON object of a line, None for a blank line; raises ValueError for anything else.
 
     Args:
@@ -134,8 +149,12 @@ def json_object(record: bytes, expected: str, pairs_hook: PairsHook | None = Non
         row = json.loads(line, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
         hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
-        column = min(error.pos, len(line.rstrip())) + 1  # the parser looks for more behind the end of the line
-        raise ValueError(f"not JSON: {error.msg.removesuffix(' at')} at column {column}{hint}") from None
+        column = (
+            min(error.pos, len(line.rstrip())) + 1
+        )  # the parser looks for more behind the end of the line
+        raise ValueError(
+            f"not JSON: {error.msg.removesuffix(' at')} at column {column}{hint}"
+        ) from None
     except DuplicateKeyError:
         raise
     except (RecursionError, ValueError) as error:
@@ -175,26 +194,37 @@ def column_text(row: Mapping[str, object], column: str, key: str = "data.text_co
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"a lone surrogate (\\u{ord(text[error.start]):04x}) is not a character") from None
+        raise ValueError(
+            f"a lone surrogate (\\u{ord(text[error.start]):04x}) is not a character"
+        ) from None
     return text
 
 
 class MissingColumnError(DataError):
     """Columns that do not exist: `missing`, in the data at `place`; `after_keys` is the message after those keys."""
 
-    def __init__(self, place: str, missing: Sequence[str], columns: Sequence[str], hint: str = "") -> None:
+    def __init__(
+        self, place: str, missing: Sequence[str], columns: Sequence[str], hint: str = ""
+    ) -> None:
         super().__init__(f"{place}: {_missing_columns(missing, columns)}{hint}")
-        self.missing, self.after_keys = missing, f"{_missing_columns(missing, columns, f' in {place}')}{hint}"
+        self.missing, self.after_keys = (
+            missing,
+            f"{_missing_columns(missing, columns, f' in {place}')}{hint}",
+        )
 
 
-def require_columns(place: str, names: Iterable[str], columns: Iterable[str], hint: str = "") -> None:
+def require_columns(
+    place: str, names: Iterable[str], columns: Iterable[str], hint: str = ""
+) -> None:
     """Raises MissingColumnError, which names them all, if some of these are not columns."""
     known = list(columns)
     if missing := [name for name in dict.fromkeys(names) if name not in known]:
         raise MissingColumnError(place, missing, known, hint)
 
 
-def missing_column(column: str, columns: Sequence[str], key: str = "data.text_column=", where: str = "") -> str:
+def missing_column(
+    column: str, columns: Sequence[str], key: str = "data.text_column=", where: str = ""
+) -> str:
     close = nearest_names(column, columns)
     hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
     if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
@@ -206,7 +236,10 @@ def _missing_columns(missing: Sequence[str], columns: Sequence[str], where: str 
     if len(missing) == 1:
         return missing_column(missing[0], columns, "", where)
     near = ((name, nearest_names(name, columns)) for name in missing)
-    named = (f"{name!r} (did you mean {printable(close[0])}?)" if close else repr(name) for name, close in near)
+    named = (
+        f"{name!r} (did you mean {printable(close[0])}?)" if close else repr(name)
+        for name, close in near
+    )
     some = "some of " * (len(columns) > 1)
     return f"no columns {', '.join(named)}{where}, expected {some}{_listed(columns)}"
 

@@ -40,17 +40,28 @@ class TextFiles:
         window_bytes: int,
         fractions: tuple[float, float],
     ) -> None:
-        self.files, self.records, self.error_budget, self.error_budgets = files, records, error_budget, [error_budget]
+        self.files, self.records, self.error_budget, self.error_budgets = (
+            files,
+            records,
+            error_budget,
+            [error_budget],
+        )
         self.chunk_bytes = max(window_bytes // CHUNKS_PER_WINDOW, 1)
         self.ends = np.cumsum(np.maximum(files.sizes, MIN_FILE_BYTES))
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in fractions)
-        self.bytes: int | None = round(int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density())
+        self.bytes: int | None = round(
+            int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density()
+        )
         self.name = files.name
-        self.fingerprint = f"{files.fingerprint()}:{records.settings},{self.chunk_bytes},{fractions}"
+        self.fingerprint = (
+            f"{files.fingerprint()}:{records.settings},{self.chunk_bytes},{fractions}"
+        )
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is the index of the window in the epoch's order."""
-        return self.error_budget.checked(self._read(seed, epoch, position), self.name, position is None)
+        return self.error_budget.checked(
+            self._read(seed, epoch, position), self.name, position is None
+        )
 
     def _read(self, seed: int, epoch: int, position: Position) -> Windows:
         num_chunks = -(-(self.high - self.low) // self.chunk_bytes)
@@ -61,7 +72,10 @@ class TextFiles:
             (first,) = check_position([position], tuple[Annotated[int, Ge(0), Lt(num_windows)]])
         for window in range(first, num_windows):
             chunks = np.sort(order[window * CHUNKS_PER_WINDOW : (window + 1) * CHUNKS_PER_WINDOW])
-            yield window, [document for number in chunks for document in self._read_chunk(int(number))]
+            yield (
+                window,
+                [document for number in chunks for document in self._read_chunk(int(number))],
+            )
 
     def _read_chunk(self, number: int) -> Iterator[Document]:
         """The documents that begin in a chunk of the concatenated files."""
@@ -73,7 +87,9 @@ class TextFiles:
             if offset >= end:
                 return
             if max(begin - offset, 0) < min(end - offset, size):
-                yield from self._read_range(file_index, offset, max(begin - offset, 0), min(end - offset, size))
+                yield from self._read_range(
+                    file_index, offset, max(begin - offset, 0), min(end - offset, size)
+                )
 
     def _read_range(self, file_index: int, offset: int, begin: int, end: int) -> Iterator[Document]:
         size = int(self.files.sizes[file_index])
@@ -91,14 +107,18 @@ class TextFiles:
                         yield Document(offset + start, text)
 
     def _skip(self, file_index: int, start: int, error: ValueError) -> None:
-        self.error_budget.skip((file_index, start), lambda: f"{self.files.line(file_index, start)}: {error}")
+        self.error_budget.skip(
+            (file_index, start), lambda: f"{self.files.line(file_index, start)}: {error}"
+        )
 
     def _density(self) -> float:
         """Bytes of text per byte of file at the start of the largest file: JSON is not all text."""
         file_index = int(self.files.sizes.argmax())
         size, text_bytes, record_bytes = int(self.files.sizes[file_index]), 0, 0
         with self.files.open(file_index) as file:
-            for _, data in self.records.split(ByteRange(file, 0, min(size, SAMPLE_BYTES), size, 0, size)):
+            for _, data in self.records.split(
+                ByteRange(file, 0, min(size, SAMPLE_BYTES), size, 0, size)
+            ):
                 with suppress(ValueError):  # reported when the record is read for training
                     text_bytes += len(self.records.parse(data or b"").encode())
                     record_bytes += len(data or b"")
@@ -134,12 +154,16 @@ class SequentialSource:
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [index of the unit in the epoch's order, *cursor]."""
-        return self.units.error_budget.checked(self._read(seed, epoch, position), self.name, position is None)
+        return self.units.error_budget.checked(
+            self._read(seed, epoch, position), self.name, position is None
+        )
 
     def _read(self, seed: int, epoch: int, position: Position) -> Windows:
         order = permutation(self.units.count, seed, Stream.UNIT_ORDER, epoch)
         start: Position = [0, 0, 0] if position is None else position
-        first, *cursor = check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count])
+        first, *cursor = check_position(
+            start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count]
+        )
         documents: list[Document] = []
         size = 0
         for index in range(first, len(order)):

@@ -73,7 +73,10 @@ def _is_copied(path: Path, copy: Path) -> bool:
     if not copy.is_file():
         return False
     new, old = path.stat(), copy.stat()
-    return old.st_mtime_ns > new.st_mtime_ns or (old.st_mtime_ns, old.st_size) == (new.st_mtime_ns, new.st_size)
+    return old.st_mtime_ns > new.st_mtime_ns or (old.st_mtime_ns, old.st_size) == (
+        new.st_mtime_ns,
+        new.st_size,
+    )
 
 
 def _copy(path: Path, copy: Path) -> None:

@@ -10,7 +10,11 @@ from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking.mlflow.migration.tables import TABLES, Staged, columns
 
 _ATTEMPTS = 3
-_REQUIRED = {"experiments": {"experiment_id", "name"}, "runs": {"run_uuid", "experiment_id"}, "metrics": {"key"}}
+_REQUIRED = {
+    "experiments": {"experiment_id", "name"},
+    "runs": {"run_uuid", "experiment_id"},
+    "metrics": {"key"},
+}
 _FOREIGN = """
 select type, name from sqlite_master
 where type = 'view' or sql like 'create virtual%'
@@ -33,8 +37,12 @@ def copy_rows(database: sqlite3.Connection, staged: Staged, folder: Path) -> Non
     for table in TABLES:
         ours, theirs = columns(database, "main", table), columns(database, "source", table)
         if common := ", ".join(name for name in ours if name in theirs):
-            database.execute(f"insert into main.{table} ({common}) select {common} from source.{table}")
-    query = "select name from source.sqlite_master where type = 'table' and name not like 'sqlite_%'"
+            database.execute(
+                f"insert into main.{table} ({common}) select {common} from source.{table}"
+            )
+    query = (
+        "select name from source.sqlite_master where type = 'table' and name not like 'sqlite_%'"
+    )
     for (table,) in database.execute(query).fetchall():
         quoted = '"' + table.replace('"', '""') + '"'
         (count,) = database.execute(f"select count(*) from source.{quoted}").fetchone()
@@ -48,7 +56,10 @@ def _copy_files(path: Path, copy: Path) -> None:
     for _ in range(_ATTEMPTS):
         before = _stamps(path)
         for suffix in before:
-            with open_regular(Path(f"{path}{suffix}")) as file, Path(f"{copy}{suffix}").open("wb") as target:
+            with (
+                open_regular(Path(f"{path}{suffix}")) as file,
+                Path(f"{copy}{suffix}").open("wb") as target,
+            ):
                 shutil.copyfileobj(file, target, 2**20)
         if _stamps(path) == before:
             return
@@ -70,11 +81,15 @@ def _check(copy: Path) -> None:
             raise DataError(f"damaged ({state})")
         for kind, name in database.execute(_FOREIGN):
             raise DataError(f"not an MLflow store: it has the {kind} {name[:40]}")
-        versions = [str(row[0]) for row in database.execute("select version_num from alembic_version")]
+        versions = [
+            str(row[0]) for row in database.execute("select version_num from alembic_version")
+        ]
     if len(versions) != 1:
         raise DataError("not an MLflow store: it names no schema")
     if versions[0] not in _known_versions():
-        raise DataError(f"schema {versions[0][:40]} is of a newer MLflow; pip install -U mlflow-skinny")
+        raise DataError(
+            f"schema {versions[0][:40]} is of a newer MLflow; pip install -U mlflow-skinny"
+        )
 
 
 def _known_versions() -> set[str]:

@@ -30,7 +30,9 @@ def read_file_store(database: sqlite3.Connection, staged: Staged, _: Path) -> No
             read_registry(database, folder)
 
 
-def _experiment(database: sqlite3.Connection, staged: Staged, folder: Path, *, is_deleted: bool) -> None:
+def _experiment(
+    database: sqlite3.Connection, staged: Staged, folder: Path, *, is_deleted: bool
+) -> None:
     meta, number = read_meta(folder / "meta.yaml"), int(folder.name)
     insert(
         database,
@@ -93,7 +95,12 @@ def _link(database: sqlite3.Connection, meta: Meta, run_id: str, folder: Path) -
     sides = {
         "DATASET": ("DATASET", source, "RUN", run_id),
         "MODEL": ("RUN_INPUT", run_id, "MODEL_INPUT", source),
-        "RUN_OUTPUT": ("RUN_OUTPUT", run_id, "MODEL_OUTPUT", meta.text("destination_id") or folder.name),
+        "RUN_OUTPUT": (
+            "RUN_OUTPUT",
+            run_id,
+            "MODEL_OUTPUT",
+            meta.text("destination_id") or folder.name,
+        ),
     }
     if kind not in sides:
         return
@@ -140,23 +147,34 @@ def _logged_model(database: sqlite3.Connection, folder: Path, experiment: int) -
     )
     for table, name in (("params", "param"), ("tags", "tag")):
         for key, value in values(folder / table).items():
-            insert(database, f"logged_model_{table}", **ids, **{f"{name}_key": key, f"{name}_value": value})
+            insert(
+                database,
+                f"logged_model_{table}",
+                **ids,
+                **{f"{name}_key": key, f"{name}_value": value},
+            )
     _model_metrics(database, folder / "metrics", ids)
 
 
-def _model_metrics(database: sqlite3.Connection, folder: Path, ids: Mapping[str, str | int]) -> None:
+def _model_metrics(
+    database: sqlite3.Connection, folder: Path, ids: Mapping[str, str | int]
+) -> None:
     """Lines of `time value step run [dataset digest]`."""
     for key, lines in files(folder):
         for line in lines.splitlines():
             time, value, step, run_id, *dataset = line.split(" ")
-            names: dict[str, str] = dict(zip(("dataset_name", "dataset_digest"), dataset, strict=False))
+            names: dict[str, str] = dict(
+                zip(("dataset_name", "dataset_digest"), dataset, strict=False)
+            )
             own: dict[str, str | int] = {
                 "metric_name": key,
                 "metric_timestamp_ms": int(time),
                 "metric_step": int(step),
                 "run_id": run_id,
             }
-            insert(database, "logged_model_metrics", **ids, **own, **names, metric_value=float(value))
+            insert(
+                database, "logged_model_metrics", **ids, **own, **names, metric_value=float(value)
+            )
 
 
 def _points(folder: Path, staged: Staged) -> Iterator[tuple[str, int, float, bool, int]]:

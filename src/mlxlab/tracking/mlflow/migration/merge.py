@@ -22,7 +22,11 @@ create temp table dataset_map (source_uuid text primary key, target_uuid text);
 create temp table model_map (model_id text primary key, experiment integer, state text, location text);
 create temp table version_map (name text, source_version integer, version integer);
 """
-_CHECKED = {"metrics": "('new', 'known')", "params": "('new')", "tags": "('new')"}  # states of the runs compared
+_CHECKED = {
+    "metrics": "('new', 'known')",
+    "params": "('new')",
+    "tags": "('new')",
+}  # states of the runs compared
 
 
 class ExperimentCounts(NamedTuple):
@@ -53,7 +57,9 @@ def merge(database: sqlite3.Connection, staged: Staged, address: Address) -> Mer
         database.execute(f"drop table if exists temp.{name}")
     for statement in filter(str.strip, _MAPS.split(";")):
         database.execute(statement)
-    query = "select experiment_id, name, lifecycle_stage from source.experiments order by experiment_id"
+    query = (
+        "select experiment_id, name, lifecycle_stage from source.experiments order by experiment_id"
+    )
     changes = 0
     for number, name, lifecycle in database.execute(query).fetchall():
         start = database.total_changes
@@ -73,7 +79,12 @@ def merge(database: sqlite3.Connection, staged: Staged, address: Address) -> Mer
 
 
 def _experiment(
-    database: sqlite3.Connection, number: int, name: str, lifecycle: str, address: Address, merged: Merged
+    database: sqlite3.Connection,
+    number: int,
+    name: str,
+    lifecycle: str,
+    address: Address,
+    merged: Merged,
 ) -> tuple[int, str]:
     """(id, artifact location) in the central store, where the experiment is created unless it exists."""
     location = artifact_location(address, name)
@@ -93,9 +104,13 @@ def _experiment(
         target, own, own_lifecycle = row
         location = own if own and local_path(own) else location
         if own_lifecycle == "deleted" and lifecycle == "active":
-            update = "update main.experiments set lifecycle_stage = 'active' where experiment_id = ?"
+            update = (
+                "update main.experiments set lifecycle_stage = 'active' where experiment_id = ?"
+            )
             database.execute(update, (target,))
-            merged.notes.append(f"experiment {name} was deleted in the central store, and is restored")
+            merged.notes.append(
+                f"experiment {name} was deleted in the central store, and is restored"
+            )
     database.execute(
         "insert or ignore into main.experiment_tags (key, value, experiment_id)"
         " select key, value, ? from source.experiment_tags where experiment_id = ?",
@@ -111,7 +126,9 @@ def _experiment_rows(
     moves, others = merge_runs.map_runs(database, number)
     merged.moves += moves
     if others:
-        merged.notes.append(f"experiment {name}: {others} runs left out: others in the central store have their ids")
+        merged.notes.append(
+            f"experiment {name}: {others} runs left out: others in the central store have their ids"
+        )
     runs = merge_runs.insert_runs(database, number, source)
     datasets = merge_runs.insert_inputs(database, number)
     merged.moves += merge_models.map_models(database, number)
@@ -129,4 +146,6 @@ def _verify(database: sqlite3.Connection) -> None:
             f" except select {names} from main.{table} where run_uuid in {runs}) limit 1"
         )
         if row := database.execute(query).fetchone():
-            raise DataError(f"run {row[0]}: its {table} differ from those that were moved before; nothing is changed")
+            raise DataError(
+                f"run {row[0]}: its {table} differ from those that were moved before; nothing is changed"
+            )

@@ -20,16 +20,22 @@ order by s.model_id
 
 def map_models(database: sqlite3.Connection, experiment: int) -> list[Move]:
     """Fills `model_map`; returns the artifact folders to copy."""
-    return fill_map(database, MODELS, experiment, database.execute(_STATES, (MIGRATED, experiment)).fetchall())
+    return fill_map(
+        database, MODELS, experiment, database.execute(_STATES, (MIGRATED, experiment)).fetchall()
+    )
 
 
 def insert_models(database: sqlite3.Connection, experiment: int, source: str) -> int:
     """Inserts new models, and what known ones have got since; returns how many are new."""
     location = {"artifact_location": "m.location"}
-    models = insert_rows(database, MODELS, "logged_models", experiment, only_new=True, special=location)
+    models = insert_rows(
+        database, MODELS, "logged_models", experiment, only_new=True, special=location
+    )
     for table in ("logged_model_params", "logged_model_tags"):
         insert_rows(database, MODELS, table, experiment)
-    dataset = {"dataset_uuid": "(select target_uuid from dataset_map where source_uuid = s.dataset_uuid)"}
+    dataset = {
+        "dataset_uuid": "(select target_uuid from dataset_map where source_uuid = s.dataset_uuid)"
+    }
     where = "and s.run_id in (select run_uuid from main.runs)"
     insert_rows(database, MODELS, "logged_model_metrics", experiment, special=dataset, where=where)
     database.execute(

@@ -44,7 +44,11 @@ def merge_registry(database: sqlite3.Connection) -> tuple[dict[str, int], int, l
         " select key, value, name from source.registered_model_tags"
     ).rowcount
     new, notes = _merge_versions(database)
-    changes += sum(new.values()) + database.execute(_VERSION_TAGS).rowcount + database.execute(_ALIASES).rowcount
+    changes += (
+        sum(new.values())
+        + database.execute(_VERSION_TAGS).rowcount
+        + database.execute(_ALIASES).rowcount
+    )
     for name, alias, version in database.execute(_KEPT_ALIASES):
         notes.append(f"models:/{name}@{alias} stays at version {version} of the central store")
     return new, changes, notes
@@ -56,7 +60,11 @@ def _merge_versions(database: sqlite3.Connection) -> tuple[dict[str, int], list[
     new: dict[str, int] = {}
     notes, matched = [], set()
     for name, number, run_id, created, source, storage in database.execute(query).fetchall():
-        same = [row[0] for row in database.execute(_SAME, (name, run_id, created)) if (name, row[0]) not in matched]
+        same = [
+            row[0]
+            for row in database.execute(_SAME, (name, run_id, created))
+            if (name, row[0]) not in matched
+        ]
         version = same[0] if same else _free_number(database, name, number)
         matched.add((name, version))
         database.execute("insert into version_map values (?, ?, ?)", (name, number, version))
@@ -65,13 +73,21 @@ def _merge_versions(database: sqlite3.Connection) -> tuple[dict[str, int], list[
         new[name] = new.get(name, 0) + 1
         locations = [_moved(database, location) for location in (source, storage)]
         if None in locations:
-            notes.append(f"models:/{name}/{version}: its files are outside the runs, and stay where they are")
-        special = {"version": version, "source": locations[0] or source, "storage_location": locations[1] or storage}
+            notes.append(
+                f"models:/{name}/{version}: its files are outside the runs, and stay where they are"
+            )
+        special = {
+            "version": version,
+            "source": locations[0] or source,
+            "storage_location": locations[1] or storage,
+        }
         _insert_version(database, name, number, special)
     return new, notes
 
 
-def _insert_version(database: sqlite3.Connection, name: str, number: int, special: dict[str, object]) -> None:
+def _insert_version(
+    database: sqlite3.Connection, name: str, number: int, special: dict[str, object]
+) -> None:
     names = columns(database, "main", "model_versions")
     values = ", ".join(f":{column}" if column in special else column for column in names)
     database.execute(

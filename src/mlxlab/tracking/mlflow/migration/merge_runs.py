@@ -61,11 +61,15 @@ def map_runs(database: sqlite3.Connection, experiment: int) -> tuple[list[Move],
     return fill_map(database, RUNS, experiment, rows), sum(row[-1] == "other" for row in rows)
 
 
-def insert_runs(database: sqlite3.Connection, experiment: int, source: str) -> tuple[int, int, int, int]:
+def insert_runs(
+    database: sqlite3.Connection, experiment: int, source: str
+) -> tuple[int, int, int, int]:
     """Inserts new runs, and what known ones have got since; (runs, metrics, params, tags) that were not there."""
     special = {"name": _NAME, "artifact_uri": "m.uri"}
     runs = insert_rows(database, RUNS, "runs", experiment, only_new=True, special=special)
-    counts = [insert_rows(database, RUNS, table, experiment) for table in ("metrics", "params", "tags")]
+    counts = [
+        insert_rows(database, RUNS, table, experiment) for table in ("metrics", "params", "tags")
+    ]
     if counts[0]:
         database.execute(_LATEST, (experiment,))
     database.execute(

@@ -44,7 +44,9 @@ def read_meta(path: Path) -> Meta:
     try:
         depth = 0
         for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
                 raise DataError(f"{path}: aliases and deep nesting are not read")
         values = yaml.load(text, Loader=loader)

@@ -35,7 +35,9 @@ class Result:
     backup: Path | None = None  # of the central store, made before
 
 
-def migrate(sources: list[Source], address: Address, *, dry_run: bool, backup: bool) -> Iterator[Result]:
+def migrate(
+    sources: list[Source], address: Address, *, dry_run: bool, backup: bool
+) -> Iterator[Result]:
     """Yields a result per store; an error of one does not stop the others.
 
     Args:
@@ -51,7 +53,10 @@ def migrate(sources: list[Source], address: Address, *, dry_run: bool, backup: b
 
     prepare(address)
     try:
-        with tempfile.TemporaryDirectory() as temporary, nullcontext() if dry_run else queue.only_writer(address):
+        with (
+            tempfile.TemporaryDirectory() as temporary,
+            nullcontext() if dry_run else queue.only_writer(address),
+        ):
             central = _copy_central(address, Path(temporary)) if dry_run else address
             sqlite.ensure_database(central)
             empty = sqlite.empty_database(address)
@@ -68,7 +73,9 @@ def migrate(sources: list[Source], address: Address, *, dry_run: bool, backup: b
         raise WriteError(f"{address.shown}: {error.strerror or error}: {error.filename}") from None
 
 
-def _migrate_one(source: Source, central: Address, empty: Path, folder: Path, dry_run: bool, backup: bool) -> Result:
+def _migrate_one(
+    source: Source, central: Address, empty: Path, folder: Path, dry_run: bool, backup: bool
+) -> Result:
     result = Result(source)
     try:
         staged = stage(source, empty, folder)
@@ -88,7 +95,9 @@ def _migrate_one(source: Source, central: Address, empty: Path, folder: Path, dr
     return result
 
 
-def _merge(database: sqlite3.Connection, staged: Staged, central: Address, *, commit: bool) -> Merged:
+def _merge(
+    database: sqlite3.Connection, staged: Staged, central: Address, *, commit: bool
+) -> Merged:
     try:
         database.execute("begin immediate")
         try:
@@ -98,7 +107,9 @@ def _merge(database: sqlite3.Connection, staged: Staged, central: Address, *, co
             database.execute("rollback")
             raise
     except sqlite3.Error as error:
-        raise ServiceUnavailableError(f"{central.shown}: {staged.source.path} cannot be merged ({error})") from None
+        raise ServiceUnavailableError(
+            f"{central.shown}: {staged.source.path} cannot be merged ({error})"
+        ) from None
     return merged
 
 

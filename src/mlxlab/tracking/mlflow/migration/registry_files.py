@@ -34,7 +34,15 @@ def read_registry(database: sqlite3.Connection, folder: Path) -> None:
 def _version(database: sqlite3.Connection, folder: Path, name: str) -> None:
     meta = read_meta(folder / "meta.yaml")
     number = meta.integer("version")
-    texts = ("description", "user_id", "source", "run_id", "status_message", "run_link", "storage_location")
+    texts = (
+        "description",
+        "user_id",
+        "source",
+        "run_id",
+        "status_message",
+        "run_link",
+        "storage_location",
+    )
     insert(
         database,
         "model_versions",

@@ -14,7 +14,9 @@ def insert(database: sqlite3.Connection, table: str, **values: str | int | float
     database.execute(f"insert into {table} ({names}) values ({marks})", tuple(values.values()))
 
 
-def insert_values(database: sqlite3.Connection, table: str, pairs: Mapping[str, str], **ids: str | int) -> None:
+def insert_values(
+    database: sqlite3.Connection, table: str, pairs: Mapping[str, str], **ids: str | int
+) -> None:
     """A row with `key` and `value` for each pair."""
     for key, value in pairs.items():
         insert(database, table, key=key, value=value, **ids)

@@ -23,7 +23,11 @@ class Source:
 
     @property
     def roots(self) -> list[Path]:
-        return list(dict.fromkeys([self.path.parent if self.is_database else self.path, self.path.parent, self.root]))
+        return list(
+            dict.fromkeys(
+                [self.path.parent if self.is_database else self.path, self.path.parent, self.root]
+            )
+        )
 
 
 def find_sources(pattern: str, central: Path) -> list[Source]:
@@ -41,7 +45,9 @@ def find_sources(pattern: str, central: Path) -> list[Source]:
     paths = [Path(match).resolve() for match in sorted(matches) if os.path.exists(match)]
     if not paths:
         raise InputNotFoundError(f"source={pattern}: not found")
-    prefix = next(path for path in (Path(pattern), *Path(pattern).parents) if not glob.has_magic(str(path)))
+    prefix = next(
+        path for path in (Path(pattern), *Path(pattern).parents) if not glob.has_magic(str(path))
+    )
     sources: dict[Path, Source] = {}
     for path in paths:
         if path.is_dir():
@@ -52,7 +58,11 @@ def find_sources(pattern: str, central: Path) -> list[Source]:
         elif not is_glob:
             raise DataError(f"source={path}: not an SQLite database")
     own = central.resolve()
-    result = [source for path, source in sorted(sources.items()) if path != own and not _is_backup(path, own)]
+    result = [
+        source
+        for path, source in sorted(sources.items())
+        if path != own and not _is_backup(path, own)
+    ]
     if not result:
         raise DataError(f"source={pattern}: no MLflow store found, except the central one: {own}")
     return result
@@ -66,13 +76,17 @@ def _below(folder: Path, root: Path) -> Iterator[Source]:
     """The stores in a folder and in its subfolders, except within the runs of a file store."""
     for parent, folders, files in os.walk(folder):
         here = Path(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith(".queue-") and name != ".git")
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".queue-") and name != ".git"
+        )
         for name in files:
             if name.endswith(_SUFFIXES) and _is_store(here / name):
                 yield Source(here / name, True, root)
         if experiments := _experiments(here):
             yield Source(here, False, root)
-            folders[:] = [name for name in folders if name not in {*experiments, ".trash", "models"}]
+            folders[:] = [
+                name for name in folders if name not in {*experiments, ".trash", "models"}
+            ]
 
 
 def _experiments(folder: Path) -> list[str]:
@@ -80,7 +94,9 @@ def _experiments(folder: Path) -> list[str]:
     return [
         entry.name
         for entry in os.scandir(folder)
-        if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False) and (Path(entry) / "meta.yaml").is_file()
+        if entry.name.isdecimal()
+        and entry.is_dir(follow_symlinks=False)
+        and (Path(entry) / "meta.yaml").is_file()
     ]
 
 

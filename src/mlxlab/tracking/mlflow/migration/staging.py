@@ -50,6 +50,10 @@ def _check_rows(database: sqlite3.Connection, table: str) -> None:
     if table in _IDS:
         name, pattern = _IDS[table]
         faults.append(f"not ({pattern.format(name)})")
-    (count,) = database.execute(f"select count(*) from {table} where {' or '.join(faults)}").fetchone()
+    (count,) = database.execute(
+        f"select count(*) from {table} where {' or '.join(faults)}"
+    ).fetchone()
     if count:
-        raise DataError(f"{count} rows of {table} hold values of another type, or ids that MLflow does not make")
+        raise DataError(
+            f"{count} rows of {table} hold values of another type, or ids that MLflow does not make"
+        )

@@ -38,7 +38,9 @@ class Staged:
     source: Source
     database: Path
     skipped: list[str] = field(default_factory=list)  # a line for each thing that could not be read
-    left_out: dict[str, int] = field(default_factory=dict)  # table that is not moved -> number of its rows
+    left_out: dict[str, int] = field(
+        default_factory=dict
+    )  # table that is not moved -> number of its rows
 
 
 def columns(database: sqlite3.Connection, schema: str, table: str) -> list[str]:
@@ -65,7 +67,10 @@ MODELS = Owner("model_map", "model_id", "models/{}/artifacts")
 
 
 def fill_map(
-    database: sqlite3.Connection, owner: Owner, experiment: int, rows: Iterable[tuple[str, str, str, str, str]]
+    database: sqlite3.Connection,
+    owner: Owner,
+    experiment: int,
+    rows: Iterable[tuple[str, str, str, str, str]],
 ) -> list[Move]:
     """Fills the map of an experiment; returns the artifact folders to copy.
 
@@ -74,9 +79,15 @@ def fill_map(
     """
     moves = []
     for owner_id, source, experiment_location, central, state in rows:
-        location = f"{experiment_location}/{owner.folder.format(owner_id)}" if local_path(source) else source
+        location = (
+            f"{experiment_location}/{owner.folder.format(owner_id)}"
+            if local_path(source)
+            else source
+        )
         location = central if state == "known" else location
-        database.execute(f"insert into {owner.map} values (?, ?, ?, ?)", (owner_id, experiment, state, location))
+        database.execute(
+            f"insert into {owner.map} values (?, ?, ?, ?)", (owner_id, experiment, state, location)
+        )
         target = local_path(location)
         if state in ("new", "known") and local_path(source) and target:
             moves.append(Move(source, owner_id, target))

@@ -89,12 +89,18 @@ class ModelRegistry:
 
     def moves(self, name: str) -> list[AliasMove]:
         tags = self.client.get_registered_model(name).tags
-        return [parse_json(tags[key], AliasMove, f"{name}: tag {key}") for key in sorted(tags) if key.startswith(MOVE)]
+        return [
+            parse_json(tags[key], AliasMove, f"{name}: tag {key}")
+            for key in sorted(tags)
+            if key.startswith(MOVE)
+        ]
 
     def register(self, uid: str, run_id: str, model_uri: str, registration: Registration) -> str:
         """Registers a model once, and moves the alias if it is better; returns what was done, as a line."""
         name, alias = registration["name"], registration["alias"]
-        version = self._existing(run_id, registration) or self._create(uid, run_id, model_uri, registration)
+        version = self._existing(run_id, registration) or self._create(
+            uid, run_id, model_uri, registration
+        )
         key = _outcome_key(registration)
         if key in version.tags:  # the record was sent before
             return printable(version.tags[key])
@@ -139,26 +145,38 @@ class ModelRegistry:
         """
         moves = [move for move in self.moves(name) if move["alias"] == alias]
         if not moves:
-            raise ConfigError(f"{name}: no move of alias {alias} is known; choose a version with promote")
+            raise ConfigError(
+                f"{name}: no move of alias {alias} is known; choose a version with promote"
+            )
         last, now = moves[-1], self.aliases(name).get(alias)
         if last["kind"] == "rolled back" and now == last["version"]:
             return last["version"], False
         if now not in (last["version"], last["previous"]):
             where = "is gone" if now is None else f"is at version {now}"
             remedy = "choose a version with promote"
-            raise ConfigError(f"{name}: {alias} {where}, was moved to {last['version']} last; {remedy}")
+            raise ConfigError(
+                f"{name}: {alias} {where}, was moved to {last['version']} last; {remedy}"
+            )
         if (target := last["previous"]) is None:
             raise ConfigError(f"{name}: version {last['version']} is the first with alias {alias}")
         if target not in {version.number for version in self.versions(name)}:
-            raise ConfigError(f"{name}: version {target}, which had alias {alias} before, was deleted")
-        return target, self.move(name, alias, target, "rolled back", f"from version {last['version']}")
+            raise ConfigError(
+                f"{name}: version {target}, which had alias {alias} before, was deleted"
+            )
+        return target, self.move(
+            name, alias, target, "rolled back", f"from version {last['version']}"
+        )
 
     def _existing(self, run_id: str, registration: Registration) -> "ModelVersion | None":
         condition = f"name='{registration['name']}' and run_id='{run_id}'"
         of_run: list[ModelVersion] = _all_pages(self.client.search_model_versions, condition)
-        return next((item for item in of_run if item.tags.get(STEP) == str(registration["step"])), None)
+        return next(
+            (item for item in of_run if item.tags.get(STEP) == str(registration["step"])), None
+        )
 
-    def _create(self, uid: str, run_id: str, model_uri: str, registration: Registration) -> "ModelVersion":
+    def _create(
+        self, uid: str, run_id: str, model_uri: str, registration: Registration
+    ) -> "ModelVersion":
         from mlflow.exceptions import MlflowException
 
         name = registration["name"]
@@ -168,9 +186,16 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         metrics = json.dumps(registration["metrics"])
-        tags = {UID: uid, DATA: registration["data"], STEP: str(registration["step"]), METRICS: metrics}
+        tags = {
+            UID: uid,
+            DATA: registration["data"],
+            STEP: str(registration["step"]),
+            METRICS: metrics,
+        }
         model_id = model_uri.removeprefix("models:/")
-        return self.client.create_model_version(name, model_uri, run_id, tags=tags, model_id=model_id)
+        return self.client.create_model_version(
+            name, model_uri, run_id, tags=tags, model_id=model_id
+        )
 
     def _compare(self, number: int, alias: str, registration: Registration) -> tuple[bool, str]:
         """Whether version `number` takes the alias, and why."""
@@ -181,7 +206,9 @@ class ModelRegistry:
             return True, "the first with this alias"
         if metric is None:
             return True, f"the newest, before it version {holder.number}"
-        new, old = (versions[each].metrics.get(metric, math.nan) for each in (number, holder.number))
+        new, old = (
+            versions[each].metrics.get(metric, math.nan) for each in (number, holder.number)
+        )
         if math.isnan(old) and not math.isnan(new):
             return False, f"version {holder.number} has no {metric} to compare with; see promote"
         delta = registration["min_improvement"]
@@ -198,7 +225,12 @@ def _outcome_key(registration: Registration) -> str:
 
 
 def version_of(
-    number: int, created: int, run_id: str | None, source: str | None, tags: Mapping[str, str], aliases: dict[str, int]
+    number: int,
+    created: int,
+    run_id: str | None,
+    source: str | None,
+    tags: Mapping[str, str],
+    aliases: dict[str, int],
 ) -> Version:
     """A version from its row and tags in the store, which anyone may have set."""
     try:

@@ -38,7 +38,9 @@ def write_registry(address: Address) -> Iterator[ModelRegistry]:
 
 def _check_exists(address: Address) -> None:
     if address.database is not None and not address.database.is_file():
-        raise ServiceUnavailableError(f"{address.shown}: no store found; a run with tracking=mlflow creates it")
+        raise ServiceUnavailableError(
+            f"{address.shown}: no store found; a run with tracking=mlflow creates it"
+        )
 
 
 @contextmanager

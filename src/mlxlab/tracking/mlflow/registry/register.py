@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOREIGN = "the run was not started here; to trust it: runs sync RUN_FOLDER register=true"
-REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "FEATURE_DISABLED", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
+REFUSALS = (
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "FEATURE_DISABLED",
+    "ENDPOINT_NOT_FOUND",
+    "NOT_IMPLEMENTED",
+)
 
 
 def register_model(
-    client: "MlflowClient", uid: str, ids: tuple[str, str], registration: Registration, *, is_foreign: bool
+    client: "MlflowClient",
+    uid: str,
+    ids: tuple[str, str],
+    registration: Registration,
+    *,
+    is_foreign: bool,
 ) -> str:
     """As `ModelRegistry.register`.
 
@@ -36,7 +47,9 @@ def register_model(
             raise NotAllowedError(f"{title}: {FOREIGN}")
         model = find_model(client, *ids, registration["step"])
         if model is None or model.status != "READY":
-            raise DataError(f"{title}: the checkpoint of step {registration['step']} was not logged")
+            raise DataError(
+                f"{title}: the checkpoint of step {registration['step']} was not logged"
+            )
         return registry.register(uid, ids[1], model_uri(model), registration)
     except UserError:
         raise

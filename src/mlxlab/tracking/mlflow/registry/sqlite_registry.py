@@ -29,12 +29,16 @@ class SqliteRegistry:
         self.path = path
 
     def names(self) -> list[str]:
-        rows = self._query("select name from registered_models where workspace = 'default' order by name")
+        rows = self._query(
+            "select name from registered_models where workspace = 'default' order by name"
+        )
         return [name for (name,) in rows]
 
     def aliases(self, name: str) -> dict[str, int]:
         where = "where name = ? and workspace = 'default' order by alias"
-        return dict(self._query(f"select alias, version from registered_model_aliases {where}", [name]))
+        return dict(
+            self._query(f"select alias, version from registered_model_aliases {where}", [name])
+        )
 
     def versions(self, name: str) -> list[Version]:
         tags: dict[int, dict[str, str]] = {}
@@ -55,7 +59,11 @@ class SqliteRegistry:
     def moves(self, name: str) -> list[AliasMove]:
         query = "select key, value from registered_model_tags where name = ? and workspace = 'default' order by key"
         rows = self._query(query, [name])
-        return [parse_json(value, AliasMove, f"{name}: tag {key}") for key, value in rows if key.startswith(MOVE)]
+        return [
+            parse_json(value, AliasMove, f"{name}: tag {key}")
+            for key, value in rows
+            if key.startswith(MOVE)
+        ]
 
     def model_location(self, uri: str) -> tuple[str, str] | None:
         """(id, address of the artifacts) of a logged model; None if MLflow must say what the name means.
@@ -83,7 +91,9 @@ class SqliteRegistry:
 
     def _source(self, name: str, version: str | None, alias: str | None) -> str | None:
         number: object = int(version) if version else self.aliases(name).get(alias or "")
-        rows = self._query(f"select source from model_versions where {_VERSION} and version = ?", [name, number])
+        rows = self._query(
+            f"select source from model_versions where {_VERSION} and version = ?", [name, number]
+        )
         return rows[0][0] if rows else None
 
     def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
@@ -92,4 +102,6 @@ class SqliteRegistry:
             with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
                 return database.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise ServiceUnavailableError(f"{self.path}: cannot be read as an MLflow store ({error})") from None
+            raise ServiceUnavailableError(
+                f"{self.path}: cannot be read as an MLflow store ({error})"
+            ) from None
