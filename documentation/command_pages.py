@@ -8,7 +8,7 @@ from textwrap import dedent
 from documentation.tables import cell, code, key_table, table
 from mlxlab.cli.app import CommandLine, format_help
 from mlxlab.cli.args import option_help
-from mlxlab.cli.main import subcommands
+from mlxlab.cli.main import command_module, subcommands
 from mlxlab.cli.train import show_help
 
 HEAD = """# Commands
@@ -28,7 +28,7 @@ def command_pages() -> dict[str, str]:
 
 def _page(name: str) -> Iterator[str]:
     yield f"# {name}"
-    module = importlib.import_module(f"mlxlab.cli.{name}")
+    module = importlib.import_module(command_module(name))
     command_lines = [value for value in vars(module).values() if isinstance(value, CommandLine)]
     if name == "train":
         yield from _train()

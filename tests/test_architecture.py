@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src" / "mlxlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [  # a package imports only packages on later lines of this list
+    ["extensions"],
     ["cli"],
     ["sweep"],
     ["analysis", "api"],
@@ -102,6 +103,19 @@ def test_packages_import_only_lower_layers(package):
     ]
     faults = [
         f"{module} imports {name}" for module, name in imports if not may_import(module, name)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_nothing_names_an_extension_but_a_config():
+    """The layers forbid imports; this forbids dotted names in strings, by which code can be imported."""
+    faults = [
+        f"{module_name(file)}: {node.value}"
+        for file in FILES
+        if not is_within(module_name(file), ("extensions",))
+        for node in ast.walk(parse(file))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if "mlxlab.extensions" in node.value
     ]
     assert not faults, "\n".join(faults)
 

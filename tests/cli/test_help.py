@@ -177,7 +177,9 @@ def test_the_dispatcher_knows_its_subcommands(capsys):
 
 def test_the_help_of_a_command_names_the_keys_of_other_commands_that_it_takes():
     names = dispatcher.subcommands()
-    commands = {name: importlib.import_module(f"mlxlab.cli.{name}").main for name in names}
+    commands = {
+        name: importlib.import_module(dispatcher.command_module(name)).main for name in names
+    }
     aliases = {
         (name, alias, command.doc)
         for name, command in commands.items()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mlxlab.cli.app import CommandLine
-from mlxlab.cli.main import main, subcommands
+from mlxlab.cli.main import command_module, main, subcommands
 from support.processes import environment
 
 WITHOUT_JSON = {
@@ -23,7 +23,7 @@ WITHOUT_JSON = {
 def commands():
     """(name, function) of every subcommand."""
     for name in subcommands():
-        module = importlib.import_module(f"mlxlab.cli.{name}")
+        module = importlib.import_module(command_module(name))
         command_lines = [value for value in vars(module).values() if isinstance(value, CommandLine)]
         if not command_lines:
             yield name, None

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from mlxlab.cli.app import CommandLine
-from mlxlab.cli.main import subcommands
+from mlxlab.cli.main import command_module, subcommands
 from mlxlab.cli.train import show_help
 from mlxlab.terminal.reflow import reflow
 
@@ -45,7 +45,7 @@ def test_paragraphs_and_columns_are_wrapped_and_commands_are_not():
 
 @pytest.mark.parametrize("name", subcommands())
 def test_no_help_text_loses_a_word(name):
-    main = importlib.import_module(f"mlxlab.cli.{name}").main
+    main = importlib.import_module(command_module(name)).main
     text = main._help([]) if isinstance(main, CommandLine) else show_help([])
     for width in (40, 80):
         fitted = reflow(text, width)

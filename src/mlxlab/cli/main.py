@@ -1,4 +1,7 @@
-"""`mlxlab COMMAND ...`: one module of this package per command, each with a `main(argv)`."""
+"""`mlxlab COMMAND ...`: one module per command, each with a `main(argv)`.
+
+The modules stand in this package and in `extensions/*/commands/`.
+"""
 
 import importlib
 import os
@@ -10,6 +13,8 @@ from pathlib import Path
 from mlxlab import __version__
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+
+PACKAGE = Path(__file__).parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +40,7 @@ def _run(argv: list[str] | None) -> int:
     if argv is None:
         sys.argv[1:] = args  # the command owns the process, as a script does
     try:
-        module = importlib.import_module(f"mlxlab.cli.{name}")
+        module = importlib.import_module(command_module(name))
     except ModuleNotFoundError as error:
         if (error.name or "mlxlab").partition(".")[0] == "mlxlab":
             raise
@@ -48,17 +53,32 @@ def _run(argv: list[str] | None) -> int:
 
 
 def subcommands() -> dict[str, str]:
-    """The modules of this package that define `main`, with the first line of each, read without importing it."""
-    folder = Path(__file__).parent
-    files = {file.stem: file for file in folder.glob("*.py") if file.stem != "main"}
-    files |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
-    texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(files.items())}
+    """The modules that define `main`, with the first line of each, read without importing it."""
+    texts = {
+        name: file.read_text(encoding="utf-8") for name, file in sorted(_command_files().items())
+    }
     is_subcommand = re.compile(r"^(def main\(|main = )", re.MULTILINE)
     return {
         name: text.splitlines()[0].strip('"')
         for name, text in texts.items()
         if is_subcommand.search(text)
     }
+
+
+def command_module(name: str) -> str:
+    """The dotted name of the module of a command."""
+    path = _command_files()[name].relative_to(PACKAGE.parent).with_suffix("")
+    return ".".join(path.parts).removesuffix(".__init__")
+
+
+def _command_files() -> dict[str, Path]:
+    """The files of the commands by their names; an extension cannot replace one of this package."""
+    files: dict[str, Path] = {}
+    for folder in (*sorted(PACKAGE.glob("extensions/*/commands")), PACKAGE / "cli"):
+        files |= {file.stem: file for file in folder.glob("*.py")}
+        files |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
+    files.pop("main", None)
+    return files
 
 
 def _print_overview() -> int:

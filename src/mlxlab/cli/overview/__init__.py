@@ -34,10 +34,12 @@ def overview(headings: Mapping[str, str]) -> str:
     """
     width = terminal.columns() or 120
     sections = {"Start": _first(width)}
-    for topic, names in TOPICS.items():
-        sections[topic] = (
-            line for name in names for line in hang(f"  {name}", headings[name], _COLUMN, width)
-        )
+    of_extensions = sorted(headings.keys() - {name for names in TOPICS.values() for name in names})
+    for topic, names in {**TOPICS, "Extensions": of_extensions}.items():
+        if names:
+            sections[topic] = (
+                line for name in names for line in hang(f"  {name}", headings[name], _COLUMN, width)
+            )
     bodies = [[terminal.styled(title, "bold"), *lines] for title, lines in sections.items()]
     closing = [line for text in CLOSING.splitlines() for line in hang("", text, 0, width)]
     return "\n\n".join("\n".join(lines) for lines in [hang("", TITLE, 0, width), *bodies, closing])
