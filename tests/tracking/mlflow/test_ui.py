@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,3 +80,25 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
         (metric["key"], metric["value"], metric["step"]) for metric in run["data"]["metrics"]
     ] == [("valid/loss", 0.25, 7)]
     assert {"key": "lr", "value": "0.1"} in run["data"]["params"]
+
+
+def test_only_the_own_address_is_an_allowed_host(project):
+    journal = make_journal(project)
+    journal.start({}, {})
+    journal.end("FINISHED")
+
+    def status_for(host: str) -> int:
+        request = urllib.request.Request(f"{address}/", headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with user_interface(project) as (_, address):
+        port = address.rpartition(":")[2]
+        own = (f"127.0.0.1:{port}", f"localhost:{port}")
+        foreign = ("192.168.0.1.evil.com", "10.evil.com", "172.16.evil.com", "evil.com")
+        assert [status_for(host) for host in own] == [200, 200]
+        statuses = [status_for(f"{host}{end}") for host in foreign for end in ("", f":{port}")]
+        assert statuses == [403] * len(statuses)

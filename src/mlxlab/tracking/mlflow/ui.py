@@ -112,6 +112,8 @@ def _start(address: Address, port: int) -> "subprocess.Popen[bytes]":
     }
     if address.artifacts:
         variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
+    # MLflow's own patterns, such as 192.168.*, also match names that an attacker registers.
+    hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}"}
     command = [
         sys.executable,
         "-P",
@@ -131,7 +133,7 @@ def _start(address: Address, port: int) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | variables,
+            env=hosts | os.environ | variables,
             start_new_session=True,
         )
 
