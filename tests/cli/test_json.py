@@ -16,7 +16,6 @@ WITHOUT_JSON = {
     "train": "its results are files of the run folder: summary.json, metrics.csv",
     "launch": "as train",
     "ui": "serves until it is stopped",
-    "completion show": "prints a script",
 }
 
 
@@ -48,15 +47,13 @@ def test_a_command_has_the_option_json_or_a_reason_not_to(name):
         ["new", "loss", "json_test_loss", "folder={folder}"],
         ["translate", "python mlx_bert_cli.py train --train t.csv --epochs 5"],
         ["kernels", "clear"],
-        ["completion", "install", "fish"],
         ["runs", "sync"],
         ["info", "memory"],
     ],
     ids=lambda args: " ".join(args[:2]),
 )
 def test_standard_output_is_one_json_document(args, tmp_path, monkeypatch, capsys):
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
     args = [arg.replace("{folder}", str(tmp_path)) for arg in args]
     assert main([*args, "--json"]) == 0

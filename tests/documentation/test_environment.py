@@ -118,7 +118,6 @@ def test_every_variable_that_the_code_reads_is_documented():
         "MLXLAB_DEVICE",
         "MLFLOW_TRACKING_URI",
         "PMI_RANK",
-        "ZDOTDIR",
         "HF_TOKEN",
         "AWS_ALLOW_HTTP",
     } <= read()

@@ -32,8 +32,6 @@ def _run(argv: list[str] | None) -> int:
     if name == "--version":
         print(f"mlxlab {__version__}")
         return 0
-    if name in ("-sc", "--shell-completion"):
-        return _complete(args)
     if name not in subcommands():
         print(f"{name}: unknown subcommand{suggestion(name, subcommands())}", file=sys.stderr)
         return ConfigError.exit_code
@@ -89,14 +87,3 @@ def _print_overview() -> int:
     except BrokenPipeError:  # `mlxlab | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _complete(args: list[str]) -> int:
-    """Prints what can follow the line in COMP_LINE (`query=bash`), or what Hydra does with other arguments."""
-    if args == ["query=bash"]:
-        from mlxlab.cli.completion.candidates import print_candidates
-
-        return print_candidates(os.environ.get("COMP_LINE", ""), list(subcommands()))
-    from mlxlab.cli import train
-
-    return train.main(["-sc", *args])

@@ -19,7 +19,7 @@ TOPICS = {
     "Use a trained model": ("evaluate", "predict", "generate", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui", "example_losses"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
-    "Set up": ("completion", "new", "migrate", "translate"),
+    "Set up": ("new", "migrate", "translate"),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command. In a checkout commands are programs of scripts/.
 Documentation: README.md and docs/index.md in the source; `python -m documentation` makes a site of them."""
