@@ -25,7 +25,7 @@ from inspect import signature
 from pathlib import Path
 
 from mlxlab import terminal
-from mlxlab.analysis.comparison import Evaluation, compare
+from mlxlab.analysis.comparison import Comparison, Evaluation, compare
 from mlxlab.analysis.comparison_report import as_json, markdown, write_report
 from mlxlab.analysis.comparison_runs import (
     check_metric,
@@ -79,9 +79,7 @@ def _compare(
         json: prints JSON instead of a table.
     """
     if sweep is not None:
-        if args:
-            hint = did_you_mean(nearest(_key(args[0]), ("metric", "out", "json")))
-            raise ConfigError(f"{args[0]}: sweep= takes only metric=, out= and json={hint}")
+        _refuse_misspelt_sweep_options(args)
         if baseline or relative_to or experiment:
             raise ConfigError(f"sweep={sweep}: only with metric=, out= and json=; without methods")
         _report(sweep, metric, out or sweep, json)
@@ -113,12 +111,8 @@ def _compare(
                 None, None, experiment, False, 30.0, folder=out, project=project_root()
             )
             listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
-            params = {"methods": listed, "baseline": baseline, "metric": metric}
-            tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
-            tracker.log_metrics(0, comparison.metrics())
-            for file in files:
-                tracker.log_artifact(file, "comparison")
-            tracker.end("FINISHED")
+            params: dict[str, object] = {"methods": listed, "baseline": baseline, "metric": metric}
+            _record(tracker, params, comparison, files)
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
     if json:
@@ -128,6 +122,17 @@ def _compare(
         terminal.show(text)
         few_pairs = _more_seeds(min(gain.pairs for gain in comparison.gains.values()))
         print(f"\n{few_pairs}{_closing_lines(out, evaluation)}")
+
+
+def _record(
+    tracker: Journal, params: dict[str, object], comparison: Comparison, files: list[Path]
+) -> None:
+    names = " vs ".join(method.name for method in comparison.methods)
+    tracker.start(params, {"kind": "comparison"}, name=names)
+    tracker.log_metrics(0, comparison.metrics())
+    for file in files:
+        tracker.log_artifact(file, "comparison")
+    tracker.end("FINISHED")
 
 
 def _default_folder(methods: dict[str, list[Path]], settings: list[str | None]) -> Path:
@@ -204,6 +209,12 @@ def _runs_of(method: str, paths: list[Path]) -> list[Path]:
         return [run for path in paths for run in find_runs(path)]
     except InputNotFoundError as error:
         raise InputNotFoundError(f"{method}={error}") from None
+
+
+def _refuse_misspelt_sweep_options(args: list[str]) -> None:
+    if args:
+        hint = did_you_mean(nearest(_key(args[0]), ("metric", "out", "json")))
+        raise ConfigError(f"{args[0]}: sweep= takes only metric=, out= and json={hint}")
 
 
 def _key(arg: str) -> str:

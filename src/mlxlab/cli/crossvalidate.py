@@ -80,18 +80,7 @@ def _crossvalidate(
         teacher_args = shlex.split(teacher or "")
     except ValueError as error:
         raise ConfigError(f"teacher={teacher}: {error}") from None
-    for arg in args:
-        key = arg.partition("=")[0].lstrip("+~")
-        if arg.startswith("-"):
-            raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help'])}")
-        if key == "sweep":
-            raise ConfigError(
-                f"{arg}: crossvalidate trains one config on all folds, and no sweep; leave it out"
-            )
-        if key in OWN_KEYS:
-            raise ConfigError(
-                f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder"
-            )
+    _check_args(args)
     if not any(arg.startswith("tracking=") for arg in args):
         args = [*args, "tracking=none"]
     with _stoppable():
@@ -125,6 +114,22 @@ def _crossvalidate(
     else:
         terminal.show(text)
     logger.info(f"report: {display_path(folder / 'table.html')}")
+
+
+def _check_args(args: list[str]) -> None:
+    """Raises ConfigError for a flag, and for keys of train that crossvalidate sets."""
+    for arg in args:
+        key = arg.partition("=")[0].lstrip("+~")
+        if arg.startswith("-"):
+            raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help'])}")
+        if key == "sweep":
+            raise ConfigError(
+                f"{arg}: crossvalidate trains one config on all folds, and no sweep; leave it out"
+            )
+        if key in OWN_KEYS:
+            raise ConfigError(
+                f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder"
+            )
 
 
 @contextmanager

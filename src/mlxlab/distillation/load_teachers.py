@@ -176,33 +176,9 @@ class TeacherLoader:
         self, teacher: LoadedTeacher, data: DataModule, seq_len: int, num_logits: int | None
     ) -> FrozenModel:
         """The teacher with the classes, labels or tokens of the student, or with its unit of the target."""
-        title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
-        if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
-            raise NotAllowedError(
-                f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}"
-            )
-        if (
-            teacher.max_tokens is not None and seq_len > teacher.max_tokens
-        ):  # MLX has no bounds checks
-            raise ConfigError(
-                f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}"
-            )
-        same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
-        if task.kind != "language_modelling" and not same_tokens:
-            expected, got = (
-                f"{each.vocab_size} tokens, {each.fingerprint[:8]}"
-                for each in (tokenizer, teacher.tokenizer)
-            )
-            raise NotAllowedError(
-                f"{title}: expected the student's tokenizer ({expected}), got {got}"
-            )
-        if (
-            teacher.encoder is not None
-            and isinstance(data, HasEncoder)
-            and not _same_texts(teacher.encoder, data)
-        ):
-            way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
-            raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
+        title = f"trainer.teachers: {teacher.name}"
+        task = data.task
+        _check_rows(teacher, data, seq_len, title)
         if task.kind == "regression":  # each standardises by its own training rows
             shift = (teacher.task.target_mean - task.target_mean) / task.target_deviation
             return FrozenModel(
@@ -210,26 +186,31 @@ class TeacherLoader:
                 scale=teacher.task.target_deviation / task.target_deviation,
                 shift=shift,
             )
-        if (
-            task.kind != "language_modelling"
-            and not task.labels
-            and task.num_classes != teacher.task.num_classes
-        ):
+        is_text = task.kind == "language_modelling"
+        if not is_text and not task.labels and task.num_classes != teacher.task.num_classes:
             raise NotAllowedError(
                 f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}"
             )
-        if same_tokens and teacher.task.labels == task.labels:
-            is_equal = task.kind != "language_modelling" or num_logits in (None, teacher.num_logits)
-            return (
-                FrozenModel(teacher.model)
-                if is_equal
-                else self._truncated(teacher, title, cast(int, num_logits))
-            )
+        same_tokens = teacher.tokenizer.fingerprint == data.tokenizer.fingerprint
+        if not same_tokens or teacher.task.labels != task.labels:
+            return self._mapped_by_name(teacher, data, num_logits, title)
+        if is_text and num_logits not in (None, teacher.num_logits):
+            return self._truncated(teacher, title, cast(int, num_logits))
+        return FrozenModel(teacher.model)
+
+    def _mapped_by_name(
+        self, teacher: LoadedTeacher, data: DataModule, num_logits: int | None, title: str
+    ) -> FrozenModel:
+        """A teacher that knows all classes, labels or tokens of the student, each found by its name."""
+        task = data.task
         if task.kind != "language_modelling":
             kind = "classes" if task.kind == "classification" else "labels"
-            own, names = list(teacher.task.labels), list(task.labels)
+            own = list(teacher.task.labels)
+            names = list(task.labels)
         else:
-            kind, own, names = "tokens", teacher.tokenizer.token_names, tokenizer.token_names
+            kind = "tokens"
+            own = teacher.tokenizer.token_names
+            names = data.tokenizer.token_names
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
@@ -295,6 +276,34 @@ class TeacherLoader:
         return TeacherCache(
             top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes
         )
+
+
+def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: str) -> None:
+    """Raises an error unless the teacher can read the student's rows as the student does."""
+    task = data.task
+    tokenizer = data.tokenizer
+    if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
+        raise NotAllowedError(
+            f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}"
+        )
+    if teacher.max_tokens is not None and seq_len > teacher.max_tokens:  # MLX has no bounds checks
+        raise ConfigError(
+            f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}"
+        )
+    same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
+    if task.kind != "language_modelling" and not same_tokens:
+        expected, got = (
+            f"{each.vocab_size} tokens, {each.fingerprint[:8]}"
+            for each in (tokenizer, teacher.tokenizer)
+        )
+        raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+    if (
+        teacher.encoder is not None
+        and isinstance(data, HasEncoder)
+        and not _same_texts(teacher.encoder, data)
+    ):
+        way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
+        raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
 
 
 def _same_texts(encoder: Encoder, data: HasEncoder) -> bool:

@@ -170,35 +170,52 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
     if shape is Any or shape is object:
         return value
     if origin in (Annotated, NotRequired, Required):
-        result = validate(value, args[0], path)
-        for bound in args[1:]:
-            if not satisfies(result, bound):
-                words = bound.func.__doc__ if isinstance(bound, Predicate) else bound
-                raise _mismatch(path, str(words), value)
-        return result
+        return _validate_bounds(value, args, path)
     if origin in (Union, types.UnionType):
         return _validate_union(value, args, path)
     if origin is Literal:
-        if not any(value == option and type(value) is type(option) for option in args):
-            raise _mismatch(path, f"one of {', '.join(map(repr, args))}", value)
-        return value
+        return _validate_literal(value, args, path)
     if typing.is_typeddict(shape):
         return _validate_fields(value, shape, path)
     if isinstance(shape, type) and is_dataclass(shape):
         return shape(**_validate_fields(value, shape, path))
     if type(value) is int and shape is float:
         return value
-    kind: Any = list if origin is tuple else origin or shape or type(None)
-    if type(value) is not kind:
-        raise _mismatch(path, "null" if shape is None else kind.__name__, value)
+    _check_type(value, shape, path)
     if origin is dict:
         return {key: validate(item, args[1], _join(path, key)) for key, item in value.items()}
     if origin in (list, tuple):
         shapes = args[:1] * len(value) if origin is list or args[1:] == (...,) else args
-        if len(value) != len(shapes):
-            raise ShapeError(path, f"expected {len(shapes)} items, got {len(value)}")
-        return origin(validate(item, shapes[n], f"{path}[{n}]") for n, item in enumerate(value))
+        return origin(_validate_items(value, shapes, path))
     return value
+
+
+def _check_type(value: object, shape: Any, path: str) -> None:
+    origin = get_origin(shape)
+    kind: Any = list if origin is tuple else origin or shape or type(None)
+    if type(value) is not kind:
+        raise _mismatch(path, "null" if shape is None else kind.__name__, value)
+
+
+def _validate_bounds(value: object, args: tuple[Any, ...], path: str) -> object:
+    result = validate(value, args[0], path)
+    for bound in args[1:]:
+        if not satisfies(result, bound):
+            words = bound.func.__doc__ if isinstance(bound, Predicate) else bound
+            raise _mismatch(path, str(words), value)
+    return result
+
+
+def _validate_literal(value: object, options: tuple[object, ...], path: str) -> object:
+    if not any(value == option and type(value) is type(option) for option in options):
+        raise _mismatch(path, f"one of {', '.join(map(repr, options))}", value)
+    return value
+
+
+def _validate_items(value: list[Any], shapes: tuple[Any, ...], path: str) -> list[object]:
+    if len(value) != len(shapes):
+        raise ShapeError(path, f"expected {len(shapes)} items, got {len(value)}")
+    return [validate(item, shapes[n], f"{path}[{n}]") for n, item in enumerate(value)]
 
 
 def _validate_union(value: object, options: tuple[object, ...], path: str) -> object:

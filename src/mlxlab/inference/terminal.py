@@ -43,22 +43,27 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
             log.info("the conversation is forgotten")
         elif command := _COMMAND.match(message):
             log.warning(f"unknown command {one_line(command[0], 40)}; /help lists them")
+        elif message and in_terminal:
+            _answer_in_terminal(chat, message, sampling, request)
         elif message:
-            try:
-                _answer(chat, re.sub(r"^//", "/", message), sampling, request)
-            except DataError as error:
-                if not in_terminal:
-                    raise
-                log.warning(str(error))
-            except KeyboardInterrupt:
-                if not in_terminal:
-                    raise
-                chat.drop_unanswered()
-                print(flush=True)
-                log.info("the answer is stopped")
+            _answer(chat, message, sampling, request)
+
+
+def _answer_in_terminal(
+    chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig
+) -> None:
+    try:
+        _answer(chat, message, sampling, request)
+    except DataError as error:
+        log.warning(str(error))
+    except KeyboardInterrupt:
+        chat.drop_unanswered()
+        print(flush=True)
+        log.info("the answer is stopped")
 
 
 def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
+    message = re.sub(r"^//", "/", message)
     chunks, forgotten, room = chat.reply(message, sampling, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")

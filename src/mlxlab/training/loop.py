@@ -66,14 +66,8 @@ class TrainingLoop:
             DivergenceError: loss or gradients stayed non-finite, and no rollback is left.
             WorkerLostError: another process exited or does not respond.
         """
-        state, group, self.resumed = self.state, self.context.group, resume
-        if resume is not None:
-            state.restore(resume)
-            state.load_state_dict(resume.state)
-        state.shard(group, resume)
-        self._build_step()
-        self._start(resumed=resume is not None)
-        state.model.train()
+        state = self.state
+        self._prepare(resume)
         while not self.control.stop_reason:
             try:
                 for batch in self.context.timer.waiting(state.data):
@@ -88,26 +82,27 @@ class TrainingLoop:
                     ):
                         self.in_flight = read
                         continue
-                    result = read()
-                    state.record(result)
-                    self._check_finite()
-                    self._check_limits()
-                    if (
-                        state.progress.step % self.trainer.log_every == 0
-                        or self.control.stop_reason == "done"
-                    ):
-                        log_totals(self.context, state, result, self.callbacks)
-                    self._finish_step(result)
+                    self._end_step(read)
                     if self.control.stop_reason:
                         break
             except StepInterrupted:
                 self._sync_requests()
             except DivergenceError:
-                if not group.rank_zero_first(self._roll_back):
+                if not self.context.group.rank_zero_first(self._roll_back):
                     raise
         state.before_save()  # flushes the loss
         for hook in self.hooks:
             hook.on_end(self.context, state)
+
+    def _prepare(self, resume: Checkpoint | None) -> None:
+        self.resumed = resume
+        if resume is not None:
+            self.state.restore(resume)
+            self.state.load_state_dict(resume.state)
+        self.state.shard(self.context.group, resume)
+        self._build_step()
+        self._start(resumed=resume is not None)
+        self.state.model.train()
 
     def _start_step(self, batch: Batch) -> Callable[[], StepResult]:
         """Begins a step, or takes it if steps do not overlap; the returned function reads the result."""
@@ -121,6 +116,17 @@ class TrainingLoop:
         with group.computing():
             result = self.step(device_batch)._replace(batch=batch)
         return lambda: result
+
+    def _end_step(self, read: Callable[[], StepResult]) -> None:
+        """Reads the result of a step, and does what is due after it."""
+        result = read()
+        self.state.record(result)
+        self._check_finite()
+        self._check_limits()
+        is_due = self.state.progress.step % self.trainer.log_every == 0
+        if is_due or self.control.stop_reason == "done":
+            log_totals(self.context, self.state, result, self.callbacks)
+        self._finish_step(result)
 
     def _read_in_flight(self, read: Callable[[], StepResult]) -> None:
         """Ends the step before the one just started, with which nothing was due."""

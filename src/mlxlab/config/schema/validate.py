@@ -1,10 +1,10 @@
 """Validates values against type hints, and those of several keys against each other; collects all issues."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import Literal, cast, get_args, get_origin
 
 from mlxlab.config.instantiate import allowed_targets, serves_as
 from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, one_line, shown, walk
@@ -79,41 +79,41 @@ class Validator:
             return
         if value == MISSING:
             yield ConfigIssue(path, f"missing; expected {describe(hint)}")
+        elif is_union(expected):
+            yield from self._union(hint, expected, value, path)
         elif isinstance(expected, Record) and isinstance(value, dict):
             yield from self.node(value, expected.target, path)
-        elif (
-            is_union(expected)
-            and isinstance(value, dict)
-            and any(isinstance(option, Record) for option in args)
-        ):
-            yield from self._tagged(expected, value, path)
-        elif is_union(expected):
-            tries = [list(self.value(option, value, path)) for option in args]
-            if all(tries):
-                inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
-                inside.sort(
-                    key=lambda issues: issues[0].path == join_key(path, "_target_")
-                )  # other components last
-                yield from inside[0] if inside else [self._misfit(hint, value, path)]
         elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
-            target = str(value["_target_"])
-            if serves_as(target, expected.name):
-                yield from self.node(value, target, path)
-            else:
-                message = f"expected a component of kind {expected.name}, got {target}"
-                yield ConfigIssue(join_key(path, "_target_"), message)
-        elif origin is dict and isinstance(value, dict):
-            for key, item in value.items():
-                yield from self.value(args[1], item, join_key(path, key))
-        elif (
-            origin is list
-            and isinstance(value, list)
-            and all(satisfies(value, bound) for bound in bounds)
-        ):
-            for index, item in enumerate(value):
-                yield from self.value(args[0], item, join_key(path, index))
+            yield from self._component(expected, value, path)
+        elif _is_collection(origin, value) and all(satisfies(value, bound) for bound in bounds):
+            for key, item in _items(value):
+                yield from self.value(args[-1], item, join_key(path, key))
         elif not _fits(expected, value) or not all(satisfies(value, bound) for bound in bounds):
             yield ConfigIssue(path, self._expected(hint, value, path))
+
+    def _union(
+        self, hint: object, union: object, value: object, path: str
+    ) -> Iterator[ConfigIssue]:
+        options = get_args(union)
+        if isinstance(value, dict) and any(isinstance(option, Record) for option in options):
+            yield from self._tagged(union, value, path)
+            return
+        tries = [list(self.value(option, value, path)) for option in options]
+        if all(tries):
+            inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
+            # A component of another kind comes last: the value was not meant to be one.
+            inside.sort(key=lambda issues: issues[0].path == join_key(path, "_target_"))
+            yield from inside[0] if inside else [self._misfit(hint, value, path)]
+
+    def _component(
+        self, expected: Component, value: dict[str, object], path: str
+    ) -> Iterator[ConfigIssue]:
+        target = str(value["_target_"])
+        if serves_as(target, expected.name):
+            yield from self.node(value, target, path)
+        else:
+            message = f"expected a component of kind {expected.name}, got {target}"
+            yield ConfigIssue(join_key(path, "_target_"), message)
 
     def _tagged(self, union: object, value: dict[str, object], path: str) -> Iterator[ConfigIssue]:
         """A mapping against that record of a union which has the same tag: a key with one allowed value each."""
@@ -226,6 +226,17 @@ def _limits(bounds: tuple[Bound, ...]) -> list[tuple[str, float]]:
         for bound in bounds
         if isinstance(bound, Gt | Ge | Lt | Le)
     ]
+
+
+def _is_collection(origin: object, value: object) -> bool:
+    return origin in (dict, list) and type(value) is origin
+
+
+def _items(value: object) -> Iterable[tuple[object, object]]:
+    """The items of a mapping by key, those of a list by index."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(cast(list[object], value))
 
 
 def _fits(kind: object, value: object) -> bool:

@@ -53,6 +53,10 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         raise InputNotFoundError(
             f"{title}: no such folder, and not a hub id (owner/name){near and f'; {near}'}"
         )
+    return _download(name, title)
+
+
+def _download(name: str, title: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:

@@ -218,25 +218,34 @@ def _texts(connection: sqlite3.Connection, column: str, rows: str) -> list[str]:
 
 
 def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) -> None:
-    problems = []
+    problems = [*_changed_questions(stored, settings), *_changed_methods(stored, settings)]
+    if problems:
+        advice = f"continue {path.parent} with the same settings, or choose another hydra.sweep.dir"
+        raise ConfigError(
+            "\n".join([*problems[:9], advice] if problems[1:] else [f"{problems[0]}; {advice}"])
+        )
+
+
+def _changed_questions(stored: StudySettings, settings: StudySettings) -> Iterator[str]:
+    """Differences of the space, the objectives and the overrides."""
     for key in dict.fromkeys([*settings["space"], *stored["space"]]):
         now, before = settings["space"].get(key), stored["space"].get(key)
         if now != before:
-            problems.append(
-                f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}"
-            )
+            yield f"{key}: got {now or 'no values'}, the study searches {before or 'no such key'}"
     has_objectives = settings["objectives"] == stored["objectives"]
     if not has_objectives:
         now, before = (_described(each["objectives"]) for each in (settings, stored))
-        problems.append(f"objective: got {now}, that of the study is {before}")
+        yield f"objective: got {now}, that of the study is {before}"
     for override in sorted({*settings["overrides"]} ^ {*stored["overrides"]}):
         if has_objectives or not override.startswith("objective="):  # which is named already
             what = "not in" if override in settings["overrides"] else "missing, but in"
-            problems.append(f"{override}: {what} the study")
+            yield f"{override}: {what} the study"
+
+
+def _changed_methods(stored: StudySettings, settings: StudySettings) -> Iterator[str]:
+    """Differences of the sampler and the pruner."""
     if settings["sampler"] != stored["sampler"]:
-        problems.append(
-            f"hydra.sweeper.sampler={settings['sampler']}: the study has {stored['sampler']}"
-        )
+        yield f"hydra.sweeper.sampler={settings['sampler']}: the study has {stored['sampler']}"
     elif settings["sampler_settings"] != stored["sampler_settings"]:
         pairs = {**stored["sampler_settings"], **settings["sampler_settings"]}.items()
         changed = [
@@ -244,21 +253,14 @@ def _check_settings(stored: StudySettings, settings: StudySettings, path: Path) 
             for name, value in pairs
             if stored["sampler_settings"].get(name) != value
         ]
-        problems.append(
-            f"{', '.join(changed)}: other settings of the sampler than those of the study"
-        )
+        yield f"{', '.join(changed)}: other settings of the sampler than those of the study"
     for key in sorted({"pruner", *settings["pruner_settings"], *stored["pruner_settings"]}):
         new, old = (
             {"pruner": each["pruner"], **each["pruner_settings"]}.get(key)
             for each in (settings, stored)
         )
         if new != old:
-            problems.append(f"hydra.sweeper.{key}={new}: the study has {old}")
-    if problems:
-        advice = f"continue {path.parent} with the same settings, or choose another hydra.sweep.dir"
-        raise ConfigError(
-            "\n".join([*problems[:9], advice] if problems[1:] else [f"{problems[0]}; {advice}"])
-        )
+            yield f"hydra.sweeper.{key}={new}: the study has {old}"
 
 
 def _check_trials(

@@ -24,26 +24,32 @@ def cell_text(value: object) -> str | None:
             return _checked(value)
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() | Decimal():
             return str(value)
         case float():
-            if math.isinf(value):
-                raise ValueError("expected a finite number")
-            return "NaN" if math.isnan(value) else repr(value)
+            return _float_text(value)
         case datetime() | date() | time():
             return value.isoformat()
-        case Decimal():
-            return str(value)
         case bytes():
             return _checked(value.decode())
         case list():
-            try:
-                return _checked(json.dumps(value, ensure_ascii=False, default=cell_text))
-            except RecursionError:
-                raise ValueError("a list that is nested too deep") from None
-    if isinstance(value, Mapping):
-        raise ValueError(f"an object ({abbreviate(value)}), expected text, a number or a list")
+            return _checked(_json_text(value))
+        case Mapping():
+            raise ValueError(f"an object ({abbreviate(value)}), expected text, a number or a list")
     raise ValueError(f"{type(value).__name__}, expected text, a number or a list")
+
+
+def _float_text(value: float) -> str:
+    if math.isinf(value):
+        raise ValueError("expected a finite number")
+    return "NaN" if math.isnan(value) else repr(value)
+
+
+def _json_text(value: list[object]) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=cell_text)
+    except RecursionError:
+        raise ValueError("a list that is nested too deep") from None
 
 
 def kind_of(value: object) -> str:
