@@ -23,7 +23,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["distillation"],
     ["callbacks", "inference", "estimate"],
     ["growth"],
-    ["training", "model_analysis", "interop"],
+    ["training", "interop"],
     ["models", "distributed", "figures"],
     ["config", "data", "ops", "checkpoint", "tracking", "storage"],
     ["backend"],

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.model_analysis.attention import attention_entropy
+from mlxlab.extensions.weight_analysis.attention import attention_entropy
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import attention_bias
 from support.models import make_model, weights_of

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.model_analysis.drift import Drift, Pair, drift, rotate_onto
-from mlxlab.model_analysis.embeddings import embedding_geometry
-from mlxlab.model_analysis.snapshot import EMBEDDING, ROWS, Snapshot, save_snapshot
-from mlxlab.model_analysis.spectrum import entropy_rank, rank_fraction, squared_singular_values
-from mlxlab.model_analysis.worker import one_numpy_thread
+from mlxlab.extensions.weight_analysis.drift import Drift, Pair, drift, rotate_onto
+from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
+from mlxlab.extensions.weight_analysis.snapshot import EMBEDDING, ROWS, Snapshot, save_snapshot
+from mlxlab.extensions.weight_analysis.spectrum import (
+    entropy_rank,
+    rank_fraction,
+    squared_singular_values,
+)
+from mlxlab.extensions.weight_analysis.worker import one_numpy_thread
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from mlxlab.backend.openblas import find_openblas
-from mlxlab.model_analysis.worker import BackgroundWorker, one_numpy_thread
+from mlxlab.extensions.weight_analysis.worker import BackgroundWorker, one_numpy_thread
 
 
 def threads() -> dict[str, int]:

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from mlxlab.model_analysis.spectrum import entropy_rank, rank_fraction, squared_singular_values
+from mlxlab.extensions.weight_analysis.spectrum import (
+    entropy_rank,
+    rank_fraction,
+    squared_singular_values,
+)
 
 
 def matrix(values: list[float], shape: tuple[int, int]) -> np.ndarray:

@@ -9,11 +9,11 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.analysis import SECONDS, WeightAnalysis
-from mlxlab.callbacks.plots import PANELS, line_styles, plot_analysis
 from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.model_analysis import measure
+from mlxlab.extensions.weight_analysis import measure
+from mlxlab.extensions.weight_analysis.callback import SECONDS, WeightAnalysis
+from mlxlab.extensions.weight_analysis.plot import PANELS, line_styles, plot_analysis
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from support.models import FixedBatches, NoOpCallback, Recorder, StopAt, fit, make_run, make_trainer
@@ -70,7 +70,9 @@ class Wait(NoOpCallback):
 @pytest.fixture(autouse=True)
 def no_plot(request, monkeypatch):
     if "plotted" not in request.node.name:
-        monkeypatch.setattr("mlxlab.callbacks.analysis.plot_analysis", lambda history: None)
+        monkeypatch.setattr(
+            "mlxlab.extensions.weight_analysis.plot.plot_analysis", lambda history: None
+        )
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +172,12 @@ def test_training_is_the_same_with_and_without_it(tmp_path):
 
 
 def test_switched_off_it_imports_nothing(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("mlxlab.model_analysis")]:
-        monkeypatch.delitem(sys.modules, name)
+    package = "mlxlab.extensions.weight_analysis."
+    for name in [name for name in sys.modules if name.startswith(package)]:
+        if name != f"{package}callback":
+            monkeypatch.delitem(sys.modules, name)
     train(tmp_path, [analysis(tmp_path, None)])
-    assert not any(name.startswith("mlxlab.model_analysis") for name in sys.modules)
+    assert [name for name in sys.modules if name.startswith(package)] == [f"{package}callback"]
     assert [*tmp_path.iterdir()] == []
 
 
@@ -246,7 +250,7 @@ def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, mo
 def test_a_run_that_a_signal_ends_does_not_wait_long(tmp_path, monkeypatch, caplog):
     finish = threading.Event()
     monkeypatch.setattr(measure, "measure", lambda *args: finish.wait(20) and {})
-    monkeypatch.setattr("mlxlab.callbacks.analysis.SIGNAL_SECONDS", 0.1)
+    monkeypatch.setattr("mlxlab.extensions.weight_analysis.callback.SIGNAL_SECONDS", 0.1)
     run = train(tmp_path, [analysis(tmp_path, ["rank"]), StopAt(3)])
     finish.set()
     assert run.state.progress.step == 3
@@ -334,7 +338,7 @@ def test_drift_starts_again_with_another_model_also_on_a_resume(tmp_path, monkey
 
 
 def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
-    from mlxlab.model_analysis.snapshot import named_matrices, take_snapshot
+    from mlxlab.extensions.weight_analysis.snapshot import named_matrices, take_snapshot
 
     model = build_model(NODE, kind="classification", vocab_size=64, num_classes=2, seed=0)
     layer = model.backbone.layers[0]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from mlx.utils import tree_map
 
-from mlxlab.callbacks.plots import plot_analysis
 from mlxlab.constraints import Fraction, Size
 from mlxlab.figures import save_figure
 from mlxlab.metric_names import ANALYSIS
@@ -20,7 +19,7 @@ from mlxlab.training.state import StepResult, TrainState
 from mlxlab.wording import percent
 
 if TYPE_CHECKING:
-    from mlxlab.model_analysis.snapshot import Snapshot
+    from mlxlab.extensions.weight_analysis.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class WeightAnalysis(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.kinds:
             return
-        from mlxlab.model_analysis.worker import BackgroundWorker
+        from mlxlab.extensions.weight_analysis.worker import BackgroundWorker
 
         self._worker: BackgroundWorker[Metrics] = BackgroundWorker("analysis")
         before_save = state.before_save
@@ -117,12 +116,14 @@ class WeightAnalysis(Callback):
             self._finish(context, state)
         if self._skipped > 1:
             logger.warning(f"analysis: {self._skipped} evaluations were skipped")
+        from mlxlab.extensions.weight_analysis.plot import plot_analysis
+
         if not context.control.stop_signal and (figure := plot_analysis(state.history)):
             save_figure(context.tracker, figure, self.plots / "analysis.png")
 
     def _resume(self, context: FitContext, state: TrainState) -> None:
         """Restores the last snapshot; repeats an analysis that was not finished when the run was killed."""
-        from mlxlab.model_analysis.snapshot import remove_newer
+        from mlxlab.extensions.weight_analysis.snapshot import remove_newer
 
         step = state.progress.step
         remove_newer(self.snapshots, step)
@@ -153,7 +154,7 @@ class WeightAnalysis(Callback):
         context.log(state, metrics | {PAUSE_SECONDS: time.perf_counter() - start})
 
     def _start(self, state: TrainState) -> None:
-        from mlxlab.model_analysis.measure import analyse
+        from mlxlab.extensions.weight_analysis.measure import analyse
 
         snapshot, before = self._take_snapshot(state), self._before
         if before is not None and before.model != snapshot.model:
@@ -166,7 +167,7 @@ class WeightAnalysis(Callback):
         )
 
     def _take_snapshot(self, state: TrainState) -> "Snapshot":
-        from mlxlab.model_analysis.snapshot import model_digest, take_snapshot
+        from mlxlab.extensions.weight_analysis.snapshot import model_digest, take_snapshot
 
         digest = model_digest(state.architecture, state.progress.model_step)
         with state.eval_weights() as model:
@@ -174,14 +175,14 @@ class WeightAnalysis(Callback):
 
     def _load_newest(self, state: TrainState) -> "Snapshot | None":
         """The newest snapshot from before the current step, of the model that is trained now."""
-        from mlxlab.model_analysis.snapshot import load_newest, model_digest
+        from mlxlab.extensions.weight_analysis.snapshot import load_newest, model_digest
 
         digest = model_digest(state.architecture, state.progress.model_step)
         return load_newest(self.snapshots, state.progress.step, digest)
 
     def _attention(self, context: FitContext, state: TrainState) -> Metrics:
-        from mlxlab.model_analysis.attention import attention_entropy
-        from mlxlab.model_analysis.measure import attention_metrics
+        from mlxlab.extensions.weight_analysis.attention import attention_entropy
+        from mlxlab.extensions.weight_analysis.measure import attention_metrics
 
         batch = next(iter(context.valid), None)
         if batch is None:
@@ -212,7 +213,7 @@ class WeightAnalysis(Callback):
 
     def _short_of_memory(self, state: TrainState) -> str:
         """Why there is no memory for an analysis; "" if there is."""
-        from mlxlab.model_analysis.snapshot import snapshot_bytes
+        from mlxlab.extensions.weight_analysis.snapshot import snapshot_bytes
 
         available, total = self.memory()
         used = total - available + COPIES * snapshot_bytes(state.model, self.max_rows)

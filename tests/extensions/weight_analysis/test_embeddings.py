@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlxlab.model_analysis import embeddings
-from mlxlab.model_analysis.embeddings import embedding_geometry
+from mlxlab.extensions.weight_analysis import embeddings
+from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
 
 
 @pytest.mark.parametrize("chunk", [7, 100])  # smaller than the 60 rows, and larger
