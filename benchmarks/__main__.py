@@ -87,7 +87,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import UnexpectedResults
-from mlxlab.cli.app import format_help, run_subcommand
+from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
@@ -138,7 +138,7 @@ LISTS = {  # keys with several values, separated by commas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_subcommand(argv, act=_measure, show_help=lambda _: format_help(__doc__))
+    return run_subcommand(argv, act=_measure, show_help=lambda _: __doc__.strip())
 
 
 def _measure(args: list[str]) -> None:

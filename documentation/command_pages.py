@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from textwrap import dedent
 
 from documentation.tables import cell, code, key_table, table
-from mlxlab.cli.app import CommandLine, format_help
+from mlxlab.cli.app import CommandLine
 from mlxlab.cli.args import option_help
 from mlxlab.cli.main import command_module, subcommands
 from mlxlab.cli.train import show_help
 
 HEAD = """# Commands
 
-In a checkout a command is a program of `scripts/`, in an installation a subcommand of `mlxlab`: `scripts/runs.py list`
-is `mlxlab runs list`. Arguments are `key=value`; `--key` is short for `key=true`, `--help` prints what these pages say.
+`scripts/train.py` is `mlxlab train`. Arguments are `key=value`; `--key` is short for `key=true`, `--help` prints what these pages say.
 All commands have the same [exit codes](../exit_codes.md).
 """
 
@@ -33,9 +32,9 @@ def _page(name: str) -> Iterator[str]:
     if name == "train":
         yield from _train()
     elif not command_lines:
-        yield as_markdown(format_help(module.__doc__))
+        yield as_markdown((module.__doc__ or "").strip())
     for command_line in command_lines:
-        yield as_markdown(format_help(command_line.doc))
+        yield as_markdown((command_line.doc or "").strip())
         for subcommand, each in command_line.subcommands.items():
             rows = [row for target in each.targets for row in _options(target)]
             if rows:

@@ -301,23 +301,24 @@ def test_the_commands_of_a_page_can_be_pasted_in_order(page):
     assert num_uses >= (20 if page.stem == "README" else 2)
 
 
+def command_lines(text):
+    """The name and the arguments of each command of mlxlab that is a line of the text."""
+    lines = re.findall(r"^(?:scripts/|mlxlab )(\w+)(?:\.py)?( .*)$", text, re.M)
+    return [[name, *shlex.split(args, comments=True)] for name, args in lines]
+
+
 def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monkeypatch):
     section = (ROOT / "docs" / "how_to" / "training" / "own_data.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shutil.copy(ROOT / "src/mlxlab/data/titanic/titanic.csv", tmp_path / "my.csv")
     monkeypatch.chdir(tmp_path)
     tiny = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
-    commands = [
-        shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", section, re.M)
-    ]
+    commands = command_lines(section)
     shown = readme.split("### From a CSV file of your own to predictions")[1].split("\n### ")[0]
-    shown_commands = [
-        shlex.split(line, comments=True) for line in re.findall(r"^scripts/.*$", shown, re.M)
-    ]
+    shown_commands = command_lines(shown)
     assert len(shown_commands) > 3
     assert [command for command in shown_commands if command not in commands] == []
-    for script, *args in commands:
-        name = Path(script).stem
+    for name, *args in commands:
         done = run_here(*args, *(tiny if name == "train" else ()), script=name)
         assert done.returncode == 0, done.stderr
     heading = re.search(r"^PassengerId,.*$", readme, re.M)

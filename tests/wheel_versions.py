@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.extras import ROOT, call, seconds
 
-from mlxlab.cli.app import format_help, run_subcommand
+from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, InputNotFoundError
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, _ = parse_args(args, ["tests.wheel_versions.check_versions"])
         return check_versions(**options)
 
-    return run_subcommand(argv, act=act, show_help=lambda _: format_help(__doc__), needs_args=False)
+    return run_subcommand(argv, act=act, show_help=lambda _: __doc__.strip(), needs_args=False)
 
 
 if __name__ == "__main__":

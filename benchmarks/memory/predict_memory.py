@@ -9,7 +9,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.alternate import table
-from benchmarks.new_process import ROOT
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.errors import ConfigError
 
@@ -35,7 +34,7 @@ def predict_memory(run: str | None = None, rows: int = 10_000) -> str:
             lines.append(
                 (f"{count:,}", f"{peak / 1e6:.0f}", f"{count / (time.perf_counter() - start):.0f}")
             )
-    return table("scripts/predict.py on the test rows of the Titanic, repeated", lines)
+    return table("mlxlab predict on the test rows of the Titanic, repeated", lines)
 
 
 def _write_rows(path: Path, count: int) -> None:
@@ -48,13 +47,20 @@ def _write_rows(path: Path, count: int) -> None:
 
 def _peak_of_predict(run: str, source: Path, output: Path) -> int:
     """Bytes; only those of this one process."""
-    script = str(Path(ROOT, "scripts", "predict.py"))
     process = os.posix_spawn(
         sys.executable,
-        [sys.executable, script, f"run={run}", f"input={source}", f"output={output}"],
+        [
+            sys.executable,
+            "-m",
+            "mlxlab",
+            "predict",
+            f"run={run}",
+            f"input={source}",
+            f"output={output}",
+        ],
         os.environ,
     )
     _, status, usage = os.wait4(process, 0)
     if status:
-        raise RuntimeError(f"predict.py: status {status}")
+        raise RuntimeError(f"mlxlab predict: status {status}")
     return usage.ru_maxrss * UNIT

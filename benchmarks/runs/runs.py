@@ -25,7 +25,6 @@ METRICS = (
     "train/learning_rate",
     "throughput/tokens_per_sec",
 )
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "runs.py"
 COMMANDS = {
     "list": ["list"],
     "list, sorted": [
@@ -138,7 +137,9 @@ def _metrics(runs: int, steps: int) -> Iterator[tuple[str, str, float, int, int]
 def _time(args: list[str]) -> tuple[float, float]:
     """(elapsed, CPU) seconds of a command."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-m", "mlxlab", "runs", *args], capture_output=True, check=False
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (
         time.perf_counter() - start,

@@ -1,4 +1,4 @@
-"""How this program was started, and how messages name its commands: as they are typed into a shell."""
+"""Commands, arguments and paths in messages, as they are typed into a shell."""
 
 import re
 import shlex
@@ -11,15 +11,6 @@ def in_notebook() -> bool:
     """Whether this process is the kernel of a Jupyter notebook."""
     kernel = sys.modules.get("ipykernel.kernelapp")
     return kernel is not None and bool(kernel.IPKernelApp.initialized())
-
-
-def command(subcommand: str) -> str:
-    """`mlxlab runs sync`, or `scripts/runs.py sync` when a program of scripts/ is running."""
-    called = Path(sys.argv[0])
-    if called.suffix == ".py" and called.parent.name == "scripts":
-        name, _, args = subcommand.partition(" ")
-        return f"{called.with_name(name)}.py {args}".rstrip()
-    return f"mlxlab {subcommand}"
 
 
 def install_command(extra: str = "") -> str:
@@ -39,7 +30,7 @@ def display_path(path: Path | str) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that continues the run in this folder."""
-    return f"{command('train')} {join(resume_overrides(display_path(folder)))}"
+    return f"mlxlab train {join(resume_overrides(display_path(folder)))}"
 
 
 def resume_overrides(folder: Path | str) -> list[str]:

@@ -24,8 +24,8 @@ def test_another_python_than_that_of_the_installation_is_one_line():
     command = [
         sys.executable,
         "-S",
-        ROOT / "scripts" / "evaluate.py",
-        "run=outputs/mine",
+        ROOT / "scripts" / "train.py",
+        "experiment=titanic",
     ]  # -S: without packages
     ended = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
     assert ended.returncode == 69

@@ -182,8 +182,7 @@ def test_launch_refuses_what_it_cannot_start(args, message, capsys):
     assert message in line
 
 
-def test_launch_runs_train_where_the_package_is_installed_without_scripts(monkeypatch, capfd):
-    monkeypatch.setattr("mlxlab.cli.launch.__file__", "/nowhere/site-packages/mlxlab/cli/launch.py")
+def test_launch_runs_train(capfd):
     assert main.main(["launch", "nproc=1", "--cfg", "job"]) == 0
     assert "_target_: mlxlab.training.trainer.Trainer" in capfd.readouterr().out
 

@@ -99,10 +99,9 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
 
 
 def test_a_stopped_command_leaves_no_process_behind(tmp_path):
-    script = ROOT / "scripts" / "crossvalidate.py"
     args = [*ARGS, "trainer.epochs=100000", f"folder={tmp_path}"]
     process = subprocess.Popen(
-        [sys.executable, str(script), *args], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mlxlab", "crossvalidate", *args], stderr=subprocess.PIPE, text=True
     )
     children: list[psutil.Process] = []
     while len(children) < 2 and process.poll() is None:

@@ -42,7 +42,7 @@ def run(tmp_path_factory):
 
 def test_the_commands_of_the_readme(run, tmp_path, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^scripts/export\.py ((?:hf|gguf) .*)$", text, re.M)
+    commands = re.findall("^mlxlab export ((?:hf|gguf) .*)$", text, re.M)
     outputs = []
     for command in commands:
         kind, source, out = shlex.split(command, comments=True)
@@ -71,7 +71,7 @@ def test_the_commands_of_the_readme(run, tmp_path, capsys):
     ):
         assert name in card
     assert re.search(r": 2 steps on /\S+/text\.jsonl \(streaming\)\.", card)
-    assert f"scripts/train.py {shlex.quote('tracking=none')}" in card
+    assert f"mlxlab train {shlex.quote('tracking=none')}" in card
 
 
 def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run, tmp_path):
@@ -86,9 +86,9 @@ def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run,
     for step, later in ((3, [3]), (4, [3, 4])):
         assert main(["hf", f"run={copy}", f"out={tmp_path}/{step}", f"checkpoint=step-{step}"]) == 0
         card = (tmp_path / str(step) / "README.md").read_text()
-        first, *continued = re.findall(r"^scripts/train\.py .*$", card, re.M)
+        first, *continued = re.findall("^mlxlab train .*$", card, re.M)
         assert "trainer.max_steps=2" in first
-        command = f"scripts/train.py hydra.run.dir={copy} resume=auto trainer.max_steps="
+        command = f"mlxlab train hydra.run.dir={copy} resume=auto trainer.max_steps="
         assert continued == [f"{command}{each}" for each in later]
         assert re.findall(r"^# continued at step (\d)$", card, re.M) == [
             str(each - 1) for each in later

@@ -243,7 +243,7 @@ def test_a_run_records_its_flops(home):
 @pytest.mark.parametrize(
     ("card", "run"),
     [
-        ("scripts/train.py seed=1 hydra.run.dir=outputs/tuned\n", ": outputs/tuned"),
+        ("mlxlab train seed=1 hydra.run.dir=outputs/tuned\n", ": outputs/tuned"),
         ("# tuned\n", ""),
         (None, ""),
     ],

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from mlxlab.cli import launch, main
-from support.processes import ROOT
 
 HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
 TWO = HOSTS[:2]
@@ -219,7 +218,7 @@ def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert main.main(["launch", "nproc=2", "backend=mpi", "seed=1"]) == code
     out, err = capfd.readouterr()
-    assert f"-- {sys.executable} {ROOT}/scripts/train.py seed=1 trainer.parallel=data" in out
+    assert f"-- {sys.executable} -m mlxlab train seed=1 trainer.parallel=data" in out
     assert printed in err
 
 

@@ -58,7 +58,7 @@ def test_a_documented_command_exists_with_its_options(capsys):
     num_options = 0
     for name in documented_pages():
         for command, _ in commands(ROOT / f"{name}.md"):
-            program = re.match(r"(?:python )?scripts/(\w+)\.py|mlxlab (\w+)", command)
+            program = re.match(r"scripts/(train)\.py|mlxlab (\w+)", command)
             if program is None:
                 continue
             subcommand = program[1] or program[2]

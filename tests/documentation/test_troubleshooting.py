@@ -18,7 +18,7 @@ def phrases():
                 and isinstance(node.value, str)
                 and re.search(r"\w \w", node.value)
             ):
-                yield node.value.strip()
+                yield node.value.strip(" ,;:")
 
 
 def messages():

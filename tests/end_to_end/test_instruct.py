@@ -13,7 +13,6 @@ from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from support.processes import (
-    ROOT,
     environment,
     final_state,
     run_here,
@@ -100,13 +99,8 @@ def test_a_run_keeps_its_template_whatever_becomes_of_the_file(settings, tmp_pat
 
 
 def talk(folder, lines, *more):
-    command = [
-        sys.executable,
-        ROOT / "scripts" / "generate.py",
-        f"run={folder}",
-        "chat=true",
-        *more,
-    ]
+    args = ["generate", f"run={folder}", "chat=true", *more]
+    command = [sys.executable, "-m", "mlxlab", *args]
     return subprocess.run(
         command, input=lines, env=environment(), capture_output=True, timeout=100, check=False
     )
@@ -177,7 +171,7 @@ def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
     forgotten = "the context is full: the oldest 2 messages are forgotten"
     finished = talk(trained[0], lines.encode(), *options)
     assert finished.stderr.decode().count(forgotten) > 0
-    command = [str(ROOT / "scripts" / "generate.py"), f"run={trained[0]}", "chat=true", *options]
+    command = ["-m", "mlxlab", "generate", f"run={trained[0]}", "chat=true", *options]
     screen = run_in_terminal(command, 100, typed=f"{lines}/exit\n")
     assert screen.code == 0
     assert screen.text.count(forgotten) == finished.stderr.decode().count(forgotten)

@@ -4,29 +4,16 @@ import sys
 from types import SimpleNamespace
 
 import mlx.nn as nn
-import pytest
 
 from mlxlab.experiment.report import closing_lines, describe_memory, number
 from mlxlab.experiment.run_metrics import numbers
 from mlxlab.training.optim.optimizers import adamw
 
 
-@pytest.mark.parametrize(
-    ("program", "expected"),
-    [
-        (
-            "scripts/train.py",
-            ["next: scripts/evaluate.py run=r", "next: scripts/generate.py run=r"],
-        ),
-        ("/usr/bin/mlxlab", ["next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]),
-    ],
-)
-def test_closing_lines_name_the_program_and_paths_as_they_are_typed(
-    monkeypatch, tmp_path, program, expected
-):
-    monkeypatch.setattr(sys, "argv", [program])
+def test_closing_lines_are_commands_with_paths_as_they_are_typed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    run, expected = tmp_path / "r", ["run folder: r", *expected]
+    run = tmp_path / "r"
+    expected = ["run folder: r", "next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]
     assert closing_lines(run, generates=True, predicts=False) == expected
     (run / "inference").mkdir(parents=True)
     (run / "inference" / "chat_template.jinja").touch()

@@ -47,7 +47,7 @@ MAKE = {  # a file or run "of yours" -> the commands that make it, maybe from th
     "conversations.jsonl": "python examples/unit_conversions.py 100 > conversations.jsonl",
     "model.gguf": f"{_TRAIN} model=transformer data=instruct data.source=conversations.jsonl "
     "hydra.run.dir=outputs/gguf\n"
-    "scripts/export.py gguf run=outputs/gguf out=model.gguf",
+    "mlxlab export gguf run=outputs/gguf out=model.gguf",
     "outputs/first": f"{_TRAIN} hydra.run.dir=outputs/first",
     "outputs/mine": f"{_TRAIN} hydra.run.dir=outputs/mine",
     "outputs/mine, a decoder": f"{_TRAIN} model=transformer data=streaming data.source=code.txt "
@@ -82,12 +82,12 @@ class Page:
     short: bool = True
 
 
-TRAINS = r"^(scripts/(train|launch)\.py|mlxlab train) (?!.*(--help|--dry-run| resume=auto$| &$))"
+TRAINS = r"^(scripts/train\.py|mlxlab (train|launch)) (?!.*(--help|--dry-run| resume=auto$| &$))"
 INSTALLED = {
     r"pip install -e (\./\w+)": r"pip install -q --no-deps --no-build-isolation --target=installed \1"
 }
-EPOCH = {r"^((?:scripts/(?:train|launch|crossvalidate)\.py) .*)": r"\1 trainer.epochs=1"}
-THREE_PAIRS = {r"(trial\.py .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
+EPOCH = {r"^((?:scripts/train\.py|mlxlab (?:launch|crossvalidate)) .*)": r"\1 trainer.epochs=1"}
+THREE_PAIRS = {r"(mlxlab trial .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
 PAGES = {
     "README": Page(
         replaced=INSTALLED | THREE_PAIRS | {"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1"}
@@ -96,7 +96,7 @@ PAGES = {
         assumed=("tinyshakespeare.txt", "books.jsonl"),
         replaced={
             "folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1",
-            "(crossvalidate.py experiment=titanic_distilled .*)": r"\1 folds=2 seeds=1 trainer.epochs=1",
+            "(mlxlab crossvalidate experiment=titanic_distilled .*)": r"\1 folds=2 seeds=1 trainer.epochs=1",
         },
     ),
     "docs/how_to/models/adapters": Page(assumed=("conversations.jsonl", "model.gguf")),
@@ -139,7 +139,7 @@ PAGES = {
     ),
     "docs/how_to/models_in_mlflow": Page(
         before={
-            "registry.py list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"
+            "mlxlab registry list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"
         }
     ),
     "docs/how_to/tracking": Page(
@@ -159,7 +159,7 @@ PAGES = {
     ),
     "docs/how_to/training/learning_rate": Page(
         replaced={
-            "lr_find.py experiment=titanic": "lr_find.py experiment=titanic steps=10",
+            "lr_find experiment=titanic": "lr_find experiment=titanic steps=10",
             " steps=50": " steps=10",
             "sweep=learning_rate": "sweep=learning_rate trainer.learning_rate=1e-3 seed=0,1 trainer.epochs=1",
         },
@@ -175,10 +175,10 @@ PAGES = {
     "docs/tutorials/adapt_lora": Page(
         replaced={
             r"pip install.*": ":",
-            "scripts/kernels.py build": ":",
+            "mlxlab kernels build": ":",
             "max_steps=40 trainer.eval_every=20": "max_steps=1 trainer.eval_every=1",
             "batches=5": "batches=1",
-            r"(scripts/evaluate\.py .*)": r"\1 max_batches=1",
+            r"(mlxlab evaluate .*)": r"\1 max_batches=1",
         },
     ),
     "docs/tutorials/distil": Page(replaced={"folds=3 seeds=2": "folds=2 seeds=1"} | EPOCH),

@@ -32,7 +32,7 @@ class ForkedProcess:
     def __init__(
         self, script: str, overrides: tuple[str, ...], environment: dict[str, str]
     ) -> None:
-        self.args = [str(ROOT / "scripts" / f"{script}.py"), *overrides]
+        self.args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), *overrides]
         descriptors = [tempfile.mkstemp(dir=_folder()) for _ in ("stdout", "stderr")]
         for descriptor, _ in descriptors:
             os.close(descriptor)

@@ -70,7 +70,7 @@ def start(
         and all(map(_is_read_late, more))
     ):
         return ForkedProcess(script, overrides, environment(**more))
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    command = [sys.executable, "-m", "mlxlab", script, *overrides]
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
 
 
@@ -122,7 +122,7 @@ def final_state(finished: subprocess.CompletedProcess) -> str:
 def process_of_rank(launcher: subprocess.Popen[str] | ForkedProcess, rank: int) -> psutil.Process:
     """The process of a launched run that has this rank."""
     processes = psutil.Process(launcher.pid).children(recursive=True)
-    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
+    processes = [process for process in processes if "mlxlab train" in " ".join(process.cmdline())]
     return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))
 
 

@@ -160,7 +160,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 def runs_py(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """`scripts/runs.py` in a process of its own, on the project's store."""
+    """`mlxlab runs` in a process of its own, on the project's store."""
     folder = str(project).replace("%", "%25").replace("?", "%3F")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")

@@ -68,7 +68,7 @@ class Subcommand:
                     os.path.expanduser(value)
                 )  # unlike Path.expanduser, leaves `~nobody` as it is
                 values[name] = _folder_of_run(value) or path if name == "run" else path
-        command = program.command(self.run.__module__.rpartition(".")[2])
+        command = f"mlxlab {self.run.__module__.rpartition('.')[2]}"
         passed = {"args": args, "more": more, "command_line": f"{command} {program.join(typed)}"}
         return self.run(
             **values, **{name: value for name, value in passed.items() if name in parameters}
@@ -112,7 +112,7 @@ class CommandLine:
             raise ConfigError(f"{error}{_usage(self.doc, name)}") from None
 
     def _help(self, _: list[str]) -> str:
-        lines = [format_help(self.doc)]
+        lines = [(self.doc or "").strip()]
         for name, each in self.subcommands.items():
             options = [line for target in each.targets for line in describe_options(target)]
             lines += (
@@ -188,16 +188,7 @@ def report(error: BaseException) -> int:
     return INTERNAL_ERROR
 
 
-def format_help(doc: str | None) -> str:
-    """A docstring, with `mlxlab SUBCOMMAND` in its indented lines as the user types it."""
-    return re.sub(
-        r"(?m)^( .*?)mlxlab (\S+)",
-        lambda match: match[1] + program.command(match[2]),
-        (doc or "").strip(),
-    )
-
-
 def _usage(doc: str | None, name: str) -> str:
     """`; usage: ...`, by the line of the help text that shows the subcommand; "" if there is none."""
-    line = re.search(rf"(?m)^ +(.*\b{re.escape(name)}\b.*)$", format_help(doc))
+    line = re.search(rf"(?m)^ +(.*\b{re.escape(name)}\b.*)$", doc or "")
     return f"; usage: {line[1]}" if line else ""

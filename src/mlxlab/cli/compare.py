@@ -42,7 +42,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.nearest import nearest_names
-from mlxlab.program import command, display_path
+from mlxlab.program import display_path
 from mlxlab.tracking.journal import Journal
 from mlxlab.wording import one_of
 
@@ -87,7 +87,7 @@ def _compare(
     _refuse_misspelt_options(args)
     if args and not any("=" in arg for arg in args):
         raise ConfigError(
-            f"{args[0]}: expected NAME=FOLDER; {command('runs')} compare RUN RUN compares single runs"
+            f"{args[0]}: expected NAME=FOLDER; mlxlab runs compare RUN RUN compares single runs"
         )
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     if baseline is None:
@@ -147,7 +147,7 @@ def _more_seeds(pairs: int) -> str:
     """What to do about too few pairs for a test."""
     if pairs > 1:
         return ""
-    seeds, folds = f"{command('train')} -m seed=1,2,3 ...", f"{command('crossvalidate')} ..."
+    seeds, folds = "mlxlab train -m seed=1,2,3 ...", "mlxlab crossvalidate ..."
     if pairs:
         return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
     return f"only runs of the same seed and fold are pairs: train each method with the same seeds, {seeds}\n"
@@ -166,8 +166,10 @@ def _closing_lines(out: Path, evaluation: Evaluation) -> str:
 
 def _single_runs() -> str:
     """The commands for runs that are no methods over seeds."""
-    side_by_side, differences = command("runs compare"), command("runs diff")
-    return f"single runs: {side_by_side} RUN RUN: side by side; {differences} RUN RUN: what differs"
+    return (
+        "single runs: mlxlab runs compare RUN RUN: side by side; "
+        "mlxlab runs diff RUN RUN: what differs"
+    )
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:

@@ -79,11 +79,7 @@ def _launch(
             )
         per_host, source = nproc or 1, ["--hosts", ",".join(names)]
         machines, chosen = named_hosts(names, per_host), backend or "ring"
-    script = Path(__file__).parents[3] / "scripts" / "train.py"
-    train = [
-        sys.executable,
-        *([str(script)] if script.is_file() else ["-m", "mlxlab", "train"]),
-    ]  # -m: from a wheel
+    train = [sys.executable, "-m", "mlxlab", "train"]
     if nproc == 1 and not hosts:
         return subprocess.call([*train, *with_fetched_run(args)])
     check_hosts(machines, chosen, per_host)

@@ -24,7 +24,7 @@ from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import LOSS, VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.program import command, display_path
+from mlxlab.program import display_path
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
@@ -260,15 +260,15 @@ def describe_memory(state: TrainState, budget: int) -> list[str]:
     parts = (
         f"weights, gradients and optimizer take {needed / 1e9:,.2f} GB of {budget / 1e9:,.2f} GB"
     )
-    return [f"does not fit this machine: {parts}, without any activations; see {command('info')}"]
+    return [f"does not fit this machine: {parts}, without any activations; see mlxlab info"]
 
 
 def closing_lines(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
     """The folder of the finished run and commands for it, in the form in which the user called this program."""
     run = shlex.quote(f"run={display_path(run_dir)}")
-    lines = [f"{command('evaluate')} {run}"]
-    lines += [f"{command('generate')} {run}{generate_options(run_dir)}"] if generates else []
-    lines += [f"{command('predict')} {run} input=FILE output=predictions.csv"] if predicts else []
+    lines = [f"mlxlab evaluate {run}"]
+    lines += [f"mlxlab generate {run}{generate_options(run_dir)}"] if generates else []
+    lines += [f"mlxlab predict {run} input=FILE output=predictions.csv"] if predicts else []
     return [f"run folder: {display_path(run_dir)}", *(f"next: {line}" for line in lines)]
 
 
@@ -287,7 +287,7 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     return (
         f"{markdown_table(['at the last step', *measured], rows)}\n\n"
         f"The student has {percent(share)} of the teacher's parameters. One run cannot tell whether that helped:\n"
-        f"train without teachers too, both over several seeds, and run `{command('compare')}`."
+        f"train without teachers too, both over several seeds, and run `mlxlab compare`."
     )
 
 

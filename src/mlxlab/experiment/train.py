@@ -57,7 +57,7 @@ from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.ops.native import state as native
-from mlxlab.program import command, resume_command
+from mlxlab.program import resume_command
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -124,7 +124,9 @@ def train(requested: Config, context: RunContext) -> float:
         name=name,
     )
     session.context.metadata.update(metadata | {"uid": tracker.uid})
-    native_kernels = f"kernels: {native.current()} (C++, compiled for this processor; see {command('kernels')} info)"
+    native_kernels = (
+        f"kernels: {native.current()} (C++, compiled for this processor; see mlxlab kernels info)"
+    )
     kernels = [native_kernels] if native.is_active() else []
     log_lines(*kernels, *tracker.describe())
     tracker.log_dataset(
@@ -168,7 +170,7 @@ def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
     if not schedules:
         shown = f"the jobs of a sweep (-m), or a growth schedule ({KEY} is empty)"
         raise ConfigError(
-            f"--dry-run shows {shown}; for one run: --cfg job shows its config, {command('info')} its size"
+            f"--dry-run shows {shown}; for one run: --cfg job shows its config, mlxlab info its size"
         )
     _, state, checkpoint, _ = start_session(start, folder)
     return "\n\n".join(schedule.preview(state, checkpoint) for schedule in schedules)

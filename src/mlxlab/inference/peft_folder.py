@@ -9,7 +9,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
 
 _RUN_FOLDER = re.compile(
-    r"^scripts/train\.py .*?hydra\.run\.dir=([^\s']+)", re.MULTILINE
+    r"^mlxlab train .*?hydra\.run\.dir=([^\s']+)", re.MULTILINE
 )  # in its model card
 
 

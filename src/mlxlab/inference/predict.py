@@ -18,7 +18,6 @@ from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.program import command
 from mlxlab.training.device_batch import to_device
 
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
@@ -140,9 +139,7 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
     if not isinstance(encoder, RowEncoder):
         if encoder.task.kind == "language_modelling":
             text = (
-                ""
-                if encoder.task.masked
-                else f"; {command('generate')} run=... continues a text with it"
+                "" if encoder.task.masked else "; mlxlab generate run=... continues a text with it"
             )
             raise NotAllowedError(
                 f"expected a model of labelled rows; a language model predicts no labels{text}"

@@ -105,7 +105,7 @@ def model_card(
 def _command_lines(comment: str, overrides: Sequence[str]) -> list[str]:
     return [
         *([f"# {comment}"] if comment else []),
-        shlex.join(["scripts/train.py", *map(redact, overrides)]),
+        shlex.join(["mlxlab", "train", *map(redact, overrides)]),
     ]
 
 

@@ -19,14 +19,16 @@ from mlxlab.models.adapters.quantized import QuantizedLayer
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 BASE = "base"  # the folder of the base model
-NO_BASE = "Replace BASE by the folder of the base model: `scripts/export.py peft` with `base=true` writes it."
+NO_BASE = (
+    "Replace BASE by the folder of the base model: `mlxlab export peft` with `base=true` writes it."
+)
 MOVED = (
     "Run the lines below inside this folder; they work wherever it is. `AutoPeftModel` reads the path of `base/` from "
     "`adapter_config.json` (`base_model_name_or_path`) instead: after moving the folder, change it there."
 )
 DENSE = (
     "The adapters were trained on weights in few bits. On the published weights, which are not rounded, the outputs "
-    "differ a little; `scripts/export.py peft` with `base=true` writes the weights that the adapters were trained on."
+    "differ a little; `mlxlab export peft` with `base=true` writes the weights that the adapters were trained on."
 )
 
 

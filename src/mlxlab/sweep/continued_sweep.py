@@ -6,7 +6,6 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed, parse
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
@@ -38,7 +37,7 @@ def sweep_start(config: DictConfig) -> SweepStart:
 
 def continuation(folder: Path, *overrides: str) -> str:
     """The command that runs the jobs or trials that are missing in a folder, as the user types it."""
-    return f"{program.command('train')} {shlex.join([f'sweep.resume={folder}', *overrides])}"
+    return f"mlxlab train {shlex.join([f'sweep.resume={folder}', *overrides])}"
 
 
 def check_continued(stored: SweepStart, start: SweepStart, folder: Path) -> None:

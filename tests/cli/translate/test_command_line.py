@@ -123,11 +123,10 @@ def test_a_token_is_never_printed(line, capsys):
     assert output.err
 
 
-def test_the_command_goes_to_stdout_and_the_rest_to_stderr(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["scripts/translate.py"])
+def test_the_command_goes_to_stdout_and_the_rest_to_stderr(capsys):
     assert main([f"{ADVANCED} --streaming True --epochs 2"]) == 0
     output = capsys.readouterr()
-    expected = "scripts/train.py model=transformer data=streaming trainer=optimized data.source=a/b trainer.epochs=2\n"
+    expected = "mlxlab train model=transformer data=streaming trainer=optimized data.source=a/b trainer.epochs=2\n"
     assert output.out == expected
     assert output.err.startswith("--streaming: no counterpart: there never was such a flag")
 

@@ -69,7 +69,7 @@ def trained(files, name):
 
 def small(new, files, *more):
     """A training command on small data, with a tiny model."""
-    values = dict(word.partition("=")[::2] for word in shlex.split(new)[1:] if word != "-m")
+    values = dict(word.partition("=")[::2] for word in shlex.split(new)[2:] if word != "-m")
     values.pop("nproc", None)
     values |= SMALL
     values.setdefault(
@@ -124,7 +124,6 @@ def test_the_guide_has_lines_of_every_program_that_trains():
 
 @pytest.mark.parametrize(("old", "new"), LINES)
 def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["scripts/translate.py"])
     monkeypatch.setattr(
         "mlxlab.cli.translate.check", lambda *_, **__: None
     )  # test_a_new_command_runs composes it
@@ -133,7 +132,7 @@ def test_the_guide_says_what_the_translator_prints(old, new, capsys, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "new", [new for _, new in LINES if re.match(r"scripts/(train|launch)\.py", new)]
+    "new", [new for _, new in LINES if re.match("mlxlab (train|launch) ", new)]
 )
 def test_a_new_training_command_runs(new, files, monkeypatch):
     if "model=mlx_lm" in new:
@@ -172,7 +171,7 @@ def test_commands_with_a_bucket_upload_to_it(files, monkeypatch):
     pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
     monkeypatch.chdir(files)
     commands = [new for _, new in LINES if "cloud=s3" in new]
-    commands += [f"train {recipe}" for recipe in RECIPES if "cloud" in recipe]
+    commands += [f"mlxlab train {recipe}" for recipe in RECIPES if "cloud" in recipe]
     with emulator("s3", bucket="checkpoints") as service:
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)
@@ -187,23 +186,22 @@ def test_commands_with_a_bucket_upload_to_it(files, monkeypatch):
 @pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "cloud" not in recipe])
 def test_a_recipe_trains(recipe, files, monkeypatch):
     monkeypatch.chdir(files)
-    done = run_here(*small(f"train {recipe}", files))
+    done = run_here(*small(f"mlxlab train {recipe}", files))
     assert done.returncode == 0, done.stderr
     assert "final_state=" in done.stdout
 
 
 @pytest.mark.parametrize(
-    "new", [new for _, new in LINES if re.match(r"scripts/(predict|generate|info|export)\.py", new)]
+    "new", [new for _, new in LINES if re.match("mlxlab (predict|generate|info|export) ", new)]
 )
 def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
     monkeypatch.chdir(files)
-    words = shlex.split(new)
-    script = re.fullmatch(r"scripts/(\w+)\.py", words[0])[1]
+    _, script, *words = shlex.split(new)
     run = {"predict": "bert", "export": "bert", "generate": "decoder"}.get(script)
     for folder in [word.removeprefix("run=") for word in words if word.startswith("run=")]:
         if not (files / folder).exists():
             shutil.copytree(trained(files, run), files / folder)
-    done = run_here(*words[1:], script=script)
+    done = run_here(*words, script=script)
     assert done.returncode == 0, done.stderr
     if script == "predict":
         assert (files / "submission.csv").read_text().startswith("PassengerId,Survived\n")
@@ -213,19 +211,19 @@ def test_a_new_command_for_a_run_runs(new, files, monkeypatch):
 
 @pytest.mark.fault_injection
 @pytest.mark.parametrize(
-    "new", [new for _, new in LINES if re.match(r"scripts/(launch|train)\.py (nproc|-m)", new)]
+    "new", [new for _, new in LINES if re.match("mlxlab (launch|train) (nproc|-m)", new)]
 )
 def test_a_command_of_several_processes_runs(new, files):
     if "model=mlx_lm" in new:
         pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra zoo)")
-    script, first = new.split()[0], new.split()[1]
+    _, script, first = new.split()[:3]
     folder = files / f"several-{len(list(files.iterdir()))}"
     of_sweep = first == "-m"
     where = f"hydra.sweep.dir={folder}" if of_sweep else f"hydra.run.dir={folder}"
     done = run(
         first,
         *small(new, files, where),
-        script=re.fullmatch(r"scripts/(\w+)\.py", script)[1],
+        script=script,
         fresh=True,
     )
     assert done.returncode == 0, done.stderr
@@ -244,7 +242,7 @@ def test_the_list_of_runs_has_a_run(files, monkeypatch):
         LINES[0][1], files, "tracking=mlflow", "name=listed", f"hydra.run.dir={files}/listed"
     )
     assert run(*tracked, fresh=True).returncode == 0
-    listed = run(*command[1:], script=re.fullmatch(r"scripts/(\w+)\.py", command[0])[1], fresh=True)
+    listed = run(*command[2:], script=command[1], fresh=True)
     assert listed.returncode == 0, listed.stderr
     assert "listed" in listed.stdout
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.processes import ROOT, environment
+from support.processes import environment
 from support.tracking import make_journal, project_fixture, runs_py, wait_until  # noqa: F401
 
 pytest.importorskip(
@@ -22,12 +22,9 @@ pytest.importorskip(
 
 @contextmanager
 def user_interface(project: Path):
-    """`scripts/ui.py` and the line that it prints."""
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "ui.py"),
-        f"uri=sqlite:///{project}/mlruns/mlflow.db",
-    ]
+    """`mlxlab ui` and the line that it prints."""
+    uri = f"uri=sqlite:///{project}/mlruns/mlflow.db"
+    command = [sys.executable, "-m", "mlxlab", "ui", uri]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         yield process, process.stdout.readline().split()[0]

@@ -1,4 +1,4 @@
-"""`scripts/runs.py doctor`: closes runs whose process is dead, and sends what was not sent."""
+"""`mlxlab runs doctor`: closes runs whose process is dead, and sends what was not sent."""
 
 import json
 import os

@@ -1,10 +1,9 @@
-"""`scripts/runs.py`: lists, shows and compares runs without heavy imports, and uploads what waits."""
+"""`mlxlab runs`: lists, shows and compares runs without heavy imports, and uploads what waits."""
 
 import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +23,6 @@ from support.tracking import (
     start_trainer,
     wait_until,
 )
-
-SCRIPT = str(Path(__file__).parents[3] / "scripts" / "runs.py")
 
 
 @pytest.fixture(name="stored")
@@ -280,9 +277,9 @@ def test_a_missing_or_damaged_store_exits_with_69_and_one_line(project):
 def test_help_and_list_import_nothing_heavy(stored):
     for words in (["--help"], ["list"], ["compare", "run0", "run1"]):
         program = (
-            f"import os, runpy, sys; sys.argv = [{SCRIPT!r}, *{words!r}]\n"
+            f"import os, runpy, sys; sys.argv = ['mlxlab', 'runs', *{words!r}]\n"
             f"os.environ['MLFLOW_TRACKING_URI'] = 'sqlite:///{stored}/mlruns/mlflow.db'\n"
-            f"try: runpy.run_path({SCRIPT!r}, run_name='__main__')\n"
+            f"try: runpy.run_module('mlxlab', run_name='__main__')\n"
             "except SystemExit as end: assert not end.code, end.code\n"
             "heavy = {'mlflow', 'sqlalchemy', 'pandas', 'numpy', 'mlx', 'hydra', 'omegaconf', 'yaml'}\n"
             "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

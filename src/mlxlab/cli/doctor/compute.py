@@ -71,7 +71,6 @@ def _kernels() -> Iterator[Finding]:
     from mlxlab.ops.native.cache import Cache
     from mlxlab.ops.native.description import describe
 
-    command = program.command("kernels")
     if mode_from_environment() == "off":
         yield finding(
             "kernels", f"{VARIABLE}=off: native kernels are not used", "note", f"unset {VARIABLE}"
@@ -88,19 +87,21 @@ def _kernels() -> Iterator[Finding]:
             "kernels",
             "native kernels are not built; the first run does so",
             "note",
-            f"{command} build",
+            "mlxlab kernels build",
         )
     elif status == "failed":
-        remedy = f"{command} info shows the output of the compiler, {command} build tries again"
+        remedy = (
+            "mlxlab kernels info shows the output of the compiler, mlxlab kernels build tries again"
+        )
         yield finding("kernels", reason, "warning", remedy)
     elif "compiler" in reason:
         yield finding(
-            "kernels", reason, "note", f"install one (apt install g++), then {command} build"
+            "kernels", reason, "note", "install one (apt install g++), then mlxlab kernels build"
         )
     elif "GPU" in reason or sys.platform != "linux":
         yield finding("kernels", f"not needed: {reason}")
     else:
-        yield finding("kernels", reason, "warning", f"{command} info")
+        yield finding("kernels", reason, "warning", "mlxlab kernels info")
 
 
 def _version(package: str) -> str | None:

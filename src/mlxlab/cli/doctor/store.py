@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 
-from mlxlab import program
 from mlxlab.cli.doctor.finding import Finding, finding
 from mlxlab.cli.doctor.probe import Check
 from mlxlab.config.paths import project_root
@@ -68,7 +67,7 @@ def _uploads() -> Iterator[Finding]:
     elif syncer_lives(address.queue):
         yield finding("uploads", f"{line.partition(': ')[0]}; they are being uploaded", "note")
     else:
-        yield finding("uploads", line.rpartition(": ")[0], "warning", program.command("runs sync"))
+        yield finding("uploads", line.rpartition(": ")[0], "warning", "mlxlab runs sync")
 
 
 CHECKS: dict[str, Check] = {"store": _store, "uploads": _uploads}

@@ -7,7 +7,7 @@ from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.schema.signature import signature
 from mlxlab.markdown import markdown_table
-from mlxlab.program import command, join, quoted
+from mlxlab.program import join, quoted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.columns import ColumnSummary
@@ -27,9 +27,7 @@ def show_columns(
     if likely := not is_table and text is not None and bool(labels):
         assert text is not None
         chosen = {"data.text_column": text.name, "data.label_column": labels[0].name}
-    check = (
-        f"{command('info')} data {join([*args, *(_override(*each) for each in chosen.items())])}"
-    )
+    check = f"mlxlab info data {join([*args, *(_override(*each) for each in chosen.items())])}"
     if json:
         print_json(
             {"columns": [each._asdict() for each in columns], "rows": len(rows), "next": check}
@@ -55,7 +53,7 @@ def show_columns(
             _override("data.text_column", longest),
         ]
         lines[2:] = [
-            f"no column looks like a label; a language model needs none: {command('train')} {join(model)}"
+            f"no column looks like a label; a language model needs none: mlxlab train {join(model)}"
         ]
     terminal.show("\n".join(lines))
 

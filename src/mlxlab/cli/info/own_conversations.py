@@ -8,7 +8,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import chosen, folders
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.program import command, join
+from mlxlab.program import join
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def show_conversations(args: list[str], json: bool) -> None:
     can_train = summary.malformed <= MAX_MALFORMED_FRACTION * lines
     skips = summary.malformed and config["data"]["on_error"] == "strict"
     others = [arg for arg in args if not (skips and arg.startswith("data.on_error="))]
-    train = f"{command('train')} {join([*others, *(['data.on_error=skip'] if skips else [])])}"
+    train = f"mlxlab train {join([*others, *(['data.on_error=skip'] if skips else [])])}"
     if json:
         print_json({**asdict(summary), "train": train if can_train else None})
         return

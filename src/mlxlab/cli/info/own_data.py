@@ -17,7 +17,7 @@ from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.program import command, join, list_override, path_override, quoted
+from mlxlab.program import join, list_override, path_override, quoted
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
     source = typed_values(args).get("data.source", "")
     if "data" not in typed and re.search(r"\.txt(\.gz|\.zst)?$", source):
         model = ["model=transformer", "data=streaming", path_override("data.source", source)]
-        raise ConfigError(
-            f"data.source={source}: text, not rows; see {command('info')} {join(model)}"
-        )
+        raise ConfigError(f"data.source={source}: text, not rows; see mlxlab info {join(model)}")
     if are_conversations(args, source):
         show_conversations(args, json)
         return
@@ -108,7 +106,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
             checked |= {key: shorter[key] for key in LENGTH}
         except DataError:  # too few rows are left
             extra.remove(DROP)
-    train = f"{command('train')} {join([*without_keys(args, *map(_key, extra)), *extra])}"
+    train = f"mlxlab train {join([*without_keys(args, *map(_key, extra)), *extra])}"
     report = {"columns": [each._asdict() for each in columns], **checked, "train": train}
     if json:
         print_json(report)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import folders, groups
@@ -72,7 +71,7 @@ def new(folder: Path = Path("."), json: bool = False, *, args: list[str]) -> Non
     shown = shlex.quote(
         display_path(path) if path.is_absolute() else f"./{path}"
     )  # a bare name is on the index to pip
-    train = f"{program.command('train')} {Template(KINDS[kind].arguments).substitute(name=name)}"
+    train = f"mlxlab train {Template(KINDS[kind].arguments).substitute(name=name)}"
     commands = [f"pip install -e {shown}", f"python -m pytest {shown}", train]
     if json:
         print_json({"folder": str(path), "next": commands})

@@ -21,7 +21,7 @@ TOPICS = {
     "Check": ("doctor", "kernels", "verify", "reproduce"),
     "Set up": ("new", "migrate", "translate"),
 }
-CLOSING = """`mlxlab COMMAND --help` lists the options of a command. In a checkout commands are programs of scripts/.
+CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `python -m documentation` makes a site of them."""
 _COLUMN = 18  # at which the descriptions of commands begin
 

@@ -7,7 +7,6 @@ import webbrowser
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.experiment.past_run.past_runs import PastRuns
-from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.ui import run_page, running_ui
 from mlxlab.tracking.runs.reader import RunRow
@@ -40,7 +39,7 @@ def open_run(run: str, browser: bool = True, uri: str | None = None, json: bool 
 def _why_no_page(run: RunRow) -> str:
     if not run.is_stored:
         return "none; the run is not in the store"
-    return f"not served; start it with {command('ui')} {run.short_id}"
+    return f"not served; start it with mlxlab ui {run.short_id}"
 
 
 def _has_desktop() -> bool:

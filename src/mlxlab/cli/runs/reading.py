@@ -16,7 +16,6 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
 from mlxlab.experiment.past_run.past_runs import PastRuns
 from mlxlab.metric_names import TEST, VALID
-from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import COMMIT, diff
@@ -137,9 +136,7 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
     else:
         _name_evaluation(runs)
         terminal.show(format_comparison(runs))
-        log.info(
-            f"{command('runs diff')} RUN RUN prints what differs, data and code too; {_by_method()}"
-        )
+        log.info(f"mlxlab runs diff RUN RUN prints what differs, data and code too; {_by_method()}")
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -160,9 +157,7 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
     commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
     if len(commits) == 2:
         log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
-    log.info(
-        f"{command('runs compare')} RUN RUN ... puts up to 20 runs side by side; {_by_method()}"
-    )
+    log.info(f"mlxlab runs compare RUN RUN ... puts up to 20 runs side by side; {_by_method()}")
 
 
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
@@ -183,7 +178,7 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
         _name_evaluation(runs)
     terminal.show(listing.table if runs else "no runs")
     if "| KILLED " in listing.table:
-        resume = f"{command('train')} hydra.run.dir=FOLDER resume=auto"
+        resume = "mlxlab train hydra.run.dir=FOLDER resume=auto"
         log.info(
             f"KILLED: stopped by Ctrl-C, another signal or its sweep, or killed; to continue: {resume}"
         )
@@ -208,7 +203,7 @@ def _name_evaluation(runs: Sequence[RunRow]) -> None:
 
 
 def _by_method() -> str:
-    return f"{command('compare')} NAME=FOLDER ... tests which method is better over seeds"
+    return "mlxlab compare NAME=FOLDER ... tests which method is better over seeds"
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:

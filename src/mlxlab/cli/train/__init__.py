@@ -3,7 +3,6 @@
 import gc
 import os
 import re
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
 
 _TOP = """Trains one experiment, or with -m a sweep of them.
 
-    {program} [group=option ...] [key=value ...]
+    mlxlab train [group=option ...] [key=value ...]
 """
 
 _BOTTOM = """
 Examples
-    {program}
-    {program} model=cnn_hybrid model/size=tiny tracking=none
-    {program} experiment=quick trainer.learning_rate=1e-4 name=first
-    {program} -m model=bert,cnn_hybrid trainer.learning_rate=1e-4,3e-4 'seed=range(3)'
-    {program} hydra.run.dir=outputs/mine resume=auto
-    {program} rerun=outputs/mine trainer.epochs=5
-    {program} model=transformer --help          the keys of another choice
+    mlxlab train
+    mlxlab train model=cnn_hybrid model/size=tiny tracking=none
+    mlxlab train experiment=quick trainer.learning_rate=1e-4 name=first
+    mlxlab train -m model=bert,cnn_hybrid trainer.learning_rate=1e-4,3e-4 'seed=range(3)'
+    mlxlab train hydra.run.dir=outputs/mine resume=auto
+    mlxlab train rerun=outputs/mine trainer.epochs=5
+    mlxlab train model=transformer --help          the keys of another choice
 
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4; sweep=NAME needs no -m
@@ -212,12 +211,9 @@ def show_help(args: list[str]) -> str:
     """The help text, with the keys of the options that `args` choose."""
     from mlxlab.config.help_index import chosen, folders, groups, lines
 
-    conf, program = (
-        folders(conf_dir(), args),
-        "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train",
-    )
+    conf = folders(conf_dir(), args)
     options = chosen(conf, [arg for arg in args if not arg.startswith("-")])
-    text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
+    text = [_TOP, "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
         marks = {name: "*" if name == options.get(group) else " " for name in names}
         text += [
@@ -228,4 +224,4 @@ def show_help(args: list[str]) -> str:
     for line in lines(conf, options):
         meaning = "; ".join(filter(None, [line.expected, line.description]))
         text += two_columns(f"  {line.key}={line.default}", meaning, 46)
-    return "\n".join([*text, _BOTTOM.format(program=program)])
+    return "\n".join([*text, _BOTTOM])

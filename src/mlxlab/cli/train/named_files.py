@@ -20,7 +20,7 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_names
-from mlxlab.program import command, join, quoted, run_dir_override
+from mlxlab.program import join, quoted, run_dir_override
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,7 +85,7 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
         again = "repeat the command that began it"
         if began is not None:
             options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
-            again = f"begin it again with: {command('train')} {options}"
+            again = f"begin it again with: mlxlab train {options}"
         raise CheckpointUnavailableError(
             f"{folder}: its run ended before the first checkpoint; {again}"
         )

@@ -45,9 +45,8 @@ def _translate(
             check_options(translation.to, translation.args)
     except ConfigError as error:
         raise ConfigError(translation.as_typed(str(error))) from None
-    command = (
-        translation.to if translation.to.startswith("python ") else program.command(translation.to)
-    )
+    is_python = translation.to.startswith("python ")
+    command = translation.to if is_python else f"mlxlab {translation.to}"
     if json:
         print_json(
             {

@@ -186,7 +186,7 @@ FILE_FLAGS = (  # of configuration files; their other keys are spellings of flag
     Flag(
         "enable-quantization quantization-bits quantization-group-size",
         default="false",
-        reason="scripts/export.py quantize, after training",
+        reason="mlxlab export quantize, after training",
     ),
     Flag("save-total-limit", "checkpointing.keep={}", "3", UNREACHABLE),
     Flag(

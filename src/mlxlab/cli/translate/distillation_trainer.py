@@ -225,7 +225,7 @@ FULL = (
     Flag(
         "ddp",
         default="true",
-        reason="scripts/launch.py shares every batch among its processes",
+        reason="mlxlab launch shares every batch among its processes",
         kind="switch",
     ),
     Flag(

@@ -64,7 +64,7 @@ LEVEL = Flag(
 )
 ONE = "with --compare-models only options of both models"
 PLOTS = "plots are always drawn"
-PREDICT = "afterwards: scripts/predict.py run=<run folder> input=<test file> output=submission.csv"
+PREDICT = "afterwards: mlxlab predict run=<run folder> input=<test file> output=submission.csv"
 
 
 def again(name: str, names: str, default: str | None = None, example: str = "") -> Flag:
@@ -143,10 +143,10 @@ TITANIC = (
     again("run-name", "run-name"),
     LEVEL,
     again("no-mlflow", "disable-mlflow"),
-    Flag("do-train", reason="scripts/train.py always trains", kind="switch"),
+    Flag("do-train", reason="mlxlab train always trains", kind="switch"),
     Flag("do-predict", reason=PREDICT, kind="switch"),
     Flag("do-visualize", reason=PLOTS, kind="switch"),
-    Flag("launch-mlflow", reason="scripts/ui.py", kind="switch"),
+    Flag("launch-mlflow", reason="mlxlab ui", kind="switch"),
     Flag("checkpoint-path", "resume={text}", note=OWN_CHECKPOINTS),
 )
 OPTIMIZED = (
@@ -278,7 +278,7 @@ BENCHMARK = (
 MIGRATION = tuple(
     Flag(name, kind="switch") for name in ("root-dir", "dry-run", "interactive", "backup")
 )
-STORES = "stores of old programs are moved by `scripts/migrate.py source=FOLDER`, with `dry_run=true` to try it"
+STORES = "stores of old programs are moved by `mlxlab migrate source=FOLDER`, with `dry_run=true` to try it"
 TITLE = "The scripts before the unified BERT trainer"
 HYBRID_BASE = ("model=cnn_hybrid", "data=titanic")
 PROGRAMS = (

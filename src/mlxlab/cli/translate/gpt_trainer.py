@@ -142,7 +142,7 @@ FLAGS = (
     Flag("eval-interval", "trainer.eval_every={}", "2000"),
     Flag("eval-iters", "trainer.eval_batches={}", "200"),
     Flag("log-interval", "trainer.log_every={}", "1"),
-    Flag("eval-only", default="False", reason="scripts/evaluate.py run=<run folder>"),
+    Flag("eval-only", default="False", reason="mlxlab evaluate run=<run folder>"),
     Flag(
         "always-save-checkpoint",
         default="True",
@@ -197,7 +197,7 @@ FLAGS = (
         "float16 would need a loss scale; bfloat16 does not",
     ),
     Flag("compile", compile_mode, "True"),
-    Flag("backend", default="nccl", reason="scripts/launch.py backend=ring, mpi, nccl or jaccl"),
+    Flag("backend", default="nccl", reason="mlxlab launch backend=ring, mpi, nccl or jaccl"),
     Flag("embedding-mode", adapter, "standard", reason=ADAPTER),
     Flag("embedding-rank", adapter, "0", reason=ADAPTER),
     Flag("attn-lora-rank", adapter, "0", reason=ADAPTER),
@@ -212,7 +212,7 @@ FLAGS = (
     Flag(
         "ignored-outlayers-sum",
         default="0.01",
-        reason="`scripts/info.py tokens` lists outliers by quartiles",
+        reason="`mlxlab info tokens` lists outliers by quartiles",
     ),
     Flag("shrunken-vocab-size", "data.vocabulary.size={}", "(None)"),
     Flag("vocab-remapping-file", default="None", reason=COUNTED),
@@ -251,7 +251,7 @@ PROGRAMS = (
         TITLE,
         "analyze_tokens",
         to="",
-        reason=f"{COUNTED}; `scripts/info.py tokens` shows the counts",
+        reason=f"{COUNTED}; `mlxlab info tokens` shows the counts",
     ),
     Program(TITLE, "create_remapping_tensor", to="", flags=MAPPING, reason=COUNTED),
 )

@@ -49,12 +49,7 @@ def _alike(programs: list[Program]) -> list[tuple[Program, list[str]]]:
 
 
 def _table(program: Program, names: list[str]) -> str:
-    target = (
-        program.to
-        if program.to.startswith("python")
-        else f"scripts/{program.to.replace(' ', '.py ', 1)}"
-    )
-    target = target if "." in target or " " in target or not program.to else f"{target}.py"
+    target = program.to if program.to.startswith("python") else f"mlxlab {program.to}"
     new = " ".join([target, *program.base]) if program.to else f"no counterpart: {program.reason}"
     heading = f"**{', '.join(f'`{name}`' for name in names)}**: {f'`{new}`' if program.to else new}"
     rows = [_row(flag, "--") for flag in program.flags]

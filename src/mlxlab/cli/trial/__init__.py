@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab import program, terminal
+from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.cli.trial.setup import Options, prepare_trial, read_budget, split_args
@@ -98,7 +98,7 @@ def _command(given: dict[str, object], args: list[str]) -> str:
         for name, value in given.items()
         if value != defaults[name] and name != "json"
     ]
-    return f"{program.command('trial')} {shlex.join([*options[:1], *args, *options[1:]])}"
+    return f"mlxlab trial {shlex.join([*options[:1], *args, *options[1:]])}"
 
 
 main = build_main(__doc__, Subcommand(_trial, forwards_overrides=True))

@@ -36,7 +36,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.experiment.experiment import with_past_run
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.rerun import read_past_run
-from mlxlab.program import command, text_value
+from mlxlab.program import text_value
 from mlxlab.tracking import provenance
 
 FOR_BOTH = ("tracking", "cloud", "tags", "hydra.launcher")
@@ -141,7 +141,7 @@ def _check_is_one_value(arg: str) -> None:
     parsed, _ = parse([arg], multirun=True)
     if any(override.is_sweep_override() for override in parsed.values()):
         raise ConfigError(
-            f"{arg}: several values; a trial takes one value per key, {command('train')} -m several"
+            f"{arg}: several values; a trial takes one value per key, mlxlab train -m several"
         )
 
 

@@ -30,7 +30,7 @@ from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json, read_text, validate
-from mlxlab.program import command, display_path, join, quoted, resume_command, run_dir_override
+from mlxlab.program import display_path, join, quoted, resume_command, run_dir_override
 
 Tree = dict[str, object]
 
@@ -103,7 +103,7 @@ def describe_run(folder: Path) -> RunDescription:
         DataError, NotAllowedError: a file is damaged, or its config names a class that may not be built.
     """
     if is_exported(folder):
-        evaluation = f"{command('evaluate')} {quoted(f'run={folder}')}"
+        evaluation = f"mlxlab evaluate {quoted(f'run={folder}')}"
         raise InputNotFoundError(
             f"{folder}: an exported model, expected a run folder; evaluate it with: {evaluation}"
         )
@@ -152,7 +152,7 @@ def describe_run(folder: Path) -> RunDescription:
 
 
 def _train_command(overrides: list[str]) -> str:
-    return f"{command('train')} {join(overrides)}".rstrip()
+    return f"mlxlab train {join(overrides)}".rstrip()
 
 
 def _typed(inputs: Inputs) -> list[str]:
@@ -241,7 +241,7 @@ def _next(
     run, usable = quoted(f"run={display_path(folder)}"), any(not each.fault for each in checkpoints)
     resume = resume_command(folder)
     if status == "RUNNING":
-        return [f"{command('evaluate')} {run} checkpoint=last"] if usable else []
+        return [f"mlxlab evaluate {run} checkpoint=last"] if usable else []
     if status != "DONE":
         return [resume_command(whole_run(folder))]
     if not usable:
@@ -253,7 +253,7 @@ def _next(
         "generate": generate_options(folder),
     }
     lines = [
-        f"{command('evaluate')} {run}",
-        *(f"{command(use)} {run}{options.get(use, '')}" for use in uses),
+        f"mlxlab evaluate {run}",
+        *(f"mlxlab {use} {run}{options.get(use, '')}" for use in uses),
     ]
     return [*lines, f"{resume} trainer.{limit}=N"]

@@ -12,7 +12,6 @@ from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.nearest import nearest_names, no_such_folder
-from mlxlab.program import command
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
@@ -109,5 +108,5 @@ def _nearest(query: str, names: list[str]) -> str:
     return (
         f"; did you mean {', '.join(near)}?"
         if near
-        else f"; {command('runs list')} shows those that are tracked"
+        else "; mlxlab runs list shows those that are tracked"
     )

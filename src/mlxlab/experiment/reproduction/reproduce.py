@@ -14,7 +14,6 @@ from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.resume.kernels import mode_to_reproduce
 from mlxlab.experiment.run import remove_unused
 from mlxlab.files.atomic import write_json
-from mlxlab.program import command
 
 FILE = "reproduction.json"
 
@@ -56,7 +55,9 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
     """The checked config of a lock, called `name` in messages, without what reaches beyond the run folder."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
-        remedy = f"train from it again with {command('train')} rerun=RUN, then compare with {command('runs diff')}"
+        remedy = (
+            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
+        )
         raise ConfigError(
             f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
         )

@@ -10,7 +10,6 @@ from mlxlab.ops.native import state
 from mlxlab.ops.native.cache import BuildRecord, Cache
 from mlxlab.ops.native.state import KernelSet
 from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain
-from mlxlab.program import command
 
 VARIABLE = "MLXLAB_NATIVE"
 Mode = Literal["auto", "off", "require"]
@@ -110,7 +109,7 @@ def _load_if_built() -> bool:
 
 def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
     if record["error"]:
-        raise KernelsUnavailable(f"{record['error']} ({command('kernels')} info)")
+        raise KernelsUnavailable(f"{record['error']} (mlxlab kernels info)")
     from mlxlab.ops.native.library import load
 
     with cache.open_library(toolchain.key, record["sha256"]) as path:

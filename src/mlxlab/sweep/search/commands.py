@@ -4,7 +4,6 @@ import shlex
 
 from omegaconf import DictConfig
 
-from mlxlab import program
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.hydra.search_space import Point, override_texts
 
@@ -48,4 +47,4 @@ class Commands:
         return self._command([*single, *hydra, *self.overrides, *override_texts(point)])
 
     def _command(self, args: list[str]) -> str:
-        return f"{program.command('train')} {shlex.join([*self.flags, *args])}"
+        return f"mlxlab train {shlex.join([*self.flags, *args])}"

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.program import command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import check_driver, resolve
 from mlxlab.tracking.records import SyncState, locate, read_state, utf8
@@ -58,7 +57,7 @@ class MlflowDestination:
         return read_state(locate(folder, uid)[1], uid)
 
     def remedy(self, folder: Path) -> str:
-        args = [command("runs sync"), shlex.quote(utf8(folder))]
+        args = ["mlxlab runs sync", shlex.quote(utf8(folder))]
         if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
             args.append(f"uri={shlex.quote(self.address.shown)}")
             artifacts = self.address.shown_artifacts

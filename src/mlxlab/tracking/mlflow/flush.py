@@ -14,7 +14,6 @@ from mlxlab.errors import (
     ServiceUnavailableError,
     UserError,
 )
-from mlxlab.program import command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
@@ -141,7 +140,7 @@ def pending_summary(address: Address) -> str | None:
         return None
     status = queue.read_status(address.queue)
     fault = f" ({status['fault']})" if status and status["fault"] else ""
-    return f"{count} runs are not complete in the store yet{fault}: {command('runs sync')}"
+    return f"{count} runs are not complete in the store yet{fault}: mlxlab runs sync"
 
 
 def _is_unsent(journal: Path, address: Address) -> bool:

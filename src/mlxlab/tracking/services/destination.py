@@ -14,7 +14,6 @@ from mlxlab.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.program import command
 from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.records import Step, Uid, locate, utf8
 from mlxlab.tracking.services.service import Service
@@ -94,7 +93,7 @@ class ServiceDestination:
             f"to={self.service.name}",
             *(f"{key}={shlex.quote(text)}" for key, text in texts.items()),
         ]
-        return " ".join([command("runs sync"), shlex.quote(utf8(folder)), *args])
+        return " ".join(["mlxlab runs sync", shlex.quote(utf8(folder)), *args])
 
     def describe(self) -> str:
         return self.service.describe()
