@@ -321,9 +321,7 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
 
 @SLOW
 def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp_path):
-    fault = (
-        "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.growth import apply\n"
-    )
+    fault = "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.extensions.growth import apply\n"
     fault += "    def probe_outputs(*args):\n        raise MemoryError('injected')\n"
     (tmp_path / "sitecustomize.py").write_text(f"{fault}    apply.probe_outputs = probe_outputs\n")
     argv = [

@@ -11,8 +11,8 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
-from mlxlab.growth.grow import Training, grow
-from mlxlab.growth.optimizer_state import TransferCounts, average_of
+from mlxlab.extensions.growth.grow import Training, grow
+from mlxlab.extensions.growth.optimizer_state import TransferCounts, average_of
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters

@@ -25,9 +25,9 @@ from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
-from mlxlab.growth.operations.changes import CHANGES
-from mlxlab.growth.operations.resize_vocabulary import TABLE
-from mlxlab.growth.resume.plan import GROWTH, POSSIBLE, plan
+from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.operations.resize_vocabulary import TABLE
+from mlxlab.extensions.growth.resume.plan import GROWTH, POSSIBLE, plan
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight

@@ -32,7 +32,7 @@ from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import InitialWeights, WeightSource
-    from mlxlab.growth.resume.carry_over import CarriedOver
+    from mlxlab.extensions.growth.resume.carry_over import CarriedOver
 
 logger = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
-    from mlxlab.growth.resume.carry_over import CarriedOver
+    from mlxlab.extensions.growth.resume.carry_over import CarriedOver
 
 
 class Start(NamedTuple):
@@ -168,7 +168,7 @@ def admitted(start: Start, data: DataModule) -> Checkpoint | None:
 
 def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Architecture]:
     """The operations that the overrides of a resume ask for, and the architecture after them; raises as `plan`."""
-    from mlxlab.growth.resume.plan import changed_node, plan
+    from mlxlab.extensions.growth.resume.plan import changed_node, plan
 
     assert start.checkpoint is not None
     assert start.before is not None
@@ -201,7 +201,7 @@ def carry_into(
     """
     if not _must_carry_over(start, checkpoint, state):
         return None
-    from mlxlab.growth.resume.carry_over import ModelChange, carry_over
+    from mlxlab.extensions.growth.resume.carry_over import ModelChange, carry_over
 
     policy, saved = (
         instantiate(start.cfg["resume_policy"], ResumePolicy),

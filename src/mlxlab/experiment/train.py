@@ -6,7 +6,6 @@ from typing import cast
 from mlxlab import terminal
 from mlxlab.backend import memory_budget
 from mlxlab.callbacks.csv_logger import metrics_table
-from mlxlab.callbacks.growth import GrowthSchedule, check_schedules
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
@@ -52,7 +51,8 @@ from mlxlab.experiment.run_report.callback import RunReport, find_report
 from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
-from mlxlab.growth.schedule import KEY
+from mlxlab.extensions.growth.callback import GrowthSchedule, check_schedules
+from mlxlab.extensions.growth.schedule import KEY
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model

@@ -137,7 +137,7 @@ def kill_in_a_save(plan: dict[str, int]) -> None:
 
 
 def kill_in_growth(plan: dict[str, Any]) -> None:
-    from mlxlab.callbacks.growth import GrowthSchedule
+    from mlxlab.extensions.growth.callback import GrowthSchedule
     from mlxlab.training.callback import FitContext
     from mlxlab.training.loop import TrainingLoop
 

@@ -1,0 +1,86 @@
+"""Applies an operation to a model in training: its weights, their average, and the optimizer state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mlx.nn as nn
+import mlx.optimizers as optim
+
+from mlxlab.checkpoint.arrays import Arrays, shapes
+from mlxlab.errors import ConfigError
+from mlxlab.extensions.growth.arrays import Sources
+from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.operations.grow_vocabulary import MappedGrowVocabulary
+from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
+from mlxlab.extensions.growth.optimizer_state import (
+    TransferCounts,
+    WeightChange,
+    average_of,
+    frozen_as_evaluated,
+    transfer_optimizer,
+)
+from mlxlab.models.build import Architecture
+from mlxlab.models.layers import named_parameters
+from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.state import TrainState
+
+
+class Training(NamedTuple):
+    """A model in training by its arrays: all weights by path, and the optimizer state by path."""
+
+    architecture: Architecture
+    weights: Arrays
+    optimizer: Arrays
+
+
+class Grown(NamedTuple):
+    """What an operation made of a training, and what its weights were made of. `model` does not have them yet."""
+
+    training: Training
+    model: nn.Module
+    counts: TransferCounts
+    sources: Sources
+
+
+def grow(
+    operation: ArchitectureOperation | MappedGrowVocabulary,
+    before: Training,
+    new_training: Callable[[Architecture], tuple[nn.Module, optim.Optimizer]],
+    seed: int | None,
+) -> Grown:
+    """The training after the operation; its arrays are not evaluated.
+
+    Args:
+        new_training: a model of an architecture, and its optimizer.
+        seed: of what is drawn; None draws nothing.
+
+    Raises:
+        ConfigError: the operation does not fit the model.
+    """
+    change: Any = CHANGES[operation["op"]]
+    after = change.node(operation, before.architecture)
+    weights, sources = change.arrays(operation, before.architecture, before.weights, seed)
+    average = average_of(before.optimizer)
+    averages = weights
+    if average:
+        averages, _ = change.arrays(operation, before.architecture, before.weights | average, seed)
+    model, new_optimizer = new_training(after)
+    expected, optimizer = named_parameters(model), flatten_arrays(new_optimizer.state)
+    if shapes(weights) != shapes(expected):
+        different = sorted(dict(shapes(weights).items() ^ shapes(expected).items()))
+        raise ConfigError(
+            f"{operation['op']}: the new model has other arrays, for example {different[0]}"
+        )
+    weights = frozen_as_evaluated(weights, averages, optimizer)
+    changes = [WeightChange(shapes(before.weights), sources)]
+    state, report = transfer_optimizer(
+        before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False
+    )
+    return Grown(Training(after, weights, state), model, report.counts(), sources)
+
+
+def training_of(state: TrainState) -> Training:
+    """The model of a run and its optimizer."""
+    return Training(
+        state.architecture, named_parameters(state.model), flatten_arrays(state.optimizer.state)
+    )

@@ -1,0 +1,692 @@
+"""A growth schedule in training: what is carried over, when it happens, and that a resumed run is the same."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+from mlxlab.callbacks.early_stopping import EarlyStopping
+from mlxlab.checkpoint.state import ChangedSettings
+from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.errors import ConfigError, WorkerLostError
+from mlxlab.experiment.build import without_overridden_settings
+from mlxlab.extensions.growth import apply
+from mlxlab.extensions.growth.callback import GrowthSchedule
+from mlxlab.extensions.growth.operations import widen
+from mlxlab.extensions.growth.probe import check_change
+from mlxlab.models.build import Architecture, build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.training.callback import FitContext
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
+from mlxlab.training.loop import TrainingLoop
+from mlxlab.training.optim.optimizers import flatten_arrays, sgd
+from mlxlab.training.optim.schedules import cosine
+from mlxlab.training.state import NO_STEP
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep
+from support.growth import SIZES, TARGETS
+from support.models import (
+    OPTIMIZED_STEP,
+    TASK,
+    FixedBatches,
+    NoOpCallback,
+    RandomBatches,
+    Recorder,
+    ResizableBatches,
+    Run,
+    StopAt,
+    make_trainer,
+)
+
+NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
+DEEPER = {
+    "id": "deeper",
+    "op": "stack",
+    "map": [0, 0, 1, 1],
+    "when": {"or_steps": 3},
+    "then": "evaluate",
+}
+WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, "when": {"or_steps": 2}}
+HEADS = {"id": "heads", "op": "add_heads", "heads": 4, "when": {"metric_below": 1e9}}
+RATE = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.003, "when": {"or_steps": 1}}
+WARM = {"id": "warm", "op": "rewarm", "steps": 3, "when": {"or_steps": 1}}
+COPIED = "backbone.layers.1.attention_norm.weight"  # by DEEPER, from layer 0
+SCHEDULE = [DEEPER, WIDER, HEADS, RATE, WARM]
+
+
+class CurriculumBatches(ResizableBatches):
+    """Batches with a curriculum of which only the strength is known."""
+
+    alpha = None
+
+    def order_metrics(self):
+        return {}
+
+    def set_alpha(self, alpha):
+        self.alpha = alpha
+
+
+class Sizes(NoOpCallback):
+    """Records the rows of every batch, and the learning rates."""
+
+    def __init__(self):
+        self.rows, self.rates = [], []
+
+    def on_step(self, context, state, result):
+        self.rows.append(len(result.batch.example_ids))
+        self.rates.append(float(state.optimizer.learning_rate))
+
+
+def build(architecture):
+    node, vocab_size = architecture
+    return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
+
+
+def grow(
+    operations,
+    callbacks=(),
+    folder=None,
+    resume=False,
+    on_error="raise",
+    data=None,
+    groups=(),
+    processes=None,
+    **settings,
+):
+    """Trains for three epochs with a schedule; returns the run."""
+    model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
+    if groups:
+        settings["optimizer"] = partial(
+            sgd, weight_decay=0.0, momentum=0.9, nesterov=False, groups=groups
+        )
+    trainer = make_trainer(**settings)
+    context = FitContext("valid/loss", Recorder(), group=processes or ProcessGroup())
+    run = Run(model, data or RandomBatches(), context)
+    run.context.metadata["config"] = {"trainer": {"optimizer": {"groups": groups}}}
+    run.state = trainer.init_state(model, run.data)
+    run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
+    checkpointer = (
+        NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
+    )
+    hooks = [GrowthSchedule(operations, on_error), *callbacks]
+    loop = TrainingLoop(trainer, run.context, run.state, FixedBatches(), TASK, hooks, checkpointer)
+    loop.run(checkpointer.load_last() if resume else None)
+    return run
+
+
+def logged(run, name):
+    return [(step, metrics[name]) for step, metrics in run.context.tracker.lines if name in metrics]
+
+
+def test_the_counts_of_the_optimizer_state_are_logged():
+    run = grow([DEEPER, WIDER], ema_decay=0.9)
+    # A block has 7 matrices and 2 norms; of a copy the two output matrices are new.
+    assert logged(run, "growth/state_carried") == [(3, 4 * 9 + 4 - 4), (5, 4 * 9 + 4)]
+    assert logged(run, "growth/state_fresh") == [(3, 4), (5, 0)]
+    assert logged(run, "growth/state_dropped") == [(3, 0), (5, 0)]
+    assert max(value for _, value in logged(run, "growth/output_change")) < 1e-5
+    assert len(named_parameters(run.state.model)) == 4 * 9 + 4
+    assert run.state.architecture.node == {**NODE, "num_layers": 4, "intermediate_size": 20}
+    assert [step for step, _ in run.state.history.evaluations][:2] == [3, 6]
+    assert [step for step, _ in run.state.history.events] == [3, 5]
+
+
+def test_copied_statistics_follow_the_weights():
+    before, after = (
+        grow(schedule, [StopAt(2)]).state for schedule in ([], [{**WIDER, "when": {"or_steps": 2}}])
+    )
+    weights, moments = (
+        {**named_parameters(s.model), **flatten_arrays(s.optimizer.state)} for s in (before, after)
+    )
+    arrays = {**named_parameters(after.model), **moments}
+    layer = "backbone.layers.0.feed_forward"
+    old_up, up = (np.array(each[f"{layer}.up.weight"]) for each in (weights, arrays))
+    old_down, down = (np.array(each[f"{layer}.down.weight"]) for each in (weights, arrays))
+    # A copy has the input weights of its unit, and a share of its output weights.
+    unit = (up[:, None] == old_up).all(axis=2).argmax(axis=1)
+    share = down[0] / old_down[0, unit]
+    assert len(set(unit)) == 12
+    assert (share < 0.9).sum() == 16  # 8 units, each in two
+    for name, power in (("m", 1), ("v", 2)):
+        old, new = (
+            np.array(each[f"states.0.{layer}.up.weight.{name}"]) for each in (weights, moments)
+        )
+        assert np.abs(old).max() > 0
+        np.testing.assert_allclose(new, old[unit] * share[:, None] ** power, rtol=1e-4)
+        old, new = (
+            np.array(each[f"states.0.{layer}.down.weight.{name}"]) for each in (weights, moments)
+        )
+        np.testing.assert_array_equal(new, old[:, unit])
+    assert int(moments["states.0.step"]) == int(weights["states.0.step"]) == 2
+
+
+def test_operations_on_settings_change_neither_weights_nor_optimizer():
+    operations = [
+        RATE,
+        WARM,
+        {"id": "rows", "op": "set_batch_size", "batch_size": 8},
+        {"id": "micro", "op": "set_accumulation", "accumulate": 2},
+        {"id": "valid", "op": "set_evaluation", "eval_every": 5},
+        {"id": "order", "op": "set_curriculum", "alpha": 0.5},
+    ]
+    expected, run = (
+        grow(
+            [{**operation, "when": {"metric_below": 9.0}} for operation in schedule],
+            [StopAt(6)],
+            data=Rows(),
+            step=partial(OptimizedStep, **OPTIMIZED_STEP),
+        )
+        for schedule, Rows in (([], ResizableBatches), (operations, CurriculumBatches))
+    )
+    assert run.state.progress.growth.done == [operation["id"] for operation in operations]
+    assert [text for _, text in run.state.history.events if "skipped" in text] == []
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+def test_the_change_of_the_outputs_is_that_of_both_models():
+    batches = []
+
+    class Watch(NoOpCallback):
+        def on_step(self, context, state, result):
+            batches.append(result.batch)
+
+    plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
+    before, after = (grow(schedule, [StopAt(3), Watch()]) for schedule in ([], [plain_copy]))
+    tokens, segment_ids = (
+        mx.array(array[:2]) for array in (batches[-1].tokens, batches[-1].segment_ids)
+    )
+    for run in (before, after):
+        run.state.model.eval()
+    change = (
+        mx.abs(after.state.model(tokens, segment_ids) - before.state.model(tokens, segment_ids))
+        .max()
+        .item()
+    )
+    assert change > 1e-3
+    assert logged(after, "growth/output_change") == [(3, pytest.approx(change, rel=1e-4))]
+
+
+def test_an_operation_that_changes_the_outputs_fails_and_changes_nothing(monkeypatch):
+    """Here the copies of a unit do not share its output weights."""
+    choose_units = widen.choose_units
+    monkeypatch.setattr(
+        widen, "choose_units", lambda *args: choose_units(*args)._replace(share=np.ones(20))
+    )
+    with pytest.raises(
+        ConfigError, match=r"operations: wider: expected outputs within 0.0001 of those before, got"
+    ):
+        grow([WIDER], epochs=1)
+    run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
+    assert run.state.architecture.node == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+@pytest.mark.parametrize(("largest", "allowed"), [(0.1, 1e-4), (50.0, 5e-3)])
+def test_the_limit_of_a_change_grows_with_outputs_above_one(largest, allowed):
+    outputs = mx.array([[largest, -largest / 2]])
+    check_change(0.9 * allowed, outputs)
+    for change in (1.1 * allowed, float("nan")):
+        with pytest.raises(ConfigError, match="expected outputs within"):
+            check_change(change, outputs)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        4,
+        *(
+            pytest.param(step, marks=pytest.mark.fault_injection)
+            for step in (1, 2, 3, 5, 6, 7, 8, 10)
+        ),
+    ],
+)
+def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step):
+    expected = grow(SCHEDULE, ema_decay=0.9)
+    killed = grow(SCHEDULE, [StopAt(step)], tmp_path, ema_decay=0.9)
+    assert killed.state.progress.step == step
+    resumed = grow(SCHEDULE, folder=tmp_path, resume=True, ema_decay=0.9)
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert resumed.state.progress == expected.state.progress
+    assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
+
+
+def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bitwise(
+    tmp_path, monkeypatch, caplog
+):
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 3}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 3}}
+    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -1)
+    schedule = [low, merge, RATE]
+    expected = grow(schedule, on_error="skip")
+    grow(schedule, [StopAt(4)], tmp_path, on_error="skip")
+    checkpoint = Checkpointer(None, 5, False, folder=tmp_path).load_last()
+    new = grow([], [StopAt(1)]).state
+    with caplog.at_level("WARNING"):
+        GrowthSchedule(schedule, "skip").check(new, checkpoint)
+        table = GrowthSchedule(schedule, "skip").preview(new, checkpoint)
+    reason = "will be skipped, as low before it was: merge_lora: expected a model with adapters"
+    assert [
+        line for line in caplog.messages if line.startswith(f"growth: merge (merge_lora) {reason}")
+    ]
+    assert reason in table
+    with pytest.raises(
+        ConfigError, match="operations: merge: merge_lora: expected a model with adapters"
+    ):
+        GrowthSchedule(schedule, "raise").check(new, checkpoint)
+    resumed = grow(schedule, folder=tmp_path, resume=True, on_error="skip")
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert resumed.state.progress == expected.state.progress
+    assert resumed.state.progress.growth.skipped == ["low", "merge"]
+
+
+class LosesWorker(ProcessGroup):
+    """A group in which another process is lost at one of the exchanges; `at` 0 only counts them."""
+
+    def __init__(self, at=0):
+        super().__init__()
+        self.at, self.exchanges = at, 0
+
+    def all_reduce_max(self, numbers):
+        self.exchanges += 1
+        if self.exchanges == self.at:
+            raise WorkerLostError(self._save_on_loss())
+        return super().all_reduce_max(numbers)
+
+
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.fault_injection)])
+def test_a_run_resumes_bitwise_wherever_another_process_was_lost(tmp_path, stride):
+    deeper, below = (
+        {**DEEPER, "when": {"metric_below": 9.0}},
+        {**WIDER, "when": {"metric_below": 9.0}},
+    )
+    schedule = [{**WIDER, "id": "early", "feed_forward": 16}, deeper, RATE, below]
+    options = {"ema_decay": 0.9, "max_steps": 7, "eval_every": 3, "epochs": None}
+    counted = LosesWorker()
+    expected = grow(schedule, processes=counted, **options)
+    assert expected.state.progress.growth.done == ["early", "deeper", "rate", "wider"]
+    for at in range(2, counted.exchanges + 1, stride):
+        (tmp_path / str(at)).mkdir()
+        with pytest.raises(WorkerLostError, match="is saved"):
+            grow(schedule, folder=tmp_path / str(at), processes=LosesWorker(at), **options)
+        resumed = grow(schedule, folder=tmp_path / str(at), resume=True, **options)
+        assert final_state_digest(resumed.state) == final_state_digest(expected.state), at
+        assert resumed.state.progress == expected.state.progress, at
+        for kind in ("evaluations", "best", "best_step"):
+            assert getattr(resumed.state.history, kind) == getattr(expected.state.history, kind), at
+
+
+def test_a_finished_operation_cannot_change_but_later_ones_can(tmp_path):
+    grow(SCHEDULE, [StopAt(4)], tmp_path)
+    for operations in ([{**DEEPER, "map": [0, 1, 1]}, WIDER], [WIDER], []):
+        with pytest.raises(ConfigError, match=r"operations\.0: deeper is done and cannot change"):
+            grow(operations, folder=tmp_path, resume=True)
+    run = grow([DEEPER, {**WIDER, "feed_forward": 18}], folder=tmp_path, resume=True)
+    assert run.state.architecture.node["intermediate_size"] == 18
+
+
+def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
+    unfit = {**WIDER, "feed_forward": 3}
+    with pytest.raises(
+        ConfigError,
+        match=r"^callbacks.growth.operations: wider: feed_forward: expected more than 12",
+    ):
+        grow([DEEPER, unfit])
+    run = grow([DEEPER, unfit, RATE], on_error="skip")
+    assert [text for _, text in run.state.history.events if "skipped" in text]
+    assert run.state.progress.growth.done == ["deeper", "wider", "rate"]
+    assert run.state.architecture.node["intermediate_size"] == 12
+
+
+def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monkeypatch):
+    def probe_outputs(model, result, ids):
+        if model.backbone.layers[0].feed_forward.up.weight.shape[0] > SIZES["intermediate_size"]:
+            raise RuntimeError("[malloc] out of memory")
+
+    monkeypatch.setattr(apply, "probe_outputs", probe_outputs)
+    run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
+    assert run.state.architecture.node == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+class WithFailure(ProcessGroup):
+    """A group in which another process fails at the operation at hand."""
+
+    def all_reduce_max(self, numbers):
+        return [1] if numbers == [False] else super().all_reduce_max(numbers)
+
+
+def test_an_operation_that_fails_in_another_process_is_not_kept_here():
+    run, expected = (
+        grow([WIDER], on_error="skip", processes=WithFailure(), epochs=1),
+        grow([], epochs=1),
+    )
+    assert run.state.architecture.node == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+    assert "skipped: failed in another process" in run.state.history.events[0][1]
+    with pytest.raises(
+        ConfigError, match=r"^callbacks.growth.operations: wider: failed in another process$"
+    ):
+        grow([WIDER], processes=WithFailure(), epochs=1)
+
+
+ROWS = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+ALPHA = {"id": "order", "op": "set_curriculum", "alpha": 0.5, "when": {"or_steps": 2}}
+
+
+class FailingBatches(CurriculumBatches):
+    """Batches whose changes of the size, and of the strength of the curriculum, fail when half of it is done."""
+
+    def resize(self, batch_size):
+        super().resize(batch_size)
+        if batch_size == ROWS["batch_size"]:
+            raise RuntimeError("out of memory")
+
+    def set_alpha(self, alpha):
+        super().set_alpha(alpha)
+        raise MemoryError("no memory for another order")
+
+    def state_dict(self):
+        return super().state_dict() | {"alpha": self.alpha}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.alpha = state["alpha"]
+
+
+@pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
+def test_a_setting_that_fails_while_it_changes_is_skipped_with_the_run_as_it_was(operation):
+    with pytest.raises((RuntimeError, MemoryError), match="memory"):
+        grow([operation], data=FailingBatches(), epochs=1)
+    seen = Sizes()
+    run = grow([operation, RATE], [seen], on_error="skip", data=FailingBatches(rows=16), epochs=1)
+    assert run.state.progress.growth.skipped == [operation["id"]]
+    assert (seen.rows, run.data.alpha) == ([4, 4, 4, 4], None)
+    assert run.state.progress.settings == ChangedSettings(learning_rate=RATE["learning_rate"])
+    late = {**RATE, "when": {"or_steps": 3}}
+    assert final_state_digest(run.state) == final_state_digest(
+        grow([late], data=FailingBatches(rows=16), epochs=1).state
+    )
+
+
+@pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
+def test_a_setting_that_fails_in_another_process_is_kept_in_none(operation):
+    data = CurriculumBatches()
+    state = grow([], [StopAt(2)], data=data).state
+    context = FitContext("valid/loss", Recorder(), group=WithFailure())
+    GrowthSchedule([operation], "skip").on_step(context, state, NO_STEP)
+    assert state.progress.growth.skipped == [operation["id"]]
+    assert (data.batch_size, data.alpha, state.progress.settings) == (4, None, ChangedSettings())
+
+
+def test_an_operation_that_a_resume_makes_up_for_is_checked_on_validation_rows(monkeypatch):
+    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -1)
+    state = grow([], [StopAt(1)]).state
+    state.progress.growth.step = -5
+    context = FitContext("valid/loss", Recorder(), valid=FixedBatches())
+    with pytest.raises(ConfigError, match="expected outputs within"):
+        GrowthSchedule([WIDER], "raise").on_step(context, state, NO_STEP)
+    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -0.5)
+    plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
+    GrowthSchedule([plain_copy], "raise").on_step(context, state, NO_STEP)
+    assert state.history.latest("growth/output_change") > 1e-3
+
+
+def test_a_run_that_is_too_short_for_an_operation_says_so_before_it_starts(caplog):
+    late, later = {**WIDER, "when": {"or_steps": 50}}, {**RATE, "when": {"or_steps": 1}}
+    warm = {**WARM, "steps": 40}
+    with caplog.at_level("WARNING"):
+        GrowthSchedule([warm, late, later], "raise").check(grow([], [StopAt(1)]).state, None)
+    assert caplog.messages == [
+        "growth: warm: a warm-up of 40 steps is longer than the 17 steps left after step 1",
+        "growth: wider, rate: not due before the run ends at step 18",
+    ]
+
+
+def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():
+    deeper = {**DEEPER, "when": {"metric_below": 9.0}}
+    run = grow([deeper], [EarlyStopping(1, 0.0)], learning_rate=0.02)
+    assert [step for step, _ in run.state.history.evaluations] == [6, 12, 18]
+    assert logged(run, "valid/loss") == run.state.history.evaluations, "sent to the tracker once"
+    assert run.context.control.stop_reason == "done"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_evaluation_after_an_operation_is_made_once_over_a_resume(
+    tmp_path, monkeypatch, interrupted
+):
+    class Kill(NoOpCallback):
+        def on_step(self, context, state, result):
+            if state.progress.step == 4:
+                raise KeyboardInterrupt
+
+    expected = grow([DEEPER], epochs=1).state.history
+    with monkeypatch.context() as patch:
+        if interrupted:
+            patch.setattr(TrainingLoop, "_evaluate", lambda loop: None)  # as after a signal
+        with pytest.raises(KeyboardInterrupt):
+            grow([DEEPER], [Kill()], tmp_path, epochs=1)
+    resumed = grow([DEEPER], folder=tmp_path, resume=True, epochs=1)
+    assert [step for step, _ in logged(resumed, "valid/loss")] == [3] * interrupted + [6]
+    assert resumed.state.history.evaluations == expected.evaluations
+
+
+def test_operations_wait_for_the_metric_of_an_evaluation():
+    never = {**DEEPER, "when": {"metric_below": -1.0}}
+    assert grow([never, WIDER]).state.progress.growth.done == []
+    above = {**DEEPER, "when": {"metric_above": 0.0}}
+    run = grow([above, HEADS, WIDER])
+    # Evaluated at 6, 12 and 18. What comes after `then: evaluate` waits for the next regular evaluation.
+    assert logged(run, "growth/done") == [(6, 1.0), (12, 2.0), (14, 3.0)]
+
+
+def test_the_next_batch_and_step_have_the_new_settings():
+    seen = Sizes()
+    batch_size = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+    run = grow([batch_size, RATE, WARM], [seen], data=ResizableBatches(rows=24), epochs=1)
+    assert seen.rows == [4, 4, 8, 8]
+    assert run.state.planned_steps == 4
+    assert [rate > 0.003 for rate in seen.rates] == [True, True, False, False]
+
+
+def test_a_longer_resume_after_a_change_of_the_batch_size_has_a_longer_plan(tmp_path):
+    seen = Sizes()
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
+    grow([rows], folder=tmp_path, data=ResizableBatches(), max_steps=2)
+    run = grow([rows], [seen], tmp_path, resume=True, data=ResizableBatches(), max_steps=4)
+    assert run.state.planned_steps == 4
+    assert seen.rates[0] > seen.rates[1]
+
+
+def test_a_schedule_begins_again_also_where_less_than_its_warm_up_is_left():
+    seen = Sizes()
+    restart = {"id": "warm", "op": "rewarm", "steps": 1, "restart": True, "when": {"or_steps": 16}}
+    run = grow([restart], [seen], schedule=partial(cosine, warmup=4, final_lr_ratio=0.0))
+    assert run.state.planned_steps == 18
+    assert seen.rates[16] == pytest.approx(seen.rates[0])
+    assert seen.rates[17] == pytest.approx(seen.rates[1])
+
+
+@pytest.mark.parametrize(("stop", "says"), [(100, True), (4, False)])
+def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(
+    caplog, monkeypatch, stop, says
+):
+    tags = {}
+    monkeypatch.setattr(Recorder, "set_tags", lambda self, new: tags.update(new))
+    late = {**WIDER, "when": {"or_steps": 50}}
+    with caplog.at_level("INFO"):
+        grow([DEEPER, late], [StopAt(stop)], epochs=1)
+    line = "growth: ends with 1 of 2 done: wider (widen) waits for step 53"
+    assert (line in caplog.messages) == says
+    assert tags.get("growth.done") == ("1 of 2" if says else None)
+
+
+def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
+    grow([RATE, rows], [StopAt(2)], tmp_path, data=ResizableBatches())
+    saved = Checkpointer(None, 5, False, folder=tmp_path).load_last()
+    assert saved.state["progress"].settings.learning_rate == 0.003
+    saved.state["metadata"]["config"] = {
+        "trainer": {"learning_rate": 0.01},
+        "data": {"batch_size": 4},
+    }
+    faster = without_overridden_settings(
+        saved, {"trainer": {"learning_rate": 0.02}, "data": {"batch_size": 4}}
+    )
+    assert faster.state["progress"].settings == replace(
+        saved.state["progress"].settings, learning_rate=None
+    )
+    larger = without_overridden_settings(
+        saved, {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 2}}
+    )
+    assert larger.state["progress"].settings == ChangedSettings(learning_rate=0.003)
+
+
+def test_a_rollback_returns_to_the_settings_of_the_checkpoint(tmp_path):
+    seen = Sizes()
+
+    class Poison(NoOpCallback):
+        def on_step(self, context, state, result):
+            context.control.save_requested = False  # the checkpoint of the start is the last one
+            if state.progress.step == 3 and not state.progress.rollbacks:
+                state.model.update(
+                    tree_map(lambda array: array * float("nan"), state.model.parameters())
+                )
+
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+    late = {**RATE, "when": {"or_steps": 1}}
+    grow([], [StopAt(1)], tmp_path, data=ResizableBatches())
+    limits = {"max_steps": 12, "max_nonfinite_steps": 1, "max_rollbacks": 1}
+    run = grow(
+        [rows, late],
+        [Poison(), seen, StopAt(7)],
+        tmp_path,
+        resume=True,
+        data=ResizableBatches(),
+        **limits,
+    )
+    assert seen.rows == [4, 8, 4, 8, 8]
+    assert run.state.progress.settings.learning_rate == 0.003
+    assert [rate > 0.003 for rate in seen.rates] == [True, True, True, True, False]
+
+
+def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():
+    options = {
+        "accumulate": 2,
+        "activation_checkpointing": False,
+        "head_chunk": None,
+        "dtype": "float32",
+        "allow_slow_dtype": False,
+    }
+    step = partial(
+        OptimizedStep,
+        max_grad_norm=1.0,
+        compile="never",
+        cpu_streams="one",
+        retry_on_oom=False,
+        **options,
+    )
+    freeze = {"id": "freeze", "op": "freeze", "patterns": ["embedding"], "when": {"or_steps": 2}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    accumulate = {"id": "micro", "op": "set_accumulation", "accumulate": 4, "when": {"or_steps": 1}}
+    embeddings = []
+
+    class Watch(NoOpCallback):
+        def on_step(self, context, state, result):
+            embeddings.append(np.array(state.model.backbone.embedding.weight))
+
+    run = grow([freeze, accumulate, thaw, DEEPER], [Watch()], step=step)
+    assert run.state.progress.growth.done == ["freeze", "micro", "thaw", "deeper"]
+    moved = [not np.array_equal(a, b) for a, b in pairwise(embeddings)]
+    assert moved[:6] == [True, False, False, False, True, True]
+    assert logged(run, "growth/state_dropped")[0] == (2, 1.0)
+    assert logged(run, "growth/state_fresh")[1] == (5, 1.0)
+
+
+def test_adapters_come_and_go():
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 2}}
+    high = {"id": "high", "op": "set_lora", "rank": 3, "when": {"or_steps": 2}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 2}}
+    run = grow([low, high, merge, DEEPER])
+    assert max(value for _, value in logged(run, "growth/output_change")) < 1e-5
+    assert logged(run, "growth/state_carried")[0] == (2, 2.0)  # the classifier
+    assert not any("lora" in path for path in named_parameters(run.state.model))
+    assert mx.isfinite(run.state.model.backbone.embedding.weight).all()
+
+
+def test_what_is_frozen_on_the_way_becomes_the_average_that_was_evaluated():
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 4}}
+    high = {"id": "high", "op": "set_lora", "rank": 3, "when": {"or_steps": 3}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 2}}
+    freeze = {
+        "id": "freeze",
+        "op": "freeze",
+        "patterns": ["feed_forward.*"],
+        "when": {"or_steps": 2},
+    }
+    run = grow([low, high, merge, freeze], ema_decay=0.99, learning_rate=0.05)
+    changes = logged(run, "growth/output_change")
+    assert len(changes) == 4
+    assert max(change for _, change in changes) < 1e-5
+
+
+def test_a_group_of_new_weights_alone_counts_its_steps_from_zero():
+    matrices = ["attention.*", "feed_forward.*", "head.*"]
+    freeze = {"id": "freeze", "op": "freeze", "patterns": matrices, "when": {"or_steps": 2}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    state = flatten_arrays(grow([freeze, thaw], [StopAt(7)]).state.optimizer.state)
+    assert [int(state[f"states.{group}.step"]) for group in (0, 1)] == [3, 7]
+
+
+def test_weights_that_are_unfrozen_take_the_rate_of_their_group():
+    groups = [
+        {"pattern": "layers.0.*", "lr_scale": 0.5},
+        {"pattern": "layers.1.*", "lr_scale": 0.25},
+    ]
+    freeze = {"id": "freeze", "op": "freeze", "patterns": ["layers.0.*"], "when": {"or_steps": 1}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    run = grow([freeze, thaw], [StopAt(5)], groups=groups)
+    state = flatten_arrays(run.state.optimizer.state)
+    names = {"layers.0.": 0.5, "layers.1.": 0.25, "head.": 1.0}
+    rates = {
+        float(
+            state[f"states.{path.split('.')[1]}.learning_rate"] / run.state.optimizer.learning_rate
+        )
+        / scale
+        for path in state
+        for name, scale in names.items()
+        if name in path
+    }
+    assert rates == {1.0}
+    assert run.state.progress.growth.done == ["freeze", "thaw"]
+
+
+def test_an_operation_says_which_weights_change_their_group():
+    groups = [{"pattern": "layers.0.*", "lr_scale": 0.5}]
+    [(_, text)] = grow([DEEPER], [StopAt(4)], groups=groups).state.history.events
+    assert text.endswith(
+        "; trainer.optimizer: lr_scale 0.5 -> lr_scale 1 for 7 weights, first " + COPIED
+    )
+
+
+def test_the_step_is_made_and_compiled_again_only_where_its_code_changes():
+    made = []
+
+    def step(accumulate=1, **options):
+        made.append(accumulate)
+        return PlainStep(1.0, **options)
+
+    operations = [
+        RATE,
+        WARM,
+        {"id": "often", "op": "set_evaluation", "eval_every": 9, "when": {"or_steps": 1}},
+        {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}},
+        {"id": "micro", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}},
+        {**WIDER, "when": {"or_steps": 1}},
+    ]
+    run = grow(operations, [StopAt(7)], step=step, data=ResizableBatches(rows=48))
+    assert len(run.state.progress.growth.done) == 6
+    assert made == [1, 1, 2, 2], "at first, and for the last three operations"

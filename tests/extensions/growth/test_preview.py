@@ -1,0 +1,216 @@
+"""A schedule that is tried without training: the model after each operation, or why one cannot work."""
+
+import mlx.nn as nn
+import pytest
+
+from mlxlab.checkpoint.state import GrowthProgress
+from mlxlab.errors import ConfigError
+from mlxlab.extensions.growth.preview import preview, preview_table
+from mlxlab.models.build import Architecture, build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import count_parameters
+from support.growth import SIZES, TARGETS, new_model
+from support.models import RandomBatches, ResizableBatches, make_trainer
+
+NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
+STEPS = {"when": {"or_steps": 5}}
+DEEPER = {
+    "id": "deeper",
+    "op": "stack",
+    "map": [0, 0, 1, 1],
+    "when": {"metric_below": 4},
+    "then": "evaluate",
+}
+WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, **STEPS}
+LORA = {"id": "lora", "op": "set_lora", "rank": 2, **STEPS}
+CLASSES = {"kind": "classification", "num_classes": 2}
+
+
+def new_state(**options):
+    """The state of a run of a transformer of 2 layers, before its first step."""
+
+    def build(architecture):
+        return build_model(architecture.node, vocab_size=architecture.vocab_size, **CLASSES)
+
+    architecture = Architecture({**NODE, **options}, 23)
+    state = make_trainer().init_state(build(architecture), RandomBatches())
+    state.architecture, state.new_model = architecture, build
+    return state
+
+
+def rows_of(operations, state, progress=None, step=0):
+    progress = progress or GrowthProgress()
+    left = operations[len(progress.done) :]
+    lines = preview_table(operations, progress, preview(left, state), step).splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_each_operation_has_a_row():
+    rate = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.1, **STEPS}
+    rows = rows_of([DEEPER, rate, WIDER], new_state())
+    final = Architecture(NODE | {"num_layers": 4, "intermediate_size": 20}, 23)
+    assert [row[1] for row in rows] == ["", "deeper", "rate", "wider"]
+    assert rows[1][3:5] == ["objective < 4, then evaluate", "num_layers=4"]
+    assert rows[2][4:] == ["unchanged", rows[1][5]]
+    assert rows[3][5] == f"{count_parameters(new_model(final, CLASSES)):,}"
+
+
+def test_the_table_says_at_which_step_an_operation_is_due_and_what_the_run_is_too_short_for():
+    warm = {"id": "warm", "op": "rewarm", "steps": 20, **STEPS}
+    late, by_loss = (
+        {**WIDER, "id": "late", "feed_forward": 24, "when": {"or_steps": 30}},
+        {**DEEPER, "when": {"metric_below": 4}},
+    )
+    done = GrowthProgress(done=["deeper"], hashes=["a"], step=6)
+    operations = [DEEPER, WIDER, warm, late]
+    lines = preview_table(
+        operations, done, preview(operations[1:], new_state()), 9, 30
+    ).splitlines()[3:]
+    assert [line.split("|")[4].strip() for line in lines] == [
+        "step 11",
+        "step 16 (a warm-up of 20 steps is longer than the 14 steps left after step 16)",
+        "step 46 (not due before the run ends at step 30)",
+    ]
+    assert [row[3] for row in rows_of([WIDER, by_loss, warm], new_state())[1:]] == [
+        "step 5",
+        "objective < 4, then evaluate",
+        "after 5 steps",
+    ]
+
+
+def test_operations_that_are_done_have_no_row():
+    state = new_state(num_layers=4)
+    rows = rows_of(
+        [DEEPER, WIDER], state, GrowthProgress(done=["deeper"], hashes=["a"], step=6), step=9
+    )
+    assert [row[:3] for row in rows] == [
+        ["1", "", "step 9"],
+        ["2", "wider", "widen feed_forward=20"],
+    ]
+    assert rows[0][4].startswith("num_layers=4")
+
+
+def operation(op, **options):
+    return {"id": "it", "op": op, **options, **STEPS}
+
+
+QUANTISED = {
+    "hidden_size": 32,
+    "quantization": {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32},
+    "adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2},
+}
+REFUSED = {  # options of the model, operations, and why the last one cannot work
+    "unknown layers": (
+        {},
+        [operation("stack", map=[0, 1, 5])],
+        "map: expected layers below 2, got 5",
+    ),
+    "unknown parameters": (
+        {},
+        [operation("freeze", patterns=["haed"])],
+        "patterns: haed matches.*did you mean head",
+    ),
+    "unknown targets": (
+        {},
+        [operation("set_lora", rank=2, targets=["atention"])],
+        "targets: atention matches.*did you mean attention",
+    ),
+    "heads with adapters": (
+        {},
+        [LORA, operation("add_heads", heads=4)],
+        "add_heads: expected .* without an adapter; the operation merge_lora",
+    ),
+    "width with adapters": (
+        {},
+        [LORA, operation("grow_width", hidden_size=20)],
+        "grow_width: expected .* without an adapter",
+    ),
+    "quantised layers": (
+        QUANTISED,
+        [operation("widen", feed_forward=20)],
+        "widen: .* not quantised",
+    ),
+    "quantised heads": (
+        QUANTISED,
+        [operation("add_heads", heads=4)],
+        "add_heads: expected .* not quantised$",
+    ),
+    "DoRA": (
+        {"adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "dora": True}},
+        [operation("widen", feed_forward=20)],
+        "widen: expected .* without a DoRA adapter; the operation merge_lora",
+    ),
+    "the classifier": (
+        {},
+        [operation("set_lora", rank=2, targets=["head"])],
+        "targets: head is the classifier, which always trains in full; expected layers below it, for example backbone",
+    ),
+    "all parameters": (
+        {},
+        [operation("freeze", patterns=["*"])],
+        "patterns: nothing is left to train",
+    ),
+    "merged twice": (
+        {},
+        [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")],
+        ".*expected a model with adapters",
+    ),
+    "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
+    "a fixed batch size": (
+        {},
+        [operation("set_batch_size", batch_size=8)],
+        ".* cannot change their size",
+    ),
+    "no curriculum": (
+        {},
+        [operation("set_curriculum", alpha=0.5)],
+        ".*expected data/order=curriculum",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_operation_that_cannot_work_is_named(name):
+    options, operations, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=f"^callbacks.growth.operations: it: {message}"):
+        preview(operations, new_state(**options))
+
+
+def test_a_layer_that_feature_matching_names_is_not_stacked():
+    state = new_state()
+    state.model["feature_matching"] = {"layers": [nn.Linear(16, 16, bias=False)]}
+    with pytest.raises(
+        ConfigError, match="operations: deeper: stack: feature matching names layers by number"
+    ):
+        preview([DEEPER], state)
+
+
+def test_nothing_is_changed():
+    class Curriculum(ResizableBatches):
+        alpha = 0.0
+
+        def order_metrics(self):
+            return {}
+
+        def set_alpha(self, alpha):
+            self.alpha = alpha
+
+        def state_dict(self):
+            return {**super().state_dict(), "alpha": self.alpha}
+
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.alpha = state["alpha"]
+
+    state = new_state()
+    state.data = data = Curriculum()
+    before = data.state_dict(), data.batch_size, state.architecture, named_parameters(state.model)
+    operations = [
+        DEEPER,
+        operation("set_batch_size", batch_size=8),
+        operation("set_curriculum", alpha=0.5),
+        WIDER,
+    ]
+    assert len(preview(operations, state)) == 5
+    assert (data.state_dict(), data.batch_size, state.architecture) == before[:3]
+    assert all(array is before[3][path] for path, array in named_parameters(state.model).items())
