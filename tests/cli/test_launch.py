@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mlxlab.cli import launch, main
+from mlxlab.distributed.hosts import check_reachable
 
 HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
 TWO = HOSTS[:2]
@@ -27,6 +28,7 @@ def started(monkeypatch):
     """The command lines that would have been started."""
     commands = []
     monkeypatch.setattr(launch, "_run", lambda command, backend: commands.append(command) or 0)
+    monkeypatch.setattr(launch, "check_reachable", lambda hosts: None)
     monkeypatch.setattr(launch.shutil, "which", lambda name: f"/usr/bin/{name}")
     return commands
 
@@ -180,6 +182,9 @@ def test_a_host_file_with_which_a_backend_cannot_work_is_refused(
         ([{"ips": ["10.0.0.1"]}], "'ssh' is missing"),
         ([{"ssh": "-oProxyCommand=sh"}], "expected the name of a host"),
         ({"hosts": TWO, "backend": "gloo"}, "backend: expected one of"),
+        ({"hosts": TWO, "envs": ["LD_PRELOAD=/tmp/a.so"]}, "envs: expected"),
+        ({"hosts": TWO, "envs": ["NCCL_DEBUG=INFO", "PYTHONPATH=/tmp"]}, "envs: expected"),
+        ({"hosts": TWO, "envs": ["MLX_METAL_FAST_SYNCH_=1"]}, "envs: expected"),
     ],
 )
 def test_a_damaged_host_file_is_one_line(content, message, started, written, capsys):
@@ -194,6 +199,42 @@ def test_a_damaged_host_file_is_one_line(content, message, started, written, cap
 def test_a_host_file_that_does_not_exist_is_one_line(tmp_path, started, capsys):
     assert main.main(["launch", f"hostfile={tmp_path}/hosts.json"]) == 66
     assert capsys.readouterr().err == f"{tmp_path}/hosts.json: not found\n"
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    """A function: replaces `ssh` by a program with this script."""
+
+    def replace(script):
+        program = tmp_path / "ssh"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return replace
+
+
+def test_a_host_that_cannot_be_reached_is_one_line(ssh, capfd):
+    ssh("echo first >&2; echo 'Connection refused' >&2; exit 255")
+    assert main.main(["launch", "hosts=10.0.0.1,10.0.0.2"]) == 69
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("10.0.0.1: ")
+    assert line.endswith("Connection refused")
+
+
+def test_only_other_hosts_are_reached_by_ssh(ssh, tmp_path):
+    ssh(f'echo "$@" >> {tmp_path}/calls')
+    hosts = [{"ssh": "127.0.0.1"}, {"ssh": "mac-1"}, {"ssh": "mac-1"}, {"ssh": "mac-2"}]
+    check_reachable(hosts)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[-2:] for call in calls] == [["mac-1", "true"], ["mac-2", "true"]]
+
+
+def test_hosts_without_ssh_installed_are_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main.main(["launch", "hosts=10.0.0.1,10.0.0.2"]) == 69
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ssh: ")
 
 
 def test_mpi_that_is_not_installed_is_one_line(monkeypatch, capsys):
@@ -229,6 +270,7 @@ def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(
         (["rank 1 exited with code 2", "rank 0 exited with code -15"], 2),
         (["rank 1 exited with code -9", "rank 0 was killed"], 137),
         (["rank 0 exited with code -15"], 143),
+        (["rank 1 exited with code 255", "rank 0 exited with code -15"], 75),
         ([], 3),
     ],
 )

@@ -25,19 +25,21 @@ from mlxlab.distributed.hosts import (
     LOCAL,
     Host,
     check_hosts,
+    check_reachable,
     is_host_name,
     most_on_one_host,
     named_hosts,
     read_hostfile,
 )
 from mlxlab.distributed.launch_env import PROCESSES
-from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.errors import ConfigError, ServiceUnavailableError, WorkerLostError
 from mlxlab.experiment.experiment import with_fetched_run
 
 # Lines of mlx.launch, by rank; and of mpirun about the first process that failed.
 EXITED = re.compile(r".*Node with rank (\d+) exited with code (-?\d+)")
 MPI_EXITED = re.compile(r" +Exit code: +(\d+)$")
 MPI_KILLED = re.compile(r"signal (\d+) \(.*\)\.$")
+SSH_FAILED = 255  # The connection to a host was lost: no process of a run ends with it.
 
 
 def _launch(
@@ -92,6 +94,8 @@ def _launch(
         chosen,
         *_ports(machines),
     ]
+    if chosen != "mpi":  # A scheduler may start the processes of mpirun, without SSH.
+        check_reachable(machines)
     args = with_fetched_run(args)
     if not any(arg.startswith("trainer.parallel=") for arg in args):
         args = [*args, "trainer.parallel=data"]
@@ -135,6 +139,8 @@ def _run(command: list[str], backend: str) -> int:
     code = next(
         (code for code in failed if code != stopped), stopped if failed else process.returncode
     )
+    if code == SSH_FAILED:
+        return WorkerLostError.exit_code
     return 128 - code if code < 0 else code
 
 

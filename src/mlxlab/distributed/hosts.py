@@ -2,15 +2,26 @@
 
 import ipaddress
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
+from mlxlab.config.issues import one_line
 from mlxlab.constraints import MinLen, Predicate
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError, ServiceUnavailableError
 from mlxlab.files.untrusted import read_json
 
+VARIABLES = (  # The file may come from anyone: no variable here names a file or a program.
+    "MLX_METAL_FAST_SYNCH",
+    "MLX_RING_VERBOSE",
+    "NCCL_DEBUG",
+    "NCCL_IB_DISABLE",
+    "NCCL_P2P_DISABLE",
+    "NCCL_SOCKET_IFNAME",
+)
+SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 LOCAL = "127.0.0.1"  # the only name for which `mlx.launch` uses no ssh
 NEEDS_IPS = 'expected hosts=10.0.0.1,10.0.0.2, or hostfile=FILE with "ips" of each host'
 NEEDS_RDMA = (
@@ -43,7 +54,14 @@ class Hostfile(TypedDict):
 def read_hostfile(path: Path) -> Hostfile:
     """The file; raises InputNotFoundError or DataError."""
     content = read_json(Path(os.path.realpath(path)), Hostfile | Annotated[list[Host], MinLen(1)])  # type: ignore[arg-type]
-    return content if isinstance(content, dict) else {"hosts": content}
+    if not isinstance(content, dict):
+        return {"hosts": content}
+    for variable in content.get("envs", []):
+        name = variable.partition("=")[0]
+        if name not in VARIABLES:
+            expected = ", ".join(VARIABLES)
+            raise DataError(f"{path}: envs: expected values of {expected}, got {name[:60]!r}")
+    return content
 
 
 def named_hosts(names: Sequence[str], per_host: int) -> list[Host]:
@@ -88,6 +106,22 @@ def check_hosts(hosts: Sequence[Host], backend: str, per_host: int) -> None:
         raise ConfigError(
             f"backend=nccl: expected each host {per_host} times in a row, once for each of its GPUs"
         )
+
+
+def check_reachable(hosts: Sequence[Host]) -> None:
+    """Raises ServiceUnavailableError for a host where SSH cannot run a program without a password."""
+    names = dict.fromkeys(host["ssh"] for host in hosts if host["ssh"] != LOCAL)
+    for name in names:
+        try:
+            login = subprocess.run(
+                [*SSH, name, "true"], capture_output=True, stdin=subprocess.DEVNULL
+            )
+        except FileNotFoundError:
+            raise ServiceUnavailableError("ssh: not found; expected OpenSSH in PATH") from None
+        if login.returncode != 0:
+            lines = login.stderr.decode(errors="replace").splitlines()
+            reason = one_line(lines[-1], 300) if lines else f"exit code {login.returncode}"
+            raise ServiceUnavailableError(f"{name}: cannot be reached by ssh: {reason}")
 
 
 def _check_rdma(hosts: Sequence[Host], backend: str) -> None:
