@@ -3,8 +3,6 @@
 import pytest
 
 from mlxlab.cli import crossvalidate, evaluate, info, launch, train
-from mlxlab.cli.doctor import packages
-from mlxlab.cli.doctor.probe import run_checks
 from mlxlab.config import paths
 from mlxlab.config.paths import project_root
 from support.past_run import past_run
@@ -51,13 +49,6 @@ def test_code_without_config_files_says_where_they_were_looked_for(
 def test_a_misspelt_run_is_named_without_config_files_too(copied, capsys):
     assert info.main(["rnu=x"]) == 2
     assert capsys.readouterr().err == "rnu=x: unknown key; did you mean run?\n"
-
-
-def test_doctor_says_that_config_files_are_missing_and_checks_the_rest(copied):
-    found = {each["check"]: (each["status"], each["value"]) for each in run_checks(packages.CHECKS)}
-    assert found["config files"][0] == "error"
-    assert found["config files"][1].startswith(f"no config files: looked in {copied}/conf ")
-    assert found["packages"][0] == "ok"
 
 
 @pytest.mark.parametrize(("command", "args"), COMMANDS)

@@ -12,11 +12,6 @@ _IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (
 ).is_dir()  # also if it is editable
 
 
-def checkout() -> Path | None:
-    """The repository that this code is in; None if the package is installed."""
-    return _CHECKOUT if _IN_CHECKOUT else None
-
-
 def shipped_conf() -> Path:
     """The conf/ that belongs to this code, and defines which targets may be built.
 
