@@ -10,7 +10,6 @@ import pytest
 from documentation.pages import generated_pages
 
 import mlxlab
-from mlxlab.cli.new import render
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
@@ -330,13 +329,12 @@ def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monk
     assert len(submission) == 419
 
 
-def test_the_documented_loss_is_what_new_writes():
-    """tests/cli/test_new.py trains with it."""
+def test_the_documented_loss_is_that_of_the_example():
+    """tests/examples/test_own_parts.py trains with it."""
     text = (ROOT / "docs" / "how_to" / "extending.md").read_text()
-    files = render("loss", "brier")
     for kind, name in (
-        ("python", "src/brier/loss.py"),
-        ("yaml", "src/brier/conf/trainer/loss/brier.yaml"),
+        ("python", "src/own_parts/loss.py"),
+        ("yaml", "src/own_parts/conf/trainer/loss/brier.yaml"),
     ):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
-        assert block == files[name]
+        assert block == (ROOT / "examples" / "own_parts" / name).read_text()

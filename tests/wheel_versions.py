@@ -30,9 +30,8 @@ TRAIN = ("train", "experiment=quick", "hydra.run.dir=quick")
 COMMANDS = (
     ("predict", "run=quick", "input=test", "output=predictions.csv"),
     ("report", "quick", "out=report.html"),
-    ("new", "loss", "brier"),
 )
-RESULTS = ("quick/summary.md", "predictions.csv", "report.html", "brier/pyproject.toml")
+RESULTS = ("quick/summary.md", "predictions.csv", "report.html")
 
 
 def supported_versions() -> list[str]:

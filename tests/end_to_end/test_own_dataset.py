@@ -1,4 +1,4 @@
-"""A data set class of a user, as `mlxlab new` writes it: it trains, is evaluated and restored."""
+"""A data set class of a user, that of examples/own_parts: it trains, is evaluated and restored."""
 
 import json
 import re
@@ -6,11 +6,11 @@ import re
 import pytest
 import yaml
 
-from mlxlab.cli.new import render
-from support.processes import final_state, run, tiny_overrides
+from support.processes import ROOT, final_state, run, tiny_overrides
 
-FILES = render("data", "reviews")
-CODE, NODE = FILES["src/reviews/dataset.py"], FILES["src/reviews/conf/data/reviews.yaml"]
+PACKAGE = ROOT / "examples" / "own_parts" / "src" / "own_parts"
+CODE = (PACKAGE / "dataset.py").read_text()
+NODE = (PACKAGE / "conf" / "data" / "reviews.yaml").read_text()
 SETTINGS = [
     *(
         setting
@@ -28,8 +28,8 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "my_conf" / "data").mkdir(parents=True)
     (folder / "my_conf" / "data" / "reviews.yaml").write_text(NODE)
-    (folder / "reviews").mkdir()
-    (folder / "reviews" / "dataset.py").write_text(CODE)
+    (folder / "own_parts").mkdir()
+    (folder / "own_parts" / "dataset.py").write_text(CODE)
     texts = {"positive": "a great and lovely film", "negative": "a dull and tedious film"}
     lines = [f"{label}\t{texts[label]}, number {n}" for n in range(30) for label in texts]
     (folder / "reviews.tsv").write_text("\n".join(lines) + "\n")
@@ -37,7 +37,7 @@ def project(tmp_path_factory):
 
 
 def environment(project):
-    return {"PYTHONPATH": str(project), "MLXLAB_ALLOWED_TARGETS": "reviews.dataset.Reviews"}
+    return {"PYTHONPATH": str(project), "MLXLAB_ALLOWED_TARGETS": "own_parts.dataset.Reviews"}
 
 
 def train(project, folder, *settings, **changes):
@@ -86,8 +86,10 @@ def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_p
 def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(
     project, trained, tmp_path
 ):
-    (tmp_path / "reviews").mkdir()
-    (tmp_path / "reviews" / "dataset.py").write_text(CODE.replace("def encode_rows", "def encode"))
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "dataset.py").write_text(
+        CODE.replace("def encode_rows", "def encode")
+    )
     source = f"data.source={project / 'reviews.tsv'}"
     refused = run(
         f"run={trained}",
@@ -96,7 +98,7 @@ def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(
         **environment(project) | {"PYTHONPATH": str(tmp_path)},
     )
     assert refused.returncode == 2, refused.stderr
-    assert "reviews.dataset.Reviews is evaluated on its validation data only" in refused.stderr
+    assert "own_parts.dataset.Reviews is evaluated on its validation data only" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -118,12 +120,12 @@ def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, train
 
 def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path):
     code = "\n".join(line for line in CODE.splitlines() if "self.class_counts = " not in line)
-    (tmp_path / "reviews").mkdir()
-    (tmp_path / "reviews" / "dataset.py").write_text(code)
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "dataset.py").write_text(code)
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
     assert (
-        "reviews.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule"
+        "own_parts.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule"
         in refused.stderr
     )
     assert "class_counts" in refused.stderr

@@ -19,7 +19,7 @@ TOPICS = {
     "Use a trained model": ("evaluate", "predict", "generate", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui", "example_losses"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
-    "Set up": ("new", "migrate", "translate"),
+    "Set up": ("migrate", "translate"),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `python -m documentation` makes a site of them."""

@@ -1,4 +1,4 @@
-"""The Brier score (Brier 1950) as a loss: a start for your own."""
+"""The Brier score (Brier 1950) as a loss."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -7,11 +7,10 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
 
 
-class $Class(Loss):
+class Brier(Loss):
     """Squared distance of the predicted probabilities from the one-hot target.
 
-    The step sums the values by the weights of the targets and divides once: a loss averages nothing. One that needs
-    `setup`, `annotate` or `flush` defines all four methods of `Loss` and does not inherit from it.
+    The step sums the values by the weights of the targets and divides once: it averages nothing.
 
     Args:
         scale: factor of every value.
@@ -21,7 +20,7 @@ class $Class(Loss):
         self.scale = scale
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        """The loss of every target, float32 and shaped like `batch.targets`; each of the terms is logged."""
+        """The loss of every target, float32, shaped like `batch.targets`; the terms are logged."""
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
         p = mx.softmax(logits, axis=-1)  # (..., C)
         true = mx.take_along_axis(p, batch.targets[..., None], axis=-1).squeeze(-1)

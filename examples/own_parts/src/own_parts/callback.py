@@ -1,4 +1,4 @@
-"""A callback that logs the size of the weights: a start for your own."""
+"""Logs the size of the weights."""
 
 import math
 
@@ -9,10 +9,11 @@ from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 
-class $Class(Callback):
-    """Logs `$name/weight_norm`, the Euclidean norm of all trained weights.
+class WeightNorm(Callback):
+    """Logs `weight_norm`, the Euclidean norm of all trained weights.
 
-    A callback overrides the methods of `Callback` that it needs, and keeps no state that a resumed run would miss.
+    A callback overrides the methods of `Callback` that it needs, and keeps no state that a resumed
+    run would miss.
 
     Args:
         every_steps: steps between two values.
@@ -23,5 +24,6 @@ class $Class(Callback):
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if state.progress.step % self.every_steps == 0:
-            squares = [mx.square(array).sum() for _, array in tree_flatten(state.model.trainable_parameters())]
-            context.log(state, {"$name/weight_norm": math.sqrt(sum(square.item() for square in squares))})
+            arrays = [array for _, array in tree_flatten(state.model.trainable_parameters())]
+            total = sum(mx.square(array).sum() for array in arrays)
+            context.log(state, {"weight_norm": math.sqrt(total.item())})

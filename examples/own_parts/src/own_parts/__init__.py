@@ -1,0 +1,1 @@
+"""A data set, a model, a loss and a callback for mlxlab."""
