@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
+from scipy.special import stdtrit
 
 from benchmarks.alternate import table
-from mlxlab.analysis.comparison import t_quantile
 from mlxlab.analysis.trial.sequential import ERROR, MIN_PAIRS, look
 from mlxlab.wording import percent
 
@@ -97,13 +97,13 @@ def _sequential(gains: list[float]) -> Decision:
 
 def _uncorrected(gains: list[float]) -> Decision:
     for n in range(MIN_PAIRS, len(gains) + 1):
-        if _t(gains[:n]) > t_quantile(1 - ERROR, n - 1):
+        if _t(gains[:n]) > stdtrit(n - 1, 1 - ERROR):
             return True, n
     return False, len(gains)
 
 
 def _fixed(gains: list[float]) -> Decision:
-    return _t(gains) > t_quantile(1 - ERROR, len(gains) - 1), len(gains)
+    return _t(gains) > stdtrit(len(gains) - 1, 1 - ERROR), len(gains)
 
 
 def _e_value(gains: list[float]) -> Decision:

@@ -22,7 +22,6 @@ EVALUATIONS: Mapping[Evaluation, str] = {
     "last": "last evaluation of each run",
     "best": "best evaluation of each run",
 }
-TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -177,52 +176,13 @@ def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> Pair
     With `test_ratio` > 0 (test rows / training rows) the variance is corrected as in Nadeau & Bengio (2003), "Inference
     for the generalization error": folds share training rows, so the uncorrected test reports too many gains.
     """
+    from scipy.special import stdtr, stdtrit  # slow to import
+
     n = len(differences)
     mean = fmean(differences) if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
     error = stdev(differences) * math.sqrt(1 / n + test_ratio)
-    margin = t_quantile((1 + LEVEL) / 2, n - 1) * error
-    p = 2 * t_tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
+    margin = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * error
+    p = float(2 * stdtr(n - 1, -abs(mean) / error)) if error else float(mean == 0)
     return PairedDifference(n, mean, mean - margin, mean + margin, p)
-
-
-def t_tail_probability(t: float, degrees: float) -> float:
-    """Student's t distribution: P(T > t) for t >= 0 and `degrees` of freedom."""
-    return 0.5 * _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
-
-
-def t_quantile(probability: float, degrees: float) -> float:
-    """The t >= 0 with P(T <= t) = `probability`, for `probability` in [0.5, 1), by bisection."""
-    low, high = 0.0, 1.0
-    while t_tail_probability(high, degrees) > 1 - probability:
-        low, high = high, 2 * high
-    for _ in range(100):
-        mid = (low + high) / 2
-        low, high = (
-            (mid, high) if t_tail_probability(mid, degrees) > 1 - probability else (low, mid)
-        )
-    return (low + high) / 2
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """I_x(a, b) for 0 <= x <= 1: Lentz's evaluation of the continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below this point
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or TINY)
-    fraction = d
-    for m in range(1, 1000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for numerator in (even, odd):
-            d = 1 / (1 + numerator * d or TINY)
-            c = 1 + numerator / c or TINY
-            fraction *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    return front * fraction / a

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
-from mlxlab.analysis.comparison import t_quantile
 from mlxlab.analysis.trial.sequential import ERROR, boundaries, chance_to_keep, look
 
 
@@ -31,7 +31,7 @@ def test_normal_gains_without_effect_cross_either_boundary_with_the_error_of_one
 
 
 def test_a_single_look_is_the_t_test():
-    assert boundaries(5, 5) == {5: t_quantile(1 - ERROR, 4)}
+    assert boundaries(5, 5) == {5: pytest.approx(stdtrit(4, 1 - ERROR))}
 
 
 def test_changes_without_effect_are_rarely_kept_and_large_effects_mostly():

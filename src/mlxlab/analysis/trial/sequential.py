@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from mlxlab.analysis.comparison import t_quantile
 from mlxlab.wording import percent
 
 Verdict = Literal["keep", "discard", "undecided"]
@@ -95,7 +94,9 @@ def boundaries(
 ) -> dict[int, float]:
     """Number of pairs -> the |t| above which the mean gain differs from 0, at looks after `first` to `last` pairs."""
     if first == last:
-        return {last: t_quantile(1 - error, last - 1)}
+        from scipy.special import stdtrit
+
+        return {last: float(stdtrit(last - 1, 1 - error))}
     random = np.random.default_rng(0)
     total, squares = np.zeros(_PATHS), np.zeros(_PATHS)
     bounds: dict[int, float] = {}
