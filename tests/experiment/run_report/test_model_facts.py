@@ -3,6 +3,8 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.experiment.run_report.cards import all_cards
 from mlxlab.experiment.run_report.checks import _overfitting
@@ -136,6 +138,16 @@ def test_the_first_of_equal_evaluations_is_named_and_so_is_the_loss_of_its_weigh
     )
     tied.metrics["best_step"] = 40
     assert "The results are of" not in _overfitting(tied).text
+
+
+@pytest.mark.parametrize(
+    ("losses", "state"), [((0.6, 0.5), "good"), ((0.5, 0.6), "warning"), ((0.5, 0.5), "good")]
+)
+def test_overfitting_is_judged_without_a_training_loss(losses, state):
+    run = files()
+    curve = [(step, {"valid/loss": loss}) for step, loss in enumerate(losses)]
+    run.state = {"history": SimpleNamespace(curve=curve)}
+    assert _overfitting(run).state == state
 
 
 def test_sentences_name_metrics_and_baselines_as_the_tables_do():

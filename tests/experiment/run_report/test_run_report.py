@@ -305,6 +305,22 @@ def test_a_run_that_fails_is_reported_as_far_as_it_got(tmp_path):
     assert "bert on titanic" in text
 
 
+def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
+    overrides = tiny_overrides(
+        "trainer.eval_every=1",
+        "trainer.log_every=100",
+        "trainer.learning_rate=1e-12",
+        "callbacks.early_stopping.patience=1",
+    )
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "STATUS.DONE").exists()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] < 40
+    assert "valid/loss" in ParsedPage((tmp_path / "report.html").read_text()).text
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_a_browser_shows_the_report_without_overflow_and_requests(folder, tmp_path, width, scheme):

@@ -182,12 +182,13 @@ def _overfitting(files: RunFiles) -> Check | None:
     step, lowest = min(valid, key=lambda point: point[1])
     last_step, last = valid[-1]
     train = next((m[LOSS] for _, m in reversed(curve) if LOSS in m and isfinite(m[LOSS])), None)
-    is_comparable = train is not None and not files.manifest.get("inputs", {}).get("teachers")
-    gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}."
-    if not is_comparable:
-        gap = f" It is {last:.4g} at the end" + (
-            f", and {lowest:.4g} at step {step:,}." if step < last_step else "."
-        )
+    has_teachers = bool(files.manifest.get("inputs", {}).get("teachers"))
+    if train is not None and not has_teachers:
+        gap = f" At the end {LOSS} is {train:.4g} and {VALID_LOSS} {last:.4g}."
+    elif step < last_step:
+        gap = f" It is {last:.4g} at the end, and {lowest:.4g} at step {step:,}."
+    else:
+        gap = f" It is {last:.4g} at the end."
     if last > lowest + _RISE * abs(lowest):
         rise = (last - lowest) / abs(lowest) if lowest else float("inf")
         text = f"{VALID_LOSS} rose by {percent(rise, 0)} from step {step:,} to step {last_step:,}.{gap}"
