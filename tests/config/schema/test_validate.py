@@ -97,7 +97,7 @@ def test_a_type_is_described_in_words(hint, expected):
 def test_of_several_components_the_named_one_is_checked():
     options = [Component(name) for name in ("ShuffleOrder", "CurriculumOrder")]
     node = {
-        "_target_": "mlxlab.data.text.order.curriculum.CurriculumOrder",
+        "_target_": "mlxlab.extensions.curriculum.curriculum.CurriculumOrder",
         "alpha": 1.0,
         "pool": 0,
     }

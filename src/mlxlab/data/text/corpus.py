@@ -39,13 +39,25 @@ class Validation:
     max_examples: Size
 
 
+# Makes one source of several; called with their names and weights, and the size of a window.
+Mix = Callable[[Sequence[DocumentSource], Mapping[str, float], int], DocumentSource]
+
+
+def mix_by_weight(
+    sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
+) -> DocumentSource:
+    if len(sources) == 1:
+        return sources[0]
+    return Mixture(sources, list(weights.values()), window)
+
+
 def open_corpus(
     sources: Mapping[str, float],
     split: str | None,
     validation: Validation,
     window: int,
     open_source: Callable[[str, str | None], DocumentSource],
-    mix: Callable[[Sequence[DocumentSource], Sequence[str], int], DocumentSource] | None = None,
+    mix: Mix = mix_by_weight,
 ) -> tuple[DocumentSource, DocumentSource, list[str]]:
     """Opens training and validation text; also returns lines for the log.
 
@@ -56,14 +68,11 @@ def open_corpus(
         sources: names with their weights.
         split: of the sources, to train on.
         open_source: opens a split of a source; what it raises is passed on.
-        mix: combines the sources by their names instead of their weights; called with the size of a window.
+        mix: makes one source of all.
     """
     first = next(iter(sources))
     opened = [open_source(source, split) for source in sources]
-    if mix is not None:
-        train = mix(opened, list(sources), window)
-    else:
-        train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), window)
+    train = mix(opened, sources, window)
     lines, valid = [f"{train.name}: {_size(train)}"], None
     if validation.source is not None or validation.split is not None:
         valid = open_source(validation.source or first, validation.split)

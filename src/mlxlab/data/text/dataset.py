@@ -17,10 +17,7 @@ from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.order.curriculum import CurriculumOrder
-from mlxlab.data.text.order.easy_first import EasyFirstOrder
-from mlxlab.data.text.order.row_order import DataOrder, refuse_misfit, row_order
-from mlxlab.data.text.order.staged import StagedOrder
+from mlxlab.data.text.order.data_order import DataOrder, row_order
 from mlxlab.data.text.order.token_counts import corpus_counts
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
@@ -130,13 +127,12 @@ class StreamingTextDataset:
                 "data.packing.mask_across_documents: this model cannot keep documents of a row apart"
             )
         window = shuffle.window
-        refuse_misfit(order, mixture, shuffle.row_buffer)
+        order.check(mixture, shuffle.row_buffer)
         opener = partial(
             open_source, reading=reading, text_column=text_column, on_error=on_error, window=window
         )
-        mix = order.mix if isinstance(order, StagedOrder) else None
         text, valid, lines = open_corpus(
-            mixture or {source: 1.0}, reading.split, validation, window, opener, mix
+            mixture or {source: 1.0}, reading.split, validation, window, opener, order.mix
         )
         texts = (document.text for _, documents in text.windows(0, 0) for document in documents)
         key, planned_bytes = text.fingerprint, text.bytes if max_train_examples is None else None
@@ -170,9 +166,7 @@ class StreamingTextDataset:
         eval_builder = switched_rows(self.tokenizer, switch, build, measured=True)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        train = (
-            order.arrange(text, limit, chosen, cache) if isinstance(order, EasyFirstOrder) else text
-        )
+        train = order.arrange(text, limit, chosen, cache)
         stream = TokenStream(train, encode, end_id, seed, limit, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         build = partial(packing.row_builder, seq_len=seq_len, masked=masked, seed=seed)
@@ -198,9 +192,8 @@ class StreamingTextDataset:
             )
             self.text_sizes = {"training": (documents, num_tokens), **self.text_sizes}
         self.estimated_sizes = ("training",) if streaming else ()
-        curriculum = order if isinstance(order, CurriculumOrder) else None
         num_rows = 0 if num_tokens is None else builder.layout.count_rows(num_tokens)
-        num_rows = curriculum.rows_per_epoch(num_rows) if curriculum else num_rows
+        num_rows = order.rows_per_epoch(num_rows)
         count = None if num_tokens is None else max(1, -(-num_rows // batch_size))
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
@@ -211,7 +204,7 @@ class StreamingTextDataset:
             order=[seed, shuffle.row_buffer, limit, None if chosen is None else chosen.tolist()],
             packing=[seq_len, packing.stride, packing.mask_across_documents],
             masking=[masked, packing.mlm_probability if masked else None],
-            **({"curriculum": curriculum.settings} if curriculum else {}),
+            **order.identity(),
         )
         steps = run_length.steps(count, batch_size * seq_len)
         rows, more_lines = row_order(

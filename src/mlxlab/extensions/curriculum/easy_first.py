@@ -15,6 +15,7 @@ from mlxlab.data import example_losses
 from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached, content_key
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.order.data_order import DataOrder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
 
@@ -26,7 +27,7 @@ LevelOf = Callable[[Sequence[Document]], np.ndarray]  # documents -> the level o
 
 
 @dataclass(frozen=True)
-class EasyFirstOrder:
+class EasyFirstOrder(DataOrder):
     """Easy documents first in every epoch; those of one level of difficulty in a random order.
 
     Args:
@@ -52,21 +53,13 @@ class EasyFirstOrder:
             raise ConfigError(f"data.order.source={self.source}: expected {expected}")
 
     def arrange(
-        self, source: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
+        self, text: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
     ) -> "EasyFirst":
-        """The documents of `source` by level.
-
-        Args:
-            limit: max documents of an epoch, the first ones of `source`.
-            chosen: ids of the documents to be read, ascending; None for all.
-
-        Raises:
-            InputNotFoundError, DataError: the losses are missing or malformed.
-        """
+        """The documents by level. InputNotFoundError or DataError if the losses are missing or malformed."""
         if self.source is None:
-            limits = self._length_limits(source, cache)
+            limits = self._length_limits(text, cache)
             return EasyFirst(
-                source, by_length(limits), self.levels, limit, chosen, f"length {limits.tolist()}"
+                text, by_length(limits), self.levels, limit, chosen, f"length {limits.tolist()}"
             )
         rows = example_losses.read(Path(os.path.expanduser(self.source)))
         usable = np.isfinite(rows["mean"])
@@ -78,7 +71,7 @@ class EasyFirstOrder:
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())
         return EasyFirst(
-            source,
+            text,
             by_loss(ids, levels, self.levels // 2),
             self.levels,
             limit,

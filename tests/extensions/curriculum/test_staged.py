@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from mlxlab.data.text.order.row_order import refuse_misfit
-from mlxlab.data.text.order.staged import StagedOrder
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.curriculum.staged import StagedOrder
 from support.streams import InMemorySource, open_source
 from support.text import write_texts
 
@@ -25,7 +24,7 @@ def sources(tmp_path):
 
 
 def staged(sources, stages=STAGES, characters=20_000, window=1):
-    return StagedOrder(stages, characters, False).mix(sources, ["a", "b"], window)
+    return StagedOrder(stages, characters, False).mix(sources, {"a": 1, "b": 1}, window)
 
 
 def test_each_stage_has_its_weights_and_an_epoch_its_length(sources):
@@ -63,7 +62,7 @@ def test_what_changes_the_text_changes_the_fingerprint(sources):
     assert (
         staged(sources, [*STAGES[:2], [0.75, {"b": 1e308}]]).fingerprint == known
     )  # weights are relative
-    assert StagedOrder(STAGES, None, False).mix(sources, ["a", "b"], 1).bytes == sum(
+    assert StagedOrder(STAGES, None, False).mix(sources, {"a": 1, "b": 1}, 1).bytes == sum(
         source.bytes for source in sources
     )
 
@@ -88,6 +87,6 @@ def test_sources_of_unknown_size_need_a_length_and_stages_a_mixture():
     with pytest.raises(
         ConfigError, match=r"data\.order\.epoch_characters: expected a number, the size of listed"
     ):
-        StagedOrder(STAGES, None, False).mix([InMemorySource(["a"])] * 2, ["a", "b"], 4)
+        StagedOrder(STAGES, None, False).mix([InMemorySource(["a"])] * 2, {"a": 1, "b": 1}, 4)
     with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got none"):
-        refuse_misfit(StagedOrder(STAGES, None, False), None, 0)
+        StagedOrder(STAGES, None, False).check(None, 0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlxlab.data import example_losses
-from mlxlab.data.text.order.easy_first import EasyFirstOrder
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.extensions.curriculum.easy_first import EasyFirstOrder
 from support.streams import InMemorySource, texts
 
 SOURCE = InMemorySource(texts(60), size=7)

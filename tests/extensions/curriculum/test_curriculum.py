@@ -9,9 +9,9 @@ import pytest
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.order.curriculum import CurriculumOrder
+from mlxlab.data.text.order.data_order import text_rows
 from mlxlab.data.text.order.distribution import TokenDistribution, kl_divergence, rare_tokens
-from mlxlab.data.text.order.shuffle import ShuffleOrder, text_rows
+from mlxlab.data.text.order.shuffle import ShuffleOrder
 from mlxlab.data.text.order.token_counts import (
     TokenCounts,
     count_tokens,
@@ -20,6 +20,7 @@ from mlxlab.data.text.order.token_counts import (
 )
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.curriculum.curriculum import CurriculumOrder
 from support.streams import (
     VOCABULARY,
     InMemorySource,
@@ -47,7 +48,7 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
     if isinstance(order, ShuffleOrder):
         rows = text_rows(distribution, layout, row_buffer, seed)
     else:
-        rows = (order or curriculum()).rows(distribution, layout, seed, steps)
+        rows = (order or curriculum()).measured_rows(distribution, layout, row_buffer, seed, steps)
     return make_batches(source=source, seed=seed, order=rows, **frame)
 
 

@@ -1,6 +1,6 @@
 """A mixture whose weights change during an epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.data.batch import check_position
 from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
 from mlxlab.data.text.document import DocumentSource, Position, Windows
+from mlxlab.data.text.order.data_order import DataOrder
 from mlxlab.errors import ConfigError
 from mlxlab.wording import one_of
 
@@ -18,7 +19,7 @@ Stage = Annotated[list[float | dict[str, NonNegative]], MinLen(2), MaxLen(2)]
 
 
 @dataclass(frozen=True)
-class StagedOrder:
+class StagedOrder(DataOrder):
     """The sources of `data.mixture` by weights that change from stage to stage of an epoch.
 
     An epoch has a fixed length: a source is read as far as its weights take it, and again in another order where that
@@ -51,29 +52,34 @@ class StagedOrder:
     def starts(self) -> list[float]:
         return [start for start, _ in self.stages if not isinstance(start, dict)]
 
+    def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
+        if mixture is None:
+            raise ConfigError(f"{KEY}: expected several sources in data.mixture, got none")
+
     def mix(
-        self, opened: Sequence[DocumentSource], names: Sequence[str], window: int
+        self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> "StagedMixture":
-        """The sources, in the order of their names; raises ConfigError if a stage does not fit them."""
-        weights = np.zeros((len(self.stages), len(names)))
+        """The sources by stages, not by `weights`; raises ConfigError if a stage does not fit them."""
+        names = list(weights)
+        by_stage = np.zeros((len(self.stages), len(names)))
         for number, (start, by_name) in enumerate(self.stages):
             assert isinstance(by_name, dict)
             if unknown := sorted(by_name.keys() - set(names)):
                 raise ConfigError(
                     f"{KEY}: {unknown[0]} is no source of data.mixture; expected {one_of(names)}"
                 )
-            weights[number] = [by_name.get(name, 0) for name in names]
-            if not weights[number].any():
+            by_stage[number] = [by_name.get(name, 0) for name in names]
+            if not by_stage[number].any():
                 raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
-            weights[number] /= weights[number].max()  # the sum of large weights could overflow
-        sizes = [source.bytes for source in opened]
+            by_stage[number] /= by_stage[number].max()  # the sum of large weights could overflow
+        sizes = [source.bytes for source in sources]
         if self.epoch_characters is None and None in sizes:
-            name = opened[sizes.index(None)].name
+            name = sources[sizes.index(None)].name
             raise ConfigError(
                 f"data.order.epoch_characters: expected a number, the size of {name} is unknown"
             )
         characters = self.epoch_characters or sum(size or 0 for size in sizes)
-        return StagedMixture(opened, np.array(self.starts), weights, characters, window)
+        return StagedMixture(sources, np.array(self.starts), by_stage, characters, window)
 
 
 class StagedMixture:

@@ -1,14 +1,16 @@
 """A curriculum by the distribution of tokens: the rows with the most neglected tokens are served first."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction as Exact
 from math import ceil
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 
 from mlxlab.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 from mlxlab.data.rng import Stream, counter_hash
+from mlxlab.data.text.order.data_order import DataOrder
 from mlxlab.data.text.order.distribution import TokenDistribution
 from mlxlab.data.text.order.served_rows import Pool, ServedOrder
 from mlxlab.data.text.order.token_counts import MAX_TOKENS
@@ -21,7 +23,7 @@ Point = Annotated[list[float], MinLen(2), MaxLen(2)]
 
 
 @dataclass(frozen=True)
-class CurriculumOrder:
+class CurriculumOrder(DataOrder):
     """Serves the rows of a pool by the sum over their tokens of target / (share among the tokens served so far).
 
     The target is (1 - alpha) times the corpus plus alpha times the uniform distribution.
@@ -40,7 +42,7 @@ class CurriculumOrder:
     rescore_every: Annotated[int, Ge(1), Le(1_000_000)]
     once_per_epoch: bool
     keep: Annotated[float, Gt(0), Le(1)]
-    measure: ClassVar[bool] = True
+    measure: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, list):
@@ -57,16 +59,25 @@ class CurriculumOrder:
                 f"{KEY}: expected starts that are all fractions below 1 or all whole steps, got {starts}"
             )
 
-    @property
-    def settings(self) -> list[object]:
-        """What the batches depend on apart from the text, as JSON."""
-        keep = None if self.once_per_epoch else self.keep
-        return [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]
+    def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
+        if row_buffer:
+            raise ConfigError(
+                f"data.shuffle.row_buffer={row_buffer}: expected 0, a curriculum orders the rows"
+            )
 
-    def rows(
-        self, distribution: TokenDistribution, layout: RowLayout, seed: int, steps: int | None
+    def identity(self) -> dict[str, object]:
+        keep = None if self.once_per_epoch else self.keep
+        return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
+
+    def measured_rows(
+        self,
+        distribution: TokenDistribution,
+        layout: RowLayout,
+        row_buffer: int,
+        seed: int,
+        steps: int | None,
     ) -> ServedOrder:
-        """The order of packed rows in a run of `steps`; ConfigError if they are None and alpha depends on them."""
+        """See `DataOrder`. ConfigError if `steps` is None and alpha depends on them."""
         points = self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
         starts = np.array([start for start, _ in points])
         if (starts % 1).any():
@@ -81,7 +92,6 @@ class CurriculumOrder:
         )
 
     def rows_per_epoch(self, rows: int) -> int:
-        """Of `rows` rows of text, those that are served."""
         pools, rest = divmod(rows, self.pool)
         return pools * self.rows_served(self.pool) + self.rows_served(rest)
 
