@@ -88,7 +88,6 @@ def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
         "scripts",
         "tests",
         "benchmarks",
-        "documentation",
         "docs",
         "examples",
     ):

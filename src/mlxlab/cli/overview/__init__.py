@@ -22,7 +22,7 @@ TOPICS = {
     "Set up": ("migrate", "translate"),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
-Documentation: README.md and docs/index.md in the source; `python -m documentation` makes a site of them."""
+Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""
 _COLUMN = 18  # at which the descriptions of commands begin
 
 
