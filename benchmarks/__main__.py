@@ -27,7 +27,6 @@
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
                          [compare_with=mlx_lm]
     python -m benchmarks suite=growth file=<text> [steps=320] [plot=growth.png]
-    python -m benchmarks suite=info [size=nano,tiny,small] [model=bert,cnn_hybrid,transformer]
     python -m benchmarks suite=predict_memory run=<run folder of data=titanic> [rows=10000]
     python -m benchmarks suite=runs [runs=10000] [rows=1000000] [rounds=5]
     python -m benchmarks suite=asha [orders=200] [seeds=5]
@@ -61,7 +60,6 @@ curriculum  rare tokens served and validation loss with data/order=curriculum an
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
 qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 growth    a model that grows while it trains, compared with its final and its first size at equal compute
-info      peak memory of a step as `info` estimates it, against the measured one
 predict_memory  resident memory of `predict` over N and 10 N rows
 runs      seconds of the commands of `runs` on a store of many runs and rows of metrics
 asha      steps of ASHA on Titanic, relative to a grid, and whether it finds the winner of the grid
@@ -117,7 +115,6 @@ SUITES = {  # module and function of benchmarks
     "labelled": ("data.labelled", "labelled"),
     "growth": ("models.growth", "growth"),
     "qlora": ("steps.qlora", "qlora"),
-    "info": ("memory.info", "info"),
     "predict_memory": ("memory.predict_memory", "predict_memory"),
     "runs": ("runs.runs", "runs"),
     "asha": ("sweeps.pruned_search", "asha"),

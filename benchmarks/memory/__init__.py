@@ -1,1 +1,1 @@
-"""Memory: of a step, of loaders, of predictions, and as `info` estimates it."""
+"""Memory: of a step, of loaders and of predictions."""

@@ -1,7 +1,9 @@
 """`info`: exact parameter counts and sizes in memory; docs/explanation/measurements.md has the same."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,6 +19,7 @@ from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.optim.optimizers import adamw
 from support.labelled import write_csv
+from support.processes import run_here, tiny_overrides
 
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "measurements.md"
 
@@ -73,54 +76,77 @@ def test_the_memory_table_has_a_line_for_each_size(capsys):
     assert main(["memory", "classes=2"]) == 2
 
 
-def test_what_a_run_needs_is_printed_with_a_verdict(capsys, monkeypatch):
-    sizes = ["hidden_size=32", "num_layers=1", "num_heads=2", "intermediate_size=32"]
-    args = [f"model.{size}" for size in sizes]
-    assert main(["data.batch_size=4", *args]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"^\| peak +\|", printed, re.MULTILINE)
-    assert main(["data.batch_size=4", *args, "--json"]) == 0
-    written = json.loads(capsys.readouterr().out)
-    assert f"peak {written['memory']['peak'] / 1e6:,.1f} MB" in printed
-    assert "fits: peak" in printed
-    assert ", in 1 micro-batch\n" in printed
-    monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 5 * 10**15)
-    assert main(["data.batch_size=4", *args]) == 0
-    assert " of 5,000.0 TB" in capsys.readouterr().out
-    monkeypatch.setattr("mlxlab.backend.memory_budget", lambda: 2_000_000)
-    assert main(["data.batch_size=64", *args]) == 0
-    printed = capsys.readouterr().out
-    assert "does not fit: peak" in printed
-    assert "trainer.step.accumulate=" in printed
-    assert main(["model.hiden_size=3"]) == 2
-    assert "hidden_size" in capsys.readouterr().err
+SMALL = [
+    "model.hidden_size=32",
+    "model.num_layers=1",
+    "model.num_heads=2",
+    "model.intermediate_size=32",
+]
 
 
-def test_what_a_run_needs_is_that_of_its_largest_batch(tmp_path, capsys):
-    """Rows of many lengths, in more batches than a look at the first ones sees."""
-    texts = [
-        "a b",
-        *(f"word{n} " * (1 + n % 3) for n in range(196)),
-        "long " * 90,
-        "longer " * 90,
-        "end",
-    ]
+def measured(capsys, *args):
+    """What `info --json` prints on the first step of a run."""
+    assert main([*args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_first_step_of_a_run_is_measured_on_its_largest_batch(tmp_path, capsys):
+    texts = [*(f"word{n} " * (1 + n % 3) for n in range(198)), "long " * 90, "longer " * 90]
     rows = [{"text": text, "label": "xy"[n % 2]} for n, text in enumerate(texts)]
     source = write_csv(tmp_path / "rows.csv", rows)
-    data = ["data=text_classification", f"data.source={source}", "data.batch_size=4"]
-    sizes = ["hidden_size=32", "num_layers=1", "num_heads=2", "intermediate_size=32"]
-    args = [*data, *(f"model.{size}" for size in sizes)]
-    assert main([*args, "--json"]) == 0
-    needs = json.loads(capsys.readouterr().out)
-    assert (needs["batch"], needs["rows"]) == ("largest batch of an epoch", 4)
-    assert needs["tokens_per_row"] > 90
-    assert needs["suggestions"] == ["a batch of all 160 training rows would fit in one piece"]
-    assert main(args) == 0
-    out = capsys.readouterr().out
-    assert (
-        f"largest batch of an epoch: 4 rows of {needs['tokens_per_row']} tokens, in 1 micro-batch\n"
-        in out
-    )
+    data = ["data=text_classification", f"data.source={source}"]
+    step = measured(capsys, *data, *SMALL, "data.batch_size=4")
+    assert step["rows"] == 4
+    assert step["tokens_per_row"] > 90
+    assert step["trained_parameters"] == sum(step["parameters"].values())
+    weights = 4 * step["trained_parameters"]
+    assert 4 * weights < step["peak_memory"] < step["resident_memory"] < step["available_memory"]
+    assert 0 < step["seconds"] < 60
+    larger = measured(capsys, *data, *SMALL, "data.batch_size=40")
+    assert larger["peak_memory"] > step["peak_memory"]
+    assert main([*data, *SMALL, "data.batch_size=4"]) == 0
+    printed = capsys.readouterr().out
+    assert f"trains {step['trained_parameters']:,} parameters" in printed
+    assert f"4 rows of {step['tokens_per_row']} tokens" in printed
+
+
+def test_the_step_is_that_of_the_run_with_its_micro_batches_teachers_and_adapters(tmp_path, capsys):
+    folder = tmp_path / "run"
+    done = run_here(*tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    whole = measured(capsys, *SMALL, "data.batch_size=128")
+    optimized = ["trainer=optimized", "trainer.step.accumulate=8"]
+    accumulated = measured(capsys, *SMALL, "data.batch_size=128", *optimized)
+    assert accumulated["peak_memory"] < whole["peak_memory"] / 2
+    distilled = ["trainer=distill", f"trainer.teachers=[{folder}]"]
+    student = measured(capsys, *SMALL, "data.batch_size=128", *distilled)
+    assert student["peak_memory"] > whole["peak_memory"]
+    adapted = measured(capsys, *SMALL, f"model.init_from={folder}", "model/adapter=lora")
+    assert adapted["trained_parameters"] < sum(adapted["parameters"].values()) / 2
+
+
+def test_an_error_of_the_run_is_that_of_the_command(tmp_path, capsys):
+    assert main(["model.hiden_size=3"]) == 2
+    assert "hidden_size" in capsys.readouterr().err
+    missing = f"data.source={tmp_path}/missing.csv"
+    assert main(["data=table", "data.target=y", missing]) == 66
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def kill_itself(cfg):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_to_allocate(cfg):
+    raise RuntimeError("[malloc] Unable to allocate 10 bytes.")
+
+
+@pytest.mark.parametrize("step", [kill_itself, fail_to_allocate])
+def test_a_step_that_does_not_fit_in_memory_is_one_line_and_exit_code_2(step, capsys, monkeypatch):
+    monkeypatch.setattr("mlxlab.experiment.first_step._take_step", step)
+    assert main(SMALL) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does not fit in memory" in line
 
 
 def test_an_unknown_name_gets_the_nearest_one(capsys):

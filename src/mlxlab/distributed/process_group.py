@@ -6,7 +6,6 @@ divided once by the total weight: neither the order of the data nor the sums dep
 
 import atexit
 import os
-import re
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlxlab.backend import on_linux_cpu
+from mlxlab.backend import is_out_of_memory, on_linux_cpu
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import sum_in_buckets
 from mlxlab.distributed.launch_env import check_parallel, launched_processes
@@ -149,7 +148,7 @@ class ProcessGroup:
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or re.search("alloc|out of memory", str(error), re.IGNORECASE):
+            if self.size == 1 or is_out_of_memory(error):
                 raise
             message = f"process {self.rank} of {self.size}: another process exited ({error}){self._save_on_loss()}"
             raise WorkerLostError(message) from None

@@ -13,7 +13,6 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.custom_gradient import distinct
 from mlxlab.ops.native import kernels
 
 LEVELS = 2**16  # the fraction kept is a multiple of 1 / LEVELS
@@ -73,8 +72,7 @@ class DropoutMask:
     def apply(self, x: mx.array) -> mx.array:
         if kernels.usable(x) and x.shape == self.shape:
             return kernels.dropout(x, self.key, self.bound, self.scale)
-        (keep_mask,) = distinct((self.keep_mask,))
-        return x * (keep_mask.astype(x.dtype) * self.scale)
+        return x * (self.keep_mask.astype(x.dtype) * self.scale)
 
 
 def _random_words(key: mx.array, count: int) -> mx.array:

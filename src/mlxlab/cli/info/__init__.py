@@ -7,10 +7,9 @@
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
 
-Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, memory of
-a training step by part and at its peak, whether that fits this machine, and the largest batch that does. No weights are
-allocated: the graph of the step is traced and its evaluation replayed, as MLX evaluates it on a CPU, uncompiled.
-Teachers are not counted. --json prints JSON.
+Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, and the
+seconds and the memory of its first step, which is taken in a process of its own. Nothing is saved. A step that does not
+fit in memory is reported in one line, with exit code 2. --json prints JSON.
 
 run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
          ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
@@ -30,11 +29,11 @@ tokens   how often each token occurs in the training text of an experiment, whic
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
@@ -45,28 +44,48 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import nearest
 from mlxlab.errors import UserError
+from mlxlab.markdown import markdown_table
+from mlxlab.wording import counted
+
+if TYPE_CHECKING:
+    from mlxlab.experiment.first_step import FirstStep
 
 
 def estimate(json: bool = False, *, args: list[str]) -> None:
-    """Prints what a training run needs.
+    """Takes one training step and prints what it needs.
 
     Args:
-        json: prints JSON instead of tables; memory in bytes.
+        json: prints JSON instead of a table; memory in bytes.
     """
     from mlxlab import backend
 
     backend.prepare()
     from mlxlab.config.hydra.compose import Composer
-    from mlxlab.estimate.report import requirements
-    from mlxlab.experiment.outline import build_outline
+    from mlxlab.experiment.first_step import measure_first_step
 
     config = Composer(conf_dir(), args).checked_values(resolve=True)
-    with tempfile.TemporaryDirectory() as folder:
-        needs = requirements(*build_outline(config, Path(folder)), backend.memory_budget())
+    step = measure_first_step(config)
     if json:
-        print_json(asdict(needs))
+        print_json(asdict(step))
     else:
-        terminal.show(needs.text())
+        _show(step)
+
+
+def _show(step: "FirstStep") -> None:
+    parts = [[name, f"{count:,}"] for name, count in step.parameters.items()]
+    total = sum(step.parameters.values())
+    table = markdown_table(["part", "parameters"], [*parts, ["all", f"{total:,}"]])
+    operations = f"{step.operations_per_token:.3g} operations per token"
+    rows = counted(step.rows, "row")
+    peak = f"{step.peak_memory / 1e6:,.1f} MB in MLX"
+    resident = f"{step.resident_memory / 1e6:,.1f} MB resident"
+    lines = [
+        f"trains {step.trained_parameters:,} parameters, {operations}",
+        f"{step.batch}: {rows} of {step.tokens_per_row:,} tokens",
+        f"one step: {step.seconds:.2f} s",
+        f"peak memory: {peak}, {resident}, of {step.available_memory / 1e6:,.1f} MB",
+    ]
+    terminal.show("\n\n".join([table, "\n".join(lines)]))
 
 
 def describe(run: Path, json: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Parameters of the families at each size, and the memory of a training step."""
+"""Parameters and recommended settings of the families at each size, and the memory of a training step."""
 
 from typing import Annotated, Literal
 
@@ -11,6 +11,21 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.markdown import markdown_table
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
+# Starting points, not measured optima.
+LEARNING_RATES = {  # peak, AdamW: of new weights by model/size; of pretrained ones see `FINE_TUNING_RATES`
+    "nano": 1e-3,
+    "tiny": 1e-3,
+    "small": 5e-4,
+    "medium": 5e-4,
+    "large": 3e-4,
+    "xlarge": 3e-4,
+}
+FINE_TUNING_RATES = {"encoders": "2e-5", "decoders": "5e-5 to 1e-4"}
+BY_MEMORY = {  # of streamed text: rows of a batch in micro-batches, records in the window of the shuffle
+    "below 8 GB": "data.batch_size=64 trainer.step.accumulate=8 trainer.step.dtype=bfloat16 data.shuffle.window=5000",
+    "8 to 16 GB": "data.batch_size=128 trainer.step.accumulate=4 data.shuffle.window=10000",
+    "above 16 GB": "data.batch_size=128 trainer.step.accumulate=2 data.shuffle.window=50000",
+}
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 Kind = Literal["classification", "language_modelling"]
 KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modelling"}
@@ -28,8 +43,6 @@ def presets(
         classes: classes of the classifier.
         json: prints JSON instead of tables.
     """
-    from mlxlab.estimate.recipes import BY_MEMORY, FINE_TUNING_RATES, LEARNING_RATES
-
     models = {
         f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()
     }

@@ -11,7 +11,6 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxlab.ops.custom_gradient import is_recording
 from mlxlab.ops.native import state
 
 _POINTER, _INT, _FLOAT, _WORD, _DOUBLE = (
@@ -61,7 +60,7 @@ def set_threads(count: int) -> None:
 
 def usable(*arrays: mx.array) -> bool:
     """Whether the kernels are in use and can take these arrays: float32, not empty, and not too large."""
-    if not state.is_active() or is_recording():
+    if not state.is_active():
         return False
     return all(array.dtype == mx.float32 and 0 < array.size < MAX_SIZE for array in arrays)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
+from mlxlab.backend.machine_memory import free_memory, process_memory, total_memory
 from mlxlab.config.issues import walk
 from mlxlab.constraints import Count, NonNegative, Positive, Size
 from mlxlab.errors import ConfigError
@@ -20,7 +21,6 @@ from mlxlab.sweep.launcher.job_process import JobOrder
 from mlxlab.sweep.launcher.job_processes import JobProcesses
 from mlxlab.sweep.launcher.job_run import HydraJob, Report
 from mlxlab.sweep.launcher.jobs import ComposedJob, JobResult, SweepContext, resumed
-from mlxlab.sweep.launcher.memory import free_memory, process_memory, total_memory
 from mlxlab.sweep.launcher.messages import Ended, Hello
 from mlxlab.sweep.launcher.results import TIMEOUT, crash, job_result
 

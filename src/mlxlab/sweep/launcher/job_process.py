@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mlxlab.sweep.launcher.memory import peak_memory, reset_peak
+from mlxlab.backend.machine_memory import peak_memory, reset_peak
 from mlxlab.sweep.launcher.messages import Hello, Idle, Reported
 from mlxlab.sweep.launcher.process_state import ProcessState
 from mlxlab.training.stop_rule import VARIABLE

@@ -4,7 +4,6 @@ Losses and gradients of the micro-batches are summed: however a batch is split, 
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,8 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from mlxlab.backend import memory_budget
-from mlxlab.ops.custom_gradient import checkpoint
+from mlxlab.backend import is_out_of_memory, memory_budget
 from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
@@ -75,11 +73,7 @@ class MicroBatcher:
             try:
                 return self._sum(split(batch, rows), compute, lazy=lazy and not self.retry_on_oom)
             except (RuntimeError, MemoryError) as error:
-                # MLX has no exception of its own for running out of memory.
-                failed = isinstance(error, MemoryError) or re.search(
-                    "alloc|out of memory", str(error), re.IGNORECASE
-                )
-                if not self.retry_on_oom or rows == 1 or not failed:
+                if not self.retry_on_oom or rows == 1 or not is_out_of_memory(error):
                     raise
                 rows = -(-rows // 2)
             self.max_tokens = rows * batch.tokens.shape[1]
@@ -225,6 +219,6 @@ def _checkpointed(layer: nn.Module) -> Callable[..., mx.array]:
             first_pass.clear()
             return out
 
-        return checkpoint(forward)(layer.trainable_parameters(), x)
+        return mx.checkpoint(forward)(layer.trainable_parameters(), x)
 
     return call
