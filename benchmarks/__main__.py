@@ -18,6 +18,7 @@
     python -m benchmarks suite=fsdp [size=small] [nproc=2] [rows=2] [length=32] [steps=5]
     python -m benchmarks suite=overlap [size=nano] [nproc=2] [rows=8] [length=256] [rounds=7] [step=optimized]
     python -m benchmarks suite=startup [size=nano] [rounds=5]
+    python -m benchmarks suite=against_commit [commit=7b46dabc] [rounds=5]
     python -m benchmarks suite=native_build [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
@@ -52,6 +53,7 @@ memory    peak memory of a step: full batch and micro-batches, activations store
 fsdp      memory per process and seconds of a step with trainer.parallel=none, data and fsdp
 overlap   seconds of a data-parallel step without sums of gradients, with sums after the backward pass, and during it
 startup   seconds to the first step of a Titanic run, and overhead of the training loop
+against_commit  CPU seconds of a start, a step, a job of a sweep and the loader, compared with an earlier commit
 native_build  seconds to build the native kernels while a run trains, to find and to load them; their part of the wheel
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
 loader    speed of the text loader in tokens/s, and time to seek to a position
@@ -107,6 +109,7 @@ SUITES = {  # module and function of benchmarks
     "distill": ("models.distilling", "distilling"),
     "steps": ("steps.steps", "steps"),
     "startup": ("processes.startup", "startup"),
+    "against_commit": ("processes.against_commit", "against_commit"),
     "native_build": ("processes.native_build", "native_build"),
     "shakespeare": ("steps.shakespeare", "shakespeare"),
     "loader": ("data.loader", "loader"),
