@@ -55,7 +55,9 @@ class NotAllowedError(UserError, exit_code=77):
 
 
 class DivergenceError(UserError, exit_code=78):
-    """Loss or gradients stayed non-finite for `trainer.max_nonfinite_steps` steps in a row, after all rollbacks."""
+    """Loss or gradients stayed non-finite for `trainer.max_nonfinite_steps` steps in a row, after all rollbacks, or in
+    every step of a run.
+    """
 
 
 class RunInterrupted(UserError):

@@ -20,3 +20,15 @@ def test_a_run_without_a_finite_evaluation_exits_with_78_and_says_so(tmp_path, c
     assert finished.returncode == 78, finished.stderr
     assert "no evaluation was finite" in (tmp_path / "run" / "summary.md").read_text()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"] == {}
+
+
+def test_a_run_that_skipped_every_step_fails_with_its_state_saved(tmp_path):
+    settings = tiny_overrides("trainer.max_steps=3", "trainer.eval_every=3")
+    overflow = ["trainer/loss=weighted", "trainer.loss.class_weights=[1e39,1e39]"]
+    for resume in ([], ["resume=auto"]):
+        finished = run(*settings, *overflow, f"hydra.run.dir={tmp_path}/run", *resume)
+        assert finished.returncode == 78, finished.stderr
+        assert "Traceback" not in finished.stderr
+        assert (tmp_path / "run" / "STATUS.FAILED").exists()
+        assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
+        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3

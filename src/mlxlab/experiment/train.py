@@ -214,7 +214,7 @@ def finish(
 
     Raises:
         RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
-        DivergenceError: no evaluation was finite.
+        DivergenceError: no evaluation was finite, or every step was skipped.
     """
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.report_stop_signal
@@ -250,6 +250,8 @@ def finish(
         raise DivergenceError(
             "no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay"
         )
+    if step > 0 and state.progress.nonfinite_steps == step:
+        raise DivergenceError(f"all {step} steps were skipped: loss or gradient not finite")
     if stop_rule() is not None:
         session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
     if stop is not None:
