@@ -1,5 +1,6 @@
-"""The interface of what uploads a journal: another process, which outlives the run."""
+"""The interfaces of what uploads a journal: another process, which outlives the run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -21,3 +22,22 @@ class Destination(Protocol):
 
     def describe(self) -> str:
         """Its name and address, without credentials."""
+
+
+class TrackingService(Protocol):
+    """A service other than MLflow, named by a node of the config `tracking`."""
+
+    def check(self) -> None:
+        """Raises UserError if runs cannot be recorded: no package, no account."""
+
+    def destination(self, project: Path) -> Destination:
+        """Where the journals of a project are uploaded to; raises as `check`."""
+
+    def upload(self, folder: Path, project: Path) -> Iterator[str]:
+        """Uploads the runs of a folder that have ended; yields lines for the user.
+
+        Raises:
+            InputNotFoundError: no run was tracked there.
+            DataError: a journal is damaged.
+            ServiceUnavailableError: the service cannot be used, or another process is uploading the run.
+        """

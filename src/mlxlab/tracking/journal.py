@@ -13,7 +13,7 @@ from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreateError, ConfigError, DataError
 from mlxlab.metric_names import TEST, VALID
 from mlxlab.tracking import provenance
-from mlxlab.tracking.destination import Destination
+from mlxlab.tracking.destination import Destination, TrackingService
 from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
 from mlxlab.tracking.records import (
@@ -28,9 +28,6 @@ from mlxlab.tracking.records import (
     utf8,
 )
 from mlxlab.tracking.registration import RegistrationOptions, check_options
-from mlxlab.tracking.services.destination import ServiceDestination
-from mlxlab.tracking.services.trackio import Trackio
-from mlxlab.tracking.services.wandb import Wandb
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -66,8 +63,8 @@ class Journal:
         log_models: bool = True,
         wait: NonNegative = 20.0,
         register: RegistrationOptions | None = None,
-        wandb: Wandb | None = None,
-        trackio: Trackio | None = None,
+        wandb: TrackingService | None = None,
+        trackio: TrackingService | None = None,
         *,
         folder: Path,
         project: Path,
@@ -75,7 +72,7 @@ class Journal:
         self.mlflow = (
             None if experiment is None else MlflowDestination(uri, artifacts, experiment, project)
         )
-        services = [ServiceDestination(service, project) for service in (wandb, trackio) if service]
+        services = [service.destination(project) for service in (wandb, trackio) if service]
         self.destinations: list[Destination] = [*([self.mlflow] if self.mlflow else []), *services]
         if not self.destinations:
             raise ConfigError(

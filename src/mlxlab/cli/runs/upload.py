@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import project_root
+from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root, shipped_conf
 from mlxlab.errors import ConfigError
+from mlxlab.tracking.destination import TrackingService
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush
 
@@ -65,11 +68,10 @@ def _print(lines: Iterator[str], json: bool) -> None:
 def _sync_to(
     name: str, options: dict[str, str | bool | None], folders: list[Path]
 ) -> Iterator[str]:
-    from mlxlab.tracking.services.upload import SERVICES, upload_folder
-
     if not folders:
         raise ConfigError(f"to={name}: expected run folders")
-    service = SERVICES[name](**options)
+    node: Any = read_yaml(shipped_conf() / "tracking" / f"{name}.yaml").values[name]
+    service: TrackingService = instantiate(node | options)
     service.check()
     for folder in folders:
-        yield from upload_folder(service, folder, project_root())
+        yield from service.upload(folder, project_root())

@@ -12,11 +12,11 @@ from annotated_types import Ge
 
 from mlxlab.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.extensions.tracking_services.service import Service
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.records import Step, Uid, locate, utf8
-from mlxlab.tracking.services.service import Service
 from mlxlab.tracking.tracker import Status
 
 
@@ -58,7 +58,7 @@ class ServiceDestination:
         upload = {"service": self.service.name, "options": self.service.options()}
         upload |= {"folder": os.fspath(folder), "uid": uid, "project": os.fspath(self.project)}
         start_detached(
-            "mlxlab.tracking.services.upload",
+            "mlxlab.extensions.tracking_services.process",
             {"MLXLAB_UPLOAD": json.dumps(upload)},
             Path(os.devnull),
         )

@@ -1,13 +1,16 @@
 """Runs in Trackio."""
 
 import os
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.extensions.tracking_services.destination import ServiceDestination
+from mlxlab.extensions.tracking_services.service import Value, check_package, check_project, typed
+from mlxlab.extensions.tracking_services.upload import upload_folder
 from mlxlab.tracking.records import RunStart
-from mlxlab.tracking.services.service import Value, check_package, check_project, typed
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
@@ -39,6 +42,12 @@ class Trackio:
         check_project("tracking.trackio.project", self.project)
         if self.space is not None:
             check_project("tracking.trackio.space", self.space.replace("/", "-", 1))
+
+    def destination(self, project: Path) -> ServiceDestination:
+        return ServiceDestination(self, project)
+
+    def upload(self, folder: Path, project: Path) -> Iterator[str]:
+        return upload_folder(self, folder, project)
 
     def open(self, project: Path, start: RunStart) -> "TrackioRun":
         with open(os.devnull, "w") as devnull, redirect_stdout(devnull):

@@ -1,38 +1,31 @@
-"""Uploads one journal to a tracking service: `python -m mlxlab.tracking.services.upload`, started by the run.
+"""Uploads journals to a tracking service.
 
-It follows the journal until its run has ended. What a service was sent counts as uploaded after a few seconds, in
+An upload follows the journal until its run has ended. What a service was sent counts as uploaded after a few seconds, in
 which its client sends or stores it: if this process dies, the last records are sent twice, which shows as one point.
 """
 
-import json
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
-from mlxlab.files.atomic import write_json
-from mlxlab.tracking import records
-from mlxlab.tracking.mlflow.errors import one_line, printable
-from mlxlab.tracking.mlflow.queue import lock
-from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.services.destination import (
+from mlxlab.extensions.tracking_services.destination import (
     UploadState,
     lock_path,
     read_upload_state,
     state_path,
 )
-from mlxlab.tracking.services.service import Service, ServiceRun, typed
-from mlxlab.tracking.services.trackio import Trackio
-from mlxlab.tracking.services.wandb import Wandb
+from mlxlab.extensions.tracking_services.service import Service, ServiceRun, typed
+from mlxlab.files.atomic import write_json
+from mlxlab.tracking import records
+from mlxlab.tracking.mlflow.errors import one_line, printable
+from mlxlab.tracking.mlflow.queue import lock
+from mlxlab.tracking.record_writer import has_writer
 
-SERVICES = {"wandb": Wandb, "trackio": Trackio}
 POLL_SECONDS = 0.5
 CLIENT_SECONDS = 5.0  # after which the client of a service has sent or stored what it was given
-LOCK_SECONDS = 60.0  # that the process before this one may take to end
-NICENESS = 15
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN")
 
 
@@ -189,19 +182,3 @@ def upload_folder(service: Service, folder: Path, project: Path) -> Iterator[str
                 raise ServiceUnavailableError(f"{title}: {reason}; nothing is lost") from None
         missing = uploader.state.get("missing")
         yield f"{title}: complete" + (f", but missing: {missing}" if missing else "")
-
-
-def main() -> None:
-    job = json.loads(os.environ.pop("MLXLAB_UPLOAD"))
-    service: Service = SERVICES[job["service"]](**job["options"])
-    project = Path(job["project"])
-    os.nice(NICENESS)
-    os.chdir(project)
-    with lock(lock_path(project, job["uid"], service.name), LOCK_SECONDS) as is_only_one:
-        if is_only_one:
-            with suppress(Exception):  # the state file says why
-                ServiceUploader(service, Path(job["folder"]), job["uid"], project).upload()
-
-
-if __name__ == "__main__":
-    main()

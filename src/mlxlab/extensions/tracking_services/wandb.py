@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from mlxlab.errors import ServiceUnavailableError
+from mlxlab.extensions.tracking_services.destination import ServiceDestination
+from mlxlab.extensions.tracking_services.service import Value, check_package, check_project, typed
+from mlxlab.extensions.tracking_services.upload import upload_folder
 from mlxlab.redact import redact
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.records import RunStart
-from mlxlab.tracking.services.service import Value, check_package, check_project, typed
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
@@ -64,6 +67,12 @@ class Wandb:
         if not self.is_offline and not _has_key():
             remedy = "set WANDB_API_KEY, run `wandb login`, or choose tracking.wandb.mode=offline"
             raise ServiceUnavailableError(f"tracking=wandb: no key of an account: {remedy}")
+
+    def destination(self, project: Path) -> ServiceDestination:
+        return ServiceDestination(self, project)
+
+    def upload(self, folder: Path, project: Path) -> Iterator[str]:
+        return upload_folder(self, folder, project)
 
     def open(self, project: Path, start: RunStart) -> "WandbRun":
         os.environ.update(VARIABLES | {"WANDB_DATA_DIR": str(project / "wandb" / "data")})

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.program import install_command
+from mlxlab.tracking.destination import TrackingService
 from mlxlab.tracking.records import RunStart
 from mlxlab.tracking.tracker import Status
 
@@ -34,7 +35,7 @@ class ServiceRun(Protocol):
         """Closes the run; returns when everything has left this process."""
 
 
-class Service(Protocol):
+class Service(TrackingService, Protocol):
     """A tracking service; a dataclass of options, none of them secret."""
 
     @property
@@ -43,9 +44,6 @@ class Service(Protocol):
 
     def options(self) -> dict[str, Value]:
         """The arguments of its class."""
-
-    def check(self) -> None:
-        """Raises UserError if runs cannot be recorded: no package, no account."""
 
     def open(self, project: Path, start: RunStart) -> ServiceRun:
         """Creates or continues a run; imports the package. What the service keeps on disk is below `project`."""

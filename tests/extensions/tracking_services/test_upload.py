@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from mlxlab.errors import ConfigError, DataError, NotAllowedError, ServiceUnavailableError
+from mlxlab.extensions.tracking_services import destination
+from mlxlab.extensions.tracking_services.service import typed
+from mlxlab.extensions.tracking_services.trackio import Trackio
+from mlxlab.extensions.tracking_services.upload import ServiceUploader, upload_folder
+from mlxlab.extensions.tracking_services.wandb import Wandb
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush, unsent_folders
-from mlxlab.tracking.services import destination
-from mlxlab.tracking.services.service import typed
-from mlxlab.tracking.services.trackio import Trackio
-from mlxlab.tracking.services.upload import ServiceUploader, upload_folder
-from mlxlab.tracking.services.wandb import Wandb
 from support.tracking import append, make_journal
 
 KEY = "k3y" * 14
@@ -197,7 +197,9 @@ def test_runs_of_other_services_are_not_uploaded_to_mlflow(tmp_path, monkeypatch
 
 
 def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlxlab.tracking.services.wandb.check_package", lambda name: None)
+    monkeypatch.setattr(
+        "mlxlab.extensions.tracking_services.wandb.check_package", lambda name: None
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     Wandb().check()
     monkeypatch.delenv("WANDB_API_KEY")

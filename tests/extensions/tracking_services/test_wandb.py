@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlxlab.tracking.services.wandb import Wandb
+from mlxlab.extensions.tracking_services.wandb import Wandb
 from support.services import accounts, check_no_secret, points_of_mlflow, record  # noqa: F401
 from support.tracking import project_fixture  # noqa: F401
 from support.wandb_files import read_wandb_records

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from mlxlab.tracking.services.trackio import Trackio
+from mlxlab.extensions.tracking_services.trackio import Trackio
 from support.services import accounts, check_no_secret, points_of_mlflow, record  # noqa: F401
 from support.tracking import project_fixture  # noqa: F401
 
