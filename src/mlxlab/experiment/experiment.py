@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
 from mlxlab.config.issues import value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import check_parallel, rank
@@ -38,13 +39,16 @@ def run_composed(
         UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
     """
     from mlxlab.checkpoint.exported import refuse_exported
-    from mlxlab.checkpoint.names import check_rounds_file
+    from mlxlab.checkpoint.names import check_rounds_file, find_resumed_run
     from mlxlab.config.hydra.job import run_as_job
     from mlxlab.experiment.run import remove_unused
+    from mlxlab.files.untrusted import refuse_links
 
     check_parallel(config.trainer.parallel)
     _set_run_dir(composer, config)
     run_dir = Path(str(config.hydra.run.dir))
+    for folder in filter(None, (run_dir, find_resumed_run(config.resume))):
+        refuse_links(folder)
     refuse_exported(run_dir, resumes=config.resume is not None)  # before anything is written
     if config.resume is not None:
         check_rounds_file(run_dir)
@@ -69,6 +73,7 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
+    del config[TRUST]  # It is never stored.
     return run_config(config, run_dir, owns_process=owns_process)
 
 
@@ -115,7 +120,8 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     typed_dir = values.get("hydra.run.dir", "missing")
     folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
     with suppress(InputNotFoundError, DataError):
-        return read_manifest(folder).get("inputs", {}).get("choices", {})
+        choices = read_manifest(folder).get("inputs", {}).get("choices", {})
+        return choices if is_trusted(overrides) else admitted_choices(choices)
     return {}
 
 

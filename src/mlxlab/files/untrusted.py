@@ -10,7 +10,7 @@ import types
 import typing
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import (
@@ -27,7 +27,7 @@ from typing import (
 )
 
 from mlxlab.constraints import Predicate, satisfies
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32
@@ -60,6 +60,24 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     finally:
         os.close(descriptor)
+
+
+def refuse_links(folder: Path) -> None:
+    """NotAllowedError for a symbolic link inside a folder: what is written there would follow it out of the folder.
+
+    Call it before anything is written. Pipes and devices are refused as well, since they may block.
+    """
+    pending = [str(folder)]
+    while pending:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                    kind = "a symbolic link" if entry.is_symlink() else "no regular file"
+                    raise NotAllowedError(
+                        f"{entry.path}: {kind} inside a folder that anyone may have written"
+                    )
 
 
 def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:

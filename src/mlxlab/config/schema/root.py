@@ -81,6 +81,7 @@ def experiment(
     resume: str | None,
     resume_policy: object,
     rerun: str | None,
+    trust_folder: bool = False,
 ) -> None:
     """One experiment.
 
@@ -102,4 +103,6 @@ def experiment(
             need one there; else a checkpoint, a run folder, or its address: s3://, gs://, az:// or file://.
         resume_policy: what may have changed since the checkpoint.
         rerun: trains a past run again in a new folder, with its config and the changes typed: its folder, or its id.
+        trust_folder: typed together with resume, rerun or sweep.resume, admits all that the config of that folder names:
+            tracking, cloud, callbacks, addresses. For folders of your own; it has no effect in a file.
     """

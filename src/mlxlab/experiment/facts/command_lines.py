@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.config.admission import TRUST
 from mlxlab.config.issues import shown, split_key, value_at
 from mlxlab.config.resume_overrides import Changes, add_overrides, key_class, override_name
 from mlxlab.program import resume_overrides
@@ -40,7 +41,8 @@ def current_command() -> CommandLine:
     """That of the running job; empty outside of a job."""
     from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
 
-    overrides, run_dir = cli_overrides(), typed_run_dir()
+    run_dir = typed_run_dir()
+    overrides = [text for text in cli_overrides() if override_name(text) != TRUST]
     folder = [f"hydra.run.dir={run_dir}"] if run_dir else []
     return CommandLine(overrides, group_choices(), [*overrides, *folder], [*folder, *overrides])
 

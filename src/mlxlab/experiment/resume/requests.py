@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.issues import KeyPath, split_key, value_at
@@ -47,18 +48,18 @@ def resume_config(
     *,
     continues: bool,
 ) -> tuple[Config, Changes]:
-    """The saved config with the overrides of the current command line, and the keys that they change.
+    """What the saved config may decide, with the overrides of the current command line, and the keys that these change.
 
     `choices` (config group -> option) and the overrides `before` were saved with it; `name` says where. A run that
-    `continues` keeps its own, where no other one is typed. ConfigError if a key may not change.
+    `continues` keeps its own, where no other one is typed. ConfigError if a key may not change;
+    raises as `admit`.
     """
     stored = check_stored_config(saved, name)
     if continues:
         requested = requested | {"name": requested["name"] or stored["name"]}
-    pair = choices, group_choices()
-    cfg, changes = merge_for_resume(
-        stored, requested, cli_overrides(), pair, config_folders(), before
-    )
+    typed, pair = cli_overrides(), (choices, group_choices())
+    merged, changes = merge_for_resume(stored, requested, typed, pair, config_folders(), before)
+    cfg = admit(merged, requested, name, typed_keys(typed), trusted=is_trusted(typed))
     check(cfg)
     return cfg, changes
 

@@ -1,0 +1,179 @@
+"""Decides what a stored config may decide: that of a run folder, a checkpoint, a lock or the journal of a sweep.
+
+Anyone may have written it. It says what a run is: its model, how its data is read, the numbers of its trainer. Where
+to write, whom to call and which credentials to use come from the command line and from the user's own config files,
+unless `trust_folder=true` is typed.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+from mlxlab.config.issues import join_key, one_line, split_key, value_at, walk
+from mlxlab.config.resume_overrides import override_name
+from mlxlab.errors import NotAllowedError
+
+Tree = dict[str, Any]
+
+TRUST = "trust_folder"
+ADMITTED = (
+    *("model", "data", "trainer", "seed", "objective", "name", "tags", "rerun"),
+    *("checkpointing.every_steps", "checkpointing.keep", "checkpointing.background"),
+    *("resume_policy.min_match", "resume_policy.optimizer_transfer"),
+    *("backend.native", "tracking.register.metric"),
+)
+# The callbacks that change what is trained; those of the user are not known to.
+TRAINING_CALLBACKS = ("AdaptiveBatchSize", "EarlyStopping", "GrowthSchedule")
+NO_TRACKER = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
+
+_OWN_PACKAGE = "mlxlab."
+_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_OPTION = re.compile(
+    r"[\w-]+(/[\w-]+)*"
+)  # An option of Hydra may also be the path of any YAML file.
+_GROUPS = ("model", "data", "trainer", "experiment", "debug", "sweep")
+_TRAINING_NAMES = ("adaptive_batch", "early_stopping", "growth")  # in conf/callbacks
+_UNREPORTED = ("resume", "resume_policy.allow_data_change")
+_MAX_NAMED = 8
+
+logger = logging.getLogger(__name__)
+
+
+def typed_keys(typed: Sequence[str]) -> list[str]:
+    """The keys that overrides set; a group as a key."""
+    return [override_name(text).replace("/", ".") for text in typed]
+
+
+def is_trusted(typed: Sequence[str]) -> bool:
+    """Whether the overrides of a command line say that the folder they name is the user's own."""
+    values = [text.partition("=")[2] for text in typed if override_name(text) == TRUST]
+    return "true" in [value.lower() for value in values]
+
+
+def admit(
+    stored: Tree, current: Tree, name: str, typed: Collection[str] = (), *, trusted: bool = False
+) -> Tree:
+    """The current config with what a stored one may decide; one line names what was left out.
+
+    Args:
+        stored: valid in every key, and resolved.
+        current: as the command line and the config files of the user compose it.
+        name: of what holds the stored config, for messages.
+        typed: the keys and groups of the command line, whose values the caller sees to.
+
+    Raises:
+        NotAllowedError: it has an address to read from, or a callback of the user's own, which nobody typed.
+    """
+    config = deepcopy(stored) if trusted else admitted(stored, current)
+    types_tracking = any(key.partition(".")[0] == "tracking" for key in typed)
+    if types_tracking and (not trusted or current["tracking"] == NO_TRACKER):
+        config["tracking"] = current["tracking"]
+    if trusted:
+        return config
+    _refuse_addresses(config, current, name, typed)
+    left_out = [key for key in _differing(stored, config) if not _is_in(key, typed)]
+    for key in left_out:
+        if _is_own_callback(stored, key):
+            raise NotAllowedError(
+                f"{name}: {key} may change the weights; type it again, or {TRUST}=true"
+            )
+    if left_out:
+        more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
+        keys = one_line(", ".join(left_out[:_MAX_NAMED]))
+        logger.info(
+            f"{name}: left out: {keys}{more}; type them again, or {TRUST}=true if the folder is yours"
+        )
+    return config
+
+
+def admitted(stored: Tree, current: Tree) -> Tree:
+    """The current config with what a stored one may decide; nothing is refused or said."""
+    config = deepcopy(current)
+    for key in ADMITTED:
+        parent, _, name = key.rpartition(".")
+        source, target = value_at(stored, parent), value_at(config, parent)
+        if isinstance(source, dict) and isinstance(target, dict) and name in source:
+            target[name] = deepcopy(source[name])
+    config["callbacks"] = _callbacks(stored["callbacks"], current["callbacks"])
+    if stored["tracking"] == NO_TRACKER:
+        config["tracking"] = dict(NO_TRACKER)  # To record less than the user would is harmless.
+    return config
+
+
+def _callbacks(stored: Tree, current: Tree) -> Tree:
+    """The callbacks that the run has, but for those that train with the settings of the user."""
+    callbacks = {}
+    for name, node in stored.items():
+        if _trains(node):
+            callbacks[name] = deepcopy(node)
+        elif name in current:
+            callbacks[name] = current[name]
+    return callbacks
+
+
+def _trains(node: object) -> bool:
+    target = str(value_at(node, "_target_"))
+    return target.startswith(_OWN_PACKAGE) and target.rpartition(".")[2] in TRAINING_CALLBACKS
+
+
+def _is_own_callback(stored: Tree, key: str) -> bool:
+    """Whether a key is of a callback whose class mlxlab does not ship."""
+    group, name = (*split_key(key), "")[:2]
+    target = value_at(stored["callbacks"].get(name), "_target_") if group == "callbacks" else None
+    return target is not None and not str(target).startswith(_OWN_PACKAGE)
+
+
+def _refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:
+    for key, value in walk(config):
+        own = value_at(current, key)
+        known = own if isinstance(own, dict) else [own]
+        for text in value if isinstance(value, dict) else [value]:
+            if not isinstance(text, str) or not _ADDRESS.match(text):
+                continue
+            if text not in known and not _is_in(key, typed):
+                address = one_line(text, 80)
+                raise NotAllowedError(
+                    f"{name}: {key}: {address} would be read; type it again, or {TRUST}=true"
+                )
+
+
+def _differing(stored: Tree, config: Tree, path: str = "") -> Iterator[str]:
+    """The uppermost keys with a value in a stored config that is not the one in another."""
+    for name, value in stored.items():
+        key, other = join_key(path, name), config.get(name)
+        if key in _UNREPORTED or value == other:
+            continue
+        is_node = isinstance(value, dict) and isinstance(other, dict)
+        if is_node and value_at(value, "_target_") == value_at(other, "_target_"):
+            yield from _differing(value, config[name], key)
+        else:
+            yield key
+
+
+def _is_in(key: str, nodes: Collection[str]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def admitted_choices(choices: dict[str, str]) -> dict[str, str]:
+    """The stored options (config group -> option) that may be composed again."""
+    return {group: option for group, option in choices.items() if may_override(f"{group}={option}")}
+
+
+def may_override(text: str) -> bool:
+    """Whether an override that a folder records may be used again without being typed."""
+    name, value = override_name(text), text.partition("=")[2]
+    key = name.replace("/", ".")
+    if text == "tracking=none" or text.startswith("~callbacks."):
+        return True
+    if "@" in text.partition("=")[0] or _ADDRESS.search(value):
+        return False
+    if "/" in name or name in _GROUPS:
+        options = re.split(r"[\s,()\[\]'\"]+", value)
+        return key.partition(".")[0] in _GROUPS and all(
+            _OPTION.fullmatch(option) for option in options if option
+        )
+    if key.startswith("callbacks."):
+        return "_target_" not in text and key.split(".")[1] in _TRAINING_NAMES
+    return _is_in(key, ADMITTED)

@@ -1,0 +1,121 @@
+"""Run folders as a stranger may write them, and what must stay as it is while commands use them."""
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+import yaml
+
+Change = Callable[[dict[str, Any]], None]
+VICTIM = "a file of the user\n"
+
+
+def setting(path: str, value: object) -> Change:
+    """Sets a dotted key of a config."""
+
+    def change(config: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for name in parents:
+            config = config.setdefault(name, {})
+        config[last] = value
+
+    return change
+
+
+def change_states(folder: Path, change: Change) -> None:
+    """Changes `state.json` of every checkpoint, with checksums that fit again."""
+    for path in folder.glob("checkpoints/step-*/state.json"):
+        state = json.loads(path.read_text())
+        change(state)
+        data = json.dumps(state).encode()
+        path.write_bytes(data)
+        manifest_path = path.with_name("manifest.json")
+        manifest = json.loads(manifest_path.read_text())
+        manifest["files"]["state.json"] = {
+            "size": len(data),
+            "xxh3_128": xxhash.xxh3_128_hexdigest(data),
+        }
+        fields = {key: value for key, value in manifest.items() if key != "checksum"}
+        text = json.dumps(fields, sort_keys=True)
+        manifest["checksum"] = xxhash.xxh3_128_hexdigest(text.encode())
+        manifest_path.write_text(json.dumps(manifest))
+
+
+def change_configs(folder: Path, *changes: Change) -> None:
+    """Changes the config of a run folder in every file that holds it."""
+
+    def change_state(state: dict[str, Any]) -> None:
+        for change in changes:
+            change(state["metadata"]["config"])
+
+    change_states(folder, change_state)
+    stored = folder / "inference" / "config.yaml"
+    config = yaml.safe_load(stored.read_text())
+    lock = json.loads((folder / "run.lock").read_text())
+    for change in changes:
+        change(config)
+        change(lock["config"])
+    stored.write_text(yaml.safe_dump(config, sort_keys=False))
+    (folder / "run.lock").write_text(json.dumps(lock))
+
+
+def replace_by_link(path: Path, target: Path) -> None:
+    """Replaces a file or folder by a link to a copy of it, or to a new file."""
+    if path.is_dir():
+        shutil.copytree(path, target)
+        shutil.rmtree(path)
+    else:
+        target.write_text(VICTIM)
+        path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+@dataclass
+class Surroundings:
+    """A folder of the user with a file in it, and a server that no command may talk to."""
+
+    folder: Path
+    url: str
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def victim(self) -> Path:
+        return self.folder / "victim"
+
+    def check(self) -> None:
+        """Asserts that nothing reached them."""
+        assert self.requests == []
+        assert [path.name for path in self.folder.rglob("*")] == ["victim"]
+        assert self.victim.read_text() == VICTIM
+
+
+@contextmanager
+def surroundings(folder: Path) -> Iterator[Surroundings]:
+    """Writes down every request, with its credentials."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            credentials = self.headers.get("Authorization", "")
+            requests.append(f"{self.command} {self.path} {credentials}")
+            self.send_response(403)
+            self.end_headers()
+
+        do_GET = do_POST = do_PUT = do_HEAD = answer
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    folder.mkdir()
+    (folder / "victim").write_text(VICTIM)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Surroundings(folder, f"http://127.0.0.1:{server.server_port}", requests)
+        server.shutdown()
