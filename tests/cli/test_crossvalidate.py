@@ -16,7 +16,6 @@ from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict
 from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.cli.crossvalidate import main
-from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from support.forks import ForkedProcess
 from support.processes import NO_PLOTS, environment
 
@@ -178,7 +177,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
         (
             [0.6, 0.6, 0.6, 0.6],
             [0.7] * 4,
-            "model learned nothing: accuracy 0.6000 is that of majority. 5 steps are",
+            "model learned nothing: accuracy 0.6000 is that of majority.",
         ),
         (
             [0.8, 0.7, 0.9, 0.8],
@@ -196,7 +195,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
 def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(model, rule, expected):
     baselines = [folds("majority", [0.6] * 4), folds("rule", rule)]
     comparison = compare(ACCURACY, [folds(MODEL, model), *baselines], MODEL)
-    assert expected in fold_verdict(comparison, baselines, TrainingLength(5))
+    assert expected in fold_verdict(comparison, baselines)
 
 
 def test_a_single_fold_gets_no_interval():

@@ -1,36 +1,12 @@
 """What a run prints at its end."""
 
-import sys
 from types import SimpleNamespace
 
 import mlx.nn as nn
 
-from mlxlab.experiment.report import closing_lines, describe_memory, number
+from mlxlab.experiment.report import describe_memory, number
 from mlxlab.experiment.run_metrics import numbers
 from mlxlab.training.optim.optimizers import adamw
-
-
-def test_closing_lines_are_commands_with_paths_as_they_are_typed(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "r"
-    expected = ["run folder: r", "next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]
-    assert closing_lines(run, generates=True, predicts=False) == expected
-    (run / "inference").mkdir(parents=True)
-    (run / "inference" / "chat_template.jinja").touch()
-    assert closing_lines(run, generates=True, predicts=False) == [
-        *expected[:2],
-        f"{expected[2]} chat=true",
-    ]
-    assert closing_lines(run, generates=False, predicts=False) == expected[:2]
-    predict = f"{expected[1].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
-    assert closing_lines(run, generates=False, predicts=True) == [*expected[:2], predict]
-    monkeypatch.chdir("/")
-    assert (
-        closing_lines(run, generates=False, predicts=False)[0]
-        == f"run folder: {run.relative_to('/')}"
-    )
-    monkeypatch.chdir(sys.prefix)
-    assert closing_lines(run, generates=False, predicts=False)[0] == f"run folder: {run}"
 
 
 def test_numbers_are_short_at_every_scale():

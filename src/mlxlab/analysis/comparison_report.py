@@ -11,7 +11,6 @@ from mlxlab.analysis.comparison import EVALUATIONS, LEVEL, Comparison, MethodRes
 from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
-from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.figures import label
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.html.page import render_page
@@ -117,17 +116,15 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
     return "\n\n".join([*blocks, markdown_table(head, rows), text, f"    {command}"])
 
 
-def fold_verdict(
-    comparison: Comparison, baselines: Sequence[MethodResults], length: TrainingLength
-) -> str:
+def fold_verdict(comparison: Comparison, baselines: Sequence[MethodResults]) -> str:
     """Whether the reference learned something, and is better than the best of the baselines: a sentence."""
     metric, means = (
         comparison.metric.removeprefix(VALID),
         {each.name: each.mean for each in baselines},
     )
     mean = next(method.mean for method in comparison.methods if method.name == comparison.against)
-    if lines := learned_nothing_sentence(metric, mean, means, length):
-        return f"Verdict: {lines[0]}"
+    if lines := learned_nothing_sentence(metric, mean, means):
+        return f"Verdict: {lines[0]}."
     name = min(means, key=lambda name: means[name] if comparison.minimised else -means[name])
     shown, other = (fixed(value, comparison.decimals) for value in (mean, means[name]))
     gain, values = comparison.gains[name], f"mean {metric} {shown} against {other}"

@@ -23,8 +23,6 @@ from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE, Metrics, RunMetrics
-from mlxlab.experiment.run_report.results import training_length
-from mlxlab.experiment.run_report.run_files import read_run_files
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
 from mlxlab.program import display_path, run_dir_override, text_value
@@ -216,16 +214,12 @@ def write_tables(
     folds: int,
     folder: Path,
     command: str,
-    limit: str = "epochs",
 ) -> tuple[str, dict[str, Comparison]]:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
     With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
     a verdict, the warnings of the runs and the command that reproduces it, and the comparisons by the name of
     their files.
-
-    Args:
-        limit: the key of the trainer by which the runs end.
     """
     results = {run.name: _result(run) for run in runs[MODEL]}
     first = next(iter(results.values()))
@@ -255,10 +249,7 @@ def write_tables(
         f"Mean {first['main_metric']} of the best checkpoints: {best:.4f}.",
     ]
     if baselines:
-        length = replace(
-            training_length(read_run_files(folders[MODEL][0])), steps=steps[-1], limit=limit
-        )
-        table = replace(table, verdict=fold_verdict(table, baselines, length))
+        table = replace(table, verdict=fold_verdict(table, baselines))
     table = replace(
         table, warnings=fold_warnings([run.folder for each in runs.values() for run in each])
     )

@@ -40,7 +40,6 @@ from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
-from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.program import display_path
 
 OWN_KEYS = (
@@ -108,7 +107,7 @@ def _crossvalidate(
         )
         for name, fold_runs in runs.items():
             train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        text, comparisons = write_tables(runs, folds, folder, command_line, limit_of(configs[0]))
+        text, comparisons = write_tables(runs, folds, folder, command_line)
     if json:
         print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
     else:

@@ -1,7 +1,6 @@
-"""The report at the end of a run: metrics with intervals, the baselines, and the commands to type next."""
+"""The report at the end of a run: metrics with intervals, and the baselines."""
 
 import logging
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -12,19 +11,16 @@ import numpy as np
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
-from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
-from mlxlab.experiment.final_evaluation.training_length import training_length
 from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, describe_counted, interval_text, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import LOSS, VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.program import display_path
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
@@ -40,16 +36,11 @@ def write_report(
     results: FinalEvaluation,
     folder: Path,
     objective: str,
-    limit: str = "epochs",
-    learning_rate: float | None = None,
-    epochs: int | str | None = None,
 ) -> str:
     """Writes `summary.md` and `metrics.json`; returns the summary as text.
 
     Args:
         objective: the metric that chose the best evaluation.
-        limit: the key of the trainer by which the run ends.
-        learning_rate, epochs: the configured ones; without a rate the highest that was logged is taken.
     """
     history, progress, best = state.history, state.progress, state.history.best_metrics
     evaluations = len(history.evaluations)
@@ -63,12 +54,9 @@ def write_report(
         paragraphs = [
             f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"
         ]
-    length = training_length(
-        history, progress.step, limit, state.data.batches_per_epoch, learning_rate, epochs
-    )
     if results.splits:
         paragraphs += [" ".join(notes(results, history.best_step)), *baseline_report(results)]
-        if lines := findings(results, length):
+        if lines := findings(results):
             paragraphs.append("\n".join(lines))
     for name, values in results.text_baselines.metrics.items():
         listed = ", ".join(f"{key} {number(value)}" for key, value in values.items())
@@ -76,7 +64,7 @@ def write_report(
     if not results.splits and VALID_LOSS in best:
         measured = results.text_baselines.metrics.items()
         losses = {name: values[VALID_LOSS] for name, values in measured if VALID_LOSS in values}
-        paragraphs += learned_nothing_sentence(LOSS, best[VALID_LOSS], losses, length)
+        paragraphs += learned_nothing_sentence(LOSS, best[VALID_LOSS], losses)
     if results.text_baselines.counted:
         paragraphs.append(describe_counted(results.text_baselines.counted))
     if history.reference:
@@ -263,15 +251,6 @@ def describe_memory(state: TrainState, budget: int) -> list[str]:
     return [f"does not fit this machine: {parts}, without any activations; see mlxlab info"]
 
 
-def closing_lines(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
-    """The folder of the finished run and commands for it, in the form in which the user called this program."""
-    run = shlex.quote(f"run={display_path(run_dir)}")
-    lines = [f"mlxlab evaluate {run}"]
-    lines += [f"mlxlab generate {run}{generate_options(run_dir)}"] if generates else []
-    lines += [f"mlxlab predict {run} input=FILE output=predictions.csv"] if predicts else []
-    return [f"run folder: {display_path(run_dir)}", *(f"next: {line}" for line in lines)]
-
-
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     """A column of metrics for each model, and the size of the student as a share of the teacher's."""
     student, teacher = measured["student"], measured["teacher"]
@@ -286,8 +265,7 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     share = student["parameters"] / teacher["parameters"]
     return (
         f"{markdown_table(['at the last step', *measured], rows)}\n\n"
-        f"The student has {percent(share)} of the teacher's parameters. One run cannot tell whether that helped:\n"
-        f"train without teachers too, both over several seeds, and run `mlxlab compare`."
+        f"The student has {percent(share)} of the teacher's parameters."
     )
 
 

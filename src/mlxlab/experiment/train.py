@@ -11,7 +11,6 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
-from mlxlab.data.dataset import RowEncoder
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
@@ -32,7 +31,6 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.report import (
-    closing_lines,
     describe_memory,
     describe_training,
     log_lines,
@@ -57,7 +55,7 @@ from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.ops.native import state as native
-from mlxlab.program import resume_command
+from mlxlab.program import display_path, resume_command
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -283,12 +281,7 @@ def report_run(
         results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
         return stop_signal
-    trainer, monitor = session.trainer, session.context.monitor
-    terminal.show(
-        write_report(
-            state, results, run_dir, monitor, trainer.limit, trainer.learning_rate, trainer.epochs
-        )
-    )
+    terminal.show(write_report(state, results, run_dir, session.context.monitor))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     if results.splits:
@@ -313,6 +306,5 @@ def report_run(
             write_samples(
                 cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens
             )
-    predicts = isinstance(encoder, RowEncoder)
-    print("\n".join(closing_lines(run_dir, generates=generates, predicts=predicts)))
+    print(f"run folder: {display_path(run_dir)}")
     return 0

@@ -152,12 +152,6 @@ class Trainer:
         every, step = self.eval_every, state.progress.step
         return step > 0 and (step % every == 0 if every else state.data.at_epoch_start)
 
-    @property
-    def limit(self) -> str:
-        """The key by which a run ends."""
-        limits = {"max_steps": self.max_steps, "epochs": self.epochs, "max_tokens": self.max_tokens}
-        return next((key for key, value in limits.items() if value is not None), "epochs")
-
     def early_end(self, batches_per_epoch: int | None) -> str:
         """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""
         max_steps, epochs, _ = self.length

@@ -16,7 +16,7 @@ from mlxlab.experiment.run_report.checks import (
 )
 from mlxlab.experiment.run_report.curves import evaluation_table
 from mlxlab.experiment.run_report.mistakes import _all_mistakes
-from mlxlab.experiment.run_report.results import Results, training_length
+from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.experiment.run_report.sections import result_sections
 from mlxlab.experiment.run_report.value_checks import (
@@ -52,7 +52,7 @@ RESULTS = Results(
             (-0.3, -0.01),
             "warning",
             "Learned nothing",
-            "Accuracy 0.6000 is that of majority (the most frequent class). 40 steps are few: try trainer.epochs=30.",
+            "Accuracy 0.6000 is that of majority (the most frequent class).",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_repeated_rows_are_counted_in_plain_words():
 @pytest.mark.parametrize(
     ("value", "state", "is_serious", "text"),
     [
-        (0.6, "warning", True, "a student cannot learn more from it. Train the teacher first."),
+        (0.6, "warning", True, "a student cannot learn more from it."),
         (
             0.7,
             "warning",
@@ -237,15 +237,6 @@ def test_a_language_model_with_little_validation_text_is_a_warning():
         sized.manifest["inputs"]["facts"] = {"text": {"validation": (documents, tokens)}}
         assert (_held_out_text(sized) is not None) == is_little
     assert _held_out_text(files()) is None
-
-
-def test_the_advice_names_the_configured_learning_rate_and_not_one_of_the_warmup():
-    history = History(
-        curve=[(step, {"train/loss": 0.7, "train/learning_rate": 8.7e-7}) for step in (10, 20, 30)]
-    )
-    run = files()
-    run = replace(run, config={"trainer": {"learning_rate": 1e-6}}, state={"history": history})
-    assert "raise trainer.learning_rate from 1e-06 to" in training_length(run).advice
 
 
 def test_an_evaluation_between_two_logged_losses_shows_the_last_one_with_its_step():

@@ -12,7 +12,7 @@ from mlxlab.experiment.final_evaluation.findings import same_as_weakest
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.experiment.run_report.results import Results, results_of, training_length
+from mlxlab.experiment.run_report.results import Results, results_of
 from mlxlab.experiment.run_report.run_files import RunFiles, read_run_files
 from mlxlab.files.untrusted import read_json
 
@@ -36,14 +36,13 @@ class BestConfiguration:
         same = same_as_weakest(
             results.metric, results.value, results.weakest, results.baselines[results.weakest]
         )
-        advice = training_length(self.files).advice
         start = (
             "The best configuration learned nothing:"
             if results.learned_nothing
             else "In the best configuration"
         )
         same = "; ".join(filter(None, [same, results.ranking]))
-        return f"{start} {same}. {advice[0].upper()}{advice[1:]}."
+        return f"{start} {same}."
 
 
 def read_best(sweep: Sweep, configuration: Configuration) -> BestConfiguration | None:

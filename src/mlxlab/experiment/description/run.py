@@ -9,16 +9,14 @@ import yaml
 
 from mlxlab.checkpoint.exported import is_exported
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
-from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
+from mlxlab.checkpoint.listing import list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume, whole_run
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.config.issues import value_at
-from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.description.settings import ChangedSettings, changed_settings
 from mlxlab.experiment.facts.attempts import Attempt
 from mlxlab.experiment.facts.command_lines import command_lines, model_changes
-from mlxlab.experiment.final_evaluation.training_length import limit_of
 from mlxlab.experiment.manifest import (
     Inputs,
     Manifest,
@@ -30,7 +28,7 @@ from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.run_metrics import FILE as METRICS_FILE
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json, read_text, validate
-from mlxlab.program import display_path, join, quoted, resume_command, run_dir_override
+from mlxlab.program import join, quoted, resume_command, run_dir_override
 
 Tree = dict[str, object]
 
@@ -65,7 +63,7 @@ class RunDescription(TypedDict):
         changed: settings and options that differ from the defaults.
         metrics: of the best evaluation.
         test: of the best weights on the test rows.
-        next: commands that continue or use the run.
+        next: the command that continues the run, where it is not done.
     """
 
     folder: str
@@ -117,7 +115,6 @@ def describe_run(folder: Path) -> RunDescription:
     began_by = _train_command(first if inputs else _recorded(folder))
     began = status == "RUNNING" or (bool(inputs) and (status == "DONE" or can_resume(folder)))
     best_step, best = _best(metrics, state)
-    limit = limit_of(config, state["progress"].step if state else None)
     return {
         "folder": str(folder),
         "id": manifest["id"],
@@ -147,7 +144,7 @@ def describe_run(folder: Path) -> RunDescription:
         "frozen_weights": sum(
             path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors")
         ),
-        "next": _next(folder, status, checkpoints, metrics, limit) if began else [began_by],
+        "next": _next(folder, status) if began else [began_by],
     }
 
 
@@ -231,29 +228,5 @@ def _best(metrics: RunMetrics | None, state: SavedState | None) -> tuple[int | N
     return state["history"].best_step or None, {**state["history"].best_metrics}
 
 
-def _next(
-    folder: Path,
-    status: str,
-    checkpoints: list[CheckpointEntry],
-    metrics: RunMetrics | None,
-    limit: str,
-) -> list[str]:
-    run, usable = quoted(f"run={display_path(folder)}"), any(not each.fault for each in checkpoints)
-    resume = resume_command(folder)
-    if status == "RUNNING":
-        return [f"mlxlab evaluate {run} checkpoint=last"] if usable else []
-    if status != "DONE":
-        return [resume_command(whole_run(folder))]
-    if not usable:
-        return []
-    is_text = metrics is not None and metrics["main_metric"] is None
-    uses = ["generate"] if is_text else ["predict"]
-    options = {
-        "predict": " input=FILE output=predictions.csv",
-        "generate": generate_options(folder),
-    }
-    lines = [
-        f"mlxlab evaluate {run}",
-        *(f"mlxlab {use} {run}{options.get(use, '')}" for use in uses),
-    ]
-    return [*lines, f"{resume} trainer.{limit}=N"]
+def _next(folder: Path, status: str) -> list[str]:
+    return [] if status in ("RUNNING", "DONE") else [resume_command(whole_run(folder))]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.experiment.run_metrics import interval_text, number
 from mlxlab.metric_names import lower_is_better, plain_name
 from mlxlab.training.metrics.classification import ClassCounts
@@ -41,16 +40,14 @@ def learned_nothing_sentence(
     metric: str,
     value: float,
     baselines: Mapping[str, float],
-    length: TrainingLength,
     ranking: str = "",
 ) -> list[str]:
     """A line for the console if the model is no better than the weakest baseline; `ranking` as in `ranking_text`."""
     if not has_learned_nothing(metric, value, baselines):
         return []
     weakest = weakest_baseline(metric, baselines)
-    text, advice = same_as_weakest(metric, value, weakest, baselines[weakest]), length.advice
-    start = f"{text}; {ranking}" if ranking else f"this model learned nothing: {text}"
-    return [f"{start}. {advice[0].upper()}{advice[1:]}"]
+    text = same_as_weakest(metric, value, weakest, baselines[weakest])
+    return [f"{text}; {ranking}" if ranking else f"this model learned nothing: {text}"]
 
 
 def ranking_text(roc_auc: float | None, interval: tuple[float, float] | None) -> str:

@@ -11,7 +11,6 @@ from mlxlab.experiment.final_evaluation.findings import (
     ranking_text,
 )
 from mlxlab.experiment.final_evaluation.prediction_bands import prediction_bands
-from mlxlab.experiment.final_evaluation.training_length import TrainingLength
 from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.wording import counted
 
@@ -48,12 +47,12 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
     return lines
 
 
-def findings(results: FinalEvaluation, length: TrainingLength) -> list[str]:
+def findings(results: FinalEvaluation) -> list[str]:
     """A line for each thing that is wrong with the model, on the test rows if there are any."""
     last, metric = results.splits[-1], results.main_metric
     baselines = {name: values[metric] for name, values in last.baselines.items()}
     ranking = ranking_text(last.metrics.get("roc_auc"), last.intervals.get("roc_auc"))
-    lines = learned_nothing_sentence(metric, last.metrics[metric], baselines, length, ranking)
+    lines = learned_nothing_sentence(metric, last.metrics[metric], baselines, ranking)
     if classes := missed_classes(results, last):
         lines.append(never_predicted_sentence(classes, last.split, len(last.evaluation.ids)))
     return lines

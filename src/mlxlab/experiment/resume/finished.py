@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.final_evaluation.training_length import LIMITS
+from mlxlab.experiment.facts.training_limit import LIMITS
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS

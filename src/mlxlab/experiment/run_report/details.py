@@ -10,7 +10,7 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.experiment.facts.command_lines import command_lines
-from mlxlab.experiment.final_evaluation.training_length import limit_of
+from mlxlab.experiment.facts.training_limit import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
 from mlxlab.program import join, quoted, resume_overrides, run_dir_override

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from mlxlab.config.issues import value_at
-from mlxlab.experiment.final_evaluation import training_length as length
 from mlxlab.experiment.final_evaluation.findings import (
     has_learned_nothing,
     ranking_text,
@@ -221,21 +220,6 @@ def objective_of(files: RunFiles) -> str:
     return files.manifest.get("outcome", {}).get("objective") or str(
         files.config.get("objective", VALID_LOSS)
     )
-
-
-def training_length(files: RunFiles) -> length.TrainingLength:
-    steps, history = (
-        files.metrics["steps"] if files.metrics else 0,
-        files.state["history"] if files.state else None,
-    )
-    limit, configured = (
-        length.limit_of(files.config, steps or None),
-        value_at(files.config, "trainer.learning_rate"),
-    )
-    rate = float(configured) if isinstance(configured, float | int) else None
-    batches, epochs = files.facts.get("batches_per_epoch"), value_at(files.config, "trainer.epochs")
-    known = epochs if isinstance(epochs, int | str) else None
-    return length.training_length(history, steps, limit, batches, rate, known)
 
 
 def first_evaluation(files: RunFiles, metric: str) -> tuple[int, Metrics] | None:

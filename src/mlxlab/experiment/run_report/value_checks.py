@@ -13,7 +13,6 @@ from mlxlab.experiment.run_report.results import (
     baseline_title,
     compared_with_best,
     shown,
-    training_length,
 )
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Check
@@ -35,25 +34,20 @@ def check_baselines(files: RunFiles, results: Results) -> Check | None:
         return None
     if results.may_be_chance:
         weakest, value = baseline_title(results.weakest), results.baselines[results.weakest]
-        same, advice = (
-            same_as_weakest(results.metric, results.value, weakest, value),
-            training_length(files).advice,
-        )
-        same, advice = same[0].upper() + same[1:], advice[0].upper() + advice[1:]
+        same = same_as_weakest(results.metric, results.value, weakest, value)
+        same = same[0].upper() + same[1:]
         if results.learned_nothing:
-            return Check("warning", "Learned nothing", f"{same}. {advice}.", is_serious=True)
+            return Check("warning", "Learned nothing", f"{same}.", is_serious=True)
         if results.is_no_better:
-            sentences = f"{same}; {results.ranking}. {advice}."
+            sentences = f"{same}; {results.ranking}."
             return Check("warning", text, sentences, is_serious=results.is_clearly_worse)
         chance = f"the 95 % interval of the difference from {weakest} includes 0"
-        return Check("warning", "May be chance", f"{text}: {chance}. {advice}.")
+        return Check("warning", "May be chance", f"{text}: {chance}.")
     if text.startswith("Better"):
         return Check("good", "Baselines", f"{text}.")
     is_worse = text.startswith("Worse")
     meaning = f"{'worse' if is_worse else 'no better'} than a baseline"
-    advice = training_length(files).advice if is_worse else ""
-    sentences = f"{text}. {advice[0].upper()}{advice[1:]}." if advice else f"{text}."
-    return Check("warning", "Baselines", sentences, meaning, is_serious=is_worse)
+    return Check("warning", "Baselines", f"{text}.", meaning, is_serious=is_worse)
 
 
 def check_teacher(files: RunFiles, results: Results) -> Check | None:
@@ -67,9 +61,9 @@ def check_teacher(files: RunFiles, results: Results) -> Check | None:
         same = same_as_weakest(results.metric, value, weakest, results.baselines[results.weakest])
         roc_auc = teacher.get("roc_auc")
         if roc_auc is not None and roc_auc > 0.5 and results.metric != "roc_auc":
-            text = f"Its {same}; its ranking may carry information (ROC AUC {shown(roc_auc)}). Train the teacher first."
+            text = f"Its {same}; its ranking may carry information (ROC AUC {shown(roc_auc)})."
             return Check("warning", f"The teacher is no better than {results.weakest}", text)
-        text = f"Its {same}: a student cannot learn more from it. Train the teacher first."
+        text = f"Its {same}: a student cannot learn more from it."
         return Check("warning", "The teacher learned nothing", text, is_serious=True)
     best = best_baseline(results.metric, results.baselines)
     its, reached = (
