@@ -13,9 +13,9 @@ fit in memory is reported in one line, with exit code 2. --json prints JSON.
 
 run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
          ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
-data     checks labelled rows without training: columns and what they hold, rows that would be left out, classes, the
-         split, equal rows on both sides of it, and the command that trains on them; arguments as for train. Without
-         the names of the columns it lists those of the file. Conversations (data=instruct, or recognised by their
+data     counts labelled rows without training: columns and what they hold, rows that would be left out, classes, the
+         split, equal rows on both sides of it, and the steps of a run; arguments as for train. Without the names of
+         the columns it lists those of the file. Conversations (data=instruct, or recognised by their
          keys) are counted, and the first line that holds none is named
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory

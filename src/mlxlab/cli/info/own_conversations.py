@@ -1,4 +1,4 @@
-"""Counts conversations of your own, and names the first line that is none and the command that trains on them."""
+"""Counts conversations of your own, and names the first line that is none."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -8,7 +8,6 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import chosen, folders
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.program import join
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def are_conversations(args: list[str], source: str) -> bool:
 
 
 def show_conversations(args: list[str], json: bool) -> None:
-    """Prints the number of conversations, the first line that holds none, and the command that trains on them.
+    """Prints the number of conversations, and the first line that holds none.
 
     Raises:
         ConfigError: the overrides are not valid, or choose a model that does not predict the next token.
@@ -48,7 +47,6 @@ def show_conversations(args: list[str], json: bool) -> None:
 
     backend.prepare()
     from mlxlab.data.instruct.summary import summarize
-    from mlxlab.data.text.document import MAX_MALFORMED_FRACTION
     from mlxlab.models.build import build_backbone
 
     if not build_backbone(config["model"], vocab_size=1).causal:
@@ -56,17 +54,10 @@ def show_conversations(args: list[str], json: bool) -> None:
             f"data={OPTION}: expected a model that predicts the next token, such as model={MODEL}"
         )
     summary = summarize(config["data"]["source"], config["data"]["layout"])
-    lines = summary.conversations + summary.malformed
-    can_train = summary.malformed <= MAX_MALFORMED_FRACTION * lines
-    skips = summary.malformed and config["data"]["on_error"] == "strict"
-    others = [arg for arg in args if not (skips and arg.startswith("data.on_error="))]
-    train = f"mlxlab train {join([*others, *(['data.on_error=skip'] if skips else [])])}"
     if json:
-        print_json({**asdict(summary), "train": train if can_train else None})
-        return
-    way_out = f"train on the others: {train}" if skips else f"train on it: {train}"
-    refused = f"correct them to train: data.on_error=skip leaves out at most {100 * MAX_MALFORMED_FRACTION:g} %"
-    terminal.show("\n".join([*_described(summary), way_out if can_train else refused]))
+        print_json(asdict(summary))
+    else:
+        terminal.show("\n".join(_described(summary)))
 
 
 def _described(summary: "ConversationSummary") -> list[str]:

@@ -1,32 +1,15 @@
 """What the columns of a source hold, for a look at it before training."""
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mlxlab.data.labelled.fit_labels import MAX_AUTO_CLASSES
 from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.labels import is_number, is_number_with_comma, shorten
 from mlxlab.data.labelled.rows import Rows
 
-LABEL_NAMES = frozenset(
-    (
-        "label",
-        "labels",
-        "target",
-        "class",
-        "category",
-        "sentiment",
-        "topic",
-        "intent",
-        "emotion",
-        "genre",
-        "outcome",
-    )
-)
 Content = Literal["dates", "numbers", "numbers with a comma", "text", "text and numbers", "nothing"]
 
 
@@ -43,11 +26,6 @@ class ColumnSummary(NamedTuple):
         ""  # the most frequent value that is no number, of a column of text and numbers
     )
     num_no_numbers: int = 0  # cells with any such value
-    name_is_value: bool = False  # as where the header is a row
-
-    @property
-    def may_be_label(self) -> bool:
-        return 2 <= self.values <= MAX_AUTO_CLASSES
 
 
 def summarize(rows: Rows) -> list[ColumnSummary]:
@@ -71,9 +49,7 @@ def _summary(table: LabelledRows, name: str) -> ColumnSummary:
         }
     frequent = shorten(max(others, key=others.__getitem__)) if others else ""
     mixed = (frequent, sum(others.values()))
-    return ColumnSummary(
-        name, content, missing, len(column.values), first, length, *mixed, name in column.values
-    )
+    return ColumnSummary(name, content, missing, len(column.values), first, length, *mixed)
 
 
 def _content(values: Sequence[str]) -> Content:
@@ -95,28 +71,3 @@ def _is_date(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def likely_text(columns: Sequence[ColumnSummary]) -> ColumnSummary | None:
-    """The column of the longest texts; None if there is no text."""
-    return max(
-        (each for each in columns if each.content == "text"),
-        key=lambda each: each.mean_length,
-        default=None,
-    )
-
-
-def label_candidates(columns: Sequence[ColumnSummary]) -> list[ColumnSummary]:
-    """The columns that may be the label, the likeliest first: by name, texts before numbers, then by number of values.
-
-    A name such as `Category` comes before one that ends in it, such as `ticket_category`, and this before all others.
-    """
-    labels = [each for each in columns if each.may_be_label and each != likely_text(columns)]
-    return sorted(
-        labels, key=lambda each: (_name_rank(each.name), each.content != "text", each.values)
-    )
-
-
-def _name_rank(name: str) -> int:
-    words = re.split(r"[\W_]+", name.casefold().strip())
-    return 2 if words[-1] not in LABEL_NAMES else min(len(words) - 1, 1)
