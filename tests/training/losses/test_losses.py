@@ -4,7 +4,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from benchmarks.config import read_config
 
+from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import (
@@ -63,6 +65,15 @@ def test_the_gradient_of_the_focal_loss_is_the_slope_of_the_loss(gamma):
             )
         slopes[row, column] = (sides[0] - sides[1]) / (2 * step)
     np.testing.assert_allclose(gradient(loss, logits, 0, 1), slopes, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_focal_loss_of_the_shipped_config_weighs_all_classes_equally(classes):
+    loss = instantiate(read_config("trainer/loss/focal") | {"label_smoothing": 0.0})
+    model = GivenLogits([[0.0] * classes] * classes)
+    values = loss(model, batch_of_targets(*range(classes))).total
+    expected = np.log(classes) * (1 - 1 / classes) ** 2
+    np.testing.assert_allclose(np.array(values), [expected] * classes, rtol=1e-5)
 
 
 def test_focal_alpha_is_refused_for_more_than_two_classes():
