@@ -16,9 +16,9 @@ from annotated_types import Gt
 from benchmarks.alternate import Trial, table
 from benchmarks.subject import Subject
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.experiment.cloud.run_files import RunFiles
-from mlxlab.storage.providers import UploadOptions, gcs
-from mlxlab.storage.upload import Uploads
+from mlxlab.extensions.cloud.providers import UploadOptions, gcs
+from mlxlab.extensions.cloud.run_files import RunFiles
+from mlxlab.extensions.cloud.upload import Uploads
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.wording import percent
 

@@ -15,10 +15,10 @@ from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET, Metric, node_signature
 from mlxlab.config.schema.signature import Record, signature
-from mlxlab.experiment.cloud import run_files
 from mlxlab.experiment.past_run import earlier_run
 from mlxlab.experiment.reproduction import reproduce
 from mlxlab.experiment.run import LOCK
+from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
 from mlxlab.tracking.records import FILE, STATE
 from support.past_run import past_run

@@ -114,7 +114,7 @@ def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
     config["signals"]["requeue"] = True
     harmless = config_to_reproduce(lock, "run.lock")
     assert harmless["tracking"] == {"_target_": "mlxlab.tracking.tracker.NoTracker"}
-    assert harmless["cloud"] == {"_target_": "mlxlab.storage.no_cloud.NoCloud"}
+    assert harmless["cloud"] == {"_target_": "mlxlab.experiment.storage.NoCloud"}
     assert not harmless["callbacks"]["csv"]["allow_outside"]
     assert not harmless["signals"]["requeue"]
     for target in ("os.system", "mlxlab.cli.app.run_subcommand", 3):

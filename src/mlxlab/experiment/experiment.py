@@ -161,9 +161,11 @@ def fetch_resumed_run(overrides: list[str]) -> Path | None:
     values = typed_values(overrides)
     if "://" not in values.get("resume", ""):
         return None
-    from mlxlab.experiment.cloud.fetch import fetch_run
+    from mlxlab.experiment.storage import open_address
 
-    return fetch_run(values["resume"], values.get("hydra.run.dir"), values)
+    address = values["resume"]
+    options = {key: values.get(f"cloud.{key}") for key in ("endpoint", "region", "account")}
+    return open_address(address, options).fetch(address, values.get("hydra.run.dir"))
 
 
 def with_fetched_run(overrides: list[str]) -> list[str]:

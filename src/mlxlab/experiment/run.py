@@ -29,17 +29,16 @@ from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, Writ
 from mlxlab.experiment.facts.command_lines import CommandLine, current_command
 from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
 from mlxlab.experiment.signals import SignalHandler
+from mlxlab.experiment.storage import NoCloud, Storage
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.program import display_path
 from mlxlab.progress import activity
-from mlxlab.storage.no_cloud import NoCloud
 from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup
-    from mlxlab.storage.providers import Cloud
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -68,9 +67,9 @@ class RunContext:
         tracker: Tracker = instantiate(node, **paths) if self.group.rank == 0 else NoTracker()
         return tracker
 
-    def build_cloud(self, node: dict[str, Any]) -> "Cloud | NoCloud":
-        """Where rank 0 uploads checkpoints to; raises StorageError if that is required and cannot be read."""
-        cloud: Cloud | NoCloud = instantiate(node) if self.group.rank == 0 else NoCloud()
+    def build_cloud(self, node: dict[str, Any]) -> Storage:
+        """Where rank 0 copies checkpoints to; raises as `Storage.check`."""
+        cloud: Storage = instantiate(node) if self.group.rank == 0 else NoCloud()
         cloud.check()
         return cloud
 

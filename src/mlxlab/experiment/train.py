@@ -16,7 +16,6 @@ from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
-from mlxlab.experiment.cloud.run_files import RunFiles
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
 from mlxlab.experiment.final_evaluation.files import write_files
 from mlxlab.experiment.final_evaluation.plots import save_plots
@@ -92,9 +91,8 @@ def train(requested: Config, context: RunContext) -> float:
         checkpoint if continues and changes.keys() <= finished.LIMIT_KEYS and rule is None else None
     )
     if same and (message := finished.finished_message(session.trainer, state, same, context)):
-        with cloud.uploads(
-            RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id
-        ):  # those that are pending
+        # Copies may be missing from the session before.
+        with cloud.copies(run_dir, context.manifest.id, metrics_table(callbacks)):
             return finished.end_finished(message, same, context)
     check_schedules(callbacks, state, checkpoint)
     log_lines(
@@ -145,7 +143,7 @@ def train(requested: Config, context: RunContext) -> float:
         checkpoint = prepare_checkpoints(
             checkpoint, continues, context, session.context.metadata, session.model
         )
-        with cloud.uploads(RunFiles(run_dir, metrics_table(callbacks)), context.manifest.id):
+        with cloud.copies(run_dir, context.manifest.id, metrics_table(callbacks)):
             origin = (session.context.metadata, context.manifest, context.group.size)
             lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)

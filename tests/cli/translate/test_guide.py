@@ -16,7 +16,7 @@ from mlxlab.cli.translate.tables import flag_table
 from mlxlab.cli.translate.translation import PROGRAMS
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
-from mlxlab.storage.providers import open_address
+from mlxlab.experiment.storage import open_address
 from support.object_stores.emulators import emulator
 from support.processes import NO_PLOTS, ROOT, environment, run, run_here
 

@@ -113,7 +113,7 @@ def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):
     assert line.runs[0][1].is_relative_to(line.project / "outputs")
     assert not config.callbacks.csv.allow_outside
     assert not config.signals.requeue
-    assert "no_cloud" in config.cloud._target_
+    assert config.cloud._target_.endswith(".NoCloud")
     assert config.resume is None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from mlxlab.config.issues import ConfigIssue, value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
-_NO_CLOUD = "mlxlab.storage.no_cloud.NoCloud"
+_NO_CLOUD = "mlxlab.experiment.storage.NoCloud"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _GROWTH = "callbacks.growth.operations"
 _LANGUAGE_MODELLING = (

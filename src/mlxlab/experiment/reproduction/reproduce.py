@@ -71,5 +71,5 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
         "resume": None,
         "rerun": None,
         "tracking": {"_target_": "mlxlab.tracking.tracker.NoTracker"},
-        "cloud": {"_target_": "mlxlab.storage.no_cloud.NoCloud"},
+        "cloud": {"_target_": "mlxlab.experiment.storage.NoCloud"},
     }

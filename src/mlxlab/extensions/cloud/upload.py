@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Protocol
 
 from mlxlab.errors import DataError, WriteError
-from mlxlab.storage.commits import Commits
-from mlxlab.storage.object_store import StorageError
-from mlxlab.storage.snapshot import FileEntry, Snapshots, release
+from mlxlab.extensions.cloud.commits import Commits
+from mlxlab.extensions.cloud.object_store import StorageError
+from mlxlab.extensions.cloud.snapshot import FileEntry, Snapshots, release
 
 POLL_SECONDS = 0.5
 MAX_DELAY = 60.0  # seconds between attempts

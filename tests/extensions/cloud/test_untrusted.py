@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlxlab.errors import UserError
-from mlxlab.storage.commits import MAX_MANIFEST, Commits
-from mlxlab.storage.directory import DirectoryStore
-from mlxlab.storage.snapshot import Snapshots
+from mlxlab.extensions.cloud.commits import MAX_MANIFEST, Commits
+from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.extensions.cloud.snapshot import Snapshots
 
 NAME = "step-00000002"
 FILES = {"manifest.json": b"{}", "checkpoints/step-00000002/model.safetensors": bytes(5000)}

@@ -1,7 +1,7 @@
 """Which files of a run folder are copied, and which copies stay."""
 
 from mlxlab.checkpoint.manifest import write_manifest
-from mlxlab.experiment.cloud.run_files import RunFiles
+from mlxlab.extensions.cloud.run_files import RunFiles
 
 
 def add_checkpoint(folder, name, best_step=0):

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.extensions.cloud.object_store import CHUNK, Listing, ObjectNotFoundError, StorageError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 from mlxlab.files.untrusted import open_regular
-from mlxlab.storage.object_store import CHUNK, Listing, ObjectNotFoundError, StorageError
 
 
 class DirectoryStore:

@@ -9,7 +9,13 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from mlxlab.storage.object_store import CHUNK, Listing, ObjectNotFoundError, StorageError, join
+from mlxlab.extensions.cloud.object_store import (
+    CHUNK,
+    Listing,
+    ObjectNotFoundError,
+    StorageError,
+    join,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore

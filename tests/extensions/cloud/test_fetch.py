@@ -12,8 +12,8 @@ from mlxlab.errors import (
     ConfigError,
     InputNotFoundError,
 )
-from mlxlab.experiment.cloud.fetch import fetch_run
 from mlxlab.experiment.experiment import with_fetched_run
+from mlxlab.experiment.storage import open_address
 from support.configs import line  # noqa: F401
 from support.processes import final_state, run_here, tiny_overrides
 
@@ -41,6 +41,10 @@ def store(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "store")
 
 
+def fetch(address, folder):
+    return open_address(address, {}).fetch(address, folder)
+
+
 def address(store):
     return f"{store.as_uri()}/checkpoints"
 
@@ -64,7 +68,7 @@ def test_a_run_continues_from_its_copy_as_if_it_had_not_stopped(finished, store,
 
 
 def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, monkeypatch):
-    monkeypatch.setattr("mlxlab.experiment.cloud.fetch.project_root", lambda: line.project)
+    monkeypatch.setattr("mlxlab.extensions.cloud.fetch.project_root", lambda: line.project)
     assert line("-m", f"resume={address(store)}", "trainer.max_steps=5,6", "tracking=none") == 0
     (copy,) = (line.project / "outputs").iterdir()
     assert [config.resume for config, _ in line.runs] == [str(copy)] * 2
@@ -84,9 +88,9 @@ def test_launched_processes_get_the_folder_of_the_copy(store, tmp_path):
 
 
 def test_what_is_there_already_is_not_fetched_again(store, tmp_path):
-    assert fetch_run(address(store), str(tmp_path / "new"), {}) == tmp_path / "new"
+    assert fetch(address(store), str(tmp_path / "new")) == tmp_path / "new"
     (marker := tmp_path / "new" / "marker").touch()
-    fetch_run(address(store), str(tmp_path / "new"), {})
+    fetch(address(store), str(tmp_path / "new"))
     assert marker.exists()
 
 
@@ -98,7 +102,7 @@ def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
     for file in newest.values():
         if file["sha256"] not in known:
             (run / "files" / file["sha256"]).write_bytes(b"damaged")
-    folder = fetch_run(address(store), str(tmp_path / "new"), {})
+    folder = fetch(address(store), str(tmp_path / "new"))
     assert CheckpointStore(folder / "checkpoints").load().step == int(
         names[-2].stem.removeprefix("step-")
     )
@@ -106,7 +110,7 @@ def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
     with pytest.raises(
         CheckpointUnavailableError, match=r"no usable checkpoint, skipped step-[-\d, step]+$"
     ):
-        fetch_run(address(store), str(tmp_path / "other"), {})
+        fetch(address(store), str(tmp_path / "other"))
     assert not list(tmp_path.glob("*other*"))
 
 
@@ -114,22 +118,22 @@ def test_another_folder_is_not_overwritten(store, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(CannotCreateError, match="not empty"):
-        fetch_run(address(store), str(tmp_path / "mine"), {})
+        fetch(address(store), str(tmp_path / "mine"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "run", tmp_path / "file" / "run" / "deeper"):
         with pytest.raises(CannotCreateError, match=f"^{tmp_path}/file"):
-            fetch_run(address(store), str(folder), {})
+            fetch(address(store), str(folder))
 
 
 def test_an_address_without_one_run_is_refused(store, tmp_path):
     with pytest.raises(InputNotFoundError, match="no committed checkpoint"):
-        fetch_run(f"{store.as_uri()}/nothing", str(tmp_path / "new"), {})
+        fetch(f"{store.as_uri()}/nothing", str(tmp_path / "new"))
     (run,) = (store / "checkpoints").iterdir()
     shutil.copytree(run, run.with_name("other"))
     with pytest.raises(InputNotFoundError, match=f"holds 2 runs.*{run.name}"):
-        fetch_run(address(store), str(tmp_path / "new"), {})
+        fetch(address(store), str(tmp_path / "new"))
     with pytest.raises(ConfigError, match="expected s3://"):
-        fetch_run("ftp://host/x", str(tmp_path / "new"), {})
+        fetch("ftp://host/x", str(tmp_path / "new"))

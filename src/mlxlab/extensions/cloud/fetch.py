@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from mlxlab.errors import (
     DataError,
     InputNotFoundError,
 )
-from mlxlab.experiment.cloud.run_files import RunFiles, is_checkpoint, order
 from mlxlab.experiment.manifest import read_manifest
-from mlxlab.storage.commits import Commits
-from mlxlab.storage.object_store import ObjectNotFoundError, StorageError, is_safe_key
-from mlxlab.storage.providers import open_address
+from mlxlab.extensions.cloud.commits import Commits
+from mlxlab.extensions.cloud.object_store import (
+    ObjectNotFoundError,
+    ObjectStore,
+    StorageError,
+    is_safe_key,
+)
+from mlxlab.extensions.cloud.run_files import RunFiles, is_checkpoint, order
 
 ATTEMPTS = 5  # for a checkpoint whose transfer is cut
 MAX_LISTED = 5  # runs, in a message
@@ -32,19 +36,11 @@ MAX_LISTED = 5  # runs, in a message
 logger = logging.getLogger(__name__)
 
 
-def fetch_run(address: str, run_dir: str | None, overrides: Mapping[str, str]) -> Path:
-    """The folder of the run whose newest committed checkpoint an address leads to; fetched unless it is there.
+def fetch_run(store: ObjectStore, prefix: str, address: str, run_dir: str | None) -> Path:
+    """See `Storage.fetch`; raises StorageError if the store cannot be read.
 
     Args:
-        address: of a run, of a folder with a single run, or of one of its checkpoints.
-        run_dir: the folder that the user chose; None takes `outputs/<id of the run>`.
-        overrides: those of the command line, for `cloud.endpoint`, `cloud.region` and `cloud.account`.
-
-    Raises:
-        InputNotFoundError: nothing is committed there, or several runs are.
-        CheckpointUnavailableError: no checkpoint is intact.
-        CannotCreateError: the folder holds something else, or cannot be written.
-        StorageError: the store cannot be read.
+        prefix: of a run, of a folder with a single run, or of one of its checkpoints.
     """
     if is_launched():
         raise ConfigError(
@@ -54,12 +50,7 @@ def fetch_run(address: str, run_dir: str | None, overrides: Mapping[str, str]) -
         raise ConfigError(
             f"hydra.run.dir={run_dir}: expected a plain path together with resume={address}"
         )
-    options = {
-        key.removeprefix("cloud."): value
-        for key, value in overrides.items()
-        if key.startswith("cloud.")
-    }
-    commits, names = _find_commits(address, options)
+    commits, names = _find_commits(store, prefix, address)
     run = commits.root.rpartition("/")[2]
     folder = (
         project_root() / "outputs" / run
@@ -107,23 +98,18 @@ def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
     )
 
 
-def _find_commits(address: str, options: Mapping[str, str]) -> tuple[Commits, list[str]]:
+def _find_commits(store: ObjectStore, prefix: str, address: str) -> tuple[Commits, list[str]]:
     """The commits of the run that an address leads to, and the names of those it means, the newest first."""
-    cloud = open_address(address, options)
-    parent, _, last = cloud.prefix.rpartition("/")
+    parent, _, last = prefix.rpartition("/")
     if is_checkpoint(last):
-        commits = Commits(cloud.store, parent)
+        commits = Commits(store, parent)
         if last not in commits.names():
             raise InputNotFoundError(f"{address}: not found; expected a committed checkpoint")
         return commits, [last]
-    commits = Commits(cloud.store, cloud.prefix)
+    commits = Commits(store, prefix)
     if names := _checkpoints(commits):
         return commits, names
-    below = [
-        Commits(cloud.store, folder)
-        for folder in cloud.store.list(cloud.prefix).folders
-        if is_safe_key(folder)
-    ]
+    below = [Commits(store, folder) for folder in store.list(prefix).folders if is_safe_key(folder)]
     runs = [(each, names) for each in below if (names := _checkpoints(each))]
     if len(runs) == 1:
         return runs[0]

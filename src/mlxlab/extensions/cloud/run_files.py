@@ -8,7 +8,7 @@ from pathlib import Path
 from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_manifest
 from mlxlab.checkpoint.names import EMERGENCY, FOLDER, NAME, REPLACED, folder_name, step_of
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.storage.object_store import is_safe_key
+from mlxlab.extensions.cloud.object_store import is_safe_key
 
 BASE = "base"
 TOP = ""

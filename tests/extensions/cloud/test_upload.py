@@ -6,10 +6,10 @@ import time
 import pytest
 
 from mlxlab.errors import WriteError
-from mlxlab.storage.commits import Commits
-from mlxlab.storage.directory import DirectoryStore
-from mlxlab.storage.object_store import StorageError
-from mlxlab.storage.upload import Uploads
+from mlxlab.extensions.cloud.commits import Commits
+from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.extensions.cloud.object_store import StorageError
+from mlxlab.extensions.cloud.upload import Uploads
 
 
 class Folders:

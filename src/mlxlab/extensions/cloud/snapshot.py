@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.storage.object_store import CHUNK, StorageError
+from mlxlab.extensions.cloud.object_store import CHUNK, StorageError
 
 Version = tuple[int, int, int]  # inode, size, time of the last change
 

@@ -19,9 +19,7 @@ from typing import Annotated, Literal, TypedDict
 from annotated_types import Ge, Le, Predicate
 
 from mlxlab.errors import CannotCreateError, DataError
-from mlxlab.files.atomic import open_atomic
-from mlxlab.files.untrusted import open_regular, parse_json
-from mlxlab.storage.object_store import (
+from mlxlab.extensions.cloud.object_store import (
     CHUNK,
     ObjectStore,
     StorageError,
@@ -29,7 +27,9 @@ from mlxlab.storage.object_store import (
     join,
     read_object,
 )
-from mlxlab.storage.snapshot import FileEntry
+from mlxlab.extensions.cloud.snapshot import FileEntry
+from mlxlab.files.atomic import open_atomic
+from mlxlab.files.untrusted import open_regular, parse_json
 
 SUFFIX = ".json"
 FILES = "files"

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.storage.commits import Commits
-from mlxlab.storage.directory import DirectoryStore
-from mlxlab.storage.object_store import ObjectNotFoundError, StorageError, is_safe_key
-from mlxlab.storage.snapshot import Snapshots
+from mlxlab.extensions.cloud.commits import Commits
+from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.extensions.cloud.object_store import ObjectNotFoundError, StorageError, is_safe_key
+from mlxlab.extensions.cloud.snapshot import Snapshots
 
 NAME = "step-00000120"
 

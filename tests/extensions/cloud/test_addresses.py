@@ -3,8 +3,8 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.storage.directory import DirectoryStore
-from mlxlab.storage.providers import open_address
+from mlxlab.experiment.storage import open_address
+from mlxlab.extensions.cloud.directory import DirectoryStore
 
 
 @pytest.mark.parametrize("name", ["backup dir", "50%25", "a#b?c", "e\u0301t\u00e9"])

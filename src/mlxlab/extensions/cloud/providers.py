@@ -1,4 +1,4 @@
-"""Where checkpoints are copied to: the targets of `cloud`, and addresses such as `s3://bucket/prefix`.
+"""Where checkpoints are copied to: the targets of `cloud`.
 
 Credentials come from the environment only, by the names that each provider documents.
 """
@@ -7,21 +7,21 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
-from urllib.parse import unquote
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.extensions.cloud.commits import Commits
+from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.extensions.cloud.fetch import fetch_run
+from mlxlab.extensions.cloud.object_store import ObjectStore, is_safe_key, join
+from mlxlab.extensions.cloud.run_files import RunFiles
+from mlxlab.extensions.cloud.upload import Uploads
 from mlxlab.program import install_command
-from mlxlab.redact import has_credentials, redact, why_refused
-from mlxlab.storage.commits import Commits
-from mlxlab.storage.directory import DirectoryStore
-from mlxlab.storage.object_store import ObjectStore, is_safe_key, join
-from mlxlab.storage.upload import Source, Uploads
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
@@ -32,7 +32,6 @@ ALLOW_HTTP = {
     "gs": "GOOGLE_ALLOW_HTTP",
     "az": "AZURE_ALLOW_HTTP",
 }  # read by obstore too
-ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
 
@@ -57,7 +56,10 @@ class UploadOptions(TypedDict):
 
 @dataclass(frozen=True)
 class Cloud:
-    """A place for copies of checkpoints, and how they are kept there; the fields are as in `UploadOptions`."""
+    """A place for copies of checkpoints, and how they are kept there. Implements `Storage` and `StoredRuns`.
+
+    The fields are as in `UploadOptions`.
+    """
 
     store: ObjectStore
     prefix: str
@@ -79,11 +81,15 @@ class Cloud:
         if self.required:
             self.store.list(self.prefix)
 
-    def uploads(self, source: Source, run: str) -> Uploads:
-        """Uploads what `source` has, in the background, for as long as the context lasts."""
+    def copies(self, folder: Path, run: str, table: Path | None = None) -> Uploads:
+        """Uploads the checkpoints of a run in the background, for as long as the context lasts."""
+        source = RunFiles(folder, table)
         return Uploads(
             self.commits(run), source, keep=self.keep, wait=self.wait, required=self.required
         )
+
+    def fetch(self, address: str, run_dir: str | None) -> Path:
+        return fetch_run(self.store, self.prefix, address, run_dir)
 
 
 def directory(path: str, **options: Unpack[UploadOptions]) -> Cloud:
@@ -159,37 +165,6 @@ def azure(
     )
 
 
-def open_address(address: str, options: Mapping[str, str | None]) -> Cloud:
-    """What `s3://bucket/prefix`, `gs://`, `az://` or `file:///folder` names.
-
-    Args:
-        options: of `cloud`, such as the endpoint; those that the provider does not have are ignored.
-
-    Raises:
-        ConfigError: it is no such address.
-    """
-    if has_credentials(address):
-        raise ConfigError(f"{redact(address)}: {why_refused(address)}")
-    matched = ADDRESS.fullmatch(address)
-    if matched is None:
-        raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
-    scheme, place = matched[1], matched[2].rstrip("/")
-    place = unquote(place) if scheme == "file" else place
-    if scheme == "file" and not place.startswith("/"):
-        raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
-    bucket, _, prefix = place.rpartition("/") if scheme == "file" else place.partition("/")
-    upload = UploadOptions(prefix=prefix, required=True, keep=None, read_back=True, wait=20.0)
-    endpoint = options.get("endpoint")
-    match scheme:
-        case "file":
-            return directory(bucket or "/", **upload)
-        case "s3":
-            return s3(bucket, options.get("region"), endpoint, **upload)
-        case "gs":
-            return gcs(bucket, endpoint, **upload)
-    return azure(bucket, options.get("account"), endpoint, **upload)
-
-
 def _cloud(store: ObjectStore, options: UploadOptions) -> Cloud:
     prefix = options["prefix"].strip("/")
     if prefix and not is_safe_key(prefix):
@@ -215,7 +190,7 @@ def _cloud_store(
         raise ServiceUnavailableError(
             f"{scheme}://{bucket}: needs obstore: {install_command('cloud')}"
         )
-    from mlxlab.storage.cloud_store import CloudStore
+    from mlxlab.extensions.cloud.cloud_store import CloudStore
 
     allow_http = (endpoint or "").startswith("http://") or os.environ.get(
         ALLOW_HTTP[scheme], ""
@@ -236,7 +211,7 @@ def _open(
 ) -> "ObstoreStore":
     from obstore import store
 
-    from mlxlab.storage.cloud_store import CLIENT, RETRY
+    from mlxlab.extensions.cloud.cloud_store import CLIENT, RETRY
 
     call: Callable[..., ObstoreStore] = getattr(store, kind)
     chosen = {key: value for key, value in options.items() if value is not None}

@@ -1,0 +1,103 @@
+"""The protocol of `cloud`, and addresses of copies such as `s3://bucket/prefix`."""
+
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import shipped_conf
+from mlxlab.errors import ConfigError
+from mlxlab.redact import has_credentials, redact, why_refused
+
+ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
+OPTIONS = {"s3": "s3", "gs": "gcs", "az": "azure", "file": "directory"}  # scheme -> cloud=...
+
+
+class Storage(Protocol):
+    """A place for copies of the checkpoints of runs."""
+
+    def check(self) -> None:
+        """Raises UserError if the place is required and cannot be read."""
+
+    def copies(
+        self, folder: Path, run: str, table: Path | None = None
+    ) -> AbstractContextManager[object]:
+        """Copies each checkpoint of a run, with what a resume needs, for as long as the context lasts.
+
+        Args:
+            run: id of the run.
+            table: the file of `callbacks.csv`, if there is one.
+        """
+
+
+class StoredRuns(Protocol):
+    """A place that holds copies of runs."""
+
+    def fetch(self, address: str, run_dir: str | None) -> Path:
+        """The folder of the run whose newest checkpoint is in the place; fetched unless it is there.
+
+        Args:
+            address: of the place, for messages.
+            run_dir: the folder that the user chose; None takes `outputs/<id of the run>`.
+
+        Raises:
+            InputNotFoundError: nothing is committed there, or several runs are.
+            CheckpointUnavailableError: no checkpoint is intact.
+            CannotCreateError: the folder holds something else, or cannot be written.
+            UserError: the place cannot be read.
+        """
+
+
+class NoCloud:
+    """Checkpoints stay in the run folder. Implements `Storage`."""
+
+    def check(self) -> None:
+        return
+
+    def copies(
+        self, folder: Path, run: str, table: Path | None = None
+    ) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def open_address(address: str, options: Mapping[str, str | None]) -> StoredRuns:
+    """The place that `s3://bucket/prefix`, `gs://`, `az://` or `file:///folder` names.
+
+    Args:
+        options: of `cloud`, such as the endpoint; those that the provider does not have are ignored.
+
+    Raises:
+        ConfigError: it is no such address, or no option of `cloud` opens it.
+    """
+    if has_credentials(address):
+        raise ConfigError(f"{redact(address)}: {why_refused(address)}")
+    matched = ADDRESS.fullmatch(address)
+    if matched is None:
+        raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
+    scheme, place = matched[1], matched[2].rstrip("/")
+    file = shipped_conf() / "cloud" / f"{OPTIONS[scheme]}.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{address}: needs the option cloud={OPTIONS[scheme]}, which is not installed"
+        )
+    node = read_yaml(file).values
+    known = {key: value for key, value in options.items() if key in node}
+    names = _path_of(address, unquote(place)) if scheme == "file" else _bucket_of(place)
+    runs: StoredRuns = instantiate(node | known | names)
+    return runs
+
+
+def _path_of(address: str, place: str) -> dict[str, str]:
+    if not place.startswith("/"):
+        raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
+    folder, _, prefix = place.rpartition("/")
+    return {"path": folder or "/", "prefix": prefix}
+
+
+def _bucket_of(place: str) -> dict[str, str]:
+    bucket, _, prefix = place.partition("/")
+    return {"bucket": bucket, "prefix": prefix}
