@@ -53,7 +53,6 @@ IMPORT_GROWTH = (  # until a resume with another model has an interface of its o
     "experiment.initial_weights",
     "experiment.session",
     "experiment.start",
-    "experiment.train",
 )
 NEVER_IN = {"mlx": ("config", "data", "tracking", "extensions.cloud", "sweep")}
 FILES_OF = {

@@ -68,11 +68,11 @@ def csv(path):
 
 
 def directory(path):
-    return {"_target_": "mlxlab.storage.providers.directory", "path": str(path), **UPLOADS}
+    return {"_target_": "mlxlab.extensions.cloud.providers.directory", "path": str(path), **UPLOADS}
 
 
 def s3(url):
-    node = {"_target_": "mlxlab.storage.providers.s3", "bucket": "evil", "region": "x"}
+    node = {"_target_": "mlxlab.extensions.cloud.providers.s3", "bucket": "evil", "region": "x"}
     return node | UPLOADS | {"endpoint": url}
 
 

@@ -48,8 +48,6 @@ from mlxlab.experiment.run_report.callback import RunReport, find_report
 from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
-from mlxlab.extensions.growth.callback import GrowthSchedule, check_schedules
-from mlxlab.extensions.growth.schedule import KEY
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
@@ -94,18 +92,16 @@ def train(requested: Config, context: RunContext) -> float:
         # Copies may be missing from the session before.
         with cloud.copies(run_dir, context.manifest.id, metrics_table(callbacks)):
             return finished.end_finished(message, same, context)
-    check_schedules(callbacks, state, checkpoint)
+    for callback in callbacks:
+        callback.check(state, checkpoint)
     log_lines(
         *session.messages,
         *describe_training(session.model),
         *describe_memory(state, memory_budget()),
     )
     warn_of_long_rows(data, session.model)
-    if cfg["rerun"] is not None and not continues:
-        from mlxlab.experiment.past_run.rerun import changes_since
-
-        log_lines(*changes_since(cfg, data.fingerprint, context.manifest.code(GIT_SECONDS)))
     if not continues:
+        compare_with_past(cfg, data.fingerprint, context)
         log_lines(*set_aside_earlier_run(context.manifest))
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
@@ -150,26 +146,37 @@ def train(requested: Config, context: RunContext) -> float:
             return finish(session, state, context, lock, report)
 
 
+def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> None:
+    """Says what changed since the run that `rerun` names."""
+    if cfg["rerun"] is None:
+        return
+    from mlxlab.experiment.past_run.rerun import changes_since
+
+    log_lines(*changes_since(cfg, fingerprint, context.manifest.code(GIT_SECONDS)))
+
+
 def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
-    """The growth schedule of a run as a table, from the state that it would start with.
+    """What callbacks would change in a run, from the state that it would start with.
 
     Args:
         run_dir: that of the run, which is only read.
         folder: a temporary one.
 
     Raises:
-        ConfigError: there is no schedule, or one of its operations cannot work.
+        ConfigError: they would change nothing, or one of them cannot serve the run.
     """
     start = prepare_start(requested, run_dir, ProcessGroup(), read_only=True)
     callbacks = build_callbacks(start.cfg, folder)
-    schedules = [each for each in callbacks if isinstance(each, GrowthSchedule) and each.operations]
-    if not schedules:
-        shown = f"the jobs of a sweep (-m), or a growth schedule ({KEY} is empty)"
+    _, state, checkpoint, _ = start_session(start, folder)
+    previews = [callback.preview(state, checkpoint) for callback in callbacks]
+    if not any(previews):
+        shown = (
+            "the jobs of a sweep (-m), or a growth schedule (callbacks.growth.operations is empty)"
+        )
         raise ConfigError(
             f"--dry-run shows {shown}; for one run: --cfg job shows its config, mlxlab info its size"
         )
-    _, state, checkpoint, _ = start_session(start, folder)
-    return "\n\n".join(schedule.preview(state, checkpoint) for schedule in schedules)
+    return "\n\n".join(filter(None, previews))
 
 
 def fit_session(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -101,6 +102,17 @@ class Callback(Protocol):
     runs_on_all_ranks: bool = (
         False  # True if it changes training, so that all must do the same; else rank 0 only
     )
+
+    def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
+        """Raises ConfigError for a run that it cannot serve, before anything is recorded.
+
+        `state` is a new one, of the model of the checkpoint.
+        """
+        return
+
+    def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
+        """What it would change in the run, for `--dry-run`; "" for nothing. Arguments and errors as in `check`."""
+        return ""
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""

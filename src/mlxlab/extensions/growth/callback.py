@@ -1,7 +1,7 @@
 """Changes the model and the settings of a run on the way, by a schedule of operations."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -51,8 +51,7 @@ class GrowthSchedule(Callback):
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
         """ConfigError if what is done was changed in the config, or an operation that is left cannot work.
 
-        Where an operation was skipped before, one that cannot work will be skipped too, and a line says so. `state` is
-        a new one, of the model of the checkpoint.
+        Where an operation was skipped before, one that cannot work will be skipped too, and a line says so.
         """
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress, saved_operations(checkpoint))
@@ -75,7 +74,9 @@ class GrowthSchedule(Callback):
                 logger.warning(f"growth: {', '.join(names)}: {reason}")
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
-        """The schedule as a table; arguments and errors are those of `check`."""
+        """The schedule as a table."""
+        if not self.operations:
+            return ""
         from mlxlab.extensions.growth.preview import preview, preview_table
 
         progress = progress_of(checkpoint)
@@ -207,15 +208,6 @@ class GrowthSchedule(Callback):
         if self.on_error == "skip":
             return skipped(error)
         raise (misfit(operation, error) if isinstance(error, UserError) else error) from None
-
-
-def check_schedules(
-    callbacks: Iterable[Callback], state: TrainState, checkpoint: Checkpoint | None
-) -> None:
-    """ConfigError if a schedule among the callbacks has an operation, not done yet, that cannot work."""
-    for callback in callbacks:
-        if isinstance(callback, GrowthSchedule):
-            callback.check(state, checkpoint)
 
 
 def progress_of(checkpoint: Checkpoint | None) -> GrowthProgress:
