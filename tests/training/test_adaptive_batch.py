@@ -135,9 +135,9 @@ def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size(
     assert len(sizes) > 2
     for step, rate in enumerate(rates):
         size = sizes.get(step, size)
-        assert rate == pytest.approx(1e-2 * max(1 - seen / 8 / 23, 0), abs=1e-8)
+        assert rate == pytest.approx(1e-2 * max(1 - seen / 8 / 24, 0), abs=1e-8)
         seen += size
-    assert max(abs(a - b) for a, b in pairwise(rates)) <= 1e-2 * 16 / 8 / 23 + 1e-8
+    assert max(abs(a - b) for a, b in pairwise(rates)) <= 1e-2 * 16 / 8 / 24 + 1e-8
 
 
 def test_a_constant_size_gives_the_run_without_the_callback():

@@ -98,8 +98,21 @@ def test_a_target_of_weight_zero_is_ignored_even_if_its_loss_is_nan():
 )
 def test_schedules_have_their_values_at_start_warmup_and_end(schedule):
     rate = schedule(peak=2.0, steps=100)
-    at = [rate(mx.array(step)).item() for step in (0, 9, 10, 99, 100)]
+    at = [rate(mx.array(step)).item() for step in (0, 9, 10, 100, 200)]
     np.testing.assert_allclose(at, [0.2, 2.0, 2.0, 0.2, 0.2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "schedule", [partial(cosine, 0, 0.0), partial(linear, 0.1, 0.0), partial(wsd, 0, 0.2, 0.0)]
+)
+@pytest.mark.parametrize("steps", [1, 2, 5, 1000])
+def test_every_step_of_a_schedule_trains_and_only_the_step_after_the_last_has_the_rate_0(
+    schedule, steps
+):
+    rate = schedule(peak=1.0, steps=steps)
+    rates = [rate(mx.array(step)).item() for step in range(steps + 1)]
+    assert min(rates[:-1]) > 0
+    assert rates[-1] == pytest.approx(0, abs=1e-7)
 
 
 def test_a_warmup_below_one_is_a_fraction_of_the_run():

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mlx.core as mx
+
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.dataset import CountsExamples, DataModule
+from mlxlab.data.dataset import CountsExamples, DataModule, RunLength
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -91,6 +93,28 @@ class Session:
             checkpoint
         )
         return state
+
+    def restart_schedule(self, state: TrainState, checkpoint: Checkpoint) -> None:
+        """Restarts a decayed schedule for the steps that a resume adds to a finished run."""
+        metadata, progress = checkpoint.state["metadata"], checkpoint.state["progress"]
+        limits = {key: metadata["config"]["trainer"][key] for key in RunLength._fields}
+        limits["epochs"] = metadata.get("epochs", limits["epochs"])  # what `auto` stood for
+        before = replace(self.trainer, **limits).with_settings(progress.settings)
+        if before.length == self.trainer.length:
+            return
+
+        state.data.load_state_dict(checkpoint.state["data"])
+        epoch = state.data.epoch
+        if not before.is_done(progress, epoch) or self.trainer.is_done(progress, epoch):
+            return
+
+        finished = replace(state, progress=progress, total_steps=before.plan_steps(state.data))
+        rate = before.lr_schedule(finished)(mx.array(progress.schedule_step))
+        if float(rate) < before.learning_rate:
+            progress.settings.schedule_start = int(progress.schedule_step)
+            logger.info(
+                f"trainer.schedule restarts at step {progress.step}, where the run had ended"
+            )
 
 
 def build_session(
@@ -228,7 +252,11 @@ def start_session(
     carried = carry_into(state, start, checkpoint, session.build) if checkpoint else None
     if carried and start.after != start.before:
         refuse_ended(session.trainer, state, carried.checkpoint, start.changes)
-    return session, state, carried.checkpoint if carried else checkpoint, carried
+    if carried:
+        checkpoint = carried.checkpoint
+    if checkpoint is not None:
+        session.restart_schedule(state, checkpoint)
+    return session, state, checkpoint, carried
 
 
 def _warn_of_random_weights(cfg: Config) -> None:

@@ -142,6 +142,7 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
             check_fits(start, state)
         except CorruptCheckpointError as error:
             raise CheckpointUnavailableError(f"{start.path}: {error}") from None
+        session.restart_schedule(state, start)
     callbacks = [
         each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
     ]  # those that change training

@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions of (peak, steps) that return the learning rate as a function of the step.
 
 Steps count from 0. Warm-up is linear, (step + 1) / warmup of the peak. `final_lr_ratio` is the fraction of the peak
-that is reached at the last step and kept afterwards.
+that is reached after the last step, so that no step has the rate 0.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def linear(
 
     Args:
         warmup: steps of linear warm-up; below 1 a fraction of all steps.
-        final_lr_ratio: fraction of the peak at the end.
+        final_lr_ratio: fraction of the peak after the last step.
     """
     _require_length("linear", steps)
     return _after_warmup(peak, steps, warmup, lambda progress: 1 - (1 - final_lr_ratio) * progress)
@@ -44,7 +44,7 @@ def cosine(
 
     Args:
         warmup: steps of linear warm-up; below 1 a fraction of all steps.
-        final_lr_ratio: fraction of the peak at the end.
+        final_lr_ratio: fraction of the peak after the last step.
     """
     _require_length("cosine", steps)
 
@@ -69,7 +69,7 @@ def wsd(
     Args:
         warmup: steps of linear warm-up; below 1 a fraction of all steps.
         decay_fraction: fraction of the steps after warm-up in which the learning rate decays.
-        final_lr_ratio: fraction of the peak at the end.
+        final_lr_ratio: fraction of the peak after the last step.
     """
 
     def shape(progress: mx.array) -> mx.array:
@@ -89,11 +89,14 @@ def _after_warmup(
     rise = int(warmup * (steps or 0)) if warmup < 1 else int(warmup)
     if steps is not None and rise > steps:
         raise ConfigError(f"trainer.schedule.warmup={rise}: longer than the run of {steps} steps")
-    last = max((steps or 0) - 1 - rise, 1)  # the last step, counted from the end of warm-up
+    length = max((steps or 0) - rise, 1)
 
     def schedule(step: mx.array) -> mx.array:
         step = mx.array(step).astype(mx.float32)
-        progress = mx.clip((step - rise) / last, 0, 1) if steps is not None else mx.zeros_like(step)
+        if steps is None:
+            progress = mx.zeros_like(step)
+        else:
+            progress = mx.clip((step - rise) / length, 0, 1)
         return peak * mx.where(step < rise, (step + 1) / max(rise, 1), shape(progress))
 
     return schedule

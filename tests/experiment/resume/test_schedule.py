@@ -1,0 +1,83 @@
+"""The learning rate of a run that is prolonged: a schedule that has decayed restarts for the added steps."""
+
+import shutil
+
+import mlx.core as mx
+import pytest
+
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.training.optim.schedules import cosine
+from support.processes import final_state, run_here, tiny_overrides
+
+SETTINGS = tiny_overrides(
+    "trainer.max_steps=4",
+    "trainer.eval_every=4",
+    "trainer.log_every=1",
+    "trainer.learning_rate=1e-3",
+    "trainer.schedule.warmup=2",
+    "checkpointing.every_steps=2",
+    "checkpointing.keep=9",
+)
+WHOLE = [cosine(2, 0.0, peak=1e-3, steps=4)(mx.array(step)).item() for step in range(4)]
+
+
+def train(folder, *overrides):
+    finished = run_here(*overrides, f"hydra.run.dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+def rates(folder):
+    curve = CheckpointStore(folder / "checkpoints").load(read_only=True).state["history"].curve
+    return [metrics["train/learning_rate"] for step, metrics in curve if step > 0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train(folder, *SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prolonged(finished, tmp_path_factory):
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("prolonged") / "run")
+    ended = train(folder, "resume=auto", "trainer.max_steps=8")
+    return folder, final_state(ended)
+
+
+def test_a_finished_run_that_is_prolonged_restarts_its_schedule(prolonged):
+    folder, _ = prolonged
+    assert rates(folder) == pytest.approx(WHOLE + WHOLE)
+    verified = run_here(f"run={folder}", script="verify")
+    assert verified.returncode == 0, verified.stderr
+    assert "step-00000008: bitwise" in verified.stdout
+
+
+def test_a_prolonged_run_that_is_interrupted_continues_its_second_schedule(prolonged, tmp_path):
+    folder, state = prolonged
+    copy = shutil.copytree(folder, tmp_path / "run")
+    for name in ("step-00000008", "best"):
+        shutil.rmtree(copy / "checkpoints" / name, ignore_errors=True)
+    assert final_state(train(copy, "resume=step-6")) == state
+
+
+def test_a_fork_of_a_finished_run_restarts_its_schedule(finished, tmp_path):
+    train(tmp_path / "fork", f"resume={finished}", "trainer.max_steps=8", "tracking=none")
+    assert rates(tmp_path / "fork") == pytest.approx(WHOLE + WHOLE)
+
+
+def test_a_run_that_had_not_ended_has_the_longer_schedule(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    train(folder, "resume=step-2", "trainer.max_steps=8")
+    longer = cosine(2, 0.0, peak=1e-3, steps=8)
+    assert rates(folder)[2:] == pytest.approx(
+        [longer(mx.array(step)).item() for step in range(2, 8)]
+    )
+
+
+def test_a_constant_rate_stays_constant(tmp_path):
+    settings = [*SETTINGS, "trainer/schedule=constant"]
+    train(tmp_path, *settings)
+    train(tmp_path, "resume=auto", "trainer.max_steps=8")
+    assert rates(tmp_path)[1:] == pytest.approx([1e-3] * 7)
