@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 BEFORE_ISSUE_19 = "7b46dabc"
+LAST_STEP_TRAINS = "5229f459"
 
 # New key or group -> the one that stood in its place at the reference commits. All keys below it move with it.
 RENAMED: dict[str, str] = {}
@@ -70,8 +71,8 @@ class Case:
     native: bool = False
     processes: int = 1
     killed: bool = False
-    reference: str = BEFORE_ISSUE_19
-    reason: str = ""
+    reference: str = LAST_STEP_TRAINS
+    reason: str = "schedules reach their end value after the last step, not in it"
 
     def stages(self) -> "list[Stage]":
         """The runs, in their order; the last one is compared."""
