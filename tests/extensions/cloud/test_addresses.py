@@ -20,3 +20,9 @@ def test_the_printed_address_of_a_folder_can_be_typed(tmp_path, name):
 def test_the_name_of_a_bucket_that_cannot_be_one_is_refused_with_its_length(bucket):
     with pytest.raises(ConfigError, match="3 to 222 letters"):
         open_address(f"s3://{bucket}/runs", {})
+
+
+def test_an_address_without_its_option_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlxlab.experiment.storage.shipped_conf", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="cloud=s3"):
+        open_address("s3://bucket/runs", {})

@@ -19,6 +19,7 @@ from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush, unsent_folders
+from support.processes import run_here
 from support.tracking import append, make_journal
 
 KEY = "k3y" * 14
@@ -213,3 +214,19 @@ def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["True", "None", "3", "0.5", "bert"])
 def test_parameters_have_their_types_again(text):
     assert str(typed({"x": text})["x"]) == text
+
+
+def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch, capsys):
+    services = []
+
+    def upload(self, folder, project):
+        services.append(self)
+        yield f"{folder.name}: complete"
+
+    monkeypatch.setattr(Wandb, "check", lambda self: None)
+    monkeypatch.setattr(Wandb, "upload", upload)
+    args = [str(tmp_path / "run"), "to=wandb", "project=mine", "mode=offline"]
+    assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
+    assert services == [Wandb(project="mine", mode="offline")]
+    monkeypatch.setattr("mlxlab.cli.runs.upload.shipped_conf", lambda: tmp_path)
+    assert run_here("sync", *args, script="runs").returncode == 2
