@@ -63,6 +63,15 @@ def test_a_predicate_is_described_by_its_docstring():
         parse_json("3", Annotated[int, Predicate(is_even)], "a.json")
 
 
+def test_only_the_keys_that_are_read_are_checked(tmp_path):
+    path = tmp_path / "published.json"
+    path.write_text('{"a": 1, "b": 1000000000000000019884624838656, "c": [Infinity]}')
+    assert read_json(path, dict[str, int], keys=["a", "d"]) == {"a": 1}
+    for key in "bc":
+        with pytest.raises(DataError):
+            read_json(path, dict[str, object], keys=["a", key])
+
+
 def test_a_document_of_the_right_shape_is_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(GOOD))
     read = read_json(tmp_path / "a.json", Document)

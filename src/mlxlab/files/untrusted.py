@@ -9,7 +9,7 @@ import stat
 import types
 import typing
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -99,18 +99,31 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
 
 
 def read_json(
-    path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+    path: Path,
+    shape: type[T],
+    *,
+    keys: Collection[str] | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_depth: int = MAX_DEPTH,
 ) -> T:
     """A JSON file as `shape`, any type that `validate` knows; raises as `read_text` and `parse_json`."""
-    return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), max_depth=max_depth)
+    text = read_text(path, max_bytes=max_bytes)
+    return parse_json(text, shape, str(path), keys=keys, max_depth=max_depth)
 
 
 def parse_json(
-    text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH, allow_nan: bool = False
+    text: str,
+    shape: type[T],
+    name: str,
+    *,
+    keys: Collection[str] | None = None,
+    max_depth: int = MAX_DEPTH,
+    allow_nan: bool = False,
 ) -> T:
     """A JSON document as `shape`. Numbers are finite and fit 64 bits, text holds no lone surrogates, no key twice.
 
     Args:
+        keys: the keys of the document that are read; other programs may store anything under others. None reads all.
         allow_nan: accept NaN and infinities, as Python's `json` writes them.
 
     Raises:
@@ -118,6 +131,8 @@ def parse_json(
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys)
+        if keys is not None and isinstance(value, dict):
+            value = {key: item for key, item in value.items() if key in keys}
         _check(value, max_depth, allow_nan)
         result: T = validate(value, shape)
         return result

@@ -93,9 +93,8 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
     if folder is None:
         return None
     try:
-        config = read_json(
-            (folder / "config.json").resolve(), dict[str, object]
-        )  # in the cache a symbolic link
+        file = (folder / "config.json").resolve()  # in the cache a symbolic link
+        config = read_json(file, dict[str, object], keys=["model_type", "quantization"])
     except (DataError, InputNotFoundError):
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.

@@ -191,10 +191,10 @@ def special_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
 
 def _read_config(path: Path) -> TokenizerConfig:
     try:
-        content = read_json(_resolved(path), dict[str, object])
+        keys = TokenizerConfig.__annotations__
+        known = read_json(_resolved(path), dict[str, object], keys=keys)
     except InputNotFoundError:
         return TokenizerConfig()
-    known = {key: value for key, value in content.items() if key in TokenizerConfig.__annotations__}
     for key in ("bos_token", "eos_token"):  # of an added token only the text counts
         if isinstance(token := known.get(key), dict):
             known[key] = {"content": token.get("content")}

@@ -41,9 +41,8 @@ def published_layout(folder: Path, arrays: Collection[str]) -> Layout:
     if not file.is_file():
         return Layout()
     try:
-        saved = validate(
-            read_json(file, dict[str, object]).get("quantization") or {}, dict[str, object]
-        )
+        content = read_json(file, dict[str, object], keys=["quantization"])
+        saved = validate(content.get("quantization") or {}, dict[str, object])
         layers = {
             name: _read_codes(value, name)
             for name, value in saved.items()

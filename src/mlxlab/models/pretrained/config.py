@@ -70,7 +70,8 @@ def read_config(path: Path) -> PretrainedConfig:
     else:
         # Resolved: the files of a downloaded snapshot are symbolic links.
         file = (path / "config.json").resolve()
-        content = read_json(file, dict[str, object])
+        keys = {*PretrainedConfig.__annotations__, *SYNONYMS, "auto_map"}
+        content = read_json(file, dict[str, object], keys=keys)
     if "auto_map" in content:
         raise NotAllowedError(f"{file}: asks to run code of its own (auto_map)")
     content = {SYNONYMS[key]: value for key, value in content.items() if key in SYNONYMS} | content

@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import TypedDict, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -33,10 +33,9 @@ IGNORED_KEYS = re.compile(
 
 
 class WeightIndex(TypedDict):
-    """The contents of model.safetensors.index.json."""
+    """The key of model.safetensors.index.json that is read."""
 
     weight_map: dict[str, str]  # the file of each weight
-    metadata: NotRequired[object]
 
 
 def has_pooler(path: Path) -> bool:
@@ -172,7 +171,8 @@ def _files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         # Resolved: the files of a downloaded snapshot are symbolic links.
-        names = sorted(set(read_json(index.resolve(), WeightIndex)["weight_map"].values()))
+        content = read_json(index.resolve(), WeightIndex, keys=["weight_map"])
+        names = sorted(set(content["weight_map"].values()))
         if any(Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
