@@ -38,17 +38,10 @@ def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
             "+hydra.callbacks.x=y",
             "hydra/launcher=x",
         ),
-        *(
-            "cloud=s3",
-            "cloud.bucket=b",
-            "tracking.uri=http://x",
-            "tracking.register.name=x",
-            "signals.requeue=true",
-        ),
-        *("callbacks.csv.allow_outside=true", "resume_policy.min_match=0"),
+        *("resume_policy.min_match=0", "trust_folder=true"),
     ],
 )
-def test_what_belongs_to_one_run_or_reaches_outside_is_not_taken_over(override):
+def test_what_belongs_to_one_run_is_not_taken_over(override):
     assert merge_recorded([override, "seed=1"], [], FOLDERS) == (["seed=1"], [])
 
 
@@ -87,22 +80,9 @@ def test_overrides_restore_what_a_config_file_changed():
 
 
 def test_what_is_not_taken_over_is_not_restored():
-    saved = {
-        "name": "a",
-        "cloud": {"bucket": "x"},
-        "tracking": {"uri": "x", "register": {}, "wait": 1},
-    }
-    saved |= {
-        "callbacks": {"csv": {"allow_outside": True}, "off": None},
-        "signals": {"requeue": True},
-    }
-    now = {"name": "b", "cloud": {}, "tracking": {"uri": None, "register": None, "wait": 1}}
-    now |= {
-        "callbacks": {"csv": {"allow_outside": False}, "off": None},
-        "signals": {"requeue": False},
-    }
+    saved = {"name": "a", "rerun": "x", "resume_policy": {"min_match": 0}}
+    now = {"name": "b", "rerun": None, "resume_policy": {"min_match": 1}, "trust_folder": False}
     assert restoring_overrides(saved, now) == []
-    assert saved["callbacks"]["csv"] == {"allow_outside": True}
 
 
 @pytest.mark.parametrize("key", ["tags['a.b']", "a b", ""])

@@ -14,7 +14,11 @@ from support.foreign_runs import (
     VICTIM,
     change_configs,
     change_states,
+    csv,
+    directory,
+    journal,
     replace_by_link,
+    s3,
     setting,
     surroundings,
 )
@@ -35,7 +39,6 @@ class Mine(Callback):
 """
 FORWARD = ["trainer.max_steps=4"]  # The run ended at step 3.
 CONF = shipped_conf()
-UPLOADS = {"prefix": "x", "required": False, "keep": 3, "read_back": True, "wait": 5.0}
 
 
 @pytest.fixture
@@ -57,28 +60,6 @@ def outside(tmp_path, monkeypatch):
 
 def resume_auto(folder):
     return ["resume=auto", f"hydra.run.dir={folder}"]
-
-
-def csv(path):
-    return {
-        "_target_": "mlxlab.callbacks.csv_logger.CSVLogger",
-        "path": str(path),
-        "allow_outside": True,
-    }
-
-
-def directory(path):
-    return {"_target_": "mlxlab.extensions.cloud.providers.directory", "path": str(path), **UPLOADS}
-
-
-def s3(url):
-    node = {"_target_": "mlxlab.extensions.cloud.providers.s3", "bucket": "evil", "region": "x"}
-    return node | UPLOADS | {"endpoint": url}
-
-
-def journal(uri):
-    node = {"_target_": "mlxlab.tracking.journal.Journal", "experiment": "other"}
-    return node | {"uri": uri, "wait": 2.0}
 
 
 CHANNELS = {

@@ -15,6 +15,7 @@ import yaml
 
 Change = Callable[[dict[str, Any]], None]
 VICTIM = "a file of the user\n"
+UPLOADS = {"prefix": "x", "required": False, "keep": 3, "read_back": True, "wait": 5.0}
 
 
 def setting(path: str, value: object) -> Change:
@@ -27,6 +28,28 @@ def setting(path: str, value: object) -> Change:
         config[last] = value
 
     return change
+
+
+def csv(path: Path) -> dict[str, Any]:
+    return {
+        "_target_": "mlxlab.callbacks.csv_logger.CSVLogger",
+        "path": str(path),
+        "allow_outside": True,
+    }
+
+
+def directory(path: Path) -> dict[str, Any]:
+    return {"_target_": "mlxlab.extensions.cloud.providers.directory", "path": str(path), **UPLOADS}
+
+
+def s3(url: str) -> dict[str, Any]:
+    node = {"_target_": "mlxlab.extensions.cloud.providers.s3", "bucket": "evil", "region": "x"}
+    return node | UPLOADS | {"endpoint": url}
+
+
+def journal(uri: str) -> dict[str, Any]:
+    node = {"_target_": "mlxlab.tracking.journal.Journal", "experiment": "other"}
+    return node | {"uri": uri, "wait": 2.0}
 
 
 def change_states(folder: Path, change: Change) -> None:

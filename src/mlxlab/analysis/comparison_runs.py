@@ -10,7 +10,7 @@ from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.nearest import no_such_folder
 
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
@@ -20,8 +20,9 @@ _MAX_NAMED = 6
 def find_runs(path: Path) -> list[Path]:
     """The run folder itself, or all run folders in a folder, as sweeps leave them, or in that of a cross-validation.
 
-    Raises InputNotFoundError without any, or for the folders of several cross-validations.
+    Raises InputNotFoundError without any, or for the folders of several cross-validations; NotAllowedError for links.
     """
+    refuse_links(path)
     if (path / manifest.FILE).is_file():
         return [path]
     if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
@@ -119,7 +120,8 @@ def quantize_run(
 
 
 def _data_of(restored: RestoredModel, run: Path) -> DataModule:
-    """The data of the run; DataError if it changed since."""
+    """The data of the run; DataError if it changed since, NotAllowedError if it is read from an address."""
+    refuse_addresses(restored.config, {}, str(run), ())
     data = build_data(
         restored.config, project_root(), restored.config_dir, run, restored=restored.config_dir
     )

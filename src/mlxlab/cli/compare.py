@@ -41,6 +41,7 @@ from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import nearest_names
 from mlxlab.program import display_path
 from mlxlab.tracking.journal import Journal
@@ -178,6 +179,7 @@ def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
     from mlxlab.sweep.reports.read_sweep import read_sweep
     from mlxlab.sweep.reports.sweep_report import write_sweep_report
 
+    refuse_links(folder)
     if (folder / FILE).exists():
         command = one_line(read_record(folder)["command"], 500)
         raise ConfigError(

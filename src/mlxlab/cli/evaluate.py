@@ -1,6 +1,6 @@
 """Evaluates a trained model, on the validation data of its run or on other data.
 
-    mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N]
+    mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N] [trust_folder=true]
     mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
     mlxlab evaluate run=RUN_FOLDER pretrained=FILE_OR_FOLDER [data.KEY=VALUE ...]
 
@@ -32,6 +32,7 @@ from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.args import parse_value
 from mlxlab.cli.print_json import print_json
+from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.issues import format_issues
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.signature import signature
@@ -80,6 +81,7 @@ def _evaluate(
     checkpoint: str = "best",
     pretrained: str | None = None,
     max_batches: Size | None = None,
+    trust_folder: bool = False,
     json: bool = False,
     *,
     args: list[str],
@@ -91,6 +93,7 @@ def _evaluate(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         pretrained: folder, GGUF file or hub id of a language model to evaluate in place of that of the run.
         max_batches: batches at most; null takes all.
+        trust_folder: reads data from an address that the run names; for folders of your own.
         json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
             much better the model is.
     """
@@ -108,6 +111,9 @@ def _evaluate(
     activate_for_inference()
     with loading:
         restored = restore_model(run, checkpoint)
+        if not trust_folder:
+            typed = [f"data.{key}" for key in overrides]
+            refuse_addresses({"data": restored.config["data"]}, {}, str(run), typed)
         if pretrained is not None:
             from mlxlab.inference.pretrained_baseline import with_pretrained
 

@@ -1,6 +1,6 @@
 """Trains a run again, by its run.lock, and says whether the results are the same.
 
-    mlxlab reproduce RUN [out=FOLDER] [tolerance=0.01]
+    mlxlab reproduce RUN [out=FOLDER] [tolerance=0.01] [trust_folder=true]
 
 Prints `bit-exact`, `within tolerance`, or `diverged at step k` with what differs: data, code, versions of packages,
 device, threads. Exit code 0 for the first two, 76 for the third; with tolerance=0 all that is not bit-exact diverged.
@@ -17,10 +17,15 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.files.new_folder import refuse_existing
+from mlxlab.files.untrusted import refuse_links
 
 
 def _reproduce(
-    run: str, out: Path | None = None, tolerance: NonNegative = 0.01, json: bool = False
+    run: str,
+    out: Path | None = None,
+    tolerance: NonNegative = 0.01,
+    trust_folder: bool = False,
+    json: bool = False,
 ) -> int:
     """Reproduces a run.
 
@@ -28,6 +33,7 @@ def _reproduce(
         run: a run folder, a run.lock, or the id or name of a run in the store.
         out: the new run folder; a new one below outputs/ if not given.
         tolerance: of the relative difference of a loss, and of the best value of the objective.
+        trust_folder: uses callbacks of your own that the run had; for folders of your own.
         json: prints JSON.
     """
     from mlxlab import backend
@@ -39,12 +45,13 @@ def _reproduce(
     path = Path(run).expanduser()
     if not path.exists() and "/" not in run:
         path = find_run_folder(run)
+    refuse_links(path)
     read_lock(path)  # before MLX is imported
     backend.prepare()
     from mlxlab.experiment.reproduction.compare import describe
     from mlxlab.experiment.reproduction.reproduce import reproduce
 
-    comparison = reproduce(path, folder, tolerance)
+    comparison = reproduce(path, folder, tolerance, trusted=trust_folder)
     if json:
         print_json(comparison)
     else:

@@ -9,9 +9,11 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from mlxlab.config.issues import join_key, one_line, split_key, value_at, walk
+from mlxlab.config.paths import shipped_conf
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import NotAllowedError
 
@@ -35,6 +37,11 @@ _OPTION = re.compile(
 )  # An option of Hydra may also be the path of any YAML file.
 _GROUPS = ("model", "data", "trainer", "experiment", "debug", "sweep")
 _TRAINING_NAMES = ("adaptive_batch", "early_stopping", "growth")  # in conf/callbacks
+_OF_SWEEPS = (
+    *("hydra.sweeper", "hydra.launcher", "hydra.sweep.subdir"),
+    "hydra.callbacks.parent_run.report",
+)
+_SEARCHED = "hydra.sweeper.params."  # Keys to search, each the name of an override.
 _UNREPORTED = ("resume", "resume_policy.allow_data_change")
 _MAX_NAMED = 8
 
@@ -66,19 +73,15 @@ def admit(
     Raises:
         NotAllowedError: it has an address to read from, or a callback of the user's own, which nobody typed.
     """
-    config = deepcopy(stored) if trusted else admitted(stored, current)
+    config = deepcopy(stored) if trusted else admitted_config(stored, current)
     types_tracking = any(key.partition(".")[0] == "tracking" for key in typed)
     if types_tracking and (not trusted or current["tracking"] == NO_TRACKER):
         config["tracking"] = current["tracking"]
     if trusted:
         return config
-    _refuse_addresses(config, current, name, typed)
+    refuse_addresses(config, current, name, typed)
     left_out = [key for key in _differing(stored, config) if not _is_in(key, typed)]
-    for key in left_out:
-        if _is_own_callback(stored, key):
-            raise NotAllowedError(
-                f"{name}: {key} may change the weights; type it again, or {TRUST}=true"
-            )
+    refuse_own_callbacks(stored, left_out, name)
     if left_out:
         more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
         keys = one_line(", ".join(left_out[:_MAX_NAMED]))
@@ -88,9 +91,14 @@ def admit(
     return config
 
 
-def admitted(stored: Tree, current: Tree) -> Tree:
-    """The current config with what a stored one may decide; nothing is refused or said."""
-    config = deepcopy(current)
+def admitted_config(stored: Tree, current: Tree | None = None) -> Tree:
+    """The current config with what a stored one may decide; nothing is refused or said.
+
+    Args:
+        current: None is a config that records, sends and writes nothing.
+    """
+    current = _quiet_config() if current is None else current
+    config = {key: deepcopy(value) for key, value in current.items() if key != TRUST}
     for key in ADMITTED:
         parent, _, name = key.rpartition(".")
         source, target = value_at(stored, parent), value_at(config, parent)
@@ -100,6 +108,18 @@ def admitted(stored: Tree, current: Tree) -> Tree:
     if stored["tracking"] == NO_TRACKER:
         config["tracking"] = dict(NO_TRACKER)  # To record less than the user would is harmless.
     return config
+
+
+@cache
+def _quiet_config() -> Tree:
+    from mlxlab.config.hydra.yaml_limits import read_yaml
+
+    conf = shipped_conf()
+    values = read_yaml(conf / "train.yaml").values
+    config = {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
+    for group in ("tracking", "cloud"):
+        config[group] = read_yaml(conf / group / "none.yaml").values
+    return config | {"callbacks": {}}
 
 
 def _callbacks(stored: Tree, current: Tree) -> Tree:
@@ -118,6 +138,15 @@ def _trains(node: object) -> bool:
     return target.startswith(_OWN_PACKAGE) and target.rpartition(".")[2] in TRAINING_CALLBACKS
 
 
+def refuse_own_callbacks(stored: Tree, left_out: Collection[str], name: str) -> None:
+    """NotAllowedError for a key left out of a stored config that may change the weights."""
+    for key in left_out:
+        if _is_own_callback(stored, key):
+            raise NotAllowedError(
+                f"{name}: {key} may change the weights; type it again, or {TRUST}=true"
+            )
+
+
 def _is_own_callback(stored: Tree, key: str) -> bool:
     """Whether a key is of a callback whose class mlxlab does not ship."""
     group, name = (*split_key(key), "")[:2]
@@ -125,7 +154,8 @@ def _is_own_callback(stored: Tree, key: str) -> bool:
     return target is not None and not str(target).startswith(_OWN_PACKAGE)
 
 
-def _refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:
+def refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:
+    """NotAllowedError for an address that would be read, and is neither typed nor in the current config."""
     for key, value in walk(config):
         own = value_at(current, key)
         known = own if isinstance(own, dict) else [own]
@@ -163,17 +193,36 @@ def admitted_choices(choices: dict[str, str]) -> dict[str, str]:
 
 def may_override(text: str) -> bool:
     """Whether an override that a folder records may be used again without being typed."""
-    name, value = override_name(text), text.partition("=")[2]
+    target, _, value = text.partition("=")
+    name = override_name(text)
     key = name.replace("/", ".")
     if text == "tracking=none" or text.startswith("~callbacks."):
         return True
-    if "@" in text.partition("=")[0] or _ADDRESS.search(value):
+    if "@" in target or _ADDRESS.search(value):
         return False
     if "/" in name or name in _GROUPS:
-        options = re.split(r"[\s,()\[\]'\"]+", value)
-        return key.partition(".")[0] in _GROUPS and all(
-            _OPTION.fullmatch(option) for option in options if option
-        )
+        return key.partition(".")[0] in _GROUPS and _is_plain_option(value)
     if key.startswith("callbacks."):
         return "_target_" not in text and key.split(".")[1] in _TRAINING_NAMES
     return _is_in(key, ADMITTED)
+
+
+def may_sweep(text: str) -> bool:
+    """Whether an override in the journal of a sweep may be used again without being typed."""
+    target, _, value = text.partition("=")
+    name = override_name(text)
+    if name == "resume":
+        return not _ADDRESS.search(value)
+    if name.startswith(_SEARCHED):
+        return may_override(f"{name.removeprefix(_SEARCHED)}={value}")
+    if name in ("hydra/sweeper", "hydra/launcher"):
+        return "@" not in target and _is_plain_option(value)
+    if name.startswith("hydra."):
+        return "{" not in value and _is_in(name, _OF_SWEEPS)
+    return may_override(text)
+
+
+def _is_plain_option(value: str) -> bool:
+    """Whether a value names options of a config group; Hydra also takes the path of any YAML file for one."""
+    names = re.split(r"[\s,()\[\]'\"]+", value)
+    return all(_OPTION.fullmatch(name) for name in names if name)

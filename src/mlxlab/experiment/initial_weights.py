@@ -28,6 +28,7 @@ from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.operations.resize_vocabulary import TABLE
 from mlxlab.extensions.growth.resume.plan import GROWTH, POSSIBLE, plan
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
@@ -230,6 +231,7 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
     Raises:
         InputNotFoundError, ServiceUnavailableError, ConfigError: there is nothing of that name, or it is an ensemble.
         DataError: a registered model was not logged by mlxlab.
+        NotAllowedError: there are links in the run folder.
     """
     if is_mlflow_uri(name):
         path = download_model(name, tracking_uri, project_root(), project_root() / ".cache")
@@ -240,6 +242,8 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
             raise InputNotFoundError(f"{KEY}={name}: no such file")
         return WeightSource(name, path.resolve())
     run = find_run_dir(path)
+    if run is not None:
+        refuse_links(run)
     if run is not None and (run / ENSEMBLE_FILE).is_file():
         raise ConfigError(
             f"{KEY}={name}: expected one model, got an ensemble; name one of its members"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from annotated_types import Ge, MaxLen
 
+from mlxlab.config.admission import may_sweep
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular, parse_json
 
@@ -36,6 +37,16 @@ def of_sweep(folder: Path) -> str:
     if not (folder / FILE).is_file():
         return ""
     return f"; this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
+
+
+def untyped(start: SweepStart) -> list[str]:
+    """What a journal may not decide by itself, as it is typed again."""
+    texts = [text for text in start["overrides"] if not may_sweep(text)]
+    if start["config_dir"] is not None:
+        texts.append(f"--config-dir={start['config_dir']}")
+    if start["config_name"] != "train":
+        texts.append(f"--config-name={start['config_name']}")
+    return texts
 
 
 def read_sweep_start(folder: Path) -> SweepStart:

@@ -10,11 +10,12 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.config.admission import admitted_config, refuse_own_callbacks
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
-from mlxlab.experiment.build import build_callbacks
+from mlxlab.experiment.build import Config, build_callbacks
 from mlxlab.experiment.resume.kernels import resume_kernels
 from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
 from mlxlab.experiment.run_report.result_files import VERIFICATION, Verification
@@ -23,6 +24,7 @@ from mlxlab.experiment.run_report.write import write_run_report
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
 from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
@@ -31,19 +33,20 @@ from mlxlab.training.state import StepResult, TrainState
 logger = logging.getLogger(__name__)
 
 
-def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
+def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False) -> Iterator[str]:
     """Verifies a run folder; yields a line for each check that holds.
 
     First the checksums of every checkpoint are computed. Then each is compared, weights and optimizer, bit for bit,
     with the result of training from the one before it; the first from step 0, if `from_start` or if it is the only one.
 
-    What was found is recorded in `verify.json`, and in `report.html` if there is one.
+    The config of a checkpoint decides what it may, all if it is `trusted`. What was found is recorded in `verify.json`, and in `report.html` if there is one.
 
     Raises:
-        NotAllowedError: the kernels that the run used are not available.
+        NotAllowedError: the kernels that the run used are not available, or the run has callbacks of the user's own.
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
+    refuse_links(folder)
     paths = CheckpointStore(folder / FOLDER).paths()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
@@ -57,7 +60,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         if changed := _changes_between(folder, start, end):
             yield f"{end.path.name}: not compared, the config changed at step {changed[0]}, whose checkpoint is gone"
             continue
-        difference = _first_difference(folder, start, end)
+        difference = _first_difference(folder, start, end, _config(end, trusted=trusted))
         since = f"step {start.step}" if start else "the start"
         if difference:
             message = f"{end.path.name}: {difference} is not what training from {since} gives"
@@ -92,9 +95,18 @@ def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     ]
 
 
-def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -> str:
+def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
+    name = str(checkpoint.path)
+    config = check_stored_config(checkpoint.state["metadata"]["config"], name)
+    if trusted:
+        return config
+    refuse_own_callbacks(config, [f"callbacks.{key}" for key in config["callbacks"]], name)
+    return admitted_config(config)
+
+
+def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config) -> str:
     """The first array that differs between `end` and training from `start`; "" if none does."""
-    trained = saved_arrays(_retrain_between(folder, start, end))
+    trained = saved_arrays(_retrain_between(folder, start, end, cfg))
     for owner, arrays, saved in zip(
         ("model", "optimizer"), trained, (end.weights, end.optimizer), strict=True
     ):
@@ -110,9 +122,10 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
     return ""
 
 
-def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
+def _retrain_between(
+    folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config
+) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
-    cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     planned, tokenizer = None, saved_tokenizer_dir(end)
     if start is not None:
         changed = tokenizer if saved_tokenizer_dir(start) != tokenizer else None

@@ -13,6 +13,7 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import inference_dir_of
 from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.admission import admitted_config
 from mlxlab.config.check import check_stored_model, read_stored_config
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
@@ -22,7 +23,7 @@ from mlxlab.data.dataset import Encoder, LimitsLength, RestoresEncoder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.inference.peft_folder import refuse_peft_adapters
 from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
@@ -81,6 +82,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
     config_dir = stored_config_dir(folder)
+    refuse_links(folder)
     loaded = load_named(checkpoint, folder)
     config_dir = inference_dir_of(config_dir, loaded.state["metadata"]["tokenizer"])
     config, encoder = restore_encoder(config_dir)
@@ -133,7 +135,7 @@ def stored_config_dir(folder: Path) -> Path:
 
 def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
     """The config of a run and the encoder of its inputs, from its `inference` folder; raises as `restore_model`."""
-    config = read_stored_config(config_dir / "config.yaml")
+    config = admitted_config(read_stored_config(config_dir / "config.yaml"))
     target = config["data"]["_target_"]
     dataset = import_target(target)
     if not isinstance(dataset, RestoresEncoder):

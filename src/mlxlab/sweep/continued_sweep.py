@@ -6,11 +6,12 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from mlxlab.config.admission import TRUST
 from mlxlab.config.hydra.overrides import as_typed, parse
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.sweep_start import SweepStart
+from mlxlab.experiment.sweep_start import SweepStart, untyped
 
 _ADVICE = "continue with the same, or choose another hydra.sweep.dir"
 
@@ -35,8 +36,10 @@ def sweep_start(config: DictConfig) -> SweepStart:
     )
 
 
-def continuation(folder: Path, *overrides: str) -> str:
-    """The command that runs the jobs or trials that are missing in a folder, as the user types it."""
+def continuation(folder: Path, config: DictConfig, *overrides: str) -> str:
+    """The command that runs the jobs or trials that are missing in a folder, as the user of that sweep types it."""
+    if untyped(sweep_start(config)):
+        overrides = (f"{TRUST}=true", *overrides)
     return f"mlxlab train {shlex.join([f'sweep.resume={folder}', *overrides])}"
 
 

@@ -140,10 +140,11 @@ class GridSweeper:
             # a plugin's launcher is not started from a file
             repeat = f"the same command with {shlex.quote(f'hydra.sweep.dir={folder}')}"
             print(
-                f"continue: {continuation(folder) if is_own(self.config) else repeat}", flush=True
+                f"continue: {continuation(folder, self.config) if is_own(self.config) else repeat}",
+                flush=True,
             )
         if is_own(self.config) and any(job.state == "failed" for job in jobs.all):
-            retry = continuation(folder, "hydra.launcher.retry_failed=true")
+            retry = continuation(folder, self.config, "hydra.launcher.retry_failed=true")
             print(f"run failed jobs again: {retry}", flush=True)
 
 

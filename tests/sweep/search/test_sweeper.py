@@ -104,8 +104,12 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
     assert not (line.project / "s" / "report.html").exists()
     assert "1 finished, 1 stopped" in line.out
     assert "stopped after 1 of 2 trials; continue: " in line.err
-    assert line.lines[-1].endswith(f"mlxlab train sweep.resume={line.project}/s")
-    assert line("sweep.resume=s") == 0
+    continued = ["sweep.resume=s", "trust_folder=true"]  # of a folder of config files
+    assert line.lines[-1].endswith(
+        f"mlxlab train {' '.join(continued).replace('=s', f'={line.project}/s')}"
+    )
+    assert "--config-dir" in line.refuses(continued[0], code=77)
+    assert line(*continued) == 0
     assert [(name, resume) for name, _, resume in job.seen] == [
         ("0", None),
         ("1", None),

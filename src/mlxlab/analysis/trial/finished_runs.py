@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = (
     "resume",
     "resume_policy",
     "rerun",
+    "trust_folder",
 )
 _MAX_TRIALS = 1_000  # that are searched for runs, the newest first
 

@@ -44,6 +44,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import nearest
 from mlxlab.errors import UserError
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
@@ -101,6 +102,7 @@ def describe(run: Path, json: bool = False) -> None:
     from mlxlab.experiment.description.run import describe_run
     from mlxlab.experiment.description.text import as_json, as_text
 
+    refuse_links(run)
     description = describe_run(run)
     terminal.show(as_json(description) if json else as_text(description))
 

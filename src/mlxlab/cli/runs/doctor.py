@@ -9,6 +9,7 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import InputNotFoundError, UserError
 from mlxlab.experiment.past_run.lookup import open_reader
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.flush import check_store, close_runs, flush, unsent_folders
@@ -84,6 +85,7 @@ def _below(roots: list[str], address: Address) -> list[Path]:
 def _refusal(folder: Path, address: Address) -> str:
     """Why the journals of a folder are not uploaded to this store, or ""."""
     try:
+        refuse_links(folder)
         check_store(folder, address)
     except UserError as error:
         return str(error)

@@ -9,6 +9,7 @@ from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root, shipped_conf
 from mlxlab.errors import ConfigError
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.tracking.destination import TrackingService
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush
@@ -43,6 +44,8 @@ def sync(
         json: prints JSON instead: a list of the lines.
     """
     folders = [Path(arg).absolute() for arg in args]
+    for folder in folders:
+        refuse_links(folder)
     if to != "mlflow":
         options = (
             {"entity": entity, "mode": mode, "log_models": log_models}

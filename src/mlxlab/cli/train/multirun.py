@@ -23,6 +23,8 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import fetch_resumed_run
+from mlxlab.files.untrusted import refuse_links
+from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.terminal.messages import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     config.hydra.overrides.hydra.append(
         "hydra.mode=MULTIRUN"
     )  # each job is composed again, and must know
+    refuse_links(sweep_folder(config))
     is_own = config.hydra.launcher._target_.startswith("mlxlab.")
     if note := _early_end(config):
         logger.info(note)

@@ -2,14 +2,17 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
+from mlxlab.config.admission import TRUST, is_trusted
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.experiment.sweep_start import read_sweep_start
-from mlxlab.program import text_value
+from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
+from mlxlab.files.untrusted import refuse_links
+from mlxlab.program import join, text_value
 from mlxlab.redact import has_credentials, unknown_key, why_refused
 
 KEY = "sweep.resume"
@@ -25,7 +28,7 @@ def resume_sweep(flags: Namespace) -> Namespace:
     Raises:
         ConfigError: it stands with overrides that would make other jobs.
         InputNotFoundError, DataError: the folder holds no sweep, or its journal is damaged.
-        NotAllowedError: what the journal holds may not be run.
+        NotAllowedError: what the journal holds may not be run, or was to be typed again.
     """
     _check_names(flags.overrides)
     named = [text for text in flags.overrides if override_name(text) == KEY]
@@ -36,27 +39,26 @@ def resume_sweep(flags: Namespace) -> Namespace:
     _, issues = parse(named[-1:], multirun=False)
     if issues:
         raise ConfigError(f"{issues[0].path}: {issues[0].message}")
-    typed = [text for text in flags.overrides if text not in named]
+    typed = [text for text in flags.overrides if text not in named and override_name(text) != TRUST]
+    if not (value := typed_values(named).get(KEY)):
+        raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
+    folder = Path(os.path.abspath(os.path.expanduser(value)))
+    refuse_links(folder)
+    start = read_sweep_start(folder)
+    again = [text for text in typed if text in start["overrides"]]
+    typed = [text for text in typed if text not in again]
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
         expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
         raise ConfigError(
             f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs"
         )
-    if not (value := typed_values(named).get(KEY)):
-        raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
-    folder = Path(os.path.abspath(os.path.expanduser(value)))
-    start = read_sweep_start(folder)
     if "hydra/sweeper=paired" in start["overrides"]:
         raise ConfigError(
             f"{folder}: a trial; its own command continues it: {_trial_command(folder)}"
         )
-    for text in start["overrides"]:
-        if has_credentials(text):
-            raise NotAllowedError(f"{folder}: {why_refused(text)}")
-        if override_name(text) == _LAUNCHER and text not in _OWN:
-            raise NotAllowedError(
-                f"{folder}: {one_line(text, 80)} runs commands of its own; repeat the sweep's command"
-            )
+    _refuse_unsafe(start, folder)
+    if not is_trusted(flags.overrides):
+        _refuse_untyped(start, again, flags, folder)
     changed = [override_name(text) for text in typed]
     if _LAUNCHER in changed:  # whose settings may be others
         changed += [
@@ -74,6 +76,31 @@ def resume_sweep(flags: Namespace) -> Namespace:
             "multirun": True,
         }
     )
+
+
+def _refuse_unsafe(start: SweepStart, folder: Path) -> None:
+    """NotAllowedError for what nobody may decide but who types the whole command."""
+    for text in start["overrides"]:
+        if has_credentials(text):
+            raise NotAllowedError(f"{folder}: {why_refused(text)}")
+        if override_name(text) == _LAUNCHER and text not in _OWN:
+            raise NotAllowedError(
+                f"{folder}: {one_line(text, 80)} runs commands of its own; repeat the sweep's command"
+            )
+
+
+def _refuse_untyped(
+    start: SweepStart, typed: Sequence[str], flags: Namespace, folder: Path
+) -> None:
+    """NotAllowedError for what the journal of a sweep may not decide, and was not typed again."""
+    missing = [text for text in untyped(start) if text not in typed]
+    for name in ("config_dir", "config_name"):
+        if getattr(flags, name) is not None:
+            flag = f"--{name.replace('_', '-')}="
+            missing = [text for text in missing if not text.startswith(flag)]
+    if missing:
+        texts = one_line(join(missing), 300)
+        raise NotAllowedError(f"{folder}: {texts}: type it again, or {TRUST}=true")
 
 
 def _check_names(overrides: list[str]) -> None:

@@ -22,6 +22,7 @@ from mlxlab.analysis.trial.record import (
     new_record,
     write_record,
 )
+from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.hydra.guard import guard_hydra_node
@@ -39,7 +40,7 @@ from mlxlab.experiment.past_run.rerun import read_past_run
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance
 
-FOR_BOTH = ("tracking", "cloud", "tags", "hydra.launcher")
+FOR_BOTH = ("tracking", "cloud", "tags", TRUST, "hydra.launcher")
 OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")
 LENGTHS = ("trainer.max_steps", "trainer.epochs", "trainer.max_tokens")
 logger = logging.getLogger(__name__)
@@ -186,10 +187,12 @@ def prepare_trial(baseline: str, texts: Texts, options: Options, command: str) -
 
 def _compose_arms(run: Path, texts: Texts, options: Options) -> dict[Arm, DictConfig]:
     """The checked config of either arm: a rerun of the past run, without and with the change."""
-    shared = [f"rerun={text_value(str(run))}", *texts.both, *options.limits.overrides]
+    trusts = [text for text in texts.both if override_name(text) == TRUST]
+    both = [text for text in texts.both if text not in trusts]
+    shared = [f"rerun={text_value(str(run))}", *both, *options.limits.overrides]
     if options.metric is not None and options.evaluation == "best":
         shared.append(f"objective={options.metric}")
-    baseline = with_past_run(Composer(conf_dir(), shared))
+    baseline = with_past_run(Composer(conf_dir(), [*shared, *trusts]))
     merged = merge_recorded(baseline.overrides[: -len(shared)], texts.change, baseline.folders)
     if merged.dropped:
         logger.info(

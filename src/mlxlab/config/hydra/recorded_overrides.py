@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +11,8 @@ from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError
 from mlxlab.program import text_value
 
-# Keys and groups that say what one run is called, what it starts from, and what it reaches outside its folder.
-OF_ONE_RUN = ("name", "rerun", "resume", "resume_policy", "hydra")
-OUTSIDE = ("cloud", "tracking.uri", "tracking.artifacts", "tracking.register", "signals.requeue")
-ALLOW_OUTSIDE = "allow_outside"  # of a callback
+# Keys and groups that say what one run is called, what it starts from, and where it is.
+OF_ONE_RUN = ("name", "rerun", "resume", "resume_policy", "trust_folder", "hydra")
 _KEY = re.compile(r"[\w@/-]+(\.[\w@/-]+)*")
 _DICT_KEY = re.compile(r"[\w./%+-]+")
 
@@ -58,10 +55,7 @@ def merge_recorded(
 
 def is_of_one_run(name: str) -> bool:
     """Whether a key or group is not taken over from a past run."""
-    key = _dotted(name)
-    return name.endswith(f".{ALLOW_OUTSIDE}") or any(
-        key == each or key.startswith(f"{each}.") for each in (*OF_ONE_RUN, *OUTSIDE)
-    )
+    return re.split("[./]", name)[0] in OF_ONE_RUN
 
 
 def restoring_overrides(saved: dict[str, object], composed: dict[str, object]) -> list[str]:
@@ -69,7 +63,11 @@ def restoring_overrides(saved: dict[str, object], composed: dict[str, object]) -
 
     Raises ConfigError for a key that no override can name.
     """
-    return list(_differences(_comparable(saved), _comparable(composed), ""))
+    kept, current = (
+        {key: value for key, value in config.items() if not is_of_one_run(key)}
+        for config in (saved, composed)
+    )
+    return list(_differences(kept, current, ""))
 
 
 def override_text(key: str, value: object) -> str:
@@ -81,20 +79,6 @@ def override_text(key: str, value: object) -> str:
 
 def _dotted(name: str) -> str:
     return name.replace("/", ".")
-
-
-def _comparable(config: dict[str, object]) -> dict[str, object]:
-    """A copy without the keys that are not taken over."""
-    tree = deepcopy({key: value for key, value in config.items() if not is_of_one_run(key)})
-    for path in (each.split(".") for each in OUTSIDE if "." in each):
-        node = tree.get(path[0])
-        if isinstance(node, dict):
-            node.pop(path[1], None)
-    callbacks = tree.get("callbacks")
-    for node in callbacks.values() if isinstance(callbacks, dict) else ():
-        if isinstance(node, dict):
-            node.pop(ALLOW_OUTSIDE, None)
-    return tree
 
 
 def _differences(saved: dict[str, object], composed: dict[str, object], path: str) -> Iterator[str]:

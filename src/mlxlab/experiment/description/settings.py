@@ -11,7 +11,7 @@ from mlxlab.config.resume_overrides import differences
 from mlxlab.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}(/[a-z][a-z0-9_]{0,60}){0,3}")
-_OF_ONE_START = {"resume", "rerun", "name"}  # not what was trained
+_OF_ONE_START = {"resume", "rerun", "trust_folder", "name"}  # not what was trained
 
 
 class ChangedSettings(TypedDict):

@@ -19,7 +19,8 @@ from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.errors import CheckpointUnavailableError
+from mlxlab.errors import CheckpointUnavailableError, DataError, NotAllowedError
+from mlxlab.experiment.build import saved_architecture
 from mlxlab.experiment.final_evaluation.text_baselines import (
     MAX_BATCHES,
     NO_BASELINES,
@@ -27,7 +28,6 @@ from mlxlab.experiment.final_evaluation.text_baselines import (
     text_baselines,
 )
 from mlxlab.metric_names import TEST, lower_is_better
-from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -44,6 +44,7 @@ from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
 
 MODEL = "this model"
+UNUSABLE = (CheckpointUnavailableError, DataError, NotAllowedError)  # that of the best evaluation
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
@@ -132,14 +133,12 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
     if best != state.progress.step:
         try:
             checkpoint = load_checkpoint(path)
-            model = state.model_of(
-                Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
-            )
+            model = state.model_of(saved_architecture(checkpoint))
             before = model.parameters()
             weights = state.sharding.split(checkpoint.weights)
             check_arrays(weights, named_parameters(model), "model")
             model.load_weights(list(weights.items()))
-        except (OSError, CorruptCheckpointError, CheckpointUnavailableError) as error:
+        except (OSError, CorruptCheckpointError, *UNUSABLE) as error:
             logger.warning(
                 f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}"
             )

@@ -11,6 +11,7 @@ from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.sweep_start import of_sweep
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import nearest_names, no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -52,7 +53,10 @@ def find_run(reader: RunReader, query: str) -> RunRow:
 
 
 def as_run_folder(name: str) -> Path | None:
-    """The absolute path of a run folder; None if `name` is no path. Raises InputNotFoundError for any other path."""
+    """The absolute path of a run folder; None if `name` is no path.
+
+    Raises InputNotFoundError for any other path, NotAllowedError for a folder with links.
+    """
     path = Path(os.path.expanduser(name))
     if not path.is_dir() and "/" not in name:
         return None
@@ -62,6 +66,7 @@ def as_run_folder(name: str) -> Path | None:
         raise InputNotFoundError(
             f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}"
         )
+    refuse_links(path)
     return path.absolute()
 
 

@@ -1,7 +1,6 @@
 """`rerun=<run>`: trains a past run again in a new folder, with its config and the changes of the command line.
 
-The folder of the past run may be a stranger's: what is read from it passes the checks of a config, and nothing that
-reaches outside of the new run's folder is taken over.
+The folder of the past run may be a stranger's: only what `config/admission.py` admits is taken over from it.
 """
 
 import logging
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -79,17 +79,20 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     from mlxlab.config.hydra.overrides import typed_values
     from mlxlab.config.hydra.recorded_overrides import merge_recorded, restoring_overrides
 
-    typed = [text for text in overrides if override_name(text) != KEY]
-    values = typed_values(typed)
+    typed = [text for text in overrides if override_name(text) not in (KEY, TRUST)]
+    values, trusted = typed_values(typed), is_trusted(overrides)
     past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
-    recorded = merge_recorded(past.overrides, [], folders).overrides
+    start = _start(past, values.get("resume"))
+    recorded = [text for text in past.overrides if trusted or may_override(text)]
+    recorded = merge_recorded(recorded, [], folders).overrides
     try:
         composed = compose(recorded)
     except ConfigError as error:
         first = str(error).partition("\n")[0]
         advice = "options of your own need --config-dir"
         raise ConfigError(f"{past.folder}: cannot be composed again: {first}; {advice}") from None
-    restoring = restoring_overrides(past.config, composed)
+    config = admit(past.config, composed, str(past.folder), typed_keys(typed), trusted=trusted)
+    restoring = restoring_overrides(config, composed)
     restored = {override_name(text) for text in restoring}
     recorded = [text for text in recorded if override_name(text) not in restored]
     merged = merge_recorded([*recorded, *restoring], typed, folders)
@@ -105,7 +108,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     return [
         *merged.overrides,
         f"{KEY}={text_value(str(past.folder))}",
-        *_start(past, values.get("resume")),
+        *start,
         *typed,
     ]
 

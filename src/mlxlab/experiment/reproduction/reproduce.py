@@ -4,8 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from mlxlab.config.admission import admit
 from mlxlab.config.check import check_stored_config
+from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.issues import one_line
+from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import run_config
@@ -16,24 +19,25 @@ from mlxlab.experiment.run import remove_unused
 from mlxlab.files.atomic import write_json
 
 FILE = "reproduction.json"
+REPLACED = ("tracking", "cloud", "signals", "resume", "rerun")  # keys that a reproduction decides
 
 logger = logging.getLogger(__name__)
 
 
-def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
+def reproduce(path: Path, folder: Path, tolerance: float, *, trusted: bool = False) -> Comparison:
     """Trains the run of a run folder or lock file again in `folder`, which does not exist yet.
 
-    Writes the comparison to `reproduction.json` there. Nothing is tracked or uploaded, and files are written only in
-    that folder, whatever the lock says.
+    Writes the comparison to `reproduction.json` there. Nothing is tracked or uploaded, whatever the lock says; if it is
+    trusted, its callbacks may write elsewhere.
 
     Raises:
         InputNotFoundError, DataError: there is no lock, or it is damaged; or the same for what the run reads.
-        NotAllowedError: it asks for a target that may not be built, or for a file outside the folder.
+        NotAllowedError: it asks for a target that may not be built; or as `admit`.
         ConfigError: the run started from a checkpoint of another run.
         UserError: as `run_config`.
     """
     lock = read_lock(path)
-    config = config_to_reproduce(lock, str(path))
+    config = config_to_reproduce(lock, str(path), trusted=trusted)
     if steps := lock["changed_at"]:
         changed = ", ".join(map(str, steps[:5]))
         logger.warning(
@@ -51,8 +55,8 @@ def reproduce(path: Path, folder: Path, tolerance: float) -> Comparison:
     return comparison
 
 
-def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
-    """The checked config of a lock, called `name` in messages, without what reaches beyond the run folder."""
+def config_to_reproduce(lock: RunLock, name: str, *, trusted: bool = False) -> dict[str, Any]:
+    """What the config of a lock, called `name` in messages, may decide; raises as `admit`."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
         remedy = (
@@ -61,15 +65,7 @@ def config_to_reproduce(lock: RunLock, name: str) -> dict[str, Any]:
         raise ConfigError(
             f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
         )
-    config = check_stored_config(lock["config"], name)
-    for callback in config["callbacks"].values():
-        if isinstance(callback, dict) and "allow_outside" in callback:
-            callback["allow_outside"] = False
-    config["signals"]["requeue"] = False
-    return {
-        **config,
-        "resume": None,
-        "rerun": None,
-        "tracking": {"_target_": "mlxlab.tracking.tracker.NoTracker"},
-        "cloud": {"_target_": "mlxlab.experiment.storage.NoCloud"},
-    }
+    stored = check_stored_config(lock["config"], name)
+    current = Composer(conf_dir(), ["tracking=none"]).checked_values(resolve=True)
+    config = admit(stored, current, name, REPLACED, trusted=trusted)
+    return {**config, **{key: current[key] for key in REPLACED}}

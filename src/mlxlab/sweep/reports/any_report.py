@@ -9,6 +9,7 @@ from mlxlab.analysis.trial.record import read_record
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_report.write import FILE, write_run_report
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.html.page import write_page
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
@@ -22,9 +23,11 @@ def write_any_report(folder: Path, out: Path | None = None) -> list[Path]:
     Raises:
         InputNotFoundError: the folder holds nothing to report.
         DataError: what it holds is damaged.
+        NotAllowedError: there are links in it.
         ConfigError: there are several reports, or files next to it, and so `out` cannot be.
         WriteError: a report cannot be written.
     """
+    refuse_links(folder)
     if (folder / manifest.FILE).exists():
         return [write_run_report(folder, out=out)]
     if (folder / TRIAL).exists():

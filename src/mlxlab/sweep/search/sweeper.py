@@ -145,7 +145,7 @@ class SearchSweeper:
             )
         if exit_code > _SIGNAL:
             done = f"{len(study.ended)} of {self.num_trials} trials"
-            logger.info(f"stopped after {done}; continue: {continuation(folder)}")
+            logger.info(f"stopped after {done}; continue: {continuation(folder, self.config)}")
         return exit_code
 
     def _run_trials(self, study: Study, sampler: Sampler, folder: Path) -> int:

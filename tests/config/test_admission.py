@@ -1,0 +1,238 @@
+"""What a stored config and the overrides that a folder records may decide."""
+
+import copy
+import logging
+
+import pytest
+
+from mlxlab.config.admission import (
+    admit,
+    admitted_choices,
+    admitted_config,
+    is_trusted,
+    may_override,
+    may_sweep,
+    refuse_addresses,
+)
+from mlxlab.config.check import check_stored_config
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import conf_dir
+from mlxlab.errors import NotAllowedError
+from support.foreign_runs import csv, journal, s3, setting
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return Composer(conf_dir(), []).checked_values(resolve=True)
+
+
+@pytest.fixture
+def current(composed):
+    return copy.deepcopy(composed)
+
+
+@pytest.fixture
+def stored(composed):
+    config = copy.deepcopy(composed)
+    del config["trust_folder"]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.hidden_size", 32),
+        ("data.batch_size", 3),
+        ("trainer.learning_rate", 0.5),
+        ("seed", 7),
+        ("objective", "valid/f1"),
+        ("name", "first"),
+        ("tags", {"for": "thesis"}),
+        ("checkpointing.every_steps", 5),
+        ("checkpointing.keep", 9),
+        ("callbacks.early_stopping.patience", 3),
+        ("callbacks.adaptive_batch.max", 256),
+        ("callbacks.growth.on_error", "skip"),
+        ("backend.native", "off"),
+        ("tracking.register.metric", "valid/f1"),
+    ],
+)
+def test_a_leaf_of_the_list_counts(key, value, stored, current, caplog):
+    setting(key, value)(stored)
+    caplog.set_level(logging.INFO)
+    assert admit(stored, current, "run") == stored
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("tracking.uri", "http://evil", "tracking.uri"),
+        ("tracking.artifacts", "/evil", "tracking.artifacts"),
+        ("tracking.register.name", "champion", "tracking.register.name"),
+        ("cloud", s3("http://evil"), "cloud"),
+        ("callbacks.csv.path", "/evil", "callbacks.csv.path"),
+        ("callbacks.csv.allow_outside", True, "callbacks.csv.allow_outside"),
+        ("callbacks.early_stopping", csv("/evil"), "callbacks.early_stopping"),
+        ("callbacks.more", csv("/evil"), "callbacks.more"),
+        ("signals.requeue", True, "signals.requeue"),
+    ],
+)
+def test_everything_else_is_that_of_the_command_and_is_named(
+    key, value, named, stored, current, caplog
+):
+    setting(key, value)(stored)
+    caplog.set_level(logging.INFO)
+    admission = admit(stored, current, "run")
+    del current["trust_folder"]
+    assert admission == current
+    [line] = [line for line in caplog.messages if "left out" in line]
+    assert f"left out: {named};" in line
+    caplog.clear()
+    assert admit(stored, current, "run", [named]) == current
+    assert not caplog.messages
+    assert admit(stored, current, "run", trusted=True) == stored
+
+
+@pytest.mark.parametrize("key", ["resume", "resume_policy.allow_data_change"])
+def test_what_each_command_says_itself_is_neither_taken_over_nor_named(
+    key, stored, current, caplog
+):
+    setting(key, "x")(stored)
+    caplog.set_level(logging.INFO)
+    assert admit(stored, current, "run")["resume"] is None
+    assert not caplog.messages
+
+
+def test_a_training_callback_under_another_name_counts(stored, current):
+    node = stored["callbacks"]["early_stopping"] | {"patience": 2}
+    stored["callbacks"]["second"] = node
+    assert admit(stored, current, "run")["callbacks"]["second"] == node
+
+
+def test_a_callback_that_the_run_left_out_stays_left_out(stored, current):
+    del stored["callbacks"]["report"], stored["callbacks"]["early_stopping"]
+    assert admit(stored, current, "run")["callbacks"].keys() == stored["callbacks"].keys()
+
+
+def test_a_callback_of_ones_own_is_refused_unless_the_command_has_it(stored, current):
+    mine = {"_target_": "own.Mine", "rate": 1}
+    stored["callbacks"]["mine"] = mine
+    with pytest.raises(NotAllowedError, match=r"callbacks\.mine"):
+        admit(stored, current, "run")
+    current["callbacks"]["mine"] = mine | {"rate": 2}
+    with pytest.raises(NotAllowedError, match=r"callbacks\.mine\.rate"):
+        admit(stored, current, "run")
+    current["callbacks"]["mine"] = mine
+    assert admit(stored, current, "run")["callbacks"]["mine"] == mine
+
+
+def test_no_tracking_is_kept_unless_the_command_names_a_tracker(stored, current):
+    none = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
+    stored["tracking"] = none
+    assert admit(stored, current, "run")["tracking"] == none
+    assert admit(stored, current, "run", ["tracking"])["tracking"] == current["tracking"]
+    stored["tracking"], current["tracking"] = journal("http://evil"), none
+    for trusted in (True, False):
+        assert admit(stored, current, "run", ["tracking"], trusted=trusted)["tracking"] == none
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.source", "https://evil/rows.csv"),
+        ("trainer.teachers", ["s3://evil/run"]),
+        ("data.mixture", {"ftp://evil/x": 1.0}),
+    ],
+)
+def test_an_address_has_to_be_typed(key, value, stored, current):
+    setting(key, value)(stored)
+    with pytest.raises(NotAllowedError, match=key.replace(".", r"\.")):
+        admit(stored, current, "run")
+    with pytest.raises(NotAllowedError):
+        refuse_addresses(stored, {}, "run", ())
+    admit(stored, current, "run", [key])
+    setting(key, value)(current)
+    admit(stored, current, "run")
+
+
+def test_the_config_for_reading_is_valid_and_reaches_nothing(stored):
+    setting("tracking.uri", "http://evil")(stored)
+    setting("cloud", s3("http://evil"))(stored)
+    setting("signals.requeue", True)(stored)
+    config = check_stored_config(admitted_config(stored), "run")
+    assert {*config["callbacks"]} == {"adaptive_batch", "growth", "early_stopping"}
+    assert "evil" not in str(config)
+    assert not config["signals"]["requeue"]
+    assert config["model"] == stored["model"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("model=bert", "model=bert,transformer", "'model=choice(bert, transformer)'".strip("'")),
+        *("model/size=tiny", "trainer/loss=focal", "experiment=mine/first", "sweep=titanic_folds"),
+        *("+model.x=1", "~model.dropout", "data.source=/data/rows.csv", "seed=range(3)"),
+        *("trainer.learning_rate=tag(log,interval(1e-5,1e-3))", "tracking=none"),
+        *("~callbacks.report", "callbacks.early_stopping.patience=3", "+tags.a=b", "name=x"),
+    ],
+)
+def test_an_override_of_the_list_is_used_again(text):
+    assert may_override(text)
+    assert may_sweep(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("callbacks.csv.path=/x", "+callbacks.more={_target_: x.Y}", "callbacks=mine"),
+        *("callbacks.early_stopping={_target_: x.Y}", "callbacks.early_stopping._target_=x.Y"),
+        *("cloud=s3", "cloud.bucket=b", "tracking=wandb", "tracking.uri=x", "signals.requeue=true"),
+        *("data.source=s3://x/y", "trainer.teachers=[http://x]", "trust_folder=true"),
+        *("hydra.run.dir=/x", "hydra.output_subdir=../x", "hydra.job.env_set.PATH=/x"),
+        *("hydra/job_logging=mine", "hydra.searchpath=[/x]", "hydra.callbacks.x._target_=y"),
+        *("experiment=/x/evil", "experiment=../../evil", "model=[bert,/x/evil]", "model/size=../x"),
+        *("model@cloud=evil", "+data@tracking=x", "tracking/x=y", "model=file:evil"),
+    ],
+)
+def test_another_override_is_not(text):
+    assert not may_override(text)
+    assert not may_sweep(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hydra/sweeper=search", True),
+        ("hydra/sweeper=/x/evil", False),
+        ("hydra.sweeper.trials=20", True),
+        ("hydra.sweeper.params={callbacks.csv.path: /x}", False),
+        ("+hydra.sweeper.params.callbacks.csv.path=/x", False),
+        ("+hydra.sweeper.params.trainer.learning_rate=interval(0,1)", True),
+        ("hydra.launcher.n_jobs=2", True),
+        ("resume=auto", True),
+        ("resume=s3://x/y", False),
+    ],
+)
+def test_a_journal_of_a_sweep_may_also_say_how_it_is_swept(text, expected):
+    assert may_sweep(text) is expected
+    assert not may_override(text)
+
+
+def test_stored_options_are_plain_names():
+    choices = {"model": "bert", "trainer/loss": "../../../evil", "cloud": "s3", "hydra/x": "y"}
+    assert admitted_choices(choices) == {"model": "bert"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["trust_folder=true"], True),
+        (["seed=1", "trust_folder=True"], True),
+        (["trust_folder=false"], False),
+        (["tags.trust_folder=true"], False),
+        ([], False),
+    ],
+)
+def test_trust_is_typed(typed, expected):
+    assert is_trusted(typed) is expected
