@@ -11,13 +11,16 @@ import pytest
 import tokenizers
 
 from mlxlab.data.batch import Task
+from mlxlab.data.instruct.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
+from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained.gguf import read_gguf
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {
@@ -34,6 +37,7 @@ MODERN = {
     "first_attention_norm": False,
 }
 MODERN |= {"mlp_type": "geglu", "global_attention_every": 2, "attention_window": 3, "bias": False}
+GENERATING_CONFIGS = ("config.json", "generation_config.json")
 CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 SCALING = {
@@ -315,3 +319,30 @@ def test_adapters_apart_from_the_weights(trained, tmp_path):
         with pytest.raises(ConfigError, match=message):
             export_hugging_face(trained(node), tmp_path / "other", ORIGIN, adapters="separate")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"], "something is left half-made"
+
+
+@pytest.mark.parametrize(
+    ("start", "template", "expected"),
+    [
+        ("", "", "<bos>"),
+        ("<eos>", "", "<eos>"),
+        ("", "<mask>", "<mask>"),
+        ("<eos>", "<mask>", "<eos>"),
+    ],
+)
+def test_all_exports_name_one_start_token(trained, tokenizer, tmp_path, start, template, expected):
+    token = tokenizer.inner.token_to_id(expected)
+    source = replace(
+        trained(LLAMA),
+        start=(tokenizer.inner.token_to_id(start),) if start else (),
+        template=ChatTemplate("{{ bos_token }}", "chat", template, "<eos>") if template else None,
+    )
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    export_gguf(source, tmp_path / "model.gguf", "tiny")
+    folder = tmp_path / "hf"
+    configs = [json.loads((folder / name).read_text()) for name in GENERATING_CONFIGS]
+    assert [config["bos_token_id"] for config in configs] == [token, token]
+    texts = json.loads((folder / "tokenizer_config.json").read_text())
+    assert texts["bos_token"] == expected
+    _, metadata = read_gguf(tmp_path / "model.gguf")
+    assert int(metadata["tokenizer.ggml.bos_token_id"]) == token

@@ -132,9 +132,8 @@ def _tokenizer(trained: TrainedModel) -> Values:
 
 def _special_ids(trained: TrainedModel) -> dict[str, int]:
     tokenizer, template = trained.tokenizer, trained.template
-    bos = trained.start[0] if trained.start else tokenizer.bos_id
     eos = tokenizer.inner.token_to_id(template.eos_token) if template else tokenizer.eos_id
-    ids = {"bos": bos, "eos": eos, "padding": tokenizer.pad_id}
+    ids = {"bos": trained.start_id, "eos": eos, "padding": tokenizer.pad_id}
     return {role: token for role, token in ids.items() if token is not None}
 
 

@@ -163,7 +163,7 @@ def _tokens(trained: TrainedModel) -> dict[str, object]:
     if not trained.generates:
         return ids
     ends = list(trained.end_ids)
-    bos = {} if tokenizer.bos_id is None else {"bos_token_id": tokenizer.bos_id}
+    bos = {} if trained.start_id is None else {"bos_token_id": trained.start_id}
     return ids | bos | ({"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {})
 
 

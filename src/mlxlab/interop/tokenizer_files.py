@@ -33,7 +33,7 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
     tokenizer = trained.tokenizer
     start, end = ("bos_token", "eos_token") if trained.generates else ("cls_token", "sep_token")
     ids = {
-        start: tokenizer.bos_id,
+        start: trained.start_id if trained.generates else tokenizer.bos_id,
         end: tokenizer.eos_id,
         "pad_token": tokenizer.pad_id,
         "mask_token": tokenizer.mask_id,
@@ -44,9 +44,8 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
         if token is not None
     }
     unknown = json.loads(tokenizer.inner.to_str())["model"].get("unk_token")
-    if trained.template is not None:
-        texts = {"bos_token": trained.template.bos_token, "eos_token": trained.template.eos_token}
-        tokens |= {role: text for role, text in texts.items() if text}
+    if trained.template is not None and trained.template.eos_token:
+        tokens["eos_token"] = trained.template.eos_token
     return tokens | ({"unk_token": unknown} if unknown else {})
 
 

@@ -38,6 +38,17 @@ class TrainedModel:
         return self.model.backbone.causal and self.task.kind == "language_modelling"
 
     @property
+    def start_id(self) -> int | None:
+        """The token that begins a text, by which every export names it."""
+        if self.start:
+            return self.start[0]
+        if self.template is not None:
+            token: int | None = self.tokenizer.inner.token_to_id(self.template.bos_token)
+            if token is not None:
+                return token
+        return self.tokenizer.bos_id
+
+    @property
     def has_token_types(self) -> bool:
         """Whether it tells the texts of a pair apart: an encoder with two token types."""
         return not self.model.backbone.causal and self.node.get("num_token_types", 2) == 2
