@@ -44,7 +44,6 @@ def test_a_command_has_the_option_json_or_a_reason_not_to(name):
 @pytest.mark.parametrize(
     "args",
     [
-        ["translate", "python mlx_bert_cli.py train --train t.csv --epochs 5"],
         ["kernels", "clear"],
         ["runs", "sync"],
         ["info", "memory"],

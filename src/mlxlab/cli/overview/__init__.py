@@ -19,7 +19,7 @@ TOPICS = {
     "Use a trained model": ("evaluate", "predict", "generate", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui", "example_losses"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
-    "Set up": ("migrate", "translate"),
+    "Set up": ("migrate",),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""

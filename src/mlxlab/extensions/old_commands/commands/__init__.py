@@ -1,0 +1,1 @@
+"""Commands of this extension, each a module with `main`."""

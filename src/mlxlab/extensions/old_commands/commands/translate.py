@@ -1,0 +1,199 @@
+"""Translates command lines of older training programs into those of mlxlab.
+
+    mlxlab translate 'python mlx_bert_cli.py train --train t.csv --epochs 5' [defaults=true]
+
+The new command goes to standard output, notes to standard error; docs/how_to/migration.md is the guide.
+"""
+
+import ast
+import re
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlxlab import program
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError
+from mlxlab.extensions.old_commands.growth_schedule import as_text, growth_override
+from mlxlab.files.untrusted import read_json, read_text
+from mlxlab.redact import redact
+
+FIELD = r"\{([\w*/-]*)\}"
+ASSIGNMENT = re.compile(r"^(?: {4})?(\w+)(?: *:[^=\n]*)? *= *([^#\n]+)", re.MULTILINE)
+PROCESSES = re.compile(r"(?:torchrun|srun) .*?(?:--nproc[-_]per[-_]node|--ntasks|-n)[ =](\S+)")
+
+
+@dataclass
+class Translation:
+    """A new command: its arguments by key, notes on what differs, and the values of all old flags."""
+
+    command: str
+    values: dict[str, str]
+    notes: list[str]
+    args: dict[str, str] = field(default_factory=dict)
+
+    def add(self, args: list[str]) -> None:
+        self.args |= {arg.partition("=")[0]: arg for arg in args}
+
+    def expand(self, name: str, flag: dict[str, Any], value: str) -> list[str]:
+        """The arguments, or the options of growth operations, that a flag with a value stands for."""
+        if "note" in flag:
+            self.notes.append(f"{name}: {flag['note']}")
+        subject = self.fill(flag.get("of", "{}"), [value])
+        for expression, template in flag["to"].items():
+            match = re.fullmatch(str(expression), subject, re.I | re.S)
+            if match and template is None:
+                self.notes.append(f"{name}: no counterpart")
+                return []
+            if match and template == "growth":
+                return [growth_override(value, read_tables()["growth schedule"]["flags"], self)]
+            if match:
+                parts = template.split() if isinstance(template, str) else template
+                return [self.fill(part, [value, *match.groups("")]) for part in parts]
+        raise ConfigError(f"{name} {value}: expected one of {', '.join(map(str, flag['to']))}")
+
+    def fill(self, template: str, groups: list[str]) -> str:
+        text = re.sub(FIELD, lambda match: self._field(match[1] or "0", groups), template)
+        key, is_text, _ = template.partition('="')
+        return program.path_override(key, text[len(key) + 2 : -1]) if is_text else text
+
+    def _field(self, expression: str, groups: list[str]) -> str:
+        if expression.isdigit():
+            return groups[int(expression)]
+        if expression == "list":
+            return ", ".join(re.findall(r"""[^\s,"'()\[\]]+""", groups[0]))
+        if expression in self.values:
+            return self.values[expression]
+        try:
+            result = 1.0
+            for operator, name in re.findall(r"(//|/|\*)([^*/]+)", f"*{expression}"):
+                operand = float(self.values.get(name, name))
+                result = result * operand if operator == "*" else result / operand
+                if operator == "//":
+                    result = max(1, round(result))
+        except (ValueError, ArithmeticError):
+            raise ConfigError(f"{expression}: expected numbers, got {groups[0]}") from None
+        return f"{result:.12g}"
+
+
+def translate(line: str, *, defaults: bool = False) -> Translation:
+    """The new command for an old line; with `defaults`, also what the old program used without a flag."""
+    table, launcher, args = find_program(line)
+    flags = {names.split()[0]: flag for names, flag in table["flags"].items()}
+    spellings = {each: names.split()[0] for names in table["flags"] for each in names.split()}
+    typed = read_flags(args, spellings)
+    notes = [table["note"]] if "note" in table else []
+    path = Path(typed.get("config", ""))
+    if path.suffix in (".json", ".py") and path.is_file():
+        del typed["config"]
+        settings = read_config(path)
+        notes += [f"{path}: {key}: unknown key" for key in settings if key not in spellings]
+        known = {spellings[key]: value for key, value in settings.items() if key in spellings}
+        typed = typed | known if path.suffix == ".json" else known | typed
+    typed = {name: value for name, value in typed.items() if value not in ("", "None")}
+    values = {name: str(flag.get("default", "")) for name, flag in flags.items()}
+    processes = PROCESSES.findall(launcher) or ["1"]
+    result = Translation(table["command"], values | {"processes": processes[0]} | typed, notes)
+    result.add(table.get("base", "").split())
+    result.add(table.get("fixed", "").split() if defaults else [])
+    for name, flag in flags.items():
+        if name in typed or flag.get("always") or (defaults and "default" in flag):
+            result.add(result.expand(name, flag, result.values[name]))
+    if processes != ["1"]:
+        result.command = result.command.replace("train", f"launch nproc={processes[0]}")
+    return result
+
+
+def find_program(line: str) -> tuple[dict[str, Any], str, list[str]]:
+    """The table of the program in a line, the launcher in front of it, and its arguments."""
+    tables = read_tables()
+    try:
+        words = shlex.split(line.replace("\\\n", " "))
+    except ValueError:
+        raise ConfigError("the command line ends inside a quotation") from None
+    for number, word in enumerate(words):
+        script = re.sub(r"\.(py|sh)$", "", word).replace(".", "/").rpartition("/")[2]
+        command = " ".join([script, *words[number + 1 : number + 2]])
+        name = command if command in tables else script
+        is_script = word.endswith((".py", ".sh")) or words[number - 1 : number] == ["-m"]
+        if is_script and name in tables:
+            if "command" not in tables[name]:
+                raise ConfigError(f"{name}: no counterpart: {tables[name]['note']}")
+            return tables[name], " ".join(words[:number]), words[number + len(name.split()) :]
+    scripts = [name for name in sorted(tables) if " " not in name]
+    raise ConfigError(f"no old program in this line; expected one of {', '.join(scripts)}")
+
+
+def read_flags(args: list[str], spellings: dict[str, str]) -> dict[str, str]:
+    """The values of flags, several joined by blanks, by their first names; a file without a flag is `config`."""
+    values: dict[str, str] = {}
+    name = "config"
+    for arg in args:
+        flag, equals, text = arg.partition("=")
+        if re.fullmatch(r"--[A-Za-z][\w-]*|-[A-Za-z]", flag):
+            if normalized(flag) not in spellings:
+                raise ConfigError(f"{flag}: unknown flag{suggestion(normalized(flag), spellings)}")
+            name = spellings[normalized(flag)]
+            values[name] = text
+            name = "config" if equals else name
+        elif name in spellings.values():
+            values[name] = f"{values.get(name, '')} {arg}".strip()
+        else:
+            raise ConfigError("an argument without a flag, where none is expected")
+    return {name: value or "true" for name, value in values.items()}
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """The keys of a JSON object, or the assignments of literals in a Python file, which is not executed."""
+    if path.suffix == ".json":
+        values = read_json(path, dict[str, object])
+        return {normalized(key): as_text(value) for key, value in values.items()}
+    settings = {}
+    for name, literal in ASSIGNMENT.findall(read_text(path, max_bytes=2**20)):
+        with suppress(ValueError, SyntaxError):
+            settings[normalized(name)] = as_text(ast.literal_eval(literal))
+    return settings
+
+
+def read_tables() -> dict[str, Any]:
+    """All programs; each flag has `to`, by expressions of its value."""
+    tables: dict[str, Any] = {}
+    for file in Path(__file__).parents[1].glob("*.yaml"):
+        tables |= yaml.safe_load(file.read_text("utf-8"))
+    for table in tables.values():
+        for name, entry in table.setdefault("flags", {}).items():
+            flag = entry if isinstance(entry, dict) else {"to": entry}
+            to = flag.get("to")
+            table["flags"][name] = flag | {"to": to if isinstance(to, dict) else {".*": to}}
+    return tables
+
+
+def normalized(name: str) -> str:
+    return name.lstrip("-").replace("_", "-").lower()
+
+
+def _translate(defaults: bool = False, json: bool = False, *, args: list[str]) -> None:
+    """Prints the new command.
+
+    Args:
+        defaults: also write what the old program used without a flag.
+        json: prints JSON instead: the command as a list of arguments, and the notes.
+    """
+    result = translate(args[0] if len(args) == 1 else shlex.join(args), defaults=defaults)
+    words = sorted(map(redact, result.args.values()), key=lambda arg: "." in arg.partition("=")[0])
+    if json:
+        print_json({"command": [*result.command.split(), *words], "notes": result.notes})
+        return
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    print(f"{result.command} {program.join(words)}".rstrip())
+
+
+main = build_main(__doc__, Subcommand(_translate, forward_prefix=""))
