@@ -76,6 +76,9 @@ class CrossEntropyLoss(Loss):
 class WeightedCrossEntropyLoss(Loss):
     """Cross-entropy multiplied by the weight of the target's class.
 
+    The sum is divided by the number of targets, where `torch.nn.CrossEntropyLoss` divides by the sum of their weights.
+    The weight of the target's class also multiplies the smoothing, where torch weighs the part of each class by itself.
+
     Args:
         class_weights: one weight per class; `balanced` is n / (C n_c), counted in the training rows.
         label_smoothing: as in cross_entropy.
