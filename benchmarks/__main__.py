@@ -89,8 +89,8 @@ from typing import Any
 from benchmarks.report import UnexpectedResults
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
+from mlxlab.nearest import suggestion
 
 SUITES = {  # module and function of benchmarks
     "saving": ("runs.saving", "saving"),

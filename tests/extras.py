@@ -23,9 +23,9 @@ from pathlib import Path
 
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.markdown import markdown_table
+from mlxlab.nearest import suggestion
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # extra: what its tests import

@@ -22,9 +22,9 @@ from tests.extras import ROOT, call, seconds
 
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.markdown import markdown_table
+from mlxlab.nearest import suggestion
 
 TRAIN = ("train", "experiment=quick", "hydra.run.dir=quick")
 COMMANDS = (

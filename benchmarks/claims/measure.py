@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.claims.ledger import PAGE, RECORDED, ROOT, Claim, Ledger, Measured, read_ledger
 from benchmarks.claims.page import render
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.nearest import suggestion
 
 
 def measure_claims(only: str | None = None) -> str:

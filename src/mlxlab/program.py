@@ -59,14 +59,9 @@ def join(args: Iterable[str]) -> str:
     return " ".join(map(quoted, args))
 
 
-def list_override(key: str, texts: Iterable[str]) -> str:
-    """`key=[...]` as it is typed into a shell."""
-    return quoted(f"{key}=[{','.join(map(text_value, texts))}]")
-
-
-def text_value(text: str, *, interpolates: bool = False) -> str:
-    """Text as the value of an override; interpolations in it are text too, unless it `interpolates`."""
-    escaped = text if interpolates else re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+def text_value(text: str) -> str:
+    """Text as the value of an override; interpolations in it are text too."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return (
         "'"
         + re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), escaped)

@@ -1,7 +1,6 @@
 """`compare`: methods by the folders of their runs; no claim that the runs do not support."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -133,14 +132,7 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     heading, table = out.split("valid/accuracy of the last evaluation of each run:")
     assert "| method" not in heading
     assert table.startswith("\n\n| method")
-    assert (
-        f"report: {methods}/out/comparison.html (also .md, .json, .png; out="
-        in out.splitlines()[-3]
-    )
-    assert out.splitlines()[-2].startswith("evaluation=best compares the best evaluations")
-    assert {"mlxlab runs compare RUN RUN", "mlxlab runs diff RUN RUN"} <= set(
-        re.split("[:,;] ", out.splitlines()[-1])
-    )
+    assert out.splitlines()[-1] == f"report: {methods}/out/comparison.html"
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
     assert written["test"] == "paired t over seeds"
@@ -170,7 +162,7 @@ def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outp
     reports = [line for line in capsys.readouterr().out.splitlines() if line.startswith("report: ")]
     assert reports[0] == reports[1]
     assert (methods / reports[0].split()[1]).is_file()
-    assert reports[-1].startswith("report: chosen/comparison.html (")
+    assert reports[-1] == "report: chosen/comparison.html"
 
 
 @pytest.mark.usefixtures("project")  # whose syncer starts fast
@@ -236,18 +228,6 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
     assert "one pair: no verdict" in out
     assert main([f"alone={methods}/alone", f"better={methods}/better"]) == 2
     assert capsys.readouterr().err == "baseline=...: missing; expected one of alone, better\n"
-    assert (
-        "one pair is no test: train each method with other seeds, mlxlab train -m seed=1,2,3 ..., or "
-        in out
-    )
-    make_run(methods / "another_seed", 9, 0.5)
-    out = compare(
-        methods, f"alone={methods}/alone", f"better={methods}/another_seed", capsys=capsys
-    ).out
-    assert (
-        "\nonly runs of the same seed and fold are pairs: train each method with the same seeds, mlxlab "
-        in out
-    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +252,7 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
         (
             ["alone={0}/alone", "better={0}/better", "metric=valid/acuracy"],
             2,
-            "did you mean valid/accuracy?",
+            "there is valid/accuracy, valid/loss",
         ),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
         (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric=?"),
@@ -429,10 +409,6 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
         (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
         (["sweep={0}/alone", "--jsn"], "did you mean json?"),
         (["sweep={0}/alone", "a={0}/better"], "sweep= takes only metric=, out= and json="),
-        (
-            ["a={0}/alone", "b={0}/better", "baseline=a", "output={0}/new"],
-            "new: unknown option; did you mean out=?",
-        ),
     ],
 )
 def test_a_misspelt_option_is_no_method(methods, capsys, args, message):

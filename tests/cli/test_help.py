@@ -62,7 +62,7 @@ def test_cfg_job_imports_nothing_heavy():
 
 
 def test_a_config_error_imports_nothing_heavy():
-    _, code, modules = probe("trainer.lrr=1")
+    _, code, modules = probe("trainer.learning_rte=1")
     assert code == 2
     assert not HEAVY & set(modules)
 

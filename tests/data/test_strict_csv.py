@@ -187,7 +187,7 @@ def test_a_value_out_of_bounds_is_refused(tmp_path, column, values):
 def test_labels_may_be_absent_where_none_are_needed(tmp_path):
     path = write(tmp_path, without_column("Survived"))
     assert read_passengers(path, labelled=False) == [row._replace(survived=None) for row in ROWS]
-    with pytest.raises(DataError, match="Survived is missing"):
+    with pytest.raises(DataError, match="missing columns: Survived"):
         read_passengers(path, labelled=True)
 
 

@@ -384,7 +384,7 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
         ),
         (
             [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}],
-            "did you mean backbone.layers.0",
+            "there is no layer backbone.layer.0",
         ),
     ],
 )

@@ -86,7 +86,7 @@ def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loade
     task = {"kind": "classification", "vocab_size": 300, "num_classes": 2, "seed": 0}
     with pytest.raises(DataError, match="weights do not fit"):
         build_model(node, **task)
-    with pytest.raises(ConfigError, match=r"did you mean layers\.1\.attention\.query"):
+    with pytest.raises(ConfigError, match="matches nothing"):
         build_model({**node, "adapter": adapter}, **task)
 
 

@@ -67,7 +67,5 @@ def test_two_columns_of_one_name_are_refused():
 
 
 def test_a_column_that_the_input_lacks_is_named():
-    with pytest.raises(
-        ConfigError, match=r"^keep: no column 'id,value', .*; did you mean the list \[id,value\]\?$"
-    ):
+    with pytest.raises(ConfigError, match=r"^keep: no column 'id,value', "):
         lines(keep=("id,value",))

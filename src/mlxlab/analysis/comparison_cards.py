@@ -171,12 +171,7 @@ def _chance(compared: MethodFields, fields: ComparisonFields) -> Card:
     if gain["pairs"] < 2 or gain["low"] is None:
         kinds = {0: "no runs in common", 1: "one pair of runs, which gives no verdict"}
         have = kinds.get(gain["pairs"], "values that are not finite")
-        advice = (
-            "Train each method with the same seeds, three or more: mlxlab train -m seed=0,1,2 ..."
-        )
-        return Card(
-            "Is that more than chance?", "Not known", [f"{names}: {have}.", advice], tone="warning"
-        )
+        return Card("Is that more than chance?", "Not known", [f"{names}: {have}."], tone="warning")
     if is_without_difference(gain):
         return Card("Is that more than chance?", answer, [f"{names}: equal in {pairs} of runs."])
     lines = [f"{names}: {gain_text(gain, decimals(fields))} over {pairs}.", meaning]

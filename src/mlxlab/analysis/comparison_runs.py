@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 from mlxlab.analysis.comparison import Evaluation, MethodResults
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
@@ -57,15 +56,11 @@ def metric_names(folder: Path) -> set[str]:
 
 
 def check_metric(metric: str, known: Collection[str], where: str) -> None:
-    """Raises ConfigError, with the nearest name, if the runs have metrics, but not this one."""
+    """Raises ConfigError if the runs have metrics, but not this one."""
     if not known or metric in known:
         return
-    kind, _, last = metric.rpartition("/")
-    same_kind = {name.removeprefix(f"{kind}/") for name in known if name.startswith(f"{kind}/")}
-    near = nearest(last, same_kind)  # names of one kind resemble each other
-    hint = did_you_mean(f"{kind}/{near}") if near else f"; there is {', '.join(sorted(known)[:12])}"
-    hint = hint if same_kind else suggestion(metric, known)
-    raise ConfigError(f"metric={metric}: no such metric of {where}{hint}")
+    listed = ", ".join(sorted(known)[:12])
+    raise ConfigError(f"metric={metric}: no such metric of {where}; there is {listed}")
 
 
 def method_results(

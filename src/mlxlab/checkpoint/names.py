@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.nearest import nearest_names, no_such_folder
+from mlxlab.nearest import no_such_folder
 
 FOLDER = "checkpoints"  # of a run folder
 ROUNDS = "rounds.json"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
@@ -98,11 +98,8 @@ def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:
     which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
     path = path.parent if which else path
     if not os.path.isdir(path):
-        near = nearest_names(name, keywords.split(", ")) if "/" not in name else []
         expected = f"a run folder, a checkpoint, or one of {keywords}"
-        raise InputNotFoundError(
-            f"{name}: did you mean {near[0]}?" if near else no_such_folder(path, expected)
-        )
+        raise InputNotFoundError(no_such_folder(path, expected))
     return path, which
 
 

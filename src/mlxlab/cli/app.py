@@ -14,8 +14,8 @@ from pathlib import Path
 from mlxlab import program, terminal
 from mlxlab.cli.args import ArgumentCountError, check_overrides, describe_options, parse_args
 from mlxlab.config.issues import one_line
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError, hides_interrupt
+from mlxlab.nearest import suggestion
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
 
@@ -87,13 +87,11 @@ class CommandLine:
         doc: the help text, followed by that of all options.
         subcommands: what it does, by the first argument that names it; by "" if there is only one.
         needs_args: a command line without arguments prints the help.
-        advice: what to do instead, by words in lower case that users take for a subcommand.
     """
 
     doc: str | None
     subcommands: Mapping[str, Subcommand]
     needs_args: bool = True
-    advice: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         return run_subcommand(argv, act=self._act, show_help=self._help, needs_args=self.needs_args)
@@ -103,8 +101,6 @@ class CommandLine:
             return self.subcommands[""](args)
         name, *args = args
         if name not in self.subcommands:
-            if advice := self.advice.get(name.lower()):
-                raise ConfigError(f"{name}: unknown subcommand; {advice}")
             raise ConfigError(f"{name}: unknown subcommand{suggestion(name, self.subcommands)}")
         try:
             return self.subcommands[name](args)
@@ -126,11 +122,10 @@ def build_main(
     subcommand: Subcommand | Mapping[str, Subcommand],
     *,
     needs_args: bool = True,
-    advice: Mapping[str, str] | None = None,
 ) -> CommandLine:
     """The `main` of a module of this package, with one subcommand or several."""
     subcommands = {"": subcommand} if isinstance(subcommand, Subcommand) else subcommand
-    return CommandLine(doc, subcommands, needs_args, advice or {})
+    return CommandLine(doc, subcommands, needs_args)
 
 
 def run_subcommand(

@@ -9,20 +9,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import takewhile
 from textwrap import wrap
 from types import NoneType
 from typing import Any, NamedTuple, get_origin
 
-from mlxlab import program
 from mlxlab.config.issues import ConfigIssue, format_issues, one_line, shown
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET as ROOT
 from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
 from mlxlab.config.schema.validate import Validator, describe
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import did_you_mean, nearest, suggestion
 from mlxlab.redact import unknown_key
 
 
@@ -97,9 +94,6 @@ def parse_args(
         _with_meaning(issue, known) if issue.path not in values else issue for issue in issues
     ]
     low, high = num_positional
-    if not faults and (line := _keys_added(args, positional[high:], missing)):
-        faults.append(line)
-        issues = [issue for issue in issues if issue.path in values]
     if faults or issues:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
         lines = format_issues(issues, lambda path: labels.get(path, f"{path}=...")).splitlines()
@@ -108,11 +102,7 @@ def parse_args(
         expected = (
             f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
         )
-        extra = (
-            f": {positional[high]}{_belongs_to(args, positional[high])}"
-            if len(positional) > high
-            else ""
-        )
+        extra = f": {positional[high]}" if len(positional) > high else ""
         plural = "s" * (high != 1)
         raise ArgumentCountError(
             f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}"
@@ -120,32 +110,11 @@ def parse_args(
     return values, positional + forwarded
 
 
-def _belongs_to(args: Sequence[str], word: str) -> str:
-    """What to type if the word is a part of the value before it, which had to be quoted."""
-    end = args.index(word)
-    start = next((n for n in range(end - 1, -1, -1) if "=" in args[n]), end)
-    if not (key := args[start].partition("=")[0].lstrip("-")) or start == end:
-        return ""
-    rest = takewhile(lambda each: "=" not in each and not each.startswith("-"), args[start + 1 :])
-    return f"; if it belongs to {one_line(key)}, quote it: {one_line(program.quoted(' '.join([args[start], *rest])))}"
-
-
 def _with_meaning(issue: ConfigIssue, known: Mapping[str, Key]) -> ConfigIssue:
     """An issue about a missing text, with the beginning of the description of that option."""
     meaning = re.split("[;:]", known[issue.path].doc)[0].rstrip(".") if issue.path in known else ""
     is_text = meaning and issue.message == "missing; expected text"
     return ConfigIssue(issue.path, f"missing; expected {meaning}") if is_text else issue
-
-
-def _keys_added(args: Sequence[str], values: Sequence[str], missing: Sequence[str]) -> str | None:
-    """What to type instead, where `values` without `=` are probably those of options that are missing."""
-    if not missing or not 0 < len(values) <= len(missing):
-        return None
-    named = dict(zip(values, missing, strict=False))
-    line = [f"{named[arg]}={arg}" if arg in named else arg for arg in args]
-    line += [f"{name}=..." for name in missing[len(values) :]]
-    text = f"expected {' '.join(f'{name}=...' for name in missing)}; did you mean {program.join(line)}?"
-    return one_line(f"{' '.join(values)}: {text}")
 
 
 def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:
@@ -158,15 +127,11 @@ def check_overrides(args: Sequence[str], targets: Sequence[str]) -> None:
     keys = {*_keys(ROOT), *(folder.name for folder in conf_dir().iterdir())}
     for arg in args:
         name, equals, _ = arg.partition("=")
-        near = (
-            nearest_names(name, options | keys)
-            if equals and name.isidentifier() and name not in keys
-            else []
-        )
-        if near and near[0] in options:
-            raise ConfigError(
-                unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near[0])}")
-            )
+        if not equals or not name.isidentifier() or name in keys:
+            continue
+        near = nearest(name, options | keys)
+        if near in options:
+            raise ConfigError(unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near)}"))
 
 
 def parse_value(hint: object, text: str) -> object:

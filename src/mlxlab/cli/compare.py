@@ -39,10 +39,9 @@ from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.program import display_path
 from mlxlab.tracking.journal import Journal
 from mlxlab.wording import one_of
@@ -121,8 +120,7 @@ def _compare(
         log.info(f"report: {display_path(out / 'comparison.html')}")
     else:
         terminal.show(text)
-        few_pairs = _more_seeds(min(gain.pairs for gain in comparison.gains.values()))
-        print(f"\n{few_pairs}{_closing_lines(out, evaluation)}")
+        print(f"\nreport: {display_path(out / 'comparison.html')}")
 
 
 def _record(
@@ -142,35 +140,6 @@ def _default_folder(methods: dict[str, list[Path]], settings: list[str | None]) 
     digest = hashlib.sha256(repr((paths, settings)).encode()).hexdigest()[:8]
     name = re.sub(r"[^a-zA-Z0-9_]+", "-", "-vs-".join(methods)).strip("-")[:60]
     return project_root() / "outputs" / "comparisons" / f"{name}-{digest}"
-
-
-def _more_seeds(pairs: int) -> str:
-    """What to do about too few pairs for a test."""
-    if pairs > 1:
-        return ""
-    seeds, folds = "mlxlab train -m seed=1,2,3 ...", "mlxlab crossvalidate ..."
-    if pairs:
-        return f"one pair is no test: train each method with other seeds, {seeds}, or in folds, {folds}\n"
-    return f"only runs of the same seed and fold are pairs: train each method with the same seeds, {seeds}\n"
-
-
-def _closing_lines(out: Path, evaluation: Evaluation) -> str:
-    """Where the files are, and how to compare the other evaluation, or single runs."""
-    other = "evaluation=last compares the last evaluations"
-    if evaluation == "last":
-        other = (
-            "evaluation=best compares the best evaluations, whose weights evaluate and predict use"
-        )
-    report = display_path(out / "comparison.html")
-    return f"report: {report} (also .md, .json, .png; out=FOLDER chooses the folder)\n{other}\n{_single_runs()}"
-
-
-def _single_runs() -> str:
-    """The commands for runs that are no methods over seeds."""
-    return (
-        "single runs: mlxlab runs compare RUN RUN: side by side; "
-        "mlxlab runs diff RUN RUN: what differs"
-    )
 
 
 def _report(folder: Path, metric: str | None, out: Path, json: bool) -> None:
@@ -201,11 +170,9 @@ def _refuse_misspelt_options(args: list[str]) -> None:
         is_folder = all(
             os.path.exists(os.path.expanduser(path)) for path in arg.partition("=")[2].split(",")
         )
-        meant = (
-            ["out"] if _key(arg) == "output" else nearest_names(_key(arg), options, min_ratio=0.8)
-        )
+        meant = nearest(_key(arg), options)
         if meant and (not is_folder or len(args) < 2):
-            raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant[0]}=')}")
+            raise ConfigError(f"{arg}: unknown option{did_you_mean(f'{meant}=')}")
 
 
 def _runs_of(method: str, paths: list[Path]) -> list[Path]:

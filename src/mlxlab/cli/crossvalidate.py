@@ -37,9 +37,9 @@ from mlxlab.analysis.crossvalidation import (
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
+from mlxlab.nearest import suggestion
 from mlxlab.program import display_path
 
 OWN_KEYS = (

@@ -37,9 +37,9 @@ from mlxlab.config.issues import format_issues
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
-from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.nearest import suggestion
 from mlxlab.progress import activity
 from mlxlab.terminal.messages import announce
 

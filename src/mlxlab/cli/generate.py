@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_bytes
 from mlxlab.progress import activity
@@ -117,7 +116,7 @@ def _sampling(preset: str | None, options: dict[str, Any]) -> "SamplingParams":
     from mlxlab.inference.sampling import PRESETS, SamplingParams
 
     if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"preset={preset}: unknown{suggestion(preset, PRESETS)}")
+        raise ConfigError(f"preset={preset}: expected one of {', '.join(PRESETS)}")
     sampling = PRESETS[preset] if preset is not None else SamplingParams()
     names = [field.name for field in fields(sampling) if field.name in options]
     return replace(sampling, **{name: options.pop(name) for name in names})

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from mlxlab import __version__
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.nearest import suggestion
 
 PACKAGE = Path(__file__).parents[1]
 

@@ -17,7 +17,6 @@ as a formula (=, +, -, @) begins with an apostrophe.
 """
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,12 +27,12 @@ from mlxlab.cli.evaluate import forget_source, override_data, read_overrides, re
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Lt, Size
-from mlxlab.errors import ConfigError, DataError, UserError, WriteError
+from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
-    from mlxlab.data.dataset import RowEncoder, Table
+    from mlxlab.data.dataset import Table
     from mlxlab.data.labelled.rows import RowReading
     from mlxlab.data.text.document import ErrorBudget
     from mlxlab.inference.prediction_file import PredictionFile
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
 
 Chunks: TypeAlias = 'Iterator[tuple["Table", list[str], list[int]]]'
 CHUNK_BATCHES = 16  # batches of rows in memory
-MAX_COUNTED = 100_000  # rows of which those that cannot be used are counted for a message
-ADVICE = "; nothing was written: correct this row, or leave it out with on_error=skip"
-LIMIT = "; of more than 1 % of the rows, max_left_out=0.1 leaves out up to 10 %"
+HINT = "; nothing was written (on_error=skip leaves out up to max_left_out of the rows)"
 
 log = logging.getLogger(__name__)
 
@@ -106,15 +103,7 @@ def _predict(
     names: list[str] = []  # of all columns, known once the input is read
     size = batch_size * CHUNK_BATCHES
 
-    def advise() -> str:
-        counting = ErrorBudget("skip", max_fraction=1, max_logged=0)
-        columns = [*encoder.columns, *keep]
-        chunks = _chunks(
-            restored, input, row_reading(data), columns, size, lambda names: None, counting
-        )
-        return _advise(encoder, chunks, counting, max_left_out)
-
-    errors = ErrorBudget(on_error, advise, max_left_out, "max_left_out", "rows cannot be used")
+    errors = ErrorBudget(on_error, HINT, max_left_out, "max_left_out", "rows cannot be used")
     chunks = _chunks(
         restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors
     )
@@ -127,7 +116,7 @@ def _predict(
             raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
         raise trained_on(error, own) from None
     except MalformedRowError as error:
-        raise DataError(f"{error}{advise()}") from None
+        raise DataError(f"{error}{HINT}") from None
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     if unread := [
@@ -205,33 +194,6 @@ def _write(
             bar.update(len(locations))
         errors.check_fraction(0)
     return count
-
-
-def _advise(
-    encoder: "RowEncoder", chunks: Chunks, errors: "ErrorBudget", max_left_out: float
-) -> str:
-    """What to do about a row that cannot be used: with their number, unless the input is long or cannot be read on."""
-    from mlxlab.inference.predict import malformed_rows
-
-    encoded = malformed = 0
-    try:
-        for table, locations, _ in chunks:
-            encoded += len(locations)
-            malformed += len(malformed_rows(encoder, table))
-            if encoded > MAX_COUNTED:
-                return f"{ADVICE}{LIMIT}"
-    except (UserError, OSError):
-        return f"{ADVICE}{LIMIT}"
-    malformed, count = malformed + errors.malformed_records, encoded + errors.malformed_records
-    unusable = f"; {malformed:,} of {counted(count, 'row')} cannot be used, and nothing was written: correct "
-    unusable += "this row" if malformed == 1 else "these rows"
-    needed = math.ceil(100 * malformed / count - 1e-9) / 100
-    limit = f" max_left_out={needed:g}" if malformed > max_left_out * count else ""
-    return (
-        f"{unusable}, or leave {'it' if malformed == 1 else 'them'} out with on_error=skip{limit}"
-        if needed < 1
-        else unusable
-    )
 
 
 def _refuse_overwriting(source: str, output: Path) -> None:

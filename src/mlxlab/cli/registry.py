@@ -21,7 +21,6 @@ from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import is_better
@@ -198,13 +197,8 @@ def _address(uri: str | None) -> Address:
 
 
 def _check_name(registry: RegistryReader, name: str) -> None:
-    if name not in (known := registry.names()):
-        hint = (
-            suggestion(name, known)
-            if known
-            else "; none is registered: see tracking.register of train"
-        )
-        raise ConfigError(f"{name}: no such registered model{hint}")
+    if name not in registry.names():
+        raise ConfigError(f"{name}: no such registered model")
 
 
 def _check_alias(alias: str) -> None:
@@ -214,11 +208,10 @@ def _check_alias(alias: str) -> None:
 
 def _find(registry: RegistryReader, name: str, label: str) -> Version:
     """The version of a number or an alias."""
-    for version in (versions := registry.versions(name)):
+    for version in registry.versions(name):
         if label == str(version.number) or label in version.aliases:
             return version
-    known = [each for version in versions for each in (str(version.number), *version.aliases)]
-    raise ConfigError(f"{name}: no version or alias {label}{suggestion(label, known)}")
+    raise ConfigError(f"{name}: no version or alias {label}")
 
 
 def _version_table(versions: list[Version]) -> str:

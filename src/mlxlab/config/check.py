@@ -23,9 +23,9 @@ from mlxlab.config.issues import (
 )
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.validate import Validator
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
+from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.redact import has_credentials, why_refused
 
 # A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.

@@ -21,7 +21,6 @@ from mlxlab.config.paths import shipped_conf
 from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.root import MODEL_OPTIONS, TARGET
 from mlxlab.config.schema.signature import Component, signature
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
 
 T = TypeVar("T")
@@ -145,9 +144,8 @@ def why_disallowed(target: object) -> str | None:
     """Why `target` may not be built, or None. Imports nothing."""
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
         return f"refused: {one_line(str(target), 80)} is not the dotted name of a class or function"
-    names = allowed_targets()
-    if target not in names:
-        return f"refused: {target} is not an allowed target" + did_you_mean(nearest(target, names))
+    if target not in allowed_targets():
+        return f"refused: {target} is not an allowed target"
     if signature(target) is None:
         return f"refused: {target} is not a class or function defined at the top of its module"
     return None

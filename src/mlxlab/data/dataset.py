@@ -43,7 +43,7 @@ class RowEncoder(Encoder, Protocol):
         """One batch of all rows, with ids 0, 1, ...; a row without a label has weight 0.
 
         Raises:
-            DataError: a column is missing (with the nearest name), or a cell is malformed (`row 1: ...`, the first one
+            DataError: a column is missing, or a cell is malformed (`row 1: ...`, the first one
                 being 1; inference puts file and line there).
         """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlxlab.errors import InputNotFoundError
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import nearest_path
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
+        raise InputNotFoundError(f"{name!r}: {reason}{nearest_path(Path(name))}") from None
 
 
 def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
@@ -84,16 +84,3 @@ def describe_file_type(mode: int) -> str:
     """The kind of a file that is not regular, with its article."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def suggest_file(path: Path) -> str:
-    """` (did you mean ...?)` with the file of the same folder whose name is closest, or nothing."""
-    try:
-        matches = nearest_names(path.name, [entry.name for entry in os.scandir(path.parent)])
-    except (OSError, ValueError):
-        return ""
-    return (
-        f" (did you mean {path.parent / matches[0]}?)"
-        if matches and matches[0] != path.name
-        else ""
-    )

@@ -12,7 +12,6 @@ from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Gt, Lt
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import ShapeError, validate
@@ -126,7 +125,7 @@ def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     layers = {name: layer for name, layer in model.named_modules() if name} if names else {}
     for name in names:
         if name not in layers:
-            raise ConfigError(f"{_KEY}: there is no layer {name}{suggestion(name, layers)}")
+            raise ConfigError(f"{_KEY}: there is no layer {name}")
     classes = {name: type(layers[name]) for name in names}
     try:
         for name, kind in classes.items():

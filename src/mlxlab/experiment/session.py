@@ -208,9 +208,7 @@ def _with_epochs(
         else "training"
     )
     steps = f"{chosen.epochs} epochs ({counted(chosen.length.steps(batches, None) or 0, 'step')})"
-    return chosen, [
-        f"{rows}: {steps}, because small data sets need more epochs; trainer.epochs=N changes this"
-    ]
+    return chosen, [f"{rows}: {steps} (trainer.epochs=auto)"]
 
 
 def find_initial_weights(cfg: Config) -> "WeightSource | None":

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.validate import Validator
-from mlxlab.config.suggest import suggestion
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.inference.cells import is_frame, to_table
@@ -16,6 +15,7 @@ from mlxlab.inference.predict import predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
+from mlxlab.nearest import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.config.suggest import suggestion
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
 from mlxlab.data.text.document import ErrorBudget
@@ -138,11 +137,8 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
         if encoder.task.kind == "language_modelling":
-            text = (
-                "" if encoder.task.masked else "; mlxlab generate run=... continues a text with it"
-            )
             raise NotAllowedError(
-                f"expected a model of labelled rows; a language model predicts no labels{text}"
+                "expected a model of labelled rows; a language model predicts no labels"
             )
         kind = type(encoder)
         lacks = (
@@ -153,13 +149,10 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
 
 
 def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool = False) -> None:
-    """Raises DataError, with the nearest name, if a column that the encoder reads is not among `names`."""
+    """Raises DataError if a column that the encoder reads is not among `names`."""
     for name in [*encoder.columns, *([encoder.label_column] if labelled else [])]:
         if name not in names:
-            spare = [other for other in names if other not in encoder.columns]
-            raise DataError(
-                f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}"
-            )
+            raise DataError(f"column {name!r} is missing; got {', '.join(names)[:200]}")
 
 
 def trained_on(error: MissingColumnError, names: Sequence[str]) -> DataError:

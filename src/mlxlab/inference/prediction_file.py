@@ -49,7 +49,7 @@ class PredictionFile:
         elif self.format == "kaggle":
             own = predictions.label_columns(label, label, self.encoder.label_cells)
         if lacking := [name for name in self.keep if name not in table]:
-            raise ConfigError(f"keep: {missing_column(lacking[0], list(table), '')}")
+            raise ConfigError(f"keep: {missing_column(lacking[0], list(table))}")
         kept: dict[str, Column] = {name: table[name] for name in self.keep}
         if twice := sorted(kept.keys() & own.keys()):
             raise ConfigError(

@@ -20,7 +20,7 @@ from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import pretrained_tokenizer
-from mlxlab.nearest import no_such_file, no_such_folder
+from mlxlab.nearest import nearest_path, no_such_folder
 from mlxlab.tracking.mlflow.download import is_mlflow_uri
 
 log = logging.getLogger(__name__)
@@ -85,9 +85,9 @@ class TextGenerator:
 def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
     """The generator of a run, GGUF file or Llama-type folder; raises as `restore_model`, and as `check_generates`."""
     if run.suffix == ".gguf" and not run.exists():
-        raise InputNotFoundError(no_such_file(run, str(run), "a GGUF file"))
+        raise InputNotFoundError(f"{run}: no such file{nearest_path(run)}")
     if run.suffix != ".gguf" and not (run.is_dir() or is_mlflow_uri(str(run))):
-        raise InputNotFoundError(no_such_folder(run, EXPECTED, suffix=".gguf"))
+        raise InputNotFoundError(no_such_folder(run, EXPECTED))
     if run.suffix != ".gguf" and (
         (run / "config.yaml").is_file() or not (run / "config.json").is_file()
     ):

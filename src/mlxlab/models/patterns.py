@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained.families import our_names
 
 REGULAR_EXPRESSION = "re:"
 MAX_EXAMPLES = 3  # of existing paths in a message
@@ -25,15 +23,8 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
     matches = {pattern: _matches(pattern, names, key) for pattern in patterns}
     if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
-        suggestions = dict.fromkeys(
-            name for pattern in unmatched for name in _suggestions(pattern, names)
-        )
-        verb = "matches" if len(unmatched) == 1 else "match"
-        hint = (
-            did_you_mean(", ".join(suggestions))
-            or f"; expected patterns of paths such as {_examples(paths)}"
-        )
-        raise ConfigError(f"{key}: {', '.join(unmatched)} {verb} nothing{hint}")
+        expected = f"expected patterns of paths such as {_examples(paths)}"
+        raise ConfigError(f"{key}: {', '.join(unmatched)} matches nothing; {expected}")
     for matched in matches.values():
         chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
     return [path for path in paths if path in chosen]
@@ -72,15 +63,3 @@ def _examples(paths: Sequence[str]) -> str:
     """The first paths, those in numbered layers before others, and of these what follows the number."""
     in_layers = [re.split(r"\.\d+\.", path)[-1] for path in paths if re.search(r"\.\d+\.", path)]
     return ", ".join([*dict.fromkeys([*in_layers, *paths])][:MAX_EXAMPLES])
-
-
-def _suggestions(pattern: str, names: list[str]) -> list[str]:
-    """Our names of what Hugging Face calls so (`q_proj`), or the name closest to a pattern, with as many parts."""
-    ends = {end for name in names for end in _ends(name)}
-    if published := [name for name in our_names(pattern.rpartition(".")[2]) if name in ends]:
-        return published
-    count = pattern.count(".")
-    name = nearest(
-        pattern, {end for end in ends if end.count(".") == count and not end.isdecimal()}
-    )
-    return [] if name is None else [name]

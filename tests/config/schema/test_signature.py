@@ -255,7 +255,7 @@ DEEPER = "a mapping with the keys op, map"
         ),
         (
             {"op": "widen", "size": 3},
-            {"operations.0.op": "expected one of deeper, wider, got widen; did you mean wider?"},
+            {"operations.0.op": "expected one of deeper, wider, got widen"},
         ),
         ({"size": 3}, {"operations.0.op": "missing; expected one of deeper, wider"}),
         (

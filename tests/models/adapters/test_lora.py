@@ -180,15 +180,15 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
         ),
         (
             {"adapter": ADAPTER | {"targets": ["attention.qeury"]}},
-            "did you mean attention.query?",
+            "attention.qeury matches nothing",
         ),
         (
             {"adapter": ADAPTER | {"targets": ["q_proj", "down", "*.v_proj"]}},
-            r"adapter.targets: q_proj, \*.v_proj match nothing; did you mean attention.query, attention.value\?",
+            r"adapter.targets: q_proj, \*.v_proj matches nothing",
         ),
         (
             {"_target_": "mlxlab.models.bert.Bert", "adapter": ADAPTER | {"targets": ["Wqkv"]}},
-            r"Wqkv matches nothing; did you mean attention.query, attention.key, attention.value\?",
+            r"Wqkv matches nothing",
         ),
         (
             {"adapter": ADAPTER | {"targets": ["c_attn"]}},
@@ -200,7 +200,7 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
         ),
         (
             {"adapter": ADAPTER | {"train": ["nrm"]}},
-            "adapter.train: nrm matches nothing; did you mean norm?",
+            "adapter.train: nrm matches nothing",
         ),
         ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
         (
@@ -209,7 +209,7 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
         ),  # hours in a backtracking engine
         (
             {"freeze": ["embeding"]},
-            "model.freeze: embeding matches nothing; did you mean embedding?",
+            "model.freeze: embeding matches nothing",
         ),
         ({"freeze": ["*"]}, "model.freeze: nothing is left to train"),
     ],

@@ -187,20 +187,3 @@ def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):
     mean = replace(RESULTS, gain=(-0.05, 0.02))
     assert any("95 % interval" in line for line in baselines_card(mean).lines)
     assert not any("95 % interval" in line for line in baselines_card(mean, is_mean=True).lines)
-
-
-def test_the_page_has_the_commands_that_follow(tmp_path):
-    page = write_ranked_by_accuracy(
-        tmp_path, {"0.001": (0.8, 0.7, 0.76), "0.01": (0.79, 0.76, 0.73)}
-    )
-    assert f"mlxlab predict run={tmp_path}/3 input=FILE" in page
-    assert (
-        "mlxlab train -m experiment=titanic trainer.learning_rate=0.001,0.01" not in page
-    )  # too many seeds
-    near = write_ranked_by_accuracy(
-        tmp_path / "near", {"0.001": (0.8, 0.81, 0.8), "0.01": (0.79, 0.78, 0.8)}
-    )
-    assert (
-        "mlxlab train -m experiment=titanic trainer.learning_rate=0.001,0.01 &#39;seed=range("
-        in near
-    )

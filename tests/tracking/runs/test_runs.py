@@ -215,22 +215,22 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "lmit=3"], "did you mean limit?"),
         (["list", "limit=0"], "limit=0: expected a whole number"),
         (["list", "limit=-3"], "limit=-3: expected a whole number"),
-        (["list", "status=finishd"], "did you mean FINISHED?"),
+        (["list", "status=finishd"], "expected one of RUNNING"),
         (
             ["list", "status=done"],
             "status=DONE: expected one of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED\n",
         ),
-        (["list", "sort=valid/los"], "did you mean valid/loss?"),
+        (["list", "sort=valid/los"], "not in the store"),
         (["list", "sort='; drop table runs; --"], "not in the store"),
-        (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
+        (["list", "experiment=mlxlb"], "not in the store"),
         (["show"], "run=...: missing"),
-        (["show", "rum2"], "did you mean run2?"),
+        (["show", "rum2"], "no such run"),
         (["find"], "expected a filter such as"),
-        (["find", "metrics.valid_loss > 1"], "did you mean metrics.valid/loss?"),
-        (["list", "filter=status = finishd"], "did you mean FINISHED?"),
-        (["list", "sweep=rum2"], "did you mean run2?"),
+        (["find", "metrics.valid_loss > 1"], "not in the store"),
+        (["list", "filter=status = finishd"], "expected one of RUNNING"),
+        (["list", "sweep=rum2"], "no such run"),
         (["list", "sweep="], "sweep=: a value is missing"),
-        (["list", "columns=foldr"], "did you mean folder?"),
+        (["list", "columns=foldr"], "expected all, or some of"),
         (["list", "params=sed"], "params=sed: not in the store"),
         (["diff", "run1"], "expected 2 arguments without `=`, got 1; usage: "),
         (["list", "--jsn"], "did you mean json?"),
@@ -321,9 +321,6 @@ def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project)
     trainer.kill()
     trainer.communicate()
     wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
-    assert (
-        "KILLED: stopped by Ctrl-C, another signal or its sweep" in runs_py(project, "list").stderr
-    )
     assert query_store(project, "select count(*) from metrics") == [(1000,)]
     wait_until(lambda: not queue.registered(folder))
     kill_syncer(folder)

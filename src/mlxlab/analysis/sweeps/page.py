@@ -6,7 +6,6 @@ from typing import get_args
 from mlxlab.analysis.sweeps import figures
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.cards import all_cards
-from mlxlab.analysis.sweeps.commands import next_commands
 from mlxlab.analysis.sweeps.importance import Importance
 from mlxlab.analysis.sweeps.ranking import Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
@@ -19,7 +18,6 @@ from mlxlab.html.blocks import (
     MAX_ROWS,
     Block,
     Column,
-    Commands,
     Image,
     Page,
     Paragraph,
@@ -61,7 +59,6 @@ def sweep_page(
     figure = {name: Image(png, _FIGURES[name], figures.DPI) for name, png in images.items()}
     fixed = f". All jobs: {' '.join(sweep.fixed)}" if sweep.fixed else ""
     is_shown = len(sweep.swept) > 1 and len(ranking.entries) > 1
-    commands = next_commands(sweep, configurations, ranking, best)
     _, *method = describe_method(ranking, sweep.test_ratio, sweep.repetitions) or [""]
     is_good = ranking.winner is not None and not (best and best.finding)
     sections = [
@@ -76,7 +73,6 @@ def sweep_page(
         Section("Parallel coordinates", [figure[name] for name in ("parallel",) if name in figure]),
         Section("Learning curves", [figure[name] for name in ("curves",) if name in figure]),
         *(_job_section(sweep, state) for state in _SECTIONS),
-        Section("Commands", [Commands(commands)] if commands else []),
     ]
     return Page(
         title=_title(sweep, best),

@@ -6,7 +6,7 @@ from mlxlab.analysis.comparison import LEVEL
 from mlxlab.analysis.sweeps.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 from mlxlab.experiment.run_metrics import number
-from mlxlab.wording import percent
+from mlxlab.wording import counted, percent
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -16,17 +16,15 @@ def describe_ranking(
     configurations: Sequence[Configuration],
     objective: str,
     repetitions: str = "seeds",
-    folds: int | None = None,
     finding: str = "",
 ) -> list[str]:
     """Sentences; the first one is the verdict.
 
     Args:
         repetitions: what the results of a configuration are: seeds, folds or runs.
-        folds: of the cross-validation, if there is one.
         finding: what is wrong with the best configuration; it is said first, and further seeds are not recommended.
     """
-    sentences = _describe(ranking, configurations, objective, repetitions, folds)
+    sentences = _describe(ranking, configurations, objective, repetitions)
     return [finding, sentences[0]] if finding else sentences
 
 
@@ -35,7 +33,6 @@ def _describe(
     configurations: Sequence[Configuration],
     objective: str,
     repetitions: str,
-    folds: int | None,
 ) -> list[str]:
     if not ranking.entries:
         return ["No job has finished: there is nothing to rank."]
@@ -51,16 +48,16 @@ def _describe(
             f"Winner: {names[best.index]}, {value}, better than {others}. {_closest(ranking, names)}"
         ]
     if ranking.short:
-        return _describe_too_few(ranking, names, value, repetitions, folds)
+        return _describe_too_few(ranking, names, value, repetitions)
     verdict = (
         f"No winner: {len(ranking.contenders)} of {len(names)} configurations may be the best."
     )
     mean = f"The best mean is that of {names[best.index]}: {value}. {_closest(ranking, names)}"
-    return [f"{verdict} {mean}", _advice(ranking, repetitions, folds)]
+    return [f"{verdict} {mean}", _seeds_needed(ranking, repetitions)]
 
 
 def _describe_too_few(
-    ranking: Ranking, names: Sequence[str], value: str, repetitions: str, folds: int | None
+    ranking: Ranking, names: Sequence[str], value: str, repetitions: str
 ) -> list[str]:
     """Sentences on configurations of which some ran too rarely."""
     best, short = ranking.entries[0], len(ranking.short)
@@ -72,45 +69,18 @@ def _describe_too_few(
         verdict += "; each ran once, and a difference may be chance"
     first = f"The best {'value' if best.count == 1 else 'mean'} is that of {names[best.index]}: {value}."
     certainty = "" if ranking.closest is None else f" {_closest(ranking, names)}"
-    return [f"{verdict}. {first}{certainty}", _advice(ranking, repetitions, folds)]
+    return [f"{verdict}. {first}{certainty}", _seeds_needed(ranking, repetitions)]
 
 
-def _advice(ranking: Ranking, repetitions: str, folds: int | None) -> str:
-    needed, short = ranking.seeds_needed, len(ranking.short)
+def _seeds_needed(ranking: Ranking, repetitions: str) -> str:
+    """How many more results of each configuration would settle which one is the best."""
+    needed = ranking.seeds_needed
     if needed is None:
-        what = "runs" if repetitions == "folds" else repetitions
-        return f"More than {MAX_SEEDS} further {what} of each would be needed to settle it: take any of them."
-    if (
-        folds
-        and repetitions == "folds"
-        and needed > (left := folds - max(each.count for each in ranking.entries))
-    ):
-        return _advice_beyond_folds(ranking, needed, left, folds)
-    more = f"{needed} more {repetitions if needed > 1 else repetitions.removesuffix('s')}"
+        return f"More than {MAX_SEEDS} further {repetitions} of each would be needed to settle it."
+    more = counted(needed, f"more {repetitions.removesuffix('s')}")
     if ranking.closest is None:
-        return f"It takes at least {more} of each, or of the best ones in a sweep of their own: seed=range(5)."
-    if short and ranking.closest.p < 1 - LEVEL:
-        ones = (
-            "each"
-            if short == len(ranking.entries)
-            else "the one that has"
-            if short == 1
-            else "those that have"
-        )
-        return f"If the difference stays what it is, {more} of {ones}{' fewer' * (ones != 'each')} would settle it."
+        return f"It takes at least {more} of each."
     return f"If the difference is what it seems, {more} of each would settle it (power 0.8)."
-
-
-def _advice_beyond_folds(ranking: Ranking, needed: int, left: int, folds: int) -> str:
-    """Where fewer folds are left than are needed: further results are those of other seeds."""
-    missing = folds - min(each.count for each in ranking.entries)
-    state = (
-        f"Not all {folds} folds of each have run: run these first, and"
-        if missing
-        else (f"All {folds} folds of each have run:")
-    )
-    seeds = 1 + max(-(-(needed - max(left, 0)) // folds), 1)
-    return f"{state} repeat them with {seeds} seeds, seed=range({seeds}), or split the data into more folds (data.folds)."
 
 
 def describe_method(ranking: Ranking, test_ratio: float, repetitions: str = "seeds") -> list[str]:

@@ -101,23 +101,6 @@ def _quantize(
         terminal.show(f"{report.text()}\n\n{out}")
 
 
-ADAPTERS = "peft writes adapters for PEFT, hf with separate_adapters=true for mlx-lm; merge folds them into the weights"
-FOLDER = "hf writes the folder (config.json, model.safetensors, tokenizer) that"
-ADVICE = {
-    **dict.fromkeys(("lora", "dora", "adapter", "adapters"), ADAPTERS),
-    **dict.fromkeys(
-        ("huggingface", "hugging_face", "transformers", "safetensors"),
-        f"{FOLDER} transformers reads",
-    ),
-    **dict.fromkeys(("mlx", "mlx-lm", "mlx_lm"), f"{FOLDER} mlx-lm reads, of decoders"),
-    **dict.fromkeys(
-        ("onnx", "coreml", "torchscript"),
-        f"no such export; {FOLDER} converters for transformers read",
-    ),
-    **dict.fromkeys(
-        ("ollama", "llama.cpp"), "gguf writes the file that llama.cpp and Ollama read, of decoders"
-    ),
-}
 OPTIONS = "mlxlab.models.options.Quantization"
 main = build_main(
     __doc__,
@@ -128,5 +111,4 @@ main = build_main(
         "peft": Subcommand(export_peft),
         "gguf": Subcommand(export_gguf),
     },
-    advice=ADVICE,
 )

@@ -42,10 +42,10 @@ from mlxlab.cli.info.sizes import memory, presets
 from mlxlab.cli.info.token_frequencies import tokens
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.suggest import nearest
 from mlxlab.errors import UserError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
+from mlxlab.nearest import nearest
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:

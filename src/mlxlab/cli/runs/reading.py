@@ -10,7 +10,6 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.cli.runs.as_json import run_as_json
 from mlxlab.cli.runs.select import check_keys, read_filter, select
 from mlxlab.config.paths import project_root
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
@@ -18,7 +17,7 @@ from mlxlab.experiment.past_run.past_runs import PastRuns
 from mlxlab.metric_names import TEST, VALID
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
-from mlxlab.tracking.runs.diff import COMMIT, diff
+from mlxlab.tracking.runs.diff import diff
 from mlxlab.tracking.runs.filters import Expression, conditions
 from mlxlab.tracking.runs.listing import FACTS, Columns, default_metrics, format_list
 from mlxlab.tracking.runs.objectives import load_best
@@ -136,7 +135,6 @@ def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> N
     else:
         _name_evaluation(runs)
         terminal.show(format_comparison(runs))
-        log.info(f"mlxlab runs diff RUN RUN prints what differs, data and code too; {_by_method()}")
 
 
 def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
@@ -154,10 +152,6 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
         return
     _name_evaluation([first, second])
     terminal.show(format_diff(first, second, difference))
-    commits = [commit for commit in difference.code.get(COMMIT, ()) if commit]
-    if len(commits) == 2:
-        log.info(f"the changes of the code: git diff {commits[0][:12]} {commits[1][:12]}")
-    log.info(f"mlxlab runs compare RUN RUN ... puts up to 20 runs side by side; {_by_method()}")
 
 
 def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
@@ -177,33 +171,16 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     if columns.metrics is None or columns.metrics:
         _name_evaluation(runs)
     terminal.show(listing.table if runs else "no runs")
-    if "| KILLED " in listing.table:
-        resume = "mlxlab train hydra.run.dir=FOLDER resume=auto"
-        log.info(
-            f"KILLED: stopped by Ctrl-C, another signal or its sweep, or killed; to continue: {resume}"
-        )
     if runs and listing.left_out:
-        names = ", ".join(listing.left_out)
-        log.info(
-            f"left out at {width} columns: {names}; columns=all shows everything, columns=run,folder a choice"
-        )
+        log.info(f"left out at {width} columns: {', '.join(listing.left_out)} (columns=all)")
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:
     """Says which evaluation the metrics in the table below are of."""
     if any(key.startswith(VALID) for run in runs for key in run.metrics):
-        best = (
-            "; (best) is the best one, whose weights evaluate and predict use"
-            if any(r.best for r in runs)
-            else ""
-        )
         log.info(
-            f"{VALID} metrics are of the last evaluation{best}; {TEST} metrics are of the best weights"
+            f"{VALID} metrics are of the last evaluation, (best) of the best one; {TEST} metrics of the best weights"
         )
-
-
-def _by_method() -> str:
-    return "mlxlab compare NAME=FOLDER ... tests which method is better over seeds"
 
 
 def _keys(expression: Expression, group: str) -> Sequence[str]:
@@ -218,10 +195,7 @@ def _facts(columns: str | None) -> list[str] | None:
     names = _split(columns)
     for name in names or [""]:
         if name not in FACTS:
-            expected = (
-                f"expected all, or some of {','.join(FACTS)}{did_you_mean(nearest(name, FACTS))}"
-            )
-            raise ConfigError(f"columns={name}: {expected}; metrics= and params= add others")
+            raise ConfigError(f"columns={name}: expected all, or some of {','.join(FACTS)}")
     return names
 
 

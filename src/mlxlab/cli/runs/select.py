@@ -1,6 +1,5 @@
 """Which runs of a store are read: by the words of the command line."""
 
-from mlxlab.config.suggest import did_you_mean, nearest, suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import find_run
 from mlxlab.tracking.mlflow.client import clean
@@ -25,21 +24,17 @@ def read_filter(reader: RunReader, text: str) -> Expression:
 
 
 def check_keys(reader: RunReader, option: str, keys: list[str], group: str) -> None:
-    """Raises ConfigError, with the nearest key, for one that no run in the store has."""
+    """Raises ConfigError for a key that no run in the store has."""
     known = reader.names(_KINDS[group])
     for key in keys:
         if clean(key) not in known:
             prefix = f"{group}." if option == "filter" else ""
-            near = nearest(key, known)
-            raise ConfigError(
-                f"{option}={prefix}{key}: not in the store{did_you_mean(near and prefix + near)}"
-            )
+            raise ConfigError(f"{option}={prefix}{key}: not in the store")
 
 
 def check_status(option: str, status: str) -> None:
     if status not in STATUSES:
-        expected = f"expected one of {', '.join(STATUSES)}{did_you_mean(nearest(status, STATUSES))}"
-        raise ConfigError(f"{option}={status}: {expected}")
+        raise ConfigError(f"{option}={status}: expected one of {', '.join(STATUSES)}")
 
 
 def select(
@@ -57,10 +52,8 @@ def select(
         check_status("status", status.upper())
         parts.append(Condition("status", "", "=", status.upper()))
     if experiment is not None:
-        if experiment not in (known := reader.names("experiments")):
-            raise ConfigError(
-                f"experiment={experiment}: not in the store{suggestion(experiment, known)}"
-            )
+        if experiment not in reader.names("experiments"):
+            raise ConfigError(f"experiment={experiment}: not in the store")
         parts.append(Condition("experiment", "", "=", experiment))
     if sweep == "":
         raise ConfigError(

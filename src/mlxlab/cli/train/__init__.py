@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +14,10 @@ from mlxlab.cli.train.resumed_sweep import resume_sweep
 from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.suggest import did_you_mean, nearest_key
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.experiment import experiment
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.terminal.messages import survives_closed_pipes
 
 if TYPE_CHECKING:
@@ -140,25 +138,13 @@ def _flags(argv: list[str]) -> "Namespace":
 
 
 def _unknown_flag(message: str, argv: list[str], known: list[str]) -> str:
-    """The message on the first flag of `argv` that argparse does not know, with the flag or key probably meant."""
-    from mlxlab.config.help_index import chosen, folders, lines
-
+    """The message on the first flag of `argv` that argparse does not know; "" if it knows all."""
     unknown = message.partition("unrecognized arguments: ")[2].split(" ")
-    flag, *more = next(
-        (argv[n:] for n, arg in enumerate(argv) if arg.startswith("-") and arg in unknown), [""]
-    )
-    flag, equals, value = flag.partition("=")
-    if not flag:
+    flags = [arg.partition("=")[0] for arg in argv if arg.startswith("-") and arg in unknown]
+    if not flags:
         return ""
-    conf = folders(conf_dir(), argv)
-    keys = [line.key for line in lines(conf, chosen(conf, argv))]
-    if key := nearest_key(flag.lstrip("-").replace("-", "_"), keys):
-        value = value if equals or not more else more[0]
-        value = value if re.fullmatch(r"[\d.e+-]{1,20}", value) else "..."  # text may be a secret
-        return f"{flag}: unknown flag; keys are written without dashes: {key}={value}"
-    near = did_you_mean(next(iter(nearest_names(flag, known, min_ratio=0.75)), None))
-    near = near or "; keys are written without dashes, as key=value; see --help"
-    return f"{flag}: unknown flag{near}"
+    hint = did_you_mean(nearest(flags[0], known)) or "; expected key=value, without dashes"
+    return f"{flags[0]}: unknown flag{hint}"
 
 
 def _with_kind_of_config(argv: list[str]) -> list[str]:

@@ -19,7 +19,6 @@ from mlxlab.config.hydra.job import run_folder_error
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import one_line
-from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import fetch_resumed_run
@@ -76,8 +75,6 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     )  # each job is composed again, and must know
     refuse_links(sweep_folder(config))
     is_own = config.hydra.launcher._target_.startswith("mlxlab.")
-    if note := _early_end(config):
-        logger.info(note)
     callbacks, task = Callbacks(config), JobRunner(run, prints_errors=not is_own)
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     if not config.hydra.sweeper._target_.startswith("hydra."):
@@ -110,18 +107,6 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     finally:
         callbacks.on_multirun_end(config=config, config_name="train")
     return 0
-
-
-def _early_end(config: DictConfig) -> str:
-    """A line that says that `epochs` may end jobs before a `max_steps` that was typed; "" if it cannot."""
-    typed = {override_name(text): text for text in as_typed(config.hydra.overrides.task)}
-    steps, epochs = typed.get("trainer.max_steps"), config.trainer.get("epochs")
-    if steps is None or steps.endswith("=null") or epochs is None or "trainer.epochs" in typed:
-        return ""
-    limit = f"trainer.epochs={epochs}{' (5 or more)' if epochs == 'auto' else ''}"
-    return (
-        f"{steps}: a job ends earlier if it reaches {limit}; trainer.epochs=null sets no such limit"
-    )
 
 
 class Sweeper(Protocol):

@@ -19,7 +19,7 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
-from mlxlab.nearest import nearest_names
+from mlxlab.nearest import nearest_path
 from mlxlab.program import join, quoted, run_dir_override
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_NAMED = 3  # run folders in a message
 _SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
 _TASK = {"experiment", "model", "data"}  # groups that say what to train
 _NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}
@@ -76,7 +75,10 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     says_task = any(re.split("[./]", key)[0] in _TASK for key in values)
     has_run = os.path.lexists(folder / FILE)
     if not has_run and not says_task:
-        raise InputNotFoundError(_no_run_to_continue(folder))
+        got = (
+            "a folder without a run" if folder.is_dir() else f"no such folder{nearest_path(folder)}"
+        )
+        raise InputNotFoundError(f"hydra.run.dir={folder}: expected a run to continue, got {got}")
     began = read_manifest(folder).get("inputs", {}).get("overrides") if has_run else None
     typed = {*map(override_name, overrides)}
     if has_run and not (
@@ -91,31 +93,6 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
         )
     if begins and "${" not in str(folder):  # the name of a new folder
         log.info(f"{folder}: no checkpoint, a new run begins")
-
-
-def _no_run_to_continue(folder: Path) -> str:
-    """The message on a folder without a run, with run folders that may be meant."""
-    from mlxlab.experiment.manifest import FILE
-
-    runs = [
-        file.parent
-        for pattern in (f"*/{FILE}", f"*/*/{FILE}")
-        for file in folder.parent.glob(pattern)
-    ]
-    neighbours = [run.name for run in runs if run.parent == folder.parent]
-    new_run = "without resume=auto a new run begins"
-    if near := nearest_names(folder.name, neighbours, min_ratio=0.75):
-        return f"hydra.run.dir={folder}: no run to continue; did you mean {folder.parent / near[0]}? ({new_run})"
-    got = (
-        "a folder without a run"
-        if folder.is_dir()
-        else "a file"
-        if folder.is_file()
-        else "no such folder"
-    )
-    newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)[:MAX_NAMED]
-    such = f", such as {', '.join(map(str, newest))}" if newest else ""
-    return f"hydra.run.dir={folder}: {got}; expected a run to continue{such}; {new_run}"
 
 
 def check_named_files(config: "DictConfig") -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from mlxlab.config.admission import TRUST, is_trusted
 from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.program import join, text_value
 from mlxlab.redact import has_credentials, unknown_key, why_refused
 

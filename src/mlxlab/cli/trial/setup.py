@@ -32,7 +32,6 @@ from mlxlab.config.hydra.sweep_jobs import sweep_issues
 from mlxlab.config.issues import format_issues, one_line
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.experiment.experiment import with_past_run
 from mlxlab.experiment.past_run.lookup import find_run_folder
@@ -115,7 +114,7 @@ def split_args(args: list[str], limits: Budget) -> Texts:
     for arg in args:
         key = override_name(arg).replace("/", ".")
         if arg.startswith("-"):
-            raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help', '--json'])}")
+            raise ConfigError(f"{arg}: unknown flag")
         _check_is_one_value(arg)
         if _is_in(key, "hydra.launcher"):
             texts.launcher.append(arg)

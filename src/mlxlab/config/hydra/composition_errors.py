@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
 from mlxlab.config.issues import ConfigIssue, format_key, one_line, split_key
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.nearest import suggestion
 from mlxlab.program import display_path
 
 _ENV_COPY = "hydra.job.env_copy"

@@ -1,11 +1,9 @@
 """Parses overrides one by one before they are composed."""
 
-import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,9 +14,7 @@ from omegaconf import ListConfig, OmegaConf
 
 from mlxlab.config.issues import ConfigIssue, one_line
 from mlxlab.config.resume_overrides import override_name
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
-from mlxlab.program import path_override, quoted, text_value
 
 _MAX_CHARACTERS = 10_000
 _MAX_DEPTH = 30
@@ -29,9 +25,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
     typed: dict[str, Override] = {}
     issues: list[ConfigIssue] = []
     parser = OverridesParser.create()
-    for position, text in enumerate(texts):
-        if _is_in_open_list(texts, position):
-            continue  # the issue of the list names it
+    for text in texts:
         try:
             _check_limits(text)
             [override] = parser.parse_overrides([text])
@@ -39,7 +33,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
                 raise ConfigError(_not_one_value(override))
             typed[text] = override
         except OverrideParseException as error:
-            issues.append(ConfigIssue(one_line(text, 80), _parse_error(texts, position, error)))
+            issues.append(ConfigIssue(one_line(text, 80), _parse_error(text, error)))
         except (ConfigError, RecursionError, ValueError) as error:
             issues.append(ConfigIssue(one_line(text, 80), one_line(str(error)) or "cannot be read"))
     first: dict[tuple[str, str | None], str] = {}
@@ -65,77 +59,11 @@ def _check_limits(text: str) -> None:
         raise ConfigError(f"nested more than {_MAX_DEPTH} deep")
 
 
-def _parse_error(texts: list[str], position: int, error: OverrideParseException) -> str:
-    text = texts[position]
+def _parse_error(text: str, error: OverrideParseException) -> str:
     if "=" not in text and not text.startswith("~"):
-        key, value = _with_following_words(texts, position)
-        if (
-            not key
-            or "=" not in texts[position - 1]
-            or ("." in text and not key.endswith("source"))
-        ):
-            return "expected key=value"
-        return f"expected key=value; if it belongs to {key}, quote it: {_quoted(key, value)}"
-    if re.search(r"^\s|\s=|=\s", text):
-        return "spaces around the equals sign; write key=value"
+        return "expected key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
-    key, _, value = text.partition("=")
-    if (path := os.path.expanduser(value)) != value:
-        return f"a shell expands no ~ after =; write {quoted(path_override(key, path))}"
-    if value.startswith("[") and not value.endswith("]"):
-        _, value = _with_following_words(texts, position)
-    is_list = re.fullmatch(r"\[[^\[\]{}]*\]", value) is not None
-    if not is_list and (unknown := re.search(r"Unknown function '(\w+)'", reason)):
-        known = OverridesParser.create().functions.functions
-        if near := nearest(unknown[1], known):
-            return f"unknown function {unknown[1]}{did_you_mean(near)}"
-    example = (
-        _quoted(key, value)
-        if (is_list or value[:1].isalpha()) and len(value) < 120
-        else "key='\"...\"'"
-    )
-    if is_list:
-        return f"quote the list, and in it names with punctuation: {example}"
-    return f"cannot be read ({one_line(reason, 120)}); quote the value: {example}"
-
-
-def _is_in_open_list(texts: list[str], position: int) -> bool:
-    """Whether this is a word of a list that a shell has split at its spaces."""
-    starts = [start for start in range(position + 1) if "=" in texts[start]]
-    value = texts[starts[-1]].partition("=")[2] if starts else ""
-    is_word = bool(starts) and starts[-1] < position and not texts[position].startswith("~")
-    before = "".join(texts[starts[-1] : position]) if is_word else ""
-    return is_word and value.startswith("[") and "]" not in before
-
-
-def _with_following_words(texts: list[str], position: int) -> tuple[str, str]:
-    """The key at or before `position`, and its value with the words after it, as if it had been quoted; or two ""."""
-    starts = [start for start in range(position + 1) if "=" in texts[start]]
-    if not starts:
-        return "", ""
-    key, _, value = texts[starts[-1]].partition("=")
-    words = takewhile(lambda text: "=" not in text, texts[starts[-1] + 1 :])
-    return (key, " ".join([value, *words])) if value else ("", "")
-
-
-def _quoted(key: str, value: str) -> str:
-    """An override whose value is text or a list for Hydra, as an argument of a shell."""
-    text = f"{key}={value}" if value.startswith(("[", "{")) and _is_valid(f"{key}={value}") else ""
-    if not text and re.fullmatch(r"\[[^\[\]{}]*\]", value):
-        items = [item.strip() for item in value[1:-1].split(",")]
-        text = f"{key}=[{', '.join(item if _is_valid(f'key={item}') else _as_text(item) for item in items)}]"
-    return quoted(text or f"{key}={_as_text(value)}")
-
-
-_as_text = partial(text_value, interpolates=True)
-
-
-def _is_valid(override: str) -> bool:
-    try:
-        OverridesParser.create().parse_overrides([override])
-    except OverrideParseException:
-        return False
-    return True
+    return f"cannot be read ({one_line(reason, 120)}); expected text in quotation marks: key='...'"
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str]:

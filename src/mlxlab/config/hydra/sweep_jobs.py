@@ -13,8 +13,8 @@ from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.search_space import probes, split_space
 from mlxlab.config.issues import ConfigIssue, LocateKey, join_key, one_line
 from mlxlab.config.schema.validate import Validator
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
+from mlxlab.nearest import suggestion
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _GRID_SWEEPER = "mlxlab.sweep.grid.GridSweeper"

@@ -20,8 +20,8 @@ from mlxlab.config.schema.signature import (
     signature,
     unwrap,
 )
-from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest, value_suggestion
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
+from mlxlab.nearest import key_suggestion
 
 _NAMES: dict[object, str] = {
     int: "a whole number",
@@ -159,7 +159,6 @@ class Validator:
             get_origin(unwrap(each)[0]) is list for each in alternatives(hint)
         )
         form = f"; for a list of one: {path}=[{got}]" if is_item else ""
-        form = value_suggestion(value, path) or form
         return f"expected {describe(hint)}, got {got}" + _detail(hint, value) + form
 
     def _unknown(self, key: str, known: Signature, path: str) -> str:
@@ -251,14 +250,11 @@ def _fits(kind: object, value: object) -> bool:
 
 
 def _detail(hint: object, value: object) -> str:
-    """What the text of a value does not show: its type, a limit that is not described, a name close to it."""
+    """What the text of a value does not show: its type, a limit that is not described."""
     options = [unwrap(option) for option in alternatives(hint)]
     kinds = [kind for kind, _ in options]
     if isinstance(value, str):
-        names = [name for kind in kinds for name in get_args(kind) if isinstance(name, str)]
-        return (" (text)" if not {int, float, bool}.isdisjoint(kinds) else "") + did_you_mean(
-            nearest(value, names)
-        )
+        return "" if {int, float, bool}.isdisjoint(kinds) else " (text)"
     if not isinstance(value, bool | int | float):
         return ""
     detail = " (quote it: '\"...\"')" if str in kinds else ""

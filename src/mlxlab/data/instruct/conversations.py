@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypedDict
 from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.text.sources.records import abbreviate, column_text, json_object, unique_keys
 from mlxlab.files.untrusted import parse_json
-from mlxlab.nearest import nearest_names
 from mlxlab.wording import one_of
 
 Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
@@ -95,11 +94,8 @@ def find_layout(row: Mapping[str, object]) -> str:
         raise ValueError(
             f"a record of several layouts ({', '.join(layouts)}): choose one with data.layout={layouts[0]}"
         )
-    known = [key for keys in REQUIRED.values() for key in keys]
-    close = [match for key in row for match in nearest_names(key, known)]
-    hint = f"; did you mean {close[0]}?" if close else ""
     raise ValueError(
-        f"the keys {', '.join(map(abbreviate, list(row)[:8])) or 'none'}: expected {expected}{hint}"
+        f"the keys {', '.join(map(abbreviate, list(row)[:8])) or 'none'}: expected {expected}"
     )
 
 
@@ -173,9 +169,7 @@ def _from_item(item: object, role_key: str, content_key: str, roles: Mapping[str
         raise ValueError(f"{unsupported[0]} is not supported")
     role = item.get(role_key)
     if not isinstance(role, str) or role not in roles:
-        close = nearest_names(str(role), roles)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{role_key} {abbreviate(role)}, expected {one_of(roles)}{hint}")
+        raise ValueError(f"{role_key} {abbreviate(role)}, expected {one_of(roles)}")
     return _message(roles[role], _content(item, content_key))
 
 
@@ -184,7 +178,7 @@ def _message(role: str, content: str) -> Message:
 
 
 def _content(row: Mapping[str, object], key: str) -> str:
-    text = column_text(row, key, key="")
+    text = column_text(row, key)
     if not text or text.isspace():
         raise ValueError(f"{key} is empty")
     return text

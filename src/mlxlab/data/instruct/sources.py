@@ -77,12 +77,9 @@ def open_splits(
     """
     train = open_source(source)
     if valid_source is None:
-        words = (
-            "data.valid_fraction",
-            "conversation",
-            "data.valid_source=FILE names others to validate on",
+        kept, held_out, line = hold_out(
+            train, valid_fraction, key="data.valid_fraction", noun="conversation"
         )
-        kept, held_out, line = hold_out(train, valid_fraction, *words)
         return kept, held_out, [line]
     valid = open_source(valid_source)
     lines = [f"{valid.name}: conversations for validation"]

@@ -13,7 +13,6 @@ import numpy as np
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
-from mlxlab.nearest import nearest_names
 from mlxlab.wording import one_of
 
 MAX_SHOWN = 40  # characters of a cell in a message
@@ -192,10 +191,8 @@ class Labels:
 
     def describe_unknown(self, name: str) -> str:
         """For messages: a label that is none of these."""
-        near = nearest_names(name, self.names)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = one_of(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
-        return f"unknown label {shorten(name)!r}, expected {known}{hint}"
+        return f"unknown label {shorten(name)!r}, expected {known}"
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

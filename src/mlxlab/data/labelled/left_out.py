@@ -25,14 +25,6 @@ class Fault(NamedTuple):
     describe: Callable[[str], str]  # the fault of a cell, for messages
 
 
-class SingleRows(NamedTuple):
-    """Rows that are the only one of their class, which a split needs two of; `override` counts them as missing."""
-
-    rows: int
-    fault: str
-    override: str
-
-
 class LeftOut(NamedTuple):
     """Rows of a source that are left out; `first` locates one of them, if it could be read."""
 
@@ -69,7 +61,7 @@ def leave_out(
     on_error: OnError,
     max_fraction: float,
     others: Sequence[Fault] = (),
-    find_single_rows: Callable[[np.ndarray], SingleRows | None] = lambda usable: None,
+    find_single_rows: Callable[[np.ndarray], str] = lambda usable: "",
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """(N,) True for rows with a label and texts, and those that are left out, by source.
 
@@ -77,7 +69,7 @@ def leave_out(
         required: the columns that may not be blank.
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
         others: further faults.
-        find_single_rows: in the usable rows of the first source, for a message that names all that is wrong.
+        find_single_rows: the fault of classes of one row among the usable rows of the first source, or "".
 
     Raises:
         DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
@@ -143,20 +135,17 @@ def _refuse(
     rows: LabelledRows,
     faults: Sequence[Fault],
     unusable: np.ndarray,
-    find_single_rows: Callable[[np.ndarray], SingleRows | None],
+    find_single_rows: Callable[[np.ndarray], str],
 ) -> None:
     """Raises DataError for rows that cannot be used; it names every kind of fault, so that one look mends them all."""
     if not unusable.any():
         return
-    single = find_single_rows(~unusable)
     lost = [int(part.sum()) for part in np.split(unusable, rows.starts[1:-1])]
-    lost[0] += single.rows if single else 0
     counts = zip(lost, np.diff(rows.starts).tolist(), strict=True)
     advice = way_to_leave_out(max(count / size for count, size in counts if size))
     texts = [_describe_fault(rows, fault) for fault in faults if fault.rows.any()]
-    if single:
-        texts.append(single.fault)
-        advice += f" {single.override}" if advice and single.override else ""
+    if single := find_single_rows(~unusable):
+        texts.append(single)
     raise DataError("; ".join(texts) + advice)
 
 

@@ -1,7 +1,6 @@
 """Splits the rows of a labelled data set by its settings, after leaving out those that cannot be used."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,10 +15,8 @@ from mlxlab.data.labelled.labels import Column, Labels, shorten
 from mlxlab.data.labelled.left_out import (
     LEFT_OUT,
     LeftOut,
-    SingleRows,
     leave_out,
     no_time,
-    way_to_leave_out,
 )
 from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.split import (
@@ -31,10 +28,8 @@ from mlxlab.data.labelled.split import (
     split_rows,
 )
 from mlxlab.errors import DataError, UserError
-from mlxlab.program import quoted
 from mlxlab.wording import counted
 
-MAX_LISTED = 8  # classes of one row
 FEW = 20  # validation rows: the 95 % interval of an accuracy is wider than 0.3
 SPLITS = ("training", "validation", "test")
 
@@ -47,7 +42,6 @@ class RowSplit(NamedTuple):
     test: np.ndarray
     lines: list[str]
     left_out: int  # rows that cannot be used
-    left_out_share: float  # the largest fraction of them in a source
 
     def digests(self) -> list[str]:
         return [digest(rows) for rows in self[:3]]
@@ -99,7 +93,7 @@ def split_sources(
             )
         if kind == "classification":
             _refuse_single_rows(
-                sources, labels.take(first), [each for each in left_out if each.source == rows.name]
+                labels.take(first), [each for each in left_out if each.source == rows.name]
             )
         strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, options, first), seed)
@@ -116,8 +110,8 @@ def split_sources(
         f"{rows.name}: {sizes}" + (f", {counted(len(test), 'test row')}" if len(test) else "")
     )
     if len(valid) < FEW:
-        remedy = "metrics on so few say little; `crossvalidate` validates on every row"
-        lines.append(f"{rows.name}: only {counted(len(valid), 'validation row')}: {remedy}")
+        few = f"only {counted(len(valid), 'validation row')}: metrics on so few say little"
+        lines.append(f"{rows.name}: {few}")
     parts = [train, valid, test]
     if options.group_column is not None:
         _refuse_shared_groups(rows, options.group_column, parts)
@@ -126,11 +120,8 @@ def split_sources(
     fitted = fit_labels(labels.take(train), sources.label, kind)
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left ({sizes})")
-    unusable = (
-        sum(each.left_out for each in left_out),
-        max((each.left_out / each.rows for each in left_out), default=0.0),
-    )
-    return RowSplit(train, valid, test, [*lines, *overlap], *unusable), fitted, labels
+    unusable = sum(each.left_out for each in left_out)
+    return RowSplit(train, valid, test, [*lines, *overlap], unusable), fitted, labels
 
 
 def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOptions) -> np.ndarray:
@@ -147,48 +138,38 @@ def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOpti
     )  # of a small one none need validate
 
 
-def _single_rows_of_first(
-    sources: Sources, labels: Column, usable: np.ndarray
-) -> SingleRows | None:
-    """The classes of one row in the usable rows of the first source, where these are to be split."""
+def _single_rows_of_first(sources: Sources, labels: Column, usable: np.ndarray) -> str:
+    """The fault of classes of one row in the usable rows of the first source, where these are to be split."""
     first = np.flatnonzero(usable[: sources.rows.starts[1]])
     if sources.options["valid_source"] is not None or not len(first):
-        return None
+        return ""
     with suppress(
         UserError
     ):  # of the labels themselves, which is reported once the others are mended
         if label_kind(labels.take(first), sources.label) == "classification":
-            return _find_single_rows(sources, labels.take(first))
-    return None
+            return _find_single_rows(labels.take(first))
+    return ""
 
 
-def _find_single_rows(sources: Sources, labels: Column) -> SingleRows | None:
-    """The classes of one row, and the key that counts them as missing; None without any."""
+def _find_single_rows(labels: Column) -> str:
+    """The fault of classes of one row; "" without any."""
     counts = np.bincount(labels.codes)
     if not (counts == 1).any() or too_many_classes(len(counts), len(labels.codes)):
-        return None
+        return ""
     code = int(np.argmax(counts == 1))
     single = [labels.values[code] for code in np.flatnonzero(counts == 1).tolist()]
     others = f" (as {len(single) - 1} more)" if len(single) > 1 else ""
     got = (
         f"class {shorten(single[0])!r} has a single row{others}, expected at least 2 to split them"
     )
-    missing = [*sources.options["reading"].absent[1:], *single]
-    override = quoted(f"data.reading.missing={json.dumps(missing, ensure_ascii=False)}")
-    return SingleRows(
-        len(single), f"{labels.where(code)}: {got}", override if len(single) <= MAX_LISTED else ""
-    )
+    return f"{labels.where(code)}: {got}"
 
 
-def _refuse_single_rows(sources: Sources, labels: Column, left_out: Sequence[LeftOut]) -> None:
-    """Raises DataError for classes of one row; it names the keys that count them as missing and leave them out."""
-    if (single := _find_single_rows(sources, labels)) is not None:
-        others = sum(each.left_out for each in left_out)
+def _refuse_single_rows(labels: Column, left_out: Sequence[LeftOut]) -> None:
+    """Raises DataError for classes of one row."""
+    if fault := _find_single_rows(labels):
         besides = "".join(f"; {each.describe().partition(LEFT_OUT)[0]}" for each in left_out)
-        way = way_to_leave_out((single.rows + others) / (len(labels.codes) + others))
-        raise DataError(
-            f"{single.fault}{f'{way} {single.override}' if single.override else ''}{besides}"
-        )
+        raise DataError(f"{fault}{besides}")
 
 
 def _needed_for_training(

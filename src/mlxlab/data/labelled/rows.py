@@ -85,7 +85,7 @@ class Rows:
         require_columns(self._source.header, names, self.columns)
 
     def column(self, name: str) -> "pyarrow.ChunkedArray":
-        """The text of a column, null where it is missing; DataError with the nearest name if there is none."""
+        """The text of a column, null where it is missing; DataError if there is none."""
         self.require([name])
         return self._table.column(name)
 

@@ -37,24 +37,22 @@ class ErrorBudget:
     Thread-safe for one reader and one writer.
 
     Args:
-        hint: after the error of a record, if none may be skipped; a function is called only then.
+        hint: after the error of a record, if none may be skipped.
         max_fraction: of the records that may be skipped.
         key: the option that sets `max_fraction`, if there is one.
         fault: of those that are skipped, in messages.
-        max_logged: the first of those that are skipped have a line in the log.
     """
 
     def __init__(
         self,
         on_error: OnError,
-        hint: str | Callable[[], str] = " (data.on_error=skip leaves out up to 1 % of the records)",
+        hint: str = " (data.on_error=skip leaves out up to 1 % of the records)",
         max_fraction: float = MAX_MALFORMED_FRACTION,
         key: str = "",
         fault: str = "records are malformed",
-        max_logged: int = MAX_LOGGED,
     ) -> None:
         self.on_error, self.hint, self.max_fraction = on_error, hint, max_fraction
-        self.key, self.fault, self.max_logged = key, fault, max_logged
+        self.key, self.fault = key, fault
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
         self.first_error, self.first_key = "", None  # type: str, Hashable
@@ -73,23 +71,20 @@ class ErrorBudget:
         """
         if self.on_error == "strict":
             line = message() if callable(message) else message
-            raise DataError(f"{line}{self.hint() if callable(self.hint) else self.hint}")
+            raise DataError(f"{line}{self.hint}")
         self.malformed_records += 1
         if key in self._known_keys:
             return
         if len(self._known_keys) < MAX_KNOWN_KEYS:
             self._known_keys.add(key)
         self.skipped_records += 1
-        if self.skipped_records > max(self.max_logged, 1):
+        if self.skipped_records > MAX_LOGGED:
             return
         line = message() if callable(message) else message
         if not self.first_error:
             self.first_error, self.first_key, self.first_is_readable = line, key, is_readable
-        if self.max_logged:
-            more = (
-                "; further ones are only counted" if self.skipped_records == self.max_logged else ""
-            )
-            log.warning("skipped %s%s", line, more)
+        is_last = self.skipped_records == MAX_LOGGED
+        log.warning("skipped %s%s", line, "; further ones are only counted" if is_last else "")
 
     def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
         """The windows that have documents; raises DataError if too many were skipped, or a whole epoch has none."""

@@ -11,10 +11,6 @@ from mlxlab.wording import percent
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
-MORE_DOCUMENTS = (
-    "data.validation.source=FILE names text to validate on,"
-    " data.reading.document_unit=paragraph or line makes more of a .txt file"
-)
 MAX_SEARCHED = 2**25  # bytes of a source that may have no document below the limit
 
 
@@ -23,7 +19,6 @@ def hold_out(
     fraction: float,
     key: str = "data.validation.fraction",
     noun: str = "document",
-    advice: str = MORE_DOCUMENTS,
 ) -> tuple["HoldoutSplit", "HoldoutSplit", str]:
     """The training and the validation documents of a source, and a line for the log.
 
@@ -32,7 +27,6 @@ def hold_out(
 
     Args:
         key, noun: of the config that sets `fraction`, and what a document is called, for messages.
-        advice: what to do where there is one document only.
 
     Raises:
         DataError: the source has one document only, or is malformed.
@@ -42,7 +36,7 @@ def hold_out(
         lowest = _lowest_hashes(source, limit)
         if lowest and lowest[0] >= limit:
             if len(lowest) == 1:
-                raise DataError(f"{source.name}: one {noun}, expected two or more; {advice}")
+                raise DataError(f"{source.name}: one {noun}, expected two or more")
             limit, share = lowest[0] + 1, f"1 {noun} (by {key}={fraction:g} none) is"
     train = HoldoutSplit(source, fraction, "train", key, noun, limit)
     valid = HoldoutSplit(source, fraction, "valid", key, noun, limit)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from mlxlab.data.dataset import Table
 from mlxlab.data.strict_csv import Field, parse_csv
 from mlxlab.errors import DataError
-from mlxlab.nearest import nearest_names
 
 
 class Passenger(NamedTuple):
@@ -171,37 +170,18 @@ def _column_indices(
             if separator in names[0]:
                 column = names[0].index(separator) + 1
                 text = f"fields are separated by {name}, expected commas"
-                raise DataError(
-                    f"{path}:1:{column}: {text}{_other_data(names[0].split(separator))}"
-                )
+                raise DataError(f"{path}:1:{column}: {text}")
     for index, name in enumerate(names):
         if name in COLUMNS and name in names[:index]:
             raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
     if missing := _missing_columns(names, labelled):
-        raise DataError(f"{path}:1:1: {missing}{_other_data(names)}")
+        raise DataError(f"{path}:1:1: {missing}")
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _other_data(names: Sequence[str]) -> str:
-    """What to choose for a file that has few of the columns: it is not one of passengers."""
-    if len({*COLUMNS} & {*names}) > len(COLUMNS) // 2:
-        return ""
-    return (
-        "; data=titanic, the default, reads nothing else: choose data=text_classification or data=table for other rows,"
-        " data=streaming for text"
-    )
-
-
 def _missing_columns(names: Sequence[str], labelled: bool) -> str:
-    """The message on all missing columns, each with the nearest name; "" if there are none."""
+    """The message on all missing columns; "" if there are none."""
     missing = [name for name in COLUMNS if name not in names and (labelled or name != "Survived")]
-    unknown = [] if _other_data(names) else [name for name in names if name not in COLUMNS]
-    near = {name: nearest_names(name, unknown, min_ratio=0.5) for name in missing}
-    hints = {
-        name: f" (did you mean {names[0][:40]!r}?)" if names else "" for name, names in near.items()
-    }
     if not missing:
         return ""
-    if len(missing) == 1:
-        return f"column {missing[0]} is missing{hints[missing[0]]}; expected {','.join(COLUMNS)}"
-    return f"columns {', '.join(name + hints[name] for name in missing)} are missing; expected {','.join(COLUMNS)}"
+    return f"missing columns: {', '.join(missing)}; expected {','.join(COLUMNS)}"

@@ -1,7 +1,6 @@
 """Finds a run by what a user calls it: its folder, or its id or name in the store."""
 
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,14 +11,11 @@ from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.nearest import nearest_names, no_such_folder
+from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
 from mlxlab.tracking.runs.tables import format_time
-
-MAX_SUGGESTIONS = 3
-_id = re.compile(r"[0-9a-f]{32}")
 
 
 def open_reader(uri: str | None) -> RunReader:
@@ -42,7 +38,7 @@ def find_run(reader: RunReader, query: str) -> RunRow:
     if len(matches) > 1 and (uid := _uid_in(Path(query))):
         matches = [run for run in matches if run.uid == uid] or matches
     if not matches:
-        raise ConfigError(f"{query}: no such run{_nearest(query, reader.names('runs'))}")
+        raise ConfigError(f"{query}: no such run")
     if len(matches) > 1:
         ids = ", ".join(
             f"{run.short_id} ({' '.join([run.name, format_time(run.start)])})"
@@ -100,18 +96,3 @@ def _uid_in(folder: Path) -> str | None:
     with suppress(InputNotFoundError, DataError):
         return read_manifest(folder)["id"]
     return None
-
-
-def _nearest(query: str, names: list[str]) -> str:
-    """`; did you mean a, b?`, at most MAX_SUGGESTIONS of the names, else how to list them. Ids are not suggested."""
-    names = [name for name in dict.fromkeys(names) if not _id.fullmatch(name)]
-    near = nearest_names(query, names, MAX_SUGGESTIONS)
-    near = (
-        near
-        or [name for name in names if query and query.lower() in name.lower()][:MAX_SUGGESTIONS]
-    )
-    return (
-        f"; did you mean {', '.join(near)}?"
-        if near
-        else "; mlxlab runs list shows those that are tracked"
-    )

@@ -22,7 +22,7 @@ LIMIT_KEYS = {
 def finished_message(
     trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext
 ) -> str:
-    """What to raise to train further, if the run has ended, and was evaluated and reported; else "".
+    """By which limits the run has ended, if it has, and was evaluated and reported; else "".
 
     Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
     """
@@ -35,13 +35,7 @@ def finished_message(
     state.data.load_state_dict(checkpoint.state["data"])
     limits = trainer.reached_limits(checkpoint.state["progress"], state.data.epoch)
     values = join(f"trainer.{key}={value}" for key, value in limits.items())
-    past = f" above {step}" if limits.get("max_steps", step) < step else ""
-    keys = " and ".join(f"trainer.{key}{past * (key == 'max_steps')}" for key in limits)
-    return (
-        f"already finished at step {step} ({values}); raise {keys} to train further"
-        if limits
-        else ""
-    )
+    return f"already finished at step {step} ({values})" if limits else ""
 
 
 def _has_metrics(run_dir: Path) -> bool:

@@ -7,13 +7,12 @@ from typing import Any
 
 from mlxlab.checkpoint.names import whole_run
 from mlxlab.config.issues import one_line, value_at
-from mlxlab.config.resume_overrides import override_name
 from mlxlab.data.instruct.chat_template import generate_options
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.facts.training_limit import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import Block, Column, Commands, Facts, Listing, Section, Table
-from mlxlab.program import join, quoted, resume_overrides, run_dir_override
+from mlxlab.program import join, quoted, resume_overrides
 
 _OF_TEACHERS = (
     "trainer.teachers",
@@ -77,25 +76,6 @@ def use_commands(files: RunFiles) -> dict[str, str]:
     if files.facts.get("masked"):
         return commands
     return {"generate": f"mlxlab generate {run}{generate_options(files.folder)}"} | commands
-
-
-def control_commands(files: RunFiles) -> dict[str, str]:
-    """What trains the same model without its teachers, with the same tokenizer, and compares both."""
-    first, _ = command_lines(files.manifest.get("inputs", {}), files.folder)
-    folder = str(files.folder)
-    options = [text for text in first if not override_name(text).startswith(_OF_TEACHERS)] + [
-        "trainer.teachers=[]"
-    ]
-    tokenizer = value_at(files.config, "data.tokenizer")
-    is_inherited = isinstance(tokenizer, dict) and tokenizer.get("path", "none") is None
-    if is_inherited and not value_at(files.config, "model.pretrained"):
-        options.append(f"data.tokenizer.path={folder}/inference")
-    control = f"{folder}_control"
-    compared = join([f"distilled={folder}", f"control={control}", "baseline=control"])
-    return {
-        "train the control": f"mlxlab train {join([*options, run_dir_override(control)])}",
-        "compare them": f"mlxlab compare {compared}",
-    }
 
 
 def _data(files: RunFiles) -> list[Block]:

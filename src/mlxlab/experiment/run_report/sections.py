@@ -3,7 +3,6 @@
 from mlxlab.config.issues import value_at
 from mlxlab.experiment.run_metrics import Metrics, RunMetrics, describe_counted, interval_text
 from mlxlab.experiment.run_report.curves import evaluation_table, learning_curves
-from mlxlab.experiment.run_report.details import control_commands
 from mlxlab.experiment.run_report.metric_titles import metric_title, unit_of
 from mlxlab.experiment.run_report.mistakes import list_mistakes, title_of_mistakes
 from mlxlab.experiment.run_report.results import (
@@ -18,7 +17,6 @@ from mlxlab.experiment.run_report.run_files import RunFiles
 from mlxlab.html.blocks import (
     Block,
     Column,
-    Commands,
     Image,
     Images,
     Paragraph,
@@ -185,12 +183,7 @@ def _teacher(files: RunFiles) -> list[Block]:
     note = (
         "On the same validation data; of the student its best evaluation, as in the results above."
     )
-    control = (
-        "Did the teacher help? That takes a control, the same model trained without the teacher. One run of each may"
-        " differ by chance: train both over several seeds (seed=1, ...)."
-    )
-    blocks: list[Block] = [Table(columns, rows), Paragraph(note, is_note=True), Paragraph(control)]
-    return [*blocks, Commands(control_commands(files))]
+    return [Table(columns, rows), Paragraph(note, is_note=True)]
 
 
 def _cell(name: str, metrics: Metrics) -> str:

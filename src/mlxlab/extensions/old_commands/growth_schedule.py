@@ -6,9 +6,9 @@ from textwrap import indent
 from typing import Any, Protocol
 
 from mlxlab.config.hydra.yaml_limits import parse_yaml
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_text
+from mlxlab.nearest import suggestion
 
 
 class Command(Protocol):

@@ -1,6 +1,5 @@
 """All families of published models, by type and by backbone."""
 
-import re
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
@@ -25,17 +24,6 @@ FAMILIES: Sequence[Family] = (
 def families_of(target: str) -> list[Family]:
     """Those whose weights a backbone can take, by its `_target_`."""
     return [family for family in FAMILIES if target in family.targets]
-
-
-def our_names(published: str) -> list[str]:
-    """The modules of ours, without the number of their layer, that a family names so: `q_proj`, `dense`, `Wqkv`."""
-    tables = [
-        (ours, re.sub(r"\.\d+$", "", theirs))
-        for family in FAMILIES
-        for ours, theirs in family.names
-    ]
-    matches = [ours for ours, theirs in tables if theirs.rpartition(".")[2] == published]
-    return list(dict.fromkeys(name.removeprefix("layers.{}.") for name in matches))
 
 
 def family_of(config: PretrainedConfig, target: str, title: str) -> Family:

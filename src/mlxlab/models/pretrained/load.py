@@ -15,7 +15,7 @@ from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
-from mlxlab.nearest import nearest_path, no_such_file, no_such_folder
+from mlxlab.nearest import nearest_path, no_such_folder
 from mlxlab.program import install_command
 
 CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
@@ -35,7 +35,7 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     path, title = Path(os.path.expanduser(name)), f"{key}={name}"
     if path.suffix == ".gguf":
         if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
-            raise InputNotFoundError(no_such_file(path, title, "a GGUF file"))
+            raise InputNotFoundError(f"{title}: no such file{nearest_path(path)}")
         return path
     if os.path.isdir(path):
         if needs_config:
@@ -49,9 +49,8 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         if not is_hub_id or "did you mean" in message:
             raise InputNotFoundError(f"{key}={message}")
     if not is_hub_id:
-        near = nearest_path(path, is_folder=True, suffix=".gguf")
         raise InputNotFoundError(
-            f"{title}: no such folder, and not a hub id (owner/name){near and f'; {near}'}"
+            f"{title}: no such folder, and not a hub id (owner/name){nearest_path(path)}"
         )
     return _download(name, title)
 
@@ -75,16 +74,13 @@ def _download(name: str, title: str) -> Path:
 
 
 def _refuse_without_model(folder: Path, title: str) -> None:
-    """InputNotFoundError for a folder without config.json, with its sub-folder that has one."""
+    """InputNotFoundError for a folder without config.json."""
     if (folder / CONFIG).exists():
         return
-    inner = sorted(
-        path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in folder.glob(pattern)
+    got = (
+        "; this is the folder of a run (model.init_from)" if (folder / "inference").is_dir() else ""
     )
-    hint = f"; did you mean {title.rstrip('/')}/{inner[0].relative_to(folder)}?" if inner else ""
-    if (folder / "inference").is_dir():
-        hint = "; this is the folder of a run: model.init_from begins with its weights"
-    raise InputNotFoundError(f"{title}: {CONFIG} not found; expected a folder with {FILES}{hint}")
+    raise InputNotFoundError(f"{title}: {CONFIG} not found; expected a folder with {FILES}{got}")
 
 
 def tokenizer_dir(name: str, cache: Path) -> Path:

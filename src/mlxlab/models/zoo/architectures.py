@@ -11,7 +11,6 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.constraints import Layers, ModelSize
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.untrusted import ShapeError, validate
@@ -151,8 +150,7 @@ def _module_name(config: Mapping[str, object], title: str) -> str:
         name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
     known = architectures()
     if name not in known:
-        suggestion = did_you_mean(nearest(model_type, known))
-        raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}{suggestion}")
+        raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}")
     return str(name)
 
 

@@ -3,9 +3,9 @@
 import inspect
 from collections.abc import Mapping
 
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.models.zoo.architectures import VOCABULARIES, arguments_of
+from mlxlab.nearest import suggestion
 
 OF_ANY_MODEL = {  # keys of a config.json that are no sizes
     *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),

@@ -3,12 +3,13 @@
 import csv
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from mlxlab.config.hydra.search_space import Point
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.sweep.search.commands import Commands
 from mlxlab.sweep.search.study import Study
 from mlxlab.sweep.search.trial import State, Trial
 
@@ -17,22 +18,24 @@ _MAX_ROWS = 20
 _PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
 
 
-def write_search_result(study: Study, folder: Path, commands: Commands) -> str:
+def write_search_result(study: Study, folder: Path, command_of: Callable[[Point], str]) -> str:
     """Writes both files; returns the table and the best trials as text."""
     best = best_trials(study)
     write_atomic(folder / TRIALS, _csv(study))
-    write_json(folder / RESULT, _as_json(study, best, commands))
+    write_json(folder / RESULT, _as_json(study, best, command_of))
     lines = [_table(study), ""]
     for trial in best[:_MAX_ROWS]:
         values = ", ".join(f"{name} {value:.6g}" for name, value in _values(study, trial).items())
-        lines.append(f"best: trial {trial.number}, {values}\n    {commands.trial(trial.point)}")
+        lines.append(f"best: trial {trial.number}, {values}\n    {command_of(trial.point)}")
     counts = Counter(trial.state for trial in study.trials)
     total = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     lines.append(f"{total}; {folder / TRIALS}, {folder / RESULT}")
     return "\n".join([*lines, *([_PAUSED] if counts["paused"] else [])])
 
 
-def _as_json(study: Study, best: list[Trial], commands: Commands) -> dict[str, object]:
+def _as_json(
+    study: Study, best: list[Trial], command_of: Callable[[Point], str]
+) -> dict[str, object]:
     """The contents of search.json."""
     settings, counts = study.settings, Counter(trial.state for trial in study.trials)
     return {
@@ -50,7 +53,7 @@ def _as_json(study: Study, best: list[Trial], commands: Commands) -> dict[str, o
                 "trial": trial.number,
                 "values": _values(study, trial),
                 "overrides": trial.point,
-                "command": commands.trial(trial.point),
+                "command": command_of(trial.point),
             }
             for trial in best
         ],

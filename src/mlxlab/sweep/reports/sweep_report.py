@@ -42,9 +42,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     )
     best = read_best(sweep, configurations[ranking.entries[0].index]) if ranking.entries else None
     finding = best.finding if best else ""
-    verdict = describe_ranking(
-        ranking, configurations, sweep.objective, sweep.repetitions, sweep.folds, finding
-    )
+    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetitions, finding)
     images = {}
     if len(configurations) > 1:
         from mlxlab.analysis.sweeps.figures import draw_figures

@@ -1,6 +1,7 @@
 """The command that repeats a trial of a search, as the user types it."""
 
 import shlex
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -17,34 +18,22 @@ _OWN = (
 )
 
 
-class Commands:
-    """Those of one search.
+def trial_command(config: DictConfig, overrides: Sequence[str], point: Point) -> str:
+    """Trains the point of a trial again, as a run of its own.
 
     Args:
         config: that of the sweep.
         overrides: of every trial.
     """
+    flags: list[str] = []
+    for source in config.hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", source.path]
+    if config.hydra.job.config_name != "train":
+        flags += ["--config-name", config.hydra.job.config_name]
 
-    def __init__(self, config: DictConfig, overrides: list[str]) -> None:
-        self.overrides = overrides
-        self.hydra = [
-            text
-            for text in as_typed(config.hydra.overrides.hydra)
-            if not text.lstrip("+").startswith("hydra.mode=")
-        ]
-        sources = config.hydra.runtime.config_sources
-        folders = [source.path for source in sources if source.provider == "command-line"]
-        name = config.hydra.job.config_name
-        self.flags = [text for path in folders for text in ("--config-dir", path)]
-        self.flags += [] if name == "train" else ["--config-name", name]
-
-    def trial(self, point: Point) -> str:
-        """Trains the point of a trial again, as a run of its own."""
-        hydra = [text for text in self.hydra if not text.lstrip("+").startswith(_OWN)]
-        single = (
-            ["hydra.mode=RUN"] if any(text.startswith("sweep=") for text in self.overrides) else []
-        )
-        return self._command([*single, *hydra, *self.overrides, *override_texts(point)])
-
-    def _command(self, args: list[str]) -> str:
-        return f"mlxlab train {shlex.join([*self.flags, *args])}"
+    typed = as_typed(config.hydra.overrides.hydra)
+    hydra = [text for text in typed if not text.lstrip("+").startswith(_OWN)]
+    if any(text.startswith("sweep=") for text in overrides):
+        hydra.insert(0, "hydra.mode=RUN")
+    return f"mlxlab train {shlex.join([*flags, *hydra, *overrides, *override_texts(point)])}"

@@ -1,6 +1,7 @@
 """The sweeper of `hydra/sweeper=search`: proposes trials, runs each as a job of Hydra's launcher, keeps the study."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from mlxlab.sweep.search.build_sampler import (
     optuna_version,
     sampler_settings,
 )
-from mlxlab.sweep.search.commands import Commands
+from mlxlab.sweep.search.commands import trial_command
 from mlxlab.sweep.search.samplers import Sampler
 from mlxlab.sweep.search.study import FILE, Study, StudySettings, open_study
 from mlxlab.sweep.search.trial_launcher import TrialLauncher
@@ -132,14 +133,15 @@ class SearchSweeper:
                 return self._search(study, folder)
 
     def _search(self, study: Study, folder: Path) -> int:
-        commands, exit_code = Commands(self.config, self.overrides), 1
+        command_of = partial(trial_command, self.config, self.overrides)
+        exit_code = 1
         sampler = build_sampler(study, self.settings, self.space)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         self.context.callbacks.on_multirun_start(config=self.config, config_name="train")
         try:
             exit_code = self._run_trials(study, sampler, folder)
         finally:
-            terminal.show(write_search_result(study, folder, commands))
+            terminal.show(write_search_result(study, folder, command_of))
             self.context.callbacks.on_multirun_end(
                 config=self.config, config_name="train", exit_code=exit_code
             )

@@ -1,12 +1,9 @@
 """Rows as text: words of numbers, missing cells, columns that mix both, and the saved state."""
 
 import json
-import shlex
 
 import numpy as np
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from mlxlab.data.labelled.labels import Column
 from mlxlab.data.labelled.table.fit_renderer import fit_renderer
@@ -102,39 +99,8 @@ def test_mostly_numbers_are_an_error_that_names_cells_rows_and_the_way_out():
         "cars.csv:3: column 'age': 3 of 7 cells are no finite numbers: '?', 'nan'"
     )
     assert "cars.csv:9" in message
-    assert """list them: "data.reading.missing=['?','nan']";""" in message
-    assert "data.columns" in message
-    with pytest.raises(
-        DataError, match=r"list them in data\.reading\.missing; if the column holds names"
-    ):
-        fit({"ticket": [*"abcd", *"123456789"]})
-    assert "data.categorical" in message
-    with pytest.raises(DataError, match=r"list them in data\.reading\.missing;"):
-        fit({"age": [*"123456789", "n" * 50]})  # the message shortens the cell
-
-
-def pasted(message, before, after):
-    """The override between two parts of a message, as a shell and Hydra read it."""
-    [word] = shlex.split(message.partition(before)[2].rpartition(after)[0])
-    override = OverridesParser.create().parse_override(word)
-    values = OmegaConf.to_container(OmegaConf.create({"list": override.value()}), resolve=True)[
-        "list"
-    ]
-    return override.key_or_group, [*map(str, values)]
-
-
-@pytest.mark.parametrize(
-    "name", ["it's", "back\\slash", '"both\'s"', "$HOME", "${seed}", "comma, [list]", "stop!"]
-)
-def test_overrides_to_paste_are_quoted_for_a_shell_and_for_hydra(name):
-    numbers = [str(n) for n in range(20)]
-    table = {"row_id": numbers, name: [f"text {n % 3}" for n in range(20)], "b": ["x", "y"] * 10}
-    _, [_, line] = fit(table)
-    assert pasted(line, "identifier; ", " leaves it out") == ("data.columns", [name, "b"])
-    with pytest.raises(DataError) as caught:
-        fit({"age": [*numbers, name]})
-    listed = pasted(str(caught.value), "list them: ", "; if the column")
-    assert listed == ("data.reading.missing", [name])
+    for key in ("data.reading.missing", "data.columns", "data.categorical"):
+        assert key in message
 
 
 @pytest.mark.parametrize("cells", [["99,5", "-1,25"], ["1.234,5", "2,0"], ["1,234", "12,345.6"]])
@@ -171,7 +137,7 @@ def test_columns_that_say_nothing_are_logged():
         {"id": [f"x{row}" for row in range(rows)], "sea": ["Baltic"] * rows, "note": [None] * rows}
     )
     assert lines[1:] == [
-        "column 'id' has another text in each of 12 training rows, as an id has; data.columns can leave it out",
+        "column 'id' has another text in each of 12 training rows, as an id has",
         "column 'sea' is 'Baltic' in all training rows: it says nothing",
         "column 'note' is missing in all training rows",
     ]
@@ -186,7 +152,7 @@ def test_texts_that_hardly_repeat_are_logged_as_ids_or_sentences():
         }
     )
     assert lines[1:] == [
-        "column 'ticket' has 19 different texts in 20 training rows, as an id has; data.columns can leave it out",
+        "column 'ticket' has 19 different texts in 20 training rows, as an id has",
         "column 'note' has 19 different texts in 20 training rows: of the baselines only TF-IDF reads their words",
     ]
 

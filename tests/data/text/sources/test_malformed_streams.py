@@ -29,7 +29,7 @@ BAD_LINES = {
     "a number": (b"17", "17 is not an object"),
     "no such key": (
         b'{"txt": "x"}',
-        "no column 'text', expected txt; did you mean data.text_column=txt",
+        "no column 'text', expected one of txt",
     ),
     "a number for the text": (b'{"text": 3}', "holds 3, expected text"),
     "null for the text": (b'{"text": null}', "holds null, expected text"),
@@ -189,9 +189,7 @@ def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
-    with pytest.raises(
-        DataError, match=r"expected one of number, txt; did you mean data\.text_column=txt"
-    ):
+    with pytest.raises(DataError, match=r"expected one of number, txt"):
         open_source(str(path), on_error="skip")
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 

@@ -190,7 +190,7 @@ class LineRows:
             raise DataError(
                 f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}"
             )
-        require_columns(f"{path}:1", columns or (), header, records.hint)
+        require_columns(f"{path}:1", columns or (), header)
         return CsvReader(records, header if columns is None else columns)
 
 

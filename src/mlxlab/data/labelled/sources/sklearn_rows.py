@@ -8,7 +8,6 @@ from mlxlab.data.labelled.sources.source import Chunk, text_chunk
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.records import require_columns
 from mlxlab.errors import InputNotFoundError
-from mlxlab.nearest import nearest_names
 
 TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 LABEL = "target"
@@ -19,9 +18,7 @@ class SklearnRows:
 
     def __init__(self, table: str) -> None:
         if table not in TABLES:
-            near = nearest_names(table, TABLES)
-            hint = f"; did you mean sklearn:{near[0]}?" if near else ""
-            raise InputNotFoundError(f"sklearn:{table}: expected one of {', '.join(TABLES)}{hint}")
+            raise InputNotFoundError(f"sklearn:{table}: expected one of {', '.join(TABLES)}")
         self.table, self.name = table, f"sklearn:{table}"
         self.header = self.name
         self.fingerprint = f"{self.name}@{importlib.metadata.version('scikit-learn')}"

@@ -14,7 +14,6 @@ from mlxlab.data.labelled.table.renderer import (
 )
 from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
-from mlxlab.program import list_override
 
 MAX_EXAMPLES = 3  # cells named in a message
 MAX_COLUMNS = 12  # listed in an override
@@ -49,7 +48,7 @@ def fit_renderer(
         if values is not None:
             _check_numbers(everywhere)
             bounds[name] = numbers.fit(values)
-        lines += _describe(column, values is not None, list(dict.fromkeys(template.fields)))
+        lines += _describe(column, values is not None)
     count, texts = len(bounds), len(set(template.fields)) - len(bounds)
     rule = (
         f"at most {numbers.bins} bins each"
@@ -72,8 +71,7 @@ def _numbers(column: Column) -> np.ndarray | None:
         raise _mixed(column, others, int(is_other.sum()), len(codes))
     if len(column.values) and all(map(is_number_with_comma, column.values)):
         got = f"numbers with a comma, such as {shorten(column.values[0])!r}"
-        way_out = "expected a decimal point and no other separator; data.categorical reads the column as text"
-        raise DataError(f"{column.where(0)}: {got}; {way_out}")
+        raise DataError(f"{column.where(0)}: {got}; expected a decimal point")
     return None
 
 
@@ -83,17 +81,8 @@ def _mixed(column: Column, others: Sequence[int], count: int, cells: int) -> Dat
     examples = [f"{shorten(column.values[code])!r}" for code in others[:MAX_EXAMPLES]]
     rows = ", ".join(map(column.location, first))
     got = f"{count} of {cells} cells are no finite numbers: {', '.join(examples)} ({rows})"
-    cells_to_list = [column.values[code] for code in others]
-    can_be_typed = len(others) <= MAX_EXAMPLES and all(
-        cell == shorten(cell) for cell in cells_to_list
-    )
-    key = "data.reading.missing"
-    override = f": {list_override(key, cells_to_list)}" if can_be_typed else f" in {key}"
-    way_out = (
-        f"if they stand for a missing number, list them{override}; "
-        "if the column holds names, list it in data.categorical; data.columns=[...] can leave it out"
-    )
-    return DataError(f"{column.location(first[0])}: column {column.name!r}: {got}; {way_out}")
+    keys = "see data.reading.missing, data.categorical and data.columns"
+    return DataError(f"{column.location(first[0])}: column {column.name!r}: {got}; {keys}")
 
 
 def _check_numbers(column: Column) -> None:
@@ -104,7 +93,7 @@ def _check_numbers(column: Column) -> None:
             raise DataError(f"{where}: {expected_number(column.name, cell)}")
 
 
-def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[str]:
+def _describe(column: Column, is_number: bool) -> list[str]:
     rows, present = len(column.codes), column.codes >= 0
     name = f"column {column.name!r}"
     if not present.any():
@@ -115,10 +104,7 @@ def _describe(column: Column, is_number: bool, columns: Sequence[str]) -> list[s
         return [f"{name} {_describe_texts(column)}"]
     if is_number and rows >= MIN_IDS and _is_identifier(column):
         unique = f"{name} has another whole number in each of {rows:,} training rows"
-        others = [each for each in columns if each != column.name]
-        listed = list_override("data.columns", others) if 0 < len(others) <= MAX_COLUMNS else ""
-        way_out = f"{listed or 'data.columns=[...] with the other columns'} leaves it out"
-        return [f"{unique}: probably an identifier; {way_out}"]
+        return [f"{unique}: probably an identifier"]
     return []
 
 
@@ -137,7 +123,7 @@ def _describe_texts(column: Column) -> str:
     )
     if 2 * sum(" " in text.strip() for text in column.values) > count:
         return f"has {got} training rows: of the baselines only TF-IDF reads their words"
-    return f"has {got} training rows, as an id has; data.columns can leave it out"
+    return f"has {got} training rows, as an id has"
 
 
 def _is_identifier(column: Column) -> bool:

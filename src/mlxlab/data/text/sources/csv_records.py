@@ -51,7 +51,7 @@ class CsvRecords:
             1,
             0,
         )  # the line on which the last record began; fields of a record
-        self.hint, self.line_end = "", b""
+        self.line_end = b""
         self._fault: MalformedRecord | None = None  # the first one in the text of this record
         try:
             line = self._next_line()
@@ -60,11 +60,12 @@ class CsvRecords:
         unquoted = re.sub(r'"[^"]*"?', "", line)
         if delimiter is None:
             self.delimiter = max(DELIMITERS, key=unquoted.count)  # the first of several
-        others = [sign for sign in DELIMITERS if sign != self.delimiter and sign in unquoted]
         self.header = [name.strip() for name in self._parse(line)]
-        if others:
-            self.hint = f"; did you mean {_as_typed(others[0])}?"
         self._raise_fault()
+        if len(self.header) == 1 and any(sign in unquoted for sign in DELIMITERS):
+            got = f"one column {self.header[0][:MAX_SHOWN]!r}"
+            expected = f"expected {self.delimiter!r} between names (data.reading.delimiter)"
+            raise MalformedRecord(f"{got}, {expected}", 1)
         self._check_header()
         self.width = len(self.header)
 
@@ -80,17 +81,13 @@ class CsvRecords:
         record = self._parse(line) if '"' in line else line.split(self.delimiter)
         self._raise_fault()
         if len(record) != self.width:
-            expected = f"a row of {len(record)} fields, expected {self.width} as in the header"
-            hint = self.hint or (
-                f" (quote a text with {self.delimiter!r})" if self.width == 1 else ""
-            )
-            raise MalformedRecord(expected + hint, self.first_line)
+            got = f"a row of {len(record)} fields"
+            expected = f"expected {self.width} as in the header"
+            raise MalformedRecord(f"{got}, {expected}", self.first_line)
         return record
 
     def _check_header(self) -> None:
         header = self.header
-        if len(header) == 1 and self.hint:
-            raise MalformedRecord(f"one column {header[0][:MAX_SHOWN]!r}{self.hint}", 1)
         for index, name in enumerate(header):
             if not name.strip():
                 raise MalformedRecord(f"column {index + 1} of {len(header)} has no name", 1)
@@ -169,12 +166,3 @@ class CsvRecords:
             return MalformedRecord(message, *opened)
         expected = f"{self.delimiter!r} expected after a closing quote, got {got!r} (double a quote inside a field)"
         return MalformedRecord(expected, line, column)
-
-
-def _as_typed(delimiter: str) -> str:
-    """The override for a delimiter as it is typed in a shell: the quotes inside are Hydra's."""
-    return (
-        """$'data.reading.delimiter="\\t"'"""
-        if delimiter == "\t"
-        else f"\"data.reading.delimiter='{delimiter}'\""
-    )

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from mlxlab.data.input_files import describe_file_type, suggest_file
+from mlxlab.data.input_files import describe_file_type
 from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.nearest import nearest_path
 
 ROW_SUFFIXES = tuple(
     f".{kind}{codec}" for kind in ("csv", "tsv", "jsonl") for codec in (".gz", ".zst", "")
@@ -141,7 +142,7 @@ def find_files(source: str, suffixes: Sequence[str] = SUFFIXES) -> FileSet:
     elif any(sign in source for sign in GLOB_CHARACTERS):
         root, names = _glob(path)
     else:
-        raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}")
+        raise InputNotFoundError(f"{source}: no such file or folder{nearest_path(path)}")
     formats = {name: suffix for name in sorted(names) if (suffix := suffix_of(name)) in suffixes}
     if not formats:
         other = f" (of {len(names)} files)" if names else ""
@@ -178,7 +179,7 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     )
     root = Path(*path.parts[:fixed])
     if not root.is_dir():
-        raise InputNotFoundError(f"{path}: {root} is not a folder{suggest_file(root)}")
+        raise InputNotFoundError(f"{path}: {root} is not a folder{nearest_path(root)}")
     matches = root.glob(str(Path(*path.parts[fixed:])))
     names = [
         str(entry.relative_to(root))

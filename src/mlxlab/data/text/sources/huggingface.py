@@ -15,7 +15,6 @@ from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.nearest import nearest_names
 from mlxlab.program import install_command
 
 if TYPE_CHECKING:
@@ -119,9 +118,7 @@ def open_huggingface(name: str, config: str | None, split: str, revision: str | 
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
     if split not in splits:
-        close = nearest_names(split, splits)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
+        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}")
     label = "/".join(filter(None, (name, config, split))) + f"@{commit[:8]}"
     return HubSplit(splits[split], label, f"{name}@{commit}:{config}:{split}")
 

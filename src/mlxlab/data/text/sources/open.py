@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlxlab.data.input_files import describe_binary, suggest_file
+from mlxlab.data.input_files import describe_binary
 from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import (
     GLOB_CHARACTERS,
@@ -27,6 +27,7 @@ from mlxlab.data.text.sources.records import (
 )
 from mlxlab.data.text.sources.windows import SequentialSource, TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.nearest import nearest_path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
@@ -130,7 +131,7 @@ def is_local(source: str) -> bool:
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
     raise InputNotFoundError(
-        f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub"
+        f"{source}: no such file or folder, and no owner/name of the hub{nearest_path(path)}"
     )
 
 

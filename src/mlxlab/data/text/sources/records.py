@@ -14,7 +14,6 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from mlxlab.errors import DataError
-from mlxlab.nearest import nearest_names
 
 DocumentUnit = Literal["file", "paragraph", "line"]
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
@@ -178,14 +177,10 @@ def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def column_text(row: Mapping[str, object], column: str, key: str = "data.text_column=") -> str:
-    """The text in a column; raises ValueError unless it is text that UTF-8 can encode, of at most `MAX_RECORD`.
-
-    Args:
-        key: precedes the nearest column in a message: the config key that names the column, "" for none.
-    """
+def column_text(row: Mapping[str, object], column: str) -> str:
+    """The text in a column; raises ValueError unless it is text that UTF-8 can encode, of at most `MAX_RECORD`."""
     if column not in row:
-        raise ValueError(missing_column(column, list(row), key))
+        raise ValueError(missing_column(column, list(row)))
     text = row[column]
     if not isinstance(text, str):
         raise ValueError(f"column {column!r} holds {abbreviate(text)}, expected text")
@@ -203,45 +198,30 @@ def column_text(row: Mapping[str, object], column: str, key: str = "data.text_co
 class MissingColumnError(DataError):
     """Columns that do not exist: `missing`, in the data at `place`; `after_keys` is the message after those keys."""
 
-    def __init__(
-        self, place: str, missing: Sequence[str], columns: Sequence[str], hint: str = ""
-    ) -> None:
-        super().__init__(f"{place}: {_missing_columns(missing, columns)}{hint}")
+    def __init__(self, place: str, missing: Sequence[str], columns: Sequence[str]) -> None:
+        super().__init__(f"{place}: {_missing_columns(missing, columns)}")
         self.missing, self.after_keys = (
             missing,
-            f"{_missing_columns(missing, columns, f' in {place}')}{hint}",
+            f"{_missing_columns(missing, columns, f' in {place}')}",
         )
 
 
-def require_columns(
-    place: str, names: Iterable[str], columns: Iterable[str], hint: str = ""
-) -> None:
+def require_columns(place: str, names: Iterable[str], columns: Iterable[str]) -> None:
     """Raises MissingColumnError, which names them all, if some of these are not columns."""
     known = list(columns)
     if missing := [name for name in dict.fromkeys(names) if name not in known]:
-        raise MissingColumnError(place, missing, known, hint)
+        raise MissingColumnError(place, missing, known)
 
 
-def missing_column(
-    column: str, columns: Sequence[str], key: str = "data.text_column=", where: str = ""
-) -> str:
-    close = nearest_names(column, columns)
-    hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
-    if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
-        hint = f"; did you mean the list {key}[{column}]?"
-    return f"no column {column!r}{where}, expected {'one of ' * (len(columns) > 1)}{_listed(columns)}{hint}"
+def missing_column(column: str, columns: Sequence[str], where: str = "") -> str:
+    return f"no column {column!r}{where}, expected one of {_listed(columns)}"
 
 
 def _missing_columns(missing: Sequence[str], columns: Sequence[str], where: str = "") -> str:
     if len(missing) == 1:
-        return missing_column(missing[0], columns, "", where)
-    near = ((name, nearest_names(name, columns)) for name in missing)
-    named = (
-        f"{name!r} (did you mean {printable(close[0])}?)" if close else repr(name)
-        for name, close in near
-    )
-    some = "some of " * (len(columns) > 1)
-    return f"no columns {', '.join(named)}{where}, expected {some}{_listed(columns)}"
+        return missing_column(missing[0], columns, where)
+    named = ", ".join(map(repr, missing))
+    return f"no columns {named}{where}, expected some of {_listed(columns)}"
 
 
 def _listed(columns: Sequence[str]) -> str:

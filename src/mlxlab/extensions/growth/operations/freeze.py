@@ -1,12 +1,12 @@
 """Parameters that are trained from an operation on, or no longer."""
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import Source, Sources
 from mlxlab.extensions.growth.operations.schema import Freeze, Unfreeze
 from mlxlab.models.adapters.freeze import adapter_paths, select_paths
 from mlxlab.models.build import Architecture
+from mlxlab.nearest import suggestion
 
 
 def freeze_node(operation: Freeze, before: Architecture) -> Architecture:

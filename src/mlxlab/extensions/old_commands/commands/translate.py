@@ -19,10 +19,10 @@ import yaml
 from mlxlab import program
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.old_commands.growth_schedule import as_text, growth_override
 from mlxlab.files.untrusted import read_json, read_text
+from mlxlab.nearest import suggestion
 from mlxlab.redact import redact
 
 FIELD = r"\{([\w*/-]*)\}"
