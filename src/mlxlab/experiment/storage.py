@@ -23,9 +23,7 @@ class Storage(Protocol):
     def check(self) -> None:
         """Raises UserError if the place is required and cannot be read."""
 
-    def copies(
-        self, folder: Path, run: str, table: Path | None = None
-    ) -> AbstractContextManager[object]:
+    def copies(self, folder: Path, run: str, table: Path | None) -> AbstractContextManager[object]:
         """Copies each checkpoint of a run, with what a resume needs, for as long as the context lasts.
 
         Args:
@@ -58,9 +56,7 @@ class NoCloud:
     def check(self) -> None:
         return
 
-    def copies(
-        self, folder: Path, run: str, table: Path | None = None
-    ) -> AbstractContextManager[None]:
+    def copies(self, folder: Path, run: str, table: Path | None) -> AbstractContextManager[None]:
         return nullcontext()
 
 

@@ -81,7 +81,7 @@ class Cloud:
         if self.required:
             self.store.list(self.prefix)
 
-    def copies(self, folder: Path, run: str, table: Path | None = None) -> Uploads:
+    def copies(self, folder: Path, run: str, table: Path | None) -> Uploads:
         """Uploads the checkpoints of a run in the background, for as long as the context lasts."""
         source = RunFiles(folder, table)
         return Uploads(

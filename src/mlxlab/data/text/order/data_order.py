@@ -1,4 +1,4 @@
-"""The protocol of `data/order`: what comes first in training text."""
+"""The interface of `data/order`: what comes first in training text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
