@@ -10,8 +10,8 @@ import os
 import sys
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
+from mlxlab.backend.memory import total_memory
 from mlxlab.backend.openblas import use_openblas
 from mlxlab.errors import ConfigError
 
@@ -130,7 +130,4 @@ def _memory_limit() -> int:
             if 0 < float(setting) < 1e6:
                 return int(float(setting) * 1e9)
         raise ConfigError(f"MLXLAB_MEMORY={setting}: expected a number of GB > 0")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return int(0.8 * memory)
+    return int(0.8 * total_memory())

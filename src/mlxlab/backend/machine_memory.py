@@ -1,4 +1,4 @@
-"""Memory of this machine and of processes, in bytes."""
+"""Memory in use by this machine and its processes, in bytes."""
 
 import resource
 import sys
@@ -7,23 +7,18 @@ from pathlib import Path
 
 import psutil
 
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def total_memory() -> int:
-    """That of the machine or container."""
-    return min(psutil.virtual_memory().total, _limit() or psutil.virtual_memory().total)
+from mlxlab.backend.memory import CGROUP, container_limit
 
 
 def free_memory() -> int:
     """What new processes can take without swapping, in the machine and in the container."""
     free = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):
-        if limit := _limit():
+        if limit := container_limit():
             statistics = dict(
-                line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines()
+                line.split() for line in (CGROUP / "memory.stat").read_text().splitlines()
             )
-            used = int((_CGROUP / "memory.current").read_text()) - int(
+            used = int((CGROUP / "memory.current").read_text()) - int(
                 statistics.get("inactive_file", 0)
             )
             free = min(free, limit - used)
@@ -55,9 +50,3 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
-
-
-def _limit() -> int | None:
-    with suppress(OSError, ValueError):
-        return int((_CGROUP / "memory.max").read_text())
-    return None

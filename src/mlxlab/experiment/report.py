@@ -22,7 +22,6 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import LOSS, VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
 from mlxlab.wording import counted, percent
@@ -231,24 +230,6 @@ def warn_of_long_rows(data: DataModule, model: Model) -> None:
     """A warning if many rows are longer than `data.seq_len`."""
     if isinstance(data, MeasuresRows) and data.row_lengths.are_many:
         logger.warning(data.row_lengths.advise(model.backbone.position_limit))
-
-
-def describe_memory(state: TrainState, budget: int) -> list[str]:
-    """A line for the user if weights, gradients and optimizer alone exceed the bytes that a run may use."""
-    arrays = {
-        **flatten_arrays(state.model.parameters()),
-        **flatten_arrays({"optimizer": state.optimizer.state}),
-    }
-    gradients = sum(
-        array.nbytes for array in flatten_arrays(state.model.trainable_parameters()).values()
-    )
-    needed = gradients + sum(array.nbytes for array in arrays.values())
-    if needed <= budget:
-        return []
-    parts = (
-        f"weights, gradients and optimizer take {needed / 1e9:,.2f} GB of {budget / 1e9:,.2f} GB"
-    )
-    return [f"does not fit this machine: {parts}, without any activations; see mlxlab info"]
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:

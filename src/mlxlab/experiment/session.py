@@ -19,6 +19,7 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_data, build_model, model_seed
 from mlxlab.experiment.start import Start, admitted, carry_into
+from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
@@ -169,13 +170,14 @@ def build_session(
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer, notes = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data, epochs)
+    processes = group or ProcessGroup()
+    check_training_memory(cfg, architecture, data, trainer, processes.size)
     with activity("building the model and loading its weights"):
         model = build_model(cfg, data, saved, draw=draw)
     fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
     initial = source.load_into(*fit, model_seed(cfg)) if source else None
     if saved is None:
         loader.load_initial_weights(model)
-    processes = group or ProcessGroup()
     context = FitContext(
         cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import cast
 
 from mlxlab import terminal
-from mlxlab.backend import memory_budget
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
@@ -30,7 +29,6 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.report import (
-    describe_memory,
     describe_training,
     log_lines,
     warn_of_long_rows,
@@ -97,7 +95,6 @@ def train(requested: Config, context: RunContext) -> float:
     log_lines(
         *session.messages,
         *describe_training(session.model),
-        *describe_memory(state, memory_budget()),
     )
     warn_of_long_rows(data, session.model)
     if not continues:

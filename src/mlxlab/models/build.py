@@ -11,6 +11,7 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.initialization import initialize
+from mlxlab.models.memory_bound import check_weights
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
@@ -47,7 +48,8 @@ def build_model(
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
     """
-    options, node = split_node(train_new_weights(node))
+    node = train_new_weights(node)
+    options, _ = split_node(node)
     path = resolve(options.pretrained) if options.pretrained else None
     shape = (
         {}
@@ -61,14 +63,12 @@ def build_model(
     has_options = (
         options.adapter is not None or bool(options.freeze) or options.quantization.bits is not None
     )
-    backbone = new_backbone()
-    if path is not None and load_pretrained:
-        refuse_too_large(backbone, path)
-        if has_options:
-            from mlxlab.models.adapters.apply import check_patterns
+    backbone = new_backbone(files=path if load_pretrained else None)
+    if path is not None and load_pretrained and has_options:
+        from mlxlab.models.adapters.apply import check_patterns
 
-            outline = new_backbone()  # its arrays are never evaluated
-            check_patterns(Model(outline, new_head(outline)), options)
+        outline = new_backbone()  # its arrays are never evaluated
+        check_patterns(Model(outline, new_head(outline)), options)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
@@ -150,15 +150,30 @@ def build_backbone(
     vocab_size: int,
     pair_separator: int | None = None,
     kind: TaskKind = "language_modelling",
+    files: Path | None = None,
 ) -> Backbone:
     """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model.
 
-    Only an architecture of mlx-lm has no sizes but those of the pretrained model.
+    Only an architecture of mlx-lm has no sizes but those of the pretrained model. Nothing is allocated.
+
+    Args:
+        files: the published model that the sizes are of.
+
+    Raises:
+        DataError: the files cannot hold the weights.
+        ConfigError: the weights cannot fit in memory.
     """
     if node["_target_"] == MLX_LM and node.get("config") is None and node.get("pretrained"):
         node = {**node, **read_shape(resolve(node["pretrained"]), node, vocab_size)}
     runtime = {"vocab_size": vocab_size, "pair_separator": pair_separator, "kind": kind}
-    backbone = instantiate(split_node(node)[1], nn.Module, **runtime)
+
+    def new_backbone(node: Node) -> nn.Module:
+        return instantiate(split_node(node)[1], nn.Module, **runtime)
+
+    if files is not None:
+        refuse_too_large(cast(Backbone, new_backbone(node)), files)
+    check_weights(node, new_backbone, vocab_size)
+    backbone = new_backbone(node)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
     members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
     if missing := [name for name in members if not hasattr(backbone, name)]:

@@ -1,10 +1,11 @@
 """The jobs of a sweep that are checked before the first one runs."""
 
 from collections.abc import Iterable, Mapping
+from math import ceil, prod
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -20,6 +21,7 @@ _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _GRID_SWEEPER = "mlxlab.sweep.grid.GridSweeper"
 _OWN_LAUNCHERS = "mlxlab.sweep.launcher."
 _BASIC_KEYS = ("max_batch_size", "params")
+_MAX_JOBS = 100_000
 _PATH, _LAUNCHER = "hydra.sweeper", "hydra.launcher"
 _PARAMS = f"{_PATH}.params"
 
@@ -100,6 +102,7 @@ def _grid(overrides: dict[str, Override]) -> list[list[str]]:
             raise ConfigError(
                 f"{override.input_line}: an interval needs hydra/sweeper=search; {others}"
             )
+    _check_num_jobs(swept)
     try:
         [jobs] = BasicSweeper.split_arguments(swept, None)
     except HydraException as error:
@@ -107,6 +110,26 @@ def _grid(overrides: dict[str, Override]) -> list[list[str]]:
             f"-m: {one_line(str(error))}; give values, choice(...) or range(...)"
         ) from error
     return [fixed + job for job in jobs]
+
+
+def _check_num_jobs(swept: list[Override]) -> None:
+    """Raises ConfigError for more jobs than a sweep may have, before they are enumerated."""
+    counts = {override.input_line: _num_values(override) for override in swept}
+    num_jobs = prod(counts.values())
+    if num_jobs > _MAX_JOBS:
+        largest = max(counts, key=lambda text: counts[text])
+        raise ConfigError(f"{largest}: {num_jobs:,} jobs; expected at most {_MAX_JOBS:,}")
+
+
+def _num_values(override: Override) -> int:
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return len(value.list)
+    if isinstance(value, RangeSweep) and value.step:
+        assert value.start is not None
+        assert value.stop is not None
+        return max(ceil((value.stop - value.start) / value.step), 1)
+    return 1
 
 
 def _search(overrides: dict[str, Override], issues: list[ConfigIssue]) -> list[list[str]]:

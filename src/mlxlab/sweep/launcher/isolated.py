@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from mlxlab.backend.machine_memory import free_memory, process_memory, total_memory
+from mlxlab.backend.machine_memory import free_memory, process_memory
+from mlxlab.backend.memory import total_memory
 from mlxlab.config.issues import walk
 from mlxlab.constraints import Count, NonNegative, Positive, Size
 from mlxlab.errors import ConfigError

@@ -1,0 +1,241 @@
+"""What cannot fit in memory is refused before it is allocated; what may fit is not."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from math import prod
+from typing import NamedTuple
+
+import mlx.nn as nn
+import pytest
+
+from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
+from mlxlab.errors import ConfigError
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import load_generator
+from mlxlab.models import memory_bound
+from mlxlab.models.build import build_model
+from mlxlab.models.memory_bound import check_weights
+from mlxlab.models.model import count_parameters
+from support.processes import environment, run_here, tiny_overrides
+
+GB = 10**9
+LIMIT = 4 * GB  # of the address space of a process
+TEXT = ["model=transformer", "data=streaming"]
+NEVER_SAVED = ["tracking=none", "hydra.run.dir=never"]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mlxlab.backend.machine_memory import peak_memory
+from mlxlab.cli.main import main
+code = main(sys.argv[1:])
+Path("peak").write_text(str(peak_memory()))
+sys.exit(code)
+"""
+
+
+class Ended(NamedTuple):
+    code: int
+    error: str
+    peak: int  # resident bytes
+
+
+def limit_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+
+
+def run_limited(*args, folder):
+    """A command in a process whose memory is limited."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, args)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit_memory,
+        check=False,
+    )
+    return Ended(done.returncode, done.stderr, int((folder / "peak").read_text()))
+
+
+def assert_refused(ended, key):
+    assert ended.code == 2, ended.error
+    *_, line = ended.error.splitlines()
+    assert key in line
+    assert "Traceback" not in ended.error
+    assert ended.peak < 0.5 * GB
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a text, a run on it, and one on the Titanic."""
+    path = tmp_path_factory.mktemp("bound")
+    (path / "text.txt").write_text("".join(f"line {n} of a text\n" for n in range(20_000)))
+    short = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
+    text = [each for each in short if not each.startswith("data.baselines")]
+    text += [*TEXT, f"data.source={path}/text.txt", "data.seq_len=32"]
+    for name, overrides in {"text": text, "titanic": short}.items():
+        done = run_here(*overrides, f"hydra.run.dir={path / name}")
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.hidden_size=1000000",
+        "model.hidden_size=1000000000",
+        "model.num_layers=1000000",
+        "model.num_layers=1000000000",
+        "model.intermediate_size=1000000000000",
+        "model.max_position_embeddings=1000000000",
+    ],
+)
+def test_a_typed_size_beyond_the_memory_is_refused_with_its_key(override, tmp_path):
+    assert_refused(run_limited("train", override, *NEVER_SAVED, folder=tmp_path), override)
+    assert not (tmp_path / "never").exists()
+
+
+def test_info_refuses_it_too(tmp_path):
+    override = "model.num_layers=1000000000"
+    assert_refused(run_limited("info", override, folder=tmp_path), override)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.batch_size=1000000000"],
+        ["model.hidden_size=4096", "model.num_layers=4", "model.intermediate_size=8192"],
+    ],
+)
+def test_what_only_training_needs_is_refused_too(overrides, tmp_path):
+    large = tmp_path / "large.txt"
+    large.write_text("".join(f"line {n} of a text\n" for n in range(200_000)))
+    args = [*TEXT, f"data.source={large}", *overrides, *NEVER_SAVED]
+    assert_refused(run_limited("train", *args, folder=tmp_path), overrides[-1])
+
+
+def test_adapters_beyond_the_memory_are_refused(folder, tmp_path):
+    rank = "model.adapter.rank=1000000000"
+    base = [f"model.init_from={folder}/titanic", "model/adapter=lora"]
+    assert_refused(run_limited("train", *base, rank, *NEVER_SAVED, folder=tmp_path), rank)
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        "seed=range(0,1000000000)",
+        "seed=range(1000000000,0,-1)",
+        "hydra/sweeper=grid seed=range(0,1000000000)",
+        "trainer.log_every=range(1,400) seed=range(0,1000)",
+    ],
+)
+def test_the_jobs_of_a_sweep_are_counted_before_they_are_enumerated(swept, tmp_path):
+    ended = run_limited("train", "-m", *swept.split(), "tracking=none", folder=tmp_path)
+    assert_refused(ended, "seed=range")
+
+
+def edit_checkpoints(run, edit):
+    """Applies `edit` to the state of each checkpoint, with a right manifest."""
+    for folder in (run / "checkpoints").iterdir():
+        state = json.loads((folder / "state.json").read_text())
+        edit(state)
+        (folder / "state.json").write_text(json.dumps(state))
+        manifest = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).unlink()
+        write_manifest(folder, step=manifest["step"], best_step=manifest["best_step"])
+
+
+def set_size(key, value):
+    def edit(state):
+        if key == "vocab_size":
+            state["vocab_size"] = value
+        else:
+            state["architecture"][key] = value
+
+    return edit
+
+
+COMMANDS = {
+    "evaluate": ["evaluate", "run=RUN"],
+    "predict": ["predict", "run=RUN", "input=test", "output=out.csv"],
+    "export": ["export", "hf", "run=RUN", "out=exported"],
+    "resume": ["train", "resume=RUN", "trainer.max_steps=3", *NEVER_SAVED],
+    "teacher": ["train", "trainer=distill", "trainer.teachers=[RUN]", *NEVER_SAVED],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "size"),
+    [
+        ("evaluate", "hidden_size", 10**6),
+        ("evaluate", "vocab_size", 10**9),
+        *((command, "num_layers", 10**9) for command in COMMANDS),
+    ],
+)
+def test_a_stored_size_beyond_the_memory_is_refused_with_its_key(
+    command, key, size, folder, tmp_path
+):
+    stranger = shutil.copytree(folder / "titanic", tmp_path / "run")
+    edit_checkpoints(stranger, set_size(key, size))
+    args = [arg.replace("RUN", str(stranger)) for arg in COMMANDS[command]]
+    assert_refused(run_limited(*args, folder=tmp_path), f"{key}={size}")
+
+
+def test_generation_from_a_stored_size_beyond_the_memory_is_refused(folder, tmp_path):
+    stranger = shutil.copytree(folder / "text", tmp_path / "run")
+    edit_checkpoints(stranger, set_size("hidden_size", 10**6))
+    ended = run_limited("generate", f"run={stranger}", "prompt=line", folder=tmp_path)
+    assert_refused(ended, "model.hidden_size=1000000")
+
+
+def has_memory(monkeypatch, amount):
+    monkeypatch.setattr(memory_bound, "total_memory", lambda: amount)
+    monkeypatch.setattr(memory_bound, "memory_budget", lambda: amount)
+
+
+def test_the_cache_of_a_prompt_counts(folder, monkeypatch):
+    generator = load_generator(folder / "text")
+    request = GenerationConfig(max_tokens=1)
+    prompts = ["line"] * 4
+    weights = 4 * count_parameters(generator.model)
+    tokens = sum(len(generator.tokens(prompt, True)) for prompt in prompts)
+    cache = tokens * 2 * 32 * 4  # keys and values of one layer
+    has_memory(monkeypatch, weights + cache)
+    assert len(generator.texts(prompts, SamplingParams(), request)) == 4
+    has_memory(monkeypatch, weights + cache - 1)
+    with pytest.raises(ConfigError, match="batch_size=4"):
+        generator.texts(prompts, SamplingParams(), request)
+
+
+@pytest.mark.parametrize("layers", [1, 3, 100])
+@pytest.mark.parametrize("family", ["bert.Bert", "cnn_hybrid.CnnHybrid", "transformer.Transformer"])
+def test_weights_that_fit_exactly_are_not_refused(family, layers, monkeypatch):
+    node = {
+        "_target_": f"mlxlab.models.{family}",
+        "hidden_size": 32,
+        "num_layers": layers,
+        "num_heads": 2,
+        "intermediate_size": 64,
+    }
+    model = build_model(node, kind="classification", vocab_size=100, num_classes=2)
+    needed = 4 * count_parameters(model.backbone)
+    has_memory(monkeypatch, needed)
+    build_model(node, kind="classification", vocab_size=100, num_classes=2)
+    has_memory(monkeypatch, needed - 1)
+    with pytest.raises(ConfigError, match="needs at least"):
+        build_model(node, kind="classification", vocab_size=100, num_classes=2)
+
+
+def test_quantised_weights_count_by_their_bits(monkeypatch):
+    layer = nn.Linear(64, 64, bias=False)
+    has_memory(monkeypatch, prod(layer.weight.shape) // 2)
+    node = {"_target_": "mlxlab.models.bert.Bert", "quantization": {"bits": 4}}
+    check_weights(node, lambda _: layer, 100)
+    with pytest.raises(ConfigError):
+        check_weights({**node, "quantization": {"bits": 8}}, lambda _: layer, 100)
