@@ -319,7 +319,7 @@ def begin(folder: Path, **inputs) -> None:
             "tunned",
             None,
             66,
-            "expected a run to continue, got no such folder; did you mean {}/tuned?",
+            "tunned: no such folder; did you mean {}/tuned?",
         ),
         (
             "begun",
@@ -375,9 +375,14 @@ def test_a_folder_whose_name_is_quoted_for_hydra_is_the_one_that_is_named(tmp_pa
 def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(tmp_path, capsys):
     begin(tmp_path / "tuned")
     (tmp_path / "empty").mkdir()
-    for name, got in (("missing", "no such folder"), ("empty", "a folder without a run")):
+    (tmp_path / "t.csv").touch()
+    for name, got in (
+        ("missing", "no such folder"),
+        ("empty", "a folder without a run"),
+        ("t.csv", "a file"),
+    ):
         assert main([f"hydra.run.dir={tmp_path}/{name}", "resume=auto"]) == 66
-        assert f"expected a run to continue, got {got}" in capsys.readouterr().err
+        assert f"{tmp_path}/{name}: {got}" in capsys.readouterr().err
     assert not list((tmp_path / "empty").iterdir())
 
 

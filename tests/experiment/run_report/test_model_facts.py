@@ -75,7 +75,7 @@ def test_the_shape_is_that_of_the_weights_and_what_it_replaces_of_the_config_is_
     assert training_card(of_mlx_lm).facts["Shape"] == "layers 2, hidden size 64, vocabulary 30,522"
 
 
-def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_control_is_there():
+def test_a_student_is_compared_by_its_best_evaluation():
     distilled = files()
     student, teacher = (
         {"accuracy": value, "f1_macro": 0.7, "parameters": 9.0} for value in (0.75, 0.85)
@@ -92,16 +92,11 @@ def test_a_student_is_compared_by_its_best_evaluation_and_the_command_of_the_con
     )
     assert compared.lines[0] == same
     assert compared.lines[1].startswith("Not compared with a control")
-    table, *_, commands = section(result_sections(distilled, results), "Teacher and student")
+    table, *_ = section(result_sections(distilled, results), "Teacher and student")
     assert table.rows[:2] == [
         ["accuracy", "0.8000", "0.8500"],
         ["F1, macro average", "0.7000", "0.7000"],
     ]
-    assert commands.commands == {
-        "train the control": "mlxlab train data=titanic trainer=distill 'trainer.teachers=[]'"
-        " data.tokenizer.path=/runs/a/inference hydra.run.dir=/runs/a_control",
-        "compare them": "mlxlab compare distilled=/runs/a control=/runs/a_control baseline=control",
-    }
 
 
 def test_a_language_model_is_said_to_be_judged_on_answers_and_how_much_its_baselines_counted():

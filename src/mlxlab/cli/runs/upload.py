@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root, shipped_conf
 from mlxlab.errors import ConfigError
@@ -73,6 +72,8 @@ def _sync_to(
 ) -> Iterator[str]:
     if not folders:
         raise ConfigError(f"to={name}: expected run folders")
+    from mlxlab.config.hydra.yaml_limits import read_yaml  # slow to import
+
     node: Any = read_yaml(shipped_conf() / "tracking" / f"{name}.yaml").values[name]
     service: TrackingService = instantiate(node | options)
     service.check()

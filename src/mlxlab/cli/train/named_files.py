@@ -19,7 +19,7 @@ from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
-from mlxlab.nearest import nearest_path
+from mlxlab.nearest import no_such_folder
 from mlxlab.program import join, quoted, run_dir_override
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     says_task = any(re.split("[./]", key)[0] in _TASK for key in values)
     has_run = os.path.lexists(folder / FILE)
     if not has_run and not says_task:
-        got = (
-            "a folder without a run" if folder.is_dir() else f"no such folder{nearest_path(folder)}"
-        )
-        raise InputNotFoundError(f"hydra.run.dir={folder}: expected a run to continue, got {got}")
+        got = no_such_folder(folder, "a run to continue")
+        if folder.is_dir():
+            got = f"{folder}: a folder without a run, expected one to continue"
+        raise InputNotFoundError(f"hydra.run.dir={got}")
     began = read_manifest(folder).get("inputs", {}).get("overrides") if has_run else None
     typed = {*map(override_name, overrides)}
     if has_run and not (
