@@ -10,6 +10,7 @@ from mlxlab.config.paths import shipped_conf
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.inference.restore import restore_model
 from support.foreign_runs import (
     VICTIM,
     change_configs,
@@ -229,3 +230,45 @@ def test_a_store_of_ones_own_is_named_and_left_out_unless_it_is_typed(project, r
 def snapshot(path):
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     return {file: file.read_bytes() for file in files if file.is_file()}
+
+
+def test_names_in_an_edited_history_reach_no_other_file(run_dir, outside):
+    curve = [[1, {"$(touch owned)": 1.0}]]
+    change_states(run_dir, setting("history.curve", curve))
+    change_configs(run_dir, setting("callbacks.csv", csv(outside.victim)))
+    assert run_here(f"resume={run_dir}", *FORWARD).returncode == 0
+    outside.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architecture.hidden_size", 64),
+        ("architecture.mlp_type", "unknown"),
+        ("architecture.x", {"_target_": "os.system", "command": "touch owned"}),
+    ],
+)
+def test_a_best_checkpoint_of_another_run_is_left_out_of_the_final_evaluation(
+    key, value, run_dir, outside
+):
+    change_states(run_dir, setting("history.best_step", 2))
+    change_states(run_dir, setting("history.best", 0.0))
+    newest = run_dir / "checkpoints" / "step-00000003"
+    shutil.copytree(newest, run_dir / "other" / "checkpoints" / "step-00000002")
+    change_states(run_dir / "other", setting("progress.step", 2))
+    change_states(run_dir / "other", setting(key, value))
+    (run_dir / "other" / "checkpoints" / "step-00000002").rename(newest.with_name("step-00000002"))
+    resumed = run_here(f"resume={run_dir}/step-3", *FORWARD)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "the final evaluation is of the last step, 4" in resumed.stderr
+    outside.check()
+
+
+def test_a_restored_model_and_its_export_have_nothing_of_what_is_left_out(run_dir, outside):
+    change_configs(run_dir, CHANNELS["object store"](outside), CHANNELS["tracking"](outside))
+    assert outside.url not in str(restore_model(run_dir).config)
+    quantize = ["quantize", f"run={run_dir}", "out=exported", "group_size=32", "evaluate=false"]
+    exported = run_here(*quantize, script="export")
+    assert exported.returncode == 0, exported.stderr
+    assert outside.url not in str(read_run_config(run_dir.parent / "exported"))
+    outside.check()

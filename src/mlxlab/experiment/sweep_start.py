@@ -5,7 +5,6 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from annotated_types import Ge, MaxLen
 
-from mlxlab.config.admission import may_sweep
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular, parse_json
 
@@ -41,6 +40,8 @@ def of_sweep(folder: Path) -> str:
 
 def untyped(start: SweepStart) -> list[str]:
     """What a journal may not decide by itself, as it is typed again."""
+    from mlxlab.config.admission import may_sweep
+
     texts = [text for text in start["overrides"] if not may_sweep(text)]
     if start["config_dir"] is not None:
         texts.append(f"--config-dir={start['config_dir']}")

@@ -1,7 +1,7 @@
 """Exports trained models: folders that are read like those of a run, with one checkpoint and no optimizer."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,12 @@ def write_export(
     config, saved = {**restored.config, "model": node}, restored.checkpoint.state
     metadata = {
         **saved["metadata"],
-        "config": {**saved["metadata"]["config"], "model": node},
+        "config": config,
         "uid": "",
     }
     try:
         with new_folder(out) as folder:
-            shutil.copytree(restored.config_dir, folder / "inference", ignore=_links)
+            shutil.copytree(restored.config_dir, folder / "inference")
             write_atomic(
                 folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False)
             )
@@ -99,11 +99,3 @@ def write_export(
         raise WriteError(
             f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
         ) from None
-
-
-def _links(folder: str, names: Iterable[str]) -> set[str]:
-    """What is no plain file or folder: a run folder may be a stranger's, and its links lead anywhere."""
-    paths = [Path(folder, name) for name in names]
-    return {
-        path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())
-    }

@@ -69,9 +69,13 @@ class Journal:
         folder: Path,
         project: Path,
     ) -> None:
-        self.mlflow = (
-            None if experiment is None else MlflowDestination(uri, artifacts, experiment, project)
-        )
+        self.register = register if register and register["name"] is not None else None
+        self.mlflow = None
+        if experiment is not None:
+            registers = self.register is not None
+            self.mlflow = MlflowDestination(
+                uri, artifacts, experiment, project, registers=registers
+            )
         services = [service.destination(project) for service in (wandb, trackio) if service]
         self.destinations: list[Destination] = [*([self.mlflow] if self.mlflow else []), *services]
         if not self.destinations:
@@ -79,7 +83,6 @@ class Journal:
                 "tracking.experiment: null, and no other service; expected tracking=none"
             )
         self.log_models, self.wait = log_models, wait
-        self.register = register if register and register["name"] is not None else None
         if self.register:
             check_options(self.register)
             for key, is_set in (("log_models=true", log_models), ("experiment", self.mlflow)):

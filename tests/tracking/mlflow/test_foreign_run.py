@@ -118,6 +118,8 @@ def test_tags_that_place_a_run_are_not_taken_from_a_journal(project):
 
 def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_here(project):
     own = finished_run(project, "own")
+    address = make_journal(project).mlflow.address
+    queue.register(address.queue, make_journal(project, "own").uid, own)  # It registers models.
     registration = {
         "name": "m",
         "alias": "champion",
@@ -139,6 +141,19 @@ def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_
     assert query_store(project, "select version from model_versions") == [(1,)]
     assert "not registered: model m: the run was not started here" in "\n".join(printed)
     assert "runs sync" in tags_of(project, "foreign")["mlxlab.missing"]
+
+
+def test_a_run_that_registers_no_model_does_not_register_one_of_an_earlier_attempt(project):
+    folder = finished_run(project, "foreign")
+    registration = {"name": "m", "alias": "champion", "metric": None, "min_improvement": 0.0}
+    registration |= {"step": 1, "data": "", "metrics": {}}
+    append(folder, {"t": T, "model": BEST}, {"t": T, "register": registration})
+    resumed = make_journal(project, "foreign", wait=0.0)
+    resumed.start({}, {}, resumed=True)
+    resumed.end("FINISHED")
+    sync(project)
+    assert query_store(project, "select version from model_versions") == []
+    assert "not registered" in tags_of(project, "foreign")["mlxlab.missing"]
 
 
 def test_a_forged_state_file_names_no_model_and_no_experiment(project):

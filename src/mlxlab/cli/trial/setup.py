@@ -36,6 +36,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.experiment.experiment import with_past_run
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.rerun import read_past_run
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance
 
@@ -232,6 +233,7 @@ def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
         digest = hashlib.sha256(digest_text({**question, "code": None}).encode()).hexdigest()[:8]
         folder = project_root() / "outputs" / "trials" / f"{name}-{digest}"
     folder = folder.absolute()
+    refuse_links(folder)
     check_question(folder, question)
     try:
         folder.mkdir(parents=True, exist_ok=True)

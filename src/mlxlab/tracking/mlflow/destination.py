@@ -12,20 +12,30 @@ from mlxlab.tracking.records import SyncState, locate, read_state, utf8
 
 
 class MlflowDestination:
-    """A store of MLflow; arguments and errors as of `Journal`."""
+    """A store of MLflow; arguments and errors as of `Journal`.
+
+    Without `registers` no model of the journal is registered: the one of a run that is resumed may be a stranger's.
+    """
 
     def __init__(
-        self, uri: str | None, artifacts: str | None, experiment: str, project: Path
+        self,
+        uri: str | None,
+        artifacts: str | None,
+        experiment: str,
+        project: Path,
+        *,
+        registers: bool,
     ) -> None:
         self.address, self.experiment, self.project = (
             resolve(uri, artifacts, project),
             experiment,
             project,
         )
+        self.registers = registers
         check_driver(self.address.uri)
 
     def start(self, folder: Path, uid: str) -> None:
-        queue.register(self.address.queue, uid, folder)
+        queue.register(self.address.queue, uid, folder, registers=self.registers)
         queue.start_syncer(self.address)
 
     def ensure_running(self, folder: Path, uid: str) -> None:

@@ -27,6 +27,10 @@ from mlxlab.tracking.records import Time, is_uid
 
 MAX_PATH = 2**16  # bytes
 HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
+# Suffixes of empty files.
+FOREIGN = ".foreign"
+UNREGISTERED = ".unregistered"
+
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -36,17 +40,21 @@ class SyncerStatus(TypedDict):
     fault: str | None  # why the store cannot be used
 
 
-def register(queue: Path, uid: str, folder: Path, *, foreign: bool = False) -> None:
+def register(
+    queue: Path, uid: str, folder: Path, *, foreign: bool = False, registers: bool = True
+) -> None:
     """Queues a run for upload, now or when a syncer runs next.
 
     Args:
         foreign: the run folder may be a stranger's.
+        registers: whether its journal may register models.
     """
     queue.mkdir(parents=True, exist_ok=True)
-    if foreign:
-        write_atomic(queue / f"{uid}.foreign", b"")
-    else:
-        (queue / f"{uid}.foreign").unlink(missing_ok=True)
+    for name, is_set in ((FOREIGN, foreign), (UNREGISTERED, foreign or not registers)):
+        if is_set:
+            write_atomic(queue / f"{uid}{name}", b"")
+        else:
+            (queue / f"{uid}{name}").unlink(missing_ok=True)
     write_atomic(queue / f"{uid}.run", os.fsencode(folder.absolute()))
 
 
@@ -64,11 +72,13 @@ def registered(queue: Path) -> dict[str, Path]:
 
 def unregister(queue: Path, uid: str) -> None:
     (queue / f"{uid}.run").unlink(missing_ok=True)
-    (queue / f"{uid}.foreign").unlink(missing_ok=True)
+    for name in (FOREIGN, UNREGISTERED):
+        (queue / f"{uid}{name}").unlink(missing_ok=True)
 
 
-def is_foreign(queue: Path, uid: str) -> bool:
-    return os.path.lexists(queue / f"{uid}.foreign")
+def has_flag(queue: Path, uid: str, name: str) -> bool:
+    """Whether a run was queued as FOREIGN or UNREGISTERED."""
+    return os.path.lexists(queue / f"{uid}{name}")
 
 
 def start_syncer(address: Address) -> bool:

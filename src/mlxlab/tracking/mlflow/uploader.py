@@ -57,7 +57,8 @@ class JournalUploader:
     def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
         self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
         self.journal, self._state_path = records.locate(folder, uid)
-        self.is_foreign = queue.is_foreign(store.address.queue, uid)
+        self.is_foreign = queue.has_flag(store.address.queue, uid, queue.FOREIGN)
+        self.is_unregistered = queue.has_flag(store.address.queue, uid, queue.UNREGISTERED)
         self.records = 0  # uploaded by this object
         self.state = read_state(store, folder, uid) or new_state(store, uid)
 
@@ -243,7 +244,7 @@ class JournalUploader:
         ids = (self.state["experiment_id"], self._run_id)
         try:
             outcome = register_model(
-                self.client, self.uid, ids, registration, is_foreign=self.is_foreign
+                self.client, self.uid, ids, registration, is_foreign=self.is_unregistered
             )
             self.state["registered"] = outcome
         except UserError as error:
