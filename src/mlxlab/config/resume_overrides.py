@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import KeyPath, format_key, join_key
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
@@ -209,6 +208,8 @@ def override_name(override: str) -> str:
 def _option_paths(group: str, option: str, folders: list[Path]) -> list[KeyPath]:
     """The keys that an option sets: its whole group, or single ones if its `@package` is another."""
     files = (folder / group / f"{option}.yaml" for folder in folders)
+    from mlxlab.config.hydra.yaml_limits import read_yaml  # slow to import
+
     content = next((read_yaml(file) for file in files if file.is_file()), None)
     package = re.search(r"(?m)^#\s*@package\s+(\S+)", content.text) if content else None
     if content is None or package is None:
