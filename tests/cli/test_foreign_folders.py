@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mlxlab.cli.main import subcommands
 from support.foreign_runs import (
     change_configs,
+    change_states,
     csv,
     journal,
     replace_by_link,
@@ -129,6 +131,23 @@ def test_a_command_touches_nothing_outside_of_a_hostile_folder(name, run_dir, ou
     outside.check()
     assert finished.returncode in (0, 2, 10, 11, 66, 76, 77), finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+BUILDS_A_MODEL = [
+    *("train resume", "train fork", "train rerun", "train teachers", "reproduce", "verify"),
+    *("evaluate", "predict", "export hf", "export quantize"),
+]
+
+
+@pytest.mark.parametrize("name", BUILDS_A_MODEL)
+def test_a_command_builds_no_model_that_memory_cannot_hold(name, run_dir, tmp_path):
+    change_configs(run_dir, setting("model.hidden_size", 10**6))
+    change_states(run_dir, setting("architecture.hidden_size", 10**6))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = run_command(name, run_dir, tmp_path)
+    assert refused.returncode in (2, 65, 76, 77), refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,7 +12,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from mlxlab.config.issues import join_key, one_line, split_key, value_at, walk
+from mlxlab.config.issues import join_key, one_line, value_at, walk
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import NotAllowedError
@@ -81,7 +81,8 @@ def admit(
         return config
     refuse_addresses(config, current, name, typed)
     left_out = [key for key in _differing(stored, config) if not _is_in(key, typed)]
-    refuse_own_callbacks(stored, left_out, name)
+    own = own_callbacks(stored)
+    refuse_left_out([key for key in left_out if _is_in(key, own)], name)
     if left_out:
         more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
         keys = one_line(", ".join(left_out[:_MAX_NAMED]))
@@ -138,20 +139,22 @@ def _trains(node: object) -> bool:
     return target.startswith(_OWN_PACKAGE) and target.rpartition(".")[2] in TRAINING_CALLBACKS
 
 
-def refuse_own_callbacks(stored: Tree, left_out: Collection[str], name: str) -> None:
-    """NotAllowedError for a key left out of a stored config that may change the weights."""
-    for key in left_out:
-        if _is_own_callback(stored, key):
-            raise NotAllowedError(
-                f"{name}: {key} may change the weights; type it again, or {TRUST}=true"
-            )
+def own_callbacks(stored: Tree) -> list[str]:
+    """The keys of callbacks whose class mlxlab does not ship."""
+    targets = {name: value_at(node, "_target_") for name, node in stored["callbacks"].items()}
+    return [
+        join_key("callbacks", name)
+        for name, target in targets.items()
+        if target is not None and not str(target).startswith(_OWN_PACKAGE)
+    ]
 
 
-def _is_own_callback(stored: Tree, key: str) -> bool:
-    """Whether a key is of a callback whose class mlxlab does not ship."""
-    group, name = (*split_key(key), "")[:2]
-    target = value_at(stored["callbacks"].get(name), "_target_") if group == "callbacks" else None
-    return target is not None and not str(target).startswith(_OWN_PACKAGE)
+def refuse_left_out(keys: Sequence[str], name: str) -> None:
+    """NotAllowedError if one of some keys is left out that may change the weights."""
+    if keys:
+        raise NotAllowedError(
+            f"{name}: {keys[0]} may change the weights; type it again, or {TRUST}=true"
+        )
 
 
 def refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
-from mlxlab.config.admission import admitted_config, refuse_own_callbacks
+from mlxlab.config.admission import admitted_config, own_callbacks, refuse_left_out
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
@@ -100,7 +100,7 @@ def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
     config = check_stored_config(checkpoint.state["metadata"]["config"], name)
     if trusted:
         return config
-    refuse_own_callbacks(config, [f"callbacks.{key}" for key in config["callbacks"]], name)
+    refuse_left_out(own_callbacks(config), name)
     return admitted_config(config)
 
 
