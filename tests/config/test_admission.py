@@ -156,6 +156,11 @@ def test_an_address_has_to_be_typed(key, value, stored, current):
     admit(stored, current, "run")
 
 
+def test_a_tag_may_be_an_address(stored, current):
+    stored["tags"] = {"ticket": "https://tracker/1"}
+    assert admit(stored, current, "run")["tags"] == stored["tags"]
+
+
 def test_the_config_for_reading_is_valid_and_reaches_nothing(stored):
     setting("tracking.uri", "http://evil")(stored)
     setting("cloud", s3("http://evil"))(stored)
@@ -205,6 +210,8 @@ def test_another_override_is_not(text):
     [
         ("hydra/sweeper=search", True),
         ("hydra/sweeper=/x/evil", False),
+        ("hydra/sweeper@tracking=grid", False),
+        ("hydra/job_logging=mine", False),
         ("hydra.sweeper.trials=20", True),
         ("hydra.sweeper.params={callbacks.csv.path: /x}", False),
         ("+hydra.sweeper.params.callbacks.csv.path=/x", False),

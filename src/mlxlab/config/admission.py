@@ -159,17 +159,14 @@ def refuse_left_out(keys: Sequence[str], name: str) -> None:
 
 def refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:
     """NotAllowedError for an address that would be read, and is neither typed nor in the current config."""
-    for key, value in walk(config):
-        own = value_at(current, key)
-        known = own if isinstance(own, dict) else [own]
-        for text in value if isinstance(value, dict) else [value]:
-            if not isinstance(text, str) or not _ADDRESS.match(text):
-                continue
-            if text not in known and not _is_in(key, typed):
-                address = one_line(text, 80)
-                raise NotAllowedError(
-                    f"{name}: {key}: {address} would be read; type it again, or {TRUST}=true"
-                )
+    nodes = {root: value_at(config, root) for root in ("model", "data", "trainer")}
+    for key, value in walk(nodes):
+        is_address = "://" in key or (isinstance(value, str) and _ADDRESS.match(value))
+        if is_address and value_at(current, key) != value and not _is_in(key, typed):
+            text = one_line(f"{key}={value}", 120)
+            raise NotAllowedError(
+                f"{name}: {text}: an address would be read; type it again, or {TRUST}=true"
+            )
 
 
 def _differing(stored: Tree, config: Tree, path: str = "") -> Iterator[str]:
@@ -186,7 +183,7 @@ def _differing(stored: Tree, config: Tree, path: str = "") -> Iterator[str]:
 
 
 def _is_in(key: str, nodes: Collection[str]) -> bool:
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+    return any(key == node or key.startswith((f"{node}.", f"{node}[")) for node in nodes)
 
 
 def admitted_choices(choices: dict[str, str]) -> dict[str, str]:
@@ -201,7 +198,7 @@ def may_override(text: str) -> bool:
     key = name.replace("/", ".")
     if text == "tracking=none" or text.startswith("~callbacks."):
         return True
-    if "@" in target or _ADDRESS.search(value):
+    if "@" in target or "://" in value:
         return False
     if "/" in name or name in _GROUPS:
         return key.partition(".")[0] in _GROUPS and _is_plain_option(value)
@@ -215,14 +212,14 @@ def may_sweep(text: str) -> bool:
     target, _, value = text.partition("=")
     name = override_name(text)
     if name == "resume":
-        return not _ADDRESS.search(value)
+        return "://" not in value
     if name.startswith(_SEARCHED):
         return may_override(f"{name.removeprefix(_SEARCHED)}={value}")
-    if name in ("hydra/sweeper", "hydra/launcher"):
-        return "@" not in target and _is_plain_option(value)
-    if name.startswith("hydra."):
-        return "{" not in value and _is_in(name, _OF_SWEEPS)
-    return may_override(text)
+    if not name.startswith("hydra"):
+        return may_override(text)
+    if "/" in name and not _is_plain_option(value):
+        return False
+    return not {"@", "{"} & {*target, *value} and _is_in(name.replace("/", "."), _OF_SWEEPS)
 
 
 def _is_plain_option(value: str) -> bool:

@@ -93,11 +93,9 @@ def _refuse_untyped(
     start: SweepStart, typed: Sequence[str], flags: Namespace, folder: Path
 ) -> None:
     """NotAllowedError for what the journal of a sweep may not decide, and was not typed again."""
+    given = {"--config-dir": flags.config_dir, "--config-name": flags.config_name}
     missing = [text for text in untyped(start) if text not in typed]
-    for name in ("config_dir", "config_name"):
-        if getattr(flags, name) is not None:
-            flag = f"--{name.replace('_', '-')}="
-            missing = [text for text in missing if not text.startswith(flag)]
+    missing = [text for text in missing if given.get(text.partition("=")[0]) is None]
     if missing:
         texts = one_line(join(missing), 300)
         raise NotAllowedError(f"{folder}: {texts}: type it again, or {TRUST}=true")
