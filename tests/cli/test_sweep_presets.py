@@ -7,7 +7,7 @@ from mlxlab.cli.train.sweep_preview import names_sweep
 from mlxlab.config.help_index import groups
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
-from mlxlab.sweep.search.commands import Commands
+from mlxlab.sweep.search.commands import trial_command
 
 SWEEPS = {  # with fewer values than the preset has, which what is typed replaces -> (what is first printed, last row)
     "titanic_folds": ("model=bert", "5 jobs; all: sweep=titanic_folds model=bert", ["4", "4"]),
@@ -43,7 +43,7 @@ def test_a_dry_run_of_values_that_are_typed_needs_no_preset(capsys):
 
 def test_the_command_of_a_trial_trains_one_run_of_its_preset(tmp_path):
     config = Composer(shipped_conf(), ["sweep=optuna_titanic"], multirun=True).checked()
-    command = Commands(config, ["sweep=optuna_titanic"]).trial({"model.dropout": 0.25})
+    command = trial_command(config, ["sweep=optuna_titanic"], {"model.dropout": 0.25})
     words = command.split()
     assert words[-3:] == ["hydra.mode=RUN", "sweep=optuna_titanic", "model.dropout=0.25"]
     assert names_sweep(["sweep=optuna_titanic"])

@@ -19,7 +19,7 @@ TASKS = {
 STEPS = {
     "nano": [],
     "tiny": ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
-    "small": ["trainer=optimized", "trainer.step.accumulate=4"],
+    "small": ["trainer=optimized", "trainer.step.accumulate=2"],
 }
 
 
