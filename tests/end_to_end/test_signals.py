@@ -220,7 +220,7 @@ def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     assert any(
         path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir()
     )
-    again = run(f"sweep.resume={tmp_path}")
+    again = run(f"sweep.resume={tmp_path}", "trust_folder=true")
     assert again.returncode == 0, again.stderr
     printed = [(tmp_path / job / "output.log").read_text().splitlines() for job in ("0", "1")]
     states = [[line for line in lines if line.startswith("final_state=")] for lines in printed]

@@ -195,14 +195,9 @@ class TrainState:
         architecture = Architecture(
             checkpoint.state["architecture"], checkpoint.state["vocab_size"]
         )
-        model = self.model_of(architecture)
-        if model is not self.model:
-            self.replace_model(model, architecture)
+        if architecture != self.architecture:
+            self.replace_model(self.new_model(architecture), architecture)
         self.load_weights(checkpoint.weights, checkpoint.optimizer)
-
-    def model_of(self, architecture: Architecture) -> nn.Module:
-        """`model` if it is of that architecture, else a new one without weights."""
-        return self.model if architecture == self.architecture else self.new_model(architecture)
 
     def new_training(self, architecture: Architecture) -> tuple[nn.Module, optim.Optimizer]:
         """A model of an architecture, without weights, and its optimizer before the first step."""

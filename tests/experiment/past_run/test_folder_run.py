@@ -40,8 +40,6 @@ def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder
     assert (difference["data"], difference["code"]) == ({}, {})
     assert main(["compare", str(folder), str(other)]) == 0
     printed = capsys.readouterr()
-    assert "mlxlab runs diff RUN RUN prints what differs" in printed.err
-    assert "mlxlab compare NAME=FOLDER ... tests which" in printed.err
     lines = printed.out.splitlines()
     assert "valid/ metrics are of the last evaluation" in printed.err
     first = next(line for line in lines if "/" in line)  # the best value of the objective

@@ -16,7 +16,7 @@ import numpy as np
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.store import load_checkpoint
+from mlxlab.checkpoint.store import Checkpoint, load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError, DataError, NotAllowedError
@@ -28,6 +28,7 @@ from mlxlab.experiment.final_evaluation.text_baselines import (
     text_baselines,
 )
 from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -133,7 +134,7 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
     if best != state.progress.step:
         try:
             checkpoint = load_checkpoint(path)
-            model = state.model_of(saved_architecture(checkpoint))
+            model = _model_of(state, checkpoint)
             before = model.parameters()
             weights = state.sharding.split(checkpoint.weights)
             check_arrays(weights, named_parameters(model), "model")
@@ -151,6 +152,14 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
             return
     with state.eval_weights() as model:
         yield model, state.progress.step
+
+
+def _model_of(state: TrainState, checkpoint: Checkpoint) -> nn.Module:
+    """The model in training, or one of another architecture, which is checked before it is built."""
+    stored = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+    if stored == state.architecture:
+        return state.model
+    return state.new_model(saved_architecture(checkpoint))
 
 
 def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Thresholds:
