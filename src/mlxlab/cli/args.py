@@ -22,6 +22,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.nearest import did_you_mean, nearest, suggestion
 from mlxlab.redact import unknown_key
 
+MANY = 1000  # From this maximum on any number of arguments is accepted.
+
 
 class ArgumentCountError(ConfigError):
     """Too few or too many arguments without `=`."""
@@ -93,21 +95,27 @@ def parse_args(
     issues = [
         _with_meaning(issue, known) if issue.path not in values else issue for issue in issues
     ]
-    low, high = num_positional
     if faults or issues:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
         lines = format_issues(issues, lambda path: labels.get(path, f"{path}=...")).splitlines()
         raise ConfigError("\n".join([*faults, *lines]))
-    if not low <= len(positional) <= high:
-        expected = (
-            f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
-        )
-        extra = f": {positional[high]}" if len(positional) > high else ""
-        plural = "s" * (high != 1)
-        raise ArgumentCountError(
-            f"expected {expected} argument{plural} without `=`, got {len(positional)}{extra}"
-        )
+    _check_count(positional, *num_positional)
     return values, positional + forwarded
+
+
+def _check_count(positional: list[str], low: int, high: int) -> None:
+    if low <= len(positional) <= high:
+        return
+    expected = str(low)
+    if high >= MANY:
+        expected = f"{low} or more"
+    elif high > low:
+        expected = f"{low} to {high}"
+    noun = "argument" if high == 1 else "arguments"
+    extra = f": {positional[high]}" if len(positional) > high else ""
+    raise ArgumentCountError(
+        f"expected {expected} {noun} without `=`, got {len(positional)}{extra}"
+    )
 
 
 def _with_meaning(issue: ConfigIssue, known: Mapping[str, Key]) -> ConfigIssue:
