@@ -4,7 +4,7 @@
 
 Each case of tests/golden/cases.py runs at its reference commit, whose files come from the history, and with the code of
 this checkout, or of another folder; losses by step, weights and optimizer state must be equal. Outcomes of reference
-commits are kept in .cache/golden. `checkout=.cache/golden/checkouts/7b46dabc` runs that commit once more.
+commits are kept in .cache/golden. `checkout=.cache/golden/checkouts/5229f459` runs that commit once more.
 """
 
 import sys
