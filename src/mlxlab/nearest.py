@@ -58,7 +58,7 @@ def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
 
 def key_suggestion(typed: str, keys: Iterable[str], path: str, elsewhere: Iterable[str]) -> str:
     """`suggestion` among the keys of the node at `path`, or a dotted key `elsewhere` if that is closer."""
-    if typed in _SYNONYMS or nearest(typed, keys) is None:
+    if typed.lower() in _SYNONYMS or nearest(typed, keys) is None:
         if key := nearest_key(typed, elsewhere):
             return did_you_mean(key)
     return suggestion(typed, keys, f"{path}." if path else "")

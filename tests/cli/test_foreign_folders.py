@@ -150,6 +150,13 @@ def test_a_command_builds_no_model_that_memory_cannot_hold(name, run_dir, tmp_pa
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
 
 
+@pytest.mark.parametrize("name", ["train resume", "reproduce", "verify", "evaluate"])
+def test_a_command_reads_no_address_that_nobody_typed(name, run_dir, outside, tmp_path):
+    change_configs(run_dir, setting("data.source", f"{outside.url}/rows.csv"))
+    assert run_command(name, run_dir, tmp_path).returncode == 77
+    outside.check()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_refuses_a_link_inside_of_a_folder(name, run_dir, outside, tmp_path):
     target = outside.folder / "target"

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import ENSEMBLE_FILE, config_dir_of, restore_model, save_ensemble
 from support.processes import run_here, tiny_overrides
 
@@ -43,6 +43,13 @@ def changed(run, folder, change):
     change(state)
     path.write_text(json.dumps(state))
     return folder
+
+
+def test_a_link_in_the_folder_of_an_ensemble_is_refused(table_run, tmp_path):
+    save_ensemble(tmp_path, [table_run])
+    (tmp_path / "link").symlink_to(table_run)
+    with pytest.raises(NotAllowedError, match="link"):
+        restore_model(tmp_path)
 
 
 def test_members_of_an_ensemble_that_read_other_texts_are_refused(table_run, tmp_path):

@@ -10,7 +10,12 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
-from mlxlab.config.admission import admitted_config, own_callbacks, refuse_left_out
+from mlxlab.config.admission import (
+    admitted_config,
+    own_callbacks,
+    refuse_addresses,
+    refuse_left_out,
+)
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
@@ -101,6 +106,7 @@ def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
     if trusted:
         return config
     refuse_left_out(own_callbacks(config), name)
+    refuse_addresses(config, {}, name, ())
     return admitted_config(config)
 
 

@@ -79,10 +79,10 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
             raise ConfigError(f"checkpoint={checkpoint}: {folder} is one checkpoint")
         path = download_model(str(folder), None, project_root(), project_root() / ".cache")
         folder, checkpoint = path.parent, str(path)
+    refuse_links(folder)
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
     config_dir = stored_config_dir(folder)
-    refuse_links(folder)
     loaded = load_named(checkpoint, folder)
     config_dir = inference_dir_of(config_dir, loaded.state["metadata"]["tokenizer"])
     config, encoder = restore_encoder(config_dir)

@@ -57,6 +57,9 @@ LINES = {  # old -> new, in addition to those of the guide
     " trainer.schedule.final_lr_ratio=0.1",
     "python train.py --wandb_log=True --wandb_project=owt --wandb_run_name=first": f"{STREAMING} tracking=wandb"
     " tracking.wandb.project=owt name=first",
+    "python train_cnn_hybrid.py --compare-models false --enable-mlflow False":
+        "mlxlab train model=cnn_hybrid data=titanic tracking=none",
+    "mlx_bert_cli_v2.py train --no-mlflow false --run-name ''": "mlxlab train model=bert data=titanic",
     "python train.py --wandb_log=False --wandb_project=owt": STREAMING,
     "python train.py --init_from=resume --out_dir=mine": f"{STREAMING} hydra.run.dir=mine resume=auto",
     "python src/main.py --student allenai/OLMo-2-0425-1B-SFT --teacher outputs/olmo --dataset-name chats.jsonl":
@@ -233,6 +236,12 @@ def test_every_old_growth_operation_has_one_here_or_a_note(capsys):
     translated = {each.id.rpartition("_")[0] for each in config.callbacks.growth.operations}
     noted = {note.partition(":")[0] for note in output.err.splitlines()}
     assert set(names) <= translated | noted
+
+
+def test_an_evaluation_after_an_entry_without_an_operation_is_dropped(capsys):
+    schedule = shlex.quote(f"--scaling_schedule={[entry('set_warmup_iters', 5, reevaluate=True)]}")
+    assert main([f"python train.py {schedule}"]) == 0
+    assert "callbacks.growth.operations=[]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

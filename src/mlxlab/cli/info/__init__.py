@@ -42,7 +42,7 @@ from mlxlab.cli.info.sizes import memory, presets
 from mlxlab.cli.info.token_frequencies import tokens
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import UserError
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.nearest import nearest
@@ -65,6 +65,8 @@ def estimate(json: bool = False, *, args: list[str]) -> None:
     from mlxlab.experiment.first_step import measure_first_step
 
     config = Composer(conf_dir(), args).checked_values(resolve=True)
+    if config["resume"] is not None:
+        raise ConfigError("resume=...: info measures a new run; info run=FOLDER describes one")
     step = measure_first_step(config)
     if json:
         print_json(asdict(step))
@@ -121,13 +123,12 @@ _main = build_main(__doc__, _SUBCOMMANDS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand. Without its name, `run=` is that of `describe`; other overrides are those of `estimate`."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if (
-        args
-        and args[0] not in _SUBCOMMANDS
-        and (os.path.isdir(args[0]) or any(map(_names_run, args)))
-    ):
+    if not args or args[0] in _SUBCOMMANDS or args[0] in ("-h", "--help"):
+        return _main(args)
+    if os.path.isdir(args[0]) or any(map(_names_run, args)):
         return _main(["describe", *args])
-    return _main(["estimate", *args] if args and "=" in args[0] else args)
+    is_run = args[0].startswith("--") or "=" in args[0]
+    return _main(["estimate", *args] if is_run else args)
 
 
 def _names_run(arg: str) -> bool:

@@ -37,16 +37,18 @@ def growth_override(schedule: str, table: dict[str, Any], command: Command) -> s
                 raise ConfigError(f"{name}: unknown operation{suggestion(name, table)}")
             value = as_text(entry["value"])
             command.values["value"] = value
-            changed, _, template = table[name].get("sets", "").partition("=")
-            command.values[changed] = command.fill(template, [value])
+            if "sets" in table[name]:
+                changed, _, template = table[name]["sets"].partition("=")
+                command.values[changed] = command.fill(template, [value])
             limits = {"metric_below": entry["trigger_loss"], "or_steps": entry["max_wait_iters"]}
             limits = {key: limit for key, limit in limits.items() if limit is not None}
-            for options in command.expand(name, table[name], value):
+            options_of_entry = command.expand(name, table[name], value)
+            for options in options_of_entry:
                 limits = limits or {"or_steps": 1}
                 when = ", ".join(f"{key}: {limit}" for key, limit in limits.items())
                 operations.append(f"id: {name}_{len(operations) + 1}, {options}, when: {{{when}}}")
                 limits["or_steps"] = 1  # Further operations of an entry follow at once.
-            if entry["reevaluate"]:
+            if entry["reevaluate"] and options_of_entry:
                 operations[-1] += ", then: evaluate"
     except (LookupError, TypeError, ValueError, SyntaxError) as error:
         raise DataError(

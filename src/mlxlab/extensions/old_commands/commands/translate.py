@@ -25,9 +25,8 @@ from mlxlab.files.untrusted import read_json, read_text
 from mlxlab.nearest import suggestion
 from mlxlab.redact import redact
 
-FIELD = r"\{([\w*/-]*)\}"
 ASSIGNMENT = re.compile(r"^(?: {4})?(\w+)(?: *:[^=\n]*)? *= *([^#\n]+)", re.MULTILINE)
-PROCESSES = re.compile(r"(?:torchrun|srun) .*?(?:--nproc[-_]per[-_]node|--ntasks|-n)[ =](\S+)")
+PROCESSES = re.compile(r"(?:torchrun|srun) .*?(?:--nproc[-_]per[-_]node|--ntasks|-n)[ =]?(\d+)")
 
 
 @dataclass
@@ -60,7 +59,9 @@ class Translation:
         raise ConfigError(f"{name} {value}: expected one of {', '.join(map(str, flag['to']))}")
 
     def fill(self, template: str, groups: list[str]) -> str:
-        text = re.sub(FIELD, lambda match: self._field(match[1] or "0", groups), template)
+        text = re.sub(
+            r"\{([\w*/-]*)\}", lambda match: self._field(match[1] or "0", groups), template
+        )
         key, is_text, _ = template.partition('="')
         return program.path_override(key, text[len(key) + 2 : -1]) if is_text else text
 
@@ -133,7 +134,7 @@ def find_program(line: str) -> tuple[dict[str, Any], str, list[str]]:
 
 def read_flags(args: list[str], spellings: dict[str, str]) -> dict[str, str]:
     """The values of flags, several joined by blanks, by their first names; a file without a flag is `config`."""
-    values: dict[str, str] = {}
+    values: dict[str, list[str]] = {}
     name = "config"
     for arg in args:
         flag, equals, text = arg.partition("=")
@@ -141,13 +142,13 @@ def read_flags(args: list[str], spellings: dict[str, str]) -> dict[str, str]:
             if normalized(flag) not in spellings:
                 raise ConfigError(f"{flag}: unknown flag{suggestion(normalized(flag), spellings)}")
             name = spellings[normalized(flag)]
-            values[name] = text
+            values[name] = [text] if equals else []
             name = "config" if equals else name
         elif name in spellings.values():
-            values[name] = f"{values.get(name, '')} {arg}".strip()
+            values.setdefault(name, []).append(arg)
         else:
             raise ConfigError("an argument without a flag, where none is expected")
-    return {name: value or "true" for name, value in values.items()}
+    return {name: " ".join(words) if words else "true" for name, words in values.items()}
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -171,7 +172,10 @@ def read_tables() -> dict[str, Any]:
         for name, entry in table.setdefault("flags", {}).items():
             flag = entry if isinstance(entry, dict) else {"to": entry}
             to = flag.get("to")
-            table["flags"][name] = flag | {"to": to if isinstance(to, dict) else {".*": to}}
+            if not isinstance(to, dict):
+                turned_off = {} if "{" in str(to) else {"false": ""}
+                to = {**turned_off, ".*": to}
+            table["flags"][name] = flag | {"to": to}
     return tables
 
 
