@@ -118,8 +118,9 @@ def test_the_step_is_that_of_the_run_with_its_micro_batches_teachers_and_adapter
     accumulated = measured(capsys, *SMALL, "data.batch_size=128", *optimized)
     assert accumulated["peak_memory"] < whole["peak_memory"] / 2
     distilled = ["trainer=distill", f"trainer.teachers=[{folder}]"]
-    student = measured(capsys, *SMALL, "data.batch_size=128", *distilled)
-    assert student["peak_memory"] > whole["peak_memory"]
+    alone = measured(capsys, *SMALL, "data.batch_size=1")  # Weights outweigh activations.
+    student = measured(capsys, *SMALL, "data.batch_size=1", *distilled)
+    assert student["peak_memory"] > alone["peak_memory"]
     adapted = measured(capsys, *SMALL, f"model.init_from={folder}", "model/adapter=lora")
     assert adapted["trained_parameters"] < sum(adapted["parameters"].values()) / 2
 
