@@ -24,6 +24,8 @@ CURRICULUM = (
     "data.order.rescore_every=3",
 )
 
+LATEST_KILL = 8  # saves of an attempt
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
@@ -33,14 +35,18 @@ def corpus(tmp_path_factory):
     return path
 
 
-def arguments(corpus, project, model, *overrides):
+def arguments(corpus, project, model, max_steps, *overrides):
     text = [
         f"data.source={corpus}",
         "data.tokenizer.vocab_size=300",
         "data.seq_len=32",
         "data.validation.fraction=0.2",
     ]
-    limits = ["trainer.epochs=null", "trainer.max_steps=12", "checkpointing.every_steps=1"]
+    limits = [
+        "trainer.epochs=null",
+        f"trainer.max_steps={max_steps}",
+        "checkpointing.every_steps=1",
+    ]
     argv = settings(
         model, "data=streaming", *CURRICULUM, *text, *limits, *tracked(project), *overrides
     )
@@ -61,7 +67,8 @@ def arguments(corpus, project, model, *overrides):
 def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     shared_server: ForkServer, corpus, tmp_path, summarize, model, prefetch, kills
 ):
-    argv = arguments(corpus, tmp_path / "project", model, f"data.prefetch={prefetch}")
+    max_steps = LATEST_KILL * kills + 4  # No attempt that is killed reaches the end.
+    argv = arguments(corpus, tmp_path / "project", model, max_steps, f"data.prefetch={prefetch}")
     expected = reference(shared_server, argv, tmp_path / "reference")
     logged = {name for name, _ in expected.metrics}
     assert {"data/kl_target", "data/rare_coverage", "data/curriculum_alpha"} <= logged
@@ -71,7 +78,7 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     here, rng = [*argv, f"hydra.run.dir={tmp_path}/run"], rng_for("curriculum", model, prefetch)
     for _ in range(kills):
         attempt = shared_server.start(here, syncer=False)
-        if attempt.wait_for("save", rng.randint(2, 8)):
+        if attempt.wait_for("save", rng.randint(2, LATEST_KILL)):
             attempt.send(signal.SIGKILL)
         attempt.finish()
     streamed = "data.streaming=false" if kills % 2 else "data.streaming=true"
