@@ -145,7 +145,7 @@ def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_tr
     assert (tmp_path / "run" / "STATUS.DONE").exists()
     assert "trigram, a baseline" in finished.stdout
     assert re.search(
-        r"^this model learned nothing: loss \d\.\d+ is worse than \d\.\d+ of unigram\. ",
+        r"^this model learned nothing: loss \d\.\d+ is worse than \d\.\d+ of unigram$",
         finished.stdout,
         re.M,
     )

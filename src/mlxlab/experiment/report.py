@@ -19,7 +19,7 @@ from mlxlab.experiment.final_evaluation.verdict import best_baseline, verdict
 from mlxlab.experiment.run_metrics import FILE, RunMetrics, describe_counted, interval_text, number
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import LOSS, VALID, VALID_LOSS, lower_is_better
+from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.state import TrainState
@@ -63,7 +63,7 @@ def write_report(
     if not results.splits and VALID_LOSS in best:
         measured = results.text_baselines.metrics.items()
         losses = {name: values[VALID_LOSS] for name, values in measured if VALID_LOSS in values}
-        paragraphs += learned_nothing_sentence(LOSS, best[VALID_LOSS], losses)
+        paragraphs += learned_nothing_sentence("loss", best[VALID_LOSS], losses)
     if results.text_baselines.counted:
         paragraphs.append(describe_counted(results.text_baselines.counted))
     if history.reference:
