@@ -282,7 +282,7 @@ def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_al
     assert "| teacher" in out
     assert "| student alone" in out
     row = next(line for line in out.splitlines() if line.startswith("| distilled"))
-    assert re.search(r"\| +([123]?\d\.\d|40\.0)% \|", row), (
+    assert re.search(r"\| +([123]?\d\.\d|40\.0) % \|", row), (
         "at most 40 % of the teacher's parameters"
     )
     assert "distilled against student alone" in out
