@@ -201,7 +201,7 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     "choice",
     [
         "data=titanic data.source=synthetic",
-        "data=streaming data.order.measure=true trainer=optimized",
+        "data=streaming data/order=measured trainer=optimized",
     ],
 )
 def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):

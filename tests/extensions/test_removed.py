@@ -19,6 +19,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "curriculum": [
         "data/order/curriculum",
         "data/order/easy_first",
+        "data/order/measured",
         "data/order/staged",
         "experiment/growth_course",
     ],

@@ -3,7 +3,7 @@
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
-from mlxlab.data.text.order.shuffle import ShuffleOrder
+from mlxlab.data.text.order import ShuffleOrder
 from mlxlab.data.text.packed_batches import Packing
 from mlxlab.data.text.sources.open import Reading
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
@@ -37,7 +37,7 @@ def text_data(
         validation=Validation(source=None, split=None, fraction=0.3, max_examples=100),
         max_train_examples=None,
         shuffle=Shuffling(window=8, row_buffer=0),
-        order=ShuffleOrder(measure=False),
+        order=ShuffleOrder(),
         streaming=True,
         tokenizer=CharTokenizerTrainer(
             on_unknown="error", train_examples=1000, path=None, force_retrain=False

@@ -168,7 +168,7 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
         {"streaming": False},
         {"on_error": "skip"},
     ]
-    free += [{"order.measure": True}]
+    free += [{"order": read_config("data/order/measured")}]
     assert {new(**change).fingerprint for change in free} == {fingerprint}
     often = {"packing.mlm_probability": 0.3}
     assert new(**often).fingerprint == fingerprint  # nothing is hidden

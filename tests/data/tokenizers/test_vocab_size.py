@@ -100,8 +100,8 @@ def test_the_smallest_limit_decides_and_all_three_are_reported(tmp_path):
     smallest = min(limit for limit in curve.limits.values() if limit is not None)
     assert limited.tokenizer.vocab_size == curve.chosen == max(512, smallest // 64 * 64)
     assert all(
-        f"{limit:,} by the" in limited.lines[-1]
-        for limit in curve.limits.values()
+        f"{limit:,} by {name}" in limited.lines[-1]
+        for name, limit in curve.limits.items()
         if limit is not None
     )
 
@@ -145,7 +145,6 @@ def test_the_length_strategy_uses_the_mean_length(texts, size):
 def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
     fit = new_bpe_trainer(vocab_size_strategy="length").fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     assert fit.tokenizer.vocab_size == fit.curve.chosen == 1500
-    assert "length" in fit.lines[-1]
     corpus = Corpus(TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"})
     few = new_bpe_trainer(vocab_size_strategy="length", max_vocab_size=50_000).fit(corpus)
     assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text

@@ -9,18 +9,18 @@ import pytest
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.order.data_order import text_rows
-from mlxlab.data.text.order.distribution import TokenDistribution, kl_divergence, rare_tokens
-from mlxlab.data.text.order.shuffle import ShuffleOrder
-from mlxlab.data.text.order.token_counts import (
+from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.vocabulary.token_counts import (
     TokenCounts,
     count_tokens,
     decode_counts,
     encode_counts,
 )
-from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.vocabulary.token_frequencies import rare_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder
+from mlxlab.extensions.curriculum.distribution import TokenDistribution, kl_divergence
+from mlxlab.extensions.curriculum.measured import MeasuredOrder
 from support.streams import (
     VOCABULARY,
     InMemorySource,
@@ -40,15 +40,12 @@ def curriculum(alpha=SCHEDULE, pool=20, rescore_every=5, once_per_epoch=True, ke
 def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, **frame):
     """Batches of an order whose token counts are those of the first epoch."""
     chunks = list(make_batches(source=source).chunks(0, EPOCH_START))
-    distribution = TokenDistribution(count_tokens(chunks, VOCABULARY)._replace(exact=exact))
+    corpus = count_tokens(chunks, VOCABULARY)._replace(exact=exact)
     builder = {
         name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")
     }
     layout = make_row_builder(**builder).layout
-    if isinstance(order, ShuffleOrder):
-        rows = text_rows(distribution, layout, row_buffer, seed)
-    else:
-        rows = (order or curriculum()).measured_rows(distribution, layout, row_buffer, seed, steps)
+    rows = (order or curriculum()).measured_rows(corpus, layout, row_buffer, seed, steps)
     return make_batches(source=source, seed=seed, order=rows, **frame)
 
 
@@ -204,7 +201,7 @@ def test_alpha_set_during_a_run_is_exact_from_the_next_batch_on():
 
 @pytest.mark.parametrize("row_buffer", [0, 10])
 def test_measuring_a_shuffle_changes_no_batch(row_buffer):
-    measured = make(ShuffleOrder(measure=True), row_buffer=row_buffer)
+    measured = make(MeasuredOrder(), row_buffer=row_buffer)
     assert take(measured, 40) == take(make_batches(row_shuffle_buffer=row_buffer), 40)
     metrics = measured.order_metrics()
     assert metrics["data/curriculum_alpha"] == 0

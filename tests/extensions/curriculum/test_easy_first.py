@@ -32,7 +32,7 @@ def losses(tmp_path):
 
 
 def test_short_documents_come_first_and_each_comes_once(tmp_path):
-    easy = EasyFirstOrder("length", 4, None, False).arrange(SOURCE, None, None, tmp_path)
+    easy = EasyFirstOrder("length", 4, None).arrange(SOURCE, None, None, tmp_path)
     for epoch in (0, 1):
         served = documents_of(easy, 3, epoch)
         assert sorted(served) == sorted(ALL)
@@ -42,7 +42,7 @@ def test_short_documents_come_first_and_each_comes_once(tmp_path):
         assert lengths[-10:].min() >= np.sort(lengths)[-20]
     assert documents_of(easy, 3, 0) != documents_of(easy, 3, 1)
     assert (
-        EasyFirstOrder("length", 4, None, False).arrange(SOURCE, None, None, tmp_path).fingerprint
+        EasyFirstOrder("length", 4, None).arrange(SOURCE, None, None, tmp_path).fingerprint
         == easy.fingerprint
     )
     assert len(list((tmp_path / "document_lengths").iterdir())) == 1
@@ -51,7 +51,7 @@ def test_short_documents_come_first_and_each_comes_once(tmp_path):
 def test_documents_of_low_loss_come_first_and_unknown_ones_in_the_middle(losses, tmp_path):
     path, by_id = losses
     served = documents_of(
-        EasyFirstOrder("loss", 3, str(path), False).arrange(SOURCE, None, None, tmp_path)
+        EasyFirstOrder("loss", 3, str(path)).arrange(SOURCE, None, None, tmp_path)
     )
     assert sorted(served) == sorted(ALL)
     known = [by_id.get(document.id, np.nan) for document in served]
@@ -69,7 +69,7 @@ def test_documents_of_low_loss_come_first_and_unknown_ones_in_the_middle(losses,
     "settings", [{}, {"limit": 20}, {"chosen": np.array([d.id for d in ALL[::3]])}]
 )
 def test_any_position_is_reached_exactly(tmp_path, settings):
-    order = EasyFirstOrder("length", 5, None, False)
+    order = EasyFirstOrder("length", 5, None)
     easy = order.arrange(SOURCE, settings.get("limit"), settings.get("chosen"), tmp_path)
     windows = list(easy.windows(0, 0))
     for number, (position, _) in enumerate(windows):
@@ -86,24 +86,22 @@ def test_any_position_is_reached_exactly(tmp_path, settings):
 
 def test_all_documents_equally_long_are_one_level(tmp_path):
     source = InMemorySource(["abc"] * 9)
-    easy = EasyFirstOrder("length", 8, None, False).arrange(source, None, None, tmp_path)
+    easy = EasyFirstOrder("length", 8, None).arrange(source, None, None, tmp_path)
     assert len(documents_of(easy)) == 9
 
 
 def test_faults_are_one_line(tmp_path, losses):
-    with pytest.raises(ConfigError, match=r"data\.order\.source=None: expected a run folder"):
-        EasyFirstOrder("loss", 3, None, False)
+    with pytest.raises(ConfigError, match=r"data\.order\.source=null: expected a run folder"):
+        EasyFirstOrder("loss", 3, None)
     with pytest.raises(ConfigError, match=r"expected null with data\.order\.by=length"):
-        EasyFirstOrder("length", 3, "runs", False)
+        EasyFirstOrder("length", 3, "runs")
     with pytest.raises(InputNotFoundError, match="not found"):
-        EasyFirstOrder("loss", 3, str(tmp_path / "missing"), False).arrange(
-            SOURCE, None, None, tmp_path
-        )
+        EasyFirstOrder("loss", 3, str(tmp_path / "missing")).arrange(SOURCE, None, None, tmp_path)
     rows = example_losses.read(losses[0])
     example_losses.write(
         rows | {"mean": rows["mean"] * np.float32("nan")}, tmp_path / "nan.parquet"
     )
     with pytest.raises(DataError, match="none of its 48 rows has a finite loss"):
-        EasyFirstOrder("loss", 3, str(tmp_path / "nan.parquet"), False).arrange(
+        EasyFirstOrder("loss", 3, str(tmp_path / "nan.parquet")).arrange(
             SOURCE, None, None, tmp_path
         )

@@ -24,7 +24,7 @@ def sources(tmp_path):
 
 
 def staged(sources, stages=STAGES, characters=20_000, window=1):
-    return StagedOrder(stages, characters, False).mix(sources, {"a": 1, "b": 1}, window)
+    return StagedOrder(stages, characters).mix(sources, {"a": 1, "b": 1}, window)
 
 
 def test_each_stage_has_its_weights_and_an_epoch_its_length(sources):
@@ -62,7 +62,7 @@ def test_what_changes_the_text_changes_the_fingerprint(sources):
     assert (
         staged(sources, [*STAGES[:2], [0.75, {"b": 1e308}]]).fingerprint == known
     )  # weights are relative
-    assert StagedOrder(STAGES, None, False).mix(sources, {"a": 1, "b": 1}, 1).bytes == sum(
+    assert StagedOrder(STAGES, None).mix(sources, {"a": 1, "b": 1}, 1).bytes == sum(
         source.bytes for source in sources
     )
 
@@ -87,6 +87,6 @@ def test_sources_of_unknown_size_need_a_length_and_stages_a_mixture():
     with pytest.raises(
         ConfigError, match=r"data\.order\.epoch_characters: expected a number, the size of listed"
     ):
-        StagedOrder(STAGES, None, False).mix([InMemorySource(["a"])] * 2, {"a": 1, "b": 1}, 4)
+        StagedOrder(STAGES, None).mix([InMemorySource(["a"])] * 2, {"a": 1, "b": 1}, 4)
     with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got none"):
-        StagedOrder(STAGES, None, False).check(None, 0)
+        StagedOrder(STAGES, None).check(None, 0)

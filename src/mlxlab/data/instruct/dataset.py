@@ -26,7 +26,6 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.order.token_counts import TokenCounts, count_tokens
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
 from mlxlab.data.text.packing import RandomRows, RowLayout
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
@@ -36,6 +35,7 @@ from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
+from mlxlab.data.vocabulary.token_counts import TokenCounts, count_tokens
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 

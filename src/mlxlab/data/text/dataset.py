@@ -17,8 +17,7 @@ from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.order.data_order import DataOrder, row_order
-from mlxlab.data.text.order.token_counts import corpus_counts
+from mlxlab.data.text.order import DataOrder, row_order
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
@@ -28,6 +27,7 @@ from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
+from mlxlab.data.vocabulary.token_counts import corpus_counts
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted

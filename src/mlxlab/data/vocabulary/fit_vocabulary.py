@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.text.order.token_counts import TokenCounts
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.vocabulary.token_counts import TokenCounts
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit, VocabularyMap, read_map
 from mlxlab.errors import ConfigError
 from mlxlab.wording import percent

@@ -1,4 +1,4 @@
-"""Easy documents first: an epoch reads the text in passes, each of which takes the documents of one difficulty."""
+"""Easy documents first: an epoch reads the text in passes, one for each level of difficulty."""
 
 import json
 import os
@@ -15,15 +15,11 @@ from mlxlab.data import example_losses
 from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached, content_key
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
-from mlxlab.data.text.order.data_order import DataOrder
+from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
 
-MAX_DOCUMENTS = (
-    1_000_000  # whose length is measured; of a larger corpus the first ones of a random order
-)
-
-LevelOf = Callable[[Sequence[Document]], np.ndarray]  # documents -> the level of each, int64
+MAX_DOCUMENTS = 1_000_000  # Of a larger corpus the first ones of a random order are measured.
 
 
 @dataclass(frozen=True)
@@ -32,60 +28,64 @@ class EasyFirstOrder(DataOrder):
 
     Args:
         by: length in characters, or loss in an earlier run.
-        levels: of difficulty, with about as many documents each; every epoch reads the text once for each of them.
-        source: a run folder with per-example losses, or a Parquet file of them, for by=loss. A document without a
-            loss counts as one of the middle level.
-        measure: log how far the tokens served are from those of the corpus, and how many of its rare tokens were.
+        levels: of difficulty, with about as many documents each; every epoch reads the text once
+            for each of them.
+        source: a run folder with per-example losses, or a Parquet file of them, for by=loss. A
+            document without a loss counts as one of the middle level.
     """
 
     by: Literal["length", "loss"]
     levels: Annotated[int, Ge(2), Le(100)]
     source: str | None
-    measure: bool
 
     def __post_init__(self) -> None:
-        if (self.by == "loss") != (self.source is not None):
-            expected = (
-                "a run folder with per-example losses"
-                if self.by == "loss"
-                else "null with data.order.by=length"
+        if self.by == "loss" and self.source is None:
+            raise ConfigError(
+                "data.order.source=null: expected a run folder with per-example losses"
             )
-            raise ConfigError(f"data.order.source={self.source}: expected {expected}")
+        if self.by == "length" and self.source is not None:
+            raise ConfigError(
+                f"data.order.source={self.source}: expected null with data.order.by=length"
+            )
 
     def arrange(
         self, text: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
     ) -> "EasyFirst":
-        """The documents by level. InputNotFoundError or DataError if the losses are missing or malformed."""
+        """The documents by level.
+
+        Raises InputNotFoundError or DataError if the losses are missing or malformed.
+        """
         if self.source is None:
-            limits = self._length_limits(text, cache)
-            return EasyFirst(
-                text, by_length(limits), self.levels, limit, chosen, f"length {limits.tolist()}"
-            )
-        rows = example_losses.read(Path(os.path.expanduser(self.source)))
+            difficulty = self._by_length(text, cache)
+        else:
+            difficulty = self._by_loss(self.source)
+        return EasyFirst(text, difficulty, limit, chosen)
+
+    def _by_loss(self, source: str) -> "Difficulty":
+        rows = example_losses.read(Path(os.path.expanduser(source)))
         usable = np.isfinite(rows["mean"])
         if not usable.any():
-            raise DataError(
-                f"{self.source}: none of its {len(usable):,} rows has a finite loss to order by"
-            )
-        ids, losses = rows["id"][usable], rows["mean"][usable]
+            raise DataError(f"{source}: none of its {len(usable):,} rows has a finite loss")
+        ids = rows["id"][usable]
+        losses = rows["mean"][usable]
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())
-        return EasyFirst(
-            text,
-            by_loss(ids, levels, self.levels // 2),
-            self.levels,
-            limit,
-            chosen,
-            f"loss {digest}",
-        )
+        level_of = by_loss(ids, levels, unknown=self.levels // 2)
+        return Difficulty(level_of, self.levels, f"loss {digest}")
 
-    def _length_limits(self, source: DocumentSource, cache: Path) -> np.ndarray:
+    def _by_length(self, source: DocumentSource, cache: Path) -> "Difficulty":
+        key = content_key(
+            source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS
+        )
+        path = cache / "document_lengths" / f"{key}.json"
+
         def measure() -> list[int]:
             documents = chain.from_iterable(documents for _, documents in source.windows(0, 0))
-            lengths = np.array(
-                [len(document.text) for document in islice(documents, MAX_DOCUMENTS)]
-            )
-            return [int(limit) for limit in _quantiles(lengths, self.levels)]
+            lengths = [len(document.text) for document in islice(documents, MAX_DOCUMENTS)]
+            return [int(limit) for limit in _quantiles(np.array(lengths), self.levels)]
+
+        def encode(limits: list[int]) -> bytes:
+            return json.dumps(limits).encode()
 
         def decode(data: bytes) -> list[int]:
             limits = parse_json(data.decode("utf-8", "replace"), list[Count], "lengths")
@@ -93,23 +93,32 @@ class EasyFirstOrder(DataOrder):
                 raise DataError(f"expected {self.levels - 1} rising lengths")
             return limits
 
-        key = content_key(
-            source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS
-        )
-        path = cache / "document_lengths" / f"{key}.json"
-        return np.array(
-            cached(path, measure, lambda limits: json.dumps(limits).encode(), decode)[0]
-        )
+        limits, _ = cached(path, measure, encode, decode)
+        return Difficulty(by_length(np.array(limits)), self.levels, f"length {limits}")
 
 
-def by_length(limits: np.ndarray) -> LevelOf:
+@dataclass(frozen=True)
+class Difficulty:
+    """A level from 0 to `levels` - 1 for each document."""
+
+    level_of: Callable[[Sequence[Document]], np.ndarray]
+    levels: int
+    settings: str  # all that the levels depend on
+
+
+def by_length(limits: np.ndarray) -> Callable[[Sequence[Document]], np.ndarray]:
     """Levels that begin at lengths above each of `limits`, in characters."""
-    return lambda documents: np.searchsorted(
-        limits, [len(document.text) for document in documents], side="left"
-    )
+
+    def level_of(documents: Sequence[Document]) -> np.ndarray:
+        lengths = [len(document.text) for document in documents]
+        return np.searchsorted(limits, lengths, side="left")
+
+    return level_of
 
 
-def by_loss(ids: np.ndarray, levels: np.ndarray, unknown: int) -> LevelOf:
+def by_loss(
+    ids: np.ndarray, levels: np.ndarray, unknown: int
+) -> Callable[[Sequence[Document]], np.ndarray]:
     """The levels of ids, which ascend; `unknown` for others."""
 
     def level_of(documents: Sequence[Document]) -> np.ndarray:
@@ -126,42 +135,43 @@ def _quantiles(values: np.ndarray, levels: int) -> np.ndarray:
 
 
 class EasyFirst:
-    """A source whose epoch is one pass over another source for each level. Implements `DocumentSource`."""
+    """A source that reads another one once for each level. Implements `DocumentSource`."""
 
     def __init__(
         self,
         source: DocumentSource,
-        level_of: LevelOf,
-        levels: int,
+        difficulty: Difficulty,
         limit: int | None,
         chosen: np.ndarray | None,
-        settings: str,
     ) -> None:
-        self.source, self.level_of, self.levels, self.limit, self.chosen = (
-            source,
-            level_of,
-            levels,
-            limit,
-            chosen,
-        )
-        self.name, self.bytes, self.error_budgets = source.name, source.bytes, source.error_budgets
+        self.source = source
+        self.difficulty = difficulty
+        self.limit = limit
+        self.chosen = chosen
+        self.name = source.name
+        self.bytes = source.bytes
+        self.error_budgets = source.error_budgets
+        levels = difficulty.levels
+        settings = difficulty.settings
         self.fingerprint = f"{source.fingerprint}|easy first in {levels} levels by {settings}"
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
-        """See `DocumentSource`. A position is [level, position in the source, documents of the pass before it]."""
+        """See `DocumentSource`.
+
+        A position is [level, position in the source, documents of the pass before it].
+        """
+        levels = self.difficulty.levels
+        start = [0, None, 0] if position is None else position
         first, window, before = check_position(
-            [0, None, 0] if position is None else position,
-            tuple[Annotated[int, Ge(0), Lt(self.levels)], object, Count],
+            start, tuple[Annotated[int, Ge(0), Lt(levels)], object, Count]
         )
-        for level in range(first, self.levels):
-            for start, documents in self.source.windows(seed, epoch, window):
+        for level in range(first, levels):
+            for window_start, documents in self.source.windows(seed, epoch, window):
                 documents = self._used(documents, before)
-                is_selected = self.level_of(documents) == level
-                if is_selected.any():
-                    yield (
-                        [level, start, before],
-                        [documents[index] for index in np.flatnonzero(is_selected)],
-                    )
+                selected = np.flatnonzero(self.difficulty.level_of(documents) == level)
+                if len(selected):
+                    position = [level, window_start, before]
+                    yield position, [documents[index] for index in selected]
                 before += len(documents)
                 if self.limit is not None and before >= self.limit:
                     break

@@ -9,8 +9,8 @@ import numpy as np
 from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.data.batch import check_position
 from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
-from mlxlab.data.text.document import DocumentSource, Position, Windows
-from mlxlab.data.text.order.data_order import DataOrder
+from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError
 from mlxlab.wording import one_of
 
@@ -22,19 +22,18 @@ Stage = Annotated[list[float | dict[str, NonNegative]], MinLen(2), MaxLen(2)]
 class StagedOrder(DataOrder):
     """The sources of `data.mixture` by weights that change from stage to stage of an epoch.
 
-    An epoch has a fixed length: a source is read as far as its weights take it, and again in another order where that
-    is further than its end.
+    An epoch has a fixed length: a source is read as far as its weights take it, and again in
+    another order where that is further than its end.
 
     Args:
-        stages: a list of [start, weights], each holding from its start on: a fraction of the epoch, and the weight of
-            each source by its name in `data.mixture`, whose own weights are not used; one without a weight has 0.
+        stages: a list of [start, weights], each holding from its start on: a fraction of the
+            epoch, and the weight of each source by its name in `data.mixture`, whose own weights
+            are not used; one without a weight has 0.
         epoch_characters: length of an epoch; null is that of all sources together.
-        measure: log how far the tokens served are from those of the corpus, and how many of its rare tokens were.
     """
 
     stages: Annotated[list[Stage], MinLen(1)]
     epoch_characters: Size | None
-    measure: bool
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -59,31 +58,40 @@ class StagedOrder(DataOrder):
     def mix(
         self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> "StagedMixture":
-        """The sources by stages, not by `weights`; raises ConfigError if a stage does not fit them."""
+        """The sources by stages; raises ConfigError if a stage does not fit them."""
         names = list(weights)
-        by_stage = np.zeros((len(self.stages), len(names)))
-        for number, (start, by_name) in enumerate(self.stages):
-            assert isinstance(by_name, dict)
-            if unknown := sorted(by_name.keys() - set(names)):
-                raise ConfigError(
-                    f"{KEY}: {unknown[0]} is no source of data.mixture; expected {one_of(names)}"
-                )
-            by_stage[number] = [by_name.get(name, 0) for name in names]
-            if not by_stage[number].any():
-                raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
-            by_stage[number] /= by_stage[number].max()  # the sum of large weights could overflow
-        sizes = [source.bytes for source in sources]
-        if self.epoch_characters is None and None in sizes:
-            name = sources[sizes.index(None)].name
-            raise ConfigError(
-                f"data.order.epoch_characters: expected a number, the size of {name} is unknown"
-            )
-        characters = self.epoch_characters or sum(size or 0 for size in sizes)
+        by_stage = np.array([_stage_weights(stage, names) for stage in self.stages])
+        characters = self.epoch_characters or _total_size(sources)
         return StagedMixture(sources, np.array(self.starts), by_stage, characters, window)
 
 
+def _stage_weights(stage: Stage, names: Sequence[str]) -> np.ndarray:
+    """(N,) the weights of the sources called `names`, of which the largest is 1."""
+    start, by_name = stage
+    assert isinstance(by_name, dict)
+    if unknown := sorted(by_name.keys() - set(names)):
+        expected = one_of(names)
+        raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected {expected}")
+    weights = np.array([by_name.get(name, 0.0) for name in names])
+    if not weights.any():
+        raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
+    return weights / weights.max()  # The sum of large weights could overflow.
+
+
+def _total_size(sources: Sequence[DocumentSource]) -> int:
+    total = 0
+    for source in sources:
+        if source.bytes is None:
+            raise ConfigError(
+                "data.order.epoch_characters: expected a number,"
+                f" the size of {source.name} is unknown"
+            )
+        total += source.bytes
+    return total
+
+
 class StagedMixture:
-    """Several sources by weights that depend on the position in the epoch. Implements `DocumentSource`.
+    """Several sources whose weights depend on the position. Implements `DocumentSource`.
 
     Args:
         starts: (S,) of the stages, fractions of the epoch, rising from 0.
@@ -100,12 +108,11 @@ class StagedMixture:
         characters: int,
         window: int,
     ) -> None:
-        self.sources, self.error_budgets = (
-            sources,
-            [budget for source in sources for budget in source.error_budgets],
-        )
+        self.sources = sources
+        self.error_budgets = [budget for source in sources for budget in source.error_budgets]
         self.starts = np.round(starts * characters).astype(np.int64)
         self.shares = weights / weights.sum(axis=1, keepdims=True)
+        self.characters = characters
         self.bytes: int | None = characters
         self.window_size = window * MEAN_CHARACTERS
         self.name = " + ".join(source.name for source in sources) + f" in {len(starts)} stages"
@@ -113,13 +120,16 @@ class StagedMixture:
         self.fingerprint = f"{' + '.join(source.fingerprint for source in sources)}:{stages}"
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
-        """See `DocumentSource`. A position is [characters before it, the `ReaderPosition` of each source]."""
-        assert self.bytes is not None
-        count, length = len(self.sources), Lt(self.bytes)
+        """See `DocumentSource`.
+
+        A position is [characters before it, the `ReaderPosition` of each source].
+        """
+        count = len(self.sources)
+        first = [0, [[0, None, 0, 0]] * count]
         done, starts = check_position(
-            [0, [[0, None, 0, 0]] * count] if position is None else position,
+            first if position is None else position,
             tuple[
-                Annotated[int, Ge(0), length],
+                Annotated[int, Ge(0), Lt(self.characters)],
                 Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)],
             ],
         )
@@ -127,18 +137,21 @@ class StagedMixture:
             SourceReader(source, number, seed, epoch, start)
             for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
         ]
-        ends = np.append(self.starts[1:], self.bytes)
-        while done < self.bytes:
-            stage = int(np.searchsorted(self.starts, done, side="right")) - 1
-            size = min(self.window_size, int(ends[stage]) - done)
+        while done < self.characters:
+            size, shares = self._next_window(done)
             start = [done, [reader.position for reader in readers]]
-            sizes = [round(size * float(share)) for share in self.shares[stage]]
-            documents = [
-                d
-                for reader, part in zip(readers, sizes, strict=True)
-                if part
-                for d in reader.take(part)
-            ]
+            documents: list[Document] = []
+            for reader, share in zip(readers, shares, strict=True):
+                part = round(size * float(share))
+                if part:
+                    documents += reader.take(part)
             done += size
             if documents:
                 yield start, documents
+
+    def _next_window(self, done: int) -> tuple[int, np.ndarray]:
+        """The characters of the window at `done`, which ends with its stage, and its shares."""
+        stage = int(np.searchsorted(self.starts, done, side="right")) - 1
+        ends = [*self.starts[1:], self.characters]
+        size = min(self.window_size, int(ends[stage]) - done)
+        return size, self.shares[stage]

@@ -1,7 +1,8 @@
-"""Rows served from a pool of candidates in the order of their scores, with counts of the tokens served.
+"""Rows served from a pool of candidates in the order of their scores; counts the tokens served.
 
-Every pool is the next rows of the text. A position is that of the pool in the text, the counts when it was filled, and
-the number of rows drawn from it: from these the order of a pool is computed again, so nothing else is saved.
+Every pool is the next rows of the text. A position is that of the pool in the text, the counts
+when it was filled, and the number of rows drawn from it: from these the order of a pool is
+computed again, so nothing else is saved.
 """
 
 from collections.abc import Mapping
@@ -12,10 +13,12 @@ import numpy as np
 
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position
-from mlxlab.data.text.order.distribution import TokenDistribution
-from mlxlab.data.text.order.token_counts import decode_counts, encode_counts
 from mlxlab.data.text.packing import PackedRows, RowLayout, RowSource, TextCursor, epoch_start
+from mlxlab.data.vocabulary.token_counts import decode_counts, encode_counts
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.curriculum.distribution import TokenDistribution
+
+MALFORMED = "the saved position is malformed"
 
 
 class AlphaChange(TypedDict):
@@ -76,14 +79,20 @@ class Ranking(Protocol):
 
 @dataclass
 class ServedOrder:
-    """Serves the rows of pools by their rank, and measures the tokens served. Implements `RowOrder`."""
+    """Serves the rows of pools by rank, and measures the tokens served. Implements `RowOrder`.
+
+    Attributes:
+        fixed_alpha: the ranking has no alpha that could be set.
+        override: the alpha that was set during the run, instead of the schedule.
+        rows: those opened last.
+    """
 
     ranking: Ranking
     distribution: TokenDistribution
     layout: RowLayout
-    fixed_alpha: bool = False  # the ranking has no alpha that could be set
-    override: float | None = field(default=None, init=False)  # alpha that was set during the run
-    rows: "ServedRows | None" = field(default=None, init=False)  # opened last
+    fixed_alpha: bool = False
+    override: float | None = field(default=None, init=False)
+    rows: "ServedRows | None" = field(default=None, init=False)
 
     @property
     def vocab_size(self) -> int:
@@ -96,16 +105,11 @@ class ServedOrder:
 
     def load(self, state: Mapping[str, object], fingerprint: str) -> ServedCursor:
         cursor = load_position(state, ServedCursor, fingerprint)
-        served, drawn = cursor["served"], cursor["rows_drawn"]
-        decode_counts(
-            served["counts"], self.vocab_size, "the saved position is malformed: served.counts"
-        )
-        rows = [change["row"] for change in served["alphas"]]
-        if rows != sorted(set(rows)) or rows[:1] != [0][:drawn] or rows[-1:] > [drawn]:
-            raise DataError(
-                f"the saved position is malformed: alphas at rows {str(rows)[:60]} of {drawn}"
-            )
-        self.override, self.rows = served["alpha"], None
+        served = cursor["served"]
+        decode_counts(served["counts"], self.vocab_size, f"{MALFORMED}: served.counts")
+        _check_alphas(served["alphas"], cursor["rows_drawn"])
+        self.override = served["alpha"]
+        self.rows = None
         return cursor
 
     def open(self, packer: RowSource, cursor: TextCursor) -> "ServedRows":
@@ -113,30 +117,44 @@ class ServedOrder:
         return self.rows
 
     def set_alpha(self, cursor: TextCursor, alpha: float) -> ServedCursor:
-        """`cursor` with alpha from now on, instead of the schedule; the pool is ranked again before the next batch."""
+        """`cursor` with alpha from now on; the pool is ranked again before the next batch."""
         if self.fixed_alpha:
             raise ConfigError(NO_CURRICULUM)
-        self.override, position = alpha, cast(ServedCursor, cursor)
+        self.override = alpha
+        position = cast(ServedCursor, cursor)
         return {**position, "served": {**position["served"], "alpha": alpha}}
 
     def metrics(self) -> dict[str, float]:
-        """Of the tokens served since the start of the run; empty before the first batch."""
-        return self.distribution.measure(self.rows.counts, self.rows.alpha) if self.rows else {}
+        """Metrics of the tokens served since the run began; empty before the first batch."""
+        if self.rows is None:
+            return {}
+        return self.distribution.measure(self.rows.counts, self.rows.alpha)
+
+
+def _check_alphas(alphas: list[AlphaChange], drawn: int) -> None:
+    """Raises DataError unless they begin at row 0, if any row was drawn, and rise up to `drawn`."""
+    rows = [change["row"] for change in alphas]
+    rises = rows == sorted(set(rows))
+    begins = rows[0] == 0 if rows else drawn == 0
+    if not rises or not begins or max(rows, default=0) > drawn:
+        raise DataError(f"{MALFORMED}: alphas at rows {str(rows)[:60]} of {drawn}")
 
 
 class ServedRows:
     """The rows of a packer from a position on. Implements `RowSource`."""
 
     def __init__(self, packer: RowSource, cursor: ServedCursor, order: ServedOrder) -> None:
-        self.packer, self.order = packer, order
-        served, drawn = cursor["served"], cursor["rows_drawn"]
+        served = cursor["served"]
+        drawn = cursor["rows_drawn"]
+        self.packer = packer
+        self.order = order
         self.counts = decode_counts(served["counts"], order.vocab_size, "served.counts")  # (V,)
-        self.counts_before, self.step, self.alpha = served["counts"], served["step"], 0.0
+        self.counts_before = served["counts"]
+        self.step = served["step"]
+        self.alpha = 0.0
         self._fill(cursor)
         if drawn and drawn >= self.limit:
-            raise DataError(
-                f"the saved position is malformed: row {drawn} of a pool of {self.limit}"
-            )
+            raise DataError(f"{MALFORMED}: row {drawn} of a pool of {self.limit}")
         self._replay(served["alphas"], drawn)
 
     @property
@@ -148,18 +166,22 @@ class ServedRows:
     def cursor(self) -> ServedCursor:
         """The position of the next row; at the end that of the next epoch."""
         in_pool = self.drawn < self.limit
-        position = {**self.start, "rows_drawn": self.drawn} if in_pool else self.packer.cursor
-        alphas = [*self.alphas] if in_pool else []
         served = ServedState(
-            counts=self.counts_before, alphas=alphas, step=self.step, alpha=self.order.override
+            counts=self.counts_before,
+            alphas=[*self.alphas] if in_pool else [],
+            step=self.step,
+            alpha=self.order.override,
         )
-        return {**position, "served": served}
+        if in_pool:
+            return {**self.start, "rows_drawn": self.drawn, "served": served}
+        return {**self.packer.cursor, "served": served}
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
-        pieces, override = [self.pool_rows.select(slice(0))], self.order.override
+        override = self.order.override
         if self.alphas and override not in (None, self.alpha):
             self.until_ranking = 0
+        pieces = [self.pool_rows.select(slice(0))]
         while max_rows > 0 and self.more:
             if self.drawn >= self.limit:
                 self._fill(self.packer.cursor)
@@ -172,16 +194,19 @@ class ServedRows:
         return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
 
     def _fill(self, start: TextCursor) -> None:
-        ranking, layout = self.order.ranking, self.order.layout
+        ranking = self.order.ranking
+        layout = self.order.layout
         rows = self.packer.take(ranking.pool_rows)
-        real = np.arange(layout.length) < (rows.sizes - layout.target_shift)[:, None]
+        real = np.arange(layout.length) < (rows.sizes - layout.target_shift)[:, None]  # (R, T)
         tokens = np.where(real, rows.tokens[:, : layout.length], self.order.vocab_size)
-        self.start, self.pool_rows = start, rows
+        self.start = start
+        self.pool_rows = rows
         self.pool = Pool(tokens, rows.numbers, start["epoch"], start["row"])
         self.remaining = np.arange(len(tokens))  # in the order of the last ranking
         self.limit = ranking.rows_served(len(tokens))
         self.alphas: list[AlphaChange] = []
-        self.drawn = self.until_ranking = 0
+        self.drawn = 0
+        self.until_ranking = 0
 
     def _rank(self, alpha: float) -> None:
         ranking = self.order.ranking
@@ -194,10 +219,11 @@ class ServedRows:
     def _draw(self, max_rows: int) -> np.ndarray:
         """Indices of the next rows, up to the next ranking or the end of the pool."""
         count = min(max_rows, self.until_ranking, self.limit - self.drawn)
-        index, self.remaining = self.remaining[:count], self.remaining[count:]
-        self.counts += np.bincount(
-            self.pool.tokens[index].reshape(-1), minlength=self.order.vocab_size + 1
-        )[:-1]
+        index = self.remaining[:count]
+        tokens = self.pool.tokens[index].reshape(-1)
+        with_padding = np.bincount(tokens, minlength=self.order.vocab_size + 1)
+        self.counts += with_padding[:-1]
+        self.remaining = self.remaining[count:]
         self.drawn += count
         self.until_ranking -= count
         if self.drawn == self.limit:

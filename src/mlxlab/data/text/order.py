@@ -1,4 +1,4 @@
-"""The interface of `data/order`: what comes first in training text."""
+"""The interface of `data/order`, and its default: documents in a random order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,25 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.corpus import mix_by_weight
 from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.order.distribution import TokenDistribution
-from mlxlab.data.text.order.served_rows import Pool, ServedOrder
-from mlxlab.data.text.order.token_counts import TokenCounts
 from mlxlab.data.text.packing import RandomRows, RowLayout, RowOrder
-
-MEASURED_ROWS = 1024  # of a pool whose rows stay in the order of the text
+from mlxlab.data.vocabulary.token_counts import TokenCounts
 
 
 class DataOrder:
     """The order of documents and rows. Subclasses override what they arrange; the rest is random.
 
     Attributes:
-        measure: whether the tokens served are compared with those of the corpus.
+        measure: `measured_rows` is called, for which the tokens of the training text are counted.
     """
 
-    measure: bool
+    measure = False
 
     def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
         """Raises ConfigError if the order does not fit other settings of the data."""
@@ -57,14 +52,19 @@ class DataOrder:
 
     def measured_rows(
         self,
-        distribution: TokenDistribution,
+        corpus: TokenCounts,
         layout: RowLayout,
         row_buffer: int,
         seed: int,
         steps: int | None,
     ) -> RowOrder:
-        """The order of packed rows in a run of `steps` that measures the tokens served."""
-        return text_rows(distribution, layout, row_buffer, seed)
+        """The order of packed rows in a run of `steps`, None if that is unknown."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ShuffleOrder(DataOrder):
+    """Documents in a random order, another one in each epoch."""
 
 
 def row_order(
@@ -84,37 +84,6 @@ def row_order(
     """
     if not order.measure:
         return RandomRows(row_buffer, seed), []
-    counts = count()
-    rows = order.measured_rows(TokenDistribution(counts), layout, row_buffer, seed, steps)
-    return rows, [counts.line]
-
-
-@dataclass(frozen=True)
-class TextRanking:
-    """The order of `RandomRows`. Implements `Ranking`."""
-
-    size: int  # rows that are permuted together by `seed`; 0 permutes none
-    seed: int
-    rescore_every: int | None = None
-
-    @property
-    def pool_rows(self) -> int:
-        return self.size or MEASURED_ROWS
-
-    def alpha(self, step: int) -> float:
-        return 0.0
-
-    def rows_served(self, rows: int) -> int:
-        return rows
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        if not self.size:
-            return rows
-        return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
-
-
-def text_rows(
-    distribution: TokenDistribution, layout: RowLayout, row_buffer: int, seed: int
-) -> ServedOrder:
-    """The order of `RandomRows`, whose tokens are compared with `distribution`."""
-    return ServedOrder(TextRanking(row_buffer, seed), distribution, layout, fixed_alpha=True)
+    corpus = count()
+    rows = order.measured_rows(corpus, layout, row_buffer, seed, steps)
+    return rows, [corpus.line]

@@ -1,7 +1,8 @@
-"""How often each token occurs in the training text: exact for small corpora, of a sample for large ones."""
+"""How often each token occurs in the training text: exact for small corpora, else of a sample."""
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -14,8 +15,8 @@ from mlxlab.errors import DataError
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import parse_json, unpack_bytes
 
-MAX_TOKENS = 20_000_000  # that are counted; of a larger corpus the first ones of a random order
-MAX_COUNT = 10**15  # of all tokens: sums and shares stay exact in 64 bits
+MAX_TOKENS = 20_000_000  # More are not counted: the first ones in a random order are a sample.
+MAX_COUNT = 10**15  # Sums and shares of counts stay exact in 64 bits.
 
 
 class TokenCounts(NamedTuple):
@@ -27,9 +28,14 @@ class TokenCounts(NamedTuple):
     @property
     def line(self) -> str:
         """What was counted, for the log."""
-        extent = "all of the training text" if self.exact else "a sample of the training text"
-        used = f"{np.count_nonzero(self.counts):,} of {len(self.counts):,} tokens of the vocabulary occur"
-        return f"token counts: {self.counts.sum():,} tokens ({extent}); {used}"
+        extent = "all" if self.exact else "a sample"
+        total = self.counts.sum()
+        used = np.count_nonzero(self.counts)
+        size = len(self.counts)
+        return (
+            f"token counts: {total:,} tokens ({extent} of the training text);"
+            f" {used:,} of {size:,} tokens of the vocabulary occur"
+        )
 
 
 class _Cached(TypedDict):
@@ -44,30 +50,27 @@ def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: P
     Args:
         tokenizer: its fingerprint.
     """
-    limited = stream.limit is not None  # then the seed determines which documents there are
-    stream = (
-        stream
-        if limited
-        else TokenStream(stream.source, stream.encode, stream.end_id, 0, None, stream.chosen)
-    )
-    chosen = None if stream.chosen is None else stream.chosen.tolist()
-    source, order = stream.source.fingerprint, [stream.seed, stream.limit]
+    if stream.limit is None:  # With a limit the seed determines which documents there are.
+        stream = replace(stream, seed=0)
     key = content_key(
-        source=source, tokenizer=tokenizer, order=order, chosen=chosen, max_tokens=MAX_TOKENS
+        source=stream.source.fingerprint,
+        tokenizer=tokenizer,
+        order=[stream.seed, stream.limit],
+        chosen=None if stream.chosen is None else stream.chosen.tolist(),
+        max_tokens=MAX_TOKENS,
     )
+
+    def count() -> TokenCounts:
+        return count_tokens(stream(0, EPOCH_START), vocab_size)
 
     def decode(data: bytes) -> TokenCounts:
         saved = parse_json(data.decode("utf-8", "replace"), _Cached, "token counts")
         if saved["vocab_size"] != vocab_size:
             raise DataError(f"expected counts of {vocab_size} tokens, got {saved['vocab_size']}")
-        return TokenCounts(
-            decode_counts(saved["counts"], vocab_size, "token counts"), saved["exact"]
-        )
+        counts = decode_counts(saved["counts"], vocab_size, "token counts")
+        return TokenCounts(counts, saved["exact"])
 
-    path = cache / "token_counts" / f"{key}.json"
-    counts, _ = cached(
-        path, lambda: count_tokens(stream(0, EPOCH_START), vocab_size), _encode, decode
-    )
+    counts, _ = cached(cache / "token_counts" / f"{key}.json", count, _encode, decode)
     return counts
 
 
@@ -85,18 +88,16 @@ def count_tokens(
 
 def encode_counts(counts: np.ndarray) -> str:
     """Counts (V,) as text, exactly; about a byte per token of the vocabulary."""
-    planes = (
-        counts.astype("<u8").view(np.uint8).reshape(-1, 8).T
-    )  # high bytes are mostly 0: together they compress
-    return pack_bytes(planes.tobytes())
+    by_token = counts.astype("<u8").view(np.uint8).reshape(-1, 8)  # (V, 8)
+    # The high bytes are mostly 0: they compress when they stand together.
+    return pack_bytes(by_token.T.tobytes())
 
 
 def decode_counts(text: str, vocab_size: int, name: str) -> np.ndarray:
-    """What `encode_counts` made a text of, int64; DataError, naming `name`, if it is anything else."""
-    planes = np.frombuffer(unpack_bytes(text, 8 * vocab_size, name), np.uint8).reshape(
-        8, vocab_size
-    )
-    counts = np.ascontiguousarray(planes.T).view("<u8").reshape(-1)
+    """Reverses `encode_counts`, as int64; raises DataError, naming `name`, for other texts."""
+    unpacked = unpack_bytes(text, 8 * vocab_size, name)
+    by_byte = np.frombuffer(unpacked, np.uint8).reshape(8, vocab_size)
+    counts = np.ascontiguousarray(by_byte.T).view("<u8").reshape(-1)
     if counts.max(initial=0) > MAX_COUNT or counts.sum(dtype=np.float64) > MAX_COUNT:
         raise DataError(f"{name}: expected at most {MAX_COUNT} tokens in all")
     return counts.astype(np.int64)
@@ -104,6 +105,8 @@ def decode_counts(text: str, vocab_size: int, name: str) -> np.ndarray:
 
 def _encode(counts: TokenCounts) -> bytes:
     content = _Cached(
-        exact=counts.exact, vocab_size=len(counts.counts), counts=encode_counts(counts.counts)
+        exact=counts.exact,
+        vocab_size=len(counts.counts),
+        counts=encode_counts(counts.counts),
     )
     return json.dumps(content).encode()

@@ -1,17 +1,14 @@
-"""The distribution of served tokens compared with a target between the corpus and the uniform distribution."""
+"""The distribution of served tokens compared with a target between corpus and uniform."""
 
 import numpy as np
 
-from mlxlab.data.text.order.token_counts import TokenCounts
+from mlxlab.data.vocabulary.token_counts import TokenCounts
+from mlxlab.data.vocabulary.token_frequencies import rare_tokens
 
-RARE_SHARE = (
-    0.01  # of the tokens of the corpus: the rarest tokens that make up no more than this are rare
-)
-REPEATS = 5  # times served, for the second measure of coverage
-EPSILON = 1e-9  # added to the share of a token that was served, so that the weight of a new token is finite
-SCALE = (
-    2.0**16
-)  # weights are integers in units of 1 / SCALE: sums do not depend on machine or order
+REPEATS = 5  # The second measure of coverage counts tokens that were served so often.
+EPSILON = 1e-9  # Added to the served share, so that the weight of a new token is finite.
+# Weights are integers in units of 1 / SCALE, so that sums depend on no machine and no order.
+SCALE = 2.0**16
 MAX_SCORE = 2**62
 
 
@@ -31,16 +28,19 @@ class TokenDistribution:
         return (1 - alpha) * self.share + alpha / len(self.share)
 
     def weights(self, served: np.ndarray, alpha: float, length: int) -> np.ndarray:
-        """(V,) int64: target / (served share + epsilon), limited so that the sum over `length` tokens fits 64 bits.
+        """(V,) int64: target / (served share + epsilon).
+
+        They are limited so that the sum over `length` tokens fits 64 bits.
 
         Args:
             served: (V,) times that each token was served.
         """
-        ratio = self.target(alpha) / (served / max(served.sum(), 1) + EPSILON)
+        share = served / max(served.sum(), 1)
+        ratio = self.target(alpha) / (share + EPSILON)
         return np.minimum(ratio * SCALE, MAX_SCORE // length).astype(np.int64)
 
     def measure(self, served: np.ndarray, alpha: float) -> dict[str, float]:
-        """Metrics of the tokens served, as docs/reference/metrics.md defines them. Empty before the first token."""
+        """The metrics of docs/reference/metrics.md; empty before the first token."""
         if not served.any():
             return {}
         rare = served[self.rare]
@@ -53,19 +53,10 @@ class TokenDistribution:
         }
 
 
-def rare_tokens(counts: np.ndarray, share: float = RARE_SHARE) -> np.ndarray:
-    """Ids of the rarest tokens that occur and that together make up at most `share` of all; at least one."""
-    used = np.flatnonzero(counts)
-    rarest_first = used[np.argsort(counts[used], kind="stable")]
-    number = np.searchsorted(np.cumsum(counts[rarest_first]), share * counts.sum(), side="right")
-    return np.sort(rarest_first[: max(int(number), 1)])
-
-
 def kl_divergence(served: np.ndarray, target: np.ndarray) -> float:
     """KL(served || target) in nats, of counts (V,) and probabilities (V,)."""
     used = np.flatnonzero(served)
     share = served[used] / served.sum()
-    floor = np.finfo(
-        np.float64
-    ).tiny  # a token that no target has, as the corpus was counted before
+    # The corpus was counted earlier, so that a served token may have no share in it.
+    floor = np.finfo(np.float64).tiny
     return float(np.sum(share * np.log(share / np.maximum(target[used], floor))))
