@@ -141,7 +141,7 @@ def test_a_language_model_continues_texts(tmp_path):
     settings += [
         "data.tokenizer.vocab_size=300",
         "data.reading.document_unit=line",
-        "data.validation.fraction=0.1",
+        "data.valid_fraction=0.1",
     ]
     tiny = [setting for setting in TINY if "baselines" not in setting]
     run = mlxlab.train(mlxlab.compose(*tiny, *settings, f"hydra.run.dir={tmp_path / 'lm'}"))

@@ -95,7 +95,7 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
         f"trainer.eval_every={max(steps // 4, 1)}",
         "tracking=none",
     ]
-    settings += ["trainer=optimized", "trainer.eval_batches=4", "data.validation.fraction=0.01"]
+    settings += ["trainer=optimized", "trainer.eval_batches=4", "data.valid_fraction=0.01"]
     config = Composer(conf_dir(), settings).checked_values(resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))

@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
     overrides += [
         "data.seq_len=32",
         "data.tokenizer.vocab_size=300",
-        "data.validation.fraction=0.1",
+        "data.valid_fraction=0.1",
         "data.select.mode=null",
     ]
     for name, own in (("language", overrides), ("titanic", [])):

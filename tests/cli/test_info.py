@@ -193,7 +193,7 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
     args = [
         "tokens",
         *data,
-        "data.validation.fraction=0.1",
+        "data.valid_fraction=0.1",
         "data.seq_len=16",
         f"out={tmp_path}/t.png",
     ]

@@ -208,7 +208,7 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     args = [
         "experiment=stories_distilled",
         f"data.source={text}",
-        "data.validation.fraction=0.2",
+        "data.valid_fraction=0.2",
         "tracking=none",
         *SHRUNK,
     ]

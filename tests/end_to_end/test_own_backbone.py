@@ -106,7 +106,7 @@ def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
         f"data.source={text}",
         "data.tokenizer.vocab_size=270",
         "data.seq_len=16",
-        "data.validation.fraction=0.1",
+        "data.valid_fraction=0.1",
     ]
     done = own("model=bag", "model/size=none", *args, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr

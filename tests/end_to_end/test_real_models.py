@@ -52,7 +52,7 @@ def test_smollm2_learns_a_text(tmp_path):
     source = [
         f"data.source={text}",
         "data.reading.document_unit=line",
-        "data.validation.fraction=0.1",
+        "data.valid_fraction=0.1",
     ]
     rows = [
         "data.seq_len=128",

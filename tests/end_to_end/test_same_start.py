@@ -67,7 +67,7 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
         ]
         args += [
             "data.batch_size=4",
-            "data.validation.fraction=0.1",
+            "data.valid_fraction=0.1",
             f"model={'bert' if 'masked' in name else 'transformer'}",
         ]
     data = build_data(composed(*args), tmp_path, None, tmp_path)

@@ -20,7 +20,7 @@ SMALL = [
     "data.tokenizer.vocab_size=300",
     "data.seq_len=32",
     "data.shuffle.window=10",
-    "data.validation.fraction=0.2",
+    "data.valid_fraction=0.2",
     "trainer.epochs=null",
     "trainer.max_steps=16",
     "trainer.learning_rate=0.01",
@@ -132,7 +132,7 @@ def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_tr
     ]
     settings += [
         f"data.source={tmp_path}/train.jsonl.gz",
-        f"data.validation.source={tmp_path}/valid.jsonl",
+        f"data.valid_source={tmp_path}/valid.jsonl",
     ]
     settings += [
         "data.shuffle.window=5",

@@ -40,7 +40,7 @@ def arguments(corpus, project, model, max_steps, *overrides):
         f"data.source={corpus}",
         "data.tokenizer.vocab_size=300",
         "data.seq_len=32",
-        "data.validation.fraction=0.2",
+        "data.valid_fraction=0.2",
     ]
     limits = [
         "trainer.epochs=null",

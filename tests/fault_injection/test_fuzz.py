@@ -45,7 +45,7 @@ TEXT = [
 ]
 TEXT += [
     "data.reading.document_unit=line",
-    "data.validation.fraction=0.2",
+    "data.valid_fraction=0.2",
     "trainer.schedule.warmup=0",
 ]
 DISTILL = [

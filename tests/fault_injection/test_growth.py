@@ -131,7 +131,7 @@ def arguments(corpus, tmp_path, request):
         ]
         text += [
             "data=streaming",
-            "data.validation.fraction=0.2",
+            "data.valid_fraction=0.2",
             "data.order.pool=50",
             "data.order.rescore_every=3",
         ]

@@ -92,7 +92,7 @@ def test_smollm2(tmp_path):
         "data.seq_len=32",
         "data.batch_size=2",
     ]
-    train(run, "model=transformer", "data=streaming", "data.validation.fraction=0.1", *options)
+    train(run, "model=transformer", "data=streaming", "data.valid_fraction=0.1", *options)
     assert main(["hf", f"run={run}", f"out={out}"]) == 0
     restored = restore_model(run)
     torch_model, report = transformers.AutoModelForCausalLM.from_pretrained(

@@ -1,7 +1,6 @@
 """A small text with a vocabulary of its most frequent characters."""
 
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.text.corpus import Validation
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
 from mlxlab.data.text.order import ShuffleOrder
 from mlxlab.data.text.packed_batches import Packing
@@ -34,7 +33,10 @@ def text_data(
         text_column="text",
         on_error="strict",
         reading=Reading(config=None, split=None, revision=None, document_unit="file"),
-        validation=Validation(source=None, split=None, fraction=0.3, max_examples=100),
+        valid_source=None,
+        valid_split=None,
+        valid_fraction=0.3,
+        max_valid_examples=100,
         max_train_examples=None,
         shuffle=Shuffling(window=8, row_buffer=0),
         order=ShuffleOrder(),

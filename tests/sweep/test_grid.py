@@ -173,8 +173,8 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):
     assert "data.source: secnd.txt: no such file or folder" in line.refuses(
         *streaming, "data.source=first.txt,secnd.txt", code=66
     )
-    missing = ["data.source=*.txt", "data.validation.source='v*.txt'"]
-    message = "data.validation.source: v*.txt: no file that ends in"
+    missing = ["data.source=*.txt", "data.valid_source='v*.txt'"]
+    message = "data.valid_source: v*.txt: no file that ends in"
     assert message in line.refuses(*streaming, *missing, "seed=0,1", code=66)
     assert not job.seen
     assert not (line.project / "s").exists()

@@ -8,7 +8,7 @@ pretrained   a language model as it was published, evaluated in place of the run
              run that began with it. It must have the tokenizer of the run
 data.source  text as data=streaming takes it, all of it; conversations as data=instruct does; for a model of labelled
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
-data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
+data.KEY     another key of the run's data: text_column, seq_len, reading.split, max_valid_examples
 
 source= and input= are short for data.source=, on_error= for data.on_error= and max_left_out= for data.max_left_out=.
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
 ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error", "max_left_out"}
-TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
+TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "max_valid_examples"}
 CONVERSATION_KEYS = {
     "source",
     "eval_batch_size",
@@ -69,7 +69,7 @@ NOT_OF_OTHER_SOURCES = (
     "reading.split",
     "reading.config",
     "reading.revision",
-    "validation.max_examples",
+    "max_valid_examples",
 )
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 

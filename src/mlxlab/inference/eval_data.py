@@ -59,7 +59,7 @@ class EvalRows(NamedTuple):
 
 
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
-    """The documents of `node["source"]` (max `validation.max_examples`), packed so that each token is a target once.
+    """The documents of `node["source"]` (max `max_valid_examples`), packed so that each token is a target once.
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_source`.
     """
@@ -76,7 +76,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     builder = switched_rows(tokenizer, new_switch(tokenizer), build, measured=True)
     encode, max_documents = (
         WordCache(tokenizer.original).encode_documents,
-        node["validation"]["max_examples"],
+        node["max_valid_examples"],
     )
     stream = TokenStream(source, encode, tokenizer.original.end_id, 0, max_documents)
     batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])

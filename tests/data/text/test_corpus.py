@@ -43,7 +43,7 @@ def new(folder, tmp_path_factory):
             "seq_len": 16,
             "batch_size": 4,
         }
-        node = override(node, {"shuffle.window": 20, "validation.fraction": 0.2, "prefetch": 0})
+        node = override(node, {"shuffle.window": 20, "valid_fraction": 0.2, "prefetch": 0})
         node["order"] = read_config("data/order/shuffle")
         node["tokenizer"] = read_config("data/tokenizer/bpe") | {"vocab_size": 320}
         runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
@@ -125,20 +125,19 @@ def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new
 
 
 def test_a_source_of_its_own_to_validate_on(new, folder):
-    data = new(**{"validation.source": str(folder / "other.jsonl")})
+    data = new(**{"valid_source": str(folder / "other.jsonl")})
     assert len(documents(data, data.valid)) == 30
     assert len(documents(data, data.train)) == COUNT
     assert not any("warning" in line for line in data.sources)
     assert any(
-        "warning" in line
-        for line in new(**{"validation.source": str(folder / "text.jsonl")}).sources
+        "warning" in line for line in new(**{"valid_source": str(folder / "text.jsonl")}).sources
     )
-    few = new(**{"validation.source": str(folder / "other.jsonl"), "validation.max_examples": 7})
+    few = new(**{"valid_source": str(folder / "other.jsonl"), "max_valid_examples": 7})
     assert len(documents(few, few.valid)) == 7
 
 
 def test_parts_of_a_file_to_train_and_to_validate_on(new):
-    data = new(**{"reading.split": "[:80%]", "validation.split": "[80%:]"})
+    data = new(**{"reading.split": "[:80%]", "valid_split": "[80%:]"})
     train, valid = documents(data, data.train), documents(data, data.valid)
     assert len(train) + len(valid) == COUNT
     assert not set(train) & set(valid)
@@ -157,7 +156,7 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     moving = [{"seed": 1}, {"masked": True}, {"seq_len": 17}, {"max_train_examples": 9}]
     moving += [{"packing.stride": 3}, {"packing.mask_across_documents": True}]
     moving += [{"shuffle.window": 21}, {"shuffle.row_buffer": 8}]
-    moving += [{"validation.fraction": 0.3}, {"validation.max_examples": 5}]
+    moving += [{"valid_fraction": 0.3}, {"max_valid_examples": 5}]
     moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}, {"order": EASY_FIRST}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
@@ -212,9 +211,9 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
     with pytest.raises(DataError, match="no end token"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
     with pytest.raises(
-        DataError, match=r"data\.validation\.fraction=0\.999999 leaves no document to train on"
+        DataError, match=r"data\.valid_fraction=0\.999999 leaves no document to train on"
     ):
-        new(**{"validation.fraction": 0.999999})
+        new(**{"valid_fraction": 0.999999})
     with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
         new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})
 
@@ -258,8 +257,8 @@ class Hub:
     ("splits", "expected"), [(("train", "validation"), 40), (("train",), None)]
 )
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
-    hub, validation = Hub(*splits), corpus.Validation(None, None, 0.3, 1000)
-    *sides, _ = corpus.open_corpus({"someone/stories": 1.0}, None, validation, 100, hub)
+    hub = Hub(*splits)
+    *sides, _ = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, 100, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

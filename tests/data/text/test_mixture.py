@@ -147,7 +147,7 @@ def test_a_small_source_always_has_something_to_hold_out(tmp_path):
         assert sorted(sides[0] + sides[1]) == sorted(texts)
         by_fraction = [text for text in texts if hashes([Document(0, text)])[0] < 0.02 * 2**32]
         assert len(sides[1]) == max(len(by_fraction), 1)
-        few = f"{source.name}: 1 document (by data.validation.fraction=0.02 none) is held out for"
+        few = f"{source.name}: 1 document (by data.valid_fraction=0.02 none) is held out for"
         assert line.startswith(few) == (not by_fraction)
 
 

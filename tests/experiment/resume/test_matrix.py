@@ -24,7 +24,7 @@ SETTINGS = [
     *(
         "data.batch_size=2",
         "data.prefetch=0",
-        "data.validation.fraction=0.3",
+        "data.valid_fraction=0.3",
         "trainer.max_steps=2",
     ),
     *(

@@ -26,7 +26,7 @@ SETTINGS = [
     *(
         "data.batch_size=2",
         "data.prefetch=0",
-        "data.validation.fraction=0.3",
+        "data.valid_fraction=0.3",
         "trainer.max_steps=3",
     ),
     *("trainer.eval_every=2", "trainer.eval_batches=1", "checkpointing.keep=9", "tracking=none"),

@@ -123,7 +123,7 @@ def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
         "model.num_layers=1",
         "model.hidden_size=16",
         "model.num_heads=2",
-        "data.validation.fraction=0.3",
+        "data.valid_fraction=0.3",
     ]
     session = build_session(
         Composer(conf_dir(), [*text, *sizes]).checked_values(resolve=True), tmp_path
@@ -153,7 +153,7 @@ def test_a_teacher_with_more_tokens_than_its_student_is_refused_or_truncated(tmp
     others = [
         setting for setting in SETTINGS if not setting.startswith(("data.s", "data.t", "data.a"))
     ]
-    args = [*text, *others, "data.validation.fraction=0.3", "trainer.max_steps=2"]
+    args = [*text, *others, "data.valid_fraction=0.3", "trainer.max_steps=2"]
     assert (
         main(
             [

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SOURCES = ("source", "valid_source", "test_source", "validation.source")  # of all data sets
+_SOURCES = ("source", "valid_source", "test_source")  # of all data sets
 _TASK = {"experiment", "model", "data"}  # groups that say what to train
 _NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}
 _NO_FILES = ("sklearn:", "synthetic")

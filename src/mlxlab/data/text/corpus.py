@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Count, Ge, Gt, Lt, MaxLen, MinLen, Size
+from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
@@ -20,23 +19,6 @@ MAX_PASSES = 2**20  # over a source in an epoch
 
 # (completed passes, position of the window, documents drawn from it, characters still due)
 ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Options for the validation data.
-
-    Args:
-        source: text to validate on; null takes `split` of the training source, or holds out some of its documents.
-        split: of `source`, or of the training source where that is null.
-        fraction: fraction of the documents that is held out where neither is given; of a small source at least one.
-        max_examples: maximum number of documents; they are kept in memory as tokens.
-    """
-
-    source: str | None
-    split: str | None
-    fraction: Annotated[float, Gt(0), Lt(1)]
-    max_examples: Size
 
 
 # Makes one source of several; called with their names and weights, and the size of a window.
@@ -54,15 +36,17 @@ def mix_by_weight(
 def open_corpus(
     sources: Mapping[str, float],
     split: str | None,
-    validation: Validation,
+    valid_source: str | None,
+    valid_split: str | None,
+    valid_fraction: float,
     window: int,
     open_source: Callable[[str, str | None], DocumentSource],
     mix: Mix = mix_by_weight,
 ) -> tuple[DocumentSource, DocumentSource, list[str]]:
     """Opens training and validation text; also returns lines for the log.
 
-    Where `validation` names nothing, the split `validation` of a Hugging Face data set that has one is taken, or else
-    documents of the training source are held out.
+    Where neither `valid_source` nor `valid_split` is given, the split `validation` of a Hugging
+    Face data set that has one is taken, or else documents of the training source are held out.
 
     Args:
         sources: names with their weights.
@@ -74,13 +58,13 @@ def open_corpus(
     opened = [open_source(source, split) for source in sources]
     train = mix(opened, sources, window)
     lines, valid = [f"{train.name}: {_size(train)}"], None
-    if validation.source is not None or validation.split is not None:
-        valid = open_source(validation.source or first, validation.split)
+    if valid_source is not None or valid_split is not None:
+        valid = open_source(valid_source or first, valid_split)
     elif len(sources) == 1:
         with suppress(ConfigError):  # it has no such split, as local files
             valid = open_source(first, "validation")
     if valid is None:
-        train, valid, line = hold_out(train, validation.fraction)
+        train, valid, line = hold_out(train, valid_fraction)
         return train, valid, [*lines, line]
     lines.append(f"{valid.name}: {_size(valid)}, for validation")
     if valid.fingerprint == train.fingerprint:

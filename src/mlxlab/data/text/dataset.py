@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Le, Positive, Seed, Size
+from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.text.corpus import Validation, open_corpus
+from mlxlab.data.text.corpus import open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder, row_order
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
@@ -58,7 +58,12 @@ class StreamingTextDataset:
         text_column: column, or key of each JSON object, that holds the text.
         on_error: strict ends the run at a malformed record; skip counts and skips up to 1 % of them.
         reading: how sources are read.
-        validation: what is validated on.
+        valid_source: text to validate on; null takes `valid_split` of the training source, or holds
+            out some of its documents.
+        valid_split: of `valid_source`, or of the training source where that is null.
+        valid_fraction: fraction of the documents that is held out where neither is given; of a
+            small source at least one.
+        max_valid_examples: maximum number of documents to validate on; they are kept in memory.
         max_train_examples: maximum number of documents in an epoch, the same ones in each; null for all.
         shuffle: in which order documents and rows come.
         order: what comes first.
@@ -97,7 +102,10 @@ class StreamingTextDataset:
         text_column: str,
         on_error: Literal["strict", "skip"],
         reading: Reading,
-        validation: Validation,
+        valid_source: str | None,
+        valid_split: str | None,
+        valid_fraction: Annotated[float, Gt(0), Lt(1)],
+        max_valid_examples: Size,
         max_train_examples: Size | None,
         shuffle: Shuffling,
         order: DataOrder,
@@ -132,7 +140,14 @@ class StreamingTextDataset:
             open_source, reading=reading, text_column=text_column, on_error=on_error, window=window
         )
         text, valid, lines = open_corpus(
-            mixture or {source: 1.0}, reading.split, validation, window, opener, order.mix
+            mixture or {source: 1.0},
+            reading.split,
+            valid_source,
+            valid_split,
+            valid_fraction,
+            window,
+            opener,
+            order.mix,
         )
         texts = (document.text for _, documents in text.windows(0, 0) for document in documents)
         key, planned_bytes = text.fingerprint, text.bytes if max_train_examples is None else None
@@ -160,7 +175,7 @@ class StreamingTextDataset:
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
-        validated = TokenStream(valid, encode, end_id, 0, validation.max_examples)
+        validated = TokenStream(valid, encode, end_id, 0, max_valid_examples)
         valid_chunks, switch = list(validated(0, EPOCH_START)), new_switch(self.tokenizer)
         build = partial(packing.eval_row_builder, seq_len=seq_len, masked=masked)
         eval_builder = switched_rows(self.tokenizer, switch, build, measured=True)
@@ -199,7 +214,7 @@ class StreamingTextDataset:
         self.fingerprint = content_key(
             format=FORMAT,
             train=train.fingerprint,
-            valid=[valid.fingerprint, validation.max_examples],
+            valid=[valid.fingerprint, max_valid_examples],
             tokenizer=self.tokenizer.fingerprint,
             order=[seed, shuffle.row_buffer, limit, None if chosen is None else chosen.tolist()],
             packing=[seq_len, packing.stride, packing.mask_across_documents],

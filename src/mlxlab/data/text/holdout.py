@@ -17,7 +17,7 @@ MAX_SEARCHED = 2**25  # bytes of a source that may have no document below the li
 def hold_out(
     source: DocumentSource,
     fraction: float,
-    key: str = "data.validation.fraction",
+    key: str = "data.valid_fraction",
     noun: str = "document",
 ) -> tuple["HoldoutSplit", "HoldoutSplit", str]:
     """The training and the validation documents of a source, and a line for the log.
@@ -77,7 +77,7 @@ class HoldoutSplit:
         source: DocumentSource,
         fraction: float,
         side: Literal["train", "valid"],
-        key: str = "data.validation.fraction",
+        key: str = "data.valid_fraction",
         noun: str = "document",
         limit: int | None = None,
     ) -> None:

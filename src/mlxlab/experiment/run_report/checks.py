@@ -90,11 +90,7 @@ def _held_out_text(files: RunFiles) -> Check | None:
     if not tokens or (documents >= _FEW_DOCUMENTS and tokens >= _FEW_TOKENS):
         return None
     text = f"{tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}: others may give other figures"
-    more = (
-        "; raise data.validation.fraction"
-        if value_at(files.config, "data.validation.fraction")
-        else ""
-    )
+    more = "; raise data.valid_fraction" if value_at(files.config, "data.valid_fraction") else ""
     return Check("warning", "Little validation text", f"{text}{more}.")
 
 
