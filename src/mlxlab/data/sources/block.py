@@ -1,0 +1,125 @@
+"""A block of rows, the errors of a source, and the interface of all sources."""
+
+import logging
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from mlxlab.data.sources.cells import OnBadCell, text_of_array, text_of_values
+from mlxlab.errors import DataError
+
+OnError = Literal["strict", "skip"]
+MAX_LOGGED = 5
+MAX_KNOWN = 100_000  # skipped rows that are remembered; further ones count whenever they are read
+MIN_RECORDS = 1000  # before the fraction is checked within an epoch
+
+Start = tuple[int, int]  # byte or batch where a block begins, lines or rows of the unit before it
+FIRST: Start = (0, 0)
+UNIT_BITS = 40  # bits of a row's id that hold its number in the unit
+
+log = logging.getLogger(__name__)
+
+
+class Block(NamedTuple):
+    """Some rows of a unit, as the format holds them; nothing is converted that nobody asks for."""
+
+    start: Start
+    rows: pa.RecordBatch | list[dict[str, object]]
+    numbers: np.ndarray  # line (or row) of each row, counted from 1 in its unit
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def texts(self, column: str, on_bad_cell: OnBadCell | None = None) -> pa.Array:
+        """The cells of a column as text, null where missing.
+
+        Args:
+            on_bad_cell: called with the index of a cell that has no text, and the reason; the cell
+                is null then. Without it, ValueError is raised.
+        """
+        if isinstance(self.rows, list):
+            return text_of_values([row.get(column) for row in self.rows], on_bad_cell)
+        if column not in self.rows.schema.names:
+            return pa.nulls(len(self), pa.string())
+        return text_of_array(self.rows.column(column), on_bad_cell)
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as Python objects, for conversations."""
+        if isinstance(self.rows, list):
+            return self.rows
+        return self.rows.to_pylist()
+
+
+class Source(Protocol):
+    """Rows in units that are read forwards, each from any block on."""
+
+    name: str
+    fingerprint: str  # of the content, and of all settings on which the rows depend
+    units: int
+
+    def columns(self) -> Sequence[str]:
+        """The names of all columns; of JSON those of the first block."""
+
+    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+        """The blocks of a unit from the one that begins at `start`; with these columns at least.
+
+        Raises DataError for malformed rows that the error budget does not skip.
+        """
+
+    def location(self, unit: int, number: int) -> str:
+        """`file:line`, for messages."""
+
+    def text_bytes(self, column: str) -> int | None:
+        """The size of a column's text in UTF-8, estimated; None if it is unknown."""
+
+
+@dataclass
+class ErrorBudget:
+    """Counts malformed rows: refuses the first one, or skips up to a fraction of all.
+
+    Args:
+        key: the option that sets `max_fraction`, for messages.
+    """
+
+    on_error: OnError = "strict"
+    max_fraction: float = 0.01
+    key: str = ""
+    valid: int = 0
+    skipped: int = 0
+    first: str = ""
+    _known: set[Hashable] = field(default_factory=set)
+
+    def skip(self, row: Hashable, describe: Callable[[], str]) -> None:
+        """Counts a malformed row once, however often it is read; raises DataError if none may be."""
+        if self.on_error == "strict":
+            way = f"data.on_error=skip leaves out up to {self.max_fraction:.0%} of the rows"
+            raise DataError(f"{describe()} ({way})")
+        if row in self._known:
+            return
+        if len(self._known) < MAX_KNOWN:
+            self._known.add(row)
+        self.skipped += 1
+        if self.skipped <= MAX_LOGGED:
+            message = describe()
+            self.first = self.first or message
+            log.warning("skipped %s", message)
+        self.check(MIN_RECORDS)
+
+    def check(self, min_records: int = 0) -> None:
+        """Raises DataError if too many of at least `min_records` rows were skipped."""
+        total = self.valid + self.skipped
+        if total < min_records or self.skipped <= self.max_fraction * total:
+            return
+        way = f", more than {self.key}={self.max_fraction:g}" if self.key else ""
+        raise DataError(
+            f"{self.skipped:,} of {total:,} rows are malformed{way}; the first: {self.first}"
+        )
+
+
+def require_rows(source: Source) -> None:
+    """Raises DataError for a source that has no units to read."""
+    if not source.units:
+        raise DataError(f"{source.name}: contains no rows")

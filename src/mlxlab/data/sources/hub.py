@@ -1,0 +1,200 @@
+"""Data sets of Hugging Face: those of the hub, streamed at one commit, and those that are in memory.
+
+`datasets` is imported only when a hub data set is opened (2.5 s). Neither `shuffle` nor `state_dict`
+of the library is used: the first loses and repeats documents on resume, the second differs after one.
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import pyarrow as pa
+import xxhash
+
+from mlxlab.data.sources.arrow import block_of
+from mlxlab.data.sources.block import Block, Start
+from mlxlab.data.sources.messages import require_columns
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.program import install_command
+
+if TYPE_CHECKING:
+    import datasets
+
+HTTP_CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}
+TIMEOUT = 10  # seconds
+RETRY_DELAY = 10.0  # seconds, on top of the retries of the libraries
+RETRY_LIMIT = 900.0
+BATCH_ROWS = 1000
+LOCAL = "name local files with data.source=<file, folder or glob>"
+log = logging.getLogger(__name__)
+
+Dataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
+
+
+class HuggingFaceRows:
+    """A `Source` of a data set: units are its shards. Classes are their names.
+
+    When the hub stops answering, the next rows are retried for RETRY_LIMIT seconds.
+    """
+
+    def __init__(self, dataset: Dataset, name: str, fingerprint: str | None = None) -> None:
+        self.dataset = dataset
+        self.name = name
+        self.is_streamed = not hasattr(dataset, "__len__")
+        self.units = int(dataset.num_shards) if self.is_streamed else 1
+        self.fingerprint = fingerprint or f"{name}:{self._digest()}"
+
+    def columns(self) -> Sequence[str]:
+        names = self.dataset.column_names
+        if names is not None:
+            return list(names)
+        first = next(self._batches(0, 0, None), None)
+        if first is None:
+            raise DataError(f"{self.name}: contains no rows")
+        return list(first.schema.names)
+
+    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+        if columns is not None and self.dataset.column_names is not None:
+            require_columns(columns, self.dataset.column_names, self.name)
+        row = start[1]
+        last_success = time.monotonic()
+        while True:
+            try:
+                for batch in self._batches(unit, row, columns):
+                    yield block_of((0, row), batch)
+                    row += len(batch)
+                    last_success = time.monotonic()
+                return
+            except ValueError as error:
+                raise DataError(f"{self.name}: shard {unit}: {_first_line(error)}") from None
+            except Exception as error:
+                if not _is_outage(error):
+                    raise
+                self._wait(error, last_success)
+
+    def location(self, unit: int, number: int) -> str:
+        return f"{self.name}: shard {unit}, row {number}"
+
+    def text_bytes(self, column: str) -> int | None:
+        split = (self.dataset.info.splits or {}).get(str(self.dataset.split))
+        return split.num_bytes or None if split else None
+
+    def _batches(
+        self, unit: int, row: int, columns: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        rows = self.dataset
+        if self.is_streamed:
+            rows = rows.shard(self.units, unit)
+        if columns is not None and rows.column_names is not None:
+            rows = rows.select_columns(list(columns))
+        if row:
+            rows = rows.skip(row)
+        for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
+            for batch in table.combine_chunks().to_batches():
+                yield self._with_class_names(batch)
+
+    def _with_class_names(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with names instead of the numbers of classes; -1 is a row without a class."""
+        arrays = batch.columns
+        for index, name in enumerate(batch.schema.names):
+            feature = (self.dataset.features or {}).get(name)
+            names = getattr(feature, "names", None)
+            if names is None or not pa.types.is_integer(batch.column(index).type):
+                continue
+            numbers = batch.column(index).to_pylist()
+            numbers = [None if number == -1 else number for number in numbers]
+            indices = pa.array(numbers, pa.int32())
+            arrays[index] = pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
+        return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
+
+    def _wait(self, error: Exception, last_success: float) -> None:
+        """Waits before the next attempt; raises ServiceUnavailableError after RETRY_LIMIT."""
+        if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
+            message = f"{self.name}: the hub stopped answering: {_first_line(error)}"
+            raise ServiceUnavailableError(message) from None
+        log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
+        time.sleep(RETRY_DELAY)
+
+    def _digest(self) -> str:
+        """A hash of the first rows and the number of all, of a data set in memory."""
+        digest = xxhash.xxh3_64()
+        first = next(self._batches(0, 0, None), None)
+        if first is not None:
+            digest.update(first.serialize())
+        if not self.is_streamed:
+            digest.update(str(len(self.dataset)).encode())
+        return digest.hexdigest()
+
+
+def open_huggingface(
+    name: str, config: str | None, split: str, revision: str | None
+) -> HuggingFaceRows:
+    """A data set of the hub, at the current commit of `revision` (a branch, tag or commit).
+
+    Raises:
+        ServiceUnavailableError: no `datasets` package, no network, or a gated data set.
+        InputNotFoundError: the data set or the revision does not exist.
+        ConfigError: the config or the split does not exist.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        way = f"the hub needs the package datasets ({install_command('hub')}), or {LOCAL}"
+        raise ServiceUnavailableError(f"{name}: {way}")
+    commit = _commit(name, revision)
+    splits = _load(name, config, commit)
+    if split not in splits:
+        listed = ", ".join(splits)
+        raise ConfigError(f"data.reading.split={split}: {name} has {listed}")
+    label = "/".join(filter(None, (name, config, split)))
+    fingerprint = f"{name}@{commit}:{config}:{split}"
+    return HuggingFaceRows(splits[split], f"{label}@{commit[:8]}", fingerprint)
+
+
+def _commit(name: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
+    except GatedRepoError:
+        way = f"request access and run `hf auth login`, or {LOCAL}"
+        raise ServiceUnavailableError(f"{name}: a gated data set: {way}") from None
+    except RevisionNotFoundError:
+        raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
+    except RepositoryNotFoundError:
+        missing = "no such file or folder, and no such data set on the hub"
+        raise InputNotFoundError(f"{name}: {missing}") from None
+    except Exception as error:
+        fault = f"the hub cannot be reached ({_first_line(error)})"
+        raise ServiceUnavailableError(f"{name}: {fault}; {LOCAL}") from None
+
+
+def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, config, revision=commit, streaming=True)
+    except ValueError as error:
+        line = _first_line(error)
+        if "config" in str(error).lower():
+            raise ConfigError(f"data.reading.config={config}: {name}: {line}") from None
+        raise DataError(f"{name}: {line}") from None
+    except (OSError, RuntimeError) as error:
+        fault = f"the hub cannot be read ({_first_line(error)})"
+        raise ServiceUnavailableError(f"{name}: {fault}; {LOCAL}") from None
+
+
+def _is_outage(error: Exception) -> bool:
+    library = type(error).__module__.split(".")[0]
+    return isinstance(error, OSError | RuntimeError) or library in HTTP_CLIENTS
+
+
+def _first_line(error: Exception) -> str:
+    message = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {message}"[:200]

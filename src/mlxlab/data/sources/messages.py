@@ -1,0 +1,53 @@
+"""Parts of error messages: a value on one line, columns that do not exist."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from mlxlab.errors import DataError
+from mlxlab.nearest import did_you_mean, nearest
+
+MAX_SHOWN = 40
+MAX_LISTED = 12
+
+
+class MissingColumnError(DataError):
+    """Columns that do not exist, `missing`."""
+
+    def __init__(self, where: str, missing: Sequence[str], existing: Sequence[str]) -> None:
+        named = ", ".join(map(printable, missing))
+        listed = ", ".join(map(printable, existing[:MAX_LISTED])) or "none"
+        noun = "column" if len(missing) == 1 else "columns"
+        hint = did_you_mean(nearest(missing[0], existing))
+        super().__init__(f"{where}: no {noun} {named}, expected one of {listed}{hint}")
+        self.missing = missing
+
+
+def require_columns(columns: Iterable[str], existing: Sequence[str], where: str) -> None:
+    """Raises MissingColumnError if some of these columns do not exist."""
+    missing = [name for name in dict.fromkeys(columns) if name not in existing]
+    if missing:
+        raise MissingColumnError(where, missing, existing)
+
+
+def printable(name: str) -> str:
+    """A name in quotes, shortened if it is long or has control characters."""
+    if name.isprintable() and len(name) <= MAX_SHOWN:
+        return repr(name)
+    return shorten(name)
+
+
+def shorten(value: object) -> str:
+    """A value on one line, with control characters escaped."""
+    text = json.dumps(value, default=repr)
+    if len(text) <= MAX_SHOWN:
+        return text
+    return f"{text[:MAX_SHOWN]}..."
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def not_utf8(byte: int) -> str:
+    ways = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
+    return f"byte 0x{byte:02x} is not UTF-8; {ways}"

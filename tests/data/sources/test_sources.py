@@ -1,0 +1,269 @@
+"""One stack of rows: every format gives the same cells, from any cursor on."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mlxlab.data.sources import text_files
+from mlxlab.data.sources.block import FIRST, ErrorBudget
+from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.errors import DataError
+
+TEXTS = [
+    "plain",
+    "a, comma",
+    'a "quote"',
+    "two\nlines",
+    "crlf\r\ninside",
+    "\u2028 separator",
+    "bell\x07",
+    "",
+    "naïve",
+    "x" * 300,
+]
+ROWS = [
+    {
+        "id": str(number),
+        "text": TEXTS[number % len(TEXTS)],
+        "label": "ab"[number % 2],
+    }
+    for number in range(200)
+]
+
+
+def read(source, columns=("id", "text", "label")):
+    """(rows, (unit, number) of each)."""
+    rows, places = [], []
+    for unit in range(source.units):
+        for block in source.blocks(unit, FIRST, columns):
+            cells = [block.texts(name).to_pylist() for name in columns]
+            rows += list(zip(*cells, strict=True))
+            places += [(unit, int(number)) for number in block.numbers]
+    return rows, places
+
+
+def write_csv(path, rows=ROWS, delimiter=",", encoding="utf-8", end="\r\n"):
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(rows[0]), delimiter=delimiter, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(buffer.getvalue().encode(encoding))
+    return path
+
+
+def write_jsonl(path, rows=ROWS):
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        newline="",
+    )
+    return path
+
+
+@pytest.fixture(params=[64, 1000, 2**20])
+def block_bytes(request, monkeypatch):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(text_files, "RANGE_BYTES", request.param)
+
+
+def make(tmp_path, kind):
+    path = tmp_path / f"rows{kind}"
+    frame = pd.DataFrame(ROWS)
+    match kind:
+        case ".csv":
+            write_csv(path)
+        case ".tsv":
+            write_csv(path, delimiter="\t")
+            return open_source(str(path), Reading(quoting=True))
+        case ".jsonl":
+            write_jsonl(path)
+        case ".json":
+            path.write_text(json.dumps(ROWS, indent=1, ensure_ascii=False), newline="")
+        case ".parquet":
+            frame.to_parquet(path, row_group_size=37)
+        case ".arrow":
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table, max_chunksize=11)
+        case ".csv.gz":
+            path.write_bytes(gzip.compress(write_csv(tmp_path / "x.csv").read_bytes()))
+        case ".csv.bz2":
+            path.write_bytes(bz2.compress(write_csv(tmp_path / "x.csv").read_bytes()))
+        case ".jsonl.xz":
+            path.write_bytes(lzma.compress(write_jsonl(tmp_path / "x.jsonl").read_bytes()))
+        case ".jsonl.zst":
+            with pa.CompressedOutputStream(str(path), "zstd") as file:
+                file.write(write_jsonl(tmp_path / "x.jsonl").read_bytes())
+        case "utf16.csv":
+            write_csv(path, encoding="utf-16")
+        case "bom.csv":
+            write_csv(path, encoding="utf-8-sig", end="\n")
+        case "frame":
+            return open_source(frame)
+        case "dicts":
+            return open_source(ROWS)
+        case "datasets":
+            return open_source(pytest.importorskip("datasets").Dataset.from_list(ROWS))
+        case "stream":
+            return open_source(
+                pytest.importorskip("datasets").Dataset.from_list(ROWS).to_iterable_dataset(3)
+            )
+    return open_source(str(path))
+
+
+KINDS = [
+    ".csv",
+    ".tsv",
+    ".jsonl",
+    ".json",
+    ".parquet",
+    ".arrow",
+    ".csv.gz",
+    ".csv.bz2",
+    ".jsonl.xz",
+    ".jsonl.zst",
+]
+KINDS += ["utf16.csv", "bom.csv", "frame", "dicts", "datasets", "stream"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_same_cells(tmp_path, kind, block_bytes):
+    rows, _ = read(make(tmp_path, kind))
+    assert rows == [tuple(row.values()) for row in ROWS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_position_gives_the_rest_of_the_rows(tmp_path, kind, block_bytes):
+    source = make(tmp_path, kind)
+    for unit in range(source.units):
+        blocks = list(source.blocks(unit, FIRST, ["id"]))
+        for index, block in enumerate(blocks):
+            start = json.loads(json.dumps(block.start))
+            rest = [
+                cell
+                for each in source.blocks(unit, tuple(start), ["id"])
+                for cell in each.texts("id").to_pylist()
+            ]
+            assert rest == [
+                cell for each in blocks[index:] for cell in each.texts("id").to_pylist()
+            ]
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", "bom.csv", ".csv.gz"])
+def test_numbers_are_lines(tmp_path, kind, block_bytes):
+    source = make(tmp_path, kind)
+    rows, places = read(source)
+    lines = {}
+    line = 1 if "jsonl" in kind else 2
+    for row in ROWS:
+        lines[row["id"]] = line
+        line += 1 if "jsonl" in kind else 1 + row["text"].count("\n")
+    for row, (unit, number) in zip(rows, places, strict=True):
+        assert source.location(unit, number).endswith(f":{lines[row[0]]}")
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ("1,two\n", "a row of 2 fields, expected 3"),
+        ('1,"a" b,c\n', "expected after"),
+        ("1,a\udcff,c\n", "0xff is not UTF-8"),
+        ('1,"never closed,c\n', "never closed"),
+    ],
+)
+def test_a_malformed_row_is_named_by_its_line_and_skipped(tmp_path, record, fault, block_bytes):
+    good = [f"{number},text,a\n" for number in range(200)]
+    path = tmp_path / "rows.csv"
+    path.write_bytes(
+        "".join(["id,text,label\n", *good[:150], record, *good[150:]]).encode(
+            errors="surrogateescape"
+        )
+    )
+    with pytest.raises(DataError, match=f"rows.csv:152: .*{fault}"):
+        read(open_source(str(path)))
+    errors = ErrorBudget("skip")
+    rows, places = read(open_source(str(path), errors=errors))
+    assert len(rows) == 200
+    assert errors.skipped == 1
+    assert places[150][1] == 153
+    with pytest.raises(DataError, match="1 of 201 rows are malformed"):
+        ErrorBudget("skip", max_fraction=0.001, valid=200, skipped=1, first="x").check()
+
+
+def test_quotes_of_a_tsv_may_be_text(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text('text\tlabel\n"open\ta\nb\tb\nclosed"\tc\n5" pipe\td\n')
+    rows, _ = read(open_source(str(path), Reading(quoting=False)), ("text", "label"))
+    assert rows == [
+        ('"open', "a"),
+        ("b", "b"),
+        ('closed"', "c"),
+        ('5" pipe', "d"),
+    ]
+    with pytest.raises(DataError, match=r"rows.tsv:2: .*data.reading.quoting=false"):
+        read(open_source(str(path)), ("text", "label"))
+
+
+def test_a_stray_quote_is_text_and_does_not_swallow_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(text_files, "MAX_RECORD", 2000)
+    records = [f'{number},"quoted, {number}",a\n' for number in range(500)]
+    records[20] = '20,a 5" pipe,b\n'
+    path = tmp_path / "rows.csv"
+    path.write_text("".join(["id,text,label\n", *records]))
+    rows, places = read(open_source(str(path)))
+    assert rows[20] == ("20", 'a 5" pipe', "b")
+    assert rows[499] == ("499", "quoted, 499", "a")
+    assert [number for _, number in places] == list(range(2, 502))
+
+
+def test_columns_that_nobody_asks_for_are_not_looked_at(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(",text,label\n0,a,x\n1,b,y\n")
+    assert read(open_source(str(path)), ("text", "label"))[0] == [
+        ("a", "x"),
+        ("b", "y"),
+    ]
+    table = pa.table({"text": ["a"], "label": ["x"], "nested": [{"a": [1]}]})
+    pa.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert read(open_source(str(tmp_path / "rows.parquet")), ("text", "label"))[0] == [("a", "x")]
+    with pytest.raises(DataError, match="did you mean"):
+        read(open_source(str(path)), ("txt",))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    line = json.dumps({"text": "word " * 200}) + "\n"
+    with path.open("w") as file:
+        for _ in range(20_000):
+            file.write(line)
+    before = pa.total_allocated_bytes()
+    source = open_source(str(path))
+    assert (
+        max(
+            len(block)
+            for unit in range(source.units)
+            for block in source.blocks(unit, FIRST, ["text"])
+        )
+        < 2000
+    )
+    assert pa.total_allocated_bytes() - before < 2**23
+
+
+def test_numpy_floats_and_missing_cells():
+    frame = pd.DataFrame(
+        {
+            "a": [1.5, np.nan],
+            "b": [True, None],
+            "c": [pd.Timestamp("2024-01-02"), pd.NaT],
+        }
+    )
+    rows, _ = read(open_source(frame), ("a", "b", "c"))
+    assert rows[1] == (None, None, None)
