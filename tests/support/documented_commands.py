@@ -19,7 +19,7 @@ NOT_RUN = {  # pattern of a command -> why, or which tests do the same
     r"experiment=(election_tweets|book_passages|newsgroups_few)": "needs published texts",
     r"^mlflow models serve|^curl ": "tests/inference/test_served_model.py",
     r"^export AWS_|cloud=s3|resume=s3://": "tests/end_to_end/test_cloud.py, with emulators of the stores",
-    r"model\.pretrained=Qwen/": "tests/data/text/sources, with a server in place of the hub",
+    r"model\.pretrained=Qwen/": "tests/data/sources, with a server in place of the hub",
 }
 NEEDED_MODULES = {  # pattern of a command -> module without which it is left out
     r"hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",

@@ -59,12 +59,13 @@ def shorten_waits():
     import datasets
     import huggingface_hub.utils._http as http
 
+    from mlxlab.data.sources import hub
     from mlxlab.data.text.sources import huggingface
 
     http.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
     datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
-    huggingface.RETRY_DELAY = 0.01
+    hub.RETRY_DELAY = huggingface.RETRY_DELAY = 0.01
 
 
 def tokens_of(source, **settings):

@@ -6,10 +6,10 @@ import numpy as np
 
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
-from mlxlab.data.text.document import Document
+from mlxlab.data.sources.open import Reading
+from mlxlab.data.text.documents import Document, open_documents
 from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder
 from mlxlab.data.text.packing import RandomRows, RowLayout
-from mlxlab.data.text.sources import open as sources
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
@@ -19,10 +19,7 @@ def open_source(
     source, split=None, *, text_column="text", on_error="strict", window=4000, **reading
 ):
     """A source with the defaults of data=streaming."""
-    defaults = {"config": None, "split": split, "revision": None, "document_unit": "file"}
-    return sources.open_source(
-        source, split, sources.Reading(**defaults | reading), text_column, on_error, window
-    )
+    return open_documents(source, split, Reading(**reading), text_column, on_error, window)
 
 
 class ByteTokenizer:
@@ -48,7 +45,7 @@ class ByteTokenizer:
 class InMemorySource:
     """Documents in windows of `size`, the windows permuted in every epoch. `read` lists the windows handed out."""
 
-    name, fingerprint, bytes, error_budgets = "listed", "listed", None, ()
+    name, fingerprint, bytes, skipped_records = "listed", "listed", None, 0
 
     def __init__(self, texts, size=4):
         documents = [Document(7 * number + 1, text) for number, text in enumerate(texts)]

@@ -1,14 +1,17 @@
 """Small texts in every format, and sources read to their end."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow
 from pyarrow import parquet
 
-FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "tsv", "parquet", "txt"]
+FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "jsonl.xz", "json", "csv", "csv.gz", "csv.bz2", "tsv"]
+FORMATS += ["parquet", "arrow", "txt", "txt.gz"]
 
 
 def make_texts(count=300):
@@ -28,8 +31,14 @@ def write_texts(path, texts, column="text"):
         writer.writeheader()
         writer.writerows(rows)
         path.write_bytes(pack(name, file.getvalue().encode()))
-    elif name.endswith(".txt"):
-        path.write_bytes("".join(f"{text}\n" for text in texts).encode())
+    elif name.endswith(".arrow"):
+        table = pyarrow.Table.from_pylist(rows)
+        with pyarrow.ipc.new_file(path, table.schema) as file:
+            file.write_table(table, max_chunksize=23)
+    elif name.endswith(".json"):
+        path.write_text(json.dumps(rows, indent=1))
+    elif ".txt" in name:
+        path.write_bytes(pack(name, "".join(f"{text}\n" for text in texts).encode()))
     else:
         path.write_bytes(
             pack(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -41,6 +50,10 @@ def pack(name, data):
     """Bytes as the ending of a name wants them."""
     if name.endswith(".gz"):
         return gzip.compress(data, mtime=0)
+    if name.endswith(".bz2"):
+        return bz2.compress(data)
+    if name.endswith(".xz"):
+        return lzma.compress(data)
     if name.endswith(".zst"):
         return pyarrow.compress(data, "zstd", asbytes=True)
     return data
@@ -54,7 +67,7 @@ def documents_of(source, seed=0, epoch=0, position=None):
 
 def skipped(source):
     """The number of malformed records that were skipped so far."""
-    return sum(budget.skipped_records for budget in source.error_budgets)
+    return source.skipped_records
 
 
 def texts_of(source, seed=0, epoch=0):

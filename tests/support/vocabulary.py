@@ -1,10 +1,10 @@
 """A small text with a vocabulary of its most frequent characters."""
 
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
 from mlxlab.data.text.order import ShuffleOrder
 from mlxlab.data.text.packed_batches import Packing
-from mlxlab.data.text.sources.open import Reading
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 
@@ -32,7 +32,7 @@ def text_data(
         mixture=None,
         text_column="text",
         on_error="strict",
-        reading=Reading(config=None, split=None, revision=None, document_unit="file"),
+        reading=Reading(),
         valid_source=None,
         valid_split=None,
         valid_fraction=0.3,

@@ -197,8 +197,8 @@ def _write(
 
 
 def _refuse_overwriting(source: str, output: Path) -> None:
+    from mlxlab.data.sources.open import is_local
     from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files
-    from mlxlab.data.text.sources.open import is_local
 
     if (
         not output.exists()

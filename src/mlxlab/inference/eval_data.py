@@ -29,10 +29,11 @@ from mlxlab.data.labelled.options import left_out_options
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.labelled.table.renderer import TableRenderer
 from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.document import OnError
+from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
-from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
@@ -61,14 +62,14 @@ class EvalRows(NamedTuple):
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     """The documents of `node["source"]` (max `max_valid_examples`), packed so that each token is a target once.
 
-    `node` is the data node of the run with the overrides of the command line. Raises as `open_source`.
+    `node` is the data node of the run with the overrides of the command line. Raises as `open_documents`.
     """
     reading, tokenizer, window = (
         instantiate(node["reading"], Reading),
         encoder.tokenizer,
         node["shuffle"]["window"],
     )
-    source = open_source(
+    source = open_documents(
         node["source"], reading.split, reading, node["text_column"], node["on_error"], window
     )
     packing = instantiate(node["packing"], Packing)

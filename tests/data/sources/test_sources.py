@@ -70,7 +70,7 @@ def write_jsonl(path, rows=ROWS):
 @pytest.fixture(params=[64, 1000, 2**20])
 def block_bytes(request, monkeypatch):
     monkeypatch.setattr(text_files, "BLOCK_BYTES", request.param)
-    monkeypatch.setattr(text_files, "RANGE_BYTES", request.param)
+    monkeypatch.setattr(text_files, "MIN_RANGE", request.param)
 
 
 def make(tmp_path, kind):

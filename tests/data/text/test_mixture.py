@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from mlxlab.data.sources import text_files
 from mlxlab.data.text.corpus import Mixture
-from mlxlab.data.text.document import Document
+from mlxlab.data.text.documents import Document
 from mlxlab.data.text.holdout import MAX_SEARCHED, HoldoutSplit, hashes, hold_out
 from mlxlab.errors import ConfigError, DataError
 from support.streams import open_source
@@ -14,8 +15,9 @@ from support.text import documents_of, texts_of, write_texts
 
 
 @pytest.fixture
-def sources(tmp_path):
+def sources(tmp_path, monkeypatch):
     """A large, a small and a tiny source."""
+    monkeypatch.setattr(text_files, "MIN_RANGE", 1024)
     sizes = {"large": 900, "small": 120, "tiny": 3}
     return [
         open_source(

@@ -7,10 +7,11 @@ from itertools import islice
 
 from mlxlab.data.instruct.conversations import Layout, find_layout, parse_record
 from mlxlab.data.instruct.sources import SUFFIXES
+from mlxlab.data.sources.open import is_local
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet, find_files, suffix_of
 from mlxlab.data.text.sources.lines import Lines, codec_of
-from mlxlab.data.text.sources.open import check_starts, is_local
+from mlxlab.data.text.sources.open import check_starts
 from mlxlab.data.text.sources.records import json_object
 from mlxlab.errors import DataError, UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from mlxlab.data.sources.block import Block, Start, require_rows
+from mlxlab.data.sources.block import Block, ErrorBudget, Start, require_rows, skip_empty_files
 from mlxlab.data.sources.files import Files, refuse_bomb
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import DataError
@@ -42,8 +42,10 @@ class RowGroup(NamedTuple):
 class ParquetFiles:
     """A `Source` whose units are row groups. Seeking decodes those columns of one that are read."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, errors: ErrorBudget) -> None:
+        skip_empty_files(files, errors)
         self.files = files
+        self.errors = errors
         self.name = files.name
         self.fingerprint = f"{files.fingerprint()}:parquet"
         self.groups = list(self._groups())
@@ -51,7 +53,7 @@ class ParquetFiles:
         require_rows(self)
 
     def columns(self) -> Sequence[str]:
-        return self._metadata(0).schema.to_arrow_schema().names
+        return self._metadata(self.files.nonempty()[0]).schema.to_arrow_schema().names
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         group = self.groups[unit]
@@ -60,6 +62,7 @@ class ParquetFiles:
             try:
                 for batch in self._batches(file, group, columns):
                     if row >= start[1]:
+                        self.errors.valid += len(batch)
                         yield block_of((0, row), batch)
                     row += len(batch)
             except (pa.ArrowException, OSError, ValueError) as error:
@@ -80,7 +83,7 @@ class ParquetFiles:
         return total
 
     def _groups(self) -> Iterator[RowGroup]:
-        for index in range(len(self.files)):
+        for index in self.files.nonempty():
             rows_before = 0
             meta = self._metadata(index)
             for number in range(meta.num_row_groups):
@@ -97,7 +100,7 @@ class ParquetFiles:
                 return parquet.ParquetFile(file).metadata
             except (pa.ArrowException, OSError, ValueError) as error:
                 path = self.files.path(index)
-                raise DataError(f"{path}:1: not Parquet: {first_line(error)}") from None
+                raise DataError(f"{path}:1: not parquet: {first_line(error)}") from None
 
     def _batches(
         self, file: "io.BufferedReader", group: RowGroup, columns: Sequence[str] | None
@@ -165,10 +168,12 @@ def _decoded_bytes(batch: pa.RecordBatch) -> int:
 class ArrowFiles:
     """A `Source` of Arrow IPC files and streams, memory-mapped: any block is reached at once."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, errors: ErrorBudget) -> None:
+        skip_empty_files(files, errors)
         self.files = files
         self.name = files.name
-        self.units = len(files)
+        self.indices = files.nonempty()
+        self.units = len(self.indices)
         self.fingerprint = f"{files.fingerprint()}:arrow"
 
     def columns(self) -> Sequence[str]:
@@ -176,7 +181,7 @@ class ArrowFiles:
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         reader = self._open(unit)
-        require_columns(columns or (), reader.schema.names, self.files.path(unit))
+        require_columns(columns or (), reader.schema.names, self.files.path(self.indices[unit]))
         first, part = divmod(start[0], MAX_PARTS)
         row = start[1] - part * MAX_ROWS
         try:
@@ -188,10 +193,10 @@ class ArrowFiles:
         except (pa.ArrowException, OSError) as error:
             where = self.location(unit, row + 1)
             raise DataError(f"{where}: {first_line(error)}") from None
-        self.files.check(unit)
+        self.files.check(self.indices[unit])
 
     def location(self, unit: int, number: int) -> str:
-        return f"{self.files.path(unit)}:row {number}"
+        return f"{self.files.path(self.indices[unit])}:row {number}"
 
     def text_bytes(self, column: str) -> int | None:
         total = 0
@@ -202,8 +207,8 @@ class ArrowFiles:
         return total
 
     def _open(self, unit: int) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
-        path = self.files.path(unit)
-        with self.files.open(unit) as file:
+        path = self.files.path(self.indices[unit])
+        with self.files.open(self.indices[unit]) as file:
             is_file = file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
         try:
             mapped = pa.memory_map(path)

@@ -8,7 +8,13 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.data.sources.cells import OnBadCell, text_of_array, text_of_values
+from mlxlab.data.sources.cells import (
+    OnBadCell,
+    strings_of_values,
+    text_of_array,
+    text_of_values,
+)
+from mlxlab.data.sources.files import Files
 from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
@@ -46,6 +52,12 @@ class Block(NamedTuple):
             return pa.nulls(len(self), pa.string())
         return text_of_array(self.rows.column(column), on_bad_cell)
 
+    def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> list[str | None]:
+        """`texts` as a list."""
+        if isinstance(self.rows, list):
+            return strings_of_values([row.get(column) for row in self.rows], on_bad_cell)
+        return self.texts(column, on_bad_cell).to_pylist()
+
     def records(self) -> list[dict[str, object]]:
         """The rows as Python objects, for conversations."""
         if isinstance(self.rows, list):
@@ -61,7 +73,7 @@ class Source(Protocol):
     units: int
 
     def columns(self) -> Sequence[str]:
-        """The names of all columns; of JSON those of the first block."""
+        """The names of all columns; of JSON those of the first block, of plain text none."""
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         """The blocks of a unit from the one that begins at `start`; with these columns at least.
@@ -117,6 +129,19 @@ class ErrorBudget:
         raise DataError(
             f"{self.skipped:,} of {total:,} rows are malformed{way}; the first: {self.first}"
         )
+
+
+def skip_empty_files(files: Files, errors: ErrorBudget) -> None:
+    """Counts empty files as malformed; raises DataError if there is no other."""
+    if not any(files.sizes):
+        raise DataError(f"{files.name}:1: empty (0 bytes)")
+    for index, size in enumerate(files.sizes):
+        if not size:
+            _skip_empty_file(files.path(index), errors)
+
+
+def _skip_empty_file(path: str, errors: ErrorBudget) -> None:
+    errors.skip(path, lambda: f"{path}:1: the file is empty (0 bytes)")
 
 
 def require_rows(source: Source) -> None:

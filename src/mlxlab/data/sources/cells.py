@@ -26,6 +26,17 @@ def text_of_values(values: Sequence[object], on_bad_cell: OnBadCell | None = Non
     try:
         return pa.array(values, pa.string())
     except (TypeError, pa.ArrowInvalid, UnicodeEncodeError):
+        return pa.array(strings_of_values(values, on_bad_cell), pa.string())
+
+
+def strings_of_values(
+    values: Sequence[object], on_bad_cell: OnBadCell | None = None
+) -> list[str | None]:
+    """`text_of_values` as a list, without an Arrow array, for which Arrow imports pandas."""
+    try:
+        "".join(values).encode()  # type: ignore[arg-type]
+        return list(values)  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
         pass
     cells: list[str | None] = []
     for index, value in enumerate(values):
@@ -36,7 +47,7 @@ def text_of_values(values: Sequence[object], on_bad_cell: OnBadCell | None = Non
                 raise
             on_bad_cell(index, error)
             cells.append(None)
-    return pa.array(cells, pa.string())
+    return cells
 
 
 def text_of_array(array: pa.Array, on_bad_cell: OnBadCell | None = None) -> pa.Array:

@@ -42,6 +42,7 @@ class Csv:
     delimiter: str | None = None
     quoting: bool | None = None
     is_splittable = False
+    is_prose = False
 
     @property
     def settings(self) -> str:

@@ -76,7 +76,7 @@ class Files:
         try:
             state = self._state(index)
         except InputNotFoundError as error:
-            raise DataError(f"{error} (changed during the run)") from None
+            raise DataError(f"{self.path(index)}: changed during the run: {error}") from None
         if state != self.states[index]:
             sizes = f"{self.states[index][0]} bytes at the start, {state[0]} now"
             raise DataError(f"{self.path(index)}: changed during the run ({sizes})")
@@ -95,8 +95,8 @@ class Files:
                     digest.update(piece)
         return digest.hexdigest()
 
-    def first_nonempty(self) -> int:
-        return next(index for index, size in enumerate(self.sizes) if size)
+    def nonempty(self) -> list[int]:
+        return [index for index, size in enumerate(self.sizes) if size]
 
     def _full_path(self, index: int) -> Path:
         return self.root / self.names[index]
@@ -109,7 +109,7 @@ class Files:
             raise _unreadable(self.path(index), error) from None
         if not stat.S_ISREG(state.st_mode):
             kind = describe_file_type(state.st_mode)
-            raise InputNotFoundError(f"{self.path(index)}: {kind}, expected a regular file")
+            raise InputNotFoundError(f"{self.path(index)} is {kind}, expected a regular file")
         return state.st_size, state.st_mtime_ns
 
 
@@ -160,11 +160,18 @@ def refuse_bomb(decoded: int, stored: int) -> None:
         raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
-def describe_start(start: bytes) -> str:
-    """What a file that starts like this is, with its article; "" if it may be text in UTF-8."""
+def describe_binary(start: bytes) -> str:
+    """What a file that starts with the signature of a format is, with its article; else ""."""
     for signature, name in SIGNATURES.items():
         if start.startswith(signature):
             return name
+    return ""
+
+
+def describe_start(start: bytes) -> str:
+    """What a file that starts like this is, unless it may be rows of text in UTF-8."""
+    if description := describe_binary(start):
+        return description
     if start[:1] == b"\0" or start[1:2] == b"\0":
         return "UTF-16 without a byte order mark: data.reading.encoding=utf-16-le reads it"
     if MARKUP.match(start.removeprefix(codecs.BOM_UTF8)):
@@ -202,8 +209,6 @@ class ByteStream:
             self._refuse_utf8(start, encoding)
             self._recode(codecs.getincrementaldecoder(encoding)())
             start = self.peek()
-        if description := describe_start(start):
-            raise DataError(f"{path}:1:1: this is {description}; expected text")
         if b"\r" in start and b"\n" not in start:
             decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
             self._recode(io.IncrementalNewlineDecoder(decoder, translate=True))

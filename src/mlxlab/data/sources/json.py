@@ -26,6 +26,7 @@ class Json:
 
     lines: bool = True
     settings = "json"
+    is_prose = False
 
     @property
     def is_splittable(self) -> bool:
@@ -106,8 +107,9 @@ class JsonArray:
                     break
                 number = line + text.count("\n", begin, error.pos)
                 raise MalformedFileError(number, _not_json(error)) from None
-            except RecursionError:
-                raise MalformedFileError(line, "JSON that is nested too deep") from None
+            except (RecursionError, ValueError) as error:
+                message = f"not JSON that can be read: {type(error).__name__}"
+                raise MalformedFileError(line, message) from None
             if isinstance(row, dict):
                 rows.append(row)
                 numbers.append(line)
@@ -134,8 +136,8 @@ def parse_object(line: bytes) -> dict[str, object] | None:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(_not_json(error)) from None
-    except RecursionError:
-        raise ValueError("JSON that is nested too deep") from None
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
     if not isinstance(row, dict):
         raise ValueError(_no_object(row))
     return row

@@ -14,7 +14,7 @@ class MissingColumnError(DataError):
     """Columns that do not exist, `missing`."""
 
     def __init__(self, where: str, missing: Sequence[str], existing: Sequence[str]) -> None:
-        named = ", ".join(map(printable, missing))
+        named = ", ".join(repr(printable(name)) for name in missing)
         listed = ", ".join(map(printable, existing[:MAX_LISTED])) or "none"
         noun = "column" if len(missing) == 1 else "columns"
         hint = did_you_mean(nearest(missing[0], existing))
@@ -30,9 +30,9 @@ def require_columns(columns: Iterable[str], existing: Sequence[str], where: str)
 
 
 def printable(name: str) -> str:
-    """A name in quotes, shortened if it is long or has control characters."""
+    """A name, quoted and shortened if it is long or has control characters."""
     if name.isprintable() and len(name) <= MAX_SHOWN:
-        return repr(name)
+        return name
     return shorten(name)
 
 

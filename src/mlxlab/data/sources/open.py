@@ -120,9 +120,9 @@ def _open_files(files: Files, source: str, reading: Reading, errors: ErrorBudget
         raise ConfigError(f"data.reading.split: a range of plain .txt or .jsonl, got {source}")
     match files.format:
         case ".parquet":
-            return ParquetFiles(files)
+            return ParquetFiles(files, errors)
         case ".arrow" | ".feather":
-            return ArrowFiles(files)
+            return ArrowFiles(files, errors)
         case "":
             raise DataError(f"{files.name}: an unknown format{_spreadsheet_hint(files.name)}")
     text_format = _text_format(files, reading)

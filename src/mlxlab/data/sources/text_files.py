@@ -9,12 +9,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start
-from mlxlab.data.sources.files import ByteStream, Files
+from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start, skip_empty_files
+from mlxlab.data.sources.files import ByteStream, Files, describe_binary, describe_start
 from mlxlab.errors import DataError
 
 BLOCK_BYTES = 2**20
-RANGE_BYTES = 2**20
+MIN_RANGE = 2**16  # bytes of a unit of a plain file, of which there are at least 64 if they fit
+MAX_RANGE = 2**20
 MAX_RECORD = 2**24  # bytes; a longer record is malformed, such as a quote that is never closed
 MAX_DISCARDED = 2**30  # bytes of such a record that are read to find its end
 SAMPLE_BYTES = 2**18
@@ -60,6 +61,10 @@ class TextFormat(Protocol):
         """Whether records are found from any byte on."""
 
     @property
+    def is_prose(self) -> bool:
+        """Whether any text is valid, markup included."""
+
+    @property
     def settings(self) -> str:
         """All that determines what is parsed."""
 
@@ -96,6 +101,7 @@ class TextFiles:
         encoding: str | None = None,
         fractions: tuple[float, float] = (0.0, 1.0),
     ) -> None:
+        skip_empty_files(files, errors)
         self.files = files
         self.format = text_format
         self.errors = errors
@@ -103,14 +109,13 @@ class TextFiles:
         self.fractions = fractions
         self.name = files.name
         self.fingerprint = f"{files.fingerprint()}:{text_format.settings}:{encoding}:{fractions}"
-        if not any(files.sizes):
-            raise DataError(f"{self.name}:1: empty (0 bytes)")
+        self.range_bytes = min(max(sum(files.sizes) // 64, MIN_RANGE), MAX_RANGE)
         self.ranges = list(self._ranges())
         self.units = len(self.ranges)
         self._long_records: dict[int, tuple[int, int]] = {}  # file -> a byte in it, and its end
 
     def columns(self) -> Sequence[str]:
-        stream = self._open(self.files.first_nonempty())
+        stream = self._open(self.files.nonempty()[0])
         try:
             return self.format.columns(stream)
         finally:
@@ -125,11 +130,18 @@ class TextFiles:
             last = self._record_start(stream, index, end)
             if start != FIRST:
                 first = start[0]
+                if stream.is_plain and first > self.files.sizes[index]:
+                    raise DataError(f"{stream.path}: the saved position is behind the end")
             elif begin:
                 first = self._record_start(stream, index, begin)
             if first < last:
                 stream.seek(first)
-                yield from self._read(stream, parser, unit, (first, start[1]), last)
+                for block in self._read(stream, parser, unit, (first, start[1]), last):
+                    self.files.check(index)
+                    yield block
+        except DataError:
+            self.files.check(index)  # A file that changed is the cause of what it then looks like.
+            raise
         finally:
             stream.close()
         self.files.check(index)
@@ -149,8 +161,8 @@ class TextFiles:
             start = (stream.offset, 0)
             data = stream.read(SAMPLE_BYTES)
             parsed = parser.parse(data, start, len(data) < SAMPLE_BYTES)
-            cells = parsed.block.texts(column, _ignore)
-            text = sum(len(cell.encode()) for cell in cells.to_pylist() if cell)
+            cells = parsed.block.strings(column, _ignore)
+            text = sum(len(cell.encode()) for cell in cells if cell)
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
         except (DataError, MalformedFileError):
             return None
@@ -175,7 +187,7 @@ class TextFiles:
             size = BLOCK_BYTES
             if not parsed.used:
                 if len(data) <= MAX_RECORD:
-                    size = len(data)
+                    size = min(len(data), MAX_RECORD + 1 - len(data))
                     continue
                 parsed = self._parse_first_line(stream, parser, unit, data, start)
             for fault in parsed.faults:
@@ -225,19 +237,24 @@ class TextFiles:
 
     def _open(self, index: int) -> ByteStream:
         file = self.files.open(index)
+        path = self.files.path(index)
         try:
-            return ByteStream(file, self.files.path(index), self.files.codec, self.encoding)
+            stream = ByteStream(file, path, self.files.codec, self.encoding)
+            describe = describe_binary if self.format.is_prose else describe_start
+            description = describe(stream.peek())
         except BaseException:
             file.close()
             raise
+        if description:
+            file.close()
+            raise DataError(f"{path}:1:1: this is {description}; expected text")
+        return stream
 
     def _ranges(self) -> Iterator[Range]:
         total = sum(self.files.sizes)
         low, high = (round(total * fraction) for fraction in self.fractions)
         before = 0
         for index, size in enumerate(self.files.sizes):
-            if not size:
-                self._skip_empty(index)
             first = max(low - before, 0)
             last = min(high - before, size)
             before += size
@@ -251,23 +268,18 @@ class TextFiles:
                 raise DataError(f"{path}: data.reading.split: a range of plain .txt or .jsonl only")
             yield Range(index, 0, WHOLE)
             return
-        for begin in range(first, last, RANGE_BYTES):
-            yield Range(index, begin, min(begin + RANGE_BYTES, last))
+        for begin in range(first, last, self.range_bytes):
+            yield Range(index, begin, min(begin + self.range_bytes, last))
 
     def _is_splittable(self, index: int) -> bool:
         """Whether the file is plain UTF-8, as far as its start tells."""
         if self.files.codec or not self.format.is_splittable:
             return False
-        if self.files.sizes[index] <= RANGE_BYTES and self.fractions == (0.0, 1.0):
+        if self.files.sizes[index] <= self.range_bytes and self.fractions == (0.0, 1.0):
             return False  # It is one unit in any case.
         stream = self._open(index)
         stream.close()
         return stream.is_plain
-
-    def _skip_empty(self, index: int) -> None:
-        self.errors.skip(
-            ("empty", index), lambda: f"{self.files.path(index)}:1: the file is empty (0 bytes)"
-        )
 
     def _record_start(self, stream: ByteStream, index: int, begin: int) -> int:
         """Where the first record begins at or after a byte, a function of the file and the byte."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from mlxlab.data.sources.block import Block, Start
 from mlxlab.data.sources.files import ByteStream
@@ -25,18 +24,19 @@ MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line, a word or a charac
 
 @dataclass(frozen=True)
 class Txt:
-    """Documents of a text file, in the column `text`."""
+    """Documents of a text file, in whatever column is asked for."""
 
     unit: DocumentUnit = "file"
     piece: int = MAX_PIECE
     is_splittable = True
+    is_prose = True
 
     @property
     def settings(self) -> str:
         return f"txt:{self.unit}:{self.piece}"
 
     def columns(self, stream: ByteStream) -> Sequence[str]:
-        return ["text"]
+        return []
 
     def open(self, stream: ByteStream, columns: Sequence[str] | None) -> "TxtParser":
         column = columns[0] if columns else "text"
@@ -73,7 +73,7 @@ class TxtParser:
         ends = self._ends(data)
         if is_last and (not ends or ends[-1] < len(data)):
             ends.append(len(data))
-        texts: list[str] = []
+        rows: list[dict[str, object]] = []
         numbers: list[int] = []
         faults: list[Fault] = []
         begin = 0
@@ -87,13 +87,11 @@ class TxtParser:
                 faults.append(Fault(number, not_utf8(record[error.start])))
             else:
                 if text and not text.isspace():
-                    texts.append(text)
+                    rows.append({self.column: text})
                     numbers.append(line + lines_before)
             line += record.count(b"\n")
             begin = end
-        column = pa.array(texts, pa.string())
-        batch = pa.RecordBatch.from_arrays([column], [self.column])
-        block = Block(start, batch, np.array(numbers, np.int64))
+        block = Block(start, rows, np.array(numbers, np.int64))
         return Parsed(block, begin, line - start[1] - 1, faults)
 
     def _text(self, record: bytes) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.holdout import hold_out
 from mlxlab.errors import ConfigError, DataError
 
@@ -98,10 +98,7 @@ class Mixture:
                 f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
                 f" got {min(weights):g} and {max(weights):g}"
             )
-        self.sources, self.error_budgets = (
-            sources,
-            [budget for source in sources for budget in source.error_budgets],
-        )
+        self.sources = sources
         relative = np.array(weights, float) / max(
             weights
         )  # the sum of large weights could overflow
@@ -123,6 +120,10 @@ class Mixture:
             if source.bytes
         ]
         self.bytes = round(max(totals)) if len(totals) == len(sources) else None
+
+    @property
+    def skipped_records(self) -> int:
+        return sum(source.skipped_records for source in self.sources)
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""

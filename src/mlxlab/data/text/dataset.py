@@ -14,12 +14,13 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import open_corpus
+from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder, row_order
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
-from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
@@ -137,7 +138,11 @@ class StreamingTextDataset:
         window = shuffle.window
         order.check(mixture, shuffle.row_buffer)
         opener = partial(
-            open_source, reading=reading, text_column=text_column, on_error=on_error, window=window
+            open_documents,
+            reading=reading,
+            text_column=text_column,
+            on_error=on_error,
+            window=window,
         )
         text, valid, lines = open_corpus(
             mixture or {source: 1.0},

@@ -1,11 +1,14 @@
-"""Documents, the sources that yield them in windows, and the limit on malformed records."""
+"""The limit on malformed records."""
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Hashable
+from typing import Literal
 
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.errors import DataError
+
+__all__ = ["Document", "DocumentSource", "ErrorBudget", "OnError", "Position", "Windows"]
 
 OnError = Literal["strict", "skip"]
 MAX_MALFORMED_FRACTION = 0.01
@@ -17,18 +20,6 @@ MAX_KNOWN_KEYS = (
 )
 MAX_LOGGED = 5
 log = logging.getLogger(__name__)
-
-Position = object  # JSON that a source understands: where a window begins
-
-
-class Document(NamedTuple):
-    """A text and its number."""
-
-    id: int  # the same in every epoch, unique within its source (in mixtures up to collisions of 63-bit hashes)
-    text: str
-
-
-Windows = Iterator[tuple[Position, list[Document]]]
 
 
 class ErrorBudget:
@@ -110,24 +101,3 @@ class ErrorBudget:
             can_be_left_out = self.key and needed < 1 and not self.first_is_readable
             way_out = f"; {self.key}={needed:g} leaves them out" if can_be_left_out else ""
             raise DataError(f"{fraction}{way_out}; the first: {self.first_error}")
-
-
-class DocumentSource(Protocol):
-    """Documents in windows, each small enough to be held in memory and shuffled there.
-
-    Documents that are empty or only white space are left out, and are not counted as malformed.
-    """
-
-    name: str
-    fingerprint: str  # of names, sizes and samples of the content, and of all settings on which the windows depend
-    bytes: int | None  # size of all the text in UTF-8, exact or estimated; None if unknown
-    error_budgets: list[ErrorBudget]
-
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
-        """The windows of an epoch, in that epoch's order, from `position` on (None is the first window).
-
-        Yields each window's own position and its documents, at least one. Seeking does not replay earlier windows.
-
-        Raises:
-            DataError: malformed text, data that changed during the run, an invalid position, or no document at all.
-        """

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.errors import DataError
 from mlxlab.wording import percent
 
@@ -89,10 +89,13 @@ class HoldoutSplit:
             noun,
         )
         self.limit = round(fraction * HASH_RANGE) if limit is None else limit
-        self.error_budgets = source.error_budgets
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
         size = fraction if side == "valid" else 1 - fraction
         self.bytes = None if source.bytes is None else round(source.bytes * size)
+
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. Positions are those of the source."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mlxlab.data.text.corpus import mix_by_weight
-from mlxlab.data.text.document import DocumentSource
+from mlxlab.data.text.documents import DocumentSource
 from mlxlab.data.text.packing import RandomRows, RowLayout, RowOrder
 from mlxlab.data.vocabulary.token_counts import TokenCounts
 

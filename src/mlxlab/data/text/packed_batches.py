@@ -191,7 +191,7 @@ class PackedBatchIterator:
 
     @property
     def skipped_records(self) -> int:
-        return sum(budget.skipped_records for budget in self.chunks.source.error_budgets)
+        return self.chunks.source.skipped_records
 
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlxlab.constraints import Count
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.text.document import Document, DocumentSource
+from mlxlab.data.text.documents import Document, DocumentSource
 from mlxlab.errors import DataError
 
 CHUNK_DOCUMENTS = 256  # tokenised together: enough for the tokenizer's threads

@@ -14,7 +14,7 @@ from mlxlab.constraints import Count, Ge, Le, Lt
 from mlxlab.data import example_losses
 from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached, content_key
-from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
@@ -150,10 +150,13 @@ class EasyFirst:
         self.chosen = chosen
         self.name = source.name
         self.bytes = source.bytes
-        self.error_budgets = source.error_budgets
         levels = difficulty.levels
         settings = difficulty.settings
         self.fingerprint = f"{source.fingerprint}|easy first in {levels} levels by {settings}"
+
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`.

@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.data.batch import check_position
 from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
-from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError
 from mlxlab.wording import one_of
@@ -109,7 +109,6 @@ class StagedMixture:
         window: int,
     ) -> None:
         self.sources = sources
-        self.error_budgets = [budget for source in sources for budget in source.error_budgets]
         self.starts = np.round(starts * characters).astype(np.int64)
         self.shares = weights / weights.sum(axis=1, keepdims=True)
         self.characters = characters
@@ -118,6 +117,10 @@ class StagedMixture:
         self.name = " + ".join(source.name for source in sources) + f" in {len(starts)} stages"
         stages = [starts.tolist(), self.shares.tolist(), characters, window]
         self.fingerprint = f"{' + '.join(source.fingerprint for source in sources)}:{stages}"
+
+    @property
+    def skipped_records(self) -> int:
+        return sum(source.skipped_records for source in self.sources)
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`.

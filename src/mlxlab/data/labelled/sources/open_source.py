@@ -7,9 +7,9 @@ from mlxlab.data.labelled.sources.line_rows import LineRows
 from mlxlab.data.labelled.sources.parquet_rows import ParquetRows
 from mlxlab.data.labelled.sources.sklearn_rows import SklearnRows
 from mlxlab.data.labelled.sources.source import RowSource
+from mlxlab.data.sources.open import is_local
 from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
-from mlxlab.data.text.sources.open import is_local
 from mlxlab.errors import ConfigError, DataError
 
 SKLEARN = "sklearn:"

@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from mlxlab.data.text.document import Document, ErrorBudget
-from mlxlab.data.text.sources.records import column_text, missing_column
-from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
+from mlxlab.data.text.sources.records import missing_column
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.program import install_command
 
@@ -75,31 +73,6 @@ class HubSplit:
                     raise ServiceUnavailableError(message) from None
                 log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
                 time.sleep(RETRY_DELAY)
-
-
-class HubShards:
-    """Sequential units that are the shards of a split. Raises DataError if the column does not exist."""
-
-    def __init__(self, split: HubSplit, column: str, error_budget: ErrorBudget) -> None:
-        self.split, self.column, self.error_budget = split.select([column]), column, error_budget
-        self.name, self.count = split.name, split.num_shards
-        self.fingerprint = f"{split.fingerprint}:{column}"
-        info = (split.stream.info.splits or {}).get(str(split.stream.split))
-        self.bytes = info.num_bytes or None if info else None
-
-    def check(self, unit: int) -> None:
-        """A commit does not change."""
-
-    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
-        for row, example in enumerate(self.split.rows(unit, cursor[0]), cursor[0] + 1):
-            text = ""
-            try:
-                text = column_text(example, self.column)
-            except ValueError as error:
-                self.error_budget.skip(
-                    (unit, row), f"{self.name}: shard {unit}, row {row}: {error}"
-                )
-            yield (row, 0), Document(unit << UNIT_BITS | row, text)
 
 
 def open_huggingface(name: str, config: str | None, split: str, revision: str | None) -> HubSplit:

@@ -3,17 +3,12 @@
 A cursor is (rows read of the group, 0). Seeking decodes the column of the group up to it.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-import numpy as np
-
 from mlxlab.data.input_files import refuse_bomb
-from mlxlab.data.text.document import Document, ErrorBudget
+from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.records import column_text, missing_column
-from mlxlab.data.text.sources.windows import UnitCursor
-from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -36,79 +31,6 @@ class RowGroup(NamedTuple):
     keep_encoded: (
         bool  # read repeated texts once: slower, but needed where few bytes can hold a long text
     )
-
-
-class ParquetFiles:
-    """Sequential units that are row groups, from all footers. Raises DataError if the column is missing or no text."""
-
-    def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
-        self.files, self.column, self.error_budget = files, column, error_budget
-        self.name, self.fingerprint = files.name, f"{files.fingerprint()}:parquet:{column}"
-        self.groups: list[RowGroup] = []
-        self._rows = 0
-        self.bytes: int | None = sum(
-            self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes)
-        )
-        self.count = len(self.groups)
-        if not any(group.rows for group in self.groups):
-            raise DataError(f"{self.name}: contains no rows")
-
-    def check(self, unit: int) -> None:
-        self.files.check(self.groups[unit].file_index)
-
-    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
-        import pyarrow
-
-        group, row, decoded = self.groups[unit], 0, 0
-        with self.files.open(group.file_index) as file:
-            try:
-                encoded = [self.column] if group.keep_encoded else []
-                for batch in open_parquet(file, encoded).iter_batches(
-                    group.batch_rows, row_groups=[group.number], columns=[self.column]
-                ):
-                    first, row = row, row + len(batch)
-                    for number in range(max(cursor[0], first), row):
-                        text = ""
-                        try:
-                            text = column_text(
-                                {self.column: batch[0][number - first].as_py()}, self.column
-                            )
-                        except ValueError as error:
-                            self._skip((unit, number), group, number, error)
-                        decoded += len(text) + ROW_BYTES
-                        refuse_bomb(decoded, group.stored)
-                        yield (number + 1, 0), Document(group.rows_before + number, text)
-            except (pyarrow.ArrowException, OSError) as error:
-                self._skip((unit, "group"), group, row, error)
-
-    def _skip(self, key: Hashable, group: RowGroup, row: int, error: Exception) -> None:
-        path, first_line = self.files.path(group.file_index), str(error).splitlines()[0]
-        self.error_budget.skip(key, f"{path}: group {group.number}, row {row}: {first_line}")
-
-    def _add_file(self, file_index: int) -> int:
-        """Adds the row groups of a file; returns the bytes of its text column."""
-        from pyarrow import types
-
-        footer = read_footer(self.files, file_index, self.error_budget)
-        if footer is None:
-            return 0
-        path, schema = self.files.path(file_index), footer.schema_arrow
-        if self.column not in schema.names:
-            raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
-        type_ = schema.field(self.column).type
-        value_type = type_.value_type if types.is_dictionary(type_) else type_
-        if not (
-            types.is_string(value_type)
-            or types.is_large_string(value_type)
-            or types.is_string_view(value_type)
-        ):
-            raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
-        groups, size = row_groups(
-            self.files, file_index, footer, [self.column], self._rows, self.error_budget
-        )
-        self.groups += groups
-        self._rows += footer.metadata.num_rows
-        return size
 
 
 def read_footer(

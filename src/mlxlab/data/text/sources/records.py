@@ -11,23 +11,14 @@ from functools import partial
 from itertools import pairwise
 from typing import BinaryIO, Literal, NamedTuple
 
-import numpy as np
-
 from mlxlab.errors import DataError
 
 DocumentUnit = Literal["file", "paragraph", "line"]
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
 BLOCK = 2**18
-MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
-MIN_PIECES, FEW_FILES = (
-    512,
-    32,
-)  # fewer than 32 files are split into about 512 pieces, if that makes them smaller
-MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line or word after a nominal start
 MAX_SHOWN = 40  # characters of a malformed record in a message
 BOM = b"\xef\xbb\xbf"
 PairsHook = Callable[[list[tuple[str, object]]], dict[str, object]]
-BLANK = re.compile(rb"\A(?:[ \t\r]*\n)+")
 
 
 class ByteRange(NamedTuple):
@@ -48,24 +39,6 @@ class RecordFormat(NamedTuple):
     split: Callable[[ByteRange], Iterator[tuple[int, bytes | None]]]
     parse: Callable[[bytes], str]  # raises ValueError for a malformed record
     settings: str  # determine both, for fingerprints
-
-
-def text_format(document_unit: DocumentUnit, sizes: np.ndarray) -> RecordFormat:
-    """The format of .txt files of these sizes."""
-    match document_unit:
-        case "paragraph":
-            split = partial(split_after, re.compile(rb"\n(?=[ \t\r]{0,16}\n)"), 17)
-            return RecordFormat(
-                split, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph"
-            )
-        case "line":
-            return RecordFormat(
-                split_lines, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line"
-            )
-        case "file":
-            target = int(sizes.sum()) // MIN_PIECES if len(sizes) < FEW_FILES else MAX_PIECE
-            piece = min(max(1 << target.bit_length(), MIN_PIECE), MAX_PIECE)
-            return RecordFormat(partial(split_pieces, piece), plain_text, f"text:file,{piece}")
 
 
 def split_after(
@@ -95,26 +68,6 @@ def split_after(
 
 
 split_lines = partial(split_after, re.compile(rb"\n"), 0)
-
-
-def split_pieces(piece: int, span: ByteRange) -> Iterator[tuple[int, bytes | None]]:
-    """A whole file, split about every `piece` bytes at the end of a line, else of a word, else of a character."""
-
-    def boundary(nominal: int) -> int:
-        if nominal == 0 or nominal >= span.size:
-            return min(nominal, span.size)
-        span.file.seek(nominal)
-        after = span.file.read(min(MAX_BOUNDARY_BYTES, piece // 2))
-        if match := re.search(rb"\n", after) or re.search(rb"\s", after):
-            return nominal + match.end()
-        match = re.search(rb"[^\x80-\xbf]", after)
-        return nominal + match.start() if match else nominal
-
-    grid = range(-(-span.begin // piece) * piece, span.end, piece)
-    for nominal in [span.low, *grid] if span.begin == span.low and span.low % piece else grid:
-        start, stop = boundary(nominal), boundary(min((nominal // piece + 1) * piece, span.high))
-        span.file.seek(start)
-        yield start, span.file.read(stop - start)
 
 
 def plain_text(record: bytes) -> str:

@@ -57,6 +57,10 @@ class TextFiles:
             f"{files.fingerprint()}:{records.settings},{self.chunk_bytes},{fractions}"
         )
 
+    @property
+    def skipped_records(self) -> int:
+        return self.error_budget.skipped_records
+
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is the index of the window in the epoch's order."""
         return self.error_budget.checked(
@@ -151,6 +155,10 @@ class SequentialSource:
         self.units, self.window = units, window
         self.name, self.bytes, self.error_budgets = units.name, units.bytes, [units.error_budget]
         self.fingerprint = f"{units.fingerprint},{window}"
+
+    @property
+    def skipped_records(self) -> int:
+        return self.units.error_budget.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [index of the unit in the epoch's order, *cursor]."""

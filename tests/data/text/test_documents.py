@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from mlxlab.data.sources.files import find_files
 from mlxlab.data.text.holdout import HoldoutSplit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
@@ -15,7 +16,7 @@ from support.text import FORMATS, documents_of, make_texts, texts_of, write_text
 def corpus(request, tmp_path):
     """A folder of three files and the texts in it."""
     texts = make_texts()
-    if request.param == "txt":
+    if "txt" in request.param:
         texts = [text.replace("\n", " ") for text in texts]
     for number in range(3):
         write_texts(tmp_path / f"part-{number}.{request.param}", texts[number::3])
@@ -23,7 +24,7 @@ def corpus(request, tmp_path):
 
 
 def open_lines(folder, window=20, **settings):
-    return open_source(folder, document_unit="line", window=window, **settings)
+    return open_source(folder, document_unit="line", window=window, quoting=True, **settings)
 
 
 @pytest.mark.parametrize("window", [1, 20, 10_000])
@@ -88,8 +89,7 @@ def test_a_moved_folder_is_the_same_data_and_a_changed_byte_is_not(corpus, tmp_p
     data = bytearray(changed.read_bytes())
     data[-20] ^= 1
     changed.write_bytes(data)
-    if changed.suffix != ".parquet":  # its footer would be broken
-        assert open_lines(str(moved)).fingerprint != known
+    assert find_files(str(moved)).fingerprint() != find_files(corpus[0]).fingerprint()
 
 
 @pytest.mark.parametrize("position", [0, -1])
@@ -102,7 +102,7 @@ def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, position)
     assert open_lines(str(path)).fingerprint != known
 
 
-@pytest.mark.parametrize("position", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
+@pytest.mark.parametrize("position", [-1, 10**6, "x", [0], [99, 0, 0, 0], [0, 0, -1, 0], {}])
 def test_an_invalid_position_is_refused(corpus, position):
     with pytest.raises(DataError, match="saved position"):
         documents_of(open_lines(corpus[0]), position=position)
@@ -126,7 +126,7 @@ def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
 def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
     (tmp_path / "a.txt").write_text("0123456789abcde\n" * 2**20)
     pieces = documents_of(open_source(str(tmp_path / "a.txt")))
-    assert {len(piece.text) for piece in pieces[:200]} == {2**16 + 16, 2**16}
+    assert all(2**16 - 512 <= len(piece.text) <= 2**16 + 16 for piece in pieces[:200])
     for n in range(40):
         (tmp_path / f"{n}.text.txt").write_text("0123456789abcde\n" * 2**9)
     assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
@@ -172,7 +172,8 @@ def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):
     ]
     whole = documents_of(open_source(str(path), document_unit=documents, window=30))
     if documents == "line" or ending == "jsonl":
-        assert sorted(sides[0] + sides[1] + sides[2]) == sorted(whole)
+        texts = [document.text for side in sides for document in side]
+        assert sorted(texts) == sorted(document.text for document in whole)
     joined = ["".join(document.text for document in sorted(side)) for side in [*sides, whole]]
     assert "".join(joined[:3]) == joined[3]
     assert len(joined[2]) / len(joined[3]) == pytest.approx(0.1, abs=0.01)
@@ -202,7 +203,7 @@ def test_a_source_that_cannot_be_opened_is_refused_with_the_nearest_name(tmp_pat
         (tmp_path / "boks.jsonl", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "books.json", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "*.txt", InputNotFoundError, "no file that ends in"),
-        (tmp_path / "none" / "*.txt", InputNotFoundError, "is not a folder"),
+        (tmp_path / "none" / "*.txt", InputNotFoundError, "is no folder"),
         ("boks.jsonl", InputNotFoundError, "no such file or folder"),
         ("boks", InputNotFoundError, "no such file or folder, and no owner/name of the hub"),
         ("s3://bucket/a.jsonl", InputNotFoundError, "no such file"),
@@ -226,7 +227,7 @@ def test_settings_without_an_effect_are_refused(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=message):
             open_source(path, **settings)
-    with pytest.raises(ConfigError, match="for a range"):
+    with pytest.raises(ConfigError, match="a range of plain"):
         open_source(packed, split="[:90%]")
 
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
-from mlxlab.data.text.document import Document, ErrorBudget
-from mlxlab.data.text.sources.huggingface import HubShards, HubSplit
-from mlxlab.data.text.sources.windows import SequentialSource
+from mlxlab.data.sources.block import FIRST
+from mlxlab.data.sources.hub import HuggingFaceRows
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 from support.streams import open_source
@@ -21,7 +21,7 @@ from support.streams import open_source
 pytestmark = pytest.mark.skipif(
     find_spec("datasets") is None, reason="the extra hub is not installed"
 )
-TESTS = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -129,39 +129,42 @@ def test_the_folder_of_a_local_path_makes_it_no_name_of_the_hub(tmp_path, monkey
 class Stream:
     """A data set of one shard whose reading fails."""
 
-    num_shards, info, split, column_names = 1, SimpleNamespace(splits=None), "train", None
+    num_shards = 1
+    info = SimpleNamespace(splits=None)
+    split = "train"
+    column_names = None
+    features = None
 
     def shard(self, count, index):
         return self
 
     def skip(self, count):
-        return list(self)[count:]
+        raise ConnectionError("cut off")
 
-    def __iter__(self):
-        yield {"text": "a"}
-        yield {"text": None}
+    def with_format(self, name):
+        return self
+
+    def iter(self, batch_size):
+        yield pa.table({"text": ["a"]})
         raise ConnectionError("cut off")
 
 
 def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
-    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_DELAY", 0.01)
-    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_LIMIT", 0.05)
-    source = SequentialSource(
-        HubShards(HubSplit(Stream(), "name", ""), "text", ErrorBudget("skip")), 1
-    )
-    windows = source.windows(0, 0)
-    assert next(windows)[1] == [Document(1, "a")]
+    monkeypatch.setattr("mlxlab.data.sources.hub.RETRY_DELAY", 0.01)
+    monkeypatch.setattr("mlxlab.data.sources.hub.RETRY_LIMIT", 0.05)
+    blocks = HuggingFaceRows(Stream(), "name", "").blocks(0, FIRST, ["text"])
+    assert next(blocks).texts("text").to_pylist() == ["a"]
     with pytest.raises(
         ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"
     ):
-        next(windows)
+        next(blocks)
 
 
 def test_local_text_imports_nothing_of_the_hub(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     code = "import sys; from support.streams import open_source; "
     code += "list(open_source(sys.argv[1]).windows(0, 0))"
-    code += "; print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'pandas') if name in sys.modules])"
+    code += "; print([name for name in ('datasets', 'huggingface_hub', 'pandas') if name in sys.modules])"
     command = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]
     assert (
         subprocess.run(

@@ -1,0 +1,164 @@
+"""Documents of a source in windows: an order that is a function of (seed, epoch), from any window on.
+
+The units of a source are permuted in every epoch. A window is the next documents across units; its
+position says in which block it begins and at which row from there, so that seeking parses nothing that
+precedes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, NamedTuple, Protocol
+
+from mlxlab.constraints import Count, Ge, Lt
+from mlxlab.data.batch import check_position
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
+from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.sources.messages import require_columns
+from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.text_files import MAX_RECORD
+from mlxlab.errors import DataError
+
+MEAN_CHARACTERS = 4096  # of a document; a window of longer documents holds fewer
+
+Position = object  # JSON that a source understands: where a window begins
+
+
+class Document(NamedTuple):
+    """A text and its number."""
+
+    id: int  # the same in every epoch, unique in its source (in mixtures up to collisions of hashes)
+    text: str
+
+
+Windows = Iterator[tuple[Position, list[Document]]]
+ReadTexts = Callable[[Block, OnBadCell], Sequence[str | None]]  # the text of each row of a block
+
+
+class DocumentSource(Protocol):
+    """Documents in windows, each small enough to be held in memory and shuffled there.
+
+    Documents that are empty or only white space are left out, and are not counted as malformed.
+    """
+
+    name: str
+    fingerprint: str  # of the content, and of all settings on which the windows depend
+    bytes: int | None  # of all the text in UTF-8, exact or estimated; None if unknown
+
+    @property
+    def skipped_records(self) -> int:
+        """Malformed records that were left out, each counted once."""
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """The windows of an epoch, in that epoch's order, from `position` on (None is the first).
+
+        Yields each window's own position and its documents, at least one. Seeking does not replay
+        earlier windows. Raises DataError for malformed text, data that changed during the run, an
+        invalid position, or no document at all.
+        """
+
+
+class Documents:
+    """The texts of the rows of a source. Implements `DocumentSource`.
+
+    Args:
+        columns: that `read_texts` needs.
+        window: documents that are held in memory and shuffled together; fewer if they are long.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        columns: Sequence[str],
+        read_texts: ReadTexts,
+        window: int,
+        errors: ErrorBudget,
+    ) -> None:
+        existing = source.columns()
+        if existing:  # Plain text has none: its documents are in whatever column is read.
+            require_columns(columns, existing, source.name)
+        self.source = source
+        self.columns = list(columns)
+        self.read_texts = read_texts
+        self.window = window
+        self.errors = errors
+        self.name = source.name
+        self.fingerprint = f"{source.fingerprint}:{self.columns},{window}"
+        self.bytes = source.text_bytes(self.columns[0])
+
+    @property
+    def skipped_records(self) -> int:
+        return self.errors.skipped
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
+        order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch)
+        start = [0, *FIRST, 0] if position is None else position
+        first, byte, lines, row = check_position(
+            start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count]
+        )
+        block_start = (byte, lines)
+        is_empty = position is None
+        documents: list[Document] = []
+        size = 0
+        for index in range(first, len(order)):
+            unit = int(order[index])
+            for block in self.source.blocks(unit, block_start, self.columns):
+                for number, document in self._documents(unit, block, row):
+                    documents.append(document)
+                    size += len(document.text)
+                    if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
+                        yield start, documents
+                        start = [index, *block.start, number + 1]
+                        documents = []
+                        size = 0
+                        is_empty = False
+                row = max(row - len(block), 0)  # After a seek, blocks may be divided otherwise.
+            block_start = FIRST
+        if documents:
+            yield start, documents
+        elif is_empty:
+            raise DataError(f"{self.name}: contains no text, only empty records")
+        self.errors.check()
+
+    def _documents(self, unit: int, block: Block, first: int) -> Iterator[tuple[int, Document]]:
+        """The documents of a block from a row on, and their rows."""
+        numbers = block.numbers.tolist()
+
+        def skip(row: int, error: ValueError) -> None:
+            number = numbers[row]
+            self.errors.skip(
+                (unit, number), lambda: f"{self.source.location(unit, number)}: {error}"
+            )
+
+        texts = self.read_texts(block, skip)
+        for row in range(first, len(texts)):
+            text = texts[row]
+            if not text or text.isspace():
+                continue
+            if len(text) > MAX_RECORD:
+                skip(row, ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}"))
+                continue
+            yield row, Document(unit << UNIT_BITS | numbers[row], text)
+
+
+def open_documents(
+    source: str,
+    split: str | None,
+    reading: Reading,
+    text_column: str,
+    on_error: OnError,
+    window: int,
+) -> Documents:
+    """The texts in a column of what `source` names. Raises as `open_source`, and for another column.
+
+    Args:
+        split: as `Reading.split`, which it replaces.
+    """
+    errors = ErrorBudget(on_error)
+    opened = open_source(source, replace(reading, split=split), errors)
+
+    def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
+        return block.strings(text_column, on_bad_cell)
+
+    return Documents(opened, [text_column], read_texts, window, errors)
