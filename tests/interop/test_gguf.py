@@ -8,7 +8,7 @@ import pytest
 from tokenizers.normalizers import Lowercase
 
 from mlxlab.data.batch import Task
-from mlxlab.data.instruct.chat_template import ChatTemplate
+from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.gguf import export_gguf

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from mlxlab.data.batch import Task
-from mlxlab.data.instruct.chat_template import ChatTemplate
+from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.gguf import export_gguf

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.data.instruct.chat_template import ChatTemplate, default_template
+from mlxlab.data.chat.chat_template import ChatTemplate, default_template
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 

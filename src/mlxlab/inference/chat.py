@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.config.paths import project_root
-from mlxlab.data.instruct.chat_template import load_template
-from mlxlab.data.instruct.conversations import Message
-from mlxlab.data.instruct.encoder import ChatTokenizer
+from mlxlab.data.chat.chat_template import load_template
+from mlxlab.data.chat.conversation import Message
+from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, generate
 from mlxlab.inference.restore import template_folder
@@ -54,7 +54,7 @@ class Chat:
         assert request.context_length is not None
         limit = request.context_length - min(request.max_tokens, request.context_length // 2)
         try:
-            self.tokenizer.refuse_special_tokens(text)
+            self.tokenizer.check_text(text)
             prompt, forgotten = self._prompt(
                 [*self.messages, Message(role="user", content=text)], limit
             )

@@ -5,7 +5,7 @@ import json
 import tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from mlxlab.data.instruct.chat_template import FILE as TEMPLATE_FILE
+from mlxlab.data.chat.chat_template import FILE as TEMPLATE_FILE
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.interop.trained_model import TrainedModel
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxlab.data.batch import Task
-from mlxlab.data.instruct.chat_template import ChatTemplate
+from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.models.model import Model
 

@@ -1,7 +1,7 @@
-"""Counts conversations of your own, and names the first line that is none."""
+"""Counts conversations of your own, and names a row that is none."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+import json as json_format
+from typing import Any
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
@@ -9,9 +9,6 @@ from mlxlab.config.help_index import chosen, folders
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.wording import counted
-
-if TYPE_CHECKING:
-    from mlxlab.data.instruct.summary import ConversationSummary
 
 OPTION, MODEL = "instruct", "transformer"
 COLUMNS = {"data.text_column", "data.label_column", "data.target"}  # of labelled rows
@@ -24,17 +21,17 @@ def are_conversations(args: list[str], source: str) -> bool:
         return True
     if "data" in keys or keys & COLUMNS:
         return False
-    from mlxlab.data.instruct.summary import has_conversations
+    from mlxlab.data.chat.reader import has_conversations
 
     return has_conversations(source)
 
 
 def show_conversations(args: list[str], json: bool) -> None:
-    """Prints the number of conversations, and the first line that holds none.
+    """Prints the number of conversations, and a row that holds none.
 
     Raises:
         ConfigError: the overrides are not valid, or choose a model that does not predict the next token.
-        InputNotFoundError, DataError: as `summarize`.
+        InputNotFoundError, DataError: as `open_conversations`.
     """
     from mlxlab.config.hydra.compose import Composer
 
@@ -46,25 +43,48 @@ def show_conversations(args: list[str], json: bool) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.data.instruct.summary import summarize
     from mlxlab.models.build import build_backbone
 
     if not build_backbone(config["model"], vocab_size=1).causal:
         raise ConfigError(
             f"data={OPTION}: expected a model that predicts the next token, such as model={MODEL}"
         )
-    summary = summarize(config["data"]["source"], config["data"]["layout"])
+    counts = count_conversations(config["data"])
     if json:
-        print_json(asdict(summary))
+        print_json(counts)
     else:
-        terminal.show("\n".join(_described(summary)))
+        terminal.show("\n".join(_describe(counts)))
 
 
-def _described(summary: "ConversationSummary") -> list[str]:
-    counts = f"{counted(summary.messages, 'message')}, {counted(summary.answers, 'answer')}"
-    lines = [f"{summary.name}: {counted(summary.conversations, 'conversation')}, {counts}"]
-    if summary.malformed:
-        lines.append(
-            f"{counted(summary.malformed, 'line')} without a conversation, the first: {summary.first_fault}"
-        )
+def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
+    """The conversations of a data node, their messages and answers, and rows that hold none."""
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.data.chat.conversation import find_answers
+    from mlxlab.data.chat.reader import open_conversations
+    from mlxlab.data.sources.block import ErrorBudget
+    from mlxlab.data.sources.open import Reading
+
+    errors = ErrorBudget("skip", max_fraction=1.0)
+    reading = instantiate(node["reading"], Reading)
+    window = node["shuffle"]["window"]
+    source = open_conversations(node["source"], reading, node["layout"], errors, window)
+    counts = {"name": source.name, "conversations": 0, "messages": 0, "answers": 0}
+    for _, documents in source.windows(0, 0):
+        for document in documents:
+            conversation = json_format.loads(document.text)
+            counts["conversations"] += 1
+            if "messages" in conversation:
+                counts["messages"] += len(conversation["messages"])
+                counts["answers"] += len(find_answers(conversation))
+    return {**counts, "malformed": errors.skipped, "fault": errors.first}
+
+
+def _describe(counts: dict[str, Any]) -> list[str]:
+    messages = counted(counts["messages"], "message")
+    answers = counted(counts["answers"], "answer")
+    conversations = counted(counts["conversations"], "conversation")
+    lines = [f"{counts['name']}: {conversations}, {messages}, {answers}"]
+    if counts["malformed"]:
+        rows = counted(counts["malformed"], "row")
+        lines.append(f"{rows} without a conversation, one of them: {counts['fault']}")
     return lines

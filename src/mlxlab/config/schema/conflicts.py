@@ -11,7 +11,7 @@ _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.sc
 _GROWTH = "callbacks.growth.operations"
 _LANGUAGE_MODELLING = (
     "mlxlab.data.text.",
-    "mlxlab.data.instruct.",
+    "mlxlab.data.chat.",
 )  # data whose targets are tokens
 _MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"
 _RESIZING = ("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "grow_vocabulary")

@@ -62,29 +62,31 @@ class Documents:
     """The texts of the rows of a source. Implements `DocumentSource`.
 
     Args:
-        columns: that `read_texts` needs.
+        columns: that `read_texts` needs; None for all.
         window: documents that are held in memory and shuffled together; fewer if they are long.
+        num_bytes: of all texts in UTF-8, exact or estimated; None if unknown.
     """
 
     def __init__(
         self,
         source: Source,
-        columns: Sequence[str],
+        columns: Sequence[str] | None,
         read_texts: ReadTexts,
         window: int,
         errors: ErrorBudget,
+        num_bytes: int | None,
     ) -> None:
         existing = source.columns()
         if existing:  # Plain text has none: its documents are in whatever column is read.
-            require_columns(columns, existing, source.name)
+            require_columns(columns or (), existing, source.name)
         self.source = source
-        self.columns = list(columns)
+        self.columns = columns
         self.read_texts = read_texts
         self.window = window
         self.errors = errors
         self.name = source.name
         self.fingerprint = f"{source.fingerprint}:{self.columns},{window}"
-        self.bytes = source.text_bytes(self.columns[0])
+        self.bytes = num_bytes
 
     @property
     def skipped_records(self) -> int:
@@ -121,15 +123,17 @@ class Documents:
             raise DataError(f"{self.name}: contains no text, only empty records")
         self.errors.check()
 
+    def skip(self, number: int, error: ValueError) -> None:
+        """Counts the document of this id as malformed; raises DataError if none may be."""
+        unit, row = divmod(number, 1 << UNIT_BITS)
+        self.errors.skip((unit, row), lambda: f"{self.source.location(unit, row)}: {error}")
+
     def _documents(self, unit: int, block: Block, first: int) -> Iterator[tuple[int, Document]]:
         """The documents of a block from a row on, and their rows."""
         numbers = block.numbers.tolist()
 
         def skip(row: int, error: ValueError) -> None:
-            number = numbers[row]
-            self.errors.skip(
-                (unit, number), lambda: f"{self.source.location(unit, number)}: {error}"
-            )
+            self.skip(unit << UNIT_BITS | numbers[row], error)
 
         texts = self.read_texts(block, skip)
         for row in range(first, len(texts)):
@@ -161,4 +165,5 @@ def open_documents(
     def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
         return block.strings(text_column, on_bad_cell)
 
-    return Documents(opened, [text_column], read_texts, window, errors)
+    num_bytes = opened.text_bytes(text_column)
+    return Documents(opened, [text_column], read_texts, window, errors, num_bytes)

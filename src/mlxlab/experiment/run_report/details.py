@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxlab.checkpoint.names import whole_run
 from mlxlab.config.issues import one_line, value_at
-from mlxlab.data.instruct.chat_template import generate_options
+from mlxlab.data.chat.chat_template import generate_options
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.facts.training_limit import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles

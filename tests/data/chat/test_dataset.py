@@ -4,20 +4,26 @@ import json
 import random
 import re
 import time
-from functools import partial
 from operator import length_hint
 
 import numpy as np
+import pandas as pd
+import pyarrow
 import pytest
 
 from mlxlab.data import example_losses
 from mlxlab.data.dataset import check_data_module
-from mlxlab.data.instruct.conversations import load, parse_record
-from mlxlab.data.instruct.dataset import InstructDataset
-from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder
-from mlxlab.data.instruct.sources import ConversationParser, open_conversations, open_splits
+from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.conversation import parse_conversation
+from mlxlab.data.chat.dataset import InstructDataset
+from mlxlab.data.chat.masks import ConversationEncoder
+from mlxlab.data.chat.packing import ConversationStream
+from mlxlab.data.chat.reader import open_conversations
+from mlxlab.data.sources.block import ErrorBudget
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
+from mlxlab.data.text.token_stream import EPOCH_START, ShuffledDocuments
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.vocabulary.remapping import IS_CORE
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
@@ -55,6 +61,7 @@ def new_data(file, tmp_path):
             "max_train_examples": None,
             "layout": None,
             "on_error": "strict",
+            "reading": Reading(),
             "chat_template": None,
             "loss_on": "assistant",
             "truncation": "drop",
@@ -189,7 +196,7 @@ def test_long_conversations_are_counted(new_data):
     assert "truncated to their end (data.truncation=left)" in left.describe()
     assert left.needed == lengths.needed > 40
     assert new_data(seq_len=lengths.needed).row_lengths.share <= 0.05
-    with pytest.raises(DataError, match=r"no answer fits in data\.seq_len=8: the longest of"):
+    with pytest.raises(DataError, match=r"no answer fits in data\.seq_len=8: .*the longest of"):
         new_data(seq_len=8)
 
 
@@ -265,31 +272,26 @@ def mutate_records(seed, data, canary):
 )
 def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
     data = new_data()
-    encode = ConversationEncoder(
-        ChatTokenizer(data.template, data.tokenizer), "assistant", 128, "drop"
-    ).encode
+    chat = ChatTokenizer(data.template, data.tokenizer)
+    encoder = ConversationEncoder(chat, "assistant", 128, "drop")
     records, path = records_of_every_layout(), tmp_path / "mutated.jsonl"
     for seed in range(count):
         mutated, intact = mutate_records(seed, b"\n".join(records) + b"\n", tmp_path / "canary")
         path.write_bytes(mutated)
         start, message, texts = time.perf_counter(), "", {}
         try:
-            source = open_conversations(str(path), ConversationParser(None, encode), "strict", 50)
-            texts = {
-                document.id: document.text
-                for _, documents in source.windows(0, 0)
-                for document in documents
-            }
+            opened = open_conversations(str(path), Reading(), None, ErrorBudget(), 50)
+            stream = ConversationStream(ShuffledDocuments(opened, 0), opened, encoder)
+            texts = {document.id: document.text for _, document, _ in stream.read(0, EPOCH_START)}
         except UserError as error:
             message = str(error)
         assert message or texts, seed
         assert len(message.splitlines()) <= 1, seed
         assert len(message) < 500 + len(str(path)), seed
         if not message:
-            conversations = [load(texts[number]) for number in sorted(texts)]
-            assert conversations[:intact] == [
-                parse_record(record) for record in records[:intact]
-            ], seed
+            conversations = [json.loads(texts[number]) for number in sorted(texts)]
+            expected = [parse_conversation(json.loads(record)) for record in records[:intact]]
+            assert conversations[:intact] == expected, seed
         assert time.perf_counter() - start < 10, seed
 
 
@@ -304,10 +306,67 @@ def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
     assert IS_CORE in next(iter(mapped.valid)).aux
 
 
-def test_a_split_without_conversations_says_so(tmp_path):
+def test_a_split_without_conversations_says_so(new_data, tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a?", "completion": "b"}) + "\n")
-    opener = partial(
-        open_conversations, parse=ConversationParser(None), on_error="strict", window=4
-    )
     with pytest.raises(DataError, match=r"one conversation, expected two or more$"):
-        open_splits(str(tmp_path / "a.jsonl"), None, 1e-9, opener)
+        new_data(source=str(tmp_path / "a.jsonl"))
+
+
+def write_chats(folder, name, records):
+    """The same conversations in a format that the name says."""
+    path = folder / name
+    lines = "".join(f"{json.dumps(record)}\n" for record in records).encode()
+    frame = pd.DataFrame(records)
+    match name.partition(".")[2]:
+        case "jsonl":
+            path.write_bytes(lines)
+        case "jsonl.gz":
+            path.write_bytes(pyarrow.compress(lines, "gzip", asbytes=True))
+        case "json":
+            path.write_text(json.dumps(records, indent=1))
+        case "parquet":
+            frame.to_parquet(path)
+        case "csv":
+            frame.assign(messages=frame.messages.map(json.dumps)).to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet", "a.csv"])
+def test_every_format_gives_the_same_conversations_and_resumes(new_data, file, tmp_path, name):
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records[::3]:
+        record["messages"][1]["weight"] = 0
+        record["messages"].extend(record["messages"][:1] + [{"role": "assistant", "content": "c"}])
+    expected = new_data(source=write_chats(tmp_path, "expected.jsonl", records))
+    data = new_data(source=write_chats(tmp_path, name, records), seq_len=150)
+    assert sorted(conversations_of(data, data.train)) == sorted(
+        conversations_of(expected, expected.train)
+    )
+    for _ in range(3):
+        next(iter(data.train))
+    state = json.loads(json.dumps(data.train.state_dict()))
+    following = take(data.train, 6)
+    data.train.load_state_dict(state)
+    assert take(data.train, 6) == following
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name):
+    records = [json.loads(line) for line in file.read_text().splitlines()] * 6
+    records[6] = {"messages": [{"role": "user", "content": "no answer"}]}
+    source = write_chats(tmp_path, name, records)
+    row = {"a.jsonl": ":7", "a.csv": ":8", "a.parquet": ":row 7"}[name]
+    with pytest.raises(DataError, match=rf"{name}{row}: a conversation without an answer"):
+        new_data(source=source)
+    data = new_data(source=source, on_error="skip")
+    assert data.train.skipped_records == 1
+    held = conversations_of(data, data.valid)
+    assert len(conversations_of(data, data.train)) + len(held) == 359
+
+
+def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
+    records = [
+        json.loads(line) | {"id": 1, "origin": "x"} for line in file.read_text().splitlines()
+    ]
+    data = new_data(source=write_chats(tmp_path, "a.jsonl", records))
+    assert any("id, origin" in line for line in data.sources)

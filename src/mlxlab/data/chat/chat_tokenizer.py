@@ -1,0 +1,94 @@
+"""A tokenizer with its chat template: requests to render, prompts of a chat, the tokens that end an answer."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import tokenizers
+
+from mlxlab.data.chat.chat_template import ChatTemplate
+from mlxlab.data.chat.conversation import Conversation, Message, contents
+from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+
+# A template that does not name one of these keys would leave it out.
+RENDERED = re.compile(r"tools|tool_calls|reasoning_content|reasoning|thinking")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """Recognises special tokens in what the template renders."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+
+    @cached_property
+    def inner(self) -> tokenizers.Tokenizer:
+        """A copy, since `Tokenizer` takes special tokens in a text for text.
+
+        It has no post-processor, which could cut spaces out of the offsets of tokens.
+        """
+        inner = tokenizers.Tokenizer.from_str(self.tokenizer.inner.to_str())
+        inner.post_processor = None
+        return inner
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """The special tokens by their text."""
+        added = self.tokenizer.inner.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def request(self, conversation: Conversation, answers: Sequence[int] = ()) -> dict[str, object]:
+        """What the template's process needs to render a conversation and locate these answers.
+
+        Raises ValueError for a message that could end its turn, and for a key that the template would leave out.
+        """
+        self.check_text(contents(conversation))
+        keys = {"tools"} & conversation.keys()
+        for message in conversation["messages"]:
+            keys.update(message)
+        for key in sorted(keys):
+            if RENDERED.fullmatch(key) and not self.template.names(key):
+                raise ValueError(f"{self.template.name}: the template does not render {key}")
+        return {
+            "messages": conversation["messages"],
+            "tools": conversation.get("tools"),
+            "answers": answers,
+            "add_generation_prompt": False,
+        }
+
+    def check_text(self, text: str) -> None:
+        """Raises ValueError for a text that could end its turn and begin another."""
+        held = [piece for piece in self.special if piece in text]
+        if held:
+            first = min(held, key=text.index)
+            raise ValueError(f"a message contains the special token {first}")
+        if ANSWER_START in text or ANSWER_END in text:
+            raise ValueError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
+
+    def prompt(self, messages: list[Message]) -> list[int]:
+        """The tokens of a conversation up to the header of the next answer.
+
+        Raises TemplateError if the template fails.
+        """
+        text = self.template.render(messages, add_generation_prompt=True)
+        return self.encode(text)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the end token, and the first special one after an answer."""
+        answer = "answer"
+        messages = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": answer},
+        ]
+        after = self.template.render(messages).rpartition(answer)[2]
+        special = set(self.special.values())
+        following = [token for token in self.encode(after) if token in special]
+        ends = {*following[:1], self.tokenizer.eos_id}
+        return frozenset(token for token in ends if token is not None)

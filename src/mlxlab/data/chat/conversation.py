@@ -1,0 +1,324 @@
+"""Conversations in the layouts that people have, and their one normal form.
+
+Every key of a message is used or refused by name. So is a key of a record that would change what is
+learned; the others (`id`, `source`) are its metadata.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from mlxlab.data.sources.messages import shorten
+from mlxlab.nearest import did_you_mean, nearest
+
+Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
+Record = Mapping[str, object]
+# A message as OpenAI writes it, which templates expect. `weight` is 0 where an answer is only read.
+Message = dict[str, Any]
+# `messages` and perhaps `tools`; or a `text`, which is a target as a whole.
+Conversation = dict[str, Any]
+
+MAX_MESSAGES = 1000
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+# The roles before which each may come; "" is the start.
+FOLLOWS = {
+    "system": ("",),
+    "user": ("", "system", "assistant"),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant", "tool"),
+}
+# The keys by which a layout is recognised.
+REQUIRED: dict[Layout, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "conversations": ("conversations",),
+    "prompt": ("prompt", "completion"),
+    "instruction": ("instruction", "output"),
+    "text": ("text",),
+}
+OPTIONAL: dict[Layout, tuple[str, ...]] = {
+    "messages": ("system", "tools"),
+    "conversations": ("system", "tools"),
+    "prompt": ("system", "tools"),
+    "instruction": ("system", "input", "history"),
+    "text": (),
+}
+# Keys of a record that would change what is learned, beside those of `OPTIONAL`.
+REFUSED = (
+    "functions",
+    "function_call",
+    "tool_calls",
+    "weight",
+    "weights",
+    "loss_weight",
+    "loss_mask",
+    "train",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "chosen",
+    "rejected",
+    "kto_tag",
+    "images",
+    "image",
+    "videos",
+    "video",
+    "audios",
+    "audio",
+    "documents",
+    "chat_template_kwargs",
+)
+REASONING = ("reasoning_content", "reasoning", "thinking")
+# The keys of a message that only one role has.
+ROLE_OF = dict.fromkeys(("weight", "tool_calls", *REASONING), "assistant")
+ROLE_OF |= {"name": "tool", "tool_call_id": "tool"}
+
+
+def parse_conversation(record: Record, layout: Layout | None = None) -> Conversation:
+    """The conversation of a record.
+
+    Args:
+        layout: of the record; None recognises it by the keys.
+
+    Raises:
+        ValueError: a key is missing or not supported, or a message is malformed or out of order.
+    """
+    layout = layout or _find_layout(record)
+    read = {*OPTIONAL[layout]}
+    for other in find_layouts(record):  # A named layout decides against the keys of others.
+        read.update(OPTIONAL[other])
+    _refuse(record, {"system", "tools", "input", "history", *REFUSED} - read)
+    if layout == "text":
+        return {"text": _text(record, "text")}
+    messages: list[Message] = []
+    if _holds(record, "system"):
+        messages.append({"role": "system", "content": _text(record, "system")})
+    match layout:
+        case "prompt":
+            messages += _prompt(record)
+        case "instruction":
+            messages += _instruction(record)
+        case _:
+            messages += _messages(record, layout)
+    _check_order(messages)
+    tools = _list(record, "tools") if "tools" in OPTIONAL[layout] else []
+    return {"messages": messages, "tools": tools} if tools else {"messages": messages}
+
+
+def find_layouts(record: Iterable[str]) -> list[Layout]:
+    """The layouts whose keys a record, or a table, has."""
+    keys = {*record}
+    return [layout for layout, required in REQUIRED.items() if keys.issuperset(required)]
+
+
+def unread_keys(keys: Iterable[str]) -> list[str]:
+    """The columns of a table that are metadata."""
+    read = {*REFUSED}
+    for layout, required in REQUIRED.items():
+        read.update(required, OPTIONAL[layout])
+    return [key for key in keys if key not in read]
+
+
+def find_answers(conversation: Conversation) -> list[int]:
+    """The indices of the messages of the assistant."""
+    roles = [message["role"] for message in conversation["messages"]]
+    return [index for index, role in enumerate(roles) if role == "assistant"]
+
+
+def contents(conversation: Conversation) -> str:
+    """All that a template may write of it, to train a tokenizer on."""
+    pieces = [conversation.get("text", "")]
+    if "tools" in conversation:
+        pieces.append(dump(conversation["tools"]))
+    for message in conversation.get("messages", ()):
+        for key in message.keys() - {"role", "weight"}:
+            value = message[key]
+            pieces.append(value if isinstance(value, str) else dump(value))
+    return "\n".join(pieces)
+
+
+def dump(value: object) -> str:
+    """JSON in one spelling; ValueError for what has none, such as a date of a Parquet file."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"expected JSON, got {error}") from None
+    return text
+
+
+def _find_layout(record: Record) -> Layout:
+    layouts = find_layouts(key for key, value in record.items() if value is not None)
+    if len(layouts) == 1:
+        return layouts[0]
+    if layouts:
+        names = ", ".join(layouts)
+        raise ValueError(f"a record of several layouts ({names}): choose data.layout={layouts[0]}")
+    _refuse(record, REFUSED)
+    got = ", ".join(shorten(key) for key in list(record)[:8]) or "none"
+    expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
+    hints = [did_you_mean(nearest(key, REQUIRED)) for key in record if key not in REQUIRED]
+    raise ValueError(f"the keys {got}: expected {expected}{max(hints, key=len, default='')}")
+
+
+def _prompt(record: Record) -> list[Message]:
+    """A prompt and its completion: texts, or messages as TRL has them. Only the latter is learned."""
+    if record.get("label") in (True, False):
+        raise ValueError("the key 'label' (KTO) is not supported: it may change what is learned")
+    messages = _turns(record, "prompt", "user")
+    for message in messages:
+        if message["role"] == "assistant":
+            message["weight"] = 0
+    return messages + _turns(record, "completion", "assistant")
+
+
+def _turns(record: Record, key: str, role: str) -> list[Message]:
+    if isinstance(record[key], str):
+        return [{"role": role, "content": _text(record, key)}]
+    return _messages(record, key)
+
+
+def _instruction(record: Record) -> list[Message]:
+    """Alpaca's earlier turns, then its instruction with an optional input in a second paragraph."""
+    turns = _list(record, "history")
+    question = _text(record, "instruction")
+    if _holds(record, "input"):
+        question = f"{question}\n\n{_text(record, 'input')}"
+    turns = [*turns, [question, _text(record, "output")]]
+    messages: list[Message] = []
+    for turn in turns:
+        if not isinstance(turn, Sequence) or len(turn) != 2:
+            raise ValueError(f"history: expected pairs of question and answer, got {shorten(turn)}")
+        messages.append({"role": "user", "content": _text({"history": turn[0]}, "history")})
+        messages.append({"role": "assistant", "content": _text({"history": turn[1]}, "history")})
+    return messages
+
+
+def _messages(record: Record, key: str) -> list[Message]:
+    items = _list(record, key)
+    if not 1 <= len(items) <= MAX_MESSAGES:
+        raise ValueError(f"{key}: expected 1 to {MAX_MESSAGES} messages, got {len(items)}")
+    messages: list[Message] = []
+    for number, item in enumerate(items, 1):
+        try:
+            messages.append(_message(item))
+        except ValueError as error:
+            raise ValueError(f"message {number}: {error}") from None
+    return messages
+
+
+def _message(item: Record) -> Message:
+    """A message with the keys of OpenAI or of ShareGPT."""
+    _refuse(
+        item, [key for key in item if key not in ("role", "from", "content", "value", *ROLE_OF)]
+    )
+    name = _either(item, "role", "from")
+    if not isinstance(name, str) or name not in ROLES:
+        hint = did_you_mean(nearest(str(name), ROLES))
+        raise ValueError(f"role {shorten(name)}, expected one of {', '.join(ROLES)}{hint}")
+    message: Message = {"role": ROLES[name], "content": _either(item, "content", "value") or ""}
+    if name == "function_call":
+        call = _parse(message["content"], "function_call")
+        message |= {"content": "", "tool_calls": [{"type": "function", "function": call}]}
+    for key, role in ROLE_OF.items():
+        if not _holds(item, key):
+            continue
+        if message["role"] != role and item[key] != 0:
+            raise ValueError(f"{key} of {message['role']}, expected it of {role} only")
+        if key == "tool_calls":
+            message[key] = _list(item, key)
+        elif key == "weight":
+            _set_weight(message, item[key])
+        else:
+            message[key] = _text(item, key)
+    if message["content"] or "tool_calls" not in message:
+        message["content"] = _text(message, "content")
+    return message
+
+
+def _set_weight(message: Message, weight: object) -> None:
+    if weight not in (0, 1):
+        raise ValueError(f"weight {shorten(weight)}, expected 0 or 1")
+    if weight == 0 and message["role"] == "assistant":
+        message["weight"] = 0
+
+
+def _check_order(messages: Sequence[Message]) -> None:
+    """Raises ValueError if the roles are out of order or there is no answer."""
+    before = ""
+    for number, message in enumerate(messages, 1):
+        role = message["role"]
+        if before not in FOLLOWS[role]:
+            expected = " or ".join(each or "the start" for each in FOLLOWS[role])
+            place = f"{role} after {before or 'the start'}"
+            raise ValueError(f"message {number}: {place}, expected it after {expected}")
+        before = role
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError("a conversation without an answer (a message of the assistant)")
+
+
+def _refuse(item: Record, keys: Iterable[str]) -> None:
+    """Raises ValueError if one of these keys holds something."""
+    for key in keys:
+        if _holds(item, key):
+            name = shorten(key)
+            raise ValueError(f"the key {name} is not supported: it may change what is learned")
+
+
+def _holds(item: Record, key: str) -> bool:
+    return item.get(key) not in (None, "", [], {})
+
+
+def _either(item: Record, key: str, other: str) -> object:
+    if _holds(item, key) and _holds(item, other):
+        raise ValueError(f"{key} and {other} mean the same, expected one of them")
+    return item[key] if _holds(item, key) else item.get(other)
+
+
+def _text(record: Record, key: str) -> str:
+    """A text, or the texts of a list of parts."""
+    value = record.get(key)
+    if isinstance(value, list):
+        value = "".join(_part(part) for part in value)
+    if not isinstance(value, str):
+        raise ValueError(f"{key}: {shorten(value)}, expected text")
+    if not value.strip():
+        raise ValueError(f"{key} is empty")
+    return value
+
+
+def _part(part: object) -> str:
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        raise ValueError(f"{shorten(part)}, expected parts of type text")
+    _refuse(part, part.keys() - {"type", "text"})
+    return _text(part, "text")
+
+
+def _list(record: Record, key: str) -> list[Any]:
+    """A list of objects or lists, empty for nothing."""
+    value = _parse(record.get(key), key) or []
+    if not isinstance(value, list) or not all(isinstance(each, dict | list) for each in value):
+        raise ValueError(f"{key}: expected a list of objects, got {shorten(value)}")
+    return value
+
+
+def _parse(value: object, key: str) -> object:
+    """A value that CSV and Parquet often hold as JSON text."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{key}: expected JSON, got {shorten(value)}") from None

@@ -1,0 +1,56 @@
+"""Conversations of a source as documents, whose text is the conversation as JSON in one spelling."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from mlxlab.data.chat.conversation import (
+    Layout,
+    dump,
+    find_layouts,
+    parse_conversation,
+    unread_keys,
+)
+from mlxlab.data.sources.block import Block, ErrorBudget
+from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.sources.open import Reading, is_local, open_source
+from mlxlab.data.text.documents import Documents
+from mlxlab.errors import UserError
+
+
+def open_conversations(
+    source: str, reading: Reading, layout: Layout | None, errors: ErrorBudget, window: int
+) -> Documents:
+    """The conversations of what `source` names; raises as `open_source`.
+
+    Args:
+        layout: of the rows; None recognises it by their columns.
+        window: conversations that are held in memory and shuffled together.
+    """
+
+    def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
+        texts: list[str | None] = []
+        for row, record in enumerate(block.records()):
+            text = None
+            try:
+                text = dump(parse_conversation(record, layout))
+            except ValueError as error:
+                on_bad_cell(row, error)
+            texts.append(text)
+        return texts
+
+    rows = open_source(source, reading, errors)
+    columns = rows.columns()
+    read = set(columns).difference(unread_keys(columns))
+    sizes = [size for size in map(rows.text_bytes, read) if size is not None]
+    documents = Documents(rows, None, read_texts, window, errors, sum(sizes) or None)
+    documents.fingerprint += f":{layout}"
+    return documents
+
+
+def has_conversations(source: str) -> bool:
+    """Whether local files hold conversations, by their columns; a plain `text` is none."""
+    with suppress(UserError):  # What is missing or malformed is reported when it is read.
+        if is_local(source):
+            columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
+            return bool({*find_layouts(columns)} - {"text"})
+    return False

@@ -1,0 +1,165 @@
+"""Renders chat templates in a process with limits on time and memory. Run as a script, by `template_process`.
+
+A template is a program of a stranger. Jinja's sandbox keeps it from private attributes and from changes of its
+arguments; the kernel refuses more memory, and ends the process when a conversation takes too long.
+
+The first line of standard input is the template and its special tokens, as JSON; every other one is a list of requests.
+A line of standard output answers the template and each request. Nothing of this package is imported: the process
+starts fast.
+"""
+
+import json
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_OUTPUT = 2**24  # characters of a conversation
+MAX_MEMORY = 2**30  # bytes
+ANSWER_START = "\ufdd0"  # A message that holds one of these noncharacters is refused.
+ANSWER_END = "\ufdd1"
+GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+TODAY = datetime(2025, 1, 1)  # A resumed run must render the same text on another day.
+
+Span = tuple[int, int]
+
+
+class Generation(jinja2.ext.Extension):
+    """`{% generation %}`: marks what the assistant writes."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Callable[[], str]) -> str:
+        return f"{ANSWER_START}{caller()}{ANSWER_END}"
+
+
+class ChatProgram:
+    """A compiled template; raises whatever Jinja and the template do."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[Generation, jinja2.ext.loopcontrols],
+        )
+        # The functions are those of transformers, without random ones.
+        del environment.filters["random"]
+        del environment.globals["lipsum"]
+        environment.filters["tojson"] = _to_json
+        environment.globals |= {
+            "raise_exception": _raise_exception,
+            "strftime_now": TODAY.strftime,
+            **special_tokens,
+        }
+        self.template = environment.from_string(source)
+        self.marks_answers = GENERATION.search(source) is not None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The text of a conversation, with begin and end of its answers.
+
+        Generation blocks say where all of them are. Otherwise each that is to be located lies between the text of the
+        messages before it with the header of an answer, and the text of the messages up to it.
+        """
+        answers = request.pop("answers")
+        text, spans = split_marks(self._render(**request))
+        if not self.marks_answers:
+            spans = [self._locate(request, index, text) for index in answers]
+        text.encode()  # A template may write half of a surrogate pair.
+        return {"text": text, "spans": spans, "marked": self.marks_answers}
+
+    def _locate(self, request: dict[str, Any], index: int, text: str) -> Span:
+        messages = request["messages"]
+        header = {"messages": messages[:index], "add_generation_prompt": True}
+        before = self._render(**{**request, **header})
+        after = self._render(**{**request, "messages": messages[: index + 1]})
+        if text.startswith(after) and after.startswith(before):
+            return len(before), len(after)
+        raise ValueError(
+            f"the text up to message {index + 1} is not a beginning of the whole conversation, so its answer cannot be"
+            " located; data.loss_on=all needs no locations, nor does a template with generation blocks"
+        )
+
+    def _render(self, **variables: object) -> str:
+        text = self.template.render(variables)
+        if len(text) > MAX_OUTPUT:
+            raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_OUTPUT}")
+        return text
+
+
+def split_marks(text: str) -> tuple[str, list[Span]]:
+    """The text without the marks of generation blocks, and begin and end of each block."""
+    pieces = re.split(f"[{ANSWER_START}{ANSWER_END}]", text)
+    spans: list[Span] = []
+    length = 0
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            spans.append((length, length + len(piece)))
+        length += len(piece)
+    return "".join(pieces), spans
+
+
+def serve(max_seconds: float) -> None:
+    """Answers requests until standard input ends."""
+    program = json.loads(sys.stdin.buffer.readline())
+    signal.setitimer(signal.ITIMER_PROF, max_seconds)
+    compiled = None
+    reply: dict[str, Any] = {}
+    try:
+        compiled = ChatProgram(*program)
+    except Exception as error:
+        reply = {"error": _describe(error), "line": getattr(error, "lineno", None)}
+    _write(reply)
+    while compiled and (line := sys.stdin.buffer.readline()):
+        for request in json.loads(line):
+            # The process ends by SIGPROF after this processor time, also within a function written in C.
+            signal.setitimer(signal.ITIMER_PROF, max_seconds)
+            try:
+                reply = compiled.answer(request)
+            except Exception as error:  # A stranger's program raises whatever it likes.
+                reply = {"error": _describe(error)}
+            _write(reply)
+
+
+def _write(reply: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it ran out of memory"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return str(error)[:1000] or type(error).__name__
+
+
+def _to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _raise_exception(message: object) -> None:
+    raise jinja2.TemplateError(str(message))
+
+
+if __name__ == "__main__":
+    with suppress(ValueError):  # A Mac has no such limit; a lower one of the user stays.
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    # Ctrl-C and the signal to stop are for the parent, which saves the run with batches from here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serve(float(sys.argv[1]))

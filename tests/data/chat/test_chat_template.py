@@ -1,0 +1,259 @@
+"""Chat templates: what they render, where they are found, and what their process keeps them from doing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlxlab.data.chat import sandbox, template_process
+from mlxlab.data.chat.chat_template import (
+    DEFAULT,
+    ChatTemplate,
+    default_template,
+    load_template,
+)
+from mlxlab.data.chat.template_process import TemplateError
+from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.errors import DataError
+
+MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(["user assistant Hi Hello"] * 3, 300, 1)
+
+
+def template(source):
+    return ChatTemplate(source, "mine.jinja", "<s>", "</s>")
+
+
+def request(messages=MESSAGES, answers=()):
+    return {
+        "messages": messages,
+        "tools": None,
+        "answers": answers,
+        "add_generation_prompt": False,
+    }
+
+
+def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
+    default = default_template(tokenizer)
+    assert default.render(MESSAGES) == "<bos>user\nHi<eos>\n<bos>assistant\nHello<eos>\n"
+    with_header = default.render(MESSAGES[:1], add_generation_prompt=True)
+    assert with_header == "<bos>user\nHi<eos>\n<bos>assistant\n"
+
+
+def test_a_template_has_the_functions_of_transformers():
+    source = "{{ bos_token }}{{ messages | tojson }}{% for m in messages %}{% break %}{% endfor %}"
+    assert template(source).render(MESSAGES) == "<s>" + json.dumps(MESSAGES)
+    assert template("{{ strftime_now('%d %b %Y') }}").render(MESSAGES) == "01 Jan 2025"
+    assert template("{{ '%s-%d' | format('a', 3) }}").render(MESSAGES) == "a-3"
+    with pytest.raises(TemplateError, match=r"mine\.jinja: the template failed: roles must alt"):
+        template("{{ raise_exception('roles must\n alternate') }}").render(MESSAGES)
+
+
+def test_blocks_on_their_own_line_leave_no_space():
+    assert template("  {% if true %}\nx\n  {% endif %}\n").render(MESSAGES) == "x\n"
+
+
+def test_generation_blocks_are_located():
+    source = (
+        "{% for m in messages %}[{% generation %}{{ m.content }}{%- endgeneration -%}]{% endfor %}"
+    )
+    (rendered,) = template(source).process.render([request()])
+    assert rendered == {"text": "[Hi][Hello]", "spans": [[1, 3], [5, 10]], "marked": True}
+    (rendered,) = template(DEFAULT).process.render([request(answers=[1])])
+    assert not rendered["marked"]
+    assert [rendered["text"][begin:end] for begin, end in rendered["spans"]] == ["Hello</s>\n"]
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLING = "{{% set n = namespace(s='xxxx') %}}{{% for i in range(99) %}}{{% set n.s = {} %}}{{% endfor %}}"
+NESTED_LIST = "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}"
+TOO_LONG = r"took more than 0\.5 s"
+LIMIT = "took more than|ran out of memory|crashed"  # Which of them depends on the machine.
+HOSTILE = {
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}": "unsafe",
+    "{{ cycler.__init__.__globals__ }}": "unsafe",
+    "{{ messages.clear() }}": "unsafe",
+    "{{ messages[0].update(role='system') }}": "unsafe",
+    LOOP: TOO_LONG,
+    "{% for i in range(100000) if (range(100000)|list|length) %}{% endfor %}": TOO_LONG,
+    "{{ ('ab' * 8000000) | unique | list }}": TOO_LONG,
+    "{{ 9 ** 99999999 }}": TOO_LONG,
+    NESTED_LIST: LIMIT,
+    "{{ ('x ' * 5000000) | wordwrap(1) }}": LIMIT,
+    "{% for a in range(10 ** 9) %}{% endfor %}": "Range too big",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "nested too deep",
+    "{{ 'x' * 10 ** 10 }}": LIMIT,
+    "{{ ['x' * 16000000] * 1000000 }}": LIMIT,
+    "{{ ''.join(['x' * 10000000] * 1000) }}": LIMIT,
+    "{{ ('a' * 10 ** 6).translate({97: 'b' * 16000000}) }}": LIMIT,
+    "{% for i in range(100000) %}{{ 'x' * 16000000 }}{% endfor %}": LIMIT,
+    "{{ '%10000000000d' % 3 }}": LIMIT,
+    "{{ 'x'.ljust(10000000000) }}": LIMIT,
+    "{{ ('x' * 10000000).replace('x', 'y' * 10000) }}": LIMIT,
+    "{{ 'x' | center(10000000000) }}": LIMIT,
+    DOUBLING.format("n.s ~ n.s"): LIMIT,
+    DOUBLING.format("n.s + n.s"): LIMIT,
+    "{{ 'x' * 2 ** 25 }}": "33554432 characters",
+    "{% include 'x' %}": "no loader",
+    "{% if %}": r"mine\.jinja:1: ",
+    "{{ missing.attribute }}": "undefined",
+    "{{ raise_exception('\x1b[31m\x9b') }}": r"the template failed: \[31m",
+    "{{ '\\ud800' }}": "surrogates",
+    "x" * 2**19: "larger than",
+    "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}": "cannot be compiled",
+    "{{ " + "-" * 5000 + "1 }}": "cannot be compiled",
+    "{% if 1 %}" * 3000 + "{% endif %}" * 3000: "cannot be compiled",
+    "{{ x" + ".a" * 20000 + " }}": "cannot be compiled",
+    "{{ x" + "[0]" * 20000 + " }}": "cannot be compiled",
+    "{{ 1" + " + 1" * 20000 + " }}": "cannot be compiled",
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE, ids=lambda source: source[:40])
+def test_a_template_that_would_escape_or_never_end_fails_in_one_line(source, monkeypatch):
+    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.5)
+    start = time.process_time()
+    with pytest.raises(TemplateError) as error:
+        template(source).render(MESSAGES)
+    assert re.search(HOSTILE[source], str(error.value))
+    assert str(error.value).startswith("mine.jinja")
+    assert str(error.value).isprintable()
+    assert time.process_time() - start < 1, "the work is that of another process"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a Mac does not limit the memory of a process")
+def test_the_process_has_a_limit_of_memory_and_no_secrets(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    mine = template("{{ messages[0].content }}")
+    mine.render(MESSAGES)
+    process = psutil.Process(mine.process._process.pid)
+    assert process.rlimit(psutil.RLIMIT_AS)[1] <= sandbox.MAX_MEMORY
+    assert "HF_TOKEN" not in process.environ()
+
+
+def test_after_a_conversation_that_takes_too_long_others_are_rendered(monkeypatch):
+    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.3)
+    mine = template(
+        "{% if messages | length > 1 %}" + LOOP + "{% endif %}{{ messages[0].content }}"
+    )
+    with pytest.raises(TemplateError, match="took more than"):
+        mine.render(MESSAGES)
+    assert mine.render(MESSAGES[:1]) == "Hi"
+
+
+def test_a_fault_of_one_conversation_is_no_fault_of_others():
+    mine = template("{{ messages[0].content }}{{ raise_exception('no') if messages|length > 1 }}")
+    replies = mine.process.render([request(MESSAGES[:count]) for count in (1, 2, 1)])
+    assert ["error" in reply for reply in replies] == [False, True, False]
+    assert replies[0]["text"] == replies[2]["text"] == "Hi"
+
+
+def test_the_process_ends_with_the_template_and_with_its_parent():
+    mine = template("{{ messages[0].content }}")
+    mine.render(MESSAGES)
+    number = mine.process._process.pid
+    del mine
+    assert not psutil.pid_exists(number)
+    code = (
+        "from mlxlab.data.chat.template_process import TemplateProcess\n"
+        "process = TemplateProcess('x', 'x', {})\n"
+        "process.render([])\n"
+        "print(process._process.pid, flush=True)\n"
+        "import os, signal\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    number = int(killed.stdout)
+    deadline = time.monotonic() + 10
+    while _is_running(number) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(number)
+
+
+def _is_running(number):
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_no_module_of_the_working_directory_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    assert template("a").render(MESSAGES) == "a"
+
+
+def test_a_template_is_found_in_the_folder_of_its_tokenizer(tmp_path, tokenizer):
+    assert load_template(tmp_path, tokenizer) is None
+    config = {
+        "chat_template": "config",
+        "bos_token": {"content": "<b>", "lstrip": False},
+        "model_max_length": 1000000000000000019884624838656,  # as save_pretrained writes it
+        "added_tokens_decoder": {"0": {"content": [1]}},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    found = load_template(tmp_path, tokenizer)
+    assert (found.source, found.bos_token, found.eos_token) == ("config", "<b>", "<eos>")
+    named = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert load_template(tmp_path, tokenizer).source == "d"
+    (tmp_path / "chat_template.jinja").write_text("file")
+    assert load_template(tmp_path, tokenizer).source == "file"
+
+
+def test_links_are_followed_from_a_download_but_not_from_a_run(tmp_path, tokenizer):
+    (tmp_path / "elsewhere").write_text("linked")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "chat_template.jinja").symlink_to(tmp_path / "elsewhere")
+    assert load_template(tmp_path / "folder", tokenizer).source == "linked"
+    (tmp_path / "folder" / "config.yaml").touch()
+    with pytest.raises(DataError, match="regular file"):
+        load_template(tmp_path / "folder", tokenizer)
+
+
+def test_a_saved_template_is_read_back(tmp_path, tokenizer):
+    template("{{ eos_token }}").save(tmp_path)
+    restored = load_template(tmp_path, tokenizer)
+    assert restored.source == "{{ eos_token }}"
+    assert (restored.bos_token, restored.eos_token) == ("<s>", "</s>")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"chat_template": 7},
+        {"chat_template": [{"name": "tools", "template": "t"}]},
+        {"chat_template": "a", "bos_token": [1]},
+    ],
+)
+def test_a_malformed_tokenizer_config_is_one_line(tmp_path, tokenizer, config):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"tokenizer_config\.json"):
+        load_template(tmp_path, tokenizer)
+
+
+def test_a_folder_of_save_pretrained_is_read(tmp_path, tokenizer):
+    transformers = pytest.importorskip("transformers")
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.inner,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        chat_template="{{ bos_token }}",
+    )
+    fast.save_pretrained(tmp_path)
+    config = json.loads(Path(tmp_path / "tokenizer_config.json").read_text())
+    assert config["model_max_length"] > 2**64, "the premise"
+    assert load_template(tmp_path, tokenizer).render(MESSAGES) == "<bos>"

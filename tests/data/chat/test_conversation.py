@@ -1,0 +1,190 @@
+"""Layouts of conversations: one type for all, and every key used or refused by name."""
+
+import json
+from datetime import date
+
+import pytest
+
+from mlxlab.data.chat.conversation import (
+    contents,
+    dump,
+    find_answers,
+    parse_conversation,
+    unread_keys,
+)
+
+ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+LAYOUTS = {
+    "messages": {"messages": ASKED, "id": 7},
+    "messages as JSON": {"messages": json.dumps(ASKED)},
+    "parts": {
+        "messages": [ASKED[0], {"role": "assistant", "content": [{"type": "text", "text": "4"}]}]
+    },
+    "empty columns": {"messages": ASKED, "tools": None, "system": "", "weight": None, "text": None},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
+    },
+    "completion": {"prompt": "2 + 2?", "completion": "4"},
+    "trl": {"prompt": ASKED[:1], "completion": ASKED[1:]},
+    "alpaca": {"instruction": "2 + 2?", "input": "", "output": "4"},
+}
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+CALLS = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
+
+
+@pytest.mark.parametrize("record", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_gives_the_same_conversation(record):
+    assert parse_conversation(record) == {"messages": ASKED}
+
+
+def test_a_text_stays_a_text():
+    assert parse_conversation({"text": "all of it"}) == {"text": "all of it"}
+
+
+def test_alpaca_has_a_system_message_earlier_turns_and_an_input():
+    record = {
+        "system": "Count.",
+        "history": [["Add 1 1.", "2"]],
+        "instruction": "Add.",
+        "input": "2 and 2",
+        "output": "4",
+    }
+    for history in (record["history"], json.dumps(record["history"])):
+        conversation = parse_conversation({**record, "history": history})
+        assert [message["content"] for message in conversation["messages"]] == [
+            "Count.",
+            "Add 1 1.",
+            "2",
+            "Add.\n\n2 and 2",
+            "4",
+        ]
+        assert find_answers(conversation) == [2, 4]
+
+
+def test_tools_of_openai_and_of_sharegpt_are_the_same_conversation():
+    openai = {
+        "tools": TOOLS,
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": None, "tool_calls": CALLS},
+            {"role": "tool", "content": "2"},
+            {"role": "assistant", "content": "It is 2."},
+        ],
+    }
+    sharegpt = {
+        "tools": json.dumps(TOOLS),
+        "system": "Be brief.",
+        "conversations": [
+            {"from": "human", "value": "1 + 1?"},
+            {"from": "function_call", "value": json.dumps(CALLS[0]["function"])},
+            {"from": "observation", "value": "2"},
+            {"from": "gpt", "value": "It is 2."},
+        ],
+    }
+    conversation = parse_conversation(openai)
+    assert conversation == parse_conversation(sharegpt)
+    assert conversation["tools"] == TOOLS
+    assert conversation["messages"][2]["tool_calls"] == CALLS
+    assert contents(conversation).count("add") == 2
+
+
+def test_weights_say_what_is_learned():
+    answers = [{"role": "assistant", "content": "a", "weight": weight} for weight in (0, 1, True)]
+    record = {"messages": [turn for answer in answers for turn in (ASKED[0], answer)]}
+    messages = parse_conversation(record)["messages"]
+    assert [message.get("weight", 1) for message in messages[1::2]] == [0, 1, 1]
+
+
+def test_answers_in_a_prompt_are_only_read():
+    record = {"prompt": [*ASKED, ASKED[0]], "completion": ASKED[1:]}
+    messages = parse_conversation(record)["messages"]
+    assert [message.get("weight", 1) for message in messages[1::2]] == [0, 1]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_of_an_answer_is_kept(key):
+    record = {"messages": [ASKED[0], {**ASKED[1], key: "two and two"}]}
+    assert parse_conversation(record) == record
+
+
+def test_what_a_tool_answers_is_kept():
+    tool = {"role": "tool", "content": "2", "name": "add", "tool_call_id": "call_1"}
+    record = {"messages": [*ASKED, tool, ASKED[1]]}
+    assert parse_conversation(record) == record
+
+
+def with_answer(**keys):
+    return {"messages": [ASKED[0], {"role": "assistant", "content": "4", **keys}]}
+
+
+def of_roles(*roles):
+    return {"messages": [{"role": role, "content": "x"} for role in roles]}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (of_roles("user"), "without an answer"),
+        (of_roles("user", "user", "assistant"), "message 2: user after user"),
+        (of_roles("assistant", "user"), "message 1: assistant after the start"),
+        (of_roles("user", "assistant", "system"), "message 3: system after assistant"),
+        (of_roles("user", "asistant"), 'message 2: role "asistant".*did you mean assistant'),
+        (of_roles(["user"]), "message 1: role"),
+        (with_answer(content=" "), "message 2: content is empty"),
+        (with_answer(content=None), "message 2: content is empty"),
+        (with_answer(content=7), "message 2: content: 7, expected text"),
+        (with_answer(content=[{"type": "image_url"}]), "expected parts of type text"),
+        (with_answer(weight=0.5), "message 2: weight 0.5, expected 0 or 1"),
+        (with_answer(weight="high"), "message 2: weight"),
+        (with_answer(value="5"), "content and value mean the same"),
+        (with_answer(mood="good"), 'message 2: the key "mood"'),
+        (with_answer(mood=False), 'message 2: the key "mood"'),
+        (with_answer(function_call={"name": "add"}), 'the key "function_call"'),
+        (with_answer(audio={"id": 1}), 'the key "audio"'),
+        (with_answer(loss=False), 'the key "loss"'),
+        (with_answer(reasoning=7), "message 2: reasoning"),
+        (with_answer(tool_calls="add"), "tool_calls: expected JSON"),
+        (with_answer(tool_calls=["add"]), "tool_calls: expected a list of objects"),
+        (with_answer(name="Bob"), "message 2: name of assistant"),
+        (
+            {"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]},
+            "message 1: weight of user",
+        ),
+        (
+            {"messages": [{**ASKED[0], "reasoning": "hm"}, ASKED[1]]},
+            "message 1: reasoning of user",
+        ),
+        ({"messages": []}, "expected 1 to 1000 messages, got 0"),
+        ({"messages": "hello"}, "messages: expected JSON"),
+        ({"messages": 7}, "messages: expected a list"),
+        ({"messages": ["hello"]}, "messages: expected a list of objects"),
+        ({"prompt": "x", "completion": ""}, "completion is empty"),
+        ({"prompt": ["x"], "completion": "y"}, "prompt: expected a list of objects"),
+        ({"prompt": "a", "completion": "b", "label": False}, "'label'"),
+        ({"prompt": "a", "completion": "b", "weight": 0}, '"weight"'),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, '"chosen"'),
+        ({"instruction": "a", "output": "b", "tools": TOOLS}, '"tools"'),
+        ({"instruction": "a", "output": "b", "history": [["q"]]}, "pairs of question and answer"),
+        ({"messages": ASKED, "tools": [{"day": date(2025, 1, 1)}]}, "expected JSON"),
+        ({"text": "a", "images": ["x.png"]}, '"images"'),
+        ({"messages": ASKED, "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs"'),
+        ({"messages": ASKED, "text": "x"}, "several layouts.*data.layout=messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}, ASKED[1]]}, "surrogates not allowed"),
+        ({"mesages": ASKED}, 'the keys "mesages".*did you mean messages'),
+        ({}, "the keys none"),
+    ],
+)
+def test_what_is_not_used_is_refused_by_name(record, message):
+    with pytest.raises(ValueError, match=message):
+        dump(parse_conversation(record))
+
+
+def test_a_named_layout_decides_a_record_of_several():
+    record = {"instruction": "a", "input": "1", "output": "b", "text": "c"}
+    assert parse_conversation(record, "text") == {"text": "c"}
+    assert parse_conversation(record, "instruction")["messages"][0]["content"] == "a\n\n1"
+
+
+def test_columns_that_are_not_read_are_named():
+    assert unread_keys(["id", "messages", "tools", "weight", "source"]) == ["id", "source"]
