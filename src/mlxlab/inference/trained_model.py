@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mlxlab.data.dataset import LimitsLength
 from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.dataset import LimitsLength
 from mlxlab.errors import ConfigError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator

@@ -12,13 +12,13 @@ import pyarrow
 import pytest
 
 from mlxlab.data import example_losses
-from mlxlab.data.dataset import check_data_module
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
 from mlxlab.data.chat.dataset import InstructDataset
 from mlxlab.data.chat.masks import ConversationEncoder
 from mlxlab.data.chat.packing import ConversationStream
 from mlxlab.data.chat.reader import open_conversations
+from mlxlab.data.dataset import check_data_module
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection

@@ -98,8 +98,8 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
 def check_named_files(config: "DictConfig") -> None:
     """Raises InputNotFoundError as `check_named_run`, or for a source that is no file, folder, glob or hub data set."""
     from mlxlab.config.check import resolve
+    from mlxlab.data.sources.files import find_files
     from mlxlab.data.sources.open import is_local
-    from mlxlab.data.text.sources.file_set import find_files
 
     check_named_run(config)
     values, _ = resolve(config.data)
