@@ -85,7 +85,7 @@ def _predict(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.data.input_files import read_from
+    from mlxlab.data.sources.files import read_from
     from mlxlab.data.text.document import ErrorBudget
     from mlxlab.data.text.sources.records import MissingColumnError
     from mlxlab.inference.eval_data import row_reading

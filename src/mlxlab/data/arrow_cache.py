@@ -1,6 +1,7 @@
 """Tables in Arrow files that can be made again: larger than memory, memory-mapped, checked when they are opened.
 
-A file is 64 bytes, the digest of the rest, then an Arrow IPC file. Its name must hold the key of its content.
+A file is 64 bytes, the digest and the size of the rest, then an Arrow IPC file. Its name must hold the
+key of its content.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import xxhash
 
 from mlxlab.data.cache import warn_of_damage, warn_of_unwritten
-from mlxlab.data.input_files import read_from
+from mlxlab.data.sources.files import read_from
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.untrusted import open_regular
@@ -21,7 +22,9 @@ from mlxlab.files.untrusted import open_regular
 if TYPE_CHECKING:
     import pyarrow
 
-HEADER_BYTES, BLOCK = 64, 2**24
+HEADER_BYTES = 64
+BLOCK = 2**24
+MAGIC = b"ARROW1"  # at both ends of an Arrow file
 
 Batches: TypeAlias = "Callable[[], Iterable[pyarrow.RecordBatch]]"
 Check: TypeAlias = "Callable[[pyarrow.RecordBatch], None]"
@@ -110,8 +113,7 @@ def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
     """The checked table of a file. Pages that were read for it are given back at once."""
     import pyarrow
 
-    if os.fstat(file.fileno()).st_size <= HEADER_BYTES:
-        raise DataError("truncated")
+    _check_ends(file)
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if _digest(data, name) != data[:HEADER_BYTES]:
         raise DataError("the digest differs")
@@ -129,9 +131,18 @@ def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
         raise DataError(str(error).splitlines()[0]) from None
 
 
+def _check_ends(file: BinaryIO) -> None:
+    """Refuses a file of another size or format by its ends, before the rest is read."""
+    size = os.fstat(file.fileno()).st_size
+    header = os.pread(file.fileno(), HEADER_BYTES, 0)
+    end = os.pread(file.fileno(), len(MAGIC), max(size - len(MAGIC), 0))
+    if not header.rstrip(b"\0").endswith(b" %d" % size) or end != MAGIC:
+        raise DataError("its size or its format differs")
+
+
 def _digest(data: mmap.mmap, name: str) -> bytes:
     digest = xxhash.xxh3_128(name.encode())
     for start in range(HEADER_BYTES, len(data), BLOCK):
         digest.update(data[start : start + BLOCK])
         data.madvise(mmap.MADV_DONTNEED)
-    return f"mlxlab {digest.hexdigest()}".encode().ljust(HEADER_BYTES)
+    return f"mlxlab {digest.hexdigest()} {len(data)}".encode().ljust(HEADER_BYTES, b"\0")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlxlab.data.input_files import refuse_bomb
+from mlxlab.data.sources.files import refuse_bomb
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, write_atomic
 from mlxlab.files.untrusted import open_regular

@@ -3,17 +3,12 @@
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from mlxlab.errors import InputNotFoundError
 from mlxlab.nearest import nearest_path
 
-T = TypeVar("T")
-
 MAX_BYTES = 16 * 2**20
-BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb
 SIGNATURES = {
     b"\x89PNG": "a PNG image",
     b"\x1f\x8b": "gzip data: unpack it first",
@@ -51,14 +46,6 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
         raise InputNotFoundError(f"{name!r}: {reason}{nearest_path(Path(name))}") from None
 
 
-def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
-    """The items; raises InputNotFoundError where reading one raises OSError, which is no fault of who writes them."""
-    try:
-        yield from items
-    except OSError as error:
-        raise InputNotFoundError(f"{error.filename or source}: {error.strerror or error}") from None
-
-
 def describe_binary(start: bytes) -> str:
     """What a file that starts with the signature of a format is, with its article; "" for any other."""
     signatures = {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}
@@ -72,12 +59,6 @@ def describe_start(start: bytes) -> str:
     if start[:1] == b"\0" or start[1:2] == b"\0":
         return "UTF-16 text without a byte order mark: name its encoding (data.reading.encoding=utf-16-le)"
     return "an HTML or XML page" if MARKUP.match(start.removeprefix(b"\xef\xbb\xbf")) else ""
-
-
-def refuse_bomb(decoded: int, stored: int) -> None:
-    """Raises OSError if the stored bytes are too few for the decoded bytes."""
-    if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
-        raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
 def describe_file_type(mode: int) -> str:

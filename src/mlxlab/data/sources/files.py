@@ -6,9 +6,9 @@ import lzma
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -40,6 +40,7 @@ MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 RECODED_BOM = "\u00ef\u00bb\u00bf".encode()  # The byte order mark of UTF-8, read as latin-1.
 
+T = TypeVar("T")
 Decoder: TypeAlias = codecs.IncrementalDecoder | io.IncrementalNewlineDecoder
 
 
@@ -158,6 +159,14 @@ def refuse_bomb(decoded: int, stored: int) -> None:
     """Raises OSError if the stored bytes are too few for the decoded bytes."""
     if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
         raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
+
+
+def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
+    """The items; raises InputNotFoundError where reading one raises OSError, which is no fault of who writes them."""
+    try:
+        yield from items
+    except OSError as error:
+        raise InputNotFoundError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
 def describe_binary(start: bytes) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from mlxlab.data.input_files import refuse_bomb
 from mlxlab.data.labelled.sources.arrow_text import check_type, text_array
 from mlxlab.data.labelled.sources.source import MAX_CHUNK_CELLS, UNIT_BITS, Chunk, check_names
+from mlxlab.data.sources.files import refuse_bomb
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.parquet import (

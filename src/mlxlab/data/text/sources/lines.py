@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 
-from mlxlab.data.input_files import BOMB_MIN_BYTES, refuse_bomb
+from mlxlab.data.sources.files import BOMB_MIN_BYTES, refuse_bomb
 from mlxlab.data.text.sources.records import BLOCK, BOM, MAX_RECORD
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}

@@ -6,7 +6,7 @@ A cursor is (rows read of the group, 0). Seeking decodes the column of the group
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from mlxlab.data.input_files import refuse_bomb
+from mlxlab.data.sources.files import refuse_bomb
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 

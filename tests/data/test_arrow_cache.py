@@ -1,0 +1,71 @@
+"""Tables in cache files: forged, sparse and damaged files are not read, and built again."""
+
+import shutil
+import time
+
+import pyarrow as pa
+import pytest
+
+from mlxlab.data.arrow_cache import HEADER_BYTES, MAGIC, cached_table
+
+HUGE = 20 * 2**30
+ROWS = list(range(1000))
+
+
+def build():
+    yield pa.record_batch([pa.array(ROWS)], ["number"])
+
+
+def open_table(path):
+    table, outcome = cached_table(path, build, lambda batch: None)
+    assert table.column("number").to_pylist() == ROWS
+    return outcome
+
+
+def zeros(path):
+    path.write_bytes(b"")
+    return path
+
+
+def header_and_end(path):
+    """A valid file, stretched by a hole that ends as an Arrow file does."""
+    with path.open("r+b") as file:
+        file.truncate(HUGE - len(MAGIC))
+        file.seek(0, 2)
+        file.write(MAGIC)
+    return path
+
+
+def forged_size(path):
+    """The same, with a header that names the new size."""
+    header_and_end(path)
+    with path.open("r+b") as file:
+        digest = file.read(HEADER_BYTES).split()[1]
+        file.seek(0)
+        file.write(b"mlxlab %s %d" % (digest, 2**40))
+    return path
+
+
+@pytest.mark.parametrize("damage", [zeros, header_and_end, forged_size])
+def test_a_sparse_file_of_20_gigabytes_is_refused_by_its_ends(tmp_path, damage):
+    path = tmp_path / "table.arrow"
+    assert open_table(path) == "miss"
+    damage(path)
+    with path.open("r+b") as file:
+        file.truncate(HUGE)
+    began = time.process_time()
+    assert open_table(path).startswith("corrupt")
+    assert time.process_time() - began < 1
+    assert path.stat().st_size < 2**20
+    assert open_table(path) == "hit"
+
+
+def test_a_file_of_another_name_or_with_another_byte_is_built_again(tmp_path):
+    path = tmp_path / "table.arrow"
+    open_table(path)
+    shutil.copy(path, tmp_path / "other.arrow")
+    assert open_table(tmp_path / "other.arrow").startswith("corrupt")
+    data = bytearray(path.read_bytes())
+    for index in range(0, len(data), len(data) // 20):
+        path.write_bytes(bytes([*data[:index], data[index] ^ 4, *data[index + 1 :]]))
+        assert open_table(path).startswith("corrupt"), index
