@@ -68,7 +68,7 @@ def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
     reading = instantiate(node["reading"], Reading)
     window = node["shuffle"]["window"]
     source = open_conversations(node["source"], reading, node["layout"], errors, window)
-    counts = {"name": source.name, "conversations": 0, "messages": 0, "answers": 0}
+    counts = dict.fromkeys(("conversations", "messages", "answers"), 0)
     for _, documents in source.windows(0, 0):
         for document in documents:
             conversation = json_format.loads(document.text)
@@ -76,7 +76,7 @@ def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
             if "messages" in conversation:
                 counts["messages"] += len(conversation["messages"])
                 counts["answers"] += len(find_answers(conversation))
-    return {**counts, "malformed": errors.skipped, "fault": errors.first}
+    return {"name": source.name, **counts, "malformed": errors.skipped, "fault": errors.first}
 
 
 def _describe(counts: dict[str, Any]) -> list[str]:

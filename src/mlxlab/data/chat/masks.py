@@ -112,7 +112,8 @@ class ConversationEncoder:
             last = _token_of(encoding, range(end - 1, begin - 1, -1))
             if first is None or last is None:
                 continue
-            reaches_back = encoding.token_to_chars(first)[0] < begin
+            characters = encoding.token_to_chars(first)
+            reaches_back = characters is not None and characters[0] < begin
             if reaches_back and not reply["marked"]:
                 first += (
                     1  # A prompt ends with another token than one that reaches into the answer.
