@@ -16,7 +16,7 @@ run=     what was trained on which data, from which commit, with which settings 
 data     counts labelled rows without training: columns and what they hold, rows that would be left out, classes, the
          split, equal rows on both sides of it, and the steps of a run; arguments as for train. Without the names of
          the columns it lists those of the file. Conversations (data=instruct, or recognised by their
-         keys) are counted, and the first line that holds none is named
+         columns) are counted, and a row that holds none is named
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
 memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
