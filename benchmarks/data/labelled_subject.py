@@ -24,16 +24,14 @@ class MemorySampler(threading.Thread):
 
 def main(args: list[str]) -> int:
     """Runs `train` with `args`; prints JSON, see `labelled.Report`."""
-    from mlxlab.data.labelled.text_classification import TextClassificationDataset
+    from mlxlab.data.labelled.dataset import LabelledDataset
     from mlxlab.training.state import TrainState
 
     sampler, process = MemorySampler(), psutil.Process()
     marks: dict[str, float] = {}
-    init, record = TextClassificationDataset.__init__, TrainState.record
+    init, record = LabelledDataset.__init__, TrainState.record
 
-    def watched_init(
-        self: TextClassificationDataset, *arguments: object, **options: object
-    ) -> None:
+    def watched_init(self: LabelledDataset, *arguments: object, **options: object) -> None:
         marks["before"] = process.memory_info().rss
         sampler.start()
         init(self, *arguments, **options)  # type: ignore[arg-type]
@@ -45,7 +43,7 @@ def main(args: list[str]) -> int:
         marks.setdefault("first", time.time())
         marks.setdefault("cpu", time.process_time())
 
-    TextClassificationDataset.__init__, TrainState.record = watched_init, record_first  # type: ignore[method-assign]
+    LabelledDataset.__init__, TrainState.record = watched_init, record_first  # type: ignore[method-assign]
     from mlxlab.cli.train import main as train
 
     code = train(args)

@@ -225,14 +225,17 @@ def own_rows(path, **fault):
 
 def test_rows_of_your_own_are_counted_as_a_run_would_read_them(tmp_path, capsys):
     source = own_rows(tmp_path / "own.csv", kind="")
-    columns = ["data.text_column=who", "data.label_column=kind"]
+    columns = ["data.text_column=who", "data.target=kind"]
     assert main(["data", source, *columns, "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)
     contents = {
-        each["name"]: (each["content"], each["missing"], each["values"])
-        for each in checked["columns"]
+        each["name"]: (each["type"], each["missing"], each["values"]) for each in checked["columns"]
     }
-    assert contents == {"id": ("numbers", 0, 120), "who": ("text", 0, 120), "kind": ("text", 1, 2)}
+    assert contents == {
+        "id": ("integer", 0, 120),
+        "who": ("text", 0, 120),
+        "kind": ("category", 1, 2),
+    }
     assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
     assert sum(checked["classes"].values()) == checked["rows"]["training"]
     assert {each["split"] for each in checked["overlaps"]} == {"training"}
@@ -256,9 +259,9 @@ def test_a_row_in_another_encoding_is_left_out_of_a_file_of_utf8(tmp_path, capsy
     (tmp_path / "own.csv").write_bytes(content + "200,caf\u00e9,x\n".encode())
     source, columns = (
         f"data.source={tmp_path}/own.csv",
-        ["data.text_column=who", "data.label_column=kind"],
+        ["data.text_column=who", "data.target=kind"],
     )
-    fault = f"{tmp_path}/own.csv:2:6: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
+    fault = f"{tmp_path}/own.csv:2: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
     for _ in ("read", "from the cache"):
         assert main(["data", source]) == 0
         printed = capsys.readouterr().out
@@ -274,7 +277,7 @@ def test_the_first_row_that_is_left_out_may_be_a_malformed_one(tmp_path, capsys)
             f"text {n},{'xy'[n % 2] if n != empty else ''}{',z' * (n == bad)}" for n in range(300)
         ]
         (tmp_path / "own.csv").write_text("\n".join(["who,kind", *rows, ""]))
-        columns = ["data.text_column=who", "data.label_column=kind"]
+        columns = ["data.text_column=who", "data.target=kind"]
         assert main(["data", f"data.source={tmp_path}/own.csv", *columns]) == 0
         line = "have no label or are malformed and are left out, the first at"
         assert f"{line} {tmp_path}/own.csv:{first}\n" in capsys.readouterr().out
@@ -286,7 +289,7 @@ def test_rows_that_are_truncated_are_counted(tmp_path, capsys):
         for n in range(60)
     ]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
-    args = ["data", source, "data.text_column=who", "data.label_column=kind", "data.seq_len=8"]
+    args = ["data", source, "data.text_column=who", "data.target=kind", "data.seq_len=8"]
     assert main([*args, "--json"]) == 0
     [message] = [
         each for each in json.loads(capsys.readouterr().out)["messages"] if "are truncated" in each
@@ -300,7 +303,7 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     source = own_rows(tmp_path / "own.csv")
     assert main(["data", source]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\| kind +\| text +\| +0 \| +2 \| x +\|$", printed, re.M)
+    assert re.search(r"^\| kind +\| category +\| +0 \| +2 \| 'x' +\|$", printed, re.M)
     assert printed.startswith(f"{tmp_path}/own.csv: 123 rows\n\n| column")
     for option in ("data=text_classification", "data=table"):
         assert main(["data", source, option, "seed=3", "--json"]) == 0
@@ -311,23 +314,33 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert capsys.readouterr().err.endswith(
         "data=titanic: expected data=text_classification, data=table or data=instruct\n"
     )
-    assert main(["data", source, "data.label_column=knd", "data.text_column=who"]) == 65
+    assert main(["data", source, "data.target=knd", "data.text_column=who"]) == 65
     assert "'knd'" in capsys.readouterr().err
     assert main(["data", "data.target=kind"]) == 2
     assert capsys.readouterr().err.startswith("data.source=")
 
 
-def test_a_column_holds_dates_numbers_or_text(tmp_path, capsys):
-    rows = [{"day": "2024-05-01", "gaps": n if n % 3 else "NA", "b": n % 2} for n in range(60)]
+def test_the_type_of_each_column_is_shown_and_a_fault_is_named(tmp_path, capsys):
+    rows = [
+        {"day": "2024-05-01", "gaps": n if n % 3 else "NA", "b": n % 2, "z": f"0{n}"}
+        for n in range(60)
+    ]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
     assert main(["data", source, "--json"]) == 0
     columns = {each["name"]: each for each in json.loads(capsys.readouterr().out)["columns"]}
-    assert columns["day"]["content"] == "dates"
-    assert (columns["gaps"]["no_number"], columns["gaps"]["num_no_numbers"]) == ("NA", 20)
+    assert {name: each["type"] for name, each in columns.items()} == {
+        "day": "datetime",
+        "gaps": "",
+        "b": "integer",
+        "z": "text",
+    }
+    assert "own.csv:2: column 'gaps': 20 of 60 cells" in columns["gaps"]["fault"]
     assert main(["data", source]) == 0
-    assert "| gaps   | probably numbers, with text such as 'NA' in 20 cells |" in (
-        capsys.readouterr().out
-    )
+    assert "data.reading.missing=[NA]" in capsys.readouterr().out
+    chosen = ["data.target=b", "data.types={gaps: category, z: category}", "--json"]
+    assert main(["data", source, *chosen]) == 0
+    columns = json.loads(capsys.readouterr().out)["columns"]
+    assert [each["type"] for each in columns] == ["datetime", "category", "integer", "category"]
 
 
 CHATS = {

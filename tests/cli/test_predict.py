@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.predict import main
+from mlxlab.data.labelled import rows
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.inference.predict import predict_table
@@ -162,7 +163,7 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     wrong.write_text("\n".join([header, *lines[:180], "not,a,row", "nor,this", *lines[180:], ""]))
     predict(folder, *args, code=65)
     assert (
-        "3 of 202 rows cannot be used, more than 1 %; max_left_out=0.02 leaves them out; the first: "
+        "3 of 202 rows are malformed, more than max_left_out=0.01; the first: "
         in capsys.readouterr().err
     )
     assert len(output.read_text().splitlines()) == 199
@@ -210,11 +211,13 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
 def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(
     folder, capsys, monkeypatch
 ):
-    def read_chunks(*args):
-        yield table_of(ROWS[:2]), ["rows.csv:2", "rows.csv:3"], [1, 2]
+    read_all = rows.text_blocks
+
+    def text_blocks(*args):
+        yield from read_all(*args)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("mlxlab.data.labelled.rows.read_chunks", read_chunks)
+    monkeypatch.setattr("mlxlab.data.labelled.rows.text_blocks", text_blocks)
     predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'new.csv'}", code=66)
     assert capsys.readouterr().err == f"{folder / 'rows.csv'}: Input/output error\n"
     assert not (folder / "new.csv").exists()

@@ -11,8 +11,13 @@ from scipy.special import expit, log_expit
 from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled.encoder import LabelledEncoder
-from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer
-from mlxlab.data.labelled.text_classification import TextColumns
+from mlxlab.data.labelled.renderer import (
+    NumberFormat,
+    RowRenderer,
+    column_template,
+    default_template,
+)
+from mlxlab.data.labelled.types import ColumnType
 from mlxlab.distillation.load_teachers import LoadedTeacher, TeacherLoader
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.options import DistillationOptions
@@ -299,10 +304,19 @@ def test_a_teacher_that_read_other_texts_is_refused():
     teacher, task = model_of("regression", 1), TASKS["regression"]
     numbers = NumberFormat("bins", 3, 4)
     rows = [
-        TableRenderer(["x ", ""], ["x"], numbers, {"x": bounds})
+        RowRenderer((default_template(["x"]),), {"x": ColumnType("number")}, numbers, {"x": bounds})
         for bounds in ([1.0, 2.0], [1.0, 3.0])
     ]
-    renderers = [*rows, TextColumns(["a"]), TextColumns(["b"]), TextColumns(["a", "b"])]
+    texts = [
+        RowRenderer(
+            tuple(map(column_template, names)),
+            dict.fromkeys(names, ColumnType("text")),
+            numbers,
+            {},
+        )
+        for names in ("a", "b", "ab")
+    ]
+    renderers = [*rows, *texts]
     encoders = [LabelledEncoder(renderer, None, "y", None, 8) for renderer in renderers]
     for student, its in [(0, 0), (2, 3)]:
         align(teacher, task, task, encoders=(encoders[student], encoders[its]))

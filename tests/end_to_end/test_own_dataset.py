@@ -1,4 +1,4 @@
-"""A data set class of a user, that of examples/own_parts: it trains, is evaluated and restored."""
+"""A data set class of a user: it trains, is evaluated and restored."""
 
 import json
 import re
@@ -8,9 +8,13 @@ import yaml
 
 from support.processes import ROOT, final_state, run, tiny_overrides
 
-PACKAGE = ROOT / "examples" / "own_parts" / "src" / "own_parts"
-CODE = (PACKAGE / "dataset.py").read_text()
-NODE = (PACKAGE / "conf" / "data" / "reviews.yaml").read_text()
+CODE = (ROOT / "tests" / "support" / "reviews_dataset.py").read_text()
+NODE = """
+_target_: own_parts.dataset.Reviews
+source: ???
+seq_len: 64
+batch_size: 8
+"""
 SETTINGS = [
     *(
         setting
@@ -130,3 +134,15 @@ def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path
     )
     assert "class_counts" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_data_set_is_checked_on_its_first_rows_when_it_is_built(project, tmp_path):
+    code = CODE.replace("batch.targets[rows],", "batch.targets[rows][:, None].astype(float),")
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "dataset.py").write_text(code)
+    refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2, refused.stderr
+    assert (
+        "Reviews: valid: targets: expected integers of shape (8,), got float64 of shape (8, 1)"
+        in refused.stderr
+    )

@@ -62,10 +62,10 @@ def test_the_help_lists_the_options_of_an_installed_package(site, tmp_path):
 
 
 def test_what_no_option_of_an_installed_package_names_stays_refused(site, tmp_path):
-    target = "+trainer.loss={_target_: own_parts.dataset.ReviewEncoder}"
+    target = "+trainer.loss={_target_: own_parts.callback.Other}"
     done = mlxlab("train", target, f"hydra.run.dir={tmp_path}/run", site=site, cwd=tmp_path)
     assert done.returncode == 77, done.stderr
-    assert "own_parts.dataset.ReviewEncoder" in done.stderr
+    assert "own_parts.callback.Other" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

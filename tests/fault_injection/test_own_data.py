@@ -33,7 +33,7 @@ DATA = {
     "several_labels": [
         "data=text_classification",
         "data.baselines=false",
-        "data.label_column=tags",
+        "data.target=tags",
         "data.label_delimiter=|",
     ],
     "numbers": ["data=table", "data.baselines=false", "data.target=price"],

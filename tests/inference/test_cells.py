@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlxlab.data.labelled.rows import RowReading, open_rows
+from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.errors import DataError
 from mlxlab.inference.cells import to_table
 
@@ -41,7 +41,7 @@ def test_integers_that_pandas_made_floats_are_integers():
     frame = pd.DataFrame({"n": [3, None], "x": [3.0, 4.5], "all": pd.array([1, None], "Int64")})
     assert to_table(frame, ["n", "x", "all"]) == {
         "n": ["3", None],
-        "x": ["3.0", "4.5"],
+        "x": ["3", "4.5"],
         "all": ["1", None],
     }
 
@@ -54,7 +54,7 @@ def test_texts_are_the_rows_of_a_model_that_reads_one_column():
     ("rows", "message"),
     [
         ("a text", "put it into a list"),
-        (["a"], "expected dicts"),
+        (["a"], "row 1: expected a dict with x, y, got a text"),
         ([{"x": 1}, 3], "row 2: expected a dict"),
     ],
 )
@@ -70,17 +70,14 @@ def test_typed_values_are_written_as_from_a_parquet_file(tmp_path):
         "day": [date(2020, 1, 2), date(2021, 1, 1)],
         "raw": [b"caf\xc3\xa9", b"x"],
         "price": [Decimal("1.50"), Decimal("2.00")],
-        "half": np.array([0.1, 2.0], np.float32),
+        "half": np.array([0.1, 2.5], np.float32),
         "list": [[1, 2], [3]],
         "fits": [True, False],
     }
     frame = pd.DataFrame(values)
     frame.to_parquet(tmp_path / "rows.parquet")
-    reading = RowReading(
-        delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None
-    )
-    rows = open_rows(str(tmp_path / "rows.parquet"), reading, tmp_path / "cache")
-    expected = {name: rows.cells(name) for name in values}
+    rows = Rows([open_rows(str(tmp_path / "rows.parquet"), RowReading(), tmp_path / "cache")])
+    expected = rows.table(list(values), np.arange(2))
     assert to_table(frame, list(values)) == expected
     assert (
         to_table(
@@ -101,23 +98,20 @@ def test_words_that_the_run_counts_as_missing_are_missing():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([np.inf, np.nan]), "row 1: column 'x': expected a finite number"),
         (["a", b"\xff"], "row 2: column 'x': .*decode"),
-        (["a", {"b": 1}], "row 2: column 'x': an object"),
         (["a", "\ud800"], "row 2: column 'x': a lone surrogate"),
-        (["a", np.timedelta64(1, "ns")], "row 2: column 'x': timedelta64"),
+        (["a", pd.Timedelta(1)], "row 2: column 'x': a value of type Timedelta"),
     ],
 )
 def test_a_value_that_cannot_stand_in_a_cell_is_refused_where_it_is_read(values, message):
     for rows in (
-        pd.DataFrame(
-            {"x": pd.Series(values, dtype=None if isinstance(values, np.ndarray) else object)}
-        ),
+        pd.DataFrame({"x": pd.Series(values, dtype=object)}),
         [{"x": value} for value in values],
     ):
         with pytest.raises(DataError, match=message):
             to_table(rows, ["x"])
-        assert to_table(rows, ["y"]) == {"x": [None, None]}
+        with pytest.raises(DataError, match="no column 'y'"):
+            to_table(rows, ["y"])
 
 
 def test_two_columns_of_one_name_are_refused():

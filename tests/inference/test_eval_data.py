@@ -7,8 +7,9 @@ import pytest
 
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labels import Labels
-from mlxlab.data.labelled.rows import open_rows
-from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer
+from mlxlab.data.labelled.renderer import NumberFormat, RowRenderer, default_template
+from mlxlab.data.labelled.rows import Rows, open_rows
+from mlxlab.data.labelled.types import ColumnType
 from mlxlab.errors import DataError
 from mlxlab.inference.eval_data import row_baselines, row_batches, row_reading
 from support.labelled import make_texts, write_csv
@@ -25,8 +26,10 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
 
     def batches(rows, on_error):
         source = write_csv(tmp_path / "rows.csv", rows)
-        node = {"source": source, "on_error": on_error}
-        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
+        node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
+        return row_batches(
+            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
+        )[:2]
 
     rows = [*ROWS[:7], ROWS[7] | fault, *ROWS[8:]]
     data, description = batches(rows, "skip")
@@ -57,23 +60,25 @@ def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
         write_csv(tmp_path / "rows.csv", [*rows[:7], rows[7] | fault, *rows[8:]]),
     )
     tokenizer = make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).tokenizer
-    renderer = TableRenderer(["km: ", ""], ["km"], NumberFormat("bins", 16, 4), {"km": [50.0]})
+    number = ColumnType("number")
+    numbers = NumberFormat("bins", 16, 4)
+    renderer = RowRenderer((default_template(["km"]),), {"km": number}, numbers, {"km": [50.0]})
     restored = SimpleNamespace(
-        encoder=LabelledEncoder(renderer, Labels("regression"), "price", tokenizer, 64)
+        encoder=LabelledEncoder(renderer, Labels("regression", number), "price", tokenizer, 64)
     )
 
     def batches(on_error):
-        node = {"source": source, "on_error": on_error}
-        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
+        node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
+        return row_batches(
+            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
+        )[:2]
 
     data, description = batches("skip")
     assert [number for batch in data for number in batch.example_ids] == [
         n for n in range(120) if n != 7
     ]
-    assert (
-        "rows.csv: 1 of 120 rows (0.83 %) have text in a column of numbers and are left out"
-        in description
-    )
+    reason = "have a cell that is no number" if "km" in fault else "have a label that is no number"
+    assert f"rows.csv: 1 of 120 rows (0.83 %) {reason} and are left out" in description
     [(name, cell)] = fault.items()
     expected = rf"rows\.csv:9: column '{name}': expected a finite number, got '{cell}' \(1 of 120 rows\); to leave them out"
     with pytest.raises(DataError, match=expected):
@@ -88,8 +93,10 @@ def test_rows_with_a_label_that_no_training_row_has_are_left_out(tmp_path, delim
     source = write_csv(tmp_path / "rows.csv", [*ROWS[:7], ROWS[7] | {"label": label}, *ROWS[8:]])
 
     def batches(on_error):
-        node = {"source": source, "on_error": on_error}
-        return row_batches(restored, open_rows(source, row_reading({}), cache, on_error), node)[:2]
+        node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
+        return row_batches(
+            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
+        )[:2]
 
     data, description = batches("skip")
     assert [number for batch in data for number in batch.example_ids] == [
@@ -106,7 +113,10 @@ def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
     source = write_csv(tmp_path / "rows.csv", ROWS)
     restored = SimpleNamespace(encoder=make_texts(source, tmp_path / "cache").encoder)
     assert not row_baselines(
-        restored, open_rows(source, row_reading({}), tmp_path / "cache"), np.arange(120), None
+        restored,
+        Rows([open_rows(source, row_reading({}), tmp_path / "cache")]),
+        np.arange(120),
+        None,
     )
     assert (
         "no baselines: the training data of the run has changed, cannot be read, or is too large"

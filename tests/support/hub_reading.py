@@ -11,10 +11,11 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from mlxlab.data.labelled.rows import open_rows
+from mlxlab.data.labelled.rows import Rows, open_rows
 from support.hub_server import HubServer
 from support.rows import row_reading
 from support.streams import make_batches, open_source, take
@@ -60,12 +61,11 @@ def shorten_waits():
     import huggingface_hub.utils._http as http
 
     from mlxlab.data.sources import hub
-    from mlxlab.data.text.sources import huggingface
 
     http.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
     datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
-    hub.RETRY_DELAY = huggingface.RETRY_DELAY = 0.01
+    hub.RETRY_DELAY = 0.01
 
 
 def tokens_of(source, **settings):
@@ -115,8 +115,8 @@ def main():
         resumes_exactly(source, position, tokens) for position in range(0, 97, 6)
     ]
     results["validation"] = documents_of(open_source(NAME, split="validation"))
-    rows = open_rows(NAME, row_reading(split="validation"), Path(sys.argv[1]))
-    results["rows"] = {name: rows.cells(name) for name in rows.columns}
+    rows = Rows([open_rows(NAME, row_reading(split="validation"), Path(sys.argv[1]))])
+    results["rows"] = rows.table(rows.columns, np.arange(len(rows)))
     results["location"] = rows.location(100)
     results["wrong"] = [message(name, settings) for name, settings in WRONG]
     print(json.dumps(results))

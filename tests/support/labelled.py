@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlxlab.data.labelled.dataset import LabelledDataset
+from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.labelled.rows import RowReading
-from mlxlab.data.labelled.text_classification import TextClassificationDataset
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.subset import ExampleSelection
 from support.titanic import new_bpe_trainer
@@ -20,23 +21,21 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
     return str(path)
 
 
-def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDataset:
+def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
     """The data set of conf/data/text_classification.yaml."""
-    reading = {
-        "delimiter": None,
-        "encoding": None,
-        "missing": [""],
-        "config": None,
-        "split": None,
-        "revision": None,
-    }
     arguments = {
         "source": source,
         "valid_source": None,
         "test_source": None,
         "text_column": "text",
-        "label_column": "label",
+        "target": "label",
+        "columns": None,
+        "exclude": [],
+        "template": None,
+        "types": {},
+        "numbers": NumberFormat("bins", 16, 4),
         "labels": None,
+        "positive_class": None,
         "task": "auto",
         "label_delimiter": None,
         "valid_fraction": 0.2,
@@ -47,7 +46,7 @@ def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDa
         "on_overlap": "warn",
         "on_error": "strict",
         "max_left_out": 0.01,
-        "reading": RowReading(**reading),
+        "reading": RowReading(),
         "seq_len": 128,
         "batch_size": 8,
         "batching": FixedBatchSize(num_buckets=7),
@@ -62,4 +61,4 @@ def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDa
         "parameters": 1000,
         "width": 16,
     }
-    return TextClassificationDataset(**(arguments | changes))
+    return LabelledDataset(**(arguments | changes))

@@ -45,15 +45,7 @@ MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compress
 
 def row_reading(**options):
     """Options for reading with their defaults."""
-    defaults = {
-        "delimiter": None,
-        "encoding": None,
-        "missing": [""],
-        "config": None,
-        "split": None,
-        "revision": None,
-    }
-    return RowReading(**defaults | options)
+    return RowReading(**options)
 
 
 def plain_rows(count):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlxlab.training.device_batch import DeviceBatch
 
-from own_parts.dataset import Reviews
+from own_parts.dataset import read_reviews
 from own_parts.loss import Brier
 from own_parts.model import BagOfWords
 
@@ -32,7 +32,7 @@ def train(folder, *overrides):
 @pytest.mark.parametrize(
     ("overrides", "metric"),
     [
-        (["data=reviews", f"data.source={REVIEWS}", "model/size=nano"], "train/loss"),
+        (["data=reviews", f"data.source.path={REVIEWS}", "model/size=nano"], "train/loss"),
         (["model=bag_of_words"], "train/loss"),
         (["trainer/loss=brier", "model/size=nano"], "train/p_true"),
         (["callbacks=weight_norm", "model/size=nano"], "weight_norm"),
@@ -46,12 +46,10 @@ def test_a_part_trains_two_steps(overrides, metric, tmp_path):
     assert all(value > 0 for value in values)
 
 
-def test_the_last_fifth_validates_and_the_labels_are_those_of_the_training_lines():
-    data = Reviews(str(REVIEWS), seq_len=16, batch_size=8, seed=0)
-    assert data.task.labels == ("negative", "positive")
-    assert data.class_counts == [24, 24]
-    assert sum(len(batch.example_ids) for batch in data.valid) == 12
-    assert data.texts([58]) == ["clever and moving, part 6"]
+def test_a_line_is_a_row_of_a_text_and_its_label():
+    rows = read_reviews(str(REVIEWS))
+    assert len(rows) == 60
+    assert rows[0] == {"text": "a great and lovely film, part 1", "label": "positive"}
 
 
 def test_padding_changes_nothing():

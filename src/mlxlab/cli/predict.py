@@ -1,7 +1,7 @@
 """Predicts the labels of the rows of a file with a trained model.
 
     mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv [key=value ...]
-    mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv 'keep=[id,title]'
+    mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv keep=id,title
 
 The input is read piece by piece, however large it is: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and
 .zst) or .parquet with the columns of the training data; a label column is not needed. It is read as the training data
@@ -10,7 +10,7 @@ at the end.
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row (from 1,
 rows that are left out count too), then `label` and `probability_<label>`; `labels`, those that hold, where several
-may; `value` for a number. It appears whole or not at all: a row that cannot be read ends the command, unless
+may; `value` for a number; `predicted_label` where keep= copies a column `label`. It appears whole or not at all: a row that cannot be read ends the command, unless
 on_error=skip leaves it out, as it does with up to max_left_out=0.01 of the rows. These keys may also be typed as in
 training: data.on_error=, data.max_left_out=, and data.source= for input=. In CSV, a text that a spreadsheet would run
 as a formula (=, +, -, @) begins with an apostrophe.
@@ -18,7 +18,7 @@ as a formula (=, +, -, @) begins with an apostrophe.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -33,13 +33,13 @@ from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.data.dataset import Table
-    from mlxlab.data.labelled.rows import RowReading
-    from mlxlab.data.text.document import ErrorBudget
+    from mlxlab.data.labelled.rows import TextBlock
+    from mlxlab.data.sources.block import ErrorBudget, Source
+    from mlxlab.inference.predict import UnseenCategories
     from mlxlab.inference.prediction_file import PredictionFile
     from mlxlab.inference.restore import RestoredModel
 
 Chunks: TypeAlias = 'Iterator[tuple["Table", list[str], list[int]]]'
-CHUNK_BATCHES = 16  # batches of rows in memory
 HINT = "; nothing was written (on_error=skip leaves out up to max_left_out of the rows)"
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ def _predict(
         max_left_out: the fraction of the rows that on_error=skip may leave out.
         json: prints JSON instead of the path of the output.
     """
-    keep = [_unquoted(name) for name in keep]
     if format == "kaggle" and not keep:
         raise ConfigError(
             "format=kaggle: expected the column that identifies a row, such as keep=PassengerId"
@@ -85,11 +84,18 @@ def _predict(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.data.labelled.rows import text_blocks
+    from mlxlab.data.sources.block import ErrorBudget
     from mlxlab.data.sources.files import read_from
-    from mlxlab.data.text.document import ErrorBudget
-    from mlxlab.data.text.sources.records import MissingColumnError
-    from mlxlab.inference.eval_data import row_reading
-    from mlxlab.inference.predict import MalformedRowError, row_encoder, trained_on
+    from mlxlab.data.sources.messages import MissingColumnError
+    from mlxlab.inference.cells import row_reading
+    from mlxlab.inference.eval_data import provided_rows
+    from mlxlab.inference.predict import (
+        MalformedRowError,
+        UnseenCategories,
+        row_encoder,
+        trained_on,
+    )
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
 
@@ -99,18 +105,27 @@ def _predict(
     data = override_data(restored, overrides)
     refuse_without_effect(overrides, {"reading"})
     forget_source(data, overrides)
+    errors = ErrorBudget(on_error, max_left_out, "max_left_out")
+    unseen = UnseenCategories()
+    if (rows := provided_rows(restored, input)) is not None:
+        names = list(rows.cells)
+        keep = _column_names(keep, names)
+        numbers = list(range(1, len(rows) + 1))
+        locations = [rows.location(row) for row in range(len(rows))]
+        chunks: Chunks = iter([(rows.cells, locations, numbers)])
+    else:
+        reading = row_reading(data)
+        source = reading.open(input, errors)
+        names = list(source.columns())
+        keep = _column_names(keep, names)
+        columns = list(dict.fromkeys([*encoder.columns, *keep]))
+        chunks = _chunks(source, text_blocks(source, columns, reading.missing, errors))
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
-    names: list[str] = []  # of all columns, known once the input is read
-    size = batch_size * CHUNK_BATCHES
-
-    errors = ErrorBudget(on_error, HINT, max_left_out, "max_left_out", "rows cannot be used")
-    chunks = _chunks(
-        restored, input, row_reading(data), [*encoder.columns, *keep], size, names.extend, errors
-    )
     _refuse_overwriting(input, output)
     replaced = "; replaced the earlier file" if output.exists() else ""
     try:
-        count = _write(output, file, restored, read_from(input, chunks), batch_size, errors)
+        chunks = read_from(input, chunks)
+        count = _write(output, file, restored, chunks, batch_size, errors, unseen)
     except MissingColumnError as error:
         if not (own := [name for name in error.missing if name not in keep]):
             raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
@@ -123,7 +138,9 @@ def _predict(
         name for name in names if name not in (*encoder.columns, encoder.label_column, *keep)
     ]:
         log.info(one_line(f"columns that the model does not read: {', '.join(unread)}", 300))
-    skipped = errors.malformed_records
+    for line in unseen.lines():
+        log.warning(one_line(line, 300))
+    skipped = errors.skipped
     left_out = f"; left out: {skipped}" if skipped else ""
     log.info(
         f"{counted(count, 'row')} of {input}{left_out}; step {restored.checkpoint.step} of {run}{replaced}"
@@ -134,35 +151,23 @@ def _predict(
         print(output)
 
 
-def _unquoted(name: str) -> str:
-    """A name without the quotation marks that an override of `train` needs around it."""
-    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
+def _column_names(keep: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names in `keep=`, without the quotation marks that an override of `train` needs; `a,b` is two columns."""
+    names: list[str] = []
+    for typed in keep:
+        is_quoted = len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\""
+        name = typed[1:-1] if is_quoted else typed
+        names += [name] if is_quoted or name in columns else name.split(",")
+    return names
 
 
-def _chunks(
-    restored: "RestoredModel",
-    source: str,
-    reading: "RowReading",
-    columns: list[str],
-    size: int,
-    on_columns: Callable[[Iterable[str]], None],
-    errors: "ErrorBudget",
-) -> Chunks:
-    """Chunks of rows with their locations and numbers."""
-    from mlxlab.data.labelled.rows import read_chunks
-    from mlxlab.inference.eval_data import provided_rows
+def _chunks(source: "Source", blocks: "Iterator[TextBlock]") -> Chunks:
+    """The cells of each block, and the locations and numbers of its rows."""
+    from mlxlab.data.labelled.rows import location_of
 
-    if (rows := provided_rows(restored, source)) is not None:
-        return iter(
-            [
-                (
-                    rows.table,
-                    [rows.location(row) for row in range(len(rows))],
-                    list(range(1, len(rows) + 1)),
-                )
-            ]
-        )
-    return read_chunks(source, reading, size, list(dict.fromkeys(columns)), on_columns, errors)
+    for block in blocks:
+        table = {name: cells.to_pylist() for name, cells in block.columns.items()}
+        yield table, [location_of(source, place) for place in block.places], block.numbers
 
 
 def _write(
@@ -172,6 +177,7 @@ def _write(
     chunks: Chunks,
     batch_size: int,
     errors: "ErrorBudget",
+    unseen: "UnseenCategories",
 ) -> int:
     """Writes the predictions for the chunks; returns the number of rows written."""
     from tqdm import tqdm
@@ -186,19 +192,20 @@ def _write(
             rows, usable, predictions = predict_usable(
                 restored, table, locations, batch_size, errors
             )
+            unseen.add(restored.encoder, usable)
             columns = file.columns(usable, predictions, [numbers[row] for row in rows])
             stream.write(
                 file.csv_lines(columns, header=is_first) if is_csv else json_lines(columns)
             )
             count, is_first = count + len(rows), False
             bar.update(len(locations))
-        errors.check_fraction(0)
+        errors.check()
     return count
 
 
 def _refuse_overwriting(source: str, output: Path) -> None:
+    from mlxlab.data.sources.files import find_files
     from mlxlab.data.sources.open import is_local
-    from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files
 
     if (
         not output.exists()
@@ -207,7 +214,7 @@ def _refuse_overwriting(source: str, output: Path) -> None:
         or not is_local(source)
     ):
         return
-    files = find_files(source, ROW_SUFFIXES)
+    files = find_files(source)
     if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
         raise ConfigError(f"output={output}: is a file of the input")
 

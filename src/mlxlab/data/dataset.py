@@ -7,10 +7,11 @@ from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from mlxlab.data.batch import Batch, BatchIterator, Task
+from mlxlab.data.batch import Batch, BatchIterator, Task, check_ids
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 
+TYPE_NAMES = {"iu": "integers", "iub": "integers or booleans", "f": "floats"}
 Table = Mapping[str, Sequence[str | None]]  # columns of equal length; None where a cell is missing
 
 
@@ -84,6 +85,15 @@ class MeasuresText(Protocol):
     @property
     def estimated_sizes(self) -> Sequence[str]:
         """The splits whose sizes are estimated."""
+
+
+@runtime_checkable
+class KnowsValidTargets(Protocol):
+    """A data set of labelled rows that knows the targets of its validation rows before it is evaluated."""
+
+    @property
+    def valid_targets(self) -> np.ndarray:
+        """As in a `Batch`."""
 
 
 class Baseline(NamedTuple):
@@ -232,11 +242,46 @@ class DataModule(Protocol):
 
 
 def check_data_module(data: object) -> DataModule:
-    """`data`, or a ConfigError with the members of `DataModule`, or of `BatchIterator` in `train`, that it lacks."""
+    """`data`, or a ConfigError with what it lacks of `DataModule`, or what is wrong with its first validation rows.
+
+    Only a data set of the user's own is asked for rows: those of mlxlab are tested.
+    """
     _refuse_missing(data, DataModule)
     module = cast(DataModule, data)
     _refuse_missing(module.train, BatchIterator)
+    if not type(data).__module__.startswith("mlxlab."):
+        batch = next(iter(module.valid), None)
+        if batch is not None:
+            _check_batch(batch, module, type(data).__qualname__)
     return module
+
+
+def _check_batch(batch: Batch, data: DataModule, name: str) -> None:
+    """Raises ConfigError for an array of another type or shape than `Batch` has for the task, with both."""
+    tokens = np.asarray(batch.tokens)
+    if tokens.ndim != 2:
+        raise ConfigError(f"{name}: valid: tokens: expected shape (B, T), got {tokens.shape}")
+    rows = (len(tokens),)
+    kinds = {"classification": "iu", "language_modelling": "iu"}
+    shapes = {
+        "multi_label": (*rows, data.task.num_classes),
+        "language_modelling": tokens.shape,
+    }
+    targets = shapes.get(data.task.kind, rows)
+    expected = {
+        "tokens": ("iu", tokens.shape),
+        "segment_ids": ("iub", tokens.shape),
+        "targets": (kinds.get(data.task.kind, "f"), targets),
+        "loss_weights": ("f", targets),
+        "example_ids": ("iu", rows),
+    }
+    for field, (kind, shape) in expected.items():
+        array = np.asarray(getattr(batch, field))
+        if array.dtype.kind not in kind or array.shape != shape:
+            words = f"{TYPE_NAMES[kind]} of shape {shape}"
+            got = f"{array.dtype} of shape {array.shape}"
+            raise ConfigError(f"{name}: valid: {field}: expected {words}, got {got}")
+    check_ids(batch, data.tokenizer.vocab_size, data.task.num_classes)
 
 
 def _refuse_missing(candidate: object, protocol: type) -> None:

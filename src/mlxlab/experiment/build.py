@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import yaml
 
 from mlxlab.checkpoint.state import ChangedSettings
@@ -16,10 +17,17 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import value_at
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
-from mlxlab.data.dataset import AUTO_EPOCHS, DataModule, RunLength, check_data_module
+from mlxlab.data.dataset import (
+    AUTO_EPOCHS,
+    DataModule,
+    KnowsValidTargets,
+    RunLength,
+    check_data_module,
+)
 from mlxlab.distillation.options import read_options
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.metric_names import VALID
 from mlxlab.models import build
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
@@ -27,7 +35,8 @@ from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.arguments import check_keys
 from mlxlab.training.callback import Callback
-from mlxlab.wording import one_of
+from mlxlab.training.metrics.labelled import labelled_metrics
+from mlxlab.wording import counted, one_of
 
 SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
     "trainer.learning_rate": "learning_rate",
@@ -83,7 +92,23 @@ def build_data(
             raise ConfigError(
                 f"{key}={metric}: not measured on this data; expected {one_of(metrics)}"
             )
+    _refuse_undefined(cfg["objective"], data)
     return data
+
+
+def _refuse_undefined(objective: str, data: DataModule) -> None:
+    """DataError for an objective that has no value on the validation rows, whatever a model predicts."""
+    if not isinstance(data, KnowsValidTargets):
+        return
+    targets = data.valid_targets
+    outputs = np.full((len(targets), data.task.num_classes), 1 / data.task.num_classes)
+    if data.task.kind == "regression":
+        outputs = outputs[:, 0]
+    value = labelled_metrics(data.task, outputs, targets).get(objective.removeprefix(VALID), 0.0)
+    if np.isnan(value):
+        different = counted(len(np.unique(targets, axis=0)), "different label")
+        rows = counted(len(targets), "validation row")
+        raise DataError(f"objective={objective}: undefined on {rows} with {different}")
 
 
 def build_model(

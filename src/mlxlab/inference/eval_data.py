@@ -1,7 +1,7 @@
 """Evaluation data from a source that the user names: text, or labelled rows."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,23 +23,20 @@ from mlxlab.data.dataset import (
     Table,
 )
 from mlxlab.data.labelled.encoder import LabelledEncoder
-from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.left_out import leave_out, no_number, unknown_label
-from mlxlab.data.labelled.options import left_out_options
-from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
-from mlxlab.data.labelled.table.renderer import TableRenderer
+from mlxlab.data.labelled.left_out import DEFAULT_FRACTION, Faults
+from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.document import OnError
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
-from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError, UserError
-from mlxlab.inference.predict import encode_located, row_encoder, trained_on
+from mlxlab.inference.cells import row_reading
+from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.wording import counted
 
@@ -96,8 +93,10 @@ def open_eval_rows(
         return rows
     names = [*encoder.columns, encoder.label_column]
     try:
-        on_error, max_left_out = left_out_options(node)
-        return open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
+        on_error = node.get("on_error", "strict")
+        max_left_out = node.get("max_left_out", DEFAULT_FRACTION)
+        part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
+        return Rows([part])
     except MissingColumnError as error:
         raise trained_on(error, error.missing) from None
 
@@ -109,11 +108,11 @@ def row_batches(
     encoder = row_encoder(restored.encoder)
     names = [*encoder.columns, encoder.label_column]
 
-    numbers, lines = _labelled(encoder, rows, left_out_options(node))
+    numbers, lines = _labelled(encoder, rows, node)
 
     def collate(positions: np.ndarray) -> Batch:
         ids = numbers[positions]
-        table = {name: rows.cells(name, ids) for name in names}
+        table = rows.table(names, ids)
         batch = encode_located(encoder, table, lambda row: rows.location(int(ids[row])))
         is_labelled = batch.loss_weights.reshape(len(ids), -1).any(axis=1)
         if not is_labelled.all():
@@ -128,29 +127,23 @@ def row_batches(
 
 
 def _labelled(
-    encoder: RowEncoder, rows: "Rows | ProvidedRows", options: tuple[OnError, float]
+    encoder: RowEncoder, rows: "Rows | ProvidedRows", node: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[str]]:
-    """The numbers of the rows to evaluate on, and lines on those that are left out and on white space around labels."""
+    """The numbers of the rows to evaluate on, and lines on those that are left out."""
     if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
         return np.arange(len(rows)), []
-    labelled = LabelledRows([rows])
-    cells = labelled.codes(encoder.label_column)
-    labels = cells.stripped()
-    if encoder.labels.delimiter is not None:
-        labels = labels.with_empty_cells()
-    is_regression = encoder.task.kind == "regression"
-    faults = [
-        no_number(labelled, encoder.label_column)
-        if is_regression
-        else unknown_label(labels, encoder.labels)
-    ]
-    if isinstance(encoder.renderer, TableRenderer):
-        faults += [no_number(labelled, name) for name in encoder.renderer.bounds]
-    usable, left_out = leave_out(labelled, labels, encoder.renderer.required, *options, faults)
-    return np.flatnonzero(usable), [
-        *(each.describe() for each in left_out),
-        *cells.describe_white_space(),
-    ]
+    faults = Faults(rows, node["on_error"], node["max_left_out"])
+    cells = rows.column(encoder.label_column)
+    column = encoder.labels.read(encoder.label_column, cells, rows.location)
+    faults.add_missing(column, encoder.renderer.required)
+    faults.add_unknown_labels(column, encoder.labels)
+    faults.add_unreadable(encoder.types)
+    lines = [each.describe() for each in faults.check()]
+    numbers = np.flatnonzero(faults.usable)
+    unseen = UnseenCategories()
+    for table in faults.rows.blocks(encoder.columns, numbers):
+        unseen.add(encoder, table)
+    return numbers, [*lines, *unseen.lines()]
 
 
 def report_known_rows(
@@ -170,7 +163,7 @@ def report_known_rows(
         return
     names = [*encoder.columns, encoder.label_column]
     with suppress(UserError):  # a malformed row, which the evaluation reports
-        known = data.count_known_rows({name: rows.cells(name, numbers) for name in names})
+        known = data.count_known_rows(rows.table(names, numbers))
         if any(known):
             line = describe_known_rows(known, len(numbers), source)
             logger.log(logging.WARNING if known.training else logging.INFO, line)
@@ -206,7 +199,7 @@ def row_baselines(
     elif len(numbers) > MAX_COMPARED:
         reason = f"more than {MAX_COMPARED:,} rows"
     else:
-        return data.baselines_on({name: rows.cells(name, numbers) for name in encoder.columns})
+        return data.baselines_on(rows.table(encoder.columns, numbers))
     logger.info(f"no baselines: {reason}")
     return []
 
@@ -216,14 +209,13 @@ class ProvidedRows:
     """Rows that come with a data set: what an evaluation needs of the interface of `Rows`."""
 
     name: str
-    table: Table
+    cells: Table
 
     def __len__(self) -> int:
-        return len(next(iter(self.table.values())))
+        return len(next(iter(self.cells.values())))
 
-    def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:
-        column = self.table[name]
-        return [*column] if rows is None else [column[row] for row in rows]
+    def table(self, columns: Sequence[str], rows: np.ndarray) -> Table:
+        return {name: [self.cells[name][row] for row in rows.tolist()] for name in columns}
 
     def location(self, row: int) -> str:
         return f"{self.name}:{row + 1}"
@@ -235,12 +227,3 @@ def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
     if source != "test" or not isinstance(dataset, ProvidesTestRows):
         return None
     return ProvidedRows(source, dataset.test_rows())
-
-
-def row_reading(node: dict[str, Any]) -> RowReading:
-    """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
-    if "reading" not in node:
-        return RowReading(
-            delimiter=None, encoding=None, missing=[], config=None, split=None, revision=None
-        )
-    return instantiate(node["reading"], RowReading)

@@ -8,10 +8,9 @@ from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.validate import Validator
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
-from mlxlab.inference.cells import is_frame, to_table
-from mlxlab.inference.eval_data import row_reading
+from mlxlab.inference.cells import is_frame
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.predict import predict_table, row_encoder
+from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
@@ -56,9 +55,7 @@ class LoadedModel:
             NotAllowedError: this is a language model.
             DataError: a column is missing, or a cell is malformed.
         """
-        columns = row_encoder(self._restored.encoder).columns
-        table = to_table(rows, columns, row_reading(self._restored.config["data"]).absent)
-        answers = predict_table(self._restored, table, batch_size).columns()
+        answers = predict_rows(self._restored, rows, batch_size)
         if is_frame(rows):
             import pandas as pd
 

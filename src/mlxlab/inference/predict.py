@@ -1,6 +1,8 @@
 """Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
@@ -11,16 +13,44 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
-from mlxlab.data.text.document import ErrorBudget
+from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.types import shorten
+from mlxlab.data.sources.block import ErrorBudget
+from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.sources.records import MissingColumnError
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
+from mlxlab.wording import counted
 
+logger = logging.getLogger(__name__)
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"
+
+
+class UnseenCategories:
+    """The categories of rows to predict that no training row has: the model knows nothing of them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+
+    def add(self, encoder: Encoder, table: Table) -> None:
+        """Counts those of these rows."""
+        if isinstance(encoder, LabelledEncoder):
+            for name, counts in encoder.renderer.unseen(table).items():
+                self.counts.setdefault(name, Counter()).update(counts)
+
+    def lines(self) -> list[str]:
+        """A line for each column."""
+        lines: list[str] = []
+        for name, counts in self.counts.items():
+            [(first, _)] = counts.most_common(1)
+            cells = counted(counts.total(), "cell")
+            got = f"{cells} with a category that no training row has, such as {shorten(first)}"
+            lines.append(f"column {name!r}: {got}")
+        return lines
 
 
 class MalformedRowError(DataError):
@@ -56,6 +86,18 @@ class Predictions(NamedTuple):
             return {single: [names[i] for i in self.values.argmax(axis=1).tolist()]}
         holds = self.values >= np.array(self.thresholds, np.float32)
         return {several: [[names[i] for i in np.flatnonzero(row).tolist()] for row in holds]}
+
+
+def predict_rows(restored: RestoredModel, rows: Rows, batch_size: int = 64) -> dict[str, Cells]:
+    """The columns of `Predictions` for rows held in Python; warns of categories that no training row has."""
+    encoder = row_encoder(restored.encoder)
+    table = to_table(rows, encoder.columns, row_reading(restored.config["data"]).missing)
+    columns = predict_table(restored, table, batch_size).columns()
+    unseen = UnseenCategories()
+    unseen.add(encoder, table)
+    for line in unseen.lines():
+        logger.warning(line)
+    return columns
 
 
 def predict_table(
@@ -111,9 +153,8 @@ def predict_usable(
     encoder = row_encoder(restored.encoder)
     malformed = malformed_rows(encoder, table)
     for row, fault in malformed.items():
-        errors.valid_records -= 1  # as which the reader has counted it
-        errors.skip(locations[row], f"{locations[row]}: {fault}")
-    errors.check_fraction()
+        errors.valid -= 1  # The reader has counted it as valid.
+        errors.skip(locations[row], partial("{}: {}".format, locations[row], fault))
     rows = [row for row in rows if row not in malformed]
     usable = {name: [cells[row] for row in rows] for name, cells in table.items()}
     return rows, usable, predict_table(restored, usable, batch_size)

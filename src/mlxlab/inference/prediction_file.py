@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlxlab.data.dataset import RowEncoder, Table
-from mlxlab.data.text.sources.records import missing_column
+from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError
 from mlxlab.inference.predict import Predictions
 
@@ -42,20 +42,27 @@ class PredictionFile:
     def columns(
         self, table: Table, predictions: Predictions, rows: Sequence[int]
     ) -> Mapping[str, Column]:
-        """The columns for these rows of the input; raises ConfigError if one is missing or two have one name."""
+        """The columns for these rows of the input; a prediction with the name of a kept one is `predicted_<name>`.
+
+        Raises:
+            DataError: a kept column is missing.
+            ConfigError: two columns have one name.
+        """
         own, label = predictions.columns(), self.encoder.label_column
         if self.format == "kaggle" and predictions.task.kind == "regression":
             own = {label: own["value"]}
         elif self.format == "kaggle":
             own = predictions.label_columns(label, label, self.encoder.label_cells)
-        if lacking := [name for name in self.keep if name not in table]:
-            raise ConfigError(f"keep: {missing_column(lacking[0], list(table))}")
+        require_columns(self.keep, list(table), "keep")
         kept: dict[str, Column] = {name: table[name] for name in self.keep}
-        if twice := sorted(kept.keys() & own.keys()):
-            raise ConfigError(
-                f"keep={twice[0]}: a prediction has this name; rename the column of the input"
-            )
-        return {**(kept or {"row": rows}), **own}
+        renamed = {
+            f"predicted_{name}" if name in kept else name: each for name, each in own.items()
+        }
+        for name in kept:
+            if name in renamed:
+                way = "a prediction has this name; rename the column of the input"
+                raise ConfigError(f"keep={name}: {way}")
+        return {**(kept or {"row": rows}), **renamed}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:
         """Lines of CSV (RFC 4180, UTF-8); an apostrophe before a text that a spreadsheet would run as a formula."""

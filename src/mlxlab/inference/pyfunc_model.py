@@ -30,15 +30,11 @@ class PyfuncModel(PythonModel):
     def predict(  # type: ignore[no-untyped-def]
         self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        from mlxlab.inference.cells import to_table
-        from mlxlab.inference.eval_data import row_reading
-        from mlxlab.inference.predict import fill_mask, predict_table, row_encoder
+        from mlxlab.inference.predict import fill_mask, predict_rows
 
         table, task = pd.DataFrame(model_input), self.restored.encoder.task
         if task.kind != "language_modelling":
-            columns = row_encoder(self.restored.encoder).columns
-            rows = to_table(table, columns, row_reading(self.restored.config["data"]).absent)
-            return pd.DataFrame(predict_table(self.restored, rows).columns())
+            return pd.DataFrame(predict_rows(self.restored, table))
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:
             return pd.DataFrame({"filled": [fill_mask(self.restored, text) for text in texts]})

@@ -175,7 +175,7 @@ def restore_from(path: Path) -> RestoredModel:
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:
-    from mlxlab.data.labelled.encoder import same_columns
+    from mlxlab.data.labelled.encoder import same_texts
 
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
@@ -187,7 +187,7 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
             first.task,
         ):
             raise DataError(f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {pair}")
-        if not same_columns(encoder, first):
+        if not same_texts(encoder, first):
             raise DataError(f"{folder / ENSEMBLE_FILE}: expected the same texts of a row, {pair}")
     for each in restored:
         _refuse_long_rows(each.model, first, members[0])

@@ -1,9 +1,11 @@
 """Splits: stratified, by folds, by groups and by time."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.split import SplitOptions, parse_times, split_rows
+from mlxlab.data.labelled.split import SplitOptions, read_times, split_rows
+from mlxlab.data.labelled.types import number_of_row
 from mlxlab.errors import ConfigError, DataError
 
 
@@ -72,33 +74,31 @@ def test_the_method_names_what_decides():
     ), "no seed"
 
 
-def test_times_are_numbers_or_dates():
-    def where(value):
-        return f"row {value}"
+def times_of(*cells):
+    return read_times("day", pa.chunked_array([cells], pa.string()), number_of_row)
 
-    assert parse_times(["2", "10"], where).tolist() == [2, 10]
-    assert np.argsort(
-        parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00"], where)
-    ).tolist() == [1, 0, 2]
-    assert np.diff(
-        parse_times(["2024-01-01T01:00+02:00", "2024-01-01T00:30+00:00"], where)
-    ).tolist() == [5400]
+
+def test_times_are_numbers_or_dates():
+    assert times_of("2", "10").tolist() == [2, 10]
+    assert np.argsort(times_of("2024-01-02", "2023-12-31", "2024-01-02T12:00")).tolist() == [
+        1,
+        0,
+        2,
+    ]
+    assert np.diff(times_of("2024-01-01T01:00+02:00", "2024-01-01T00:30+00:00")).tolist() == [5400]
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("cells", "message"),
     [
-        (["2024-01-02", "soon"], "row 1: expected a number or a date"),
-        (
-            ["2024-01-02", "2024-01-02T00:00Z"],
-            "row 1: expected an offset from UTC in all times or in none",
-        ),
-        (["1", "NaN"], "row 1: expected a finite number, got 'NaN'"),
+        (["2024-01-02", "soon"], "row 2: column 'day': expected a date or time"),
+        (["2024-01-02", "2024-01-02T00:00Z"], "row 2: column 'day': .* without a zone"),
+        (["1", "NaN"], "row 2: column 'day': expected a finite number, got 'NaN'"),
     ],
 )
-def test_times_that_cannot_be_compared_are_refused_with_their_place(values, message):
+def test_times_that_cannot_be_compared_are_refused_with_their_place(cells, message):
     with pytest.raises(DataError, match=message):
-        parse_times(values, "row {}".format)
+        times_of(*cells)
 
 
 @pytest.mark.parametrize("fault", [{"groups": np.zeros(4, int)}, {"times": np.ones(4)}])

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.split import parse_overlap
-from mlxlab.data.labelled.text_classification import TextClassificationDataset
 from mlxlab.data.row_locations import LocatesRows
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
@@ -197,7 +197,7 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
     )
     with pytest.raises(
         DataError,
-        match=r"4 of 44 records are malformed, .* data\.max_left_out=0\.1 leaves them out",
+        match=r"4 of 44 rows are malformed, more than data\.max_left_out=0\.01; the first: .*:42",
     ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
@@ -278,7 +278,7 @@ def test_all_rows_that_cannot_be_used_are_named_at_once(make):
         "rows.csv:2: column 'label': a row without a label (1 of 60 rows)"
         "; rows.csv:7: column 'text': an empty text (1 of 60 rows)"
         "; rows.csv:9: column 'label': class 'odd' has a single row (as 1 more), expected at least 2 to split them"
-        "; to leave them out: data.on_error=skip data.max_left_out=0.04"
+        " (2 of 60 rows); to leave them out: data.on_error=skip data.max_left_out=0.07"
     )
     numbers = [row | {"label": "" if n == 3 else str(n / 7)} for n, row in enumerate(ROWS)]
     with pytest.raises(
@@ -315,18 +315,18 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"text_column": "texts"}, "data.text_column=texts: no column 'texts' in "),
+        ({"text_column": "texts"}, "rows.csv: no column 'texts', expected one of 'text', 'label'"),
         ({"text_column": ["text", "more"]}, "data.text_column[1]=more: "),
-        ({"label_column": "lable"}, "data.label_column=lable: "),
-        ({"label_column": "lable"}, "rows.csv:1, expected one of text, label"),
+        ({"target": "lable"}, "data.target=lable: "),
+        ({"target": "lable"}, "did you mean label?"),
         ({"group_column": "g"}, "data.group_column=g: "),
         (
-            {"text_column": ["text", "txt"], "label_column": "lable"},
-            "no columns 'txt', 'lable' in ",
+            {"text_column": ["text", "txt"], "target": "lable"},
+            "no columns 'txt', 'lable', expected",
         ),
         (
-            {"text_column": "txt", "label_column": "lable"},
-            "data.text_column=txt, data.label_column=lable: ",
+            {"text_column": "txt", "target": "lable"},
+            "data.text_column=txt, data.target=lable: ",
         ),
     ],
 )
@@ -337,7 +337,7 @@ def test_a_missing_column_is_named(make, keys, message):
 
 
 @pytest.mark.parametrize(
-    "keys", [{"label_column": "text"}, {"text_column": ["text", "text"]}, {"group_column": "label"}]
+    "keys", [{"target": "text"}, {"text_column": ["text", "text"]}, {"group_column": "label"}]
 )
 def test_one_column_has_one_meaning(make, keys):
     with pytest.raises(ConfigError, match="this column is"):
@@ -351,25 +351,18 @@ def test_a_class_of_a_single_row_is_refused_with_its_line(make):
         make([*ROWS[:4], {"text": "odd", "label": "rare"}, *ROWS[4:]])
 
 
-def test_classes_of_a_single_row_are_refused(make):
+def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_used(make):
     rows = [
         *ROWS[:5],
         ROWS[5] | {"label": ""},
         *ROWS[6:],
         *({"text": label, "label": label} for label in ("n/a", "odd")),
     ]
-    with pytest.raises(
-        DataError, match=r"class 'n/a' has a single row \(as 1 more\), .* 1 of 62 rows .* no label"
-    ):
+    with pytest.raises(DataError, match=r"3 of 62 rows .* no label or are the only ones of their"):
         make(rows, on_error="skip", max_left_out=0.02)
-    reading = RowReading(
-        delimiter=None,
-        encoding=None,
-        missing=["n/a", "odd"],
-        config=None,
-        split=None,
-        revision=None,
-    )
+    data = make(rows, on_error="skip", max_left_out=0.05)
+    assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
+    reading = RowReading(missing=["n/a", "odd"])
     data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
     assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
 
@@ -407,7 +400,7 @@ def test_several_labels_and_numbers_become_their_targets(make, tmp_path):
     assert batch.loss_weights.all()
     data.save(tmp_path)
     table = {"text": ["a", "b"], "label": [None, "b"]}
-    again = TextClassificationDataset.restore_encoder(tmp_path).encode_rows(table)
+    again = LabelledDataset.restore_encoder(tmp_path).encode_rows(table)
     assert again.targets.tolist() == [[0, 0, 0], [0, 1, 0]]
     assert again.loss_weights.all()
     numbers = make([row | {"label": n / 4 + 0.01} for n, row in enumerate(rows)])
@@ -420,7 +413,7 @@ def test_several_labels_and_numbers_become_their_targets(make, tmp_path):
 def test_the_restored_encoder_makes_the_batches_of_validation(make, tmp_path):
     data = make()
     data.save(tmp_path)
-    encoder = TextClassificationDataset.restore_encoder(tmp_path)
+    encoder = LabelledDataset.restore_encoder(tmp_path)
     batch = next(iter(data.valid))
     table = {name: [ROWS[n][name] for n in batch.example_ids] for name in ("text", "label")}
     again = encoder.encode_rows(table)
@@ -436,11 +429,12 @@ def test_a_damaged_encoder_is_refused(make, tmp_path):
     make().save(tmp_path)
     path = tmp_path / "data.json"
     text = path.read_text()
-    restore = partial(TextClassificationDataset.restore_encoder, tmp_path)
+    restore = partial(LabelledDataset.restore_encoder, tmp_path)
     for old, new in (
-        ('"columns"', '"colums"'),
-        ('"text"', '"label"'),
-        ("classification/1", "classification/9"),
+        ('"templates"', '"template"'),
+        ('"fields": [\n     "text"', '"fields": [\n     "label"'),
+        ('"kind": "text"', '"kind": "texts"'),
+        ("labelled/1", "labelled/9"),
     ):
         assert old in text
         path.write_text(text.replace(old, new))
@@ -471,12 +465,6 @@ def test_white_space_around_a_label_does_not_make_another_class(make):
     ]
     data = make([ROWS[0], *padded, *ROWS[5:]])
     assert data.task.labels == ("bad", "good")
-    [line] = [line for line in data.sources if "white space" in line]
-    assert re.search(
-        r"rows\.csv: label: white space around 4 labels is ignored, the first at .*rows\.csv:3$",
-        line,
-    )
-    assert not any("white space" in line for line in make().sources)
 
 
 def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):

@@ -14,7 +14,7 @@ MODEL = [
 DATA = [
     "data=text_classification",
     "data.text_column=text",
-    "data.label_column=label",
+    "data.target=label",
     "data.seq_len=8",
 ]
 

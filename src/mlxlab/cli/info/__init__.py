@@ -2,7 +2,7 @@
 
     mlxlab info [model=transformer] [data=...] [any other key of train]
     mlxlab info run=RUN_FOLDER
-    mlxlab info data data.source=FILE [data.text_column=TEXT data.label_column=LABEL]
+    mlxlab info data data.source=FILE [data.text_column=TEXT data.target=LABEL]
     mlxlab info presets [vocab_size=16000] [classes=2]
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...

@@ -6,33 +6,23 @@ from mlxlab.markdown import markdown_table
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.columns import ColumnSummary
-    from mlxlab.data.labelled.rows import Rows
+    from mlxlab.data.labelled.rows import Part
 
 
-def column_table(columns: "list[ColumnSummary]", rows: "Rows") -> str:
-    """The number of rows, and what each column holds."""
-    head = ["column", "holds", "missing", "different values", "first"]
+def column_table(columns: "list[ColumnSummary]", part: "Part") -> str:
+    """The number of rows, and the type of each column; then what is wrong with columns without one."""
+    head = ["column", "type", "missing", "different values", "first"]
     cells = [
-        [
-            _cell(each.name),
-            _content(each),
-            f"{each.missing:,}",
-            f"{each.values:,}",
-            _cell(each.first),
-        ]
+        [_cell(each.name), each.type, f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]
         for each in columns
     ]
-    skipped = f", and {rows.malformed:,} that cannot be read" if rows.malformed else ""
-    skipped += f", the first: {rows.first_malformed.text}" if rows.first_malformed else ""
-    return f"{rows.name}: {len(rows):,} rows{skipped}\n\n{markdown_table(head, cells, 'llrrl')}"
-
-
-def _content(column: "ColumnSummary") -> str:
-    if not column.num_no_numbers:
-        return column.content
-    return _cell(
-        f"probably numbers, with text such as {column.no_number!r} in {column.num_no_numbers:,} cells"
-    )
+    skipped = ""
+    if part.malformed:
+        first = f", the first: {part.first_malformed}"
+        skipped = f", and {part.malformed:,} that cannot be read{first}"
+    faults = "".join(f"\n\n{each.fault}" for each in columns if each.fault)
+    table = markdown_table(head, cells, "llrrl")
+    return f"{part.source.name}: {len(part.table):,} rows{skipped}\n\n{table}{faults}"
 
 
 def _cell(text: str) -> str:

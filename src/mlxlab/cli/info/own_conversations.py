@@ -11,7 +11,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.wording import counted
 
 OPTION, MODEL = "instruct", "transformer"
-COLUMNS = {"data.text_column", "data.label_column", "data.target"}  # of labelled rows
+COLUMNS = {"data.text_column", "data.target"}  # of labelled rows
 
 
 def are_conversations(args: list[str], source: str) -> bool:

@@ -14,12 +14,12 @@ from mlxlab.errors import ConfigError
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
-    from mlxlab.data.labelled.rows import Rows
-    from mlxlab.data.labelled.table.dataset import TableDataset
-    from mlxlab.data.labelled.text_classification import TextClassificationDataset
+    from mlxlab.data.labelled.dataset import LabelledDataset
+    from mlxlab.data.labelled.rows import Part
+    from mlxlab.data.labelled.types import ColumnType
 
 # The keys of the columns that a data set cannot do without.
-NEEDED = {"text_classification": ("text_column", "label_column"), "table": ("target",)}
+NEEDED = {"text_classification": ("text_column", "target"), "table": ("target",)}
 
 
 def data(json: bool = False, *, args: list[str]) -> None:
@@ -37,7 +37,8 @@ def data(json: bool = False, *, args: list[str]) -> None:
     if are_conversations(args, typed["data.source"]):
         show_conversations(args, json)
         return
-    option = typed.get("data", "table" if "data.target" in typed else "text_classification")
+    is_text = "data.text_column" in typed or "data.target" not in typed
+    option = typed.get("data", "text_classification" if is_text else "table")
     if option not in NEEDED:
         raise ConfigError(
             f"data={option}: expected data=text_classification, data=table or data=instruct"
@@ -48,24 +49,28 @@ def data(json: bool = False, *, args: list[str]) -> None:
     config = composer.checked_values(resolve=True)
 
     from mlxlab.data.labelled.columns import summarize
+    from mlxlab.data.labelled.rows import Rows
 
-    rows = _open_rows(config["data"])
-    columns = summarize(rows)
-    report: dict[str, Any] = {"columns": [each._asdict() for each in columns], "rows": len(rows)}
-    if not json:
-        terminal.show(f"{column_table(columns, rows)}\n")
-    names = {each.name for each in columns}
+    part = _open_rows(config["data"])
+    rows = Rows([part])
     needed = {str(config["data"][key]) for key in NEEDED[option]}
-    if columns_are_typed or needed <= names:
-        checked = _check(config)
-        report |= checked
-        if not json:
-            terminal.show("\n".join([*checked["messages"], *_length(checked)]))
+    checked: dict[str, Any] = {}
+    types: Mapping[str, ColumnType] = {}
+    if columns_are_typed or needed <= set(rows.columns):
+        dataset = _build(config)
+        encoder = dataset.encoder
+        types = {**encoder.types, encoder.label_column: encoder.labels.type}
+        checked = _describe(dataset, config["trainer"])
+    columns = summarize(rows, types)
     if json:
-        print_json(report)
+        print_json({"columns": [each._asdict() for each in columns], "rows": len(rows)} | checked)
+        return
+    terminal.show(f"{column_table(columns, part)}\n")
+    if checked:
+        terminal.show("\n".join([*checked["messages"], *_length(checked)]))
 
 
-def _open_rows(node: dict[str, Any]) -> "Rows":
+def _open_rows(node: dict[str, Any]) -> "Part":
     from mlxlab.config.instantiate import instantiate
     from mlxlab.data.labelled.rows import RowReading, open_rows
 
@@ -75,21 +80,26 @@ def _open_rows(node: dict[str, Any]) -> "Rows":
     )
 
 
-def _check(config: dict[str, Any]) -> dict[str, Any]:
+def _build(config: dict[str, Any]) -> "LabelledDataset":
     """The data as a run of the config has it, but for rows that cannot be used, which are counted and left out."""
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.data.dataset import RunLength, auto_epochs
-    from mlxlab.data.labelled.split import parse_overlap
     from mlxlab.experiment.build import build_data
 
     lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
+    node = config["data"] | lenient
     with tempfile.TemporaryDirectory() as folder:
-        node = config["data"] | lenient
-        dataset: TextClassificationDataset | TableDataset
-        dataset = build_data(config | {"data": node}, project_root(), None, Path(folder))  # type: ignore[assignment]
-    batches, trainer = dataset.train.batches_per_epoch, config["trainer"]
+        dataset: Any = build_data(config | {"data": node}, project_root(), None, Path(folder))
+    return dataset
+
+
+def _describe(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, Any]:
+    """What a run would read, leave out, split and learn."""
+    from mlxlab.data.dataset import RunLength, auto_epochs
+    from mlxlab.data.labelled.split import parse_overlap
+
+    batches = dataset.train.batches_per_epoch
     epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
     overlaps = [*filter(None, map(parse_overlap, dataset.sources))]
@@ -100,6 +110,8 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         "left_out": lengths.left_out,
         "truncated": lengths.too_long,
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
+        "giveaways": dataset.giveaways,
+        "look_alikes": dataset.look_alikes,
         "overlaps": [each._asdict() for each in overlaps],
         "epochs": epochs,
         "steps_per_epoch": batches,

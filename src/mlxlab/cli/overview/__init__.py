@@ -10,7 +10,7 @@ FIRST = {
     "train experiment=titanic hydra.run.dir=outputs/first": "train a classifier on the Titanic data",
     "train hydra.run.dir=outputs/first resume=auto": "continue it, if it was stopped or killed",
     "predict run=outputs/first input=test output=predictions.csv": "predict rows with it",
-    "train data=text_classification data.source=my.csv data.text_column=TEXT data.label_column=LABEL": "your own data",
+    "train data=text_classification data.source=my.csv data.text_column=TEXT data.target=LABEL": "your own data",
     "runs list": "all runs, with their metrics",
     "doctor": "check the installation",
 }

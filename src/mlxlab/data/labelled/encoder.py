@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
 import numpy as np
+import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import Encoder, Table
-from mlxlab.data.labelled.labels import Column, Labels, LabelState, Targets, restore_labels
+from mlxlab.data.labelled.labels import LabelColumn, Labels, Targets, restore_labels
+from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
+NO_LABELS = LabelColumn("", [], np.zeros(0, np.int64), number_of_row)
 Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
 
 
@@ -25,6 +28,10 @@ class Renderer(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """The columns that it reads."""
+
+    @property
+    def types(self) -> Mapping[str, ColumnType]:
+        """The type of each column."""
 
     @property
     def is_pair(self) -> bool:
@@ -37,6 +44,12 @@ class Renderer(Protocol):
     def render(self, table: Table) -> Texts:
         """The texts of each row. A row whose text is empty is not an error here."""
 
+    def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
+        """The categories that no training row has, and in how many of these rows they are, by column."""
+
+    def rules(self) -> Sequence[object]:
+        """How texts are made, apart from the names of columns: equal for renderers that make the same texts."""
+
     def state_dict(self) -> Mapping[str, object]:
         """JSON from which the same renderer can be made."""
 
@@ -46,7 +59,7 @@ class EncoderState(TypedDict):
 
     format: str
     label_column: str
-    labels: LabelState
+    labels: dict[str, object]
     renderer: dict[str, object]
     seq_len: Annotated[int, Ge(8), Le(8192)]
     tokenizer: str
@@ -73,6 +86,10 @@ class LabelledEncoder:
         return self.renderer.columns
 
     @property
+    def types(self) -> Mapping[str, ColumnType]:
+        return self.renderer.types
+
+    @property
     def label_cells(self) -> Sequence[str]:
         return self.labels.names
 
@@ -84,19 +101,21 @@ class LabelledEncoder:
                 raise DataError(
                     f"row {row}: column {', '.join(map(repr, self.columns))}: an empty text"
                 )
-        targets = self.labels.encode(self._label_column(table, len(texts)))
-        return self.collate(
-            self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts))
-        )
+        rows = np.arange(len(texts))
+        tokens = self.tokenize(texts)
+        return self.collate(tokens, self._targets(table, len(texts)), rows, rows)
 
-    def _label_column(self, table: Table, rows: int) -> Column:
-        cells = table.get(self.label_column, [None] * rows)
-        values = list(dict.fromkeys(cell for cell in cells if cell is not None))
-        numbers = {value: number for number, value in enumerate(values)}
-        codes = np.array([-1 if cell is None else numbers[cell] for cell in cells], np.int64)
-        column = Column(self.label_column, values, codes, lambda row: f"row {row + 1}")
-        holds_none = self.labels.delimiter is not None and self.label_column in table
-        return column.stripped().with_empty_cells() if holds_none else column.stripped()
+    def _targets(self, table: Table, count: int) -> Targets:
+        """Targets of the rows; all have weight 0 without a column of labels."""
+        if self.label_column not in table:
+            return Targets(np.full(count, -1), self.labels.encode(NO_LABELS).values)
+        cells = pa.chunked_array([table[self.label_column]], pa.string())
+        column = self.labels.read(self.label_column, cells, number_of_row)
+        return self.labels.encode(column)
+
+    def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
+        """As `Renderer`."""
+        return self.renderer.unseen(table)
 
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
@@ -144,21 +163,16 @@ class LabelledEncoder:
         write_json(folder / "data.json", state)
 
 
-def same_columns(first: Encoder, second: Encoder) -> bool:
-    """Whether two encoders make the same texts of the same columns; True where that is unknown."""
+def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bool:
+    """Whether two encoders make the same texts of the same columns; True where that is unknown.
+
+    Args:
+        any_columns: columns may have other names.
+    """
     if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
         return True
-    return first.renderer.state_dict() == second.renderer.state_dict()
-
-
-def same_texts(first: Encoder, second: Encoder) -> bool:
-    """As `same_columns`, but a column of texts may have another name."""
-    if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
-        return True
-    rules = [
-        {**each.renderer.state_dict(), "columns": len(each.columns)} for each in (first, second)
-    ]
-    return rules[0] == rules[1]
+    same_columns = any_columns or list(first.columns) == list(second.columns)
+    return same_columns and first.renderer.rules() == second.renderer.rules()
 
 
 def read_state(folder: Path, format_name: str) -> EncoderState:

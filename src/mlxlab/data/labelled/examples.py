@@ -12,10 +12,9 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key, describe_tokens
 from mlxlab.data.dataset import Baseline, KnownRows, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
-from mlxlab.data.labelled.labelled_rows import LabelledRows, hash_rows
-from mlxlab.data.labelled.labels import Column, Labels
 from mlxlab.data.labelled.options import LabelledOptions
-from mlxlab.data.labelled.row_split import RowSplit, digest
+from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.rows import hash_rows
 from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
@@ -56,27 +55,29 @@ class LabelledExamples:
     The training rows are in memory only as targets and lengths; texts and tokens are read from mapped files.
 
     Args:
-        rows: all rows, of which `split` names those that are used.
-        column: the label column of all rows.
-        labels, renderer: fitted on the training rows.
+        prepared: the rows, and what was fitted on those for training.
+        renderer: fitted on the training rows too.
     """
 
     def __init__(
         self,
-        rows: LabelledRows,
-        split: RowSplit,
-        column: Column,
-        labels: Labels,
+        prepared: PreparedRows,
         renderer: Renderer,
         options: LabelledOptions,
         run: Run,
     ) -> None:
-        self.rows, self.split, self.labels, self.renderer = rows, split, labels, renderer
+        rows = prepared.rows
+        split = prepared.split
+        labels = prepared.labels
+        self.rows = rows
+        self.split = split
+        self.labels = labels
+        self.renderer = renderer
         seq_len = options["seq_len"]
         self._numbers = np.concatenate(
             split[:3]
         )  # of the rows, training first; a position is an index into it
-        self.targets = labels.encode(column.take(self._numbers))
+        self.targets = labels.encode(prepared.column.take(self._numbers))
         content = {
             "sources": rows.fingerprint,
             "split": split.digests(),
@@ -88,7 +89,9 @@ class LabelledExamples:
             Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained)
         )
         self.tokenizer, self.curve = fit.tokenizer, fit.curve
-        self.encoder = LabelledEncoder(renderer, labels, column.name, fit.tokenizer, seq_len)
+        self.encoder = LabelledEncoder(
+            renderer, labels, prepared.column.name, fit.tokenizer, seq_len
+        )
         self.task = self.encoder.task
         tokens_key = content_key(
             format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content
@@ -127,7 +130,7 @@ class LabelledExamples:
             len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at)
         )
         self.sources = [
-            *(line for part in rows.parts for line in part.description),
+            *(part.describe() for part in rows.parts),
             *split.lines,
             f"{rows.name}: {self._describe_labels()}",
             *(f"{rows.name}: {line}" for line in fit.lines),
@@ -140,6 +143,12 @@ class LabelledExamples:
     def training_targets(self) -> np.ndarray:
         """Of all training rows, as in a `Batch`."""
         return self.targets.of(np.arange(len(self.split.train)))[0]
+
+    @property
+    def valid_targets(self) -> np.ndarray:
+        """Of all validation rows, as in a `Batch`."""
+        first = len(self.split.train)
+        return self.targets.of(np.arange(first, first + len(self.split.valid)))[0]
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -158,10 +167,6 @@ class LabelledExamples:
         if self.task.kind == "classification":
             return np.bincount(values, minlength=self.task.num_classes).tolist()
         return values.sum(axis=0).astype(int).tolist() if self.task.kind == "multi_label" else []
-
-    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """The texts of rows by number, two of a pair on a line each."""
-        return self.texts_of(self.baseline_rows(), np.asarray(ids, np.int64))
 
     def count_known_rows(self, table: Table) -> KnownRows:
         """As `RecognizesRows`."""
@@ -193,18 +198,16 @@ class LabelledExamples:
             table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64))
         )
 
-    def text_baselines(self, other: Table | None = None) -> list[Baseline]:
-        """The constant, and predictions by the words of the texts; arguments as for `baseline_rows`."""
+    def text_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        """The constant, and predictions by the words of the texts."""
         from mlxlab.data.labelled.baselines import constant_baseline
         from mlxlab.data.labelled.text_baselines import tfidf_baselines
 
-        rows, targets = self.baseline_rows(other), self.training_targets
+        targets = self.training_targets
         _, valid, test = rows.split
         constant = constant_baseline(targets, len(valid), len(test), self.task)
-        return [
-            constant,
-            *tfidf_baselines(partial(self.texts_of, rows), rows.split, targets, self.task),
-        ]
+        texts = partial(self.texts_of, rows)
+        return [constant, *tfidf_baselines(texts, rows.split, targets, self.task)]
 
     def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:
         """The texts of these rows, two of a pair on a line each."""

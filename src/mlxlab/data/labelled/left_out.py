@@ -1,28 +1,128 @@
 """Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.data.labelled.labelled_rows import LabelledRows
-from mlxlab.data.labelled.labels import Column, Labels, is_number, shorten
-from mlxlab.data.labelled.rows import Rows
-from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, OnError
+from mlxlab.data.labelled.labels import LabelColumn, Labels
+from mlxlab.data.labelled.rows import Part, Rows
+from mlxlab.data.labelled.types import ColumnType, distinct_texts
+from mlxlab.data.sources.block import OnError
 from mlxlab.errors import DataError
 
 LEFT_OUT = " and are left out"  # in the line on the rows of a source
 MALFORMED = "are malformed"
+DEFAULT_FRACTION = 0.01  # of data.max_left_out
 
 
 class Fault(NamedTuple):
     """Rows that cannot be used because of a cell in this column."""
 
     column: str
-    reason: str  # "have no label"
+    reason: str  # such as "have no label"
     rows: np.ndarray  # (N,) True where
-    describe: Callable[[str], str]  # the fault of a cell, for messages
+    message: str  # what is wrong with the first of them
+
+
+class Faults:
+    """The rows of some sources that cannot be used, by fault.
+
+    Args:
+        max_fraction: of the rows of a source, malformed ones included, that may be left out.
+    """
+
+    def __init__(self, rows: Rows, on_error: OnError, max_fraction: float) -> None:
+        self.rows = rows
+        self.on_error = on_error
+        self.max_fraction = max_fraction
+        self.faults: list[Fault] = []
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) True for rows without a fault."""
+        usable = np.ones(len(self.rows), bool)
+        for fault in self.faults:
+            usable &= ~fault.rows
+        return usable
+
+    def add(self, column: str, reason: str, rows: np.ndarray, message: str) -> None:
+        """Counts these rows, (N,) True where, as unusable."""
+        if rows.any():
+            self.faults.append(Fault(column, reason, rows, message))
+
+    def add_missing(
+        self, labels: LabelColumn, required: Sequence[str], time_column: str | None = None
+    ) -> None:
+        """Counts the rows without a label, without one of these texts, or of the first source without a time."""
+        self.add(labels.name, "have no label", labels.codes < 0, "a row without a label")
+        for name in required:
+            self.add(name, "have an empty text", self.rows.blank(name), "an empty text")
+        if time_column is not None:
+            is_first = np.arange(len(self.rows)) < self.rows.starts[1]
+            blank = self.rows.blank(time_column) & is_first
+            self.add(time_column, "have no time", blank, "a row without a time")
+
+    def add_unknown_labels(self, column: LabelColumn, labels: Labels) -> None:
+        """Counts the rows with a label that no training row has, or that is no number."""
+        messages = [labels.fault(column, code) for code in range(len(column.values))]
+        is_amount = labels.kind == "regression"
+        reason = "have a label that is no number" if is_amount else "have an unknown label"
+        self._add_values(column.name, reason, messages, column.codes)
+
+    def add_unreadable(self, types: Mapping[str, ColumnType]) -> None:
+        """Counts the rows with a cell that is not of the type of its column."""
+        for name, column_type in types.items():
+            if column_type.kind not in ("text", "category"):
+                texts, codes = distinct_texts(self.rows.column(name))
+                messages = [_fault_of(text, column_type) for text in texts]
+                reason = f"have a cell that is no {column_type.kind}"
+                self._add_values(name, reason, messages, codes)
+
+    def _add_values(
+        self, column: str, reason: str, messages: Sequence[str], codes: np.ndarray
+    ) -> None:
+        """Counts the rows whose value has a message."""
+        is_faulty = np.array([*map(bool, messages), False])[codes]
+        if is_faulty.any():
+            self.add(column, reason, is_faulty, messages[codes[np.argmax(is_faulty)]])
+
+    def check(self) -> "list[LeftOut]":
+        """The rows that are left out, by source.
+
+        Raises:
+            DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
+        """
+        usable = self.usable
+        if self.on_error == "strict" and not usable.all():
+            raise DataError(self._describe(usable))
+        left_out: list[LeftOut] = []
+        for number, part in enumerate(self.rows.parts):
+            span = slice(*self.rows.starts[number : number + 2])
+            if part.malformed or not usable[span].all():
+                left_out.append(self._left_out(part, span, ~usable[span]))
+                left_out[-1].check(self.max_fraction)
+        return left_out
+
+    def _describe(self, usable: np.ndarray) -> str:
+        """Every kind of fault, so that one look mends them all."""
+        texts: list[str] = []
+        for column, _, rows, message in self.faults:
+            where = f"{self.rows.location(int(np.argmax(rows)))}: column {column!r}"
+            texts.append(f"{where}: {message} ({int(rows.sum()):,} of {len(rows):,} rows)")
+        parts = np.split(usable, self.rows.starts[1:-1])
+        largest = max(1 - part.mean() for part in parts if len(part))
+        return "; ".join(texts) + way_to_leave_out(largest)
+
+    def _left_out(self, part: Part, span: slice, unusable: np.ndarray) -> "LeftOut":
+        reasons = [fault.reason for fault in self.faults if fault.rows[span].any()]
+        if part.malformed:
+            reasons.append(MALFORMED)
+        first = part.first_left_out(int(np.argmax(unusable)) if unusable.any() else None)
+        count = int(unusable.sum()) + part.malformed
+        total = len(part.table) + part.malformed
+        return LeftOut(part.source.name, count, total, list(dict.fromkeys(reasons)), first)
 
 
 class LeftOut(NamedTuple):
@@ -36,144 +136,38 @@ class LeftOut(NamedTuple):
 
     def describe(self) -> str:
         """A line for the log and the report."""
-        return f"{self._counted()}{LEFT_OUT}{self.first and f', the first at {self.first}'}"
+        first = f", the first at {self.first}" if self.first else ""
+        return f"{self._counted()}{LEFT_OUT}{first}"
 
     def check(self, max_fraction: float) -> None:
         """Raises DataError if these are a larger fraction of the rows."""
-        if self.left_out > max_fraction * self.rows:
-            if self.left_out == self.rows:
-                raise DataError(f"{self._counted()}: no row is left")
+        share = self.left_out / self.rows
+        if share == 1:
+            raise DataError(f"{self._counted()}: no row is left")
+        if share > max_fraction:
             limit = f"more than data.max_left_out={max_fraction:g}"
-            raise DataError(
-                f"{self._counted()}, {limit}{way_to_leave_out(self.left_out / self.rows)}"
-            )
+            raise DataError(f"{self._counted()}, {limit}{way_to_leave_out(share)}")
 
     def _counted(self) -> str:
         share = 100 * self.left_out / self.rows
         percent = f"{share:.0f}" if share >= 10 else f"{share:.2g}"
-        return f"{self.source}: {self.left_out:,} of {self.rows:,} rows ({percent} %) {' or '.join(self.reasons)}"
-
-
-def leave_out(
-    rows: LabelledRows,
-    labels: Column,
-    required: Sequence[str],
-    on_error: OnError,
-    max_fraction: float,
-    others: Sequence[Fault] = (),
-    find_single_rows: Callable[[np.ndarray], str] = lambda usable: "",
-) -> tuple[np.ndarray, list[LeftOut]]:
-    """(N,) True for rows with a label and texts, and those that are left out, by source.
-
-    Args:
-        required: the columns that may not be blank.
-        max_fraction: of the rows of a source, malformed ones included, that may be left out.
-        others: further faults.
-        find_single_rows: the fault of classes of one row among the usable rows of the first source, or "".
-
-    Raises:
-        DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
-    """
-    faults = [
-        Fault(labels.name, "have no label", labels.codes < 0, lambda cell: "a row without a label")
-    ]
-    faults += [
-        Fault(each, "have an empty text", rows.blank(each), lambda cell: "an empty text")
-        for each in required
-    ]
-    faults += others
-    usable = ~np.logical_or.reduce([fault.rows for fault in faults])
-    if on_error == "strict":
-        _refuse(rows, faults, ~usable, find_single_rows)
-    left_out = []
-    for part, start, end in zip(
-        rows.parts, rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True
-    ):
-        unusable = ~usable[start:end]
-        if not part.malformed and not unusable.any():
-            continue
-        reasons = [fault.reason for fault in faults if fault.rows[start:end].any()]
-        each = _describe_part(part, unusable, list(dict.fromkeys(reasons)))
-        each.check(max_fraction)
-        left_out.append(each)
-    return usable, left_out
-
-
-def no_time(rows: LabelledRows, name: str) -> Fault:
-    """The rows of the first source without a cell in the column of times."""
-    blank = rows.blank(name) & (np.arange(len(rows)) < rows.starts[1])
-    return Fault(name, "have no time", blank, lambda cell: "a row without a time")
-
-
-def no_number(rows: LabelledRows, name: str) -> Fault:
-    """The rows with a cell that is neither missing nor a finite number."""
-    reason, unusable = "have text in a column of numbers", _holds_no_number(rows.codes(name))
-    return Fault(
-        name, reason, unusable, lambda cell: f"expected a finite number, got {shorten(cell)!r}"
-    )
-
-
-def unknown_label(column: Column, labels: Labels) -> Fault:
-    """The rows with a label that no training row has."""
-    names = [[cell] for cell in column.values]
-    if labels.kind == "multi_label":
-        names = [column.labels(code, labels.delimiter) for code in range(len(names))]
-    listed = zip(column.values, names, strict=True)
-    unknown = {cell: [name for name in each if not labels.knows(name)] for cell, each in listed}
-    rows = np.array([*map(bool, unknown.values()), False])[
-        column.codes
-    ]  # -1, a missing cell, is the last
-    return Fault(
-        column.name,
-        "have an unknown label",
-        rows,
-        lambda cell: labels.describe_unknown(unknown[cell][0]),
-    )
-
-
-def _refuse(
-    rows: LabelledRows,
-    faults: Sequence[Fault],
-    unusable: np.ndarray,
-    find_single_rows: Callable[[np.ndarray], str],
-) -> None:
-    """Raises DataError for rows that cannot be used; it names every kind of fault, so that one look mends them all."""
-    if not unusable.any():
-        return
-    lost = [int(part.sum()) for part in np.split(unusable, rows.starts[1:-1])]
-    counts = zip(lost, np.diff(rows.starts).tolist(), strict=True)
-    advice = way_to_leave_out(max(count / size for count, size in counts if size))
-    texts = [_describe_fault(rows, fault) for fault in faults if fault.rows.any()]
-    if single := find_single_rows(~unusable):
-        texts.append(single)
-    raise DataError("; ".join(texts) + advice)
-
-
-def _describe_fault(rows: LabelledRows, fault: Fault) -> str:
-    first = int(np.argmax(fault.rows))
-    text = fault.describe(
-        (rows.table([fault.column], np.array([first]))[fault.column][0] or "").strip()
-    )
-    where = f"{rows.location(first)}: column {fault.column!r}"
-    return f"{where}: {text} ({int(fault.rows.sum()):,} of {len(fault.rows):,} rows)"
-
-
-def _holds_no_number(column: Column) -> np.ndarray:
-    """(N,) True where the cell is neither missing nor a finite number."""
-    faulty = [not (is_number(text) and math.isfinite(float(text))) for text in column.values]
-    return np.array([*faulty, False])[column.codes]  # -1, a missing cell, is the last
+        counts = f"{self.left_out:,} of {self.rows:,} rows ({percent} %)"
+        return f"{self.source}: {counts} {' or '.join(self.reasons)}"
 
 
 def way_to_leave_out(fraction: float) -> str:
     """The keys with which this fraction of the rows is left out, in a message; "" if that is all of them."""
     needed = math.ceil(100 * fraction - 1e-9) / 100
-    limit = f" data.max_left_out={needed:g}" if fraction > MAX_MALFORMED_FRACTION else ""
-    return f"; to leave them out: data.on_error=skip{limit}" if needed < 1 else ""
+    if needed >= 1:
+        return ""
+    limit = f" data.max_left_out={needed:g}" if fraction > DEFAULT_FRACTION else ""
+    return f"; to leave them out: data.on_error=skip{limit}"
 
 
-def _describe_part(part: Rows, unusable: np.ndarray, reasons: list[str]) -> LeftOut:
-    count, malformed = int(unusable.sum()), [MALFORMED] if part.malformed else []
-    first = part.first_left_out(int(np.argmax(unusable)) if count else None)
-    return LeftOut(
-        part.name, count + part.malformed, len(part) + part.malformed, [*reasons, *malformed], first
-    )
+def _fault_of(text: str, column_type: ColumnType) -> str:
+    """What is wrong with a cell; "" if its type reads it."""
+    try:
+        column_type.read(text)
+    except ValueError as error:
+        return str(error)
+    return ""

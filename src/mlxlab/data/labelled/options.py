@@ -1,20 +1,13 @@
 """The keys of `data` that all data sets of labelled rows have."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, OnError
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
-
-
-def left_out_options(node: Mapping[str, Any]) -> tuple[OnError, float]:
-    """`on_error` and `max_left_out` of a data node, with the defaults of data sets without these keys."""
-    return node.get("on_error", "strict"), node.get("max_left_out", MAX_MALFORMED_FRACTION)
 
 
 class LabelledOptions(TypedDict):
@@ -22,13 +15,15 @@ class LabelledOptions(TypedDict):
 
     Args:
         source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz or .zst) or .parquet, a Hugging Face data
-            set, or sklearn:NAME.
+            set, or sklearn:NAME; or a function of yours that returns a DataFrame, dicts, columns or a data set
+            (data.source={_target_: my_rows.read}).
         valid_source: rows to validate on; null holds out some of `source`.
         test_source: rows that are evaluated once, after training; null for none.
         labels: the classes or labels in their order; null takes those of the training rows, sorted.
         task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
             labels of `source`.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
+        positive_class: the one of two classes that precision, recall and F1 are about; null is the second one.
         valid_fraction: fraction of each class for validation, unless another key splits.
         folds: number of cross-validation folds; null for none.
         fold: the fold to validate on, from 0.
@@ -49,12 +44,13 @@ class LabelledOptions(TypedDict):
         baselines: fit methods without a neural network on the same rows, for the report.
     """
 
-    source: str
-    valid_source: str | None
-    test_source: str | None
+    source: str | object
+    valid_source: str | object | None
+    test_source: str | object | None
     labels: list[str | int | float] | None
     task: Literal["auto", "single", "multi_label", "regression"]
     label_delimiter: Annotated[str, MinLen(1), MaxLen(8)] | None
+    positive_class: str | int | float | None
     valid_fraction: Annotated[float, Gt(0), Lt(1)]
     folds: Annotated[int, Ge(2), Le(400)] | None
     fold: Count
@@ -62,9 +58,7 @@ class LabelledOptions(TypedDict):
     time_column: str | None
     on_overlap: Literal["warn", "drop", "error"]
     on_error: Literal["strict", "skip"]
-    max_left_out: NotRequired[
-        Annotated[float, Ge(0), Lt(1)]
-    ]  # runs from before this key resume without it
+    max_left_out: Annotated[float, Ge(0), Lt(1)]
     reading: RowReading
     seq_len: Annotated[int, Ge(8), Le(8192)]
     batch_size: Size

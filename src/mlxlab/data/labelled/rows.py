@@ -1,33 +1,38 @@
-"""Rows of files, of a hub data set or of scikit-learn: columns of text that are memory-mapped from the cache."""
+"""Rows of some sources as text: columns that are memory-mapped from the cache."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
 
 from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.sources.first_malformed import first_malformed, to_metadata
-from mlxlab.data.labelled.sources.line_rows import LineRows
-from mlxlab.data.labelled.sources.open_source import open_source
-from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource, merged
-from mlxlab.data.text.document import MAX_MALFORMED_FRACTION, ErrorBudget, OnError
-from mlxlab.data.text.sources.records import require_columns
+from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
+from mlxlab.data.sources.csv import is_unnamed
+from mlxlab.data.sources.messages import shorten
+from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.open import Rows as RowsOfAnyKind
 from mlxlab.errors import DataError
+from mlxlab.wording import counted
 
-if TYPE_CHECKING:
-    import pyarrow
-
-FORMAT = 2
-PLACE = (
-    ""  # name of the first column, which holds the place of each row; columns of a source have one
-)
-SKIPPED = b"skipped"  # key of the metadata that counts malformed rows
+FORMAT = 3
+PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | number of each row
+SKIPPED = b"skipped"  # metadata: how many malformed rows were left out
+FIRST_SKIPPED = b"first"  # metadata: the message of the first of them
+FIRST_PLACE = b"place"  # metadata: where it stands
+NO_PLACE = -1
+CHECKED_ROWS = 2
+BLOCK = 2**14  # rows whose cells are Python strings at a time
 MAX_LISTED = 12  # columns in the log
+INDEX = "__index_level_"  # how the columns begin in which pandas stores an index
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class RowReading:
     Args:
         delimiter: of .csv files; null takes the most frequent of comma, semicolon, tab and bar in the header. That of
             .tsv files is a tab.
+        quoting: of CSV: false reads quotes as text; null encloses texts in quotes, and refuses those that span several
+            lines of a .tsv.
         encoding: of text files; null is UTF-8, with or without byte order mark, or UTF-16 with one. Others, such as
             latin-1 and cp1252, must be named.
         missing: cells that count as missing besides empty ones, such as [NA, "?"].
@@ -45,99 +52,167 @@ class RowReading:
         revision: branch, tag or commit of a Hugging Face data set.
     """
 
-    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None
-    encoding: str | None
-    missing: list[str]
-    config: str | None
-    split: str | None
-    revision: str | None
+    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None = None
+    quoting: bool | None = None
+    encoding: str | None = None
+    missing: Sequence[str] = ()
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    def open(self, source: object, errors: ErrorBudget) -> Source:
+        """Opens a source by its name, or rows in memory; raises as `open_source`."""
+        reading = Reading(
+            self.delimiter,
+            self.quoting,
+            self.encoding,
+            config=self.config,
+            split=self.split,
+            revision=self.revision,
+        )
+        return open_source(_known_rows(source), reading, errors)
+
+
+class TextBlock(NamedTuple):
+    """Some rows of a source as text."""
+
+    columns: dict[str, pa.Array]
+    places: list[int]  # unit << UNIT_BITS | number
+    numbers: list[int]  # from 1, of all rows of the source, malformed ones included
+
+
+class Part(NamedTuple):
+    """The rows of one source."""
+
+    source: Source
+    table: pa.Table  # PLACE, then columns of text
+    fingerprint: str
 
     @property
-    def absent(self) -> list[str]:
-        return list(dict.fromkeys(["", *self.missing]))
+    def malformed(self) -> int:
+        """Rows that were left out."""
+        return int(self.table.schema.metadata[SKIPPED])
 
-    def open(self, source: str) -> RowSource:
-        """The source of this name; raises as `open_rows`."""
-        return open_source(
-            source, self.delimiter, self.encoding, self.config, self.split, self.revision
-        )
-
-
-class Rows:
-    """Rows whose columns are nullable text. Numbers are their shortest repr, booleans true or false, lists JSON."""
-
-    def __init__(
-        self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]
-    ) -> None:
-        self.name, self.fingerprint, self.description = source.name, fingerprint, description
-        self.malformed = _skipped(table)  # rows that were skipped
-        self.first_malformed = first_malformed(table.schema.metadata, source)
-        self.columns = tuple(table.column_names[1:])
-        self._table, self._source = table, source
-        chunks = table.column(0).chunks
-        self._starts = np.cumsum([0, *map(len, chunks)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def require(self, names: Iterable[str]) -> None:
-        """Raises MissingColumnError if some of these columns do not exist."""
-        require_columns(self._source.header, names, self.columns)
-
-    def column(self, name: str) -> "pyarrow.ChunkedArray":
-        """The text of a column, null where it is missing; DataError if there is none."""
-        self.require([name])
-        return self._table.column(name)
-
-    def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:
-        """The text of some rows, in their order; None is all rows."""
-        column = self.column(name)
-        if rows is None:
-            cells: list[str | None] = column.to_pylist()
-            return cells
-        numbers = np.searchsorted(self._starts, rows, "right") - 1  # of the chunk of each row
-        order = np.argsort(numbers, kind="stable")
-        result: list[str | None] = [None] * len(rows)
-        for positions in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
-            number = int(numbers[positions[0]]) if len(positions) else 0
-            texts = column.chunk(number).take(rows[positions] - self._starts[number]).to_pylist()
-            for position, text in zip(positions.tolist(), texts, strict=True):
-                result[position] = text
-        return result
-
-    def location(self, row: int) -> str:
-        """Where a row stands, for messages: `reviews.csv:17`."""
-        return self._source.location(self._place(row))
+    @property
+    def first_malformed(self) -> str:
+        """The message about the first of them, or ""."""
+        message: str = self.table.schema.metadata[FIRST_SKIPPED].decode()
+        return message
 
     def first_left_out(self, row: int | None) -> str:
         """The location of this row, or of the first malformed one if that comes before it; "" without either."""
-        first = self.first_malformed
-        if first is not None and (row is None or first.place < self._place(row)):
-            return self._source.location(first.place)
-        return "" if row is None else self.location(row)
+        place = int(self.table.schema.metadata[FIRST_PLACE])
+        if row is not None:
+            own = self.table.column(0)[row].as_py()
+            place = own if place == NO_PLACE else min(own, place)
+        return "" if place == NO_PLACE else location_of(self.source, place)
 
-    def _place(self, row: int) -> int:
-        number = int(np.searchsorted(self._starts, row, "right")) - 1
-        place: int = self._table.column(0).chunk(number)[row - int(self._starts[number])].as_py()
-        return place
+    def describe(self) -> str:
+        """A line for the log."""
+        names = self.table.column_names[1:]
+        listed = ", ".join(names[:MAX_LISTED])
+        if len(names) > MAX_LISTED:
+            listed += ", ..."
+        line = f"{self.source.name}: {len(self.table):,} rows, columns {listed}"
+        if self.malformed:
+            line += f"; skipped {counted(self.malformed, 'malformed row')}"
+        return line
+
+
+class Rows:
+    """The rows of several sources, numbered on from one source to the next, as columns of text."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.name = parts[0].source.name
+        self.fingerprint = "/".join(part.fingerprint for part in parts)
+        self.columns = parts[0].table.column_names[1:]
+        self.starts = np.cumsum([0, *(len(part.table) for part in parts)])
+        places = self.column(PLACE)
+        self._chunk_starts = np.cumsum([0, *map(len, places.chunks)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The text of a column, null where it is missing."""
+        chunks = [chunk for part in self.parts for chunk in part.table.column(name).chunks]
+        return pa.chunked_array(chunks)
+
+    def arrays(self, columns: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
+        """The cells of these rows, of which no others are read."""
+        numbers = np.searchsorted(self._chunk_starts, rows, side="right") - 1
+        order = np.argsort(numbers, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+        back = pa.array(np.argsort(order))
+        arrays: dict[str, pa.Array] = {}
+        for name in columns:
+            chunks = self.column(name).chunks
+            pieces = [pa.array([], pa.string())]
+            for group in groups:
+                if len(group):
+                    number = numbers[group[0]]
+                    local = rows[group] - self._chunk_starts[number]
+                    pieces.append(chunks[number].take(pa.array(local)))
+            arrays[name] = pa.concat_arrays(pieces).take(back)
+        return arrays
+
+    def table(self, columns: Sequence[str], rows: np.ndarray) -> Table:
+        """The cells of these rows as Python texts."""
+        return {name: cells.to_pylist() for name, cells in self.arrays(columns, rows).items()}
+
+    def blocks(self, columns: Sequence[str], rows: np.ndarray) -> Iterator[Table]:
+        """The cells of these rows, a few thousand at a time."""
+        for start in range(0, len(rows), BLOCK):
+            yield self.table(columns, rows[start : start + BLOCK])
+
+    def location(self, row: int) -> str:
+        """Where a row stands, for messages: `reviews.csv:17`."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        local = row - int(self.starts[part])
+        place = self.parts[part].table.column(0)[local].as_py()
+        return location_of(self.parts[part].source, place)
+
+    def blank(self, name: str) -> np.ndarray:
+        """(N,) True where the cell is missing or only white space."""
+        trimmed = pc.utf8_trim_whitespace(self.column(name))
+        return np.asarray(pc.fill_null(pc.equal(trimmed, ""), True).to_numpy())
+
+    def mean_bytes(self, columns: Sequence[str]) -> float:
+        """Mean size of a row's cells in UTF-8."""
+        sizes = [pc.sum(pc.binary_length(self.column(name))).as_py() or 0 for name in columns]
+        return sum(sizes) / max(len(self), 1)
+
+    def text_hashes(self, columns: Sequence[str]) -> np.ndarray:
+        """(N,) uint64 of the cells of each row."""
+        hashes = [hash_rows(table) for table in self.blocks(columns, np.arange(len(self)))]
+        return np.concatenate([np.zeros(0, np.uint64), *hashes])
+
+
+def hash_rows(table: Table) -> np.ndarray:
+    """(N,) uint64 of the cells of each row."""
+    rows = ("\x1f".join(cell or "" for cell in row) for row in zip(*table.values(), strict=True))
+    return np.array([xxhash.xxh3_64_intdigest(row.encode()) for row in rows], np.uint64)
+
+
+def location_of(source: Source, place: int) -> str:
+    return source.location(place >> UNIT_BITS, place % (1 << UNIT_BITS))
 
 
 def open_rows(
-    source: str,
+    source: object,
     reading: RowReading,
     cache: Path,
     on_error: OnError = "strict",
     columns: Sequence[str] | None = None,
-    max_left_out: float = MAX_MALFORMED_FRACTION,
-) -> Rows:
+    max_left_out: float = 0.01,
+) -> Part:
     """The rows of a source; read once, then mapped from the cache.
 
     Args:
-        source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and .zst) or .parquet; owner/name on the
-            hub; or sklearn:NAME (wine, breast_cancer, digits, diabetes, iris), whose label is the column `target`.
         cache: folder for the rows as they were read.
         on_error: strict refuses malformed rows, skip leaves them out.
-        columns: those that are needed; None is all.
+        columns: those that are needed; None is all that have a name and hold no objects.
         max_left_out: the fraction of the rows that skip may leave out. It is not checked for rows in the cache.
 
     Raises:
@@ -146,120 +221,145 @@ def open_rows(
         ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
-    opened = reading.open(source)
-    names = None if columns is None else list(dict.fromkeys(columns))
+    errors = ErrorBudget(on_error, max_left_out, "data.max_left_out")
+    opened = reading.open(source, errors)
+    if columns is None:
+        columns = plain_columns(opened)
+    names = list(dict.fromkeys(columns))
     key = content_key(
         format=FORMAT,
         rows=opened.fingerprint,
-        missing=reading.absent,
+        missing=sorted(reading.missing),
         columns=names,
         errors=on_error,
     )
 
-    def batches() -> "Iterator[pyarrow.RecordBatch]":
-        errors = ErrorBudget(
-            on_error, max_fraction=max_left_out, key="data.on_error=skip data.max_left_out"
-        )
-        every = opened.columns() if names is None else names
-        chunks = _checked(
-            opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.absent
-        )
-        for chunk in merged(chunks, MAX_CHUNK_ROWS):
-            batch = _to_batch(chunk)
-            yield batch
-        yield batch[:0].replace_schema_metadata(
-            {SKIPPED: str(errors.skipped_records), **to_metadata(errors, opened)}
-        )
+    def batches() -> Iterator[pa.RecordBatch]:
+        schema = pa.schema([(PLACE, pa.int64()), *((name, pa.string()) for name in names)])
+        num_rows = 0
+        for block in text_blocks(opened, names, reading.missing, errors):
+            arrays = [pa.array(block.places, pa.int64()), *block.columns.values()]
+            num_rows += len(block.places)
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        if not num_rows:
+            raise DataError(f"{opened.name}: no rows")
+        skipped = errors.skipped_rows()
+        metadata = {
+            SKIPPED: str(errors.skipped),
+            FIRST_SKIPPED: errors.first,
+            FIRST_PLACE: str(_place(*skipped[0]) if skipped else NO_PLACE),
+        }
+        yield pa.RecordBatch.from_pylist([], schema.with_metadata(metadata))
 
-    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _skipped)
-    listed = [
-        *table.column_names[1 : MAX_LISTED + 1],
-        *["..."][: len(table.column_names) > MAX_LISTED + 1],
-    ]
-    skipping = (
-        f"; skipped {skipped:,} malformed row{'s' * (skipped != 1)}"
-        if (skipped := _skipped(table))
-        else ""
-    )
-    return Rows(
-        opened,
-        table,
-        key,
-        [f"{opened.name}: {len(table):,} rows, columns {', '.join(listed)}{skipping}"],
-    )
+    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _check_table)
+    return Part(opened, table, key)
 
 
-def _to_batch(chunk: Chunk) -> "pyarrow.RecordBatch":
-    """The batch with the places first."""
-    import pyarrow
+def _known_rows(source: Any) -> RowsOfAnyKind:
+    """A name, a DataFrame, columns or a Hugging Face data set as they are; other rows, such as those of torch, as dicts.
 
-    arrays = [pyarrow.array(chunk.places, pyarrow.int64()), *chunk.columns.values()]
-    return pyarrow.RecordBatch.from_arrays(arrays, [PLACE, *chunk.columns])
+    Raises DataError unless the first rows are dicts.
+    """
+    is_table = hasattr(source, "to_dict") or hasattr(source, "select_columns")
+    if isinstance(source, str | Mapping) or is_table:
+        return source
+    name = type(source).__name__
+    if not hasattr(source, "__getitem__") and not hasattr(source, "__iter__"):
+        raise DataError(f"data.source: expected rows, got {name}")
+    rows = list(map(source.__getitem__, range(len(source)))) if hasattr(source, "__len__") else []
+    rows = rows or list(source)
+    for number, row in enumerate(rows[:CHECKED_ROWS], 1):
+        if not isinstance(row, Mapping):
+            got = f"{type(row).__name__} {shorten(row)}"
+            raise DataError(f"{name}: row {number}: expected a dict of columns, got {got}")
+    return rows
 
 
-def _check_batch(batch: "pyarrow.RecordBatch") -> None:
-    import pyarrow
+def text_blocks(
+    source: Source, columns: Sequence[str], missing: Sequence[str], errors: ErrorBudget
+) -> Iterator[TextBlock]:
+    """The rows of a source, a block at a time, without malformed ones.
 
-    types = [pyarrow.int64(), *[pyarrow.string()] * (batch.num_columns - 1)]
+    Args:
+        missing: cells that count as missing besides empty ones.
+    """
+    absent = pa.array(["", *missing], pa.string())
+    num_rows = 0
+    valid = 0
+    for unit in range(source.units):
+        for block in source.blocks(unit, FIRST, columns):
+            arrays = _text_arrays(source, unit, block, columns, errors)
+            lines = block.numbers
+            skipped = errors.skipped_rows()
+            bad = [line for skipped_unit, line in skipped if skipped_unit == unit]
+            if bad and np.isin(lines, bad).any():
+                is_good = np.isin(lines, bad, invert=True)
+                lines = lines[is_good]
+                arrays = {name: cells.filter(pa.array(is_good)) for name, cells in arrays.items()}
+            places = [_place(unit, line) for line in lines.tolist()]
+            before = [bisect_left(skipped, (unit, line)) for line in lines.tolist()]
+            numbers = [num_rows + row + skip for row, skip in enumerate(before, 1)]
+            num_rows += len(lines)
+            errors.valid = valid + len(lines)  # Not every source counts its rows.
+            for name, cells in arrays.items():
+                arrays[name] = pc.if_else(pc.is_in(cells, absent), None, cells)
+            yield TextBlock(arrays, places, numbers)
+            valid = errors.valid
+    errors.check()
+
+
+def _place(unit: int, number: int) -> int:
+    return unit << UNIT_BITS | number
+
+
+def _text_arrays(
+    source: Source, unit: int, block: Block, columns: Sequence[str], errors: ErrorBudget
+) -> dict[str, pa.Array]:
+    """The columns of a block; a cell that has no text makes its row a malformed one."""
+    arrays: dict[str, pa.Array] = {}
+    for name in columns:
+
+        def skip(index: int, error: ValueError, name: str = name) -> None:
+            number = int(block.numbers[index])
+            where = f"{source.location(unit, number)}: column {name!r}"
+            errors.skip((unit, number), lambda: f"{where}: {error}")
+
+        arrays[name] = block.texts(name, skip)
+    return arrays
+
+
+def plain_columns(source: Source) -> list[str]:
+    """The columns that have a name and hold no objects, by the first rows."""
+    names = [name for name in source.columns() if name.strip() and not is_unnamed(name)]
+    names = [name for name in names if not name.startswith(INDEX)]
+    block = next(source.blocks(0, FIRST, None), None)
+    if block is None:
+        return names
+    if isinstance(block.rows, list):
+        objects = {
+            name for row in block.rows for name, cell in row.items() if isinstance(cell, dict)
+        }
+        return [name for name in names if name not in objects]
+    schema = block.rows.schema
+    return [name for name in names if not _holds_objects(schema.field(name).type)]
+
+
+def _holds_objects(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind)
+
+
+def _check_batch(batch: pa.RecordBatch) -> None:
+    types = [pa.int64(), *[pa.string()] * (batch.num_columns - 1)]
     if batch.schema.types != types or batch.schema.names[0] != PLACE:
         raise DataError("other columns than those of rows")
 
 
-def _skipped(table: "pyarrow.Table") -> int:
-    """How many malformed rows were left out; DataError if the table does not say."""
+def _check_table(table: pa.Table) -> None:
+    """Raises DataError unless the table says how many rows were left out."""
     try:
-        return int(table.schema.metadata[SKIPPED])
+        metadata = table.schema.metadata
+        int(metadata[SKIPPED])
+        int(metadata[FIRST_PLACE])
+        metadata[FIRST_SKIPPED].decode()
     except (KeyError, TypeError, ValueError):
         raise DataError("no count of skipped rows") from None
-
-
-def read_chunks(
-    source: str,
-    reading: RowReading,
-    rows: int,
-    columns: Sequence[str] | None = None,
-    on_columns: Callable[[Iterable[str]], None] = lambda names: None,
-    errors: ErrorBudget | None = None,
-) -> Iterator[tuple[Table, list[str], list[int]]]:
-    """Chunks of up to `rows` rows with the location and number of each, in constant memory. Arguments as `open_rows`.
-
-    Args:
-        errors: counts malformed rows; None refuses them.
-        on_columns: gets the names of all columns: at the start, of JSON lines at the end.
-    """
-    opened, errors = reading.open(source), errors or ErrorBudget("strict", hint="")
-    json_lines = opened if isinstance(opened, LineRows) and opened.is_json else None
-    if json_lines is None:
-        on_columns(opened.columns())
-    chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.absent)
-    for chunk in merged(chunks, rows):
-        table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
-        yield table, [opened.location(place) for place in chunk.places], chunk.numbers
-    if json_lines is not None:
-        on_columns(json_lines.names_read)
-
-
-def _checked(
-    source: RowSource, chunks: Iterator[Chunk], errors: ErrorBudget, missing: Sequence[str]
-) -> Iterator[Chunk]:
-    """The chunks with null for cells that count as missing; DataError if there is no row."""
-    import pyarrow
-
-    absent = pyarrow.array(missing, pyarrow.string())
-    for chunk in chunks:
-        errors.valid_records += len(chunk.places)
-        errors.check_fraction()
-        yield chunk._replace(
-            columns={name: _without(cells, absent) for name, cells in chunk.columns.items()}
-        )
-    errors.check_fraction(0)
-    if not errors.valid_records:
-        raise DataError(f"{source.name}:2: no rows")
-
-
-def _without(cells: "pyarrow.Array", values: "pyarrow.Array") -> "pyarrow.Array":
-    """The cells with null in place of some values."""
-    from pyarrow import compute
-
-    matches = compute.is_in(cells, values)
-    return compute.if_else(matches, None, cells) if matches.true_count else cells

@@ -299,5 +299,5 @@ def _rows_of_frame(
     chosen = renamed if columns is None else renamed[list(columns)]
     try:
         return pa.RecordBatch.from_pandas(chosen, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
+    except (ValueError, pa.ArrowTypeError, TypeError):  # A lone surrogate is a ValueError.
         return chosen.to_dict("records")

@@ -120,6 +120,11 @@ class ErrorBudget:
             log.warning("skipped %s", message)
         self.check(MIN_RECORDS)
 
+    def skipped_rows(self) -> list[tuple[int, int]]:
+        """Unit and number of the rows that were skipped, as far as they are remembered, in their order."""
+        rows = [row for row in self._known if isinstance(row, tuple) and row[0] != "empty"]
+        return sorted(rows)
+
     def check(self, min_records: int = 0) -> None:
         """Raises DataError if too many of at least `min_records` rows were skipped."""
         total = self.valid + self.skipped

@@ -115,6 +115,8 @@ def _json_text(value: object) -> str:
 def _json_value(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, np.number):
+        return value.item()
     return str(value)
 
 

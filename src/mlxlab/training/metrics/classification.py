@@ -51,10 +51,12 @@ def count_classes(predictions: np.ndarray, targets: np.ndarray, classes: int) ->
     )
 
 
-def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def classification_metrics(
+    probabilities: np.ndarray, targets: np.ndarray, positive: int | None = None
+) -> dict[str, float]:
     """All metrics by name.
 
-    Of two classes, class 1 is the positive one. With more, precision, recall and F1 are means weighted by support; AUC
+    Of two classes, `positive` is the positive one, by default class 1. With more, precision, recall and F1 are means weighted by support; AUC
     and average precision are unweighted means, one class against the rest. Balanced accuracy is the mean recall
     (Brodersen et al. 2010). Classes without an example do not count in unweighted means.
     """
@@ -62,20 +64,20 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
     predictions = probabilities.argmax(axis=1)
     counts = count_classes(predictions, targets, classes)
     support, size = counts.support, max(int(counts.support.sum()), 1)
-    mean = (
-        (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / size))
-    )
+    shares = support / size
+    if classes == 2:
+        shares = np.eye(2)[1 if positive is None else positive]
     occurring = support > 0
-    ranking = rank_classes(probabilities, targets)
+    ranking = rank_classes(probabilities, targets, positive)
     confidence = probabilities[np.arange(len(targets)), predictions]
     return {
         "accuracy": float(counts.correct.sum() / size),
         "balanced_accuracy": float(counts.recall[occurring].mean())
         if occurring.any()
         else float("nan"),
-        "precision": mean(counts.precision),
-        "recall": mean(counts.recall),
-        "f1": mean(counts.f1),
+        "precision": float(counts.precision @ shares),
+        "recall": float(counts.recall @ shares),
+        "f1": float(counts.f1 @ shares),
         "f1_macro": counts.f1_macro,
         "f1_micro": counts.f1_micro,
         "roc_auc": ranking.roc_auc,
@@ -87,9 +89,13 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
     }
 
 
-def rank_classes(probabilities: np.ndarray, targets: np.ndarray) -> Ranking:
-    """ROC-AUC and average precision of class 1 of two, or the means over the classes, each against the rest."""
-    scored = [1] if probabilities.shape[1] == 2 else np.unique(targets).tolist()
+def rank_classes(
+    probabilities: np.ndarray, targets: np.ndarray, positive: int | None = None
+) -> Ranking:
+    """ROC-AUC and average precision of the positive class, or the means over the classes, each against the rest."""
+    scored = np.unique(targets).tolist()
+    if probabilities.shape[1] == 2:
+        scored = [1 if positive is None else positive]
     return mean_ranking(probabilities, ((c, targets == c) for c in scored))
 
 

@@ -24,7 +24,7 @@ def labelled_metrics(
     """
     match task.kind:
         case "classification":
-            return classification_metrics(outputs, targets)
+            return classification_metrics(outputs, targets, task.positive_class)
         case "multi_label":
             return multi_label_metrics(outputs, targets, thresholds)
         case "regression":

@@ -3,11 +3,12 @@
 import logging
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.table import baselines as table_baselines
+from mlxlab.data.labelled import baselines, table_baselines
+from mlxlab.data.labelled.types import fit_types
 
 ROWS = 240
 SPLIT = np.arange(150), np.arange(150, 220), np.arange(220, ROWS)
@@ -39,9 +40,9 @@ def fit(targets, task):
     def cells(rows):
         return {name: [column[row] for row in rows] for name, column in TABLE.items()}
 
-    fitted = table_baselines.table_baselines(
-        cells, SPLIT, targets[SPLIT[0]], ["width", "weight"], task
-    )
+    train = {name: pa.array(column[: len(SPLIT[0])], pa.string()) for name, column in TABLE.items()}
+    types = fit_types(train, {})
+    fitted = table_baselines.table_baselines(cells, SPLIT, targets[SPLIT[0]], types, task)
     return {each.name: each for each in fitted}
 
 

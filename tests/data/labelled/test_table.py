@@ -10,9 +10,9 @@ import yaml
 
 import mlxlab.data
 from mlxlab.data.dataset import check_data_module
+from mlxlab.data.labelled.dataset import LabelledDataset
+from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.labelled.rows import RowReading
-from mlxlab.data.labelled.table.dataset import TableDataset
-from mlxlab.data.labelled.table.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
@@ -20,7 +20,7 @@ from support.titanic import new_bpe_trainer
 
 CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
 NODES = {
-    "reading": RowReading(None, None, [""], None, None, None),
+    "reading": RowReading(),
     "numbers": NumberFormat("bins", 16, 4),
     "select": ExampleSelection(None, 25, "mean", None),
     "batching": FixedBatchSize(num_buckets=7),
@@ -56,11 +56,11 @@ def make_table(folder, source=None, **changes):
     del config["_target_"], config["defaults"]
     own = {"source": source or write_cars(folder / "cars.csv"), "target": "price", "prefetch": 0}
     run = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
-    return TableDataset(**(config | NODES | own | run | changes))
+    return LabelledDataset(**(config | NODES | own | run | changes))
 
 
 def texts_of(data):
-    return data.examples.texts(data.examples.split.valid)
+    return data.examples.texts_of(data.examples.baseline_rows(), data.examples.split.valid)
 
 
 def test_every_column_but_the_target_is_read_by_default(tmp_path):
@@ -72,14 +72,6 @@ def test_every_column_but_the_target_is_read_by_default(tmp_path):
     assert "price" not in text
     batch = next(iter(data.valid))
     assert data.tokenizer.decode(batch.tokens[0]) == text
-    assert any("column 'id' has another text in each" in line for line in data.sources)
-
-
-def test_a_line_names_the_columns_that_are_read_after_those_of_the_file(tmp_path):
-    lines = make_table(tmp_path, columns=["brand", "km"]).sources
-    assert lines[0].endswith("cars.csv: 120 rows, columns id, brand, year, km, price, sold, dealer")
-    assert lines[1].endswith("cars.csv: the model reads 2 of these 7 columns: brand, km")
-    assert not any("the model reads" in line for line in make_table(tmp_path).sources)
 
 
 def test_columns_of_group_and_time_are_not_read(tmp_path):
@@ -106,13 +98,13 @@ def test_columns_and_template_choose_what_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"template": "{brand} {price}"}, "data.template: {price} is data.target"),
+        ({"template": "{brand} {price}"}, "data.template: price is data.target"),
         ({"columns": ["km", "price"]}, "data.columns: price is data.target"),
         ({"columns": ["km", "km"]}, "data.columns: km is given twice"),
         ({"columns": ["km"], "template": "{km}"}, "data.columns has no effect with data.template"),
         (
-            {"categorical": ["year"], "columns": ["km"]},
-            "data.categorical: year is not among the columns",
+            {"types": {"year": "category"}, "columns": ["km"]},
+            "data.types.year: no column that the model reads",
         ),
         ({"group_column": "price"}, "price"),
     ],
@@ -126,26 +118,25 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "prize"}, "data.target=prize: no column 'prize' in {}:1, expected one of "),
+        ({"target": "prize"}, "data.target=prize: {}: no column 'prize', expected one of "),
         (
             {"template": "{brnd} {}"},
-            "data.template: no columns 'brnd', '' in {}:1, expected some of ",
+            "data.template: {}: no columns 'brnd', '', expected one of ",
         ),
         (
             {
                 "target": "prize",
                 "columns": ["yaer", "km"],
-                "categorical": ["yaer"],
                 "time_column": "solde",
             },
-            "data.target=prize, data.time_column=solde, data.columns, data.categorical: no columns ",
+            "data.target=prize, data.time_column=solde, data.columns: {}: no columns ",
         ),
     ],
 )
 def test_columns_that_do_not_exist_are_named_together(tmp_path, changes, message):
     with pytest.raises(DataError) as caught:
         make_table(tmp_path, **changes)
-    place = re.search(r"\S*\.csv(?=:1,)", str(caught.value))
+    place = re.search(r"\S*\.csv(?=: no)", str(caught.value))
     assert str(caught.value).replace(place[0], "{}").startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -155,9 +146,9 @@ def test_a_cell_among_numbers_is_located(tmp_path, cell):
     source = write_cars(tmp_path / "bad.csv", bad=[(7, "km", cell)])
     with pytest.raises(DataError, match=r"bad\.csv:8: column 'km'"):
         make_table(tmp_path, source)
-    reading = RowReading(None, None, ["", cell], None, None, None)
+    reading = RowReading(missing=[cell])
     assert make_table(tmp_path, source, reading=reading).task.kind == "regression"
-    assert make_table(tmp_path, source, categorical=["km"]).task.kind == "regression"
+    assert make_table(tmp_path, source, types={"km": "category"}).task.kind == "regression"
 
 
 def test_baselines_are_of_the_same_rows(tmp_path):
@@ -198,7 +189,7 @@ def test_baselines_predict_numbers_better_than_their_mean(tmp_path):
 def test_inference_restores_the_encoding(tmp_path):
     data = make_table(tmp_path, columns=["year", "brand", "km"])
     data.save(tmp_path)
-    encoder = TableDataset.restore_encoder(tmp_path)
+    encoder = LabelledDataset.restore_encoder(tmp_path)
     assert list(encoder.columns) == ["year", "brand", "km"]
     rows = data.examples.split.valid[:5]
     batch = encoder.encode_rows(data.examples.rows.table([*encoder.columns, "price"], rows))
@@ -216,4 +207,4 @@ def test_a_damaged_renderer_is_refused_by_file(tmp_path):
     state["renderer"]["bounds"]["km"] = [3, 2]
     path.write_text(json.dumps(state))
     with pytest.raises(DataError, match=r"data\.json: renderer: bounds of 'km'"):
-        TableDataset.restore_encoder(tmp_path)
+        LabelledDataset.restore_encoder(tmp_path)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled import baselines
 from mlxlab.data.labelled.baselines import Estimator
-from mlxlab.data.labelled.table.fit_renderer import hardly_repeat
-from mlxlab.data.labelled.table.renderer import MISSING, parse_number
+from mlxlab.data.labelled.renderer import AMOUNTS, MISSING
+from mlxlab.data.labelled.types import ColumnType, read_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def table_baselines(
     cells: Callable[[np.ndarray], Table],
     split: Sequence[np.ndarray],
     train_targets: np.ndarray,
-    numeric: Collection[str],
+    types: Mapping[str, ColumnType],
     task: Task,
 ) -> list[Baseline]:
     """The constant, logistic (`Ridge` for numbers) regression, and gradient boosting.
@@ -39,13 +39,13 @@ def table_baselines(
         cells: the columns that the model reads, of rows by number.
         split: numbers of the training, validation and test rows.
         train_targets: as in a `Batch`.
-        numeric: the columns that hold numbers; the others hold categories, or texts that hardly repeat, which are not
-            read: a category of one row says nothing about others.
+        types: of the columns. Texts are not read: they say nothing about other rows.
     """
     train, valid, test = split
     constant = baselines.constant_baseline(train_targets, len(valid), len(test), task)
     columns = list(cells(train[:1]))
-    numbers = [name for name in columns if name in numeric]
+    numbers = [name for name in columns if types[name].kind in AMOUNTS]
+    categories = [name for name in columns if types[name].kind not in (*AMOUNTS, "text")]
     max_rows = min(MAX_ROWS, MAX_CELLS // len(columns))
     models: dict[str, baselines.Predict] = {}
     for name, max_outputs, build in (
@@ -57,9 +57,6 @@ def table_baselines(
             continue
         with baselines.fitting(name):
             table = cells(train[rows])
-            categories = [
-                each for each in columns if each not in numeric and _is_category(table[each])
-            ]
             if not numbers and not categories:
                 logger.info(
                     f"baseline {name}: skipped, there are only columns of texts that hardly repeat"
@@ -67,16 +64,12 @@ def table_baselines(
                 continue
             new_model = partial(build, numbers, categories, task)
             models[name] = baselines.fit(
-                new_model, _frame(table, numeric), train_targets[rows], task
+                new_model, _frame(table, numbers), train_targets[rows], task
             )
     return [
         constant,
-        *baselines.predict(models, lambda rows: _frame(cells(rows), numeric), (valid, test), task),
+        *baselines.predict(models, lambda rows: _frame(cells(rows), numbers), (valid, test), task),
     ]
-
-
-def _is_category(cells: Sequence[str | None]) -> bool:
-    return not hardly_repeat(len({*cells} - {None}), len(cells))
 
 
 def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
@@ -91,10 +84,8 @@ def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
 
 
 def _numbers(cells: Sequence[str | None]) -> np.ndarray:
-    values = (math.nan if cell is None else parse_number(cell) for cell in cells)
-    return np.clip(
-        np.array([math.nan if value is None else value for value in values]), -LARGEST, LARGEST
-    )
+    values = [read_number(cell) if cell and cell.strip() else math.nan for cell in cells]
+    return np.clip(np.array(values), -LARGEST, LARGEST)
 
 
 def _texts(cells: Sequence[str | None]) -> np.ndarray:

@@ -1,0 +1,285 @@
+"""Rows of a table: each becomes a text, from which a model predicts a class, several labels, or a number."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Unpack
+
+import numpy as np
+
+from mlxlab.constraints import MaxLen, MinLen, Seed
+from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.labelled.encoder import LabelledEncoder, read_state, restore_encoder
+from mlxlab.data.labelled.examples import MIN_STEPS, BaselineRows, LabelledExamples, Run
+from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
+from mlxlab.data.labelled.labels import LabelOptions
+from mlxlab.data.labelled.options import LabelledOptions
+from mlxlab.data.labelled.renderer import (
+    NumberFormat,
+    RowRenderer,
+    Template,
+    column_template,
+    default_template,
+    fit_bounds,
+    parse_template,
+    restore_renderer,
+)
+from mlxlab.data.labelled.row_split import open_sources, prepare_rows
+from mlxlab.data.labelled.rows import plain_columns
+from mlxlab.data.labelled.table_baselines import table_baselines
+from mlxlab.data.labelled.text_baselines import tfidf_baselines
+from mlxlab.data.labelled.types import read_column
+from mlxlab.data.sources.block import ErrorBudget, Source
+from mlxlab.data.sources.messages import MissingColumnError, require_columns
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.wording import percent
+
+FORMAT_NAME = "mlxlab.labelled/1"
+
+
+class LabelledDataset:
+    """The rows of a table, written as text, and their labels: a `DataModule`.
+
+    Everything that is fitted (types, labels, bins of numbers, tokenizer) is fitted on the training rows alone.
+
+    Args:
+        target: the column to predict.
+        text_column: the column of the text, or two columns for pairs of texts; null writes a text of the columns.
+        columns: the columns that the model reads; null takes all but those of target, group and time.
+        exclude: columns that the model does not read, where it would read all.
+        template: the text of a row, with `{column}` for the value of a column and `{{` for a brace; null writes
+            `column: value` for each of the columns.
+        types: what columns hold, where it is not to be inferred from the training rows, such as {zip: category}.
+        numbers: how numbers are written.
+
+    Raises:
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable,
+            or a column does not exist.
+        ConfigError: settings do not go together, or the template reads what it must not.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        text_column: str | Annotated[list[str], MinLen(1), MaxLen(2)] | None,
+        columns: Annotated[list[str], MinLen(1)] | None,
+        exclude: list[str],
+        template: Annotated[str, MinLen(1)] | None,
+        types: dict[str, Literal["number", "integer", "boolean", "category", "datetime", "text"]],
+        numbers: NumberFormat,
+        *,
+        seed: Seed,
+        cache: Path,
+        parameters: int,
+        width: int,
+        pretrained: Path | None = None,
+        **options: Unpack[LabelledOptions],
+    ) -> None:
+        templates = _own_templates(text_column, columns, exclude, template, target)
+        label = LabelOptions(
+            target,
+            options["task"],
+            options["labels"],
+            options["label_delimiter"],
+            options["positive_class"],
+            types.get(target),
+        )
+        keys = _named_columns(options, target, text_column, columns, exclude, templates)
+        source = options["reading"].open(options["source"], ErrorBudget(options["on_error"]))
+        _require_columns(source, keys)
+        if not templates:
+            templates = [default_template(_other_columns(source, keys))]
+        names = list(dict.fromkeys(name for each in templates for name in each.fields))
+        required = [each.fields[0] for each in templates if each.is_column]
+        chosen = {name: kind for name, kind in types.items() if name != target}
+        for name in _listed(text_column):
+            chosen.setdefault(name, "text")
+        sources = open_sources(options, label, names, cache)
+        prepared = prepare_rows(sources, names, required, chosen, seed)
+
+        rows = prepared.rows
+        train = {
+            name: read_column(name, rows.arrays([name], prepared.split.train)[name], each)
+            for name, each in prepared.types.items()
+            if each.kind != "text"
+        }
+        bounds = fit_bounds(train, numbers)
+        self._renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
+        run = Run(seed, cache, parameters, width, pretrained)
+        self.examples = LabelledExamples(prepared, self._renderer, options, run)
+        self.task = self.examples.task
+        self.tokenizer = self.examples.tokenizer
+        self.encoder = self.examples.encoder
+        self.train = self.examples.train
+        self.valid = self.examples.valid
+        self.test = self.examples.test
+        self.fingerprint = self.examples.fingerprint
+        self.held_out = self.examples.held_out
+        self.row_lengths = self.examples.row_lengths
+        self.class_counts = self.examples.class_counts
+        self.num_examples = self.examples.num_examples
+        self.count_known_rows = self.examples.count_known_rows
+        self.location = prepared.rows.location
+        self.min_steps = MIN_STEPS
+        self.giveaways = giveaways(train, self._training_classes())
+        self.look_alikes = look_alikes(prepared.labels.names)
+        *lines, summary = self.examples.sources
+        self.sources = [*lines, *self._describe_suspicions(), summary]
+        self._has_baselines = options["baselines"]
+        self._has_columns = text_column is None
+
+    @property
+    def valid_targets(self) -> np.ndarray:
+        """Of all validation rows, as in a `Batch`."""
+        return self.examples.valid_targets
+
+    def baselines(self) -> list[Baseline]:
+        return self._fit_baselines(self.examples.baseline_rows()) if self._has_baselines else []
+
+    def baselines_on(self, table: Table) -> list[Baseline]:
+        if not self._has_baselines:
+            return []
+        return self._fit_baselines(self.examples.baseline_rows(table))
+
+    def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        if not self._has_columns:
+            return self.examples.text_baselines(rows)
+        split = rows.split
+        targets = self.examples.training_targets
+
+        def cells(numbers: np.ndarray) -> Table:
+            return rows.table(self._renderer.columns, numbers)
+
+        def texts(numbers: np.ndarray) -> list[str]:
+            return self.examples.texts_of(rows, numbers)
+
+        raw = table_baselines(cells, split, targets, self._renderer.types, self.task)
+        return [*raw, *tfidf_baselines(texts, split, targets, self.task, boosting=False)]
+
+    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The rows by number, with the numbers of their cells rather than bins."""
+        numbers = np.asarray(ids, np.int64)
+        table = self.examples.rows.table(self._renderer.columns, numbers)
+        return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
+
+    def save(self, folder: Path) -> None:
+        self.examples.save(folder, FORMAT_NAME)
+
+    @staticmethod
+    def restore_encoder(folder: Path) -> LabelledEncoder:
+        state = read_state(folder, FORMAT_NAME)
+        try:
+            renderer = restore_renderer(state["renderer"])
+        except DataError as error:
+            raise DataError(f"{folder / 'data.json'}: {error}") from None
+        return restore_encoder(folder, state, renderer)
+
+    def _training_classes(self) -> np.ndarray:
+        """(N,) the class of each training row; empty for other tasks."""
+        if self.task.kind != "classification":
+            return np.zeros(0, np.int64)
+        return self.examples.training_targets
+
+    def _describe_suspicions(self) -> list[str]:
+        """A line for each column that gives the label away, and for each group of labels that look the same."""
+        lines: list[str] = []
+        for name, share in self.giveaways.items():
+            tells = (
+                f"column {name!r} alone tells the label of {percent(share)} of the training rows"
+            )
+            lines.append(f"{tells}; data.exclude=[{name}] if it is known only with the label")
+        for group in self.look_alikes:
+            spelled = ", ".join(map(spell_code_points, group))
+            lines.append(f"labels that look the same: {spelled}")
+        return [f"{self.examples.rows.name}: {line}" for line in lines]
+
+
+def _own_templates(
+    text_column: str | Sequence[str] | None,
+    columns: Sequence[str] | None,
+    exclude: Sequence[str],
+    template: str | None,
+    target: str,
+) -> list[Template]:
+    """Those that the keys give, none if a text of all columns is to be written.
+
+    Raises ConfigError if they do not go together, or the model would read the target.
+    """
+    keys = {"text_column": text_column, "template": template, "columns": columns}
+    given = [key for key, value in keys.items() if value is not None]
+    if exclude:
+        given.append("exclude")
+    if len(given) > 1:
+        raise ConfigError(f"data.{given[1]} has no effect with data.{given[0]}")
+    if columns is not None:
+        repeated = [name for name in columns if list(columns).count(name) > 1]
+        if repeated:
+            raise ConfigError(f"data.columns: {repeated[0]} is given twice")
+        templates = [default_template(columns)]
+    elif template is not None:
+        templates = [parse_template(template)]
+    elif text_column is not None:
+        return [column_template(name) for name in _listed(text_column)]
+    else:
+        return []
+    if target in templates[0].fields:
+        raise ConfigError(f"data.{given[0]}: {target} is data.target: the model must not read it")
+    return templates
+
+
+def _named_columns(
+    options: LabelledOptions,
+    target: str,
+    text_column: str | Sequence[str] | None,
+    columns: Sequence[str] | None,
+    exclude: Sequence[str],
+    templates: Sequence[Template],
+) -> dict[str, list[str]]:
+    """The columns that each key of `data` names; raises ConfigError if one has two meanings."""
+    texts = _listed(text_column)
+    keys = {f"text_column[{number}]": [name] for number, name in enumerate(texts)}
+    if len(texts) == 1:
+        keys = {"text_column": texts}
+    keys["target"] = [target]
+    for key in ("group_column", "time_column"):
+        name = options[key]
+        if name is not None:
+            keys[key] = [name]
+    seen: dict[str, str] = {}
+    for key, [name] in keys.items():
+        if name in seen:
+            raise ConfigError(f"data.{key}={name}: this column is data.{seen[name]} already")
+        seen[name] = key
+    keys["exclude"] = list(exclude)
+    if not texts and templates:
+        keys["template" if columns is None else "columns"] = list(templates[0].fields)
+    return keys
+
+
+def _require_columns(source: Source, keys: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError with the keys of `data` that name columns which do not exist."""
+    names = [name for each in keys.values() for name in each]
+    try:
+        require_columns(names, source.columns(), source.name)
+    except MissingColumnError as error:
+        missing = set(error.missing)
+        wrong = [key for key, each in keys.items() if not missing.isdisjoint(each)]
+        typed = ", ".join(
+            f"data.{key}={keys[key][0]}" if len(keys[key]) == 1 else f"data.{key}" for key in wrong
+        )
+        raise DataError(f"{typed}: {error}") from None
+
+
+def _listed(text_column: str | Sequence[str] | None) -> list[str]:
+    if text_column is None:
+        return []
+    return [text_column] if isinstance(text_column, str) else list(text_column)
+
+
+def _other_columns(source: Source, keys: Mapping[str, Sequence[str]]) -> list[str]:
+    """All columns that have no meaning of their own and are not excluded."""
+    special = [name for each in keys.values() for name in each]
+    names = [name for name in plain_columns(source) if name not in special]
+    if not names:
+        listed = ", ".join(special)
+        raise ConfigError(f"{source.name}: expected a column other than {listed} to predict from")
+    return names

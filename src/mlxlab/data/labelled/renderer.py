@@ -1,0 +1,223 @@
+"""Rows as texts: templates whose placeholders are typed columns, and the bins of numbers."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from mlxlab.constraints import Ge, Le, MaxLen, MinLen
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.encoder import Texts
+from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_column, shorten, spell
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.wording import one_of
+
+MISSING = "missing"  # the word for a cell without a value
+AMOUNTS = ("number", "integer")
+TOKEN = re.compile(r"(\{\{|\}\}|\{[^{}]*\})")
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How numbers are written.
+
+    Args:
+        mode: bins writes the quantile that a number is in, as q00, q01, ...; text writes its digits.
+        bins: number of quantiles of the training values, which hold about equally many of them. A column with at most
+            that many different values gets a bin for each. Numbers beyond the training values are in the outer bins.
+        digits: significant digits of mode=text.
+    """
+
+    mode: Literal["bins", "text"]
+    bins: Annotated[int, Ge(2), Le(1000)]
+    digits: Annotated[int, Ge(1), Le(17)]
+
+    def fit(self, values: np.ndarray) -> list[float]:
+        """The lower bounds of all bins but the first, ascending; each is a training value."""
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) <= self.bins:
+            return distinct[1:].tolist()
+        bounds: list[float] = []
+        in_bin = 0
+        num_left = len(values)
+        for value, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            # A bin holds an equal share of what is left: a frequent value takes no bins from the others.
+            is_full = in_bin * (self.bins - len(bounds)) >= num_left
+            if is_full and len(bounds) < self.bins - 1:
+                bounds.append(value)
+                num_left -= in_bin
+                in_bin = 0
+            in_bin += count
+        return bounds
+
+    def write_bins(self, values: np.ndarray, bounds: Sequence[float]) -> list[str]:
+        """The bin of each number."""
+        width = max(len(str(self.bins - 1)), 2)
+        words = [f"q{number:0{width}d}" for number in range(len(bounds) + 1)]
+        return [words[number] for number in np.searchsorted(bounds, values, side="right").tolist()]
+
+
+@dataclass(frozen=True)
+class Template:
+    """The column of each placeholder, and the text before each of them and after the last one."""
+
+    literals: tuple[str, ...]
+    fields: Annotated[tuple[str, ...], MinLen(1)]
+
+    @property
+    def is_column(self) -> bool:
+        """Whether this is one column alone, whose text is written as it stands."""
+        return len(self.fields) == 1 and not any(self.literals)
+
+
+def default_template(columns: Sequence[str]) -> Template:
+    """`column: value` for each column, with commas between them."""
+    starts = [f", {name}: " for name in columns]
+    return Template((starts[0].removeprefix(", "), *starts[1:], ""), tuple(columns))
+
+
+def column_template(column: str) -> Template:
+    """The text of one column."""
+    return Template(("", ""), (column,))
+
+
+def parse_template(text: str) -> Template:
+    """The parts of a template; `{{` and `}}` stand for braces. Raises ConfigError without a placeholder."""
+    literals = [""]
+    fields: list[str] = []
+    for piece in TOKEN.split(text):
+        if piece in ("{{", "}}"):
+            literals[-1] += piece[0]
+        elif piece.startswith("{") and piece.endswith("}"):
+            fields.append(piece[1:-1])
+            literals.append("")
+        elif {"{", "}"}.isdisjoint(piece):
+            literals[-1] += piece
+        else:
+            expected = "a placeholder such as {column}, or a doubled brace for the brace itself"
+            raise ConfigError(f"data.template: expected {expected}, got {shorten(piece)}")
+    if not fields:
+        raise ConfigError("data.template: expected a placeholder such as {column}, got none")
+    return Template(tuple(literals), tuple(fields))
+
+
+@dataclass(frozen=True)
+class RowRenderer:
+    """Writes each row as a text, or as a pair of texts.
+
+    Args:
+        templates: of each text.
+        types: of each column.
+        bounds: of the bins of each column of numbers, see `NumberFormat.fit`.
+    """
+
+    templates: Annotated[tuple[Template, ...], MinLen(1), MaxLen(2)]
+    types: dict[str, ColumnType]
+    numbers: NumberFormat
+    bounds: dict[str, list[float]]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return list(self.types)
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.templates) == 2
+
+    @property
+    def required(self) -> Sequence[str]:
+        """Columns that are a text of their own; a missing cell of another one is written as missing."""
+        return [template.fields[0] for template in self.templates if template.is_column]
+
+    def exact(self) -> "RowRenderer":
+        """A renderer that writes all digits of numbers, for reports."""
+        return replace(self, numbers=replace(self.numbers, mode="bins"), bounds={})
+
+    def read(self, table: Table) -> dict[str, TypedColumn]:
+        """The typed columns; raises DataError for a column that is missing, or a cell of another type."""
+        columns: dict[str, TypedColumn] = {}
+        for name, column_type in self.types.items():
+            if name not in table:
+                raise DataError(f"no column {name!r}, expected {one_of(table)}")
+            columns[name] = read_column(name, pa.array(table[name], pa.string()), column_type)
+        return columns
+
+    def render(self, table: Table) -> Texts:
+        columns = self.read(table)
+        texts = [self._render(template, columns) for template in self.templates]
+        return list(zip(*texts, strict=True))
+
+    def _render(self, template: Template, columns: Mapping[str, TypedColumn]) -> list[str]:
+        if template.is_column:
+            column = columns[template.fields[0]]
+            return ["" if value is None else spell(value) for value in column.cells()]
+        words = {name: self._words(columns[name]) for name in template.fields}
+        pieces: list[Iterable[str]] = [repeat(template.literals[0])]
+        for name, literal in zip(template.fields, template.literals[1:], strict=True):
+            pieces += [words[name], repeat(literal)]
+        return ["".join(row) for row in zip(*pieces, strict=False)]
+
+    def _words(self, column: TypedColumn) -> list[str]:
+        """The word of each cell."""
+        if column.name in self.bounds:
+            amounts = np.array(column.values, np.float64)
+            words = self.numbers.write_bins(amounts, self.bounds[column.name])
+        elif column.type.kind in AMOUNTS and self.numbers.mode == "text":
+            words = [f"{value:.{self.numbers.digits}g}" for value in column.values]
+        else:
+            words = [" ".join(spell(value).split()) for value in column.values]
+        words.append(MISSING)
+        return [words[code] for code in column.codes.tolist()]
+
+    def unseen(self, table: Table) -> dict[str, dict[str, int]]:
+        """The categories that no training row has, and in how many of these rows they are, by column."""
+        unseen = {name: column.unseen() for name, column in self.read(table).items()}
+        return {name: counts for name, counts in unseen.items() if counts}
+
+    def rules(self) -> tuple[object, ...]:
+        """How texts are made, apart from the names of columns and from the categories that were seen."""
+        names = self.columns
+        templates = [
+            (each.literals, [names.index(field) for field in each.fields])
+            for each in self.templates
+        ]
+        types = [replace(each, categories=()) for each in self.types.values()]
+        return templates, types, self.numbers, [self.bounds.get(name) for name in names]
+
+    def state_dict(self) -> Mapping[str, object]:
+        return asdict(self)
+
+
+def fit_bounds(columns: Mapping[str, TypedColumn], numbers: NumberFormat) -> dict[str, list[float]]:
+    """The bounds of the bins of numbers, by the training rows."""
+    bounds: dict[str, list[float]] = {}
+    for name, column in columns.items():
+        if column.type.kind in AMOUNTS and numbers.mode == "bins":
+            amounts = np.array(column.values, np.float64)
+            bounds[name] = numbers.fit(amounts[column.codes[column.codes >= 0]])
+    return bounds
+
+
+def restore_renderer(state: Any) -> RowRenderer:
+    """The renderer of a `state_dict`; raises DataError if none could have this state."""
+    try:
+        renderer: RowRenderer = validate(state, RowRenderer)
+    except ShapeError as error:
+        raise DataError(f"renderer: {error}") from None
+    for template in renderer.templates:
+        if len(template.literals) != len(template.fields) + 1:
+            raise DataError("renderer: expected a literal around each field")
+        if not renderer.types.keys() >= set(template.fields):
+            raise DataError("renderer: expected a type of each column")
+    for name, bounds in renderer.bounds.items():
+        column_type = renderer.types.get(name)
+        is_ascending = np.isfinite(bounds).all() and (np.diff(bounds) > 0).all()
+        if column_type is None or column_type.kind not in AMOUNTS or not is_ascending:
+            expected = "expected ascending numbers of a column of numbers"
+            raise DataError(f"renderer: bounds of {shorten(name)}: {expected}")
+    return renderer

@@ -1,0 +1,50 @@
+"""Labels that look the same, and columns that give the label away."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
+from mlxlab.data.labelled.types import infer_type, read_column
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("na\u00efve", "nai\u0308ve"),
+        ("late", "late\u2060"),
+        ("Late", "late"),
+        ("on time", "on\u00a0time"),
+        ("1", "\uff11"),
+    ],
+)
+def test_labels_that_look_the_same_are_found(names):
+    assert look_alikes([*names, "early"]) == [names]
+    assert len({spell_code_points(name) for name in names}) == 2
+    assert all(spell_code_points(name).isascii() for name in names)
+
+
+def column_of(name, cells):
+    array = pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
+    return read_column(name, array, infer_type(name, array))
+
+
+def test_a_column_that_gives_the_label_away_is_found():
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=400)
+    cells = {
+        "noise": rng.normal(size=400),
+        "copy": np.where(label, "late", "on time"),
+        "id": range(400),
+        "score": label + rng.random(400) / 2,
+        "sex": np.where(rng.random(400) < 0.8, label, 1 - label),
+        "constant": ["a"] * 400,
+        "gaps": [1 if each else None for each in label],
+        "names": [f"name {number}" for number in range(400)],
+        "empty": [None] * 400,
+    }
+    columns = {name: column_of(name, each) for name, each in cells.items()}
+    assert sorted(giveaways(columns, label)) == ["copy", "gaps", "score"]
+    rare = np.zeros(400, np.int64)
+    rare[0] = 1
+    assert giveaways(columns, rare) == {}

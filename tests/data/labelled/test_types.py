@@ -1,0 +1,148 @@
+"""Types of columns: what they are inferred from, what they read, and what they refuse."""
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlxlab.data.labelled.types import (
+    ColumnType,
+    distinct_texts,
+    dump_types,
+    fit_types,
+    infer_type,
+    read_column,
+    spell,
+)
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import validate
+
+BIG = 2**53
+
+
+def text_array(*cells):
+    return pa.array(cells, pa.string())
+
+
+KINDS = [
+    (["True", "false", "TRUE"], "boolean", [True, False, True]),
+    (["true", None, "false"], "boolean", [True, None, False]),
+    (["1", "-2", "30"], "integer", [1, -2, 30]),
+    (["1.0", None, "30.0"], "integer", [1, None, 30]),
+    (["1.5", "-0.25", "1e-07"], "number", [1.5, -0.25, 1e-7]),
+    (["0.1", "", "1e+20"], "number", [0.1, None, 1e20]),
+    (["2024-01-02", "2024-01-02 00:00:00", " "], "datetime", [datetime(2024, 1, 2)] * 2 + [None]),
+    (
+        ["2024-01-02T02:00:00+02:00", "2024-01-02 00:00:00Z"],
+        "datetime",
+        [datetime(2024, 1, 2, tzinfo=UTC)] * 2,
+    ),
+    (["red", " green ", None], "category", ["red", "green", None]),
+    (["01234", "00001", "99999"], "category", ["01234", "00001", "99999"]),
+    ([str(BIG), str(BIG + 1), str(2**63 - 1)], "integer", [BIG, BIG + 1, 2**63 - 1]),
+    (["1e400", "9" * 30, "2"], "category", ["1e400", "9" * 30, "2"]),
+    (["yes", "no", "1_000"], "category", ["yes", "no", "1_000"]),
+    (["A1", "10115", "7"], "category", ["A1", "10115", "7"]),
+    ([None, None], "category", [None, None]),
+]
+
+
+@pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
+def test_cells_have_a_type_that_reads_them(cells, kind, values):
+    column_type = infer_type("a", text_array(*cells))
+    assert column_type.kind == kind
+    assert read_column("a", text_array(*cells), column_type).cells() == values
+
+
+@pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
+def test_a_stored_type_reads_the_same_values(cells, kind, values):
+    types = fit_types({"a": text_array(*cells)}, {})
+    stored = validate(json.loads(json.dumps(dump_types(types))), dict[str, ColumnType])
+    assert stored == types
+    assert read_column("a", text_array(*cells), stored["a"]).cells() == values
+
+
+@pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
+def test_a_spelled_value_is_read_as_the_same_value(cells, kind, values):
+    column_type = infer_type("a", text_array(*cells))
+    spelled = [None if value is None else spell(value) for value in values]
+    assert read_column("a", text_array(*spelled), column_type).cells() == values
+
+
+def test_texts_that_hardly_repeat_are_no_categories():
+    cells = text_array(*(f"text {number}" for number in range(20)))
+    assert infer_type("a", cells).kind == "text"
+    assert infer_type("a", text_array("red", "green", "red")).kind == "category"
+
+
+def test_a_text_is_read_with_its_white_space_and_a_blank_one_is_missing():
+    column = read_column("a", text_array(" a\n b ", "  ", None), ColumnType("text"))
+    assert column.cells() == [" a\n b ", None, None]
+
+
+def test_categories_as_floats_are_those_of_training():
+    types = fit_types({"ward": text_array("1", "2", "3", "2")}, {"ward": "category"})
+    assert types["ward"].categories == ("2", "1", "3")
+    column = read_column("ward", text_array("1.0", None, "3.0", "4.0", "4.0"), types["ward"])
+    assert column.cells() == ["1", None, "3", "4", "4"]
+    assert column.unseen() == {"4": 2}
+
+
+def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categories():
+    types = fit_types({"code": text_array("1", "1.0", "2")}, {"code": "category"})
+    assert read_column("code", text_array("1", "1.0"), types["code"]).cells() == ["1", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("column_type", "cell", "expected"),
+    [
+        (ColumnType("integer"), "x", "a finite number"),
+        (ColumnType("integer"), "1.5", "a whole number"),
+        (ColumnType("integer"), str(2**64), "64 bits"),
+        (ColumnType("number"), "inf", "a finite number"),
+        (ColumnType("boolean"), "yes", "true or false"),
+        (ColumnType("datetime"), "soon", "a date or time"),
+        (ColumnType("datetime", zoned=True), "2024-01-02", "with a zone"),
+        (ColumnType("datetime"), "2024-01-02T00:00Z", "without a zone"),
+        (ColumnType("datetime", zoned=True), "0001-01-01T00:00+12:00", "years"),
+    ],
+)
+def test_a_cell_of_another_type_is_named_with_its_row(column_type, cell, expected):
+    with pytest.raises(DataError, match=rf"^row 2: column 'a': expected .*{expected}"):
+        read_column("a", text_array(None, cell), column_type)
+
+
+def test_numbers_of_which_some_are_misspelt_are_refused_with_the_ways_out():
+    cells = text_array(*map(str, range(20)), "unknown")
+    with pytest.raises(DataError, match=r"row 21.*missing=\[unknown\].*types=\{a: category\}"):
+        infer_type("a", cells)
+    with pytest.raises(DataError, match=r"row 1: column .a.: .*comma"):
+        infer_type("a", text_array("2.710,5", "3,5"))
+
+
+def test_a_chosen_type_replaces_the_inferred_one():
+    columns = {"ward": text_array("1", "2"), "b": text_array("1", "x")}
+    types = fit_types(columns, {"ward": "category", "b": "text"})
+    assert {name: each.kind for name, each in types.items()} == {"ward": "category", "b": "text"}
+    with pytest.raises(DataError, match="row 2: column 'b'"):
+        fit_types(columns, {"b": "integer"})
+    with pytest.raises(ConfigError, match=r"data\.types\.wards: .*did you mean ward"):
+        fit_types(columns, {"wards": "category"})
+
+
+def test_taken_rows_have_the_values_that_occur_in_them():
+    cells = text_array("a", "b", None, "c", "b")
+    column = read_column("x", cells, infer_type("x", cells))
+    taken = column.take(np.array([4, 2, 3]))
+    assert taken.values == ["b", "c"]
+    assert taken.cells() == ["b", None, "c"]
+    assert column.take(np.array([0, 1])).codes.tolist() == [0, 1]
+
+
+def test_chunks_are_one_column():
+    chunked = pa.chunked_array([["a", "b"], ["b", " "]], pa.string())
+    texts, codes = distinct_texts(chunked)
+    assert texts == ["a", "b"]
+    assert codes.tolist() == [0, 1, 1, -1]
