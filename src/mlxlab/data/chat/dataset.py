@@ -40,7 +40,7 @@ from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
-from mlxlab.data.vocabulary.token_counts import TokenCounts, count_tokens
+from mlxlab.data.vocabulary.token_counts import count_tokens
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
