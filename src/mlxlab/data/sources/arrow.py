@@ -125,7 +125,8 @@ class ParquetFiles:
         row_bytes = max(sizes.decoded // group.rows, 1)
         max_rows = min(max(BATCH_BYTES // row_bytes, 1), MAX_ROWS)
         decoded = 0
-        for batch in reader.iter_batches(max_rows, row_groups=[group.number], columns=chosen):
+        groups = [group.number]
+        for batch in reader.iter_batches(max_rows, groups, chosen, use_threads=False):
             size = _decoded_bytes(batch) + ROW_BYTES * len(batch)
             decoded += size
             refuse_bomb(decoded, stored)

@@ -17,7 +17,7 @@ BLOCK_BYTES = 2**20
 MIN_RANGE = 2**16  # bytes of a unit of a plain file, of which there are at least 64 if they fit
 MAX_RANGE = 2**20
 MAX_RECORD = 2**24  # bytes; a longer record is malformed, such as a quote that is never closed
-MAX_DISCARDED = 2**30  # bytes of such a record that are read to find its end
+MAX_DISCARDED = 2**28  # bytes of such a record that are read to find its end
 SAMPLE_BYTES = 2**18
 WHOLE = 2**62
 
@@ -213,22 +213,9 @@ class TextFiles:
         used = data.find(b"\n") + 1
         if used:
             return self._parse(parser, unit, data[:used], start, True)
-        number = start[1] + 1
-        message = f"a record of more than {MAX_RECORD} bytes"
-        used = len(data) + self._discard_line(stream)
-        empty = Block(start, [], np.zeros(0, np.int64))
-        return Parsed(empty, used, 1, [Fault(number, message)])
-
-    def _discard_line(self, stream: ByteStream) -> int:
-        """Reads up to the next line break; returns the number of bytes."""
-        discarded = 0
-        while line := stream.read_line(BLOCK_BYTES):
-            discarded += len(line)
-            if line.endswith(b"\n"):
-                break
-            if discarded > MAX_DISCARDED:
-                raise DataError(f"{stream.path}: a record of more than {MAX_DISCARDED} bytes")
-        return discarded
+        self._skip(unit, Fault(start[1] + 1, f"a record of more than {MAX_RECORD} bytes"))
+        used = len(data) + discard_line(stream)
+        return Parsed(Block(start, [], np.zeros(0, np.int64)), used, 1, [])
 
     def _skip(self, unit: int, fault: Fault) -> None:
         self.errors.skip(
@@ -311,9 +298,19 @@ class TextFiles:
 def seek_line(stream: ByteStream, begin: int) -> None:
     """Moves to the first line that begins at or after a byte."""
     stream.seek(begin - 1)
+    discard_line(stream)
+
+
+def discard_line(stream: ByteStream) -> int:
+    """Reads up to the next line break; returns the number of bytes."""
+    discarded = 0
     while line := stream.read_line(BLOCK_BYTES):
+        discarded += len(line)
         if line.endswith(b"\n"):
-            return
+            break
+        if discarded > MAX_DISCARDED:
+            raise DataError(f"{stream.path}: a record of more than {MAX_DISCARDED} bytes")
+    return discarded
 
 
 def line_numbers(start: Start, count: int) -> np.ndarray:
